@@ -36,6 +36,13 @@ class Piece:
     answer: bool = False
 
 
+def until(text: str, stops: Sequence[str]) -> str:
+    """`text` up to the first of the strings that end an answer."""
+    for stop in stops:
+        text = text.split(stop, 1)[0]
+    return text
+
+
 class Renderer(Protocol):
     """How chats become tokens."""
 
@@ -110,10 +117,7 @@ class _Pieces:
         end, kept = self.end(tokenizer), list(tokens)
         if end in kept:
             return Message("assistant", tokenizer.decode(kept[: kept.index(end)]))
-        text = tokenizer.decode(kept)
-        for stop in self.stops():
-            text = text.split(stop, 1)[0]
-        return Message("assistant", text)
+        return Message("assistant", until(tokenizer.decode(kept), self.stops()))
 
 
 @dataclass(frozen=True)

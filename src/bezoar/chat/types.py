@@ -1,9 +1,12 @@
 """Rows as the project speaks of them: messages, chats, comparisons, and what a step kept and dropped."""
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+from bezoar.errors import DataError
 from bezoar.io import Row
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -67,6 +70,11 @@ class Comparison:
     rejected: str
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def answer(self) -> str:
+        """The preferred answer."""
+        return self.chosen
+
     def swap(self) -> "Comparison":
         """The same pair in the other order."""
         return replace(self, chosen=self.rejected, rejected=self.chosen)
@@ -94,13 +102,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Answers:
-    """Several answers to one prompt; `numbers` holds named numbers of each (rewards, log-probabilities), nan where unknown."""
+    """Several answers to one prompt; `numbers` holds named numbers of each (rewards, log-probabilities), nan where unknown.
+
+    None of them is the row's own `answer`.
+    """
 
     id: str
     prompt: Messages
     answers: tuple[str, ...]
     numbers: dict[str, tuple[float, ...]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    answer: ClassVar[str] = ""
 
     def to_row(self) -> Row:
         """Columns `id`, `prompt` (a list of messages), `answers` (texts), `numbers` and `meta` (JSON text)."""
@@ -164,3 +176,18 @@ class Sifted(Generic[ItemT]):
 
     rows: list[ItemT]
     dropped: list[Dropped] = field(default_factory=list)
+
+
+def count_reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
+    """How many rows were dropped for each reason, most first."""
+    return dict(Counter(item.reason for item in dropped).most_common())
+
+
+def as_chats(rows: Iterable[AnyRow]) -> list[Chat]:
+    """Chats as they are, comparisons with their chosen answer. DataError for sampled answers."""
+    chats = []
+    for row in rows:
+        if isinstance(row, Answers):
+            raise DataError(f"row {row.id}: it holds sampled answers and chats are needed; choose among them first (kind: best_of_n).")
+        chats.append(row.as_chat() if isinstance(row, Comparison) else row)
+    return chats

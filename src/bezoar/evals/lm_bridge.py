@@ -18,7 +18,7 @@ from bezoar.errors import DataError
 from bezoar.evals.preferences import context_length
 from bezoar.model.score import Scored, score
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Branch, Tree
+from bezoar.model.tree import Tree, answers_tree
 from bezoar.watch import Watch
 
 Encoded = tuple[Any, list[int], list[int]]
@@ -87,7 +87,7 @@ class StackLM(TemplateLM):  # type: ignore[misc]
         for i, (text, context, continuation) in enumerate(requests):
             context, continuation = self._fitted(text, context, continuation)
             groups.setdefault(tuple(context), {}).setdefault(tuple(continuation), []).append(i)
-        trees = [Tree(list(trunk), [_branch(list(tokens)) for tokens in branches]) for trunk, branches in groups.items()]
+        trees = [answers_tree(trunk, list(branches)) for trunk, branches in groups.items()]
         results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         for branches, scored in zip(groups.values(), self._score(trees), strict=True):
             for members, branch in zip(branches.values(), scored, strict=True):
@@ -180,7 +180,3 @@ def _trailing_space_moved(context: str, continuation: str) -> tuple[str, str]:
     """Spaces at the end of the context belong to the continuation's first token."""
     bare = context.rstrip()
     return (bare, context[len(bare) :] + continuation) if context else ("", continuation)
-
-
-def _branch(tokens: list[int]) -> Branch:
-    return Branch(tokens, [True] * len(tokens))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-from bezoar.chat.types import Chat, Comparison
+from bezoar.chat.types import Chat, Comparison, as_chats
 from bezoar.errors import DataError
 from bezoar.evals.outcome import Given, Keep, Outcome
 from bezoar.evals.stats import NONE, Score, percentiles, resamples, score
@@ -31,7 +31,7 @@ class Overlap:
 
     def measure(self, rows: Sequence[Chat] | Sequence[Comparison], ask: Ask) -> Outcome:
         """An answer that failed is in no mean. DataError for a row without an answer."""
-        chats = [row.as_chat() if isinstance(row, Comparison) else row for row in rows[: self.limit]]
+        chats = as_chats(rows[: self.limit])
         asked = [Request(chat.prompt, max_tokens=self.max_tokens) for chat in chats]
         answered = [(chat, reply) for chat, reply in zip(chats, ask(asked), strict=True) if reply.finish != "error"]
         failed = [chat.id for chat in chats if chat.id not in {kept.id for kept, _ in answered}]

@@ -91,10 +91,9 @@ class Preferences:
 def answer_logprobs(stack: Any, trees: Sequence[Branches]) -> list[list[float]]:
     """Sums (nats) of the log-probabilities of every branch of every tree."""
     from bezoar.model.score import score as score_trees
-    from bezoar.model.tree import Branch, Tree
+    from bezoar.model.tree import answers_tree
 
-    packed = [Tree(trunk, [Branch(tokens, [True] * len(tokens)) for tokens in answers]) for trunk, answers in trees]
-    return [[branch.total for branch in tree] for tree in score_trees(stack, packed)]
+    return [[branch.total for branch in tree] for tree in score_trees(stack, [answers_tree(*tree) for tree in trees])]
 
 
 def context_length(stack: Any) -> int:

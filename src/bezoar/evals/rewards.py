@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bezoar.chat.steering import attribute_text, steered
-from bezoar.chat.types import AnyRow, Chat, Comparison, Messages
+from bezoar.chat.types import AnyRow, Comparison, Messages, as_chats
 from bezoar.errors import DataError
 from bezoar.evals.judges import Judged, pair_judge
 from bezoar.evals.outcome import Given, Keep, Outcome
@@ -18,7 +18,7 @@ from bezoar.llm.quote import Calls, Range, exactly
 from bezoar.llm.types import Request
 from bezoar.refs import ModelRef, RewardRef, RowsRef
 from bezoar.synth.asking import Sampling
-from bezoar.synth.sample import draw, likelihoods, reward_answers
+from bezoar.synth.sample import draw, likelihoods, reward_answers, reward_outputs
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=128)
 Drawn = list[tuple[str, bool] | None]
@@ -51,9 +51,9 @@ class Rewards:
         drawn = _draw(stack, given, told, self.answers)
         written = [i for i, one in enumerate(drawn) if one is not None]
         asked, texts = [prompts[i] for i in written], [[one[0]] for one in drawn if one is not None]
-        names = judge.score_head.outputs if judge.score_head is not None else ()
+        names = reward_outputs(judge, self.reward)
         found: dict[str, list[float]] = {"reward": [self.goodness.score(names, v) for [v] in reward_answers(judge, given.renderer, asked, texts)]}
-        own = [_answer(row) for row in rows]
+        own = [row.answer for row in rows]
         if all(own):
             theirs = [self.goodness.score(names, v) for [v] in reward_answers(judge, given.renderer, asked, [[own[i]] for i in written])]
             found["reward/above the row's answer"] = [
@@ -121,7 +121,7 @@ class OverRows(Judged):
 
     def run(self, model: str, given: Given, keep: Keep) -> Outcome:
         """The win rate over the rows' own answers; answers and verdicts are kept by the journal."""
-        chats = [row.as_chat() if isinstance(row, Comparison) else row for row in given.rows(self.rows)][: self.limit]
+        chats = as_chats(given.rows(self.rows)[: self.limit])
         bare = next((chat.id for chat in chats if not chat.answer.strip()), None)
         if bare is not None:
             raise DataError(f"over_rows: row {bare} has no answer of its own; name a stage whose rows have answers.")
@@ -152,10 +152,6 @@ def _renamed(name: str) -> str:
 
 def _draw(stack: Any, given: Given, prompts: Sequence[Messages], how: Sampling) -> Drawn:
     return [None if one is None else one[0] for one in draw(stack, given.renderer, prompts, how, num=1, seed=given.seed)]
-
-
-def _answer(row: AnyRow) -> str:
-    return row.chosen if isinstance(row, Comparison) else row.answer if isinstance(row, Chat) else ""
 
 
 def _outcome(

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from bezoar.chat.types import as_chats
 from bezoar.errors import RecipeError, TrainingError
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
-from bezoar.flow.stages import chats
 from bezoar.flow.talk import open_model
 
 MAX_MEAN_KL = 0.05
@@ -24,7 +24,7 @@ def export(recipe: Recipe, run: RunDir, name: str, out: Path, *, console: Any) -
     if out.exists():
         raise RecipeError(f"{out}: the folder is there already; name another with --out.")
     stack = open_model(recipe, run, name)
-    items = chats(run.items(_rows_of(recipe, name)))[:NUM_ROWS]
+    items = as_chats(run.items(_rows_of(recipe, name)))[:NUM_ROWS]
     rows = [recipe.template.render(item.messages, stack.tokenizer).tokens for item in items]
     found = merge(stack, out, rows=rows)
     if found is None:

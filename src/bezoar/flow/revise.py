@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bezoar.chat.types import Chat, Message
+from bezoar.chat.types import Chat, Message, as_chats
 from bezoar.data.columns import Columns
 from bezoar.errors import DataError, RecipeError
 from bezoar.evals.duel import asked_questions
 from bezoar.evals.revision import answered_chats
 from bezoar.flow.measure import World
-from bezoar.flow.stages import chats
 from bezoar.flow.subject import find_subject
 from bezoar.io import read_jsonl, write_jsonl
 from bezoar.llm.budget import Budget
@@ -38,7 +37,7 @@ def read_answers(path: Path, questions: str, turn: int) -> list[Chat]:
         return answered_chats(asked_questions(questions, turn, None), path)
     if path.suffix == ".jsonl" and path.is_file() and "choices" in next(read_jsonl(path), (0, {}))[1]:
         raise DataError(f"{path}: these are FastChat's answers, which hold no questions; name their file with --questions.")
-    return chats(Columns(str(path.resolve()), kind="parquet" if path.suffix == ".parquet" else "jsonl").load().rows)
+    return as_chats(Columns(str(path.resolve()), kind="parquet" if path.suffix == ".parquet" else "jsonl").load().rows)
 
 
 def revise_chats(rows: list[Chat], ask: Ask, out: Path, *, times: int, max_tokens: int, console: Any) -> None:

@@ -1,14 +1,13 @@
 """How each category of stage is carried out: read its inputs, do the work, write files into a folder."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bezoar.chat.types import Answers, AnyRow, Chat, Comparison, Dropped, Sifted
-from bezoar.errors import DataError
+from bezoar.chat.types import Chat, Dropped, Sifted, as_chats, count_reasons
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.refs import located
 from bezoar.flow.rundir import RunDir
@@ -72,25 +71,9 @@ def _write_sifted(sifted: Sifted[Any], out: Path, rows_in: int | None = None) ->
     return {"rows_in": total, "rows_out": len(sifted.rows), "dropped": count_reasons(sifted.dropped)}
 
 
-def count_reasons(dropped: list[Dropped]) -> dict[str, int]:
-    """How many rows were dropped for each reason, most first."""
-    counts: dict[str, int] = {}
-    for item in dropped:
-        counts[item.reason] = counts.get(item.reason, 0) + 1
-    return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
-
-
-def chats(items: Sequence[AnyRow]) -> list[Chat]:
-    """Chats as they are, comparisons with their chosen answer. DataError for sampled answers."""
-    for item in items:
-        if isinstance(item, Answers):
-            raise DataError(f"row {item.id}: it holds sampled answers and chats are needed; choose among them first (kind: best_of_n).")
-    return [item.as_chat() if isinstance(item, Comparison) else item for item in items if not isinstance(item, Answers)]
-
-
 def _scheme(work: Work, out: Path) -> Stats:
     stage, items = work.stage, work.run.items(work.stage.seeds)
-    seeds = items if getattr(stage, "any_rows", False) else chats(items)
+    seeds = items if getattr(stage, "any_rows", False) else as_chats(items)
     pool = work.ask(stage.teacher)
     sifted = stage.generate(seeds, pool.ask, seed=work.recipe.seed)
     return {**_write_sifted(sifted, out, len(seeds)), "calls": pool.counts()}
@@ -118,8 +101,8 @@ def models(work: Work) -> Callable[[str], Any]:
 def _filter(work: Work, out: Path) -> Stats:
     stage, items = work.stage, work.run.items(work.stage.rows)
     if not getattr(stage, "judge", ""):
-        return _write_sifted(stage.sift(items if getattr(stage, "any_rows", False) else chats(items)), out, len(items))
-    rows = chats(items)
+        return _write_sifted(stage.sift(items if getattr(stage, "any_rows", False) else as_chats(items)), out, len(items))
+    rows = as_chats(items)
     pool = work.ask(stage.judge)
     judged = stage.judge_rows(rows, pool.ask)
     left_out = [*judged.rejected, *judged.unparsed]

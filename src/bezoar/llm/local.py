@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from bezoar.chat.render import ChatML, HubTemplate, OpenBezoarTemplate
+from bezoar.chat.render import ChatML, HubTemplate, OpenBezoarTemplate, until
 from bezoar.io import cached_hash, canonical, content_hash
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.model.spec import ModelSpec
@@ -122,13 +122,12 @@ class StackBackend:
         if not requests:
             return []
         from bezoar.model.score import score
-        from bezoar.model.tree import Branch, Tree
+        from bezoar.model.tree import answers_tree
 
         encode, context = self.stack.tokenizer.encode, int(self.stack.net.config.max_position_embeddings)
         trees = []
         for request in requests:
-            branches = [encode(choice) for choice in request.choices]
-            trees.append(Tree(self.prompt(request), [Branch(tokens, [True] * len(tokens)) for tokens in branches]))
+            trees.append(answers_tree(self.prompt(request), [encode(choice) for choice in request.choices]))
         scores = iter(score(self.stack, [tree for tree in trees if tree.longest <= context]))
         return [
             self._chosen(request, tree, [one.total for one in next(scores)]) if tree.longest <= context else _too_long(len(tree.trunk))
@@ -159,9 +158,7 @@ class StackBackend:
             if made.finish == "error":
                 replies.append(_too_long(len(prompt)))
                 continue
-            text = tokenizer.decode(made.tokens)
-            for stop in limit.stop:
-                text = text.split(stop, 1)[0]
+            text = until(tokenizer.decode(made.tokens), limit.stop)
             replies.append(Reply(text, made.finish, prompt_tokens=len(prompt), completion_tokens=len(made.tokens)))
         return replies
 

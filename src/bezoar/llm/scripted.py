@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bezoar.chat.render import until
 from bezoar.errors import DataError
 from bezoar.io import content_hash, file_hash, read_jsonl
 from bezoar.llm.types import Backend, Reply, Request
@@ -93,9 +94,7 @@ class ScriptedBackend:
         if request.choices:
             picked = [text.strip().startswith(choice.strip()) for choice in request.choices]
             return Reply(text, logprobs=tuple(math.log(0.9) if hit else math.log(0.01) for hit in picked), prompt_tokens=num_prompt)
-        text = text.removeprefix(request.prefill)
-        for stop in request.stop:
-            text = text.split(stop, 1)[0]
+        text = until(text.removeprefix(request.prefill), request.stop)
         words = text.split(" ")
         if len(words) > request.max_tokens:
             return Reply(" ".join(words[: request.max_tokens]), "length", prompt_tokens=num_prompt, completion_tokens=request.max_tokens)

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from bezoar.chat.render import until
 from bezoar.chat.types import Messages
 from bezoar.llm.budget import Prices
 from bezoar.llm.types import Reply, Request
@@ -80,9 +81,7 @@ def from_body(text: str, request: Request, prices: Prices) -> Reply:
     logprobs = _logprobs(choice, request.choices) if request.choices else ()
     finish: Any = "length" if choice.get("finish_reason") == "length" and not request.choices else "stop"
     if not request.choices:
-        content = content.removeprefix(request.prefill)
-        for stop in request.stop:
-            content = content.split(stop, 1)[0]
+        content = until(content.removeprefix(request.prefill), request.stop)
     return Reply(content, finish, logprobs, num_prompt, num_completion, cost_usd)
 
 

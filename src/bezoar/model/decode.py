@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from bezoar.chat.render import until
 from bezoar.chat.types import Messages
 from bezoar.errors import DataError
 from bezoar.model.dense import Multiply, Network, dense
@@ -113,8 +114,7 @@ def stream(
 
 def _settled(text: str, stops: Sequence[str], *, done: bool) -> str:
     """`text` up to a stop string, without an end that may yet become another character or a stop string."""
-    for stop in stops:
-        text = text.split(stop, 1)[0]
+    text = until(text, stops)
     if done:
         return text
     text = text.rstrip("�")

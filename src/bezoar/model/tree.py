@@ -46,9 +46,14 @@ class Tree:
         return len(self.trunk) + max((len(b.tokens) for b in self.branches), default=0)
 
 
+def answers_tree(prompt: Sequence[int], answers: Sequence[Sequence[int]], facts: tuple[float, ...] = ()) -> Tree:
+    """One prompt and its answers, every token of them trained or scored."""
+    return Tree(list(prompt), [Branch(list(tokens), [True] * len(tokens)) for tokens in answers], facts)
+
+
 def answer(prompt: Sequence[int], tokens: Sequence[int]) -> Tree:
     """One prompt, one answer, every token of the answer trained or scored."""
-    return Tree(list(prompt), [Branch(list(tokens), [True] * len(tokens))])
+    return answers_tree(prompt, [tokens])
 
 
 def pack(sizes: Sequence[int], budget: int) -> list[list[int]]:

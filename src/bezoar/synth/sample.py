@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bezoar.chat.branches import branches
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.render import AnyRenderer, until
 from bezoar.chat.steering import steered
-from bezoar.chat.types import Answers, AnyRow, Chat, Comparison, Dropped, Messages, Sifted
+from bezoar.chat.types import Answers, AnyRow, Dropped, Messages, Sifted
 from bezoar.errors import DataError, RecipeError
 from bezoar.judge.goodness import Goodness
 from bezoar.llm.quote import Calls, Range
@@ -59,7 +59,7 @@ class Sample:
         no room in the context is dropped as "too long", one with an empty answer as "empty answer", and, with levels, one with
         an answer that the reward model cannot read as "too long for the reward model"; else such an answer has the number nan."""
         prompts = [(row.id, row.prompt) for row in rows]
-        own = [row.chosen if isinstance(row, Comparison) else row.answer if isinstance(row, Chat) else "" for row in rows]
+        own = [row.answer for row in rows]
         told = [steered(prompt, self.attributes) if self.attributes else prompt for _, prompt in prompts]
         drawn = draw(open_model(self.model), renderer, told, self.answers, num=self.n, seed=seed)
         faults = ["too long" if texts is None else "empty answer" if not all(t.strip() for t, _ in texts) else "" for texts in drawn]
@@ -116,15 +116,9 @@ def draw(
     found = []
     for _ in tokens:
         each = [next(made) for _ in range(num)]
-        texts = [(_until(tokenizer.decode(one.tokens), renderer.stops()), one.finish == "stop") for one in each]
+        texts = [(until(tokenizer.decode(one.tokens), renderer.stops()), one.finish == "stop") for one in each]
         found.append(None if any(one.finish == "error" for one in each) else texts)
     return found
-
-
-def _until(text: str, stops: Sequence[str]) -> str:
-    for stop in stops:
-        text = text.split(stop, 1)[0]
-    return text
 
 
 def reward_outputs(stack: Any, name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from bezoar.chat.render import AnyRenderer
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import Answers, AnyRow, Chat, Comparison, Message, Messages
 from bezoar.errors import DataError
-from bezoar.model.tree import Branch, Tree
+from bezoar.model.tree import Branch, Tree, answers_tree
 
 
 def chat_tree(row: AnyRow, renderer: AnyRenderer, tokenizer: Tokenizer, *, loss_on: Literal["answer", "last", "all"] = "answer") -> Tree:
@@ -33,7 +33,7 @@ def pair_tree(row: AnyRow, renderer: AnyRenderer, tokenizer: Tokenizer) -> Tree:
     if not isinstance(row, Comparison):
         raise DataError(f"row {row.id}: the objective needs comparisons, but this is none; name a stage of pairs under `rows`.")
     trunk, answers = prompt_and_answers(row, renderer, tokenizer)
-    return Tree(trunk, [Branch(tokens, [True] * len(tokens)) for tokens in answers])
+    return answers_tree(trunk, answers)
 
 
 def prompt_and_answers(row: AnyRow, renderer: AnyRenderer, tokenizer: Tokenizer) -> Branches:

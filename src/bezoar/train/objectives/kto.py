@@ -9,7 +9,7 @@ from bezoar.chat.render import AnyRenderer
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Chat, Comparison
 from bezoar.errors import DataError
-from bezoar.model.tree import Branch, Tree
+from bezoar.model.tree import Tree, answers_tree
 from bezoar.train.objectives.pairs import log_ratios, require
 from bezoar.train.rows import prompt_and_answers
 from bezoar.train.terms import Batch, Need, Terms, Unit
@@ -51,7 +51,7 @@ class KTO:
                 raise DataError(f"row {row.id}: kto needs comparisons, or chats with meta.desirable true or false; add it.")
             facts = (float(desirable),)
         trunk, answers = prompt_and_answers(row, renderer, tokenizer)
-        return Tree(trunk, [Branch(tokens, [True] * len(tokens)) for tokens in answers], facts)
+        return answers_tree(trunk, answers, facts)
 
     def loss(self, batch: Batch, logprobs: Tensor) -> Terms:
         """[A] -> one loss an answer [N]. `margin` is beta (r - z) towards the label."""

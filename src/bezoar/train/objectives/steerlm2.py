@@ -10,7 +10,7 @@ from bezoar.chat.render import AnyRenderer
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import Answers, AnyRow
 from bezoar.errors import DataError
-from bezoar.model.tree import Branch, Tree
+from bezoar.model.tree import Tree, answers_tree
 from bezoar.train.rows import prompt_and_answers
 from bezoar.train.terms import Batch, Need, Terms, Unit
 
@@ -45,7 +45,7 @@ class SteerLM2:
         if len(facts) < 2 or not all(math.isfinite(fact) for fact in facts):
             raise DataError(f"row {row.id}: steerlm2 needs at least two answers, each with finite log-probabilities; remove the row.")
         trunk, answers = prompt_and_answers(row, renderer, tokenizer)
-        return Tree(trunk, [Branch(tokens, [True] * len(tokens)) for tokens in answers], facts)
+        return answers_tree(trunk, answers, facts)
 
     def loss(self, batch: Batch, logprobs: Tensor) -> Terms:
         """[A] -> one loss a group [R]."""
