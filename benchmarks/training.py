@@ -1,11 +1,12 @@
 """SFT and DPO: this project against TRL, same model, rows, seeds and precision, each in a process of its own.
 
-    python benchmarks/training.py [--model 30m|FOLDER|smollm2-135m-instruct] [--pairs 48 | --rows FILE.jsonl] [--threads 1]
+    python benchmarks/training.py [--model 30m|FOLDER|smollm2-135m-instruct] [--pairs 48] [--hh FILE] [--threads 1] [--only ours|trl]
 
-Without `--rows` (lines with prompt, chosen, rejected) the rows are made. Results are added to results/training.json. TRL goes into a virtual environment of its own, `benchmarks/.venv`, made on the first call. Printed for each: CPU seconds of the
-process from the first step's start to the last step's end (reference pass included), peak resident memory, the loss of
-every step, and for ours the share of the machine's rate of bfloat16 matrix products, measured just before. The first losses are those of the
-same untrained model on the same kind of rows; DPO starts at ln 2 exactly.
+The rows are made, or with `--hh` the first `--pairs` of several turns in a file of HH-RLHF, shuffled with seed 0. Results are
+added to results/training.json. TRL goes into a virtual environment of its own, `benchmarks/.venv`, made on the first call.
+Printed for each: CPU seconds of the process from the first step's start to the last step's end (reference pass included), peak
+resident memory, the loss of every step, and for ours the share of the machine's rate of bfloat16 matrix products, measured just
+before. The first losses are those of the same untrained model on the same kind of rows; DPO starts at ln 2 exactly.
 """
 
 import argparse
@@ -49,6 +50,19 @@ def make_rows(count: int, words: list[str]) -> list[dict[str, str]]:
 
     sizes = [(log_normal(draw, 50, 120, 400), log_normal(draw, 20, 90, 300), log_normal(draw, 20, 90, 300)) for _ in range(count)]
     return [{"prompt": text(p) + " ", "chosen": text(c), "rejected": text(r)} for p, c, r in sizes]
+
+
+def hh_rows(file: str, count: int) -> list[dict[str, str]]:
+    """The first `count` pairs of several turns, as transcripts."""
+    from bezoar.data.hh_rlhf import HHRLHF
+
+    pairs = [pair for pair in HHRLHF(file, shuffle_seed=0).load().rows if pair.meta["turns"] > 1][:count]
+    speakers = {"user": "Human", "assistant": "Assistant"}
+
+    def text(messages: Any) -> str:
+        return "".join(f"\n\n{speakers[m.role]}: {m.content}" for m in messages) + "\n\nAssistant:"
+
+    return [{"prompt": text(pair.prompt), "chosen": " " + pair.chosen, "rejected": " " + pair.rejected} for pair in pairs]
 
 
 def make_model(folder: Path, size: str) -> None:
@@ -142,19 +156,25 @@ def trl(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[s
 
 def work(who: str, kind: str, folder: Path, model: str, settings: dict[str, Any]) -> None:
     result = (ours if who == "ours" else trl)(kind, folder, model, settings)
-    # not getrusage: a process inherits the peak of the one that started it
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    result["peak_gb"] = int(peak.split()[1]) / 1e6
+    result["peak_gb"] = peak_gb()
     print("\nRESULT " + json.dumps(result), flush=True)
 
 
+def peak_gb() -> float:
+    """The peak of this process's resident memory; not getrusage's, which a process inherits from the one that started it."""
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) / 1e6
+
+
 def their_python(*more: str) -> Path:
-    """The interpreter of the environment that holds TRL (and further packages), made where it is missing."""
+    """The interpreter of the environment that holds TRL, made where it is missing, and of `more` packages those that install."""
     python = HERE / ".venv" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(HERE / ".venv")], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", "torch==2.13.0"], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", TRL, "transformers", "peft", "accelerate", "datasets", *more], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", TRL, "transformers", "peft", "accelerate", "datasets"], check=True)
+    for package in more:
+        subprocess.run([str(python), "-m", "pip", "install", "-q", package])
     return python
 
 
@@ -183,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="30m")
     parser.add_argument("--pairs", type=int, default=48)
-    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--hh", default="")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="ours or trl")
     parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
@@ -202,8 +222,8 @@ def main() -> None:
             from bezoar.model.find import resolve
 
             model, words = str(resolve(given.model)), Path(__file__).read_text().replace('"', " ").split()
-        made = "".join(json.dumps(r) + "\n" for r in make_rows(given.pairs, words))
-        (folder / "rows.jsonl").write_text(given.rows.read_text() if given.rows else made)
+        rows = hh_rows(given.hh, given.pairs) if given.hh else make_rows(given.pairs, words)
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for (who, kind), variants in VARIANTS.items():
             for label, settings in variants.items() if given.only in ("", who) else ():
                 python = sys.executable if who == "ours" else str(their_python())
@@ -215,8 +235,7 @@ def main() -> None:
                     sys.exit(f"{who} {kind} {label} failed:\n{done.stderr[-2000:]}")
                 result = json.loads(found[0].removeprefix("RESULT "))
                 if given.model != "tiny":
-                    rows = given.rows.name if given.rows else f"{given.pairs} pairs"
-                    record(f"{given.model}, {rows}", f"{who} {kind} {label}", result)
+                    record(f"{given.model}, {given.pairs} {'HH-RLHF ' if given.hh else ''}pairs", f"{who} {kind} {label}", result)
                 losses = " ".join(f"{loss:.4f}" for loss in result["losses"])
                 print(f"{who:5s} {kind} {label:9s} {result['cpu_s']:8.1f} CPU s {result['peak_gb']:6.2f} GB  losses {losses}", flush=True)
                 if who == "ours":

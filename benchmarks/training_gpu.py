@@ -6,7 +6,7 @@ Printed for each: tokens a second (of prompt and answers as TRL counts them, a p
 work at the same number), the share of the device's arithmetic (products with the model's weights alone, of what is really
 computed), and the peak of the device's memory. The first steps, in which kernels are compiled, are not timed; DPO's reference
 pass is, by its share of the rows. TRL is in its best setting: packing for SFT, a reference computed beforehand for DPO, no checkpointing, Liger's kernels where
-they install. Needs a CUDA device; `--sizes tiny` tries our side anywhere.
+they install. Needs a CUDA device; `--sizes tiny` tries both sides anywhere.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training import make_model, make_rows, plain_template, their_python
+from training import make_model, make_rows, peak_gb, plain_template, their_python
 
 RESULTS = Path(__file__).parent / "results" / "training_gpu.json"
 BATCH, UNTIMED = 32, 4
@@ -79,6 +79,7 @@ def trl(kind: str, model: str, folder: Path, quantize: str) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+    cuda = torch.cuda.is_available()
     times: list[float] = []
     reference_s = [0.0]
 
@@ -91,16 +92,17 @@ def trl(kind: str, model: str, folder: Path, quantize: str) -> dict[str, Any]:
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            torch.cuda.synchronize()
+            if cuda:
+                torch.cuda.synchronize()
             times.append(time.time())
 
     four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
-    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, device_map={"": 0}, quantization_config=four if quantize == "nf4" else None)
+    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, device_map={"": 0 if cuda else "cpu"}, quantization_config=four if quantize == "nf4" else None)
     data = load_dataset("json", data_files=str(folder / "rows.jsonl"), split="train", cache_dir=str(folder / "cache"))
     common: dict[str, Any] = {
         "output_dir": str(folder / "out"), "per_device_train_batch_size": BATCH, "num_train_epochs": 1, "learning_rate": 2e-4, "bf16": True, "logging_steps": 1,
         "save_strategy": "no", "report_to": [], "max_length": 2048, "gradient_checkpointing": False,
-        "use_liger_kernel": importlib.util.find_spec("liger_kernel") is not None,
+        "use_cpu": not cuda, "use_liger_kernel": cuda and importlib.util.find_spec("liger_kernel") is not None,
     }  # fmt: skip
     given: Any = {
         "train_dataset": data, "processing_class": AutoTokenizer.from_pretrained(model), "callbacks": [Clock()],
@@ -115,7 +117,7 @@ def trl(kind: str, model: str, folder: Path, quantize: str) -> dict[str, Any]:
     share, rows = 1 - UNTIMED / len(times), [json.loads(line) for line in (folder / "rows.jsonl").open()]
     spent = times[-1] - times[UNTIMED - 1] + reference_s[0] * share
     return {
-        "tokens_per_s": real_tokens(rows, kind) * share / spent, "mfu": None, "peak_gb": torch.cuda.max_memory_allocated() / 1e9, "seconds": spent,
+        "tokens_per_s": real_tokens(rows, kind) * share / spent, "mfu": None, "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else peak_gb(), "seconds": spent,
         "losses": [line["loss"] for line in trainer.state.log_history if "loss" in line],
     }  # fmt: skip
 

@@ -170,7 +170,7 @@ def doctor() -> None:
         failed += not check.passed
         print(
             f"{'ok  ' if check.passed else 'FAIL'} {check.name} against {check.against}: forward {check.forward:.1e}, "
-            f"gradient {check.gradient:.1e}, allowed {check.allowed:.0e}, {check.seconds:.1f} s"
+            f"gradient {check.gradient:.1e}, allowed {check.allowed:.0e}, {check.seconds:.1f} s" + (check.fault and f"; {check.fault}")
         )
     if failed:
         print("What failed is not used on this machine from now on; what has nothing in its place stops training.")

@@ -1,6 +1,5 @@
 """Paths that the doctor found wrong are not used."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,7 @@ from bezoar.model.stack import Stack
 from bezoar.model.tree import Branch, Tree, pack
 
 
-@pytest.fixture(autouse=True)
-def afresh(cache_folder: Path) -> Iterator[None]:
-    paths._failed.cache_clear()
-    yield
-    paths._failed.cache_clear()
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def test_slow_paths_take_their_place_and_give_the_same(tiny_model: Path) -> None:
@@ -60,7 +55,6 @@ def test_what_has_no_slow_path_stops_training(tiny_model: Path, tmp_path: Path) 
     from bezoar.watch import Watch
 
     paths.note(["chunked head", "packing"])
-    assert paths.broken() == ["chunked head"]
     where = Place(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "w", tmp_path / "o")
     with pytest.raises(TrainingError, match="chunked head"):
         Train("b", "r", SFT()).run([], where, watch=Watch("s"), seed=0)

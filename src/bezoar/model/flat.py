@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bezoar.model import flex
-from bezoar.model.paths import usable
+from bezoar.model.paths import FLEX, usable
 from bezoar.model.segments import Segment, attend, attend_dense
 from bezoar.model.tree import Tree
 
@@ -27,7 +27,7 @@ class FlatLayout:
         """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
         if not usable("attention by segments"):
             return attend_dense(query, key, value, self.segments, scale)
-        if query.device.type == "cuda":
+        if query.device.type == "cuda" and usable(FLEX):
             if query.device not in self.masks:
                 self.masks[query.device] = flex.block_mask(self.segments, query.device)
             return flex.attend(query, key, value, self.masks[query.device], scale)

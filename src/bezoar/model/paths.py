@@ -8,20 +8,23 @@ from functools import cache
 from pathlib import Path
 
 from bezoar import __version__
+from bezoar.errors import TrainingError
 from bezoar.io import cache_dir, content_hash, read_json, write_json
 
-SWITCHED = ("packing", "shared prompts", "fused layers", "attention by segments", "recomputed activations")
-"""The paths that have a slow one in their place. The others have none: where they fail, this machine should not train."""
+FLEX = "compiled flex attention"
+SWITCHED = ("packing", "shared prompts", "fused layers", "attention by segments", "recomputed activations", FLEX)
+"""The paths that have a slow one in their place; the last is used with CUDA alone. The others have none: where they fail, this machine should not train."""
 
 
 def usable(path: str) -> bool:
     """Whether a fast path may be used here."""
-    return path not in _failed()
+    return path not in _failed(_file())
 
 
-def broken() -> list[str]:
-    """The paths that failed here and have no slow one in their place."""
-    return sorted(_failed() - set(SWITCHED))
+def refuse_broken(stage: str) -> None:
+    """TrainingError where a path failed here that has no slow one in its place."""
+    if broken := sorted(_failed(_file()) - set(SWITCHED)):
+        raise TrainingError(f"stage {stage}: `bezoar doctor` found wrong results here ({', '.join(broken)}); train on another machine.")
 
 
 def note(failed: list[str]) -> None:
@@ -31,8 +34,8 @@ def note(failed: list[str]) -> None:
 
 
 @cache
-def _failed() -> frozenset[str]:
-    found = read_json(_file()) if _file().is_file() else {}
+def _failed(file: Path) -> frozenset[str]:
+    found = read_json(file) if file.is_file() else {}
     return frozenset(found["failed"]) if found.get("machine") == _machine() else frozenset()
 
 

@@ -1,5 +1,6 @@
 """Every fast path of training against its slow reference on this machine, forward and gradient, on a model of two layers."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bezoar.model import flex
 from bezoar.model.flat import flatten
 from bezoar.model.head import logprobs
 from bezoar.model.layer import fast_layers
 from bezoar.model.linear import Packed
 from bezoar.model.load import quiet
-from bezoar.model.paths import note
+from bezoar.model.paths import FLEX, note
 from bezoar.model.segments import Segment, attend, attend_dense
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
@@ -36,6 +38,7 @@ class Check:
     gradient: float
     allowed: float
     seconds: float
+    fault: str = ""  # what the fast path raised
 
     @property
     def passed(self) -> bool:
@@ -51,20 +54,23 @@ def examine(device: str | None = None) -> list[Check]:
         _make_model(model)
         exact, nf4, half = (_stack(ModelSpec(str(model), *s), device) for s in (("none", "float32"), ("nf4", "float32"), ("none", "bfloat16")))  # type: ignore[arg-type]
         exact.save_trained(Path(folder))
-        trees = _trees()
+        trees, found = _trees(), []
+        if exact.device.type == "cuda":  # first, for the others run on it
+            found.append(_check(FLEX, "a dense mask", 1e-4, lambda: _attention(_flex, exact), lambda: _attention(attend_dense, exact)))
+            note([check.name for check in found if not check.passed])
         checks: list[tuple[str, str, float, Callable[[], Result], Callable[[], Result]]] = [
             (ALL, "transformers and peft, one sequence at a time", 1e-4, lambda: _run(exact, trees), lambda: _plain(model, Path(folder), trees)),
             ("packing", "a row for each prompt", 1e-4, lambda: _run(exact, trees), lambda: _run_each(exact, trees)),
             ("shared prompts", "a prompt for each answer", 1e-4, lambda: _run(exact, trees), lambda: _run(exact, trees, share=False)),
             ("fused layers", "transformers' layers", 1e-4, lambda: _run(exact, trees), lambda: _run_with(exact, trees, fast=False)),
             ("recomputed activations", "kept activations", 1e-6, lambda: _run_with(exact, trees, recompute=True), lambda: _run(exact, trees)),
-            ("attention by segments", "a dense mask", 1e-4, lambda: _attention(True, exact), lambda: _attention(False, exact)),
+            ("attention by segments", "a dense mask", 1e-4, lambda: _attention(attend, exact), lambda: _attention(attend_dense, exact)),
             ("chunked head", "full logits", 1e-4, lambda: _head(True), lambda: _head(False)),
             ("4 bits after an evaluation", "4 bits before it", 0.0, lambda: _after_evaluation(nf4, trees), lambda: _run(nf4, trees)),
             ("4 bits unpacked anew", "4 bits unpacked once", 0.0, lambda: _run_unkept(nf4, trees), lambda: _run(nf4, trees)),
             ("bfloat16", "float32", 0.1, lambda: _run(half, trees), lambda: _run(exact, trees)),
         ]
-        found = [_check(name, against, allowed, fast, slow) for name, against, allowed, fast, slow in checks]
+        found += [_check(name, against, allowed, fast, slow) for name, against, allowed, fast, slow in checks]
     failed = [check.name for check in found if not check.passed]
     note([name for name in failed if name != ALL] or failed)
     return found
@@ -72,7 +78,11 @@ def examine(device: str | None = None) -> list[Check]:
 
 def _check(name: str, against: str, allowed: float, fast: Callable[[], Result], slow: Callable[[], Result]) -> Check:
     started = time.monotonic()
-    (one, by_one), (two, by_two) = fast(), slow()
+    two, by_two = slow()
+    try:
+        one, by_one = fast()
+    except Exception as error:  # of whatever kind: a path that cannot run is one that fails
+        return Check(name, against, math.inf, math.inf, allowed, round(time.monotonic() - started, 2), str(error).partition("\n")[0])
     gradient = _error(torch.cat([g.flatten() for g in by_one]), torch.cat([g.flatten() for g in by_two]))
     return Check(name, against, _error(one, two), gradient, allowed, round(time.monotonic() - started, 2))
 
@@ -80,7 +90,7 @@ def _check(name: str, against: str, allowed: float, fast: Callable[[], Result], 
 def _error(one: Tensor, two: Tensor) -> float:
     one, two = one.detach().double().cpu(), two.detach().double().cpu()
     error = float((one - two).abs().max() / two.abs().max())
-    return error if error == error else float("inf")
+    return error if error == error else math.inf
 
 
 def _make_model(folder: Path) -> None:
@@ -184,11 +194,15 @@ def _plain(model: Path, adapter: Path, trees: list[Tree]) -> Result:
     return _weighted(torch.cat(found), [p for p in net.parameters() if p.requires_grad])
 
 
-def _attention(fast: bool, stack: Stack) -> Result:
+def _flex(query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float | None) -> Tensor:
+    return flex.attend(query, key, value, flex.block_mask(segments, query.device), scale)
+
+
+def _attention(attention: Callable[..., Tensor], stack: Stack) -> Result:
     generator = torch.Generator().manual_seed(3)
     segments = (Segment(0, 300, 0, 0), Segment(300, 340, 0, 170), Segment(340, 400, 0, 0))
     inputs = [torch.randn(1, n, 400, 16, generator=generator).to(stack.device).requires_grad_() for n in (4, 2, 2)]
-    return _weighted((attend if fast else attend_dense)(inputs[0], inputs[1], inputs[2], segments, None), inputs)
+    return _weighted(attention(*inputs, segments, None), inputs)
 
 
 def _head(fast: bool) -> Result:

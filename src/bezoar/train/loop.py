@@ -17,18 +17,20 @@ from torch import Tensor, nn
 
 from bezoar.chat.types import Dropped
 from bezoar.errors import DataError, TrainingError
-from bezoar.io import content_hash, write_json, write_jsonl
+from bezoar.io import content_hash
 from bezoar.model.find import tokenizer_identity
 from bezoar.model.layer import recompute
-from bezoar.model.paths import broken, usable
+from bezoar.model.paths import refuse_broken, usable
 from bezoar.model.stack import Stack
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import Progress
-from bezoar.train.machine import peak_flops, peak_memory, step_flops
+from bezoar.train.machine import peak_flops, step_flops
 from bezoar.train.memory import KEYS, available, predict_memory
 from bezoar.train.optim import factor, optimizer, scale_rates
+from bezoar.train.order import epoch_order
 from bezoar.train.prepare import Rows, identity, prepare
 from bezoar.train.proof import Item, prove
+from bezoar.train.result import write_result
 from bezoar.train.step import Totals, Work, evaluate, gradient, reference
 from bezoar.train.train import Place, Train
 from bezoar.watch import Watch
@@ -39,8 +41,7 @@ LENGTHS_KEPT = 10_000
 
 def train(settings: Train, rows: Rows, where: Place, *, watch: Watch, seed: int) -> dict[str, Any]:
     """Carry out a training stage; a stage that was killed goes on from its last checkpoint."""
-    if broken():
-        raise TrainingError(f"stage {watch.stage}: `bezoar doctor` found wrong results here ({', '.join(broken())}); train on another machine.")
+    refuse_broken(watch.stage)
     stack = Stack(where.spec, where.adapters)
     prover = partial(
         prove, objective=settings.objective, renderer=where.renderer, tokenizer=stack.tokenizer,
@@ -75,7 +76,6 @@ class Loop:
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
     cpu_s: float = 0.0
-    _order: tuple[int, list[int]] = (-1, [])
 
     def __post_init__(self) -> None:
         """Split the rows and count the steps."""
@@ -91,12 +91,8 @@ class Loop:
     def rows_of(self, step: int) -> list[int]:
         """The rows of a step (0-based): each epoch is a new order of all rows, given by seed and epoch."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            self._order = (epoch, list(self.trained))
-            random.Random(f"epoch {epoch} {self.seed}").shuffle(self._order[1])
-        order = self._order[1]
         start = position * self.settings.batch_size
-        return sorted(order[start : start + self.settings.batch_size])
+        return sorted(self.trained[i] for i in epoch_order(len(self.trained), epoch, self.seed)[start : start + self.settings.batch_size])
 
     def run(self) -> None:
         """Every step that is not done yet."""
@@ -247,22 +243,12 @@ def _out_of_memory(error: BaseException) -> bool:
 def _finish(loop: Loop, items: Sequence[Item], dropped: list[Dropped]) -> dict[str, Any]:
     """Write the result and its statistics."""
     out, progress = loop.where.out_dir, loop.progress
-    out.mkdir(parents=True, exist_ok=True)
-    loop.work.stack.save_trained(out)
+    more = {
+        "cut": sum(item.cut for item in items), "rows_trained": len(loop.trained), "rows_validation": len(loop.held_out),
+        "best_validation_loss": progress.best_loss, "best_step": progress.best_step, "memory_splits": progress.splits,
+        "token_lengths": [item.tree.longest for item in items[:LENGTHS_KEPT]],
+    }  # fmt: skip
+    stats = write_result(out, loop.work.stack, progress, rows=len(items), dropped=dropped, named=loop.named, cpu_s=loop.cpu_s, more=more)
     if loop.settings.keep == "all":
         shutil.copytree(loop.folder / "kept", out / "checkpoints")
-    write_jsonl(out / "failures.jsonl", [asdict(d) for d in dropped])
-    reasons: dict[str, int] = {}
-    for drop in dropped:
-        reasons[drop.reason] = reasons.get(drop.reason, 0) + 1
-    stats = {
-        "rows_in": len(items) + len(dropped), "rows_out": len(items), "dropped": reasons, "cut": sum(item.cut for item in items),
-        "rows_trained": len(loop.trained), "rows_validation": len(loop.held_out), "steps": progress.step,
-        "first_loss": progress.first_loss, "last_loss": progress.last_loss, "best_validation_loss": progress.best_loss,
-        "best_step": progress.best_step, "tokens": progress.tokens, "trained_tokens": progress.trained_tokens,
-        "training_s": round(progress.seconds, 3), "cpu_s": round(loop.cpu_s, 3), "memory_splits": progress.splits, "peak_memory_bytes": peak_memory(),
-        "token_lengths": [item.tree.longest for item in items[:LENGTHS_KEPT]],
-        "parameters_trained": sum(p.numel() for p in loop.named.values()),
-    }  # fmt: skip
-    write_json(out / "stats.json", stats)
     return stats

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from bezoar.chat.branches import branches
-from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped
+from bezoar.chat.types import AnyRow, Dropped
 from bezoar.errors import DataError, RecipeError, TrainingError
-from bezoar.io import content_hash, write_json, write_jsonl
+from bezoar.io import content_hash
 from bezoar.judge.goodness import Goodness
-from bezoar.model.paths import broken
+from bezoar.model.paths import refuse_broken
 from bezoar.model.score_head import ScoreHead
 from bezoar.model.stack import Stack
 from bezoar.model.tree import Tree
@@ -23,9 +23,10 @@ from bezoar.synth.sample import reward_answers
 from bezoar.train import checkpoint
 from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten
 from bezoar.train.checkpoint import Progress
-from bezoar.train.machine import peak_memory
 from bezoar.train.optim import factor, optimizer, scale_rates
+from bezoar.train.order import epoch_order
 from bezoar.train.ppo import PPO
+from bezoar.train.result import write_result
 from bezoar.train.rollout import Policy, Prompt, Reading, Rollout, draw_prefix, micro_batches, read, roll_out, score
 from bezoar.train.train import Place
 from bezoar.watch import Watch
@@ -33,8 +34,7 @@ from bezoar.watch import Watch
 
 def train(settings: PPO, rows: Sequence[AnyRow], where: Place, *, watch: Watch, seed: int) -> dict[str, Any]:
     """Carry out the stage; one that was killed goes on from its last checkpoint."""
-    if broken():
-        raise TrainingError(f"stage {watch.stage}: `bezoar doctor` found wrong results here ({', '.join(broken())}); train on another machine.")
+    refuse_broken(watch.stage)
     if where.reward is None:
         raise RecipeError(f"stage {watch.stage}: reward names no model; name a stage that trains bradley_terry or regression.")
     judge = Stack(*where.reward)
@@ -65,26 +65,23 @@ def read_prompts(settings: PPO, rows: Sequence[AnyRow], where: Place, stack: Sta
     dropped: list[Dropped] = []
     where.renderer.check(stack.tokenizer)
     for row in rows:
-        chat = row.as_chat() if isinstance(row, Comparison) else row
-        tokens = where.renderer.prompt(chat.prompt, stack.tokenizer)
+        tokens = where.renderer.prompt(row.prompt, stack.tokenizer)
         reference: list[int] = []
         if settings.reset:
-            text = getattr(chat, "answer", "")
-            if not text.strip():
+            if not row.answer.strip():
                 raise DataError(f"row {row.id}: it has no answer of its own to reset to; remove the row or set reset to 0.")
-            reference = branches(chat.prompt, [text], where.renderer, stack.tokenizer)[1][0]
+            reference = branches(row.prompt, [row.answer], where.renderer, stack.tokenizer)[1][0]
         if len(tokens) > settings.max_length or len(tokens) + settings.max_tokens > stack.net.config.max_position_embeddings:
             dropped.append(Dropped(row.id, "too long", f"{len(tokens)} tokens, max_length is {settings.max_length}"))
         else:
-            kept.append(Prompt(row.id, chat.prompt, tokens, reference))
+            kept.append(Prompt(row.id, row.prompt, tokens, reference))
     return kept, dropped
 
 
 def normalised(settings: PPO, rows: Sequence[AnyRow], where: Place, judge: Stack) -> Goodness:
     """The goodness by which the rows' own answers have mean 0, and with `std` standard deviation 1."""
-    chats = [row.as_chat() if isinstance(row, Comparison) else row for row in rows]
-    answered = [chat for chat in chats if isinstance(chat, Chat) and chat.answer]
-    found = reward_answers(judge, where.renderer, [chat.prompt for chat in answered], [[chat.answer] for chat in answered])
+    answered = [row for row in rows if row.answer]
+    found = reward_answers(judge, where.renderer, [row.prompt for row in answered], [[row.answer] for row in answered])
     assert judge.score_head is not None
     known = [values for [values] in found if not math.isnan(values[0])]
     if len(known) < 2:
@@ -139,9 +136,7 @@ class Loop:
         size, found = min(self.settings.batch_size, len(self.prompts)), list[Prompt]()
         for position in range(update * size, (update + 1) * size):
             epoch, place = divmod(position, len(self.prompts))
-            order = list(range(len(self.prompts)))
-            random.Random(f"epoch {epoch} {self.seed}").shuffle(order)
-            found.append(self.prompts[order[place]])
+            found.append(self.prompts[epoch_order(len(self.prompts), epoch, self.seed)[place]])
         return found
 
     def _update(self, chosen: torch.optim.Optimizer) -> str:
@@ -169,7 +164,8 @@ class Loop:
             "ended": sum(r.ended for r in rollouts) / len(rollouts), "forced": sum(r.forced for r in rollouts) / int(reading.lengths.sum()),
         }  # fmt: skip
         self.watch.log(
-            step=progress.step, **losses, **self.last, seconds=round(spent, 3), lr=chosen.param_groups[0]["lr"], tokens=sum(r.tree.num_fed for r in rollouts), trained_tokens=int(reading.free.sum()),
+            step=progress.step, **losses, **self.last, seconds=round(spent, 3), lr=chosen.param_groups[0]["lr"],
+            tokens=sum(r.tree.num_fed for r in rollouts), trained_tokens=int(reading.free.sum()),
         )  # fmt: skip
         return f"reward {seen:.3f}"
 
@@ -227,18 +223,8 @@ class Loop:
 
 
 def _finish(loop: Loop, dropped: list[Dropped], *, cpu_s: float) -> dict[str, Any]:
-    out, progress = loop.where.out_dir, loop.progress
-    out.mkdir(parents=True, exist_ok=True)
-    loop.policy.stack.save_trained(out)
-    write_jsonl(out / "failures.jsonl", [asdict(d) for d in dropped])
-    reasons: dict[str, int] = {}
-    for drop in dropped:
-        reasons[drop.reason] = reasons.get(drop.reason, 0) + 1
-    stats = {
-        "rows_in": len(loop.prompts) + len(dropped), "rows_out": len(loop.prompts), "dropped": reasons, "rows_trained": len(loop.prompts),
-        "steps": progress.step, "first_loss": progress.first_loss, "last_loss": progress.last_loss, "tokens": progress.tokens,
-        "trained_tokens": progress.trained_tokens, **loop.last, "training_s": round(progress.seconds, 3), "cpu_s": round(cpu_s, 3),
-        "peak_memory_bytes": peak_memory(), "parameters_trained": sum(p.numel() for p in loop.named.values()),
-    }  # fmt: skip
-    write_json(out / "stats.json", stats)
-    return stats
+    rows = len(loop.prompts)
+    return write_result(
+        loop.where.out_dir, loop.policy.stack, loop.progress, rows=rows, dropped=dropped, named=loop.named, cpu_s=cpu_s,
+        more={"rows_trained": rows, **loop.last},
+    )  # fmt: skip

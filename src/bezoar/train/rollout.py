@@ -22,7 +22,7 @@ from bezoar.model.stack import Stack
 from bezoar.model.tree import Tree, answer, pack
 from bezoar.synth.asking import seed_of
 from bezoar.synth.sample import reward_answers
-from bezoar.train.step import autocast
+from bezoar.train.step import states
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,8 @@ class Policy:
     def read(self, trees: Sequence[Tree]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities and values [A] at the tokens of the answers, each value of the state before its token, and the states [A, E]."""
         flat = flatten(trees).to(self.stack.device)
-        with autocast(self.stack) as mixed:
-            hidden = self.stack.hidden(flat)
-        states = hidden.bfloat16() if mixed else hidden
-        return logprobs(states, self.stack.head_weight, flat.target, temperature=self.temperature), self.value_head(hidden)[:, 0], states
+        working, hidden = states(self.stack, flat)
+        return logprobs(working, self.stack.head_weight, flat.target, temperature=self.temperature), self.value_head(hidden)[:, 0], working
 
 
 def draw_prefix(prompt: Prompt, *, share: float, max_tokens: int, seed: int, update: int) -> list[int]:

@@ -91,9 +91,8 @@ class Work:
 
     def _hidden(self, trees: Sequence[Tree]) -> tuple[Tensor, Flat]:
         flat = flatten(trees).to(self.stack.device)
-        with self._noise(flat), autocast(self.stack) as mixed:
-            hidden = self.stack.hidden(flat)
-        return (hidden.bfloat16() if mixed else hidden), flat
+        with self._noise(flat):
+            return states(self.stack, flat)[0], flat
 
     @contextmanager
     def _noise(self, flat: Flat) -> Iterator[None]:
@@ -127,6 +126,13 @@ def autocast(stack: Stack) -> AbstractContextManager[object]:
     if stack.spec.dtype == "bfloat16" and stack.head_weight.dtype == torch.float32:
         return torch.autocast(stack.device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+def states(stack: Stack, flat: Flat) -> tuple[Tensor, Tensor]:
+    """The states [A, E] before the trained tokens, in the precision of the work and as the last layer gives them."""
+    with autocast(stack) as mixed:
+        hidden = stack.hidden(flat)
+    return (hidden.bfloat16() if mixed else hidden), hidden
 
 
 def gradient(work: Work, groups: list[list[int]], *, seed: int, step: int) -> Totals:

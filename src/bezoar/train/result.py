@@ -1,0 +1,32 @@
+"""What a training stage leaves behind: the weights, the rows that were dropped, the statistics."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bezoar.chat.types import Dropped, count_reasons
+from bezoar.io import write_json, write_jsonl
+from bezoar.model.stack import Stack
+from bezoar.train.checkpoint import Progress
+from bezoar.train.machine import peak_memory
+
+
+def write_result(
+    out: Path, stack: Stack, progress: Progress, *,
+    rows: int, dropped: Sequence[Dropped], named: Mapping[str, nn.Parameter], cpu_s: float, more: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Write the trained weights, failures.jsonl and stats.json into `out`; returns the statistics, with those of the method in `more`."""
+    out.mkdir(parents=True, exist_ok=True)
+    stack.save_trained(out)
+    write_jsonl(out / "failures.jsonl", [asdict(d) for d in dropped])
+    stats = {
+        "rows_in": rows + len(dropped), "rows_out": rows, "dropped": count_reasons(dropped), "steps": progress.step,
+        "first_loss": progress.first_loss, "last_loss": progress.last_loss, "tokens": progress.tokens, "trained_tokens": progress.trained_tokens,
+        "training_s": round(progress.seconds, 3), "cpu_s": round(cpu_s, 3), "peak_memory_bytes": peak_memory(),
+        "parameters_trained": sum(p.numel() for p in named.values()), **more,
+    }  # fmt: skip
+    write_json(out / "stats.json", stats)
+    return stats
