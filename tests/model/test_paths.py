@@ -14,7 +14,6 @@ from bezoar.model.spec import ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.model.tree import Branch, Tree, pack
 
-
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
 

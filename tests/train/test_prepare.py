@@ -15,7 +15,7 @@ from bezoar.chat.types import Message, Sifted
 from bezoar.errors import DataError
 from bezoar.model.tree import Branch, Tree
 from bezoar.train.objectives import DPO, SFT
-from bezoar.train.prepare import Prepared, identity
+from bezoar.train.prepare import Prepared, identity, num_cut, num_fed
 from bezoar.train.prepare import prepare as prepare_chunks
 from bezoar.train.proof import Item, prove
 from bezoar.watch import Watch
@@ -51,6 +51,8 @@ def test_the_same_as_plain_proof(objective: Any, too_long: str, cache_folder: Pa
     assert list(items) == expected.rows
     assert dropped == expected.dropped
     assert dropped or any(item.cut for item in items)
+    assert num_fed(items) == num_fed(expected.rows)
+    assert num_cut(items) == num_cut(expected.rows)
     assert items[5:7] == expected.rows[5:7]
     assert items[-1] == expected.rows[-1]
     with pytest.raises(IndexError):

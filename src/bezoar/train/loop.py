@@ -28,7 +28,7 @@ from bezoar.train.machine import peak_flops, step_flops
 from bezoar.train.memory import KEYS, available, predict_memory
 from bezoar.train.optim import factor, optimizer, scale_rates
 from bezoar.train.order import epoch_order
-from bezoar.train.prepare import Rows, identity, prepare
+from bezoar.train.prepare import Rows, identity, num_cut, num_fed, prepare
 from bezoar.train.proof import Item, prove
 from bezoar.train.result import write_result
 from bezoar.train.step import Totals, Work, evaluate, gradient, reference
@@ -219,7 +219,7 @@ class Loop:
 
     def _save_memory(self) -> None:
         """Recompute activations where the recipe says so, or where the predicted peak is more than what is free."""
-        sizes = [item.tree.num_fed for item in self.work.items]
+        sizes = num_fed(self.work.items)
         tokens = max(min(self.settings.tokens_per_batch, sum(sizes)), max(sizes))
         stack = self.work.stack
         found = predict_memory(stack.net.config.to_dict(), stack.spec, self.settings.adapter, tokens=tokens, on_gpu=stack.device.type == "cuda")
@@ -244,7 +244,7 @@ def _finish(loop: Loop, items: Sequence[Item], dropped: list[Dropped]) -> dict[s
     """Write the result and its statistics."""
     out, progress = loop.where.out_dir, loop.progress
     more = {
-        "cut": sum(item.cut for item in items), "rows_trained": len(loop.trained), "rows_validation": len(loop.held_out),
+        "cut": num_cut(items), "rows_trained": len(loop.trained), "rows_validation": len(loop.held_out),
         "best_validation_loss": progress.best_loss, "best_step": progress.best_step, "memory_splits": progress.splits,
         "token_lengths": [item.tree.longest for item in items[:LENGTHS_KEPT]],
     }  # fmt: skip

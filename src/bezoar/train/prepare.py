@@ -71,14 +71,26 @@ def identity(items: Sequence[Item]) -> str:
     return content_hash([(i.id, i.tree.trunk, [(b.tokens, b.trained) for b in i.tree.branches], i.tree.facts) for i in items])
 
 
+def num_fed(items: Sequence[Item]) -> list[int]:
+    """The tokens that each item feeds to the model."""
+    if isinstance(items, Prepared):
+        return [size for chunk in items.chunks for size in chunk.column("fed").to_pylist()]
+    return [item.tree.num_fed for item in items]
+
+
+def num_cut(items: Sequence[Item]) -> int:
+    """How many items lost their end."""
+    return sum(chunk.column("cut").true_count for chunk in items.chunks) if isinstance(items, Prepared) else sum(item.cut for item in items)
+
+
 class Prepared(Sequence[Item]):
     """The items of the files of chunks, in order, read when they are asked for."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._chunks = [_mapped(file) for file in files]
-        self._ends = list(accumulate(chunk.num_rows for chunk in self._chunks))
+        self.chunks = [_mapped(file) for file in files]
+        self._ends = list(accumulate(chunk.num_rows for chunk in self.chunks))
         self.identity = content_hash([file.stem for file in files])
-        self.dropped = [Dropped(**d) for chunk in self._chunks for d in json.loads(chunk.schema.metadata[b"dropped"])]
+        self.dropped = [Dropped(**d) for chunk in self.chunks for d in json.loads(chunk.schema.metadata[b"dropped"])]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -96,7 +108,7 @@ class Prepared(Sequence[Item]):
             raise IndexError(index)
         index %= len(self)
         number = bisect_right(self._ends, index)
-        return _item(self._chunks[number].slice(index - (self._ends[number - 1] if number else 0), 1))
+        return _item(self.chunks[number].slice(index - (self._ends[number - 1] if number else 0), 1))
 
 
 def _chunks(rows: Iterable[AnyRow], size: int) -> Iterator[list[AnyRow]]:
@@ -151,6 +163,7 @@ def _packed(sifted: Sifted[Item]) -> bytes:
     token = pa.uint16() if largest < 2**16 else pa.int32()
     columns = {
         "id": pa.array([item.id for item in sifted.rows], pa.string()),
+        "fed": pa.array([tree.num_fed for tree in trees], pa.int32()),
         "cut": pa.array([item.cut for item in sifted.rows], pa.bool_()),
         "trunk": pa.array([tree.trunk for tree in trees], pa.list_(token)),
         "tokens": pa.array(tokens, pa.list_(pa.list_(token))),
