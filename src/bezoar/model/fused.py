@@ -23,10 +23,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
-        wide = x.float() if x.dtype != torch.float32 else x.clone()
-        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        out, scale = torch.empty_like(x), torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device)
+        for part in _parts(x):
+            wide = x[part].float()
+            torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=scale[part]).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+            torch.mul((wide * scale[part]).to(x.dtype), weight, out=out[part])
         ctx.save_for_backward(x, weight, scale)
-        return wide.mul_(scale).to(x.dtype).mul_(weight)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]

@@ -2,10 +2,10 @@
 
 The parts of the original layer stay under their names; products of one input share their adapters' work.
 
-B batch (1 where gradients are formed), T tokens, E hidden size, H query heads, G key/value heads, D head size.
+B batch (1 where gradients are formed), T tokens, A positions that are read, E hidden size, H query heads, G key/value heads, D head size.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,18 @@ KNOWN = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}
 
 
 class FastLayer(nn.Module):
-    """The same function as `plain`, whose parts it shares. `fast` False runs `plain` itself; `recompute` keeps no activations."""
+    """The same function as `plain`, whose parts it shares. `fast` False runs `plain` itself; `recompute` keeps no activations.
 
-    def __init__(self, plain: nn.Module) -> None:
+    The last layer gives the states at the positions `read` [A] alone, where they are named: what comes behind its attention is
+    computed for no other.
+    """
+
+    def __init__(self, plain: nn.Module, *, last: bool) -> None:
         super().__init__()
         self.self_attn, self.mlp = plain.self_attn, plain.mlp
         self.input_layernorm, self.post_attention_layernorm = plain.input_layernorm, plain.post_attention_layernorm
         self.hidden_plain = [plain]  # in a list, so that its weights are not counted twice
-        self.fast, self.recompute = True, False
+        self.fast, self.recompute, self.last = True, False, last
 
     def forward(self, hidden_states: Tensor, **given: Any) -> Tensor:
         if not self.fast:
@@ -34,26 +38,29 @@ class FastLayer(nn.Module):
         cos, sin = given["position_embeddings"]
         half = sin.shape[-1] // 2
         angles = (cos.flatten(0, 1)[:, None], torch.cat((-sin[..., :half], sin[..., half:]), -1).flatten(0, 1)[:, None])
+        read = given.get("read") if self.last else None
         if self.recompute and torch.is_grad_enabled():
-            out: Tensor = checkpoint(self._forward, hidden_states, angles, given["layout"], use_reentrant=False)
+            out: Tensor = checkpoint(self._forward, hidden_states, angles, given["layout"], read, use_reentrant=False)
             return out
-        return self._forward(hidden_states, angles, given["layout"])
+        return self._forward(hidden_states, angles, given["layout"], read)
 
-    def _forward(self, hidden: Tensor, angles: tuple[Tensor, Tensor], layout: Any) -> Tensor:
-        shape = hidden.shape
+    def _forward(self, hidden: Tensor, angles: tuple[Tensor, Tensor], layout: Any, read: Tensor | None) -> Tensor:
+        attention, mlp = cast(Any, self.self_attn), cast(Any, self.mlp)
         x = hidden.flatten(0, 1)
-        x = x + self._attention(_norm(self.input_layernorm, x), angles, layout, shape[0])
-        mlp: Any = self.mlp
+        attended = self._attention(_norm(self.input_layernorm, x), angles, layout, hidden.shape[0])
+        if read is not None:
+            x, attended = x.index_select(0, read), attended.index_select(0, read)
+        x = x + project(attended, [attention.o_proj])[0]
         gate, up = project(_norm(self.post_attention_layernorm, x), [mlp.gate_proj, mlp.up_proj])
-        return (x + project(swiglu(gate, up), [mlp.down_proj])[0]).view(shape)
+        return (x + project(swiglu(gate, up), [mlp.down_proj])[0]).view(hidden.shape[0], -1, hidden.shape[2])
 
     def _attention(self, x: Tensor, angles: tuple[Tensor, Tensor], layout: Any, batch: int) -> Tensor:
         attention: Any = self.self_attn
         size = attention.head_dim
         q, k, v = (y.view(x.shape[0], -1, size) for y in project(x, [attention.q_proj, attention.k_proj, attention.v_proj]))
         heads = (y.view(batch, -1, *y.shape[1:]).transpose(1, 2) for y in (rotate(q, *angles), rotate(k, *angles), v))
-        out = layout.attend(attention.layer_idx, *heads, attention.scaling)
-        return project(out.transpose(1, 2).reshape(x.shape[0], -1), [attention.o_proj])[0]
+        out: Tensor = layout.attend(attention.layer_idx, *heads, attention.scaling)
+        return out.transpose(1, 2).reshape(x.shape[0], -1)
 
 
 def _norm(norm: Any, x: Tensor) -> Tensor:
@@ -67,7 +74,13 @@ def install(net: Any) -> None:
         return
     for index, layer in enumerate(layers):
         if type(layer).__name__ in KNOWN:
-            layers[index] = FastLayer(layer)
+            layers[index] = FastLayer(layer, last=index == len(layers) - 1)
+
+
+def trims(net: Any) -> bool:
+    """Whether the last layer gives the states alone that are read."""
+    layers = fast_layers(net)
+    return bool(layers) and layers[-1].last and layers[-1].fast
 
 
 def recompute(net: Any) -> None:

@@ -113,9 +113,9 @@ class StackedLinear(nn.Module):
             out.addmm_(x @ self.lower_down.T, self.lower_up.T)
         return out
 
-    def frozen_gradient(self, grad: Tensor) -> Tensor:
-        """The gradient of `frozen` for x from that for its result [T, O]."""
-        out = grad @ self.matrix()
+    def frozen_gradient(self, grad: Tensor, before: Tensor | None) -> Tensor:
+        """The gradient of `frozen` for x from that for its result [T, O], added to `before` (in place) where it is given."""
+        out = grad @ self.matrix() if before is None else before.addmm_(grad, self.matrix())
         if self.lower_down is not None and self.lower_up is not None:
             out.addmm_(grad @ self.lower_up, self.lower_down)
         return out
@@ -166,8 +166,7 @@ class _Project(torch.autograd.Function):
         by_x, inner, by_up = None, [], []
         if ctx.needs_input_grad[0]:
             for layer, grad in zip(ctx.layers, grads, strict=True):
-                part = layer.frozen_gradient(grad)
-                by_x = part if by_x is None else by_x.add_(part)
+                by_x = layer.frozen_gradient(grad, by_x)
         parts = iter(zip(ctx.lows, weights[1::2], strict=True))
         for top, grad in zip(ctx.tops, grads, strict=True):
             if top:

@@ -15,7 +15,7 @@ from bezoar.errors import DataError, RecipeError
 from bezoar.io import cached_hash, content_hash
 from bezoar.model.find import weights_identity
 from bezoar.model.flat import Flat
-from bezoar.model.layer import fast_layers
+from bezoar.model.layer import fast_layers, trims
 from bezoar.model.linear import Adapter, StackedLinear, linear_names, replace
 from bezoar.model.load import DTYPES, load_net, load_tokenizer
 from bezoar.model.score_head import ScoreHead, load_head
@@ -63,7 +63,10 @@ class Stack:
 
     def hidden(self, flat: Flat) -> Tensor:
         """The hidden states [A, E] at the positions of a flat row that predict its trained tokens."""
-        return self.backbone(flat.tokens[None], flat.positions[None], flat.layout)[0].index_select(0, flat.index)
+        given = {"read": flat.index} if trims(self.net) else {}
+        out = self.net.base_model(input_ids=flat.tokens[None], position_ids=flat.positions[None], layout=flat.layout, use_cache=False, **given)
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden if given else hidden.index_select(0, flat.index)
 
     @property
     def head_weight(self) -> Tensor:
