@@ -204,8 +204,8 @@ class _Run:
             parts.append(Part(slot, start, start + len(tokens), past))
         ids = self._tensor([token for _, tokens, _ in items for token in tokens])
         positions = self._tensor([past + i for _, tokens, past in items for i in range(len(tokens))])
-        hidden = self.stack.backbone(ids[None], positions[None], Prefill(slots, parts))[0]
-        return hidden[self._tensor([part.end - 1 for part in parts])]
+        last = self._tensor([part.end - 1 for part in parts])
+        return self.stack.backbone(ids[None], positions[None], Prefill(slots, parts), last)[0]
 
     def _step(self) -> None:
         """One more token for every live answer."""

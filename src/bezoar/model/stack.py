@@ -55,18 +55,19 @@ class Stack:
         """16 hex digits that name the base weights, their precision and the adapters by content."""
         return content_hash(weights_identity(self.spec), [cached_hash(folder) for folder in self.adapters])
 
-    def backbone(self, input_ids: Tensor, position_ids: Tensor, layout: Any) -> Tensor:
-        """The last hidden states [B, T, E] of token ids [B, T]; who sees whom is `layout`'s."""
-        out = self.net.base_model(input_ids=input_ids, position_ids=position_ids, layout=layout, use_cache=False)
+    def backbone(self, input_ids: Tensor, position_ids: Tensor, layout: Any, read: Tensor | None = None) -> Tensor:
+        """The last hidden states [B, T, E] of token ids [B, T], or of one row those at the positions `read`, [1, A, E].
+
+        Who sees whom is `layout`'s.
+        """
+        trimmed = {"read": read} if read is not None and trims(self.net) else {}
+        out = self.net.base_model(input_ids=input_ids, position_ids=position_ids, layout=layout, use_cache=False, **trimmed)
         hidden: Tensor = out.last_hidden_state
-        return hidden
+        return hidden if read is None or trimmed else hidden.index_select(1, read)
 
     def hidden(self, flat: Flat) -> Tensor:
         """The hidden states [A, E] at the positions of a flat row that predict its trained tokens."""
-        given = {"read": flat.index} if trims(self.net) else {}
-        out = self.net.base_model(input_ids=flat.tokens[None], position_ids=flat.positions[None], layout=flat.layout, use_cache=False, **given)
-        hidden: Tensor = out.last_hidden_state[0]
-        return hidden if given else hidden.index_select(0, flat.index)
+        return self.backbone(flat.tokens[None], flat.positions[None], flat.layout, flat.index)[0]
 
     @property
     def head_weight(self) -> Tensor:
