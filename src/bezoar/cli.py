@@ -129,6 +129,7 @@ def export(
     run_dir: RunArg,
     model: Annotated[str, typer.Option("--model", "-m", help="a training stage")],
     out: Annotated[Path, typer.Option("--out", help="the folder to write")],
+    check: Annotated[bool, typer.Option(help="compare the merge with the stack, and write none that differs too much")] = True,
 ) -> None:
     """Merge a trained stack into one model folder, and measure how far the merge is from the stack."""
     from rich.console import Console
@@ -137,7 +138,7 @@ def export(
     from bezoar.flow.show import find_run
 
     loaded, place = find_run(run_dir)
-    write(loaded, place, model, out, console=Console())
+    write(loaded, place, model, out, check=check, console=Console())
 
 
 @app.command()

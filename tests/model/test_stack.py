@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bezoar.errors import DataError, RecipeError
+from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.model.linear import Packed, drop_mask
 from bezoar.model.merge import compare, merge
 from bezoar.model.reward import rewards, score_tree
@@ -152,6 +152,9 @@ def test_merge_is_near_the_stack_and_measured(tiny_model: Path, adapters: list[P
     assert found.positions == 36 + 2
     assert found.mean_kl < 1e-6
     assert found.same_top == 1.0
+    with pytest.raises(TrainingError, match=r"refused: not written.*mean KL .* is allowed"):
+        merge(stack, tmp_path / "refused", rows=rows, max_mean_kl=-1.0)
+    assert [path.name for path in tmp_path.iterdir() if "refused" in path.name] == []
     other = compare(stack, Stack(ModelSpec(str(tiny_model), dtype="float32")), rows)
     assert other.mean_kl > 0.01
     from transformers import AutoModelForCausalLM

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.chat.types import as_chats
-from bezoar.errors import RecipeError, TrainingError
+from bezoar.errors import RecipeError
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.talk import open_model
@@ -14,27 +14,24 @@ MAX_MEAN_KL = 0.05
 NUM_ROWS = 16
 
 
-def export(recipe: Recipe, run: RunDir, name: str, out: Path, *, console: Any) -> None:
-    """Write the model `name` to `out`, compared with its stack on rows that it was trained on.
+def export(recipe: Recipe, run: RunDir, name: str, out: Path, *, check: bool, console: Any) -> None:
+    """Write the model `name` to `out`, with `check` compared with its stack on rows that it was trained on.
 
-    RecipeError when `out` is there already. TrainingError, with the figures, when the two differ too much; the folder stays.
+    RecipeError when `out` is there already or there is no row to compare on. TrainingError, with the figures, when the two differ
+    too much; nothing is written then.
     """
     from bezoar.model.merge import merge
 
     if out.exists():
         raise RecipeError(f"{out}: the folder is there already; name another with --out.")
+    trained_on = _rows_of(recipe, name)
     stack = open_model(recipe, run, name)
-    items = as_chats(run.items(_rows_of(recipe, name)))[:NUM_ROWS]
+    items = as_chats(run.items(trained_on))[:NUM_ROWS] if check else []
+    if check and not items:
+        raise RecipeError(f"{out}: there is no row to compare the merge with; see the stage's rows, or give --no-check.")
     rows = [recipe.template.render(item.messages, stack.tokenizer).tokens for item in items]
-    found = merge(stack, out, rows=rows)
-    if found is None:
-        raise TrainingError(f"{out}: there was no row to compare the merge with; see the stage's rows.")
-    figures = f"mean KL {found.mean_kl:.2e} nats, largest {found.max_kl:.2e}, same top token {found.same_top:.2%}, {found.positions} positions"
-    if found.mean_kl > MAX_MEAN_KL:
-        raise TrainingError(
-            f"{out}: the merge differs from the stack ({figures}), more than {MAX_MEAN_KL} nats on average; serve the adapters instead."
-        )
-    console.print(f"{out}: merged; against the stack: {figures}", highlight=False)
+    found = merge(stack, out, rows=rows, max_mean_kl=MAX_MEAN_KL)
+    console.print(f"{out}: merged; " + (f"against the stack: {found}" if found else "not compared with the stack"), highlight=False)
 
 
 def _rows_of(recipe: Recipe, name: str) -> str:

@@ -133,18 +133,17 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
         table.add_row(line.name, "current" if line.current else "to run", *cells, money.money() if money else "", memory)
     console.print(table)
     budget = "none set" if recipe.budget_usd is None else f"{recipe.budget_usd:.2f} USD; the run stops there with what it has"
-    for line in lines:
-        if line.note:
-            console.print(f"{line.name}: its requests are not known yet: {line.note}", highlight=False, markup=False)
     _print_shared(lines, console)
     note = "Expected (low to high). Replies that are in the journal cost nothing. GiB: training's peak with the fullest micro-batch. Budget: "
     console.print(f"{note}{budget}.", highlight=False)
 
 
 def _print_shared(lines: list[StagePlan], console: Any) -> None:
-    """The smallest difference of two models that each score can show, and the most that fits, once for the stages that share them."""
+    """What is not known, the smallest difference of two models that each score can show, and the most that fits, once for the stages that share it."""
     groups: dict[str, list[str]] = {}
     for line in lines:
+        if line.note:
+            groups.setdefault(f"the requests are not known yet: {line.note.removesuffix('.')}", []).append(line.name)
         if line.detectable:
             told = ", ".join(f"{name} {least:.2g}" for name, least in line.detectable.items())
             groups.setdefault(f"differences that can be shown (80 % power): {told}", []).append(line.name)

@@ -3,6 +3,8 @@
 B rows of tokens, A positions compared, E hidden size, V vocabulary.
 """
 
+import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bezoar.errors import TrainingError
 from bezoar.io import atomic_dir
 from bezoar.model.flat import flatten
 from bezoar.model.load import DTYPES
@@ -28,13 +31,17 @@ class Agreement:
     max_kl: float
     same_top: float
 
+    def __str__(self) -> str:
+        return f"mean KL {self.mean_kl:.2e} nats, largest {self.max_kl:.2e}, same top token {self.same_top:.2%}, {self.positions} positions"
 
-def merge(stack: Stack, out_dir: Path, *, rows: Sequence[Sequence[int]] = ()) -> Agreement | None:
+
+def merge(stack: Stack, out_dir: Path, *, rows: Sequence[Sequence[int]] = (), max_mean_kl: float = math.inf) -> Agreement | None:
     """Write base (dequantised) plus all adapters, added in float32 and rounded once, as a model folder with its tokenizer
     and, of a reward model, its score head.
 
     Adapters trained on a 4-bit base belong to that base's dequantised weights, not to the original ones. With `rows` of
-    tokens the written folder is loaded again and compared with the stack on them.
+    tokens what was written is loaded again and compared with the stack on them. TrainingError, with the figures, when they
+    differ by more than `max_mean_kl` nats a token on average; no folder is left then.
     """
     net = plain_net(stack)
     with atomic_dir(out_dir) as work:
@@ -42,7 +49,11 @@ def merge(stack: Stack, out_dir: Path, *, rows: Sequence[Sequence[int]] = ()) ->
         stack.tokenizer.inner.save_pretrained(work)
         if stack.score_head is not None:
             stack.score_head.save(work)
-    return compare(stack, Stack(ModelSpec(str(out_dir), dtype=stack.spec.dtype), device=str(stack.device)), rows) if rows else None
+        found = compare(stack, Stack(ModelSpec(str(work), dtype=stack.spec.dtype), device=str(stack.device)), rows) if rows else None
+        if found is not None and not found.mean_kl <= max_mean_kl:
+            shutil.rmtree(work)
+            raise TrainingError(f"{out_dir}: not written, for the merge differs from the stack: {found}, and {max_mean_kl} is allowed; serve the adapters instead.")
+    return found
 
 
 def plain_net(stack: Stack) -> Any:
