@@ -1,6 +1,6 @@
-"""SFT and DPO: this project against TRL, same model, rows, seeds and precision, each in a process of its own.
+"""DPO on pairs and SFT on both answers of them: this project against TRL, same model, rows, seeds and precision, each in a process of its own.
 
-    python benchmarks/training.py [--model 30m|FOLDER|smollm2-135m-instruct] [--pairs 48] [--hh FILE] [--threads 1] [--only ours|trl]
+    python benchmarks/training.py [--model 30m|FOLDER|smollm2-135m-instruct] [--pairs 48] [--hh FILE] [--threads 1] [--only ours|trl|dpo|sft]
 
 The rows are made, or with `--hh` the first `--pairs` of several turns in a file of HH-RLHF, shuffled with seed 0. Results are
 added to results/training.json. TRL goes into a virtual environment of its own, `benchmarks/.venv`, made on the first call.
@@ -103,7 +103,7 @@ def plain_template() -> Any:
 
 
 def ours(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[str, Any]:
-    from bezoar.chat.types import Comparison, Message
+    from bezoar.chat.types import Chat, Comparison, Message
     from bezoar.model.spec import LoRA, ModelSpec
     from bezoar.train.machine import step_flops
     from bezoar.train.objectives import DPO, SFT
@@ -111,8 +111,12 @@ def ours(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[
     from bezoar.watch import Watch
 
     rate = matmul_rate()
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").open()]
-    items = [Comparison(str(i), (Message("user", r["prompt"]),), r["chosen"], r["rejected"]) for i, r in enumerate(rows)]
+    rows = [json.loads(line) for line in (folder / f"{kind}.jsonl").open()]
+    prompts = [(Message("user", r["prompt"]),) for r in rows]
+    if kind == "dpo":
+        items: Any = [Comparison(str(i), p, r["chosen"], r["rejected"]) for i, (p, r) in enumerate(zip(prompts, rows, strict=True))]
+    else:
+        items = [Chat(str(i), (*p, Message("assistant", r["completion"]))) for i, (p, r) in enumerate(zip(prompts, rows, strict=True))]
     train = Train("m", "r", DPO() if kind == "dpo" else SFT(), LoRA(r=16, alpha=16, dropout=0.0), lr=1e-4, batch_size=BATCH, validation=0.0,
                   schedule="constant", warmup_ratio=0.0, max_length=2048, checkpoint_every=10**6, **settings)  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
@@ -137,13 +141,12 @@ def trl(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[s
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     net = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
-    data = load_dataset("json", data_files=str(folder / "rows.jsonl"), split="train", cache_dir=str(folder / "cache"))
+    data = load_dataset("json", data_files=str(folder / f"{kind}.jsonl"), split="train", cache_dir=str(folder / "cache"))
     common = {"output_dir": str(folder / "out"), "per_device_train_batch_size": BATCH, "num_train_epochs": 1, "learning_rate": 1e-4, "seed": 0,
               "lr_scheduler_type": "constant", "logging_steps": 1, "save_strategy": "no", "report_to": [], "max_length": 2048, "use_cpu": True}  # fmt: skip
     started = time.process_time()  # a reference that is computed beforehand is computed when the trainer is made
     lora = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     if kind == "sft":
-        data = data.rename_column("chosen", "completion").remove_columns("rejected")
         trainer: Any = SFTTrainer(net, SFTConfig(**{**common, **settings}), train_dataset=data, processing_class=tokenizer, peft_config=lora)
     else:
         trainer = DPOTrainer(net, args=DPOConfig(**{**common, **settings}), train_dataset=data, processing_class=tokenizer, peft_config=lora)
@@ -205,7 +208,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=48)
     parser.add_argument("--hh", default="")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", default="", help="ours or trl")
+    parser.add_argument("--only", default="", help="ours, trl, dpo or sft")
     parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
@@ -223,9 +226,11 @@ def main() -> None:
 
             model, words = str(resolve(given.model)), Path(__file__).read_text().replace('"', " ").split()
         rows = hh_rows(given.hh, given.pairs) if given.hh else make_rows(given.pairs, words)
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        answers = [{"prompt": row["prompt"], "completion": row[side]} for row in rows for side in ("chosen", "rejected")]
+        for kind, lines in (("dpo", rows), ("sft", answers)):
+            (folder / f"{kind}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         for (who, kind), variants in VARIANTS.items():
-            for label, settings in variants.items() if given.only in ("", who) else ():
+            for label, settings in variants.items() if given.only in ("", who, kind) else ():
                 python = sys.executable if who == "ours" else str(their_python())
                 command = [python, __file__, "--work", who, kind, str(folder), model, json.dumps(settings)]
                 env = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "OMP_NUM_THREADS": str(given.threads), "OMP_WAIT_POLICY": "passive"}
