@@ -164,15 +164,18 @@ def revise(
 @app.command()
 def doctor() -> None:
     """Check every fast path of training on this machine against its slow reference, forward and gradient."""
+    from bezoar.model.paths import FLEX
     from bezoar.train.doctor import examine
 
-    failed = 0
-    for check in examine():
+    failed, checks = 0, examine()
+    for check in checks:
         failed += not check.passed
         print(
             f"{'ok  ' if check.passed else 'FAIL'} {check.name} against {check.against}: forward {check.forward:.1e}, "
             f"gradient {check.gradient:.1e}, allowed {check.allowed:.0e}, {check.seconds:.1f} s" + (check.fault and f"; {check.fault}")
         )
+    if not any(check.name == FLEX for check in checks):
+        print(f"-    {FLEX}: used with CUDA alone, not checked here")
     if failed:
         print("What failed is not used on this machine from now on; what has nothing in its place stops training.")
     raise typer.Exit(1 if failed else 0)
