@@ -4,8 +4,8 @@
 
 Printed for each: tokens a second (of prompt and answers as TRL counts them, a pair's prompt twice, so that both did the same
 work at the same number), the share of the device's arithmetic (products with the model's weights alone, of what is really
-computed), and the peak of the device's memory. The first steps, in which kernels are compiled, are not timed; DPO's reference
-pass is, by its share of the rows. TRL is in its best setting: packing for SFT, a reference computed beforehand for DPO, no checkpointing, Liger's kernels where
+computed), and the peak of the device's memory. The first quarter of the steps, in which kernels are compiled, is not timed;
+DPO's reference pass is, by its share of the rows. TRL is in its best setting: packing for SFT, a reference computed beforehand for DPO, no checkpointing, Liger's kernels where
 they install. Needs a CUDA device; `--sizes tiny` tries both sides anywhere.
 """
 
@@ -25,7 +25,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training import make_model, make_rows, peak_gb, plain_template, their_python
 
 RESULTS = Path(__file__).parent / "results" / "training_gpu.json"
-BATCH, UNTIMED = 32, 4
+BATCH, UNTIMED = 32, 0.25
+
+
+def untimed(steps: int) -> int:
+    """The number of first steps that are not timed; at least one, for the clock starts at the end of a step."""
+    return max(1, round(UNTIMED * steps))
 
 
 def real_tokens(rows: list[dict[str, str]], kind: str) -> int:
@@ -61,8 +66,9 @@ def ours(kind: str, model: str, rows: list[dict[str, str]], quantize: Any) -> di
         train.run(items, place, watch=watch, seed=0)
         lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").open()]
     times = [line["time_s"] for line in lines]
-    timed, share = lines[UNTIMED:], 1 - UNTIMED / len(lines)
-    spent = times[-1] - times[UNTIMED - 1] + watch.reference_s * share
+    first = untimed(len(lines))
+    timed, share = lines[first:], 1 - first / len(lines)
+    spent = times[-1] - times[first - 1] + watch.reference_s * share
     flops = sum(step_flops(json.loads((Path(model) / "config.json").read_text()), tokens=line["tokens"], trained=line["trained_tokens"], full=False) for line in timed)
     flops *= 1.5 if kind == "dpo" else 1.0
     peak = peak_flops()
@@ -114,8 +120,9 @@ def trl(kind: str, model: str, folder: Path, quantize: str) -> dict[str, Any]:
     else:
         trainer = Timed(net, args=DPOConfig(**{**common, "precompute_ref_log_probs": True}), **given)
     trainer.train()
-    share, rows = 1 - UNTIMED / len(times), [json.loads(line) for line in (folder / "rows.jsonl").open()]
-    spent = times[-1] - times[UNTIMED - 1] + reference_s[0] * share
+    first = untimed(len(times))
+    share, rows = 1 - first / len(times), [json.loads(line) for line in (folder / "rows.jsonl").open()]
+    spent = times[-1] - times[first - 1] + reference_s[0] * share
     return {
         "tokens_per_s": real_tokens(rows, kind) * share / spent, "mfu": None, "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else peak_gb(), "seconds": spent,
         "losses": [line["loss"] for line in trainer.state.log_history if "loss" in line],
@@ -140,7 +147,7 @@ def main() -> None:
     for size in given.sizes:
         with tempfile.TemporaryDirectory() as name:
             make_model(Path(name) / "model", size)
-            rows = make_rows(BATCH * (given.steps + UNTIMED), [f"w{i}" for i in range(8189)])
+            rows = make_rows(BATCH * (given.steps + untimed(given.steps)), [f"w{i}" for i in range(8189)])
             (Path(name) / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             for kind, quantize, who in ((k, q, w) for k in ("sft", "dpo") for q in ("none", "nf4") for w in ("ours", "trl") if given.only in ("", w)):
                 python = sys.executable if who == "ours" else str(their_python("bitsandbytes", "liger-kernel"))
