@@ -200,7 +200,7 @@ class Loop:
         """Log-probabilities by the stack below, once: read from the work folder, or computed and written there."""
         from safetensors.torch import load_file, save_file
 
-        file = self.folder / "reference.safetensors"
+        file = self.folder / "references.safetensors"
         if not file.is_file():
             groups = [
                 group for step in range(min(self.steps_per_epoch, self.num_steps))
@@ -213,9 +213,13 @@ class Loop:
                     values.update(reference(self.work, [group]))
                     advance()
             part = file.with_suffix(".partial")
-            save_file({str(i): value for i, value in values.items()}, part)
+            # three tensors, not one a row: a file of a million would be slow to open
+            sizes = torch.tensor([len(value) for value in values.values()])
+            save_file({"rows": torch.tensor(list(values)), "sizes": sizes, "values": torch.cat(list(values.values()))}, part)
             part.replace(file)
-        self.work.references = {int(i): value for i, value in load_file(file).items()}
+        found = load_file(file)
+        parts = torch.split(found["values"], found["sizes"].tolist())
+        self.work.references = dict(zip(found["rows"].tolist(), parts, strict=True))
 
     def _save_memory(self) -> None:
         """Recompute activations where the recipe says so, or where the predicted peak is more than what is free."""
