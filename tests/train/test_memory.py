@@ -1,14 +1,17 @@
 """The memory that a plan predicts."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bezoar.model.find import resolve
 from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.train.machine import fresh_peak, peak_memory
 from bezoar.train.memory import PAGE, largest_budget, predict_memory
 
 CONFIG = {
@@ -124,3 +127,13 @@ def test_operations_by_hand() -> None:
     layers, head = 2 * (64 + 32 + 32 + 64 + 3 * 128), 800
     assert step_flops(CONFIG, tokens=10, trained=3, full=False) == 4 * (10 * layers + 3 * head)
     assert step_flops(CONFIG, tokens=10, trained=3, full=True) == 6 * (10 * layers + 3 * head)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot count a peak anew")
+def test_a_peak_can_be_counted_anew() -> None:
+    held = torch.ones(2**28, dtype=torch.uint8)
+    high = peak_memory()
+    assert held.sum() == 2**28
+    del held
+    fresh_peak()
+    assert peak_memory() < high - 2**27

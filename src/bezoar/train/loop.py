@@ -24,7 +24,7 @@ from bezoar.model.paths import refuse_broken, usable
 from bezoar.model.stack import Stack
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import Progress
-from bezoar.train.machine import peak_flops, step_flops
+from bezoar.train.machine import fresh_peak, peak_flops, step_flops
 from bezoar.train.memory import KEYS, available, predict_memory
 from bezoar.train.optim import factor, optimizer, scale_rates
 from bezoar.train.order import epoch_order
@@ -42,6 +42,7 @@ LENGTHS_KEPT = 10_000
 def train(settings: Train, rows: Rows, where: Place, *, watch: Watch, seed: int) -> dict[str, Any]:
     """Carry out a training stage; a stage that was killed goes on from its last checkpoint."""
     refuse_broken(watch.stage)
+    fresh_peak()
     stack = Stack(where.spec, where.adapters)
     prover = partial(
         prove, objective=settings.objective, renderer=where.renderer, tokenizer=stack.tokenizer,

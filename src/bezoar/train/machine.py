@@ -1,7 +1,10 @@
 """What a process used of this machine: the most memory that it held, and the share of the arithmetic in a step."""
 
+import ctypes
+import gc
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,18 @@ def peak_memory() -> int:
         return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith("VmHWM:")) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def fresh_peak() -> None:
+    """Give the heap's free memory back to the system and count the peak anew: what ran before in this process is no part of it."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+    if trim is not None:
+        trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def step_flops(config: dict[str, Any], *, tokens: int, trained: int, full: bool) -> float:

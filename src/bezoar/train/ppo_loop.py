@@ -23,6 +23,7 @@ from bezoar.synth.sample import reward_answers
 from bezoar.train import checkpoint
 from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten
 from bezoar.train.checkpoint import Progress
+from bezoar.train.machine import fresh_peak
 from bezoar.train.optim import factor, optimizer, scale_rates
 from bezoar.train.order import epoch_order
 from bezoar.train.ppo import PPO
@@ -35,6 +36,7 @@ from bezoar.watch import Watch
 def train(settings: PPO, rows: Sequence[AnyRow], where: Place, *, watch: Watch, seed: int) -> dict[str, Any]:
     """Carry out the stage; one that was killed goes on from its last checkpoint."""
     refuse_broken(watch.stage)
+    fresh_peak()
     if where.reward is None:
         raise RecipeError(f"stage {watch.stage}: reward names no model; name a stage that trains bradley_terry or regression.")
     judge = Stack(*where.reward)
