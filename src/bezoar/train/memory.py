@@ -11,7 +11,7 @@ from typing import Any
 
 from bezoar.model.spec import LoRA, ModelSpec
 
-PROCESS_BYTES = 570 * 10**6
+PROCESS_BYTES = 490 * 10**6
 """Python with its libraries, and what reading a model leaves behind."""
 HEAD_BYTES = 300 * 10**6
 """Chunks of logits, and the output embedding laid out for the matrix kernel."""
