@@ -112,11 +112,12 @@ def ours(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[
 
     rate = matmul_rate()
     rows = [json.loads(line) for line in (folder / f"{kind}.jsonl").open()]
-    prompts = [(Message("user", r["prompt"]),) for r in rows]
-    if kind == "dpo":
-        items: Any = [Comparison(str(i), p, r["chosen"], r["rejected"]) for i, (p, r) in enumerate(zip(prompts, rows, strict=True))]
-    else:
-        items = [Chat(str(i), (*p, Message("assistant", r["completion"]))) for i, (p, r) in enumerate(zip(prompts, rows, strict=True))]
+
+    def item(name: str, row: dict[str, str]) -> Chat | Comparison:
+        prompt = (Message("user", row["prompt"]),)
+        return Comparison(name, prompt, row["chosen"], row["rejected"]) if kind == "dpo" else Chat(name, (*prompt, Message("assistant", row["completion"])))
+
+    items: Any = [item(str(i), row) for i, row in enumerate(rows)]
     train = Train("m", "r", DPO() if kind == "dpo" else SFT(), LoRA(r=16, alpha=16, dropout=0.0), lr=1e-4, batch_size=BATCH, validation=0.0,
                   schedule="constant", warmup_ratio=0.0, max_length=2048, checkpoint_every=10**6, **settings)  # fmt: skip
     with tempfile.TemporaryDirectory() as out:

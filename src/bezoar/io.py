@@ -75,13 +75,17 @@ def atomic_write(path: Path, text: str | bytes) -> None:
 
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` when the block ends without an error."""
+    """Yield an empty folder that takes the place of `path` when the block ends without an error, and is removed when it does not."""
     work = path.parent / f".{path.name}.partial"
     old = path.parent / f".{path.name}.old"
     for left in (work, old):
         shutil.rmtree(left, ignore_errors=True)
     work.mkdir(parents=True)
-    yield work
+    try:
+        yield work
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
     if path.exists():
         path.rename(old)
     work.rename(path)

@@ -4,19 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from bezoar.cli import app
 from bezoar.errors import RecipeError, TrainingError
 from bezoar.flow import export
-
-
-def bezoar(*words: object) -> str:
-    done = CliRunner(env={"COLUMNS": "300"}).invoke(app, [str(word) for word in words])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
+from tests.flow.command import bezoar
 
 
 def test_a_stack_becomes_one_folder_that_agrees_with_it(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,24 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from bezoar.cli import app
 from bezoar.errors import BezoarError
+from tests.flow.command import bezoar
 from tests.llm.server import answer, serving
 
 ITEMS = [{"query": f"Question: {i}?\nAnswer:", "choices": ["yes", "certainly not"], "gold": i % 2} for i in range(6)]
 QUESTIONS = [{"question_id": i, "category": "writing", "turns": [f"{'lazy' if i < 4 else 'plain'} question {i}", "And?"]} for i in range(10)]
 BIASED = [{"pattern": "lazy", "reply": "[[A]]"}, {"pattern": "Answer A.\\ngood", "reply": "[[A]]"}, {"pattern": "Answer B.\\ngood", "reply": "[[B]]"}]
-
-
-def bezoar(*words: object) -> str:
-    """What a command prints; its error is raised."""
-    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(word) for word in words])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -79,8 +79,8 @@ def install(net: Any) -> None:
 
 def trims(net: Any) -> bool:
     """Whether the last layer gives the states alone that are read."""
-    layers = fast_layers(net)
-    return bool(layers) and layers[-1].last and layers[-1].fast
+    layers = getattr(net.base_model, "layers", None)
+    return layers is not None and isinstance(layers[-1], FastLayer) and bool(layers[-1].fast)
 
 
 def recompute(net: Any) -> None:

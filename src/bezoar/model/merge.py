@@ -4,7 +4,6 @@ B rows of tokens, A positions compared, E hidden size, V vocabulary.
 """
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +50,8 @@ def merge(stack: Stack, out_dir: Path, *, rows: Sequence[Sequence[int]] = (), ma
             stack.score_head.save(work)
         found = compare(stack, Stack(ModelSpec(str(work), dtype=stack.spec.dtype), device=str(stack.device)), rows) if rows else None
         if found is not None and not found.mean_kl <= max_mean_kl:
-            shutil.rmtree(work)
-            raise TrainingError(f"{out_dir}: not written, for the merge differs from the stack: {found}, and {max_mean_kl} is allowed; serve the adapters instead.")
+            told = f"the merge differs from the stack: {found}, and {max_mean_kl} is allowed"
+            raise TrainingError(f"{out_dir}: not written, for {told}; serve the adapters instead.")
     return found
 
 

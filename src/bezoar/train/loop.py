@@ -253,7 +253,6 @@ def _finish(loop: Loop, items: Sequence[Item], dropped: list[Dropped]) -> dict[s
         "best_validation_loss": progress.best_loss, "best_step": progress.best_step, "memory_splits": progress.splits,
         "token_lengths": [item.tree.longest for item in items[:LENGTHS_KEPT]],
     }  # fmt: skip
-    stats = write_result(out, loop.work.stack, progress, rows=len(items), dropped=dropped, named=loop.named, cpu_s=loop.cpu_s, more=more)
     if loop.settings.keep == "all":
         shutil.copytree(loop.folder / "kept", out / "checkpoints")
-    return stats
+    return write_result(out, loop.work.stack, progress, rows=len(items), dropped=dropped, named=loop.named, cpu_s=loop.cpu_s, more=more)
