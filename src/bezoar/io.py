@@ -1,5 +1,6 @@
 """Content hashes, atomic writes, and strict readers and writers of rows."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -56,40 +57,88 @@ def cached_hash(path: Path) -> str:
     return note.read_text(encoding="utf-8")
 
 
-def atomic_write(path: Path, text: str | bytes) -> None:
-    """Write `path` so that a reader sees the old content or the new, never a part; durable on return."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield where to write what takes the place of `path` when the block ends without an error; durable on return."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = text.encode("utf-8") if isinstance(text, str) else text
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield Path(name)
         os.chmod(name, 0o644)
+        sync(Path(name))
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    sync_entries(path.parent)
+
+
+def atomic_write(path: Path, text: str | bytes) -> None:
+    """Write `path` so that a reader sees the old content or the new, never a part; durable on return."""
+    data = text.encode("utf-8") if isinstance(text, str) else text
+    with atomic_file(path) as work:
+        work.write_bytes(data)
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or a folder with all that is in it, would outlive a power cut; links are not followed."""
+    if path.is_symlink():
+        return
+    if path.is_dir():
+        for inner in path.iterdir():
+            sync(inner)
+        sync_entries(path)
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_entries(folder: Path) -> None:
+    """Return when the names in `folder` (what was made, moved or removed there) would outlive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such order
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Take a file, a folder with all in it, or a link (never what it points to) away; nothing happens when none is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` when the block ends without an error, and is removed when it does not."""
+    """Yield an empty folder that takes the place of `path` when the block ends without an error, and is removed when it does not.
+
+    Durable on return; after a power cut `path` is the old folder, the new one whole, or absent.
+    """
     work = path.parent / f".{path.name}.partial"
     old = path.parent / f".{path.name}.old"
     for left in (work, old):
-        shutil.rmtree(left, ignore_errors=True)
+        remove(left)
     work.mkdir(parents=True)
     try:
         yield work
+        sync(work)
     except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
+        remove(work)
         raise
-    if path.exists():
+    if path.exists() or path.is_symlink():
         path.rename(old)
     work.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    sync_entries(path.parent)
+    remove(old)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -170,14 +219,14 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_parquet(path: Path, rows: list[Row]) -> None:
-    """Write rows as Parquet; the columns are those of the rows, in the order of first sight."""
+    """Write rows as Parquet, atomically; the columns are those of the rows, in the order of first sight."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in columns})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, row_group_size=2**14)  # what a reader that streams holds at once
+    with atomic_file(path) as work:
+        pq.write_table(table, work, row_group_size=2**14)  # what a reader that streams holds at once
 
 
 def read_parquet(path: Path) -> Iterator[Row]:

@@ -1,5 +1,7 @@
-"""Names that one part of a recipe uses for another: the type of a field says what its string refers to."""
+"""Names that one part of a recipe uses for another: the type of a field says what its string refers to; and where outputs lie."""
 
+import re
+from pathlib import Path
 from typing import Annotated
 
 RowsRef = Annotated[str, "rows"]
@@ -16,3 +18,13 @@ BackendRef = Annotated[str, "backend"]
 
 FileRef = Annotated[str, "file"]
 """A file: a path relative to the recipe, or `bezoar:NAME` for one that ships with the package. Its content is part of the stage's key."""
+
+_NUMBERED = re.compile(r"(\d{2,})-(.+)", re.DOTALL)
+
+
+def stage_folders(run_dir: Path) -> list[tuple[str, Path]]:
+    """(name of the stage, folder) of what is named `<nn>-<stage>` in a run directory, in the order of the numbers."""
+    if not run_dir.is_dir():
+        return []
+    found = [(match, path) for path in run_dir.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
+    return [(match[2], path) for match, path in sorted(found, key=lambda one: (len(one[0][1]), one[1].name))]

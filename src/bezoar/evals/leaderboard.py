@@ -11,6 +11,7 @@ from bezoar.evals.gaps import Gap, gaps
 from bezoar.evals.outcome import compare, condition, read_outcome
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
 from bezoar.io import Row, canonical, read_json
+from bezoar.refs import stage_folders
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     entries = []
     for folder in folders:
         own = (folder / "scores.json").is_file()
-        found = [folder] if own else sorted(p.parent for p in folder.glob("[0-9][0-9]-*/scores.json"))
+        found = [folder] if own else [path for _, path in stage_folders(folder) if (path / "scores.json").is_file()]
         entries += [_entry(one, "" if own else f"{folder.name}/") for one in found]
     if not entries:
         raise RecipeError(f"{folders[0]}: no finished evaluation in it; name a run directory or a folder with scores.json.")

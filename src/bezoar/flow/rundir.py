@@ -1,8 +1,6 @@
 """A run directory: where each stage's output lies, whether it is current, and that one process at a time writes it."""
 
 import fcntl
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,8 +12,9 @@ from bezoar.chat.types import AnyRow, row_to_item
 from bezoar.errors import RecipeError
 from bezoar.flow.keys import Parts
 from bezoar.flow.recipe import Recipe
-from bezoar.io import atomic_write, num_rows, read_json, read_parquet, write_json
+from bezoar.io import atomic_write, num_rows, read_json, read_parquet, remove, sync, sync_entries, write_json
 from bezoar.model.spec import ModelSpec
+from bezoar.refs import stage_folders
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ class RunDir:
 
     def stage_dir(self, name: str) -> Path | None:
         """The folder of a stage's finished output, whatever its number; None when there is none."""
-        found = sorted(p.parent for p in self.path.glob(f"[0-9][0-9]-{name}/key.json") if p.parent.name[3:] == name)
-        return found[0] if found else None
+        return next((path for stage, path in stage_folders(self.path) if stage == name and (path / "key.json").is_file()), None)
 
     def stored(self, name: str) -> dict[str, Any]:
         """key.json of a stage, or an empty table."""
@@ -65,42 +63,49 @@ class RunDir:
     def work_dir(self, name: str, key: str) -> Path:
         """Where an unfinished stage keeps what lets it go on after a kill; older leftovers of the stage are removed."""
         for left in self.path.glob(f".work-{name}-*"):
-            if left.name != f".work-{name}-{key}":
-                shutil.rmtree(left, ignore_errors=True)
+            if left.name != f".work-{name}-{key}" or left.is_symlink():
+                remove(left)
         folder = self.path / f".work-{name}-{key}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     @contextmanager
     def output(self, name: str, number: int, record: dict[str, Any]) -> Iterator[Path]:
-        """Yield a folder for a stage's output; it takes its place with key.json, written last, or not at all."""
+        """Yield a folder for a stage's output; it takes its place with key.json, written last, or not at all.
+
+        What the key vouches for reaches the disk before the key, and the key before the folder has its name.
+        """
         partial = self.path / f".partial-{number:02d}-{name}"
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         partial.mkdir(parents=True)
         yield partial
+        sync(partial)
         write_json(partial / "key.json", {**record, "finished": datetime.now(UTC).isoformat(timespec="seconds")})
         self._place(partial)
 
     def _place(self, partial: Path) -> None:
-        """Put a finished output in place of the old one."""
+        """Put a finished output in place of the old one, whatever its number was."""
         final = self.path / partial.name.removeprefix(".partial-")
-        name = final.name[3:]
-        old = self.stage_dir(name)
-        if old is not None:
-            (old / "key.json").unlink()
-            shutil.rmtree(old)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        for left in self.path.glob(f".work-{name}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        name = final.name.partition("-")[2]
+        for old in (final, self.stage_dir(name)):
+            if old is not None and (old.is_symlink() or old.exists()):
+                aside = self.path / f".old-{old.name}"
+                remove(aside)
+                old.rename(aside)  # at once: a key never stands beside half of a folder
+        partial.rename(final)
+        sync_entries(self.path)
+        for left in (*self.path.glob(".old-*"), *self.path.glob(f".work-{name}-*")):
+            remove(left)
 
     def recover(self) -> None:
         """Place the outputs that were complete, and remove those that were not, when an earlier process died."""
+        for left in self.path.glob(".old-*"):
+            remove(left)
         for partial in self.path.glob(".partial-*"):
-            if (partial / "key.json").exists():
+            if (partial / "key.json").exists() and not partial.is_symlink():
                 self._place(partial)
             else:
-                shutil.rmtree(partial)
+                remove(partial)
 
     def model(self, recipe: Recipe, name: str) -> tuple[ModelSpec, list[Path]]:
         """The base and the adapters, lowest first, that make up a model or a training stage's result."""

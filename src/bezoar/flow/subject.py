@@ -81,7 +81,7 @@ def find_subject(name: str, *, base: str = "", dtype: str = "bfloat16", template
     if (path / "adapter_config.json").is_file():
         owner = path.resolve().parent
         if not base and (owner.parent / "resolved.json").is_file():
-            return _of_run(name, owner.parent, owner.name[3:], template)  # it may stand on other adapters
+            return _of_run(name, owner.parent, owner.name.partition("-")[2], template)  # it may stand on other adapters
         adapters, base = (path,), base or str(read_json(path / "adapter_config.json").get("base_model_name_or_path") or "")
         if not base:
             raise RecipeError(f"{name}: its adapter_config.json names no base model; name it with --base.")

@@ -1,20 +1,19 @@
 """A run directory as the report sees it: its stages in order, finished or not, and its training curves."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.errors import RecipeError
 from bezoar.io import Row, read_json, read_lines
+from bezoar.refs import stage_folders
 from bezoar.report.numbers import finite
 
 Table = dict[str, Any]
 Category = Literal["source", "scheme", "filter", "train", "evaluate", ""]
 VALIDATION = "validation_loss"
 """The key that tells a line about the held-out rows from one about a step."""
-_FOLDER = re.compile(r"(\d+)-(.+)")
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def load_run(run_dir: Path) -> Run:
     """Read a run directory, whole or partial. RecipeError when it is none."""
     if not run_dir.is_dir():
         raise RecipeError(f"{run_dir}: no such run directory; name one made by `bezoar run`.")
-    folders = {m[2]: p for p in sorted(run_dir.iterdir()) if (m := _FOLDER.fullmatch(p.name)) and (p / "key.json").is_file()}
+    folders = {name: path for name, path in stage_folders(run_dir) if (path / "key.json").is_file()}
     notes: list[str] = []
     resolved: Table = {}
     if (run_dir / "resolved.json").is_file():
