@@ -36,6 +36,9 @@ def test_whitening_by_hand() -> None:
     scale = 1 / math.sqrt(8 / 3)
     assert whiten(values, mask).tolist() == [pytest.approx([-2 * scale, 0.0]), pytest.approx([2 * scale, 0.0])]
     assert whiten(values, mask, shift_mean=False).tolist() == [pytest.approx([3 - 2 * scale, 3.0]), pytest.approx([3 + 2 * scale, 0.0])]
+    alone = torch.tensor([[5.0, 9.0]]), torch.tensor([[1.0, 0.0]])
+    assert whiten(*alone).tolist() == [[0.0, 0.0]]
+    assert whiten(*alone, shift_mean=False).tolist() == [[5.0, 0.0]]
 
 
 def test_advantages_by_hand() -> None:
