@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-real test test-real check setup clean
+.PHONY: demo demo-real test test-real mutants check setup clean
 
 demo: $(VENV)/.train
 	$(BIN)/bezoar run recipes/demo.yaml
@@ -17,6 +17,10 @@ test: $(VENV)/.dev
 
 test-real: $(VENV)/.dev
 	$(BIN)/python -m pytest -m real
+
+mutants: $(VENV)/.dev
+	$(PIP) -e '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -38,4 +42,4 @@ $(VENV)/.dev: $(VENV)/.train
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist mutants src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
