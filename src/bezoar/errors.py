@@ -1,8 +1,10 @@
-"""The four errors a user can meet. Each message is one sentence that names the place and what to do."""
+"""The errors a user can meet. Each message is one sentence that names the place and what to do."""
 
 
 class BezoarError(Exception):
-    """A user's mistake or an outside failure: the command line prints the message alone and exits with code 2."""
+    """A user's mistake or an outside failure: the command line prints the message alone and exits with `exit_code`."""
+
+    exit_code = 2
 
 
 class RecipeError(BezoarError):
@@ -15,6 +17,12 @@ class DataError(BezoarError):
 
 class EndpointError(BezoarError):
     """A language model could not be reached or refuses to answer."""
+
+
+class UnfinishedError(EndpointError):
+    """Work stopped for a reason that can pass: nothing is lost, and the same command goes on."""
+
+    exit_code = 3
 
 
 class TrainingError(BezoarError):

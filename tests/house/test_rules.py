@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "bezoar"
 FILES = sorted(SRC.rglob("*.py"))
 LAYERS = [
-    {"errors", "io", "refs", "watch", "__init__"},
+    {"errors", "io", "refs", "watch", "secrets", "__init__"},
     {"chat"},
     {"data", "seeds", "prompts"},
     {"model"},

@@ -164,4 +164,4 @@ class StackBackend:
 
 
 def _too_long(num_tokens: int) -> Reply:
-    return Reply(finish="error", error=f"the prompt has {num_tokens} tokens and leaves no room in the model's context", prompt_tokens=num_tokens)
+    return Reply(finish="error", error=f"the prompt has {num_tokens} tokens and leaves no room in the model's context", prompt_tokens=num_tokens, failure="refused")

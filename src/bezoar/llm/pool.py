@@ -3,7 +3,10 @@
 import time
 from collections.abc import Generator, Sequence
 
+from bezoar.errors import UnfinishedError
+from bezoar.llm.ask_remote import RemoteAsking, look_up
 from bezoar.llm.budget import REFUSED, Budget, Prices
+from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.interrupt import unbroken
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.types import Backend, Reply, Request
@@ -17,7 +20,7 @@ class Pool:
     batches, and with them the last bits of its answers, do not depend on where an earlier process died.
     """
 
-    def __init__(self, backend: Backend, journal: Journal, budget: Budget, watch: Watch, stage: str = "") -> None:
+    def __init__(self, backend: Backend | EndpointBackend, journal: Journal, budget: Budget, watch: Watch, stage: str = "") -> None:
         self.backend, self.journal, self.budget, self.watch, self.stage = backend, journal, budget, watch, stage
         self._prices: Prices = getattr(backend, "prices", None) or Prices()
         self._asked = self._from_journal = self._failed = self._refused = 0
@@ -30,15 +33,35 @@ class Pool:
         identity = self.backend.identity
         keys = [request.key(identity) for request in requests]
         unique = dict(zip(keys, requests, strict=True))
-        replies = self.journal.get_many(unique)
+        replies = look_up(self.journal, self.backend, unique) if isinstance(self.backend, EndpointBackend) else self.journal.get_many(unique)
         num_known = len(replies)
         if num_known < len(unique):
-            self._answer_missing(list(unique), list(unique.values()), replies)
+            with self.watch.progress("replies", len(unique)) as advance:
+                advance(num_known)
+                self._clock = _Clock(advance)
+                if isinstance(self.backend, EndpointBackend):
+                    self._ask_endpoint(unique, replies)
+                else:
+                    self._ask_here(self.backend, unique, replies)
         seconds = time.monotonic() - started
         self._count(list(replies.values()), num_known, seconds)
         if num_known < len(unique):
             self.watch.log(event="replies", asked=len(unique), from_journal=num_known, seconds=round(seconds, 3), totals=self.counts())
         return [replies[key] for key in keys]
+
+    def ask_all(self, requests: Sequence[Request]) -> list[Reply]:
+        """`ask`, for work that is only finished when nothing failed that may be answered another time.
+
+        UnfinishedError, after all others have been answered, when such requests are left: the same command asks those alone.
+        """
+        replies = self.ask(requests)
+        failed = [reply for reply in replies if reply.passing]
+        if failed:
+            raise UnfinishedError(
+                f"{len(failed)} of {len(replies)} requests failed for a reason that can pass, the last one because {failed[-1].error}; "
+                "what was answered is kept, and the same command asks for the rest."
+            )
+        return replies
 
     def counts(self) -> dict[str, float]:
         """What this pool did. Tokens and `cost_usd` are those of all replies it returned, whenever they were paid for;
@@ -49,32 +72,46 @@ class Pool:
             "cost_usd": round(self._cost_usd, 6), "paid_now_usd": round(self._paid_now_usd, 6), "seconds": round(self._seconds, 3),
         }
 
-    def _answer_missing(self, keys: list[str], requests: list[Request], replies: dict[str, Reply]) -> None:
-        """Answer, group by group, the requests whose keys are not in `replies`, and put them there."""
-        done = frozenset(replies)
-        with self.watch.progress("replies", len(keys)) as advance:
-            advance(len(done))
-            clock = _Clock(advance)
-            for group in self.backend.batches(requests):
-                waiting = [index for index in group if keys[index] not in done]
-                while waiting:
-                    num = self.budget.affordable([self._prices.most_usd(requests[i]) for i in waiting])
-                    if num == 0:
-                        replies.update((keys[i], Reply(finish="error", error=REFUSED)) for i in waiting)
-                        break
-                    wave, waiting = waiting[:num], waiting[num:]
-                    self._answer({keys[i]: requests[i] for i in wave}, replies, clock)
+    def _ask_endpoint(self, unique: dict[str, Request], replies: dict[str, Reply]) -> None:
+        """Ask an endpoint for the requests whose keys are not in `replies`, and put them there."""
 
-    def _answer(self, asked: dict[str, Request], replies: dict[str, Reply], clock: "_Clock") -> None:
+        def keep(key: str, reply: Reply, asked_here: bool) -> None:
+            replies[key] = reply
+            if asked_here:
+                self._paid_now_usd += reply.cost_usd
+            self._clock.tick([reply])
+
+        missing = {key: request for key, request in unique.items() if key not in replies}
+        assert isinstance(self.backend, EndpointBackend)
+        RemoteAsking(self.backend, missing, journal=self.journal, budget=self.budget, keep=keep, stage=self.stage).run()
+
+    def _ask_here(self, backend: Backend, unique: dict[str, Request], replies: dict[str, Reply]) -> None:
+        """Ask a model in this process, group by group, for the requests whose keys are not in `replies`, and put them there."""
+        keys, requests, done = list(unique), list(unique.values()), frozenset(replies)
+        for group in backend.batches(requests):
+            waiting = [index for index in group if keys[index] not in done]
+            while waiting:
+                most = [self._prices.most_usd(requests[i]) for i in waiting]
+                num, _ = self.budget.reserve(most)
+                if num == 0:
+                    replies.update((keys[i], Reply(finish="error", error=REFUSED, failure="budget")) for i in waiting)
+                    break
+                wave, waiting = waiting[:num], waiting[num:]
+                try:
+                    self._answer(backend, {keys[i]: requests[i] for i in wave}, replies)
+                finally:
+                    self.budget.end()
+
+    def _answer(self, backend: Backend, asked: dict[str, Request], replies: dict[str, Reply]) -> None:
         """Ask for a wave of requests. An interrupt that comes while replies are journalled is handed to the backend, as if it
         had come while the backend waited: it may still have answers to give before it stops."""
         keys, requests = list(asked), list(asked.values())
-        stream = self.backend.answer(requests)
+        stream = backend.answer(requests)
         finished = next(stream, None)
         while finished is not None:
             try:
                 with unbroken():
-                    self._keep([(keys[i], requests[i], reply) for i, reply in finished], replies, clock)
+                    self._keep([(keys[i], requests[i], reply) for i, reply in finished], replies)
             except KeyboardInterrupt as interrupt:
                 if not isinstance(stream, Generator):
                     raise
@@ -82,23 +119,21 @@ class Pool:
             else:
                 finished = next(stream, None)
 
-    def _keep(self, answered: list[tuple[str, Request, Reply]], replies: dict[str, Reply], clock: "_Clock") -> None:
+    def _keep(self, answered: list[tuple[str, Request, Reply]], replies: dict[str, Reply]) -> None:
         """Journal replies, then count them and hand them on."""
         identity, run = self.backend.identity, self.budget.run
         self.journal.put_many([Entry(key, request, reply, identity, run, self.stage) for key, request, reply in answered])
         # another process may have answered the same question first; then that answer is the one
         kept = self.journal.get_many(key for key, _, _ in answered)
         replies.update((key, kept.get(key, reply)) for key, _, reply in answered)
-        cost_usd = sum(reply.cost_usd for _, _, reply in answered)
-        self.budget.add(cost_usd)
-        self._paid_now_usd += cost_usd
-        clock.tick([reply for _, _, reply in answered])
+        self._paid_now_usd += sum(reply.cost_usd for _, _, reply in answered)
+        self._clock.tick([reply for _, _, reply in answered])
 
     def _count(self, replies: list[Reply], num_known: int, seconds: float) -> None:
         self._asked += len(replies)
         self._from_journal += num_known
         self._failed += sum(reply.finish == "error" for reply in replies)
-        self._refused += sum(reply.error == REFUSED for reply in replies)
+        self._refused += sum(reply.failure == "budget" or reply.error == REFUSED for reply in replies)
         self._prompt_tokens += sum(reply.prompt_tokens for reply in replies)
         self._completion_tokens += sum(reply.completion_tokens for reply in replies)
         self._cost_usd += sum(reply.cost_usd for reply in replies)

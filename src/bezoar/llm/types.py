@@ -30,10 +30,15 @@ class Request:
         return content_hash(identity, asdict(self))
 
 
+Failure = Literal["", "passing", "refused", "unreadable", "budget"]
+
+
 @dataclass(frozen=True)
 class Reply:
     """One answer. `finish` is "error" for a failed request, whose `error` says why.
 
+    `failure` says what follows from an error: "refused" (by the server or the model) and "unreadable" are final for this
+    request and are never asked again; "budget" was not sent; "passing", and "" in an error, may be answered next time.
     `logprobs` has one sum (nats) a choice; it is empty where the model's answer does not tell the choices apart.
     """
 
@@ -44,6 +49,12 @@ class Reply:
     completion_tokens: int = 0
     cost_usd: float = 0.0
     error: str = ""
+    failure: Failure = ""
+
+    @property
+    def passing(self) -> bool:
+        """Whether the request failed and may be answered when it is asked again."""
+        return self.finish == "error" and self.failure in ("", "passing")
 
 
 Ask = Callable[[Sequence[Request]], list[Reply]]

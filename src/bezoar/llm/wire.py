@@ -1,23 +1,21 @@
 """The chat-completions form: a request to the body that is sent, and the body that came back to a reply."""
 
 import json
+import math
 from typing import Any
 
 from bezoar.chat.render import until
 from bezoar.chat.types import Messages
 from bezoar.llm.budget import Prices
-from bezoar.llm.types import Reply, Request
+from bezoar.llm.types import Failure, Reply, Request
 
 NUM_TOP = 20
+NO_LOGPROBS = "the server gives no log-probabilities"
+"""The `error` of a reply to a request with choices that cannot be read by them."""
+NO_CHOICE = "the answer holds no choice"
+"""The `error` of a reply without any answer in it: worth another attempt, and unreadable when that does not help."""
 _NUM_STOPS = 4  # more are refused by several servers; the others are cut here
-
-
-class BrokenReplyError(Exception):
-    """A body that is no answer: cut short, not JSON, or an error in the place of an answer."""
-
-
-class NoLogprobsError(Exception):
-    """A request with choices was answered without log-probabilities."""
+_MOST_TOKENS = 10**9
 
 
 def to_body(request: Request) -> dict[str, Any]:
@@ -58,31 +56,92 @@ def _messages(messages: Messages) -> list[dict[str, Any]]:
     return rows
 
 
-def from_body(text: str, request: Request, prices: Prices) -> Reply:
-    """The reply in a body. BrokenReplyError when there is none in it; NoLogprobsError when choices cannot be told apart by it.
+class _UnreadableError(Exception):
+    """A whole body in which no answer can be found, although the server took the request for answered."""
 
-    A server that does not count tokens is taken to use one for four characters.
+
+def from_body(text: str, request: Request, prices: Prices) -> Reply:
+    """The reply in the body of a 200; never an exception.
+
+    A body that is cut short, is not JSON or holds an error is a passing failure; its tokens count as paid where the server does
+    not say otherwise. A whole body in which no text is found is final: "refused" where the model or a content filter declined,
+    else "unreadable". A server that does not count tokens, or counts them in a way that cannot
+    be, is taken to use one for four characters.
     """
     try:
         body = json.loads(text)
-        if body.get("error"):
-            raise BrokenReplyError(f"the server sent an error in place of an answer: {str(body['error'])[:200]}")
+    except (ValueError, RecursionError):
+        return _failed(f"the body of the answer is broken or cut short ({len(text)} characters)", "passing", {}, text, request, prices)
+    error = body.get("error") if isinstance(body, dict) else None
+    if error:
+        said = f"the server sent an error in place of an answer: {str(error)[:200]}"
+        return Reply(finish="error", error=said, failure="passing")
+    if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
+        return _failed(NO_CHOICE, "unreadable", body, "", request, prices)
+    try:
         choice = body["choices"][0]
-        content = _whole(choice["message"].get("content") or "")
-        usage = body.get("usage") or {}
-        sent = sum(len(message.content) for message in request.messages) + len(request.prefill)
-        num_prompt = int(usage.get("prompt_tokens") or -(-sent // 4))
-        num_completion = int(usage.get("completion_tokens") or -(-len(content) // 4))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise BrokenReplyError(f"the body of the answer is broken ({type(error).__name__}, {len(text)} characters)") from None
+        content, refusal = _content(choice)
+    except _UnreadableError as unreadable:
+        return _failed(str(unreadable), "unreadable", body, text, request, prices)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as fault:
+        return _failed(f"the answer has no message that can be read ({type(fault).__name__})", "unreadable", body, text, request, prices)
+    if refusal:
+        return _failed(refusal, "refused", body, content, request, prices)
+    num_prompt, num_completion = _tokens(body, request, content)
     cost_usd = prices.cost_usd(num_prompt, num_completion)
+    if request.choices:
+        logprobs = _logprobs(choice, request.choices)
+        if logprobs is None:
+            return _failed(NO_LOGPROBS, "passing", body, content, request, prices)
+        return Reply(content, "stop", logprobs, num_prompt, num_completion, cost_usd)
+    content = until(content.removeprefix(request.prefill), request.stop)
+    finish: Any = "length" if choice.get("finish_reason") in ("length", "max_tokens") else "stop"
+    return Reply(content, finish, (), num_prompt, num_completion, cost_usd)
+
+
+def _content(choice: dict[str, Any]) -> tuple[str, str]:
+    """(the text of a choice, why the model or the server declined or "")."""
+    message = choice["message"]
+    content, refusal = message.get("content"), message.get("refusal")
+    if isinstance(content, list):
+        parts = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in content]
+        refusal = refusal or "".join(str(p["refusal"]) for p in parts if p.get("type") == "refusal" and p.get("refusal"))
+        texts = [p.get("text") for p in parts if p.get("type") in ("text", "output_text")]
+        if not texts and parts and not refusal:
+            raise _UnreadableError("the answer has no part of type text")
+        content = "".join(texts)  # type: ignore[arg-type]
     if choice.get("finish_reason") == "content_filter":
-        return Reply(content, "error", (), num_prompt, num_completion, cost_usd, "the server's content filter cut the answer")
-    logprobs = _logprobs(choice, request.choices) if request.choices else ()
-    finish: Any = "length" if choice.get("finish_reason") == "length" and not request.choices else "stop"
-    if not request.choices:
-        content = until(content.removeprefix(request.prefill), request.stop)
-    return Reply(content, finish, logprobs, num_prompt, num_completion, cost_usd)
+        return _whole(content or ""), "the server's content filter cut the answer"
+    if refusal and not content:
+        return "", f"the model refused: {_whole(str(refusal))[:200]}"
+    if not content and message.get("tool_calls"):
+        raise _UnreadableError("the model called a tool in place of an answer")
+    if content is not None and not isinstance(content, str):
+        raise _UnreadableError(f"the content of the answer is of type {type(content).__name__}, not text")
+    return _whole(content or ""), ""
+
+
+def _failed(why: str, failure: Failure, body: Any, content: str, request: Request, prices: Prices) -> Reply:
+    """A failure that counts as paid: by the server's usage, else by the characters of what was sent and of `content`."""
+    num_prompt, num_completion = _tokens(body if isinstance(body, dict) else {}, request, content)
+    return Reply("", "error", (), num_prompt, num_completion, prices.cost_usd(num_prompt, num_completion), why, failure)
+
+
+def _tokens(body: dict[str, Any], request: Request, content: str) -> tuple[int, int]:
+    """(prompt tokens, answer tokens) as the server counts them, else one for four characters."""
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    sent = sum(len(message.content) for message in request.messages) + len(request.prefill)
+    return (
+        _count(usage.get("prompt_tokens"), -(-sent // 4)),
+        _count(usage.get("completion_tokens"), -(-len(content) // 4)),
+    )
+
+
+def _count(value: Any, otherwise: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return otherwise
+    return int(value) if value == int(value) and 0 < value < _MOST_TOKENS else otherwise
 
 
 def _whole(text: str) -> str:
@@ -90,13 +149,14 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _logprobs(choice: dict[str, Any], choices: tuple[str, ...]) -> tuple[float, ...]:
-    """The log-probability of the first token that each choice begins with; see `match_choices`."""
-    content = (choice.get("logprobs") or {}).get("content") or []
-    top = content[0].get("top_logprobs") if content else None
-    if not top:
-        raise NoLogprobsError
-    return match_choices([(str(item["token"]), float(item["logprob"])) for item in top], choices)
+def _logprobs(choice: dict[str, Any], choices: tuple[str, ...]) -> tuple[float, ...] | None:
+    """The log-probability of the first token that each choice begins with (see `match_choices`); None where none are given."""
+    try:
+        top = choice["logprobs"]["content"][0]["top_logprobs"]
+        pairs = [(str(item["token"]), float(item["logprob"])) for item in top]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    return match_choices(pairs, choices) if pairs and not any(math.isnan(value) for _, value in pairs) else None
 
 
 def match_choices(top: list[tuple[str, float]], choices: tuple[str, ...]) -> tuple[float, ...]:

@@ -1,0 +1,76 @@
+"""What a server's refusal means: that it may pass, that the request is at fault, or that the endpoint is."""
+
+import email.utils
+import json
+import math
+import re
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from bezoar.llm.endpoint import Endpoint
+
+Meaning = Literal["passing", "request", "unclear", "endpoint"]
+"""passing: the same request may be answered in a while. request: this one is refused, whatever the others get. endpoint: no
+request can be answered until a person sees to it. unclear: a refusal that may be the request's or come from a wrong setting."""
+_PASSING = {408, 409, 425, 429}
+_ABOUT_THE_REQUEST = re.compile(
+    r"content.?(filter|policy|management)|moderat|flagged|safety|context.?(length|window|size)|maximum context|too (long|large|many tokens)|"
+    r"string_above_max|prompt.{0,40}(long|exceed)|exceed.{0,40}(length|tokens|context)",
+    re.IGNORECASE,
+)
+_NO_FUNDS = re.compile(r"insufficient.?(quota|funds|balance|credit)|exceeded your current quota|billing|payment required", re.IGNORECASE)
+
+
+def meaning(status: int, body: str) -> Meaning:
+    """What the HTTP status `status` (not a success) with `body` means for the request."""
+    said = body[:4000]
+    if status == 402 or (status in (403, 429) and _NO_FUNDS.search(said)):
+        return "endpoint"
+    if status in _PASSING or status >= 500:
+        return "passing"
+    if status in (413, 451) or (status in (400, 403, 422) and _ABOUT_THE_REQUEST.search(said)):
+        return "request"
+    return "unclear" if status in (400, 422) else "endpoint"
+
+
+def status_inside(body: str) -> int | None:
+    """The HTTP status that an error inside the body of a 200 names, if it does."""
+    try:
+        error: Any = json.loads(body)["error"]
+    except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+        return None
+    for value in (error.get("code"), error.get("status")) if isinstance(error, dict) else ():
+        number = int(value) if isinstance(value, str) and re.fullmatch(r"[1-5]\d\d", value) else value
+        if isinstance(number, int) and not isinstance(number, bool) and 400 <= number < 600:
+            return number
+    return 400 if isinstance(error, dict) and "content_filter" in str(error.get("code")) else None
+
+
+def retry_after_s(value: str) -> float:
+    """The seconds that a Retry-After header asks for, which holds a number or a date; 0 where it says nothing sensible."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+
+
+def advice(endpoint: "Endpoint", status: int, said: str) -> str:
+    """What a person can do about a failure that is the endpoint's; `status` 0 is a connection that nobody accepts."""
+    go_on = "then run the same command to go on."
+    if not status:
+        what = "start the server or correct the url" if "refused" in said else "correct the url or the network"
+        return f"{endpoint.url}: {said}; {what}, {go_on}"
+    key = f"the key in {endpoint.key_env}" if endpoint.key_env else "key_env, which is empty"
+    known = {
+        401: f"the server refuses access (401: {said}); check {key}, {go_on}",
+        403: f"the server refuses access (403: {said}); check {key}, {go_on}",
+        402: f"the server wants to be paid first (402: {said}); see to the account behind {key}, {go_on}",
+        429: f"the account has no funds left (429: {said}); see to the account behind {key}, {go_on}",
+        404: f"not found (404: {said}); check the url, which often ends in /v1, and the model {endpoint.model}, {go_on}",
+    }
+    return f"{endpoint.url}: " + known.get(status, f"the server answered {status}: {said}; check the url and the server, {go_on}")

@@ -1,0 +1,208 @@
+"""HTTP: bodies out, what came back in. One attempt each, many in flight, in a thread with an event loop of its own."""
+
+import asyncio
+import resource
+import threading
+import urllib.request
+import zlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+
+from bezoar.errors import EndpointError
+from bezoar.secrets import mask
+
+MOST_BYTES = 8 << 20
+"""A reply larger than this, unpacked, is not read to its end."""
+_SPARE_FILES = 64
+_CONNECT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of one sending. `status` is 0 where no answer came, for the reason `error`; `refused` is a connection that
+    nobody accepts. `body` is what arrived, the key masked, also where it was cut short; `oversized` is one that was not read to
+    its end because it is too large or packed in a way that is not known."""
+
+    index: int
+    status: int = 0
+    body: str = ""
+    error: str = ""
+    retry_after: str = ""
+    refused: bool = False
+    oversized: bool = False
+
+
+class Transport:
+    """Sends to `url`; `take` gives what has come back, in the order of its arrival.
+
+    `timeout_s` counts from the moment a request is written to its connection. EndpointError where `concurrency` needs more open
+    files than this process may have.
+    """
+
+    def __init__(self, url: str, api_key: str, *, timeout_s: float, concurrency: int) -> None:
+        _allow_files(url, concurrency + _SPARE_FILES)
+        parts = urlsplit(url)
+        self._url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions"))
+        self._proxy = _proxy(parts.scheme, parts.hostname or "")
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "bezoar"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._timeout_s = timeout_s
+        self._arrived: deque[Attempt] = deque()
+        self._news = threading.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="transport", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def send(self, bodies: list[tuple[int, bytes]]) -> None:
+        """Send bodies, each under an index of the caller's."""
+        self._call(lambda: self._start(bodies))
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Return when something has come back, or after `timeout_s`."""
+        self._news.wait(timeout_s)
+        if not self._thread.is_alive():
+            raise EndpointError(f"{self._url}: sending has stopped for a reason that is bezoar's; run the same command to go on.")
+
+    def take(self) -> list[Attempt]:
+        """All that has come back since the last time."""
+        self._news.clear()
+        return [self._arrived.popleft() for _ in range(len(self._arrived))]
+
+    def close(self) -> None:
+        """Give up what is in flight and end the thread."""
+        self._call(self._over.set)
+        self._thread.join()
+
+    def _call(self, action: Callable[[], Any]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(action)
+        except RuntimeError:
+            return  # the loop has ended: nothing is in flight
+
+    def _main(self) -> None:
+        try:
+            self._loop.run_until_complete(self._run())
+        finally:
+            self._loop.close()
+            self._ready.set()
+            self._news.set()
+
+    async def _run(self) -> None:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(self._written)
+        trace.on_connection_reuseconn.append(self._written)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers=self._headers, trace_configs=[trace],
+        )  # fmt: skip
+        async with self._session:
+            self._ready.set()
+            await self._over.wait()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _written(self, session: Any, context: SimpleNamespace, params: Any) -> None:
+        """The clock of a request starts anew when it has its connection: waiting for one is not the server's time."""
+        context.trace_request_ctx.reschedule(self._loop.time() + self._timeout_s)
+
+    def _start(self, bodies: list[tuple[int, bytes]]) -> None:
+        for index, body in bodies:
+            task = self._loop.create_task(self._once(index, body))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _once(self, index: int, body: bytes) -> None:
+        try:
+            attempt = await self._exchange(index, body)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # whatever a server makes the client raise is a failed attempt, never a lost request
+            attempt = _failure(index, error)
+        self._arrived.append(attempt)
+        self._news.set()
+
+    async def _exchange(self, index: int, body: bytes) -> Attempt:
+        status, chunks, coding, after = 0, list[bytes](), "", ""
+        cut = ""
+        try:
+            async with (
+                asyncio.timeout(_CONNECT_S) as clock,
+                self._session.post(
+                    self._url, data=body, proxy=self._proxy, allow_redirects=False, trace_request_ctx=clock
+                ) as answer,
+            ):
+                status, coding = answer.status, answer.headers.get("Content-Encoding", "")
+                after = answer.headers.get("Retry-After", "")
+                if status in (301, 302, 303, 307, 308):
+                    return Attempt(index, status, error=f"the server sends on to {mask(answer.headers.get('Location', ''))[:200]}")
+                size = 0
+                while size <= MOST_BYTES and (chunk := await answer.content.readany()):
+                    chunks.append(chunk)
+                    size += len(chunk)
+        except TimeoutError:
+            if not chunks:
+                return Attempt(index, error=f"no answer came within {self._timeout_s:g} s")
+            cut = f"the answer did not end within {self._timeout_s:g} s"
+        except aiohttp.ClientPayloadError:
+            cut = "the connection broke in the middle of the answer"
+        data, whole = _unpacked(b"".join(chunks), coding)
+        if not whole:
+            cut = f"the answer is larger than {MOST_BYTES >> 20} MiB or packed in a way that cannot be read"
+        return Attempt(index, status, mask(data.decode("utf-8", "replace")), cut, after, oversized=not whole)
+
+
+def _unpacked(data: bytes, coding: str) -> tuple[bytes, bool]:
+    """(at most `MOST_BYTES` of the data unpacked, whether that is all)."""
+    if coding.lower() in ("gzip", "x-gzip", "deflate"):
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # finds out by the header which of the two it is
+        try:
+            data = unpack.decompress(data, MOST_BYTES + 1)
+        except zlib.error:
+            return b"", False
+    elif coding.lower() not in ("", "identity"):
+        return b"", False
+    return data[:MOST_BYTES], len(data) <= MOST_BYTES
+
+
+def _failure(index: int, error: Exception) -> Attempt:
+    """An attempt to which no answer came."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionRefusedError):
+            return Attempt(index, error="the connection is refused", refused=True)
+        if type(cause).__name__ == "gaierror":
+            return Attempt(index, error="the host is not known", refused=True)
+        cause = cause.__cause__ or cause.__context__
+    said = " ".join(mask(str(error)).split())[:200]
+    return Attempt(index, error=f"the connection broke ({said or type(error).__name__})")
+
+
+def _proxy(scheme: str, host: str) -> str | None:
+    """The proxy that the environment names for an address, as other programs take it."""
+    if urllib.request.proxy_bypass(host) or host in ("localhost", "127.0.0.1", "::1"):
+        return None
+    return urllib.request.getproxies().get(scheme)
+
+
+def _allow_files(url: str, num: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = num + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise EndpointError(
+                f"{url}: so many requests at once need {wanted} open files and this machine allows {hard}; "
+                f"lower concurrency to {max(hard - 2 * _SPARE_FILES, 1)} or raise `ulimit -n`."
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
