@@ -10,6 +10,7 @@ import typer
 
 from bezoar import __version__, cli_eval
 from bezoar.errors import BezoarError
+from bezoar.secrets import mask
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -200,14 +201,14 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the command line: a user's mistake is one sentence on standard error and exit code 2."""
+    """Run the command line: a user's mistake is one sentence on standard error and exit code 2, unfinished work 3."""
     # waiting threads that spin starve each other where a core is shared; read by OpenMP when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except BezoarError as error:
-        print(f"bezoar: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"bezoar: {mask(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         package = (error.name or "bezoar").split(".")[0]
         if package == "bezoar":

@@ -54,7 +54,7 @@ class World:
         if key not in self.pools:
             backend = subject.backend.open() if subject.backend else StackBackend(self.open(subject), subject.renderer)
             self.pools[key] = self.new_pool(backend)
-        return self.pools[key].ask
+        return self.pools[key].ask_all
 
 
 def evaluate(stage: Evaluate, subjects: Mapping[str, Subject], out: Path, *, console: Any = None, seed: int = 0) -> Outcome:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.chat.types import Chat, Dropped, Sifted, as_chats, count_reasons
+from bezoar.errors import DataError, UnfinishedError
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.refs import located
 from bezoar.flow.rundir import RunDir
@@ -61,7 +62,17 @@ def carry_out(work: Work, out: Path, work_dir: Path) -> Stats:
         stats = _evaluate(work, out, work_dir)
     stats = {"seconds": round(time.monotonic() - started, 2), **stats}
     write_json(out / "stats.json", stats)
+    if stats.get("rows_out") == 0:
+        _refuse_nothing(stats, out)
     return stats
+
+
+def _refuse_nothing(stats: Stats, out: Path) -> None:
+    """A stage without a single row is no success: nothing that reads it could do its work."""
+    if stats.get("calls", {}).get("refused_by_budget"):
+        raise UnfinishedError("the budget is spent before one row was made; raise budget_usd and run the same command to go on.")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in stats["dropped"].items()) or "there were none"
+    raise DataError(f"kept none of {stats['rows_in']} rows ({reasons}); see {out / 'failures.jsonl'}, then change the stage or what it reads.")
 
 
 def _write_sifted(sifted: Sifted[Any], out: Path, rows_in: int | None = None) -> Stats:
@@ -75,7 +86,7 @@ def _scheme(work: Work, out: Path) -> Stats:
     stage, items = work.stage, work.run.items(work.stage.seeds)
     seeds = items if getattr(stage, "any_rows", False) else as_chats(items)
     pool = work.ask(stage.teacher)
-    sifted = stage.generate(seeds, pool.ask, seed=work.recipe.seed)
+    sifted = stage.generate(seeds, pool.ask_all, seed=work.recipe.seed)
     return {**_write_sifted(sifted, out, len(seeds)), "calls": pool.counts()}
 
 
@@ -104,7 +115,7 @@ def _filter(work: Work, out: Path) -> Stats:
         return _write_sifted(stage.sift(items if getattr(stage, "any_rows", False) else as_chats(items)), out, len(items))
     rows = as_chats(items)
     pool = work.ask(stage.judge)
-    judged = stage.judge_rows(rows, pool.ask)
+    judged = stage.judge_rows(rows, pool.ask_all)
     left_out = [*judged.rejected, *judged.unparsed]
     write_parquet(out / "rejected.parquet", [chat.to_row() for chat in left_out])
     sifted = Sifted(judged.accepted, [Dropped(c.id, c.meta["verdict"], c.meta.get("reason", "")) for c in left_out])
@@ -144,8 +155,8 @@ def _evaluate(work: Work, out: Path, work_dir: Path) -> Stats:
     given = Given(
         renderer=recipe.template,
         open_model=open_model,
-        ask_model=lambda name: pool(f"model {name}", StackBackend(open_model(name), recipe.template)).ask,
-        ask=lambda name: pool(name, recipe.backends[name].open()).ask,
+        ask_model=lambda name: pool(f"model {name}", StackBackend(open_model(name), recipe.template)).ask_all,
+        ask=lambda name: pool(name, recipe.backends[name].open()).ask_all,
         rows=work.run.items,  # type: ignore[arg-type]
         watch=work.watch,
         seed=recipe.seed,

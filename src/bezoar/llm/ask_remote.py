@@ -39,13 +39,6 @@ _Keep = Callable[[str, Reply, bool], None]
 """Takes a finished request: key, reply, and whether this process asked."""
 
 
-def look_up(journal: Journal, backend: EndpointBackend, asked: dict[str, Request]) -> dict[str, Reply]:
-    """The settled replies to `asked` (requests by key). What a process stored and did not live to read is read now."""
-    read = [(number, backend.read(body, asked[key])) for number, key, body in journal.unread(asked)]
-    journal.settle(read)
-    return journal.get_many(asked)
-
-
 class RemoteAsking:
     """One run over `asked` (requests by key). `run` returns when every request is finished, and hands each to `keep`."""
 
@@ -148,7 +141,7 @@ class RemoteAsking:
         if taken:
             self._elsewhere.extend(index for index in picked if index in taken)
             self._look_again_s = time.monotonic() + _OTHERS_S
-        known = look_up(self.journal, self.backend, {self.keys[index]: self.requests[index] for index in mine})
+        known = self.journal.look_up({self.keys[index]: self.requests[index] for index in mine}, self.backend.read)
         for index in mine:
             if self.keys[index] in known:
                 self._finish(index, known[self.keys[index]], paid=False)

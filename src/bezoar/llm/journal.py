@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -157,10 +157,11 @@ class Journal:
                     raise DataError(f"{self.path}: entry {number} is damaged; remove it with sqlite3, and its question is asked again.") from None
         return found
 
-    def unread(self, keys: Iterable[str]) -> list[tuple[int, str, str]]:
-        """(entry, key, body) of what came for `keys` and was not read before its process ended, or is damaged as it was read."""
-        rows = self._settled(keys, "body IS NOT NULL AND failed <> 1 AND (reply = '' OR NOT json_valid(reply))")
-        return [(number, key, body or "") for number, key, _, body in rows]
+    def look_up(self, asked: Mapping[str, Request], read: Callable[[str, Request], Reply]) -> dict[str, Reply]:
+        """`get_many` of `asked` (requests by key), after `read` has read every body that its process did not live to read."""
+        rows = self._settled(asked, "body IS NOT NULL AND failed <> 1 AND (reply = '' OR NOT json_valid(reply))")
+        self.settle([(number, read(body or "", asked[key])) for number, key, _, body in rows])
+        return self.get_many(asked)
 
     def _settled(self, keys: Iterable[str], condition: str) -> list[tuple[int, str, str, str | None]]:
         wanted, rows = list(dict.fromkeys(keys)), []

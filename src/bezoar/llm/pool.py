@@ -4,7 +4,7 @@ import time
 from collections.abc import Generator, Sequence
 
 from bezoar.errors import UnfinishedError
-from bezoar.llm.ask_remote import RemoteAsking, look_up
+from bezoar.llm.ask_remote import RemoteAsking
 from bezoar.llm.budget import REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.interrupt import unbroken
@@ -33,7 +33,7 @@ class Pool:
         identity = self.backend.identity
         keys = [request.key(identity) for request in requests]
         unique = dict(zip(keys, requests, strict=True))
-        replies = look_up(self.journal, self.backend, unique) if isinstance(self.backend, EndpointBackend) else self.journal.get_many(unique)
+        replies = self.journal.look_up(unique, self.backend.read) if isinstance(self.backend, EndpointBackend) else self.journal.get_many(unique)
         num_known = len(replies)
         if num_known < len(unique):
             with self.watch.progress("replies", len(unique)) as advance:

@@ -7,7 +7,6 @@ from typing import Any
 
 from bezoar.chat.types import Chat, Dropped, Message, Messages, Sifted
 from bezoar.io import content_hash
-from bezoar.llm.budget import REFUSED
 from bezoar.llm.quote import Calls, Range, exactly
 from bezoar.llm.types import Ask, Reply, Request
 
@@ -56,8 +55,8 @@ class Draft:
 def answer(drafts: Sequence[Draft], ask: Ask, how: Sampling, *, seed: int, retries: int, system: str = "") -> Sifted[Chat]:
     """The drafts with answers, in their order. `system` is said to the teacher and is not part of the rows.
 
-    An answer that failed, is empty or was cut at `max_tokens` is asked for again `retries` times with another seed; then the
-    row is dropped as "failed", "empty" or "cut".
+    An answer that is empty or was cut at `max_tokens` is asked for again `retries` times with another seed; then the row is
+    dropped as "empty" or "cut". A request that failed is not: its failure is final, or the stage is not finished.
     """
     said = (Message("system", system),) if system else ()
     rows: dict[int, Chat] = {}
@@ -73,15 +72,15 @@ def answer(drafts: Sequence[Draft], ask: Ask, how: Sampling, *, seed: int, retri
                 lost[index] = Dropped(draft.id, reason, reply.error or _short(f"{draft.prompt[-1].content} -> {reply.text}"))
             else:
                 rows[index] = Chat(draft.id, (*draft.prompt, Message("assistant", reply.text.strip())), draft.meta)
-        waiting = [i for i in waiting if i not in rows and lost[i].detail != REFUSED]
+        waiting = [i for i, reply in zip(waiting, replies, strict=True) if i not in rows and reply.finish != "error"]
     order = range(len(drafts))
     return Sifted([rows[i] for i in order if i in rows], [lost[i] for i in order if i not in rows])
 
 
 def fault(reply: Reply) -> str:
-    """Why a reply cannot be used: "failed", "empty" or "cut"; "" when it can."""
+    """Why a reply cannot be used: "failed", "refused", "unreadable", "budget", "empty" or "cut"; "" when it can."""
     if reply.finish == "error":
-        return "failed"
+        return "failed" if reply.passing else reply.failure
     if not reply.text.strip():
         return "empty"
     return "cut" if reply.finish == "length" else ""
