@@ -5,7 +5,9 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,8 @@ from typing import IO, Any
 from bezoar.errors import DataError
 
 Row = dict[str, Any]
+LARGEST_OBJECT = 2**26
+"""Bytes of a file of settings; read, 64 MiB of JSON can take a gigabyte of memory."""
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xef\xbb\xbf": "a UTF-8 byte order mark"}
 
 
@@ -52,9 +56,11 @@ def cached_hash(path: Path) -> str:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     stamp = content_hash(str(path.resolve()), [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
     note = cache_dir() / "hashes" / stamp
-    if not note.is_file():
-        atomic_write(note, file_hash(path))
-    return note.read_text(encoding="utf-8")
+    found = note.read_bytes().decode("ascii", "replace") if note.is_file() else ""
+    if not re.fullmatch("[0-9a-f]{16}", found):
+        found = file_hash(path)
+        atomic_write(note, found)
+    return found
 
 
 @contextmanager
@@ -152,6 +158,29 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); mend the file.") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise DataError(f"{path}: not JSON that can be read ({error}); mend the file.") from None
+
+
+def read_object(path: Path) -> Row:
+    """The JSON object in `path`. DataError names the file when it is absent, broken, no object, or larger than any settings are."""
+    if path.is_file() and path.stat().st_size > LARGEST_OBJECT:
+        raise DataError(f"{path}: {path.stat().st_size} bytes, and at most {LARGEST_OBJECT} are read; fetch the file again.")
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: the file holds a JSON {type(value).__name__}, not an object; fetch or write it again.")
+    return value
+
+
+def set_aside(path: Path, fault: object) -> None:
+    """Rename what was made here and is damaged, and say so: nothing is lost, and it is made anew. `fault` is a sentence."""
+    aside = path.with_name(f"{path.name}.damaged")
+    remove(aside)
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return  # another process was faster
+    print(f"bezoar: {str(fault).split('; ')[0].rstrip('.')}; it was set aside as {aside} and is made anew.", file=sys.stderr)
 
 
 @contextmanager

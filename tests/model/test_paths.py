@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bezoar.errors import TrainingError
-from bezoar.io import read_json, write_json
+from bezoar.io import cached_hash, read_json, write_json
 from bezoar.model import paths
 from bezoar.model.flat import flatten
 from bezoar.model.layer import fast_layers
@@ -59,3 +59,23 @@ def test_what_has_no_slow_path_stops_training(tiny_model: Path, tmp_path: Path) 
         Train("b", "r", SFT()).run([], where, watch=Watch("s"), seed=0)
     with pytest.raises(TrainingError, match=r"here \(chunked head\)"):
         PPO("b", "reward", "r").run([], where, watch=Watch("s"), seed=0)
+
+
+@pytest.mark.parametrize("text", ['{"machine": ', "[]", '{"failed": 5}', ""])
+def test_a_damaged_finding_is_set_aside(cache_folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = cache_folder / "doctor.json"
+    file.write_text(text)
+    paths._failed.cache_clear()
+    assert paths.usable("packing")
+    paths._failed.cache_clear()
+    assert file.with_name("doctor.json.damaged").read_text() == text
+    assert f"bezoar: {file}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "0123", "not a hash, 16 ch"])
+def test_a_damaged_note_of_a_hash_is_made_anew(cache_folder: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_text("a")
+    whole = cached_hash(tmp_path / "file")
+    [note] = (cache_folder / "hashes").iterdir()
+    note.write_text(text)
+    assert cached_hash(tmp_path / "file") == whole == note.read_text()

@@ -12,7 +12,7 @@ from bezoar.flow.load import read_yaml
 from bezoar.flow.recipe import component
 from bezoar.flow.refs import located
 from bezoar.flow.show import find_run
-from bezoar.io import cached_hash, content_hash, read_json
+from bezoar.io import cached_hash, content_hash, read_object
 from bezoar.llm import BACKENDS
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.scripted import Scripted
@@ -82,7 +82,7 @@ def find_subject(name: str, *, base: str = "", dtype: str = "bfloat16", template
         owner = path.resolve().parent
         if not base and (owner.parent / "resolved.json").is_file():
             return _of_run(name, owner.parent, owner.name.partition("-")[2], template)  # it may stand on other adapters
-        adapters, base = (path,), base or str(read_json(path / "adapter_config.json").get("base_model_name_or_path") or "")
+        adapters, base = (path,), base or str(read_object(path / "adapter_config.json").get("base_model_name_or_path") or "")
         if not base:
             raise RecipeError(f"{name}: its adapter_config.json names no base model; name it with --base.")
     if dtype not in ("bfloat16", "float32"):
@@ -109,4 +109,4 @@ def _of_run(name: str, run: Path, stage: str, template: str) -> Subject:
 
 def _has_template(folder: Path) -> bool:
     config = folder / "tokenizer_config.json"
-    return (folder / "chat_template.jinja").is_file() or (config.is_file() and bool(read_json(config).get("chat_template")))
+    return (folder / "chat_template.jinja").is_file() or (config.is_file() and bool(read_object(config).get("chat_template")))

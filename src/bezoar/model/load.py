@@ -3,51 +3,150 @@
 import logging
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import bezoar.model.attention as attention
 from bezoar.chat.tokenizer import HubTokenizer
-from bezoar.errors import DataError, RecipeError
-from bezoar.io import cache_dir, cached_hash
+from bezoar.errors import DataError
+from bezoar.io import cache_dir, cached_hash, read_object
 from bezoar.model.find import resolve
+from bezoar.model.folder import named, printable, read_config, reason, weight_files
 from bezoar.model.layer import install
 from bezoar.model.linear import quantize
 from bezoar.model.spec import ModelSpec
+from bezoar.model.tensors import open_tensors
 
 __all__ = ["DTYPES", "load_net", "load_tokenizer", "quiet", "resolve"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_PLAIN = ("F64", "F32", "F16", "BF16")
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
 
 
 def load_tokenizer(path: str) -> HubTokenizer:
-    """The tokenizer in a model's folder."""
+    """The tokenizer in a model's folder. DataError, with the file that is at fault, where it cannot be used."""
     from transformers import AutoTokenizer
 
+    quiet()
+    folder = resolve(path)
+    read_config(folder)
     try:
-        inner = AutoTokenizer.from_pretrained(resolve(path))
-    except (ValueError, OSError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise RecipeError(f"model {path}: its tokenizer cannot be loaded ({reason}); save the tokenizer into the folder.") from None
+        inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        ids = inner.encode("Hello, world.", add_special_tokens=False, split_special_tokens=True)
+        inner.decode(ids, skip_special_tokens=True)
+    except BaseException as error:  # the tokenizers library panics with an error type that is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        for file in _TOKENIZER_FILES:
+            if (folder / file).is_file():
+                read_object(folder / file)
+        file = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "no tokenizer.json in it,"
+        raise DataError(f"{folder}: {file} the tokenizer cannot be used ({reason(error)}); save the tokenizer into the folder.") from None
+    if not set(ids) - set(inner.all_special_ids):
+        raise DataError(f"{folder / 'tokenizer.json'}: the tokenizer has no vocabulary or none that writes plain text; save it into the folder.")
     if inner.eos_token_id is None:
         raise DataError(f"model {path}: the tokenizer names no end token; set eos_token in its tokenizer_config.json.")
+    if not isinstance(inner.chat_template, (str, dict, type(None))):
+        raise DataError(f"{folder / 'tokenizer_config.json'}: chat_template is {inner.chat_template!r:.60}, not text; mend the file.")
     return HubTokenizer(inner)
 
 
 def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
     """The network (transformers causal LM) with attention "bezoar", dropout off, its linear layers in 4 bits if `spec` says so."""
-    from transformers import AutoModelForCausalLM
-
     quiet()
-    net = AutoModelForCausalLM.from_pretrained(
-        resolve(spec.path), dtype=DTYPES[spec.dtype], attn_implementation=attention.NAME, use_safetensors=True
-    )
+    folder = resolve(spec.path)
+    net = read_net(folder, DTYPES[spec.dtype])
     if spec.quantize == "nf4":
-        file = cache_dir() / "nf4" / f"{cached_hash(resolve(spec.path))}-{spec.dtype}.safetensors"
+        file = cache_dir() / "nf4" / f"{cached_hash(folder)}-{spec.dtype}.safetensors"
         quantize(net, device=device, file=file if device == "cpu" else None)
     install(net)
-    return net.to(device).eval()  # type: ignore[arg-type]
+    return net.to(device).eval()
+
+
+def read_net(folder: Path, dtype: torch.dtype) -> Any:
+    """The network in a folder, every weight of it from the folder's files, which are chosen and opened here.
+
+    DataError names what does not fit: a config.json from which nothing can be built, tensors that are lacking, left over, of another
+    shape or no floating-point numbers. It comes before memory is taken: the whole is gone through on torch's meta device first.
+    """
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    file, values, tensors = folder / "config.json", read_config(folder), _open_all(folder)
+    for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"):
+        if isinstance(values.get(key), int) and values[key] > len(tensors):
+            raise DataError(f"{file}: {key} is {values[key]}, and the files hold {len(tensors)} tensors; fetch or save the model again.")
+    if values["model_type"] not in CONFIG_MAPPING:
+        raise DataError(f"{file}: the architecture {values['model_type']!r:.60} is not known to the installed transformers; name another model.")
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.NAME}
+    try:
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(CONFIG_MAPPING[values["model_type"]].from_dict(values), **options)  # type: ignore[no-untyped-call]
+        options |= {"config": empty.config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        _, found = type(empty).from_pretrained(None, state_dict=dict(tensors), device_map={"": "meta"}, **options)
+    except Exception as error:  # a config can be wrong in any way, and its classes say so with errors of any type
+        raise DataError(f"{file}: no language model can be built from it ({reason(error)}); fetch or save the model again.") from None
+    odd = [name for name, _ in empty.named_parameters() if name in tensors and tensors[name].get_dtype() not in _PLAIN]
+    place = f"{folder} ({named(file.name for file in weight_files(folder))})"
+    refuse_misfits({**found, "odd": odd}, place)
+    net, found = type(empty).from_pretrained(None, state_dict=tensors, **options)
+    refuse_misfits(found, place)
+    net.config.name_or_path = str(folder)
+    if net.get_output_embeddings().weight is not net.get_input_embeddings().weight:
+        net.config.tie_word_embeddings = False  # the files hold two matrices that differ, whatever the config says
+    _read_generation(net, folder)
+    return net
+
+
+def _open_all(folder: Path) -> dict[str, Any]:
+    """The tensors of all files as slices, by name."""
+    tensors: dict[str, Any] = {}
+    for file, listed in weight_files(folder).items():
+        found = open_tensors(file)
+        if lacking := listed - found.keys():
+            raise DataError(f"{file}: the index says that it holds {named(lacking)}, and it does not; fetch or save the model again.")
+        if twice := found.keys() & tensors.keys():
+            raise DataError(f"{file}: {named(twice)} stands in another file of the model too; fetch or save the model again.")
+        tensors |= found
+    return tensors
+
+
+def refuse_misfits(found: dict[str, Any], place: str) -> None:
+    """DataError where transformers would have drawn weights at random, or left some of a file unused; `found` is what it found in loading."""
+    shapes = {name: f"{name} {list(there)} instead of {list(expected)}" for name, there, expected in found["mismatched_keys"]}
+    faults = {
+        "lack": found["missing_keys"] - shapes.keys(), "have too much": found["unexpected_keys"], "have in another shape": shapes.values(),
+        "have not as floating-point numbers": found.get("odd"),
+    }  # fmt: skip
+    told = [f"{fault} {named(names)}" for fault, names in faults.items() if names]
+    if told:
+        raise DataError(f"{place}: the weights do not fit the config: they {'; they '.join(told)}; fetch or save the model again.")
+
+
+def _read_generation(net: Any, folder: Path) -> None:
+    """The end tokens and other settings in generation_config.json, where there is one. DataError names the file when they are odd."""
+    from transformers import GenerationConfig
+
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    values = read_object(file)
+    ends = values.get("eos_token_id")
+    try:
+        if any(type(end) is not int for end in (ends if isinstance(ends, list) else [] if ends is None else [ends])):
+            raise ValueError(f"eos_token_id is {printable(repr(ends), 60)}")
+        settings = GenerationConfig.from_dict(values)
+        try:
+            settings.validate(strict=True)
+        except ValueError:  # transformers reads settings without effect and does not write them: a model trained for days could not be saved
+            settings = GenerationConfig.from_dict({key: value for key, value in values.items() if key not in _SAMPLING})
+            settings.validate(strict=True)
+        net.generation_config = settings
+    except Exception as error:  # its class checks values with errors of several types
+        raise DataError(f"{file}: not settings of generation ({reason(error)}); mend the file or remove it.") from None
 
 
 def quiet() -> None:
@@ -55,6 +154,7 @@ def quiet() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

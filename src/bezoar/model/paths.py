@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from bezoar import __version__
-from bezoar.errors import TrainingError
-from bezoar.io import cache_dir, content_hash, read_json, write_json
+from bezoar.errors import DataError, TrainingError
+from bezoar.io import cache_dir, content_hash, read_object, set_aside, write_json
 
 FLEX = "compiled flex attention"
 SWITCHED = ("packing", "shared prompts", "fused layers", "attention by segments", "recomputed activations", FLEX)
@@ -35,7 +35,15 @@ def note(failed: list[str]) -> None:
 
 @cache
 def _failed(file: Path) -> frozenset[str]:
-    found = read_json(file) if file.is_file() else {}
+    if not file.is_file():
+        return frozenset()
+    try:
+        found = read_object(file)
+        if not isinstance(found.get("failed"), list) or not all(isinstance(name, str) for name in found["failed"]):
+            raise DataError(f"{file}: it names no paths that failed.")
+    except DataError as error:
+        set_aside(file, error)
+        return frozenset()
     return frozenset(found["failed"]) if found.get("machine") == _machine() else frozenset()
 
 

@@ -3,7 +3,6 @@
 N states, E hidden size, K outputs.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -11,6 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from bezoar.errors import DataError
+from bezoar.io import read_object, write_json
+from bezoar.model.folder import named
+from bezoar.model.tensors import load_tensors, save_tensors
 
 _WEIGHTS, _CONFIG = "score_head.safetensors", "score_head.json"
 
@@ -31,23 +33,25 @@ class ScoreHead(nn.Module):
         return linear(hidden.float(), self.weight, self.bias)
 
     def save(self, folder: Path) -> None:
-        """Write the head beside an adapter or a model."""
-        from safetensors.torch import save_file
-
-        save_file({name: p.detach().cpu().contiguous() for name, p in self.named_parameters()}, folder / _WEIGHTS)
-        (folder / _CONFIG).write_text(json.dumps({"outputs": self.outputs}) + "\n", encoding="utf-8")
+        """Write the head beside an adapter or a model; durable on return."""
+        save_tensors(folder / _WEIGHTS, dict(self.named_parameters()))
+        write_json(folder / _CONFIG, {"outputs": self.outputs})
 
 
-def load_head(folder: Path) -> ScoreHead | None:
-    """The head in a folder, None where there is none. DataError when its two files do not belong together."""
-    from safetensors.torch import load_file
-
-    if not (folder / _CONFIG).is_file():
+def load_head(folder: Path, *, size: int) -> ScoreHead | None:
+    """The head in a folder, None where there is none. DataError when its two files do not belong together, or to hidden states of `size`."""
+    if not (folder / _CONFIG).is_file() and not (folder / _WEIGHTS).exists():
         return None
-    outputs = tuple(json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["outputs"])
-    state = load_file(folder / _WEIGHTS)
-    if state["weight"].shape[0] != len(outputs):
-        raise DataError(f"{folder}: {_WEIGHTS} has {state['weight'].shape[0]} outputs and {_CONFIG} names {len(outputs)}; save the head again.")
-    head = ScoreHead(outputs, state["weight"].shape[1])
+    outputs = read_object(folder / _CONFIG).get("outputs")
+    if not isinstance(outputs, list) or not outputs or not all(isinstance(name, str) for name in outputs):
+        raise DataError(f"{folder / _CONFIG}: its outputs are not a list of names; save the head again.")
+    state = load_tensors(folder / _WEIGHTS)
+    if state.keys() != {"weight", "bias"}:
+        raise DataError(f"{folder / _WEIGHTS}: it holds {named(state) or 'nothing'} instead of weight and bias; save the head again.")
+    shapes = [list(state["weight"].shape), list(state["bias"].shape)]
+    if shapes != [[len(outputs), size], [len(outputs)]]:
+        told = f"{shapes[0]} and {shapes[1]}, and {_CONFIG} names {len(outputs)} outputs of hidden states of {size} numbers"
+        raise DataError(f"{folder / _WEIGHTS}: weight and bias are {told}; save the head again.")
+    head = ScoreHead(tuple(outputs), size)
     head.load_state_dict(state)
     return head.requires_grad_(False)

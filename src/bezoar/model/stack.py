@@ -1,6 +1,5 @@
 """One base model and the adapters on it: the lower ones frozen, the top one trained or switched off, and the merge of all."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,16 +11,16 @@ from torch import Tensor, nn
 
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError, RecipeError
-from bezoar.io import cached_hash, content_hash
-from bezoar.model.find import weights_identity
+from bezoar.io import cached_hash, content_hash, sync
+from bezoar.model.adapter import keyed, read_adapter, save_adapter
+from bezoar.model.find import resolve, weights_identity
 from bezoar.model.flat import Flat
+from bezoar.model.folder import named
 from bezoar.model.layer import fast_layers, trims
 from bezoar.model.linear import Adapter, StackedLinear, linear_names, replace
 from bezoar.model.load import DTYPES, load_net, load_tokenizer
 from bezoar.model.score_head import ScoreHead, load_head
 from bezoar.model.spec import LoRA, ModelSpec
-
-WEIGHTS = "adapter_model.safetensors"
 
 
 class Stack:
@@ -38,17 +37,22 @@ class Stack:
         self.net.requires_grad_(False)
         self.top: LoRA | None = None
         self._head_trains = False
-        self.score_head = load_head(Path(spec.path))
+        size = int(self.net.config.hidden_size)
+        self.score_head = load_head(resolve(spec.path), size=size)
         for folder in self.adapters:
             self._load(folder)
-            self.score_head = load_head(folder) or self.score_head
+            self.score_head = load_head(folder, size=size) or self.score_head
         if self.score_head is not None:
             self.score_head.to(self.device)
 
     @cached_property
     def tokenizer(self) -> HubTokenizer:
-        """The base model's tokenizer."""
-        return load_tokenizer(self.spec.path)
+        """The base model's tokenizer. DataError when it writes tokens that the model has no embedding for."""
+        tokenizer, num = load_tokenizer(self.spec.path), int(self.net.get_input_embeddings().weight.shape[0])
+        pad = tokenizer.inner.pad_token  # never fed; many a tokenizer got it later than its model
+        if beyond := [token for token, at in tokenizer.inner.get_vocab().items() if at >= num and token != pad]:
+            raise DataError(f"{self.spec.path}: the tokenizer has {named(beyond)}, and the model {num} embeddings; save the tokenizer that belongs to it.")
+        return tokenizer
 
     @cached_property
     def identity(self) -> str:
@@ -125,12 +129,10 @@ class Stack:
         return named
 
     def _top(self) -> dict[str, nn.Parameter]:
-        named = {}
-        for name, layer in self.layers():
-            if layer.top is not None:
-                named[f"base_model.model.{name}.lora_A.weight"] = layer.top.down
-                named[f"base_model.model.{name}.lora_B.weight"] = layer.top.up
-        return named
+        return {key: parameter for name, top in self._tops().items() for key, parameter in keyed(name, top).items()}
+
+    def _tops(self) -> dict[str, Adapter]:
+        return {name: layer.top for name, layer in self.layers() if layer.top is not None}
 
     def trained_state(self) -> dict[str, Tensor]:
         """The weights that train, by the names that `grow` gave them."""
@@ -146,49 +148,25 @@ class Stack:
         if self.top is None:
             self.net.to(DTYPES[self.spec.dtype]).save_pretrained(folder / "model")
             self.tokenizer.inner.save_pretrained(folder / "model")
+            sync(folder / "model")
         else:
-            self._save_top(self.top, folder / "adapter")
+            save_adapter(folder / "adapter", self.top, self._tops(), base=self.spec.path)
         if self._head_trains and self.score_head is not None:
             self.score_head.save(folder / ("model" if self.top is None else "adapter"))
 
-    def _save_top(self, lora: LoRA, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        targets = sorted({name.rsplit(".", 1)[1] for name, layer in self.layers() if layer.top is not None})
-        config = {
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": self.spec.path, "r": lora.r,
-            "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "target_modules": targets, "bias": "none", "inference_mode": True,
-        }  # fmt: skip
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        save_file({name: p.detach().cpu().contiguous() for name, p in self._top().items()}, folder / WEIGHTS)
-
     def _targets(self, lora: LoRA) -> list[tuple[str, StackedLinear]]:
-        found: list[tuple[str, StackedLinear]] = []
-        for name, module in list(linear_names(self.net, lora.targets)):
-            layer = module if isinstance(module, StackedLinear) else StackedLinear(module)  # type: ignore[arg-type]
-            if layer is not module:
-                replace(self.net, name, layer)
-            found.append((name, layer))
+        found = [(name, self._stacked(name, module)) for name, module in list(linear_names(self.net, lora.targets))]
         if not found:
             raise RecipeError(f"adapter.targets: the model {self.spec.path} has no linear layer named {lora.targets}; use all-linear.")
         return found
 
     def _load(self, folder: Path) -> None:
-        from safetensors.torch import load_file
+        for name, adapter in read_adapter(folder, self.net).items():
+            self._stacked(name, self.net.get_submodule(name)).freeze(adapter.to(self.device).requires_grad_(False))
 
-        if not (folder / WEIGHTS).is_file():
-            raise DataError(f"{folder}: no {WEIGHTS} in it; name a folder that an adapter was saved to.")
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        if config.get("use_dora") or config.get("rank_pattern") or config.get("bias", "none") != "none":
-            raise DataError(f"{folder}: the adapter uses DoRA, rank patterns or biases, which a stack cannot hold; merge it first.")
-        scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
-        state = load_file(folder / WEIGHTS)
-        for key in sorted(k for k in state if k.endswith("lora_A.weight")):
-            name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-            up = state[key.replace("lora_A", "lora_B")]
-            module = self.net.get_submodule(name)
-            layer = module if isinstance(module, StackedLinear) else StackedLinear(module)
-            if layer is not module:
-                replace(self.net, name, layer)
-            layer.freeze(Adapter(state[key], up, scale=scale, dropout=0.0).to(self.device).requires_grad_(False))
+    def _stacked(self, name: str, module: nn.Module) -> StackedLinear:
+        """The layer with that name as one that can carry adapters."""
+        layer = module if isinstance(module, StackedLinear) else StackedLinear(module)  # type: ignore[arg-type]
+        if layer is not module:
+            replace(self.net, name, layer)
+        return layer

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bezoar.io import atomic_dir, read_json, write_json
+from bezoar.errors import DataError
+from bezoar.io import atomic_dir, content_hash, read_object, set_aside, write_json
+from bezoar.model.tensors import load_tensors, save_tensors
 
 
 @dataclass
@@ -32,33 +34,36 @@ class Progress:
 
 
 def save(folder: Path, progress: Progress, *, weights: dict[str, Tensor], best: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Write `folder`/step-N and remove older ones; a kill at any moment leaves the old or the new."""
-    from safetensors.torch import save_file
-
+    """Write `folder`/step-N and remove older ones; a kill or a power cut at any moment leaves the old or the new."""
     with atomic_dir(folder / f"step-{progress.step}") as work:
-        save_file(_plain(weights), work / "weights.safetensors")
-        save_file(_plain(best), work / "best.safetensors")
         tensors, numbers = _optimizer_state(optimizer)
-        save_file(_plain(tensors), work / "optimizer.safetensors")
-        write_json(work / "progress.json", {**asdict(progress), "optimizer": numbers})
+        for file, state in (("weights", weights), ("best", best), ("optimizer", tensors)):
+            save_tensors(work / f"{file}.safetensors", _plain(state))
+        values = {**asdict(progress), "optimizer": numbers}
+        write_json(work / "progress.json", {**values, "sum": content_hash(values)})
     for step, old in _steps(folder):
         if step != progress.step:
             shutil.rmtree(old)
 
 
 def load(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]] | None:
-    """The latest progress, weights and best weights, with the optimiser's state restored; None when there is no checkpoint."""
-    from safetensors.torch import load_file
+    """The latest progress, weights and best weights, with the optimiser's state restored; None when there is no checkpoint.
 
-    found = _steps(folder)
-    if not found:
-        return None
-    latest = found[-1][1]
-    values = read_json(latest / "progress.json")
-    numbers = values.pop("optimizer")
-    _restore(optimizer, load_file(latest / "optimizer.safetensors"), numbers)
-    values["evaluations"] = [(int(step), float(loss)) for step, loss in values["evaluations"]]
-    return Progress(**values), load_file(latest / "weights.safetensors"), load_file(latest / "best.safetensors")
+    A damaged one is set aside, aloud.
+    """
+    for _, latest in reversed(_steps(folder)):
+        try:
+            values = read_object(latest / "progress.json")
+            if values.pop("sum", None) != content_hash(values):
+                raise DataError(f"{latest / 'progress.json'}: its content is not what was written.")
+            weights, best, state = (load_tensors(latest / f"{file}.safetensors", ours=True) for file in ("weights", "best", "optimizer"))
+        except DataError as error:
+            set_aside(latest, error)
+            continue
+        _restore(optimizer, state, values.pop("optimizer"))
+        values["evaluations"] = [(int(step), float(loss)) for step, loss in values["evaluations"]]
+        return Progress(**values), weights, best
+    return None
 
 
 def _steps(folder: Path) -> list[tuple[int, Path]]:

@@ -22,6 +22,7 @@ from bezoar.model.find import tokenizer_identity
 from bezoar.model.layer import recompute
 from bezoar.model.paths import refuse_broken, usable
 from bezoar.model.stack import Stack
+from bezoar.model.tensors import kept_tensors, save_tensors
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import Progress
 from bezoar.train.machine import fresh_peak, peak_flops, step_flops
@@ -199,10 +200,9 @@ class Loop:
 
     def _reference(self) -> None:
         """Log-probabilities by the stack below, once: read from the work folder, or computed and written there."""
-        from safetensors.torch import load_file, save_file
-
         file = self.folder / "references.safetensors"
-        if not file.is_file():
+        found = kept_tensors(file)
+        if found is None:
             groups = [
                 group for step in range(min(self.steps_per_epoch, self.num_steps))
                 for group in self.work.micro_batches(self.rows_of(step), self.settings.tokens_per_batch)
@@ -213,12 +213,10 @@ class Loop:
                 for group in groups:
                     values.update(reference(self.work, [group]))
                     advance()
-            part = file.with_suffix(".partial")
             # three tensors, not one a row: a file of a million would be slow to open
             sizes = torch.tensor([len(value) for value in values.values()])
-            save_file({"rows": torch.tensor(list(values)), "sizes": sizes, "values": torch.cat(list(values.values()))}, part)
-            part.replace(file)
-        found = load_file(file)
+            found = {"rows": torch.tensor(list(values)), "sizes": sizes, "values": torch.cat(list(values.values()))}
+            save_tensors(file, found)
         parts = torch.split(found["values"], found["sizes"].tolist())
         self.work.references = dict(zip(found["rows"].tolist(), parts, strict=True))
 

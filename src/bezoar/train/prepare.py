@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import zlib
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,13 +24,15 @@ from typing import Any, Protocol, overload
 
 import bezoar
 from bezoar.chat.types import AnyRow, Dropped, Sifted
-from bezoar.io import atomic_write, cache_dir, content_hash
+from bezoar.io import atomic_write, cache_dir, content_hash, set_aside
 from bezoar.model.tree import Branch, Tree
 from bezoar.train.proof import Item
 from bezoar.watch import Watch
 
 CHUNK = 2048
 """Rows of a file; a set that has no more is proved here and now, and kept in memory."""
+_SUM = 8
+"""Bytes at the end of a file that tell whether it is whole."""
 KEPT_S = 30 * 24 * 3600
 """Files that were not used for so long are removed."""
 
@@ -147,11 +150,22 @@ def _make(rows: list[AnyRow]) -> Path:
     """The chunk's file, written where it is missing."""
     prove, folder = _given
     file: Path = folder / f"{content_hash([row.to_row() for row in rows])}.arrow"
+    if file.is_file() and not _whole(file):
+        set_aside(file, f"{file}: its content is not what was written")
     if file.is_file():
         os.utime(file)
     else:
         atomic_write(file, _packed(prove(rows)))
     return file
+
+
+def _whole(file: Path) -> bool:
+    data = file.read_bytes()
+    return data[-_SUM:] == _sum(data[:-_SUM])
+
+
+def _sum(data: bytes) -> bytes:
+    return f"{zlib.crc32(data):08x}".encode()
 
 
 def _packed(sifted: Sifted[Item]) -> bytes:
@@ -174,14 +188,16 @@ def _packed(sifted: Sifted[Item]) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    data = bytes(sink.getvalue())
+    return data + _sum(data)
 
 
 def _mapped(file: Path) -> Any:
     import pyarrow as pa
 
     with pa.memory_map(str(file)) as mapped:
-        return pa.ipc.open_file(mapped).get_batch(0)  # its buffers keep the mapping alive
+        inner = pa.BufferReader(mapped.read_buffer(mapped.size() - _SUM))
+        return pa.ipc.open_file(inner).get_batch(0)  # its buffers keep the mapping alive
 
 
 def _item(row: Any) -> Item:
@@ -203,6 +219,6 @@ def _code() -> str:
 
 
 def _forget(folder: Path) -> None:
-    for file in folder.glob("*/*.arrow"):
+    for file in folder.glob("*/*.arrow*"):
         if time.time() - file.stat().st_mtime > KEPT_S:
             file.unlink(missing_ok=True)

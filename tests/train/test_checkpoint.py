@@ -1,0 +1,83 @@
+"""Checkpoints that are damaged are set aside, aloud, and training goes on from an older one or from the start."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from killed import Fatal, stage
+
+from bezoar.train import checkpoint
+from bezoar.train.checkpoint import Progress
+from bezoar.watch import Watch
+
+
+def saved(folder: Path) -> torch.optim.Optimizer:
+    """An optimiser that took a step, kept as step 4."""
+    weights = {"a": torch.nn.Parameter(torch.ones(3)), "b": torch.nn.Parameter(torch.zeros(2))}
+    optimizer = torch.optim.AdamW(weights.values())
+    (weights["a"].sum() + weights["b"].sum()).backward()
+    optimizer.step()
+    checkpoint.save(folder, Progress(step=4, evaluations=[(2, 0.5)]), weights=dict(weights), best={}, optimizer=optimizer)
+    return optimizer
+
+
+def fresh() -> torch.optim.Optimizer:
+    return torch.optim.AdamW([torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.zeros(2))])
+
+
+def change(name: str, how: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(how((folder / name).read_bytes()))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut weights": change("weights.safetensors", lambda d: d[:-1]),
+    "a bit of the weights": change("weights.safetensors", lambda d: d[:-1] + bytes([d[-1] ^ 1])),
+    "empty best weights": change("best.safetensors", lambda d: b""),
+    "a bit of the optimiser": change("optimizer.safetensors", lambda d: d[:-3] + bytes([d[-3] ^ 64]) + d[-2:]),
+    "no optimiser": lambda folder: (folder / "optimizer.safetensors").unlink(),
+    "cut progress": change("progress.json", lambda d: d[: len(d) // 2]),
+    "another step": change("progress.json", lambda d: d.replace(b'"step": 4', b'"step": 5')),
+    "progress in a list": change("progress.json", lambda d: b"[" + d + b"]"),
+    "nothing in it": lambda folder: [file.unlink() for file in folder.iterdir()],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path)
+    shutil.copytree(tmp_path / "step-4", tmp_path / "step-3")
+    DAMAGES[name](tmp_path / "step-4")
+    found = checkpoint.load(tmp_path, fresh())
+    assert found is not None
+    assert found[0] == Progress(step=4, evaluations=[(2, 0.5)])  # what is in the folder of step 3 here
+    told = capsys.readouterr().err
+    assert told.startswith(f"bezoar: {tmp_path / 'step-4'}")
+    assert told.endswith(f"it was set aside as {tmp_path / 'step-4.damaged'} and is made anew.\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-3", "step-4.damaged"]
+
+
+def test_a_whole_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
+    optimizer, other = saved(tmp_path), fresh()
+    found = checkpoint.load(tmp_path, other)
+    assert found is not None
+    assert found[1]["a"].tolist() == pytest.approx([0.999 - 1e-5] * 3, abs=1e-6)  # decay 1e-5, then a step of 1e-3
+    assert all(torch.equal(other.state_dict()["state"][0][k], v) for k, v in optimizer.state_dict()["state"][0].items())
+    assert checkpoint.load(tmp_path / "nowhere", fresh()) is None
+
+
+def test_training_with_a_damaged_checkpoint_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"epochs": 1, "max_steps": 3, "eval_every": 0}
+    stage("dpo", tiny_model, tmp_path / "whole", Watch("s"), **settings)
+    with pytest.raises(KeyboardInterrupt):
+        stage("dpo", tiny_model, tmp_path / "cut", Fatal("s", at_step=3), **settings)
+    [folder] = (tmp_path / "cut" / "work").iterdir()
+    for name in ("step-2/weights.safetensors", "references.safetensors"):
+        change(name, lambda data: data[:-2])(folder)
+    stage("dpo", tiny_model, tmp_path / "cut", Watch("s"), **settings)
+    result = Path("out") / "adapter" / "adapter_model.safetensors"
+    assert (tmp_path / "cut" / result).read_bytes() == (tmp_path / "whole" / result).read_bytes()
+    told = capsys.readouterr().err
+    assert "step-2.damaged" in told
+    assert "references.safetensors.damaged" in told
