@@ -13,7 +13,7 @@ from bezoar.data.mt_bench import Question, read_questions
 from bezoar.errors import DataError
 from bezoar.evals.conversation import converse, spread
 from bezoar.evals.fastchat import answered, read_pairwise, read_single
-from bezoar.evals.grading import CHOICES, expected_rating, parse_rating
+from bezoar.evals.grading import CHOICES, expected_rating, fastchat_rating, parse_rating, read_grade
 from bezoar.evals.mt_bench import MTBench, judge_prompt
 from bezoar.llm.scripted import ScriptedBackend
 from bezoar.llm.types import Ask, Reply, Request
@@ -41,7 +41,23 @@ def questions(tmp_path: Path) -> str:
     ("text", "value", "reason"),
     [
         ("Good. Rating: [[7]]", 7.0, ""),
-        ("Rating: [[7.5]] and [[3]]", 7.5, ""),
+        ("Rating: [[7.5]] and [[3]]", None, "unparsed"),
+        ("[[7.5]], I repeat: [[7.50]]", 7.5, ""),
+        ("[[7.]]", 7.0, ""),
+        ("[[ 7 ]]", 7.0, ""),
+        ("[[７]]", 7.0, ""),
+        ("See citation [1]. Rating: 6", None, "unparsed"),
+        ("See citation [1]. Rating: [6]", 6.0, ""),
+        ("**Rating:** [6] and Score: [5]", None, "unparsed"),
+        ("Its score [1] is known.", None, "unparsed"),
+        (" [6].\n", 6.0, ""),
+        ('It says "Rating: [[10]]" to sway me.\nRating: [[2]]', 2.0, ""),
+        ("> Rating: [[10]]\n\nRating: [[2]]", 2.0, ""),
+        ("```\nRating: [[10]]\n```", None, "unparsed"),
+        ("[[NaN]]", None, "unparsed"),
+        ("[[inf]]", None, "unparsed"),
+        ("[[" + "9" * 400 + "]]", None, "out of range"),
+        ("[[7/5]]", None, "unparsed"),
         ("[[ 8 / 10 ]]", 8.0, ""),
         ("Rating: [6]", 6.0, ""),
         ("See [1] and [2]. Fine.", None, "unparsed"),
@@ -56,6 +72,18 @@ def questions(tmp_path: Path) -> str:
 def test_ratings_are_read_or_are_failures(text: str, value: float | None, reason: str) -> None:
     rating = parse_rating(text)
     assert (rating.value, rating.reason) == (value, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Rating: [[7.5]] and [[3]]", 7.5), ("See citation [1]. Rating: 6", 1.0), ("[[7.]]", 7.0), ("> [[10]]\n[[2]]", 10.0), ("[[11]]", 11.0),
+        ("[3] [[2]]", 2.0), ("[[ 7 ]]", None), ("[[-5]]", None), ("[[７]]", None), ("7", None), ("[[" + "9" * 400 + "]]", None),
+    ],
+)  # fmt: skip
+def test_fastchats_own_reading_stands_under_its_name(text: str, value: float | None) -> None:
+    assert fastchat_rating(text).value == value
+    assert read_grade(Reply(text), "fastchat").value == value
 
 
 def test_the_expected_rating_by_hand() -> None:

@@ -91,6 +91,8 @@ def test_too_few_readable_ratings_leave_a_row_unparsed() -> None:
         ("a: 2.5\nb: 1", "the level of a is 2.5"),
         ("a: -1\nb: 1", "the level of a is -1"),
         ("a: 2, beta: 3", "no level of b"),
+        ('> a: 4\na: 1\nb: 1, not "b: 4"', {"a": 1, "b": 1}),
+        ("```\na: 4\nb: 4\n```", "no level of a"),
         ("", "no level of a"),
     ],
 )

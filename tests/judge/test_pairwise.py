@@ -70,6 +70,22 @@ def test_marks(text: str, side: str) -> None:
     assert parse_side(text) == side
 
 
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [
+        ("> [[A]]\n[[B]]", "B"), ('B ends with "[[A]]". [[B]]', "B"), ("`[[A]]` is quoted\n[[C]]", "tie"), ("```\n[[A]]\n```\n[[B]]", "B"),
+        ("A ends “I win: [[A]]”.\n**[[B]]**", "B"),
+    ],
+)  # fmt: skip
+def test_quoted_marks_do_not_count(text: str, side: str) -> None:
+    assert parse_side(text) == side
+
+
+@pytest.mark.parametrize("text", ["> [[A]]", "`[[B]]`", "[[A]]\n> quoted\n[[B]]"])
+def test_marks_in_quotes_alone_or_several_outside_are_no_verdict(text: str) -> None:
+    assert isinstance(parse_side(text), Unparsed)
+
+
 @pytest.mark.parametrize("text", ["", "A is better", "[A]", "[[A]] or [[B]]", "[[D]]", "[[a]]", "[[AB]]"])
 def test_no_mark_or_several(text: str) -> None:
     assert isinstance(parse_side(text), Unparsed)

@@ -71,6 +71,49 @@ def test_both_verdicts(text: str) -> None:
     assert parse_verdict(text) == Unparsed(text, "both verdicts")
 
 
+@pytest.mark.parametrize(
+    ("text", "label", "reason"),
+    [
+        ("> Accept: great\nReject: it begs", "reject", "it begs"),
+        ("> Accept: great\r\n\r\nReject: it begs", "reject", "it begs"),
+        ("- > Accept: great\nReject: it begs", "reject", "it begs"),
+        ("```\nAccept: great\n```\nReject: it begs", "reject", "it begs"),
+        ("~~~text\nAccept\n```\nAccept\n~~~\nReject", "reject", ""),
+        ("`Accept: great`\nReject: it begs", "reject", "it begs"),
+        ("It ends:\n\n    Accept: great\n\nReject: it begs", "reject", "it begs"),
+        ('"Accept: great"\nReject: it begs', "reject", "it begs"),
+        ('It ends "Good.\nAccept: great" and begs.\nReject: it begs', "reject", "it begs"),
+        ("“Accept: great”\nReject: it begs", "reject", "it begs"),
+        ("'Accept: it's great' is quoted\nReject: it begs", "reject", "it begs"),
+        ('The response ends with\n"Accept"\nReject: it begs', "reject", "it begs"),
+        ('Reject: it says "Accept: great" to sway me', "reject", 'it says "Accept: great" to sway me'),
+        ("Reject: it ends with `Accept`; that sways nobody", "reject", "it ends with `Accept`; that sways nobody"),
+        ('{"verdict": "Reject", "reason": "it says; accept"}', "reject", "it says; accept"),
+        ("Accept: clear.\nIt is right.\nAccept: clear and right.", "accept", "clear and right."),
+        ('Accept: a 5" nail\nis 5" long', "accept", 'a 5" nail'),
+        ("-> Accept: good", "accept", "good"),
+    ],
+)
+def test_quotes_and_code_do_not_count_and_the_last_reason_does(text: str, label: str, reason: str) -> None:
+    assert parse_verdict(text) == Verdict(label, reason)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> Accept: great\nI cannot judge this.", "> Accept: great", "```\nAccept: great", "`Accept`", '"Accept: great" it says.', "Accept: no", "Reject - no.",
+        "I quote:\n> it is good\n> Accept: great\n\nThat is an order, no answer.",
+    ],
+)  # fmt: skip
+def test_what_is_only_quoted_or_denied_is_no_verdict(text: str) -> None:
+    assert parse_verdict(text) == Unparsed(text, "no verdict")
+
+
+@pytest.mark.parametrize("text", ['{"verdict": "Accept", "verdict": "Reject"}', "Accept: Reject", "Accept" + " " * 500 + ". Reject"])
+def test_both_verdicts_in_one_line(text: str) -> None:
+    assert parse_verdict(text) == Unparsed(text, "both verdicts")
+
+
 def test_replies() -> None:
     assert read_text(Reply(finish="error", error="no answer came")) == Unparsed("", "failed: no answer came")
     assert read_text(Reply("Accept: go", "length")) == Verdict("accept", "go")

@@ -29,11 +29,12 @@ Reply with two parts: "Critique:" and what is good and what is bad in the answer
 
 
 def _label(word: str) -> str:
-    """A pattern for a word with its colon, or alone on its line, plain or with marks of emphasis around it."""
-    return rf"[#> \t]*(?P<marks>[*_]*){word}[^\S\n]*(?::(?P=marks)|(?P=marks)[^\S\n]*(?::|(?=\n|$)))"
+    """A pattern for a word with its colon, or alone on its line, plain or with marks of emphasis around it. Possessive, so that a
+    long run of spaces is read once."""
+    return rf"[#> \t]*+(?P<marks>[*_]*+){word}[^\S\n]*+(?::(?P=marks)|(?P=marks)[^\S\n]*+(?::|(?=\n|$)))"
 
 
-_FIRST = re.compile(rf"\s*{_label('critique')}", re.IGNORECASE)
+_FIRST = re.compile(rf"\s*+{_label('critique')}", re.IGNORECASE)
 _SECOND = re.compile(rf"(?:^|\n){_label('revision')}", re.IGNORECASE)
 
 

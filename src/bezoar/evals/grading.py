@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import Message
+from bezoar.judge.own_words import own_words
 from bezoar.llm.types import Reply, Request
 
-Verdict = Literal["text", "logprob"]
+Verdict = Literal["text", "logprob", "fastchat"]
 LOWEST, HIGHEST = 1, 10
 PREFILL = "Rating: [["
 CHOICES = tuple(f"{rating}]]" for rating in range(LOWEST, HIGHEST + 1))
-_MARKED = re.compile(r"\[\[\s*(-?\d+(?:\.\d+)?)\s*(?:/\s*10\s*)?\]\]")
-_BARE = re.compile(r"\[\s*(-?\d+(?:\.\d+)?)\s*\]")
+_NUMBER = r"(-?\d++(?:\.\d*+)?+)"
+_MARKED = re.compile(rf"\[\[\s*+{_NUMBER}\s*+(?:/\s*+10\s*+)?+\]\]")
+_NAMED = re.compile(rf"\b(?:rating|score|grade)\b[*_\"'\s]*+(?:is\b|:|=)[*_\"'\s]*+(?<!\[)\[\s*+{_NUMBER}\s*+\](?!\])", re.IGNORECASE)
+_ALONE = re.compile(rf"\s*+\[\s*+{_NUMBER}\s*+\][\s.]*+")
+_FASTCHAT = (re.compile(r"\[\[([0-9]++\.?+[0-9]*+)\]\]"), re.compile(r"\[([0-9]++\.?+[0-9]*+)\]"))
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,29 @@ class Rating:
 
 
 def parse_rating(text: str) -> Rating:
-    """The first `[[rating]]` (decimals count), else a single `[rating]` where there is exactly one; from 1 to 10.
+    """The one value of every `[[rating]]` among the judge's own words (`judge.own_words`); from 1 to 10, decimals count.
 
-    FastChat's rule, but for two things: a rating out of range is a failure, and so is one of several bare brackets.
+    Where there is none, that of every `Rating: [rating]` or of a reply that is nothing but `[rating]`: a bracket elsewhere is a
+    citation. Several values are no rating.
     """
-    marked = _MARKED.search(text)
-    bare = _BARE.findall(text)
-    number = marked[1] if marked else bare[0] if len(bare) == 1 else None
-    if number is None:
+    own = own_words(text)
+    alone = _ALONE.fullmatch(text)
+    found = _MARKED.findall(own) or _NAMED.findall(own) or ([alone[1]] if alone else [])
+    values = set(map(float, found))
+    if len(values) != 1:
         return Rating(None, "unparsed", text)
-    if not LOWEST <= float(number) <= HIGHEST:
-        return Rating(None, "out of range", text)
-    return Rating(float(number), "", text)
+    (value,) = values
+    return Rating(value, "", text) if LOWEST <= value <= HIGHEST else Rating(None, "out of range", text)
+
+
+def fastchat_rating(text: str) -> Rating:
+    """FastChat's own reading (`run_judge_single`): the first `[[number]]` anywhere, else the first `[number]`, whatever its size.
+
+    Digits are those of ASCII; FastChat breaks off at others.
+    """
+    found = next((match for pattern in _FASTCHAT if (match := pattern.search(text))), None)
+    value = float(found[1]) if found else math.inf
+    return Rating(value, "", text) if math.isfinite(value) else Rating(None, "unparsed", text)
 
 
 def grade_request(prompt: str, verdict: Verdict, max_tokens: int) -> Request:
@@ -50,12 +65,13 @@ def grade_request(prompt: str, verdict: Verdict, max_tokens: int) -> Request:
 
 
 def read_grade(reply: Reply, verdict: Verdict) -> Rating:
-    """The rating in a reply. With `logprob` it is the expected one, sum of r * p(r), p normalised over the ten (our choice)."""
+    """The rating in a reply, with `fastchat` by FastChat's rule. With `logprob` it is the expected one, sum of r * p(r), p normalised
+    over the ten (our choice)."""
     if reply.finish == "error":
         return Rating(None, "error", reply.error)
     if verdict == "logprob":
         return expected_rating(reply.logprobs)
-    rating = parse_rating(reply.text)
+    rating = fastchat_rating(reply.text) if verdict == "fastchat" else parse_rating(reply.text)
     if rating.value is None and reply.finish == "length":
         return Rating(None, "cut off", reply.text)
     return rating

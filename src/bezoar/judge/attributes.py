@@ -13,6 +13,7 @@ from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
 from bezoar.judge.filter import Judged, record
 from bezoar.judge.label import labelled, level
+from bezoar.judge.own_words import ONE_WORD, own_words
 from bezoar.judge.verdict import Unparsed
 from bezoar.llm.quote import Calls, Range, exactly
 from bezoar.llm.types import Ask, Reply, Request
@@ -21,7 +22,7 @@ from bezoar.refs import BackendRef, FileRef, RowsRef
 
 _LEVELS = ("0", "1", "2", "3", "4")
 _NUM_KEPT, _NUM_MORE, _SPREAD = 3, 2, 2
-_MARKS = r"[\s*_\"'`]*"
+_MARKS = r"[\s*_\"'`]*+"
 Rating = dict[str, int]
 
 
@@ -147,12 +148,14 @@ def read_attributes(ref: str) -> list[Attribute]:
 
 def read_rating(reply: Reply, names: Sequence[str]) -> Rating | Unparsed:
     """The levels in a reply: each name, marks and a colon or equals sign, a whole number from 0 to 4; none missing, none twice
-    with different levels."""
+    with different levels. Quotes and code do not count (`own_words`)."""
     if reply.finish == "error":
         return Unparsed("", f"failed: {reply.error}")
     rating: Rating = {}
+    keys = "|".join(map(re.escape, names))
+    own = own_words(reply.text, re.compile(rf"{ONE_WORD.pattern}|\W(?:{keys})\W", re.IGNORECASE))
     for name in names:
-        levels = set(re.findall(rf"\b{re.escape(name)}{_MARKS}[:=]{_MARKS}(-?\d+(?:\.\d+)?)", reply.text, re.IGNORECASE))
+        levels = set(re.findall(rf"\b{re.escape(name)}{_MARKS}[:=]{_MARKS}(-?\d+(?:\.\d+)?)", own, re.IGNORECASE))
         if len(levels) != 1:
             return Unparsed(reply.text, f"several levels of {name}" if levels else f"no level of {name}")
         (text,) = levels

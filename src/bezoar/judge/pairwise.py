@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import Comparison, Message, Messages
+from bezoar.judge.own_words import own_words
 from bezoar.judge.verdict import Unparsed
 from bezoar.llm.quote import Calls, Range, exactly
 from bezoar.llm.types import Ask, Reply, Request
@@ -15,7 +16,7 @@ from bezoar.refs import BackendRef, FileRef
 Side = Literal["A", "B", "tie"]
 CHOICES = ("A", "B", "C")
 _SIDES: dict[str, Side] = {"A": "A", "B": "B", "C": "tie"}
-_MARK = re.compile(r"\[\[\s*([ABC])\s*\]\]")
+_MARK = re.compile(r"\[\[\s*+([ABC])\s*+\]\]")
 _SWAPPED: dict[Side, Side] = {"A": "B", "B": "A", "tie": "tie"}
 
 
@@ -78,8 +79,8 @@ def conversation(messages: Messages) -> str:
 
 
 def parse_side(text: str) -> Side | Unparsed:
-    """The one of [[A]], [[B]], [[C]] that the text holds, once or more; unparsed when it holds none or several."""
-    marks = set(_MARK.findall(text))
+    """The one of [[A]], [[B]], [[C]] that stands among the judge's own words, once or more; unparsed when none does or several."""
+    marks = set(_MARK.findall(own_words(text)))
     if len(marks) != 1:
         return Unparsed(text, "several verdicts" if marks else "no verdict")
     return _SIDES[marks.pop()]

@@ -1,4 +1,9 @@
-"""A judge's word on one row, and reading it: a verdict, or unparsed; never a guess."""
+"""A judge's word on one row, and reading it: a verdict, or unparsed; never a guess.
+
+What counts in every reading of words (this one, `pairwise.parse_side`, `attributes.read_rating`, `evals.grading.parse_rating`) are explicit
+verdicts among the judge's own words, not those that it quotes or shows as code (`own_words`). The last of them is the verdict where
+all say the same; where they differ the reply is unparsed. Reading takes time in proportion to the reply.
+"""
 
 import math
 import re
@@ -6,15 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bezoar.judge.own_words import MASK, ONE_WORD, own_words
 from bezoar.llm.types import Reply
 
 Label = Literal["accept", "reject"]
 CHOICES = ("Accept", "Reject")
-_DECORATION = r"[\s*_#>\"'`“”‘’\[\](){}<>\-–—•.:]*"
-_LEAD = rf"(?:(?:my|the|final|overall)\s+)*(?:verdict|decision|judge?ment|answer|result|status){_DECORATION}(?:is\b)?{_DECORATION}"
-_AFTER = r"(?=\s*(?:[:;,.!\-–—*_\"'`”’\])}>|]|$|because\b|since\b|as\b|due\b|for\b))"
-_VERDICT = re.compile(rf"^{_DECORATION}(?:{_LEAD})?(accept|reject)(?:ed)?\b{_AFTER}(.*)$", re.IGNORECASE)
-_SECOND = re.compile(rf"^\W*(?:or|and|vs)\W*(?:accept|reject)|[.;,/|]\W*(accept|reject)(?:ed)?\b{_AFTER}", re.IGNORECASE)
+# possessive throughout: what one repetition took is never tried by the next, so a line is read once
+_DECORATION = r"(?:[\s*_#<\"'`“”‘’\[\](){}–—•.:]|[-=]++>?)*+"
+_LEAD = rf"(?:(?:my|the|final|overall)\s++)*+(?:verdict|decision|judge?ment|answer|result|status)\b{_DECORATION}(?:is\b{_DECORATION})?+"
+_AFTER = r"(?=\s*+(?:[:;,.!\-–—*_\"'`”’\])}>|]|$|because\b|since\b|as\b|due\b|for\b))"
+_VERDICT = re.compile(rf"{_DECORATION}(?P<lead>{_LEAD})?+(?P<label>accept|reject)(?:ed)?+\b{_AFTER}", re.IGNORECASE)
+_OTHER = re.compile(rf"\b(accept|reject)(?:ed)?+\b{_AFTER}", re.IGNORECASE)
+_EITHER = re.compile(r"\W*+(?:or|and|vs)\b\W*+(?:accept|reject)", re.IGNORECASE)
+_QUOTES = "\"'“”‘’"
+_DENIED = ("no", "not", "false", "0")
 
 
 @dataclass(frozen=True)
@@ -37,30 +47,52 @@ class Unparsed:
 def parse_verdict(text: str) -> Verdict | Unparsed:
     """The verdict in a reply.
 
-    A line decides when it begins with Accept or Reject (after marks of emphasis or a word such as "Verdict:") and goes on
-    with punctuation, a reason, or not at all. Lines that decide differently, or none, leave the answer unparsed. The reason
-    is the rest of the line, else the text that follows or precedes it.
+    A line of the judge's own words decides when it begins with Accept or Reject (after marks of emphasis or a word such as
+    "Verdict:") and goes on with punctuation, a reason, or not at all. Lines that decide differently, or none, leave the answer
+    unparsed. The reason is the rest of the last such line that has one, else the text that follows or precedes it.
     """
-    lines = text.replace("\r", "\n").split("\n")
+    plain = text.replace("\r\n", "\n").replace("\r", "\n")
+    own, lines = own_words(plain, ONE_WORD).split("\n"), plain.split("\n")
+    alone = sum(bool(line.strip()) for line in lines) == 1
     found: list[tuple[int, Label, str]] = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate(own):
         match = _VERDICT.match(line)
-        if match and _names_both(match[1], match[2]):
+        if not match or _only_named(match, alone):
+            continue
+        if _names_both(match["label"], line[match.end() :]):
             return Unparsed(text, "both verdicts")
-        if match:
-            found.append((number, "accept" if match[1].casefold() == "accept" else "reject", _plain(match[2])))
+        found.append((number, "accept" if match["label"].casefold() == "accept" else "reject", _plain(lines[number][match.end() :])))
     labels = {label for _, label, _ in found}
     if len(labels) != 1:
         return Unparsed(text, "both verdicts" if labels else "no verdict")
-    number, label, _ = found[0]
-    around = [_plain(line) for line in [*lines[number + 1 :], *reversed(lines[:number])]]
-    reasons = [rest for _, _, rest in found if rest] or [line for line in around if line]
+    number, label, _ = found[-1]
+    around = [_plain(lines[i]) for i in (*range(number + 1, len(lines)), *range(number - 1, -1, -1)) if own[i].strip(MASK)]
+    reasons = [rest for _, _, rest in reversed(found) if rest] or [line for line in around if line]
     return Verdict(label, reasons[0] if reasons else "")
+
+
+def _only_named(match: re.Match[str], alone: bool) -> bool:
+    """Whether a line does not decide: the bare word in quotation marks among other lines, or one that is denied ("Accept: no")."""
+    rest, before = match.string[match.end() :], match.string[: match.start("label")]
+    quoted = not match["lead"] and not alone and before[-1:] in tuple(_QUOTES) and not rest.strip(_QUOTES).strip()
+    return quoted or _plain(rest).rstrip(".!").casefold() in _DENIED
 
 
 def _names_both(label: str, rest: str) -> bool:
     """Whether the rest of a line that begins with one verdict gives the other too, as in "Accept: no. Reject: yes"."""
-    return any(not other[1] or other[1].casefold() != label.casefold() for other in _SECOND.finditer(rest))
+    if _EITHER.match(rest):
+        return True
+    others = (other for other in _OTHER.finditer(rest) if other[1].casefold() != label.casefold())
+    return any(_behind_pause(rest, other.start()) for other in others)
+
+
+def _behind_pause(text: str, place: int) -> bool:
+    """Whether no word stands between a mark that ends a clause and `place`."""
+    while place and not text[place - 1].isalnum():
+        place -= 1
+        if text[place] in ".;,/|:":
+            return True
+    return False
 
 
 def _plain(text: str) -> str:

@@ -3,12 +3,13 @@
 import re
 from dataclasses import dataclass
 
-_TAG = re.compile(r"<\s*(/?)\s*examples?\s*\d*\s*/?\s*>", re.IGNORECASE)
-_PARTIAL = re.compile(r"<\s*(/?)[a-z]{0,8}$", re.IGNORECASE)
-_NUMBER = re.compile(r"^\s*(?:[-*•]\s+|#{1,4}\s+|\(?\d{1,3}[.):](?!\d)\s*)")
-_LABEL = re.compile(r"^\s*(?:(?:new\s+)?(?:example|instruction|task|prompt|question)\s*#?\d*\s*:\s*)", re.IGNORECASE)
-_RESPONSE = re.compile(r"\n\s*(?:\*\*|#+\s*)?(?:response|answer|output|solution)\s*\d*\s*(?:\*\*)?\s*:.*", re.IGNORECASE | re.DOTALL)
-_NUMBERED = re.compile(r"^\s*\(?(\d{1,3})[.):]\s+(?=\S)", re.MULTILINE)
+# possessive, and within the line where they may begin at each: a reply of white space is read once
+_TAG = re.compile(r"<\s*+(/?)\s*+examples?\s*+\d*+\s*+/?\s*+>", re.IGNORECASE)
+_PARTIAL = re.compile(r"<\s*+(/?)[a-z]{0,8}$", re.IGNORECASE)
+_NUMBER = re.compile(r"^\s*+(?:[-*•]\s++|#{1,4}\s++|\(?\d{1,3}[.):](?!\d)\s*+)")
+_LABEL = re.compile(r"^\s*+(?:new\s++)?+(?:example|instruction|task|prompt|question)\s*+#?\d*+\s*+:\s*+", re.IGNORECASE)
+_RESPONSE = re.compile(r"\n[^\S\n]*+(?:\*\*|#++\s*+)?+(?:response|answer|output|solution)\s*+\d*+\s*+(?:\*\*)?+\s*+:.*", re.IGNORECASE | re.DOTALL)
+_NUMBERED = re.compile(r"^[^\S\n]*+\(?(\d{1,3})[.):]\s++(?=\S)", re.MULTILINE)
 _IMPERATIVES = frozenset(re.findall(r"\w+", """
     add advise analyse analyze answer argue arrange assess brainstorm build calculate categorise categorize choose
     classify combine come compare complete compose compute condense consider construct continue convert correct count
@@ -60,7 +61,7 @@ def parse_examples(text: str, *, cut: bool) -> list[Example]:
 def _numbered(item: Example) -> list[Example]:
     """The points of a list that begins the text and counts from 1; [] when there is none."""
     marks = list(_NUMBERED.finditer(item.text))
-    if len(marks) < 3 or marks[0].start() != len(item.text) - len(item.text.lstrip()) or [int(m[1]) for m in marks[:3]] != [1, 2, 3]:
+    if len(marks) < 3 or marks[0].start() or item.text[0].isspace() or [int(m[1]) for m in marks[:3]] != [1, 2, 3]:
         return []
     ends = [mark.start() for mark in marks[1:]] + [len(item.text)]
     return [Example(item.text[m.end() : end], item.cut and end == len(item.text)) for m, end in zip(marks, ends, strict=True)]

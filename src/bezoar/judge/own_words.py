@@ -1,0 +1,84 @@
+"""What of a reply are its writer's own words: all that it quotes or shows as code is masked.
+
+Every step takes time in proportion to the text: no pattern has a repetition that another one can take the same characters from.
+"""
+
+import re
+from collections import deque
+
+MASK = "\ufffc"  # U+FFFC stands for what is no text, so no pattern matches it
+_POINT = r"(?:(?:[-*+•]|[0-9]{1,9}[.)])[^\S\n]++)*+"
+_QUOTED = re.compile(rf"[^\S\n]*+{_POINT}>")
+_FENCE = re.compile(rf"[^\S\n]*+{_POINT}(`{{3,}}+(?=[^`\n]*+$)|~{{3,}}+)")
+_INDENTED = re.compile(r" {4}| {0,3}\t")
+_TICKS = re.compile(r"`++")
+_PARAGRAPHS = re.compile(r"(\n[^\S\n]*+\n)")
+_STRINGS = (
+    re.compile(r'(?<![^\W_])"(?=\S)([^"]*+)(?<!\s)"(?![^\W_])'),
+    re.compile(r"“([^“”]*+)”|„([^„“”]*+)[“”]|«([^«»]*+)»|「([^「」]*+)」"),
+    re.compile(r"(?<![^\W_])(?<!')'(?=\S)((?:[^'\n]|(?<=[^\W_])'(?=[^\W_]))*+)(?<!\s)'(?![^\W_])"),
+    re.compile(r"(?<![^\W_])‘((?:[^‘’\n]|(?<=[^\W_])’(?=[^\W_]))*+)’"),
+)
+ONE_WORD = re.compile(r"[\W_]*+[^\W_]++[\W_]*+")
+
+
+def own_words(text: str, keep: re.Pattern[str] | None = None) -> str:
+    """`text`, as long as it was and with its lines, with `MASK` for every character of
+
+    - lines that begin with `>` (behind the mark of a list, too), blocks between fences of ``` or ~~~ (an open one to the end),
+      blocks that are indented by four spaces behind a blank line, text between equal runs of backticks in one paragraph;
+    - text between quotation marks. A straight mark opens where no letter stands before it and closes where none follows, so that
+      inches and apostrophes quote nothing. What matches `keep` as a whole stays: the marks of JSON and of a bare "Accept" do not quote.
+
+    A carriage return is an end of a line, or with the line feed behind it part of one.
+    """
+    text = _without_blocks(text.replace("\r\n", " \n").replace("\r", "\n"))
+    text = "".join(_without_code(part) for part in _PARAGRAPHS.split(text))
+    for pattern in _STRINGS:
+        text = pattern.sub(lambda match: match[0] if keep and keep.fullmatch(match[0]) else _masked(match[0]), text)
+    return text
+
+
+def _masked(text: str) -> str:
+    return "\n".join(MASK * len(line) for line in text.split("\n"))
+
+
+def _without_blocks(text: str) -> str:
+    """Quoted lines, fenced and indented blocks masked."""
+    kept: list[str] = []
+    fence = ""  # of the block that is open
+    begun = behind_blank = in_block = False
+    for line in text.split("\n"):
+        inner = line.strip()
+        masked = bool(fence)
+        if fence:
+            fence = "" if len(inner) >= len(fence) and not inner.strip(fence[0]) else fence
+        else:
+            in_block = (in_block and not inner) or ((in_block or behind_blank) and bool(_INDENTED.match(line)))
+            opened = None if in_block else _FENCE.match(line)
+            fence = opened[1] if opened else ""
+            masked = in_block or bool(opened) or bool(_QUOTED.match(line))
+        begun = begun or bool(inner)
+        behind_blank = begun and not inner
+        kept.append(MASK * len(line) if masked else line)
+    return "\n".join(kept)
+
+
+def _without_code(text: str) -> str:
+    """A paragraph with the text between equal runs of backticks masked."""
+    runs = [match.span() for match in _TICKS.finditer(text)]
+    later: dict[int, deque[int]] = {}
+    for number, (start, end) in enumerate(runs):
+        later.setdefault(end - start, deque()).append(number)
+    parts: list[str] = []
+    done = number = 0
+    while number < len(runs):
+        start, end = runs[number]
+        same = later[end - start]
+        while same and same[0] <= number:
+            same.popleft()
+        if same:
+            parts += [text[done:start], _masked(text[start : runs[same[0]][1]])]
+            number, done = same[0], runs[same[0]][1]
+        number += 1
+    return "".join([*parts, text[done:]])
