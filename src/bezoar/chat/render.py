@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+from bezoar.chat.hub_template import apply
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import Message, Messages
 from bezoar.errors import DataError
@@ -191,7 +192,7 @@ class OpenBezoarTemplate(_Pieces):
 
 @dataclass(frozen=True)
 class HubTemplate(_Pieces):
-    """The chat template that comes with the tokenizer (Jinja, run in a sandbox). DataError when there is none."""
+    """The chat template that comes with the tokenizer (Jinja, run in a bounded process). DataError when there is none."""
 
     kind: Literal["hub"] = "hub"
 
@@ -253,12 +254,8 @@ class HubTemplate(_Pieces):
 
     def _apply(self, messages: Messages, tokenizer: Tokenizer, opening: bool) -> str:
         self.check(tokenizer)
-        inner = tokenizer.inner  # type: ignore[attr-defined]
         rows = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            return str(inner.apply_chat_template(rows, tokenize=False, add_generation_prompt=opening))
-        except Exception as error:  # a template may fail in any way, and says why in its own words
-            raise DataError(f"template hub: the chat template refuses a conversation ({error}); use chatml.") from None
+        return apply(tokenizer.inner, rows, opening=opening)  # type: ignore[attr-defined]
 
 
 def _text(pieces: Sequence[Piece]) -> str:

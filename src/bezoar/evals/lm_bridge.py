@@ -12,6 +12,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from bezoar.chat.hub_template import apply
 from bezoar.chat.render import AnyRenderer, HubTemplate
 from bezoar.chat.types import Message
 from bezoar.errors import DataError
@@ -164,8 +165,7 @@ class StackLM(TemplateLM):  # type: ignore[misc]
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The text of a prompt by the recipe's template; without a generation prompt the last message begins the answer."""
         if isinstance(self.renderer, HubTemplate):
-            rest = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
-            return str(self.tokenizer.apply_chat_template(chat_history, tokenize=False, **rest))
+            return apply(self.tokenizer, chat_history, opening=add_generation_prompt, going_on=not add_generation_prompt)
         messages = tuple(Message(m["role"], m["content"]) for m in chat_history)  # type: ignore[arg-type]
         prefill = "" if add_generation_prompt else messages[-1].content
         asked = messages if add_generation_prompt else messages[:-1]
