@@ -28,12 +28,13 @@ def echo(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
 class Server:
     """What was asked: `seen` counts prompts that arrived, `answered` those that were answered with 200."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
-        self.behaviour, self.lock = behaviour, threading.Lock()
+    def __init__(self, behaviour: Behaviour, encoding: str) -> None:
+        self.behaviour, self.lock, self.encoding = behaviour, threading.Lock(), encoding
         self.seen: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str] = set()
+        self.headers: set[str] = set()
         self.most_at_once = self.at_once = 0
         self.url = ""
 
@@ -44,6 +45,7 @@ class Server:
             before = self.seen[prompt]
             self.seen[prompt] += 1
             self.bodies.append(body)
+            self.headers |= set(handler.headers)
             self.keys.add(handler.headers.get("Authorization", ""))
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
@@ -56,7 +58,7 @@ class Server:
             handler.close_connection = True
             handler.connection.shutdown(socket.SHUT_RDWR)
             return
-        data = text.encode()
+        data = text.encode(self.encoding)
         handler.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
             handler.send_header(name, value)
@@ -68,9 +70,9 @@ class Server:
 
 
 @contextmanager
-def serving(behaviour: Behaviour = echo) -> Iterator[Server]:
+def serving(behaviour: Behaviour = echo, encoding: str = "utf-8") -> Iterator[Server]:
     """A server in a thread."""
-    server = Server(behaviour)
+    server = Server(behaviour, encoding)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

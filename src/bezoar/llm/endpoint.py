@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
+from bezoar.errors import EndpointError
 from bezoar.io import canonical
 from bezoar.llm.budget import Prices
 from bezoar.llm.types import Reply, Request
 from bezoar.llm.wire import from_body, to_body
-from bezoar.secrets import looks_like_key, read_key
+from bezoar.secrets import looks_like_key, mask, read_key
 
 _OURS = ("messages", "model", "stream", "n", "best_of")
 _LENGTHS = ("max_tokens", "max_completion_tokens")
@@ -73,7 +74,10 @@ class Endpoint:
     def open(self) -> "EndpointBackend":
         """The backend, its key read from the environment."""
         key = self.api_key()
-        self.__post_init__()  # now that the key is known, it is found in url and extra too
+        try:
+            self.__post_init__()  # now that the key is known, it is found in url and extra too
+        except ValueError as error:
+            raise EndpointError(f"{mask(self.url)}: {error}.") from None
         return EndpointBackend(self, key)
 
 
