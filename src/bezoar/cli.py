@@ -1,16 +1,16 @@
 """The command line. Each verb gathers its arguments and calls one function; heavy imports stay inside the verbs."""
 
-import errno
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from bezoar import __version__, cli_eval
 from bezoar.errors import BezoarError
-from bezoar.secrets import mask
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,12 +30,11 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="the run directory
 @app.command()
 def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None:
     """Bring every stage of a recipe up to date, then write the report and the cards."""
-    from rich.console import Console
-
     from bezoar.flow.recipe import load_recipe
     from bezoar.flow.run import default_run_dir, run_recipe
     from bezoar.flow.rundir import RunDir
     from bezoar.report import finish
+    from bezoar.terminal import Console
 
     console, loaded = Console(), load_recipe(recipe)
     place = RunDir(out) if out else default_run_dir(loaded)
@@ -46,12 +45,11 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
 @app.command()
 def plan(recipe: RecipeArg, out: OutOption = None) -> None:
     """Say what a run would do before anything is spent: stages, rows, requests, tokens, money, memory."""
-    from rich.console import Console
-
     from bezoar.flow.plan import print_plan
     from bezoar.flow.recipe import load_recipe
     from bezoar.flow.run import default_run_dir
     from bezoar.flow.rundir import RunDir
+    from bezoar.terminal import Console
 
     loaded = load_recipe(recipe)
     print_plan(loaded, RunDir(out) if out else default_run_dir(loaded), Console())
@@ -62,9 +60,10 @@ def why(recipe: RunArg, stage: Annotated[str, typer.Argument(help="the name of a
     """Say what changed since a stage last ran."""
     from bezoar.flow.show import find_run
     from bezoar.flow.show import why as reasons
+    from bezoar.terminal import Console
 
     loaded, place = find_run(recipe)
-    print("\n".join(reasons(loaded, place, stage)))
+    Console().print("\n".join(reasons(loaded, place, stage)))
 
 
 @app.command()
@@ -75,9 +74,8 @@ def rows(
     tokens: Annotated[bool, typer.Option("--tokens", help="as tokens, the trained ones in colour")] = False,
 ) -> None:
     """Print the rows of a stage as people read them."""
-    from rich.console import Console
-
     from bezoar.flow.show import find_run, print_rows, print_tokens
+    from bezoar.terminal import Console
 
     loaded, place = find_run(recipe)
     if tokens:
@@ -111,10 +109,9 @@ def ask(
     ] = None,
 ) -> None:
     """Show the answers of a run's models to one prompt side by side."""
-    from rich.console import Console
-
     from bezoar.flow.show import find_run
     from bezoar.flow.talk import side_by_side
+    from bezoar.terminal import Console
 
     loaded, place = find_run(run_dir)
     side_by_side(loaded, place, prompt, models or [], Console())
@@ -133,10 +130,9 @@ def export(
     check: Annotated[bool, typer.Option(help="compare the merge with the stack, and write none that differs too much")] = True,
 ) -> None:
     """Merge a trained stack into one model folder, and measure how far the merge is from the stack."""
-    from rich.console import Console
-
     from bezoar.flow.export import export as write
     from bezoar.flow.show import find_run
+    from bezoar.terminal import Console
 
     loaded, place = find_run(run_dir)
     write(loaded, place, model, out, check=check, console=Console())
@@ -153,12 +149,11 @@ def revise(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="of a critique with its revision")] = 1024,
 ) -> None:
     """Criticise and revise answers again and again; the same command goes on after Ctrl-C."""
-    from rich.console import Console
-
     from bezoar.flow.revise import revise_file
+    from bezoar.terminal import Console
 
     revise_file(
-        model, answers, out, questions=questions, turn=turn, times=times, max_tokens=max_tokens, console=Console(soft_wrap=True)
+        model, answers, out, questions=questions, turn=turn, times=times, max_tokens=max_tokens, console=Console()
     )
 
 
@@ -166,29 +161,29 @@ def revise(
 def doctor() -> None:
     """Check every fast path of training on this machine against its slow reference, forward and gradient."""
     from bezoar.model.paths import FLEX
+    from bezoar.terminal import Console
     from bezoar.train.doctor import examine
 
-    failed, checks = 0, examine()
+    failed, checks, console = 0, examine(), Console()
     for check in checks:
         failed += not check.passed
-        print(
+        console.print(
             f"{'ok  ' if check.passed else 'FAIL'} {check.name} against {check.against}: forward {check.forward:.1e}, "
             f"gradient {check.gradient:.1e}, allowed {check.allowed:.0e}, {check.seconds:.1f} s" + (check.fault and f"; {check.fault}")
         )
     if not any(check.name == FLEX for check in checks):
-        print(f"-    {FLEX}: used with CUDA alone, not checked here")
+        console.print(f"-    {FLEX}: used with CUDA alone, not checked here")
     if failed:
-        print("What failed is not used on this machine from now on; what has nothing in its place stops training.")
+        console.print("What failed is not used on this machine from now on; what has nothing in its place stops training.")
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
 def report(run_dir: RunArg) -> None:
     """Write report.html and the cards of a run again."""
-    from rich.console import Console
-
     from bezoar.flow.show import find_run
     from bezoar.report import finish
+    from bezoar.terminal import Console
 
     _, place = find_run(run_dir)
     finish(place.path, Console(), changed=True)
@@ -197,30 +192,68 @@ def report(run_dir: RunArg) -> None:
 @app.command()
 def version() -> None:
     """Print the version."""
-    print(__version__)
+    from bezoar.terminal import Console
+
+    Console().print(__version__)
 
 
 def main() -> None:
-    """Run the command line: a user's mistake is one sentence on standard error and exit code 2, unfinished work 3."""
+    """Run the command line. A user's mistake is one sentence on standard error and exit code 2, unfinished work 3; 130 is for being stopped."""
     # waiting threads that spin starve each other where a core is shared; read by OpenMP when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from bezoar import stop, terminal
+
+    terminal.prepare_streams()
+    stop.listen()
     try:
-        app()
-    except BezoarError as error:
-        print(f"bezoar: {mask(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
-        package = (error.name or "bezoar").split(".")[0]
-        if package == "bezoar":
-            raise
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+    except BaseException as error:
+        code = _code_of(error)
+    sys.exit(code)
+
+
+def _code_of(error: BaseException) -> int:
+    """The exit code for what ended a verb, told in one sentence where the user can do something about it."""
+    from bezoar import stop, terminal
+    from bezoar.io import failure
+
+    code = 2
+    if stop.stopped() or isinstance(error, KeyboardInterrupt):
+        code = stop.EXIT_CODE
+    elif isinstance(error, BrokenPipeError):
+        terminal.silence()
+        code = stop.EXIT_CODE
+    elif isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1
+    elif isinstance(error, BezoarError):
+        terminal.complain(error)
+        code = error.exit_code
+    elif isinstance(error, TyperException):
+        _explain_usage(error)
+    elif isinstance(error, ModuleNotFoundError) and (package := (error.name or "bezoar").split(".")[0]) != "bezoar":
         extra = "eval" if package in ("lm_eval", "rouge_score", "sacrebleu") else "train"
-        print(f"bezoar: the package {package} is not installed; run `pip install 'bezoar[{extra}]'`.", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print("bezoar: no space is left on the disk; free some and run the same command to go on.", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("bezoar: stopped; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+        terminal.complain(f"the package {package} is not installed; run `pip install 'bezoar[{extra}]'`.")
+    elif isinstance(error, OSError):
+        terminal.silence()
+        terminal.complain(failure(error))
+    elif isinstance(error, MemoryError):
+        terminal.complain("no memory is left; close other programs or make the batches smaller, and run the same command to go on.")
+    else:
+        terminal.warn("".join(traceback.format_exception(error)))
+        code = 1
+    return code
+
+
+def _explain_usage(error: TyperException) -> None:
+    """One sentence with the verb and where its options are told; the whole help where no verb is named."""
+    from bezoar import terminal
+
+    context = getattr(error, "ctx", None)
+    said = error.format_message()
+    verb = context.command_path.removeprefix("bezoar").strip() if context else ""
+    if not said.strip() or (context and not sys.argv[1:]):
+        terminal.show(context.get_help() + "\n" if context else "")
+    else:
+        place, usage = (f"{verb}: ", f"bezoar {verb} --help") if verb else ("", "bezoar --help")
+        terminal.complain(f"{place}{said.rstrip('.')}; see {usage}.")

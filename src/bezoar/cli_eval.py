@@ -33,11 +33,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", help="the folder of the results; default evals/<name>")] = None,
 ) -> None:
     """Score a model on benchmark tasks, MT-Bench or gold pairs; the same command goes on where it stopped."""
-    from rich.console import Console
-
     from bezoar.flow.measure import evaluate_named, gold, listed_tasks, short, with_judge
     from bezoar.flow.subject import find_subject
     from bezoar.report.console import print_outcome
+    from bezoar.terminal import Console
 
     subjects = {model: find_subject(model, base=base, dtype=dtype, template=template)}
     subjects |= {name: find_subject(name, dtype=dtype) for name in (judge, reference) if name and name != model}
@@ -63,12 +62,11 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")] = None,
 ) -> None:
     """The win rate of one model or answer file over another by a judge, or paired tests of two finished evaluations."""
-    from rich.console import Console
-
     from bezoar.evals.leaderboard import paired_tests, read_entries
     from bezoar.flow.measure import evaluate_named, short, with_judge
     from bezoar.flow.subject import find_subject
     from bezoar.report.console import print_outcome, print_tests
+    from bezoar.terminal import Console
 
     folders = [Path(first), Path(second)]
     if not judge and all((folder / "scores.json").is_file() for folder in folders):
@@ -87,11 +85,10 @@ def leaderboard(
     benchmark: Annotated[str, typer.Option(help="this benchmark alone")] = "",
 ) -> None:
     """Rank the evaluated models of several runs; scores that were not measured alike are never put in one table."""
-    from rich.console import Console
-
     from bezoar.evals.leaderboard import leaderboard as rank
     from bezoar.evals.leaderboard import read_entries, strengths
     from bezoar.report.console import print_leaderboard
+    from bezoar.terminal import Console
 
     entries = read_entries(runs)
     print_leaderboard(rank(entries, benchmark), strengths(entries), Console())

@@ -23,6 +23,15 @@ LARGEST_OBJECT = 2**26
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xef\xbb\xbf": "a UTF-8 byte order mark"}
 
 
+def failure(error: OSError) -> str:
+    """One sentence about what the machine refused: the file, why, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        return "no space is left on the disk; free some and run the same command to go on."
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, os.PathLike))]
+    place = " to ".join(names) or "the machine"
+    return f"{place}: {error.strerror or error or type(error).__name__}; check the path, its permissions and what lies there."
+
+
 def canonical(value: Any) -> str:
     """JSON text that is equal for equal values: sorted keys, no spaces, every character kept."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -82,7 +91,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 def atomic_write(path: Path, text: str | bytes) -> None:
     """Write `path` so that a reader sees the old content or the new, never a part; durable on return."""
-    data = text.encode("utf-8") if isinstance(text, str) else text
+    # half of a surrogate pair is written as an escape, which in JSON is that same half
+    data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
     with atomic_file(path) as work:
         work.write_bytes(data)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from bezoar.errors import RecipeError
 from bezoar.io import atomic_write
+from bezoar.terminal import one_line, plain
 
 
 class Advance(Protocol):
@@ -101,7 +102,7 @@ class Watch:
     def say(self, text: str) -> None:
         """Print one line above the progress bars."""
         if self.console is not None:
-            self.console.print(text, highlight=False, markup=False)
+            self.console.print(plain(text))
 
     @contextmanager
     def progress(self, what: str, total: float) -> Iterator[Advance]:
@@ -112,16 +113,16 @@ class Watch:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             "eta",
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self.console, transient=True) as bars:
-            task = bars.add_task(f"  {self.stage} {what}", total=total, note="")
+            task = bars.add_task(one_line(f"  {self.stage} {what}"), total=total, note="")
 
             def advance(count: float = 1, note: str = "") -> None:
                 if note:

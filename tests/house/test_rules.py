@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "bezoar"
 FILES = sorted(SRC.rglob("*.py"))
 LAYERS = [
-    {"errors", "io", "refs", "watch", "secrets", "__init__"},
+    {"errors", "secrets", "io", "refs", "stop", "terminal", "watch", "__init__"},
     {"chat"},
     {"data", "seeds", "prompts"},
     {"model"},
@@ -80,6 +80,19 @@ def test_help_imports_little() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.name != "terminal.py"], ids=lambda f: str(f.relative_to(SRC)))
+def test_only_the_terminal_prints_and_nothing_is_read_as_rich_markup(file: Path) -> None:
+    """What others wrote could move the cursor or be markup; `terminal` makes text of it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module not in {"rich", "rich.console", "rich.text", "rich.markup", "rich.panel", "rich.rule"}, f"{file}:{node.lineno}"
+        if isinstance(node, ast.Call):
+            name, keys = ast.unparse(node.func), {key.arg: ast.unparse(key.value) for key in node.keywords}
+            assert name not in {"print", "sys.stdout.write", "typer.echo"}, f"{file}:{node.lineno}"
+            assert keys.get("markup", "False") == "False", f"{file}:{node.lineno}"
+            assert name != "TextColumn" or "markup" in keys, f"{file}:{node.lineno}"
 
 
 def test_every_recipe_key_is_read_by_some_code() -> None:

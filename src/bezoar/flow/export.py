@@ -8,6 +8,7 @@ from bezoar.errors import RecipeError
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.talk import open_model
+from bezoar.terminal import plain
 
 MAX_MEAN_KL = 0.05
 """Nats a token by which a checked merge may differ from its stack; ours."""
@@ -31,7 +32,7 @@ def export(recipe: Recipe, run: RunDir, name: str, out: Path, *, check: bool, co
         raise RecipeError(f"{out}: there is no row to compare the merge with; see the stage's rows, or give --no-check.")
     rows = [recipe.template.render(item.messages, stack.tokenizer).tokens for item in items]
     found = merge(stack, out, rows=rows, max_mean_kl=MAX_MEAN_KL)
-    console.print(f"{out}: merged; " + (f"against the stack: {found}" if found else "not compared with the stack"), highlight=False)
+    console.print(plain(f"{out}: merged; " + (f"against the stack: {found}" if found else "not compared with the stack")))
 
 
 def _rows_of(recipe: Recipe, name: str) -> str:

@@ -12,6 +12,7 @@ from bezoar.flow.rundir import RunDir
 from bezoar.io import read_json
 from bezoar.llm.quote import Calls, Range, price
 from bezoar.model.find import local_config
+from bezoar.terminal import plain
 from bezoar.train.fullest import fullest
 from bezoar.train.memory import available, largest_budget, predict_memory
 
@@ -111,9 +112,9 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
 
     lines = make_plan(recipe, run)
     num_stale = sum(not line.current for line in lines)
-    console.print(f"{recipe.name}: {num_stale} of {len(lines)} stages would run. The graph:", highlight=False)
+    console.print(plain(f"{recipe.name}: {num_stale} of {len(lines)} stages would run. The graph:"))
     for line in lines:
-        console.print(f"  {line.name} ({line.kind})" + (f" <- {', '.join(line.reads)}" if line.reads else ""), highlight=False)
+        console.print(plain(f"  {line.name} ({line.kind})" + (f" <- {', '.join(line.reads)}" if line.reads else "")))
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False)
     sums = [_sums(recipe, line) for line in lines]
     totals = [sum((row[i] for row in sums), NO_ROWS) for i in range(3)]
@@ -135,7 +136,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     budget = "none set" if recipe.budget_usd is None else f"{recipe.budget_usd:.2f} USD; the run stops there with what it has"
     _print_shared(lines, console)
     note = "Expected (low to high). Replies that are in the journal cost nothing. GiB: training's peak with the fullest micro-batch. Budget: "
-    console.print(f"{note}{budget}.", highlight=False)
+    console.print(plain(f"{note}{budget}."))
 
 
 def _print_shared(lines: list[StagePlan], console: Any) -> None:
@@ -150,7 +151,7 @@ def _print_shared(lines: list[StagePlan], console: Any) -> None:
         if line.fits is not None:
             groups.setdefault(f"the memory that is free now holds a tokens_per_batch of up to {line.fits}", []).append(line.name)
     for told, names in groups.items():
-        console.print(f"{', '.join(names)}: {told}.", highlight=False, markup=False)
+        console.print(plain(f"{', '.join(names)}: {told}."))
 
 
 def _sums(recipe: Recipe, line: StagePlan) -> tuple[Range, Range, Range]:

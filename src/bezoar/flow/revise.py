@@ -18,6 +18,7 @@ from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Ask
 from bezoar.synth.revise import Round, revisions
+from bezoar.terminal import plain
 from bezoar.watch import Watch
 
 
@@ -51,7 +52,7 @@ def revise_chats(rows: list[Chat], ask: Ask, out: Path, *, times: int, max_token
         changed = sum(one.answer != old for one, old in zip(rounds, now, strict=True))
         reasons = Counter(one.failure for one in rounds if one.failure)
         kept = ", ".join(f"{num} not revised: {reason}" for reason, num in reasons.most_common())
-        console.print(f"iteration {len(made) + 1}: {changed} of {len(rows)} answers changed" + (f"; {kept}" if kept else ""), highlight=False)
+        console.print(plain(f"iteration {len(made) + 1}: {changed} of {len(rows)} answers changed" + (f"; {kept}" if kept else "")))
         now = [one.answer for one in rounds]
         made.append(rounds)
     write_jsonl(out, [_row(row, list(steps)) for row, *steps in zip(rows, *made, strict=True)])

@@ -10,6 +10,7 @@ from bezoar.flow.keys import all_keys, changed
 from bezoar.flow.recipe import Recipe, load_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.io import read_json
+from bezoar.terminal import head, one_line, plain
 
 
 def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
@@ -45,35 +46,31 @@ def find_run(path: Path) -> tuple[Recipe, RunDir]:
 def print_rows(items: Sequence[AnyRow], console: Any, *, num: int) -> None:
     """Print the first `num` rows: each turn with its role, and the row's provenance."""
     for item in items[:num]:
-        console.rule(item.id)
+        head(item.id, console)
         for message in item.messages if isinstance(item, Chat) else item.prompt:
             _print_turn(message, console)
         for label, text in _answers(item):
-            console.print(label, end=" ")
-            console.print(text, markup=False, highlight=False)
-        console.print(", ".join(f"{k}={v}" for k, v in item.meta.items()), style="dim", markup=False, highlight=False)
+            console.print(*label, plain(text))
+        console.print(plain(one_line(", ".join(f"{k}={v}" for k, v in item.meta.items())), "dim"))
 
 
-def _answers(item: AnyRow) -> list[tuple[str, str]]:
-    """(label in rich's markup, text) of every answer that stands beside the prompt."""
+def _answers(item: AnyRow) -> list[tuple[list[Any], str]]:
+    """(label in its colours, text) of every answer that stands beside the prompt."""
     if isinstance(item, Comparison):
-        return [("[green]chosen[/]  ", item.chosen), ("[red]rejected[/]", item.rejected)]
+        return [([plain("chosen  ", "green")], item.chosen), ([plain("rejected", "red")], item.rejected)]
     if isinstance(item, Chat):
         return []
     numbers = [", ".join(f"{name} {values[i]:.4g}" for name, values in item.numbers.items()) for i in range(len(item.answers))]
-    return [(f"[green]answer {i}[/] [dim]{said}[/]", text) for i, (said, text) in enumerate(zip(numbers, item.answers, strict=True), 1)]
+    return [([plain(f"answer {i}", "green"), plain(said, "dim")], text) for i, (said, text) in enumerate(zip(numbers, item.answers, strict=True), 1)]
 
 
 def _print_turn(message: Message, console: Any) -> None:
     colours = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
-    console.print(f"[{colours[message.role]}]{message.role}[/] ", end="")
-    console.print(message.content, markup=False, highlight=False)
+    console.print(plain(message.role, colours[message.role]), plain(message.content))
 
 
 def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: int) -> None:
     """Print rows of a training stage's data as tokens, the trained ones in colour; needs the model's tokenizer."""
-    from rich.text import Text
-
     from bezoar.model.load import load_tokenizer
 
     component = recipe.stages[stage]
@@ -88,13 +85,13 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
     tokenizer = load_tokenizer(spec.path)
     for item in run.items(readers[0].rows)[:num]:
         tree = readers[0].objective.tree(item, recipe.template, tokenizer)
-        console.rule(item.id)
+        head(item.id, console)
         parts = [(tree.trunk, [False] * len(tree.trunk))]
         parts += [(branch.tokens, branch.trained) for branch in tree.branches]
         for tokens, trained in parts:
-            line = Text()
+            line = plain("")
             for token, flag in zip(tokens, trained, strict=True):
-                line.append(tokenizer.decode([token], markers=True), "black on green" if flag else "dim")
+                line.append_text(plain(tokenizer.decode([token], markers=True), "black on green" if flag else "dim"))
             console.print(line)
 
 

@@ -6,9 +6,12 @@ from typing import Any
 
 from bezoar.chat.steering import parse_attributes, steered
 from bezoar.chat.types import Message, Messages
-from bezoar.errors import RecipeError
+from bezoar.errors import DataError, RecipeError
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
+from bezoar.terminal import Console, head, plain, show
+
+NOT_UTF8 = "{}: this is not UTF-8 text; write or send it as UTF-8."
 
 
 def model_names(recipe: Recipe, run: RunDir) -> list[str]:
@@ -48,9 +51,16 @@ def answer(stack: Any, recipe: Recipe, messages: Messages, *, temperature: float
     return stream(stack, recipe.template, messages, temperature=temperature, max_tokens=max_tokens)
 
 
+def read_well(text: str, place: str) -> str:
+    """`text`; DataError when it was made of bytes that are no UTF-8."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(NOT_UTF8.format(place))
+    return text
+
+
 def opening(system: str, attributes: str) -> Messages:
     """What a conversation begins with: a system message, levels such as `helpfulness=4,verbosity=1`, both or nothing."""
-    said = (Message("system", system),) if system else ()
+    said = (Message("system", read_well(system, "--system")),) if system else ()
     return steered(said, parse_attributes(attributes)) if attributes else said
 
 
@@ -59,12 +69,14 @@ def converse(recipe: Recipe, run: RunDir, name: str, *, start: Messages, tempera
     name = name or shown_models(recipe, run)[-1]
     stack = open_model(recipe, run, name)
     messages = list(start)
-    print(f"{name} is listening; /clear starts anew, an empty line or Ctrl-D ends.", file=sys.stderr)
+    Console(stderr=True).print(f"{name} is listening; /clear starts anew, an empty line or Ctrl-D ends.")
     while True:
         try:
-            said = input("you> " if sys.stdin.isatty() else "").strip()
+            said = read_well(input("you> " if sys.stdin.isatty() else ""), "standard input").strip()
         except EOFError:
             return
+        except UnicodeDecodeError:
+            raise DataError(NOT_UTF8.format("standard input")) from None
         if not said:
             return
         if said == "/clear":
@@ -73,21 +85,29 @@ def converse(recipe: Recipe, run: RunDir, name: str, *, start: Messages, tempera
         messages.append(Message("user", said))
         pieces = []
         for piece in answer(stack, recipe, tuple(messages), temperature=temperature):
-            print(piece, end="", flush=True)
+            show(piece)
             pieces.append(piece)
-        print()
+        show("\n")
         messages.append(Message("assistant", "".join(pieces)))
 
 
 def side_by_side(recipe: Recipe, run: RunDir, prompt: str, names: list[str], console: Any) -> None:
     """Print the greedy answers of several models to one prompt, a panel each."""
-    from rich.columns import Columns
-    from rich.panel import Panel
-    from rich.text import Text
+    from rich.table import Table
 
-    panels = []
-    for name in names or shown_models(recipe, run):
-        stack = open_model(recipe, run, name)
-        text = "".join(answer(stack, recipe, (Message("user", prompt),), temperature=0.0, max_tokens=200))
-        panels.append(Panel(Text(text.strip()), title=name, width=max(30, console.width // 2 - 2)))
-    console.print(Columns(panels))
+    asked = (Message("user", read_well(prompt, "the prompt")),)
+    names = names or shown_models(recipe, run)
+    for name in names:
+        check_name(recipe, run, name)
+    texts = ["".join(answer(open_model(recipe, run, n), recipe, asked, temperature=0.0, max_tokens=200)).strip() for n in names]
+    if not console.is_terminal:
+        for name, text in zip(names, texts, strict=True):
+            head(name, console)
+            console.print(plain(text))
+        return
+    for first in range(0, len(names), 2):
+        table = Table(width=console.width)
+        for name in names[first : first + 2]:
+            table.add_column(plain(name))
+        table.add_row(*map(plain, texts[first : first + 2]))
+        console.print(table)

@@ -19,11 +19,11 @@ from bezoar.errors import EndpointError, UnfinishedError
 from bezoar.llm.budget import REFUSED, Budget
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.failures import advice, meaning, retry_after_s, status_inside
-from bezoar.llm.interrupt import unbroken
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.transport import Attempt, Transport
 from bezoar.llm.types import Reply, Request
 from bezoar.llm.wire import NO_CHOICE, NO_LOGPROBS
+from bezoar.stop import unbroken
 
 GRACE_S = 5.0
 """How long an interrupt waits at least for requests in flight; twice the slowest answer so far where that is more."""

@@ -7,9 +7,9 @@ from bezoar.errors import UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
 from bezoar.llm.budget import REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
-from bezoar.llm.interrupt import unbroken
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.types import Backend, Reply, Request
+from bezoar.stop import unbroken
 from bezoar.watch import Advance, Watch
 
 

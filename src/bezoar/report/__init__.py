@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from bezoar.terminal import plain
+
 
 def finish(run_dir: Path, console: Any, *, changed: bool = True) -> None:
     """Write the report and the cards where something changed or the report is absent, and print the scores."""
@@ -15,4 +17,4 @@ def finish(run_dir: Path, console: Any, *, changed: bool = True) -> None:
         write_cards(run_dir)
         write_report(run_dir)
     print_scores(run_dir, console)
-    console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(plain(f"report: {path}"))

@@ -10,12 +10,11 @@ from bezoar.evals.stats import Difference, Score
 from bezoar.report.numbers import ABSENT, count, failures, interval, listed, number, signed
 from bezoar.report.run import load_run
 from bezoar.report.scores import Board, load_board
+from bezoar.terminal import plain
 
 
 def print_scores(run_dir: Path, console: Any) -> None:
     """Print what the scores say and the main ones; a run without scores says which evaluations have not run."""
-    from rich.text import Text
-
     run = load_run(run_dir)
     board = load_board(run)
     if board.cells:
@@ -23,7 +22,7 @@ def print_scores(run_dir: Path, console: Any) -> None:
     waiting = [s.name for s in run.of("evaluate") if not s.done]
     told = [*board.headline, *([f"Not run yet: {listed(waiting)}."] if waiting else [])]
     for sentence in told:
-        console.print(Text(sentence))
+        console.print(plain(sentence))
 
 
 def print_outcome(outcome: Outcome, console: Any, title: str) -> None:
@@ -43,7 +42,7 @@ def print_tests(tests: list[Difference], told: list[str], console: Any, title: s
     ]  # fmt: skip
     console.print(_lines(title, ["n", "first → second", "difference", "p", "the second is"], rows))
     for sentence in told:
-        console.print(sentence, highlight=False, markup=False)
+        console.print(plain(sentence))
 
 
 def print_leaderboard(tables: list[Table], strengths: list[Score], console: Any) -> None:
@@ -52,7 +51,7 @@ def print_leaderboard(tables: list[Table], strengths: list[Score], console: Any)
         rows = [(name, *_figures(score), table.verdict(name) or "first") for name, score in table.lines]
         console.print(_lines(table.benchmark, ["n", "value", "95 % interval", "failed", "against the first"], rows))
         if table.apart:
-            console.print(f"  {table.apart}.", highlight=False, markup=False)
+            console.print(plain(f"  {table.apart}."))
     if strengths:
         rows = [(s.name, *_figures(s)) for s in strengths]
         console.print(_lines("Bradley-Terry strength (log odds, mean 0) from the win rates", ["n", "value", "95 % interval", "failed"], rows))
@@ -68,42 +67,38 @@ def _name(score: Score) -> str:
 
 def _lines(title: str, head: list[str], rows: Sequence[tuple[str, ...]]) -> Any:
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(title=plain(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", overflow="fold", min_width=16)
     for name in head:
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(plain, row))
     return table
 
 
 def _table(board: Board) -> Any:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(title="Scores with 95 % intervals", title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("benchmark", overflow="fold")
     table.add_column("n", justify="right")
     for label in board.labels.values():
-        table.add_column(Text(label), justify="right", overflow="fold")
+        table.add_column(plain(label), justify="right", overflow="fold")
     for benchmark in board.main:
         scores = board.of(benchmark)
         verdict = board.verdicts.get(benchmark)
         leading = verdict.tied if verdict and not verdict.none else ()
         sizes = dict.fromkeys(count(score.n) for score in scores.values())
         cells = [_cell(board.cells.get((benchmark, model)), leads=model in leading) for model in board.labels]
-        table.add_row(Text(benchmark), "/".join(sizes), *cells)
+        table.add_row(plain(benchmark), "/".join(sizes), *cells)
     return table
 
 
 def _cell(score: Score | None, *, leads: bool) -> Any:
-    from rich.text import Text
-
     if score is None or score.value is None:
-        return Text(f"{ABSENT}\n{count(score.num_failed)} failed" if score and score.num_failed else ABSENT, "dim")
-    text = Text(number(score.value), "bold green" if leads else "")
+        return plain(f"{ABSENT}\n{count(score.num_failed)} failed" if score and score.num_failed else ABSENT, "dim")
+    text = plain(number(score.value), "bold green" if leads else "")
     text.append(f"\n{interval(score.low, score.high) or 'no interval'}", "not bold dim default")
     if score.num_failed:
         text.append(f"\n{failures(score.num_failed, score.n)} failed", "not bold yellow")

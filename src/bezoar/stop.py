@@ -1,0 +1,89 @@
+"""Being told to stop: Ctrl-C, SIGTERM and a terminal that is closed are one thing, told at once and raised as KeyboardInterrupt.
+
+The first one lets the work end in order (requests in flight are waited for and kept), a second one ends the process.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXIT_CODE = 130
+TOLD = "bezoar: stopped; run the same command to go on.\n"
+_SHOW_CURSOR = "\x1b[?25h"
+_asked = threading.Event()
+
+
+def stopped() -> bool:
+    """True once we were told to stop."""
+    return _asked.is_set()
+
+
+def listen() -> None:
+    """Take the signals over, for the life of the process. One that is ignored already (nohup) stays ignored.
+
+    A thread tells of the first and ends the process at the second, since the main one may be waiting for a lock or a long
+    computation, which no handler interrupts.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not _asked.is_set():
+        _asked.set()
+        raise KeyboardInterrupt
+
+
+def _watch(reader: int) -> None:
+    told = False
+    while True:
+        for number in os.read(reader, 64):
+            if number in SIGNALS and told:
+                _write(1, _SHOW_CURSOR if os.isatty(1) else "")
+                os._exit(EXIT_CODE)
+            if number in SIGNALS:
+                _write(2, ("\n" if os.isatty(2) else "") + TOLD)
+                told = True
+
+
+def _write(handle: int, text: str) -> None:
+    with suppress(OSError):
+        os.write(handle, text.encode())
+
+
+def _leave_to_parent() -> None:
+    """In a process that was forked: a signal is its own alone, and ends it."""
+    with suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            if signal.getsignal(number) is _interrupt:
+                signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Hold an interrupt of any of the signals back until the block has ended; then it is raised."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[Callable[[], object]] = []
+    handlers = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
+    for number, handler in handlers.items():
+        signal.signal(number, lambda *args, handler=handler: held.append(lambda: handler(*args)))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if held:
+        held[0]()

@@ -1,0 +1,108 @@
+"""What reaches a terminal: text in which everything can be seen, and our own colours. `[markup]` in a string is text.
+
+Rows, replies, names and paths were written by others; ESC, BEL, C1 or bidirectional marks in them could move the cursor, set
+the clipboard or show a line that is not there. Nothing outside this file prints or makes a console.
+"""
+
+import os
+import re
+import sys
+from typing import Any
+
+from rich.console import Console as _Console
+from rich.text import Text
+
+from bezoar.secrets import mask
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_WHOLE = 1 << 16
+"""The width of what is no terminal, in columns: a line stays a line for the program that reads it."""
+
+
+def visible(text: object) -> str:
+    """`text` with an escape such as `\\x1b` or `\\u202e` for every character that a terminal obeys or cannot show, but newline and tab."""
+    return _HIDDEN.sub(_escape, str(text))
+
+
+def one_line(text: object) -> str:
+    """`visible`, on one line: a newline or tab is shown as its escape too."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def plain(text: object, style: str = "") -> Text:
+    """Visible text in one style, for a table's cell or a part of a line."""
+    return Text(visible(text), style)
+
+
+class Console(_Console):
+    """Prints visible text alone. Where it is no terminal nothing is wrapped, and a reader that goes away stops us as Ctrl-C does."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, "highlight": False, **settings})
+        if not self.is_terminal and "width" not in settings:
+            self.width, self.soft_wrap = _WHOLE, True
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Every string that is printed, and every one in a table, comes through here."""
+        return super().render_str(visible(text), **{**settings, "markup": False, "emoji": False})
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on."""
+        silence()
+        raise KeyboardInterrupt
+
+
+def head(title: str, console: _Console) -> None:
+    """Print a line that begins a new part."""
+    if console.is_terminal:
+        console.rule(plain(one_line(title)))
+    else:
+        console.print(plain(f"--- {one_line(title)}"))
+
+
+def show(piece: str) -> None:
+    """Print a piece of a longer text at once. An escape sequence that is cut into pieces has no effect either."""
+    try:
+        sys.stdout.write(visible(piece))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence()
+        raise KeyboardInterrupt from None
+
+
+def complain(sentence: object) -> None:
+    """One line on standard error, without our keys."""
+    warn(f"bezoar: {one_line(mask(str(sentence)))}\n")
+
+
+def warn(text: str) -> None:
+    """Text on standard error, without our keys."""
+    sys.stderr.write(visible(mask(text)))
+    sys.stderr.flush()
+
+
+def prepare_streams() -> None:
+    """Make the standard streams take any text: what their encoding lacks is written as an escape; closed ones lead nowhere."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, so that no file of ours becomes standard output
+            setattr(sys, name, open(os.devnull, "r+" if number else "r", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence() -> None:
+    """Lead standard output nowhere, so that what is still in its buffer can be dropped."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
