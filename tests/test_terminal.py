@@ -75,7 +75,10 @@ def hostile_run(tmp_path: Path) -> Path:
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
     judge = [{"pattern": ".", "reply": f"Reject: {text}"}]
     (tmp_path / "judge.jsonl").write_text("".join(json.dumps(value) + "\n" for value in judge))
-    stages = {"rows": {"kind": "jsonl", "path": "rows.jsonl"}, "pairs": {"kind": "jsonl", "path": "pairs.jsonl"}}
+    stages = {
+        "rows": {"kind": "jsonl", "path": "rows.jsonl"}, "pairs": {"kind": "jsonl", "path": "pairs.jsonl"},
+        "kept": {"kind": "form", "rows": "rows"},
+    }  # fmt: skip
     (tmp_path / "[red]toy.yaml").write_text(json.dumps({"name": "toy", "stages": stages}))
     return tmp_path
 
@@ -90,7 +93,7 @@ def test_rows_plan_why_and_report_of_a_hostile_run(hostile_run: Path) -> None:
     assert said[3].count("[/] [red]x[/red] [bold :smile: \\x1b]52;c;") == 2
     assert "chosen   a[/] [red]x" in said[4]
     written = [out / "report.html", *out.glob("*/README.md")]
-    assert len(written) == 3
+    assert len(written) == 2
     for path in written:
         assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", path.read_bytes().decode()), path
 
@@ -115,8 +118,8 @@ def run(*words: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
 def test_any_text_on_an_ascii_terminal_and_to_a_reader_that_goes_away(hostile_run: Path) -> None:
     import os
 
-    rows = [{"prompt": "é 漢 🙂", "response": "x" * 3000}] * 300
-    (hostile_run / "rows.jsonl").write_text("".join(json.dumps({**row, "id": i}) + "\n" for i, row in enumerate(rows)))
+    rows = [{"prompt": f"é 漢 🙂 {i}", "response": "x" * 3000} for i in range(300)]
+    (hostile_run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     bezoar("run", hostile_run / "[red]toy.yaml", "--out", hostile_run / "run")
     words = ("rows", str(hostile_run / "run"), "rows", "-n", "300")
     done = run(*words, env={**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
