@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -184,13 +183,15 @@ def read_object(path: Path) -> Row:
 
 def set_aside(path: Path, fault: object) -> None:
     """Rename what was made here and is damaged, and say so: nothing is lost, and it is made anew. `fault` is a sentence."""
+    from bezoar.terminal import complain
+
     aside = path.with_name(f"{path.name}.damaged")
     remove(aside)
     try:
         path.rename(aside)
     except FileNotFoundError:
         return  # another process was faster
-    print(f"bezoar: {str(fault).split('; ')[0].rstrip('.')}; it was set aside as {aside} and is made anew.", file=sys.stderr)
+    complain(f"{str(fault).split('; ')[0].rstrip('.')}; it was set aside as {aside} and is made anew.")
 
 
 @contextmanager
