@@ -1,12 +1,16 @@
 """Statistics against numbers worked by hand or known from the literature."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 
 from bezoar.evals.agreement import bradley_terry, cohen_kappa, quadratic_kappa
 from bezoar.evals.outcome import Outcome, compare
-from bezoar.evals.stats import Score, clustered_score, detectable, holm, paired, score, sign_flip, wilson
+from bezoar.evals.stats import (
+    NUM_RESAMPLES, Difference, Score, bootstrap_mean, clustered_score, detectable, holm, paired, percentiles, resamples, score, sign_flip, wilson,
+)  # fmt: skip
 
 
 def test_wilson_by_hand() -> None:
@@ -25,6 +29,69 @@ def test_a_score_counts_failures_and_leaves_them_out() -> None:
     assert Score.from_dict(got.to_dict()) == got
     assert score("x", [None]).value is None
     assert score("x", [2.5]).low is None
+
+
+def test_a_single_item_is_its_own_mean_without_an_interval() -> None:
+    assert score("x", [0.7, None], "g") == Score("x", 0.7, None, None, 1, 1, "g")
+    assert clustered_score("x", [[0.25, None, 0.75], [None]], "g") == Score("x", 0.5, None, None, 2, 2, "g")
+    assert score("x", [None, None], "g") == clustered_score("x", [[None], [None]], "g") == Score("x", None, None, None, 0, 2, "g")
+    assert score("x", [1.0], "g") == Score("x", 1.0, *wilson(1, 1), 1, 0, "g")  # a yes or a no has Wilson's interval
+    assert bootstrap_mean([3.0]) is None
+    one = paired("x", [0.25], [1.0], num_unpaired=3)
+    assert one == Difference("x", 0.25, 1.0, 0.75, None, None, 1.0, 1, 3)
+    assert paired("x", [0.25], [1.0]).num_unpaired == 0
+
+
+def test_no_item_has_no_failure_rate() -> None:
+    assert Score("x", None, None, None, 0).failure_rate == 0.0
+    assert Score("x", None, None, None, 0, 2).failure_rate == 1.0
+    assert score("x", []) == Score("x", None, None, None, 0)
+
+
+def test_a_score_as_people_read_it() -> None:
+    assert str(Score("x", 0.5, 0.25, 0.75, 8)) == "x 0.500 [0.250 to 0.750] (n 8)"
+    assert str(Score("x", 0.5, None, None, 1, 2)) == "x 0.500 [no interval] (n 1, 2 failed)"
+    assert str(Score("x", 0.5, 0.25, None, 1)) == str(Score("x", 0.5, None, 0.25, 1)) == "x 0.500 [no interval] (n 1)"
+    assert str(Score("x", None, None, None, 0, 3)) == "x none (n 0, 3 failed)"
+
+
+def test_wilson_at_the_ends_and_at_another_confidence() -> None:
+    # z^2 = 3.841459: at 0 of n the upper end is z^2 / (n + z^2), at n of n the lower end n / (n + z^2)
+    assert wilson(0, 1) == (0.0, pytest.approx(3.841459 / 4.841459, abs=1e-6))
+    assert wilson(1, 1) == (pytest.approx(1 / 4.841459, abs=1e-6), 1.0)
+    # z = 1 at 68.27 %: of 1 of 2 the half is 1 / 1.5 * sqrt(1/8 + 1/16)
+    assert wilson(1, 2, 0.6826894921) == (pytest.approx(0.5 - math.sqrt(3) / 6, abs=1e-6), pytest.approx(0.5 + math.sqrt(3) / 6, abs=1e-6))
+
+
+def test_percentiles_cut_equal_tails() -> None:
+    assert percentiles(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
+    assert percentiles(np.arange(1001.0), 0.9) == pytest.approx((50.0, 950.0))
+
+
+def test_resamples_are_drawn_with_replacement_and_repeat() -> None:
+    picks = resamples(3)
+    assert picks.shape == (NUM_RESAMPLES, 3) == (5000, 3)
+    assert np.array_equal(picks, resamples(3))
+    assert not np.array_equal(resamples(3, 40), resamples(3, 40, seed=1))
+    # all 27 triples come up, each about 185 times
+    assert len(set(map(tuple, picks.tolist()))) == 27
+    assert np.bincount(picks @ [9, 3, 1], minlength=27).min() > 130
+
+
+def test_the_bootstrap_of_two_values() -> None:
+    # of two draws from 0 and 1 the mean is 0 or 1 a quarter of the time each: the central 95 % is everything
+    assert bootstrap_mean([0.0, 1.0]) == (0.0, 1.0)
+    # of three, 1/27 of the means are 0 and 1/27 are 1
+    assert bootstrap_mean([0.0, 0.0, 3.0]) == (0.0, 3.0)
+    assert bootstrap_mean([0.0] * 9 + [10.0]) == (0.0, 3.0)  # 34.9 % none; 3 or fewer in 98.7 %, 2 or fewer in 93.0 %
+
+
+def test_the_bootstrap_of_many_values_is_drawn_in_parts() -> None:
+    values = [float(i % 2) * 2 for i in range(3000)]  # 1333 resamples at a time; standard deviation 1
+    low, high = bootstrap_mean(values)  # type: ignore[misc]
+    assert low == pytest.approx(1 - 1.96 / math.sqrt(3000), abs=0.003)
+    assert high == pytest.approx(1 + 1.96 / math.sqrt(3000), abs=0.003)
+    assert bootstrap_mean(values) == (low, high)
 
 
 def test_a_bootstrap_interval_is_that_of_the_mean() -> None:
@@ -51,8 +118,6 @@ def test_clusters_are_resampled_whole() -> None:
 
 
 def test_the_sign_flip_test_is_exact_for_few_differences() -> None:
-    import numpy as np
-
     # 5 gains and no loss: 2 of 2^5 sign patterns are as far from 0
     assert sign_flip(np.array([1.0, 1, 1, 1, 1, 0, 0])) == pytest.approx(2 / 32)
     # 7 against 1 (McNemar exact): 2 * (C(8,0) + C(8,1)) / 2^8
@@ -60,11 +125,34 @@ def test_the_sign_flip_test_is_exact_for_few_differences() -> None:
     assert sign_flip(np.zeros(4)) == 1.0
 
 
-def test_the_random_sign_flip_agrees_with_the_binomial() -> None:
-    import numpy as np
+def exact(gaps: list[float]) -> float:
+    """The share of all sign patterns whose sum is as far from 0, one by one."""
+    seen = abs(sum(gaps))
+    return sum(abs(sum(s * g for s, g in zip(signs, gaps, strict=True))) >= seen - 1e-9 for signs in itertools.product((-1, 1), repeat=len(gaps))) / 2 ** len(gaps)
 
-    exact = 2 * sum(math.comb(20, k) for k in range(6)) / 2**20  # 15 against 5: 0.0414
-    assert sign_flip(np.array([1.0] * 15 + [-1.0] * 5)) == pytest.approx(exact, abs=0.006)
+
+def test_the_sign_flip_test_is_exact_up_to_14_differences() -> None:
+    for gaps in ([0.3], [-0.1, 0.2, 0.1], [0.1] * 11 + [-0.1] * 3):  # sums of tenths are not exact: equal ones still count
+        assert sign_flip(np.array(gaps)) == exact(gaps)
+    fifteen = [0.1] * 12 + [-0.1] * 3
+    assert sign_flip(np.array(fifteen)) == pytest.approx(exact(fifteen), abs=0.006)
+    assert sign_flip(np.array(fifteen)) != exact(fifteen)
+    assert sign_flip(np.array(fifteen)) == sign_flip(np.array(fifteen))
+
+
+def test_a_random_p_counts_the_seen_pattern_in() -> None:
+    # 60 gains and no loss: no random pattern comes near, and p is 1 / (num + 1), never 0
+    assert sign_flip(np.ones(60)) == 1 / 10_001
+    assert sign_flip(np.ones(60), 19) == 0.05
+    # a sum of 0 is reached by every pattern: all of them and the seen one
+    assert sign_flip(np.array([1.0, -1.0] * 10)) == 1.0
+    # 999 at a time: of an odd number of equal gaps no sum is nearer to 0 than 1
+    assert sign_flip(np.array([1.0] * 2001 + [-1.0] * 2000), 3000) == 1.0
+
+
+def test_the_random_sign_flip_agrees_with_the_binomial() -> None:
+    wanted = 2 * sum(math.comb(20, k) for k in range(6)) / 2**20  # 15 against 5: 0.0414
+    assert sign_flip(np.array([1.0] * 15 + [-1.0] * 5)) == pytest.approx(wanted, abs=0.006)
 
 
 def test_a_verdict_needs_evidence() -> None:
@@ -77,12 +165,26 @@ def test_a_verdict_needs_evidence() -> None:
     assert better.low is not None
     assert better.low > 0
     assert paired("x", [1.0] * 100, base).verdict == "worse"
-    with pytest.raises(ValueError, match="length"):
-        paired("x", [1.0], [])
+    assert (better.first, better.second) == (0.5, 1.0)
+    assert better.high is not None
+    assert 0.5 < better.high < 0.7
+    for wrong in (([1.0], []), ([], []), ([1.0], [1.0, 2.0])):
+        with pytest.raises(ValueError, match="^paired values must be of one length and not empty$"):
+            paired("x", *wrong)
+
+
+@pytest.mark.parametrize(("difference", "p", "verdict"), [
+    (0.1, 0.049, "better"), (-0.1, 0.049, "worse"), (0.1, 1 - 0.95, "not distinguishable"), (0.1, 0.0501, "not distinguishable"),
+])  # fmt: skip
+def test_a_verdict_needs_p_below_5_percent(difference: float, p: float, verdict: str) -> None:
+    assert Difference("x", 0.0, difference, difference, None, None, p, 10).verdict == verdict
 
 
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
 
 
 def test_detectable_by_hand() -> None:

@@ -14,6 +14,8 @@ from bezoar.model.spec import ModelSpec
 from bezoar.prompts import locate_file
 
 Parts = dict[str, str]
+_HASHED = {"content ": "content", "language model ": "language model", "stage ": "stage it reads", "model ": "model"}
+"""Parts that start so hold a hash, which says nothing to people."""
 
 
 def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
@@ -95,17 +97,10 @@ def changed(old: Parts, new: Parts) -> list[str]:
     """What differs between two tables of parts, a line each."""
     lines = []
     for path in sorted(old.keys() | new.keys()):
-        before, after = old.get(path), new.get(path)
+        before, after = old.get(path, "absent"), new.get(path, "absent")
         if before == after:
             continue
-        if before is not None and before.startswith(("content ", "language model ", "stage ", "model ")):
-            what = {
-                "c": "the content changed",
-                "l": "the language model changed",
-                "s": "the stage it reads changed",
-                "m": "the model changed",
-            }
-            lines.append(f"{path}: {what[before[0]]}" + (f" ({after.split()[1]})" if after and before[0] == "s" else ""))
-        else:
-            lines.append(f"{path}: {before if before is not None else 'absent'} -> {after if after is not None else 'absent'}")
+        kind = next((kind for kind in _HASHED if before.startswith(kind) and after.startswith(kind)), None)
+        what = f"{before} -> {after}" if kind is None else f"the {_HASHED[kind]} changed"
+        lines.append(f"{path}: {what}" + (f" ({after.split()[1]})" if kind == "stage " else ""))
     return lines
