@@ -1,0 +1,91 @@
+"""The choice of a token, with draws that are given: cumulative shares by hand, the nucleus, rows that do not touch each other."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from bezoar.model.decode import Limits
+from bezoar.model.sample import Chooser, choose
+
+SHARES = [0.1, 0.4, 0.2, 0.3]  # by likelihood: tokens 1, 3, 2, 0
+LOGITS = torch.tensor([math.log(p) for p in SHARES])
+
+
+@dataclass
+class Given(Chooser):
+    """Draws what it is told."""
+
+    number: float = 0.0
+
+    def draw(self) -> float:
+        return self.number
+
+
+def chosen(logits: torch.Tensor, draw: float, temperature: float = 1.0, top_p: float = 1.0) -> int:
+    return choose(logits[None], [Given(Limits(temperature=temperature, top_p=top_p), number=draw)])[0]
+
+
+@pytest.mark.parametrize(("draw", "token"), [(0.0, 0), (0.099, 0), (0.101, 1), (0.499, 1), (0.501, 2), (0.699, 2), (0.701, 3), (0.999999, 3), (1.0, 3)])
+def test_tokens_stand_in_their_own_order(draw: float, token: int) -> None:
+    assert chosen(LOGITS, draw) == token
+
+
+@pytest.mark.parametrize(("draw", "token"), [(0.0, 0), (0.2499, 0), (0.25, 1), (0.5, 2), (0.75, 3), (1 - 2**-53, 3)])
+def test_a_share_is_half_open(draw: float, token: int) -> None:
+    assert chosen(torch.zeros(4), draw) == token
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [(0.01, [1]), (0.39, [1]), (0.41, [1, 3]), (0.69, [1, 3]), (0.71, [1, 3, 2]), (0.89, [1, 3, 2]), (0.91, [1, 3, 2, 0]), (0.999, [1, 3, 2, 0])],
+)
+def test_the_nucleus_by_hand(top_p: float, kept: list[int]) -> None:
+    total, low = sum(SHARES[t] for t in kept), 0.0
+    for token in kept:  # the likeliest first
+        high = low + SHARES[token] / total
+        assert chosen(LOGITS, low + 1e-6, top_p=top_p) == chosen(LOGITS, high - 1e-6, top_p=top_p) == token
+        low = high
+    assert chosen(LOGITS, 1 - 2**-53, top_p=top_p) == kept[-1]
+
+
+def test_the_temperature_divides() -> None:
+    # at temperature 1/2 the shares are squared: 0.01, 0.16, 0.04, 0.09 of 0.3
+    for draw, token in ((0.033, 0), (0.034, 1), (0.566, 1), (0.567, 2), (0.699, 2), (0.701, 3)):
+        assert chosen(LOGITS, draw, temperature=0.5) == token
+    # and of the nucleus 0.16 / 0.3 = 0.533, then 0.833
+    assert chosen(LOGITS, 0.999, temperature=0.5, top_p=0.53) == 1
+    assert chosen(LOGITS, 0.999, temperature=0.5, top_p=0.54) == 3
+
+
+def test_rows_have_their_own_manner() -> None:
+    manners = [Limits(temperature=0.0), Limits(temperature=1.0), Limits(temperature=1.0, top_p=0.5), Limits(temperature=0.5), Limits(temperature=2.0, top_p=0.01)]
+    choosers = [Given(manner, number=0.99) for manner in manners]
+    logits = torch.stack([LOGITS, LOGITS.flip(0), LOGITS, LOGITS.roll(1), LOGITS.roll(2)])
+    # greedy; the last of .3 .2 .4 .1; the second of .4 .3; the last of .09 .01 .16 .04; the likeliest, two places on
+    assert choose(logits, choosers) == [1, 3, 3, 3, 3]
+    assert choose(logits[:1], choosers[:1]) == [1]
+
+
+def test_a_nucleus_wider_than_the_first_look() -> None:
+    """5,000 tokens that are almost alike, each a little less likely than the one before it."""
+    logits = torch.arange(5000) * -1e-5
+    shares = logits.double().softmax(-1).cumsum(-1)
+    for draw in (0.01, 0.5, 0.97):
+        wanted = int(torch.searchsorted(shares, draw * float(shares[int((shares < 0.9).sum())])))
+        assert abs(chosen(logits, draw, top_p=0.9) - wanted) <= 1
+    two = choose(torch.stack([logits, -logits * 1e6]), [Given(Limits(temperature=1.0, top_p=0.9), number=0.97) for _ in range(2)])
+    assert two[0] > 4000
+    assert two[1] == 4999
+
+
+def test_a_draw_has_53_bits_and_comes_from_the_seed() -> None:
+    draws = [Chooser(Limits(seed=seed)).draw() for seed in range(50)]
+    assert len(set(draws)) == 50
+    assert all(0 <= draw < 1 for draw in draws)
+    assert any((draw * 2**24) % 1 for draw in draws)
+    assert Chooser(Limits(seed=7)).draw() == Chooser(Limits(seed=7)).draw()
+    assert Chooser(Limits(seed=2**63 + 7)).draw() == Chooser(Limits(seed=7)).draw()  # any whole number is a seed
+    one = Chooser(Limits(seed=7))
+    assert one.draw() != one.draw()
