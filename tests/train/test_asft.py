@@ -16,6 +16,7 @@ def test_by_hand() -> None:
     # -(1 + lambda) log p(w) - lambda log(1 - p(l)), with log p = -1.5, -1.5 in the first pair
     assert loss(ASFT(odds_weight=0.5)) == pytest.approx([1.5 * 1.5 - 0.5 * math.log(1 - math.exp(-1.5)), 1.5 * 0.5 - 0.5 * math.log(1 - PL)])
     assert terms(ASFT()).metrics["p_chosen"].tolist() == pytest.approx([math.exp(-1.5), PW])
+    assert terms(ASFT()).metrics["p_rejected"].tolist() == pytest.approx([math.exp(-1.5), PL])
 
 
 def test_another_temperature_by_hand() -> None:

@@ -23,3 +23,5 @@ def test_by_hand_without() -> None:
 def test_wrong_settings() -> None:
     with pytest.raises(ValueError, match="beta must be above 0"):
         Hinge(beta=-1.0)
+    with pytest.raises(ValueError, match="sft_weight must be at least 0"):
+        Hinge(sft_weight=-0.1)

@@ -9,7 +9,7 @@ from two_pairs import loss, terms
 
 from bezoar.chat.render import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
-from bezoar.chat.types import Chat, Message
+from bezoar.chat.types import Answers, Chat, Message
 from bezoar.errors import DataError
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
@@ -28,7 +28,12 @@ def test_by_hand() -> None:
     found = loss(KTO(beta=0.5, desirable_weight=2.0, undesirable_weight=3.0), baseline=0.4)
     margins = [0.5 * (1.5 - 0.4), 0.5 * (0.4 + 0.5), 0.5 * (1 - 0.4), 0.5 * (0.4 + 1)]
     assert found == pytest.approx([w * (1 - sigmoid(m)) for w, m in zip((2, 3, 2, 3), margins, strict=True)])
-    assert terms(KTO(beta=0.5), baseline=0.4).metrics["margin"].tolist() == pytest.approx(margins)
+    watched = terms(KTO(beta=0.5), baseline=0.4).metrics
+    assert watched["margin"].tolist() == pytest.approx(margins)
+    assert watched["reward"].tolist() == pytest.approx([0.75, -0.25, 0.5, -0.5])
+    assert watched["accuracy"].tolist() == [1.0, 1.0, 1.0, 1.0]
+    # a margin of 0 is no success: with z = 1 the third answer's ratio is no better than others'
+    assert terms(KTO(), baseline=1.0).metrics["accuracy"].tolist() == [1.0, 1.0, 0.0, 1.0]
 
 
 def test_a_baseline_below_0_counts_as_0() -> None:
@@ -52,13 +57,16 @@ def test_a_chat_gives_its_last_answer(desirable: bool) -> None:
 
 
 def test_a_chat_without_a_label_is_refused() -> None:
-    with pytest.raises(DataError, match=r"row c: kto needs comparisons, or chats with meta\.desirable"):
-        KTO().tree(Chat("c", (Message("user", "a"), Message("assistant", "b"))), ChatML(), ByteTokenizer())
+    turns = (Message("user", "a"), Message("assistant", "b"))
+    for row in (Chat("c", turns), Chat("c", turns, {"desirable": 1}), Answers("c", turns[:1], ("b",), {}, {"desirable": True})):
+        with pytest.raises(DataError, match=r"row c: kto needs comparisons, or chats with meta\.desirable"):
+            KTO().tree(row, ChatML(), ByteTokenizer())
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(ValueError, match="undesirable_weight must be above 0"):
-        KTO(undesirable_weight=0.0)
+    for name in ("beta", "desirable_weight", "undesirable_weight"):
+        with pytest.raises(ValueError, match=f"^{name} must be above 0"):
+            KTO(**{name: 0.0})  # type: ignore[arg-type]
 
 
 def test_the_baseline_skips_answers_to_the_same_prompt(tiny_model: Path) -> None:

@@ -73,5 +73,5 @@ def test_a_label_that_is_no_number_is_refused(value: Any) -> None:
 def test_attributes_are_named_once() -> None:
     assert Regression().outputs == ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
     for wrong in [(), ("a", "a")]:
-        with pytest.raises(ValueError, match="attributes"):
+        with pytest.raises(ValueError, match="^attributes must name at least one attribute, each once; change the list$"):
             Regression(wrong)

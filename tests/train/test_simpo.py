@@ -17,3 +17,5 @@ def test_by_hand() -> None:
 def test_wrong_settings() -> None:
     with pytest.raises(ValueError, match="gamma must be at least 0"):
         SimPO(gamma=-0.5)
+    with pytest.raises(ValueError, match="beta must be above 0"):
+        SimPO(beta=0.0)

@@ -37,7 +37,20 @@ def test_the_loss_is_the_divergence_of_the_weights() -> None:
     terms = SteerLM2(per_token=False).loss(batch, LOGPROBS)
     assert terms.loss.tolist() == pytest.approx(losses, abs=1e-6)
     assert terms.metrics["distance"].tolist() == pytest.approx(losses, abs=1e-6)
+    assert terms.metrics["largest_target"].tolist() == pytest.approx([max(softmax(-0.2, -1.5)), max(softmax(-0.3, 0.0))])
     assert SteerLM2().loss(batch, LOGPROBS).loss.tolist() == pytest.approx([losses[0] / 1.5, losses[1] / 1.5], abs=1e-6)
+
+
+def test_the_distance_of_answers_that_are_all_but_impossible() -> None:
+    """1e-8 is added to both weights: a weight of 0 makes it neither infinite nor negative."""
+    zero = torch.zeros(6, dtype=torch.float64)
+    facts = torch.tensor([[0.0, -1000.0], [0.0, 0.0]], dtype=torch.float64)
+    policy = torch.tensor([0.0, 0.0, 0.0, 0.0, -500.0, -500.0], dtype=torch.float64)
+    found = SteerLM2().loss(Batch(OWNER, 4, zero, facts), policy).metrics["distance"].tolist()
+    tiny, half = 1e-8, 0.5 + 1e-8
+    one = 1 + 1e-8
+    assert found[0] == pytest.approx(one * math.log(one / half) + tiny * math.log(tiny / half), abs=1e-12)
+    assert found[1] == pytest.approx(half * math.log(half / one) + half * math.log(half / tiny), abs=1e-9)
 
 
 def test_the_gradient_by_the_log_probability_of_an_answer_sums_to_zero_over_a_prompt() -> None:
