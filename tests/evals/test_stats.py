@@ -9,7 +9,19 @@ import pytest
 from bezoar.evals.agreement import bradley_terry, cohen_kappa, quadratic_kappa
 from bezoar.evals.outcome import Outcome, compare
 from bezoar.evals.stats import (
-    NUM_RESAMPLES, Difference, Score, bootstrap_mean, clustered_score, detectable, holm, paired, percentiles, resamples, score, sign_flip, wilson,
+    NUM_RESAMPLES,
+    Difference,
+    Score,
+    bootstrap_mean,
+    clustered_score,
+    detectable,
+    holm,
+    paired,
+    percentiles,
+    resamples,
+    score,
+    sign_flip,
+    wilson,
 )  # fmt: skip
 
 
@@ -169,7 +181,7 @@ def test_a_verdict_needs_evidence() -> None:
     assert better.high is not None
     assert 0.5 < better.high < 0.7
     for wrong in (([1.0], []), ([], []), ([1.0], [1.0, 2.0])):
-        with pytest.raises(ValueError, match="^paired values must be of one length and not empty$"):
+        with pytest.raises(ValueError, match=r"^paired values must be of one length and not empty$"):
             paired("x", *wrong)
 
 

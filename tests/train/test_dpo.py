@@ -78,5 +78,5 @@ def test_more_than_half_of_the_labels_cannot_be_wrong(share: float) -> None:
 
 
 def test_robust_smoothing_of_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="^smoothing: robust has no effect with label_smoothing 0; set the share of wrong labels$"):
+    with pytest.raises(ValueError, match=r"^smoothing: robust has no effect with label_smoothing 0; set the share of wrong labels$"):
         DPO(smoothing="robust")

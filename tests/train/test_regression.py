@@ -60,8 +60,14 @@ def test_a_pair_with_scores_shares_its_prompt() -> None:
 
 @pytest.mark.parametrize("attributes", [None, {}, {"humour": 3}])
 def test_a_row_without_labels_is_refused(attributes: Any) -> None:
-    with pytest.raises(DataError, match="row c: it has no label of helpfulness, verbosity"):
+    with pytest.raises(DataError, match=r"row c: it has no label of helpfulness, verbosity in meta\.attributes; use"):
         TWO.tree(chat(attributes), ChatML(), ByteTokenizer())
+
+
+def test_a_pair_without_labels_is_refused() -> None:
+    pair = Comparison("p", (Message("user", "hi"),), "yes", "no", {"score": 3.0})
+    with pytest.raises(DataError, match=r"row p: it has no label of score in meta\.score_chosen; use"):
+        Regression(("score",)).tree(pair, ChatML(), ByteTokenizer())
 
 
 @pytest.mark.parametrize("value", ["3", True, math.inf])
@@ -73,5 +79,5 @@ def test_a_label_that_is_no_number_is_refused(value: Any) -> None:
 def test_attributes_are_named_once() -> None:
     assert Regression().outputs == ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
     for wrong in [(), ("a", "a")]:
-        with pytest.raises(ValueError, match="^attributes must name at least one attribute, each once; change the list$"):
+        with pytest.raises(ValueError, match=r"^attributes must name at least one attribute, each once; change the list$"):
             Regression(wrong)

@@ -141,6 +141,13 @@ def test_the_mean_over_one_unit_is_that_unit(unit: str, tiny_model: Path) -> Non
         assert totals.metrics[name] == pytest.approx(values.item(), rel=1e-4, abs=1e-6)
 
 
+def test_scores_come_with_the_answers_that_they_belong_to(tiny_model: Path) -> None:
+    work = work_of(tiny_model, BradleyTerry(), pairs(2), outputs=("reward",))
+    values, batch = work.scores([item.tree for item in work.items])
+    assert values.shape == (4, 1)
+    assert (batch.owner.tolist(), batch.num_answers) == ([0, 1, 2, 3], 4)
+
+
 def test_the_mean_over_one_token_is_that_token(tiny_model: Path) -> None:
     work = work_of(tiny_model, SFT(), chats(1))
     work.items = [ONE_TOKEN]
