@@ -41,7 +41,7 @@ def _share(row: Row, at: At) -> float | None:
     return preference - 1
 
 
-def standard_error(values: Sequence[float | None]) -> float:
-    """Of the mean: standard deviation (n - 1) over the root of n, as AlpacaEval prints it."""
+def standard_error(values: Sequence[float | None]) -> float | None:
+    """Of the mean: standard deviation (n - 1) over the root of n, as AlpacaEval prints it; None for fewer than two values."""
     kept = [v for v in values if v is not None]
-    return float(np.std(kept, ddof=1) / math.sqrt(len(kept)))
+    return float(np.std(kept, ddof=1) / math.sqrt(len(kept))) if len(kept) > 1 else None

@@ -102,6 +102,28 @@ def read_outcome(folder: Path) -> Outcome:
     return Outcome([Score.from_dict({k: v for k, v in s.items() if k in known}) for s in stored["scores"]], items, stored.get("info", {}))
 
 
+def told(info: dict[str, Any]) -> list[str]:
+    """What facts say that no score does, a sentence each: the standard error, ratings that were read otherwise, what failed and why."""
+    sentences = []
+    error = info.get("win_rate", {}).get("standard_error")
+    if error is not None:
+        sentences.append(f"The standard error of the win rate is {error:.4f}.")
+    graded = info.get("mt_bench", {})
+    if "changed_ratings" in graded:
+        changed = {model: num for model, num in graded["changed_ratings"].items() if num}
+        sentences += [f"{num} of {graded['num_ratings'][model]} ratings of {model} differ from the score in the file." for model, num in changed.items()]
+        if not changed:
+            sentences.append(f"All {sum(graded['num_ratings'].values())} ratings that were read again equal the score in the file.")
+    for section, what in (("mt_bench", "ratings"), ("win_rate", "verdicts"), ("over_rows", "verdicts")):
+        failures = info.get(section, {}).get("failures")
+        if failures:
+            sentences.append(f"{section}: {what} that could not be had: {', '.join(f'{num} {reason}' for reason, num in failures.items())}.")
+    games = info.get("pairwise", {})
+    if games.get("num_errors"):
+        sentences.append(f"{games['num_errors']} of {games['num_games']} games have an error and count for no strength.")
+    return sentences
+
+
 def condition(info: dict[str, Any], benchmark: str) -> dict[str, Any]:
     """What a score of this name depends on beside the model, by name; empty where `info` does not say."""
     sections = [section for section in info.values() if isinstance(section, dict)]

@@ -58,13 +58,14 @@ def first_position(verdicts: Sequence[Preference]) -> Score:
 
 
 def length_controlled(values: Sequence[float | None], gaps: Sequence[float]) -> Score:
-    """Win rate with the pull of length taken out; our variant of AlpacaEval's (arXiv 2404.04475), without its prompt difficulty.
+    """Win rate with the pull of length taken out: our own number, after AlpacaEval's (arXiv 2404.04475) but without its difficulty of
+    prompts and its judge-wide fit. The two differ by points and are not to be compared.
 
     P(A wins prompt x) = sigmoid(t + f * tanh(gap_x / s)), with gap the difference in characters and s its standard deviation.
     t and f maximise the log-likelihood of the prompts' values less 0.025 f^2, with 0.05 of a tie added, so that both are
     finite; the score is sigmoid(t). The interval refits on resampled prompts.
     """
-    name = "win rate/length-controlled"
+    name = "win rate/length-adjusted (ours)"
     kept = [(v, g) for v, g in zip(values, gaps, strict=True) if v is not None]
     num_failed = len(values) - len(kept)
     if not kept:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.evals.leaderboard import Table
-from bezoar.evals.outcome import Outcome
+from bezoar.evals.outcome import Outcome, told
 from bezoar.evals.stats import Difference, Score
 from bezoar.report.numbers import ABSENT, count, failures, interval, listed, number, signed
 from bezoar.report.run import load_run
@@ -26,11 +26,15 @@ def print_scores(run_dir: Path, console: Any) -> None:
 
 
 def print_outcome(outcome: Outcome, console: Any, title: str) -> None:
-    """Print every score with n, interval and failures; and the judge's card."""
+    """Print every score with n, interval and failures; the judge's card; and what the facts say beside them."""
+    from rich.text import Text
+
     card = (outcome.info.get("judge_card") or {}).get("scores") or []
     for name, scores in ((title, outcome.scores), ("the judge", [Score.from_dict(s) for s in card])):
         if scores:
             console.print(_lines(name, ["n", "value", "95 % interval", "failed"], [(_name(s), *_figures(s)) for s in scores]))
+    for sentence in told(outcome.info):
+        console.print(Text(sentence))
 
 
 def print_tests(tests: list[Difference], told: list[str], console: Any, title: str) -> None:

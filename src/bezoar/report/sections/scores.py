@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bezoar.evals.outcome import told
 from bezoar.evals.stats import Score
 from bezoar.report.charts.dots import Dot, dot_plot
 from bezoar.report.markup import Child, Markup, h
@@ -26,7 +27,7 @@ def scores(run: Run, board: Board) -> Markup:
     others = [name for name in board.benchmarks if name not in board.main]
     more = folded([f"{len(others)} more scores", h("small", ", ".join(others))], _table(board, others), _panels(board, others)) if others else None
     return section("scores", "Scores", "The main score of each benchmark, with how many items it is over and how many of them gave none.", _table(board, board.main),
-                   absent(later) if later else None, *_judges(board), h("p", NOTE, cls="note"), h("h3", "Values with 95 % intervals"), _panels(board, board.main), more)
+                   absent(later) if later else None, *_judges(board), *_told(board), h("p", NOTE, cls="note"), h("h3", "Values with 95 % intervals"), _panels(board, board.main), more)
 
 
 def _table(board: Board, benchmarks: Sequence[str]) -> Markup:
@@ -42,6 +43,11 @@ def _judges(board: Board) -> list[Markup]:
         ["Figure", "Value", "95 % interval", "n", "Failed"],
         [[s.name, number(s.value), interval(s.low, s.high), count(s.n), failures(s.num_failed, s.n)] for s in map(read_score, card["scores"])],
     )) for name, card in cards.items()]  # fmt: skip
+
+
+def _told(board: Board) -> list[Markup]:
+    """What the facts of each model say beside its scores."""
+    return [h("p", f"{board.labels[model]}: {sentence}", cls="note") for model, facts in board.facts.items() for sentence in told(facts.get("info") or {})]
 
 
 def _name(board: Board, benchmark: str) -> Child:
