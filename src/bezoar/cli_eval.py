@@ -7,7 +7,7 @@ import typer
 
 SUBJECT = "a model's folder or name, an adapter's folder, RUN:STAGE, MODEL@URL, a backend's YAML file, or a file of answers"
 JudgeOption = Annotated[str, typer.Option(help="the judge: a model of these kinds, or a reward model")]
-VerdictOption = Annotated[str, typer.Option(help="how a judge is read: text or logprob")]
+VerdictOption = Annotated[str, typer.Option(help="how a judge is read: text, logprob or (MT-Bench) fastchat")]
 QuestionsOption = Annotated[str, typer.Option(help="a file of questions; default the 32 that ship with bezoar")]
 LimitOption = Annotated[int | None, typer.Option(help="the first so many items")]
 DtypeOption = Annotated[str, typer.Option(help="bfloat16 or float32")]

@@ -42,18 +42,19 @@ def _choice(row: Row, at: At) -> Choice:
         contexts = _texts(column(row, "context_options", at), "context_options", at)
         choice = Choice(at.id, "", (text(row, "continuation", at),) * len(contexts), _gold(row, at), contexts)
     elif "mc1_targets" in row:
-        targets = row["mc1_targets"]
-        if isinstance(targets, dict) and "labels" in targets:
-            targets = dict(zip(targets["choices"], targets["labels"], strict=True))
-        if not isinstance(targets, dict) or sorted(targets.values())[-2:] != [0, 1]:
+        choices, labels = read_targets(row, "mc1_targets", at)
+        if sum(labels) != 1:
             raise at.wrong("the column 'mc1_targets' has not exactly one right answer among several; mend it.")
-        choice = Choice(at.id, text(row, "question", at), tuple(targets), list(targets.values()).index(1))
+        choice = Choice(at.id, text(row, "question", at), choices, labels.index(1))
     elif "answerKey" in row:
         options = column(row, "choices", at)
-        labels, key = _texts(options["label"], "label", at), text(row, "answerKey", at)
-        if key not in labels:
-            raise at.wrong(f"the answerKey {key!r} is none of {', '.join(labels)}; mend it.")
-        choice = Choice(at.id, text(row, "question", at), _texts(options["text"], "text", at), labels.index(key))
+        if not isinstance(options, dict):
+            raise at.wrong(f"the column 'choices' is a {type(options).__name__}, not an object with text and label; mend it.")
+        names, key = _texts(options.get("label"), "label", at), text(row, "answerKey", at)
+        texts = _texts(options.get("text"), "text", at)
+        if len(texts) != len(names) or names.count(key) != 1:
+            raise at.wrong(f"the answerKey {key!r} is none of {', '.join(names)}, or not every text has one label; mend it.")
+        choice = Choice(at.id, text(row, "question", at), texts, names.index(key))
     else:
         choice = Choice(at.id, text(row, "query", at), _texts(column(row, "choices", at), "choices", at), _gold(row, at))
     if len(choice.choices) < 2 or not all(choice.choices) or not (choice.query or choice.contexts):
@@ -61,6 +62,23 @@ def _choice(row: Row, at: At) -> Choice:
     if not 0 <= choice.gold < len(choice.choices):
         raise at.wrong(f"gold is {choice.gold} and there are {len(choice.choices)} choices, counted from 0; mend it.")
     return choice
+
+
+def read_targets(row: Row, name: str, at: At) -> tuple[tuple[str, ...], list[int]]:
+    """TruthfulQA's answers and their labels, 1 for a true one: {answer: label}, or the Hub's {choices, labels}.
+
+    DataError for anything else, and where an answer is empty.
+    """
+    value = column(row, name, at)
+    pairs: tuple[Any, Any] = (None, None)
+    if isinstance(value, dict):
+        pairs = (value["choices"], value["labels"]) if {"choices", "labels"} <= value.keys() else (list(value), list(value.values()))
+    choices, labels = pairs
+    if not isinstance(choices, list) or not isinstance(labels, list) or not all(isinstance(label, (int, float)) and label in (0, 1) for label in labels):
+        raise at.wrong(f"the column {name!r} is not an object of answers with the labels 0 and 1; mend it.")
+    if len(labels) != len(choices) or not all(_texts(choices, name, at)):
+        raise at.wrong(f"the column {name!r} has an empty answer or not one label an answer; mend it.")
+    return tuple(choices), [int(label) for label in labels]
 
 
 def _gold(row: Row, at: At) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ def quadratic_kappa(name: str, first: Sequence[int], second: Sequence[int]) -> S
 
 def ratings_agreement(rows: Sequence[Chat]) -> list[Score]:
     """By attribute, quadratic-weighted kappa between the first and the second rating of every row that has two in
-    `meta["ratings"]`: how far a judge that is asked again agrees with itself."""
+    `meta["ratings"]`: how far a judge that is asked again agrees with itself. Rows without two count as failed."""
     two = [row.meta["ratings"][:2] for row in rows if len(row.meta.get("ratings", [])) > 1]
     names = two[0][0] if two else {}
-    return [quadratic_kappa(f"kappa/{name}", [a[name] for a, _ in two], [b[name] for _, b in two]) for name in names]
+    scores = [quadratic_kappa(f"kappa/{name}", [a[name] for a, _ in two], [b[name] for _, b in two]) for name in names]
+    return [replace(score, num_failed=len(rows) - len(two)) for score in scores]
 
 
 def _kappa(name: str, first: list[int], second: list[int], cost: Floats) -> Score:

@@ -67,7 +67,8 @@ class WinRate(Judged):
             "judge": judge.hash, "answers of the other": content_hash([[t.text for t in turns] for turns in sides[1]]), "turn": self.turn, "answer tokens": self.max_tokens,
             "questions": content_hash([[q.id, q.turns] for q in asked]),
         }  # fmt: skip
-        facts = {"against": self.against, "judge": judge.name, "judge_hash": judge.hash, "conditions": {"win rate": same}}
+        left_out = num_left_out(self.questions, self.turn, self.limit)
+        facts = {"num_left_out": left_out, "turn": self.turn, "against": self.against, "judge": judge.name, "judge_hash": judge.hash, "conditions": {"win rate": same}}
         texts = {"win rate": [(str(q.id), "\n".join(q.turns)) for q in asked]}
         return Outcome(found.scores, found.items, {"win_rate": {**found.info["win_rate"], **facts}}, texts)
 
@@ -78,6 +79,12 @@ class WinRate(Judged):
         question = exactly(sum(text_tokens(" ".join(q.turns)) for q in asked) / max(1, len(asked)))
         written = Range(0.1, 0.5, 1) * self.max_tokens
         return [("", Calls(num * (2 * self.turn), question, written)), *((self.judge, calls) for calls in self.pairwise.quote(num) if self.judge)]
+
+
+def num_left_out(ref: str, turn: int, limit: int | None) -> int:
+    """How many questions of a file are not asked since they have no such turn."""
+    questions = read_questions(locate_file(ref, Path(), "questions"))
+    return len(spread(questions, limit)) - len(asked_questions(ref, turn, limit))
 
 
 def asked_questions(ref: str, turn: int, limit: int | None) -> list[Question]:

@@ -71,7 +71,7 @@ def read_gold(path: Path) -> list[Comparison]:
 
 def _llmbar(row: Row, at: At, subset: str) -> Comparison:
     one, two, label = text(row, "output_1", at), text(row, "output_2", at), column(row, "label", at)
-    if label not in (1, 2):
+    if isinstance(label, bool) or label not in (1, 2):
         raise at.wrong(f"label is {label!r}, not 1 or 2; mend the row.")
     chosen, rejected = (one, two) if label == 1 else (two, one)
     return Comparison(at.id, (Message("user", text(row, "input", at)),), chosen, rejected, {"subset": subset})

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bezoar.data.choices import read_targets
 from bezoar.data.rows import At, Placed, column, read_file
 from bezoar.errors import DataError
 from bezoar.io import Row
@@ -47,15 +48,23 @@ def _common(title: str, config: Config) -> Config:
     return {"task": title + suffix, "custom_dataset": dataset, "test_split": "test", "fewshot_split": "test", "num_fewshot": 0, **config}
 
 
-def _asked(template: str, question: object) -> str:
-    return template.replace("{query}", str(question))
+def _asked(template: str, row: Row, name: str, at: At) -> str:
+    return template.replace("{query}", _written_text(row, name, at))
+
+
+def _written_text(row: Row, name: str, at: At) -> str:
+    """A column as it stands, a number as text; DataError for anything else and for nothing."""
+    value = column(row, name, at)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or not str(value).strip():
+        raise at.wrong(f"the column {name!r} is {str(value)[:40]!r}, neither a text nor a number; write one.")
+    return str(value)
 
 
 def _choices(rows: list[Placed], template: str, _: int) -> list[Config]:
     kept = []
     for at, row in rows:
-        _check_gold(at, row["gold"], row["choices"])
-        kept.append({"query": _asked(template, row["query"]), "choices": [str(c) for c in row["choices"]], "gold": row["gold"]})
+        choices = _checked(at, row, "choices")
+        kept.append({"query": _asked(template, row, "query", at), "choices": choices, "gold": row["gold"]})
     return [_multiple_choice(kept, [ACC, ACC_NORM])]
 
 
@@ -69,9 +78,8 @@ def _multiple_choice(rows: list[Row], metrics: list[Config]) -> Config:
 def _options(rows: list[Placed], template: str, _: int) -> list[Config]:
     kept = []
     for at, row in rows:
-        _check_gold(at, row["gold"], row["context_options"])
-        options = [_asked(template, c) for c in row["context_options"]]
-        kept.append({"options": options, "continuation": str(row["continuation"]), "gold": row["gold"]})
+        options = [template.replace("{query}", c) for c in _checked(at, row, "context_options")]
+        kept.append({"options": options, "continuation": _written_text(row, "continuation", at), "gold": row["gold"]})
     config = _multiple_choice(kept, [ACC])
     config.update(doc_to_text=lambda doc: doc["gold"], doc_to_choice=lambda doc: doc["options"])
     return [{**config, "doc_to_target": lambda doc: doc["continuation"]}]
@@ -82,10 +90,12 @@ def _truthful(rows: list[Placed], template: str, _: int) -> list[Config]:
     for targets in ("mc1_targets", "mc2_targets"):
         kept = []
         for at, row in rows:
-            choices, labels = list(row[targets]), [int(v) for v in row[targets].values()]
+            choices, labels = read_targets(row, targets, at)
             if 1 not in labels:
                 raise at.wrong(f"there is no true answer in {targets}; add one or remove the row.")
-            kept.append({"query": _asked(template, row["question"]), "choices": choices, "labels": labels, "gold": labels.index(1)})
+            if len(choices) < 2:
+                raise at.wrong(f"there are not two answers in {targets}; add answers or remove the row.")
+            kept.append({"query": _asked(template, row, "question", at), "choices": list(choices), "labels": labels, "gold": labels.index(1)})
         tables.append(kept)
     first, second = (_multiple_choice(kept, [ACC]) for kept in tables)
     return [{**first, "suffix": " mc1"}, {**second, "suffix": " mc2", "process_results": _true_mass}]
@@ -101,7 +111,7 @@ def _true_mass(doc: Row, results: list[tuple[float, bool]]) -> dict[str, float]:
 
 
 def _written(rows: list[Placed], template: str, max_tokens: int) -> list[Config]:
-    kept = [{"query": _asked(template, row["context"]), "answer": str(row["answer"]).strip()} for _, row in rows]
+    kept = [{"query": _asked(template, row, "context", at), "answer": _written_text(row, "answer", at).strip()} for at, row in rows]
     exact = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True}
     steps: list[Config] = [{"function": "take_first"}]
     if all(NUMBER.fullmatch(row["answer"]) for row in kept):
@@ -114,11 +124,14 @@ def _written(rows: list[Placed], template: str, max_tokens: int) -> list[Config]
     }]
 
 
-def _check_gold(at: At, gold: object, choices: object) -> None:
+def _checked(at: At, row: Row, name: str) -> list[str]:
+    """The choices of a row, whose gold is one of them."""
+    choices, gold = row[name], row["gold"]
     if not isinstance(choices, list) or len(choices) < 2:
         raise at.wrong("there are not two choices; add choices or remove the row.")
-    if not isinstance(gold, int) or not 0 <= gold < len(choices):
-        raise at.wrong(f"gold is {gold!r}, not the number of a choice counted from 0; mend it.")
+    if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(choices):
+        raise at.wrong(f"gold is {str(gold)[:40]}, not the number of a choice counted from 0; mend it.")
+    return [_written_text({name: choice}, name, at) for choice in choices]
 
 
 _FORMS: list[tuple[set[str], Callable[[list[Placed], str, int], list[Config]]]] = [

@@ -118,7 +118,9 @@ def told(info: dict[str, Any]) -> list[str]:
         failures = info.get(section, {}).get("failures")
         if failures:
             sentences.append(f"{section}: {what} that could not be had: {', '.join(f'{num} {reason}' for reason, num in failures.items())}.")
-    games = info.get("pairwise", {})
+    duel, games = info.get("win_rate", {}), info.get("pairwise", {})
+    if duel.get("num_left_out"):
+        sentences.append(f"{duel['num_left_out']} questions have no turn {duel['turn']} and were not asked.")
     if games.get("num_errors"):
         sentences.append(f"{games['num_errors']} of {games['num_games']} games have an error and count for no strength.")
     return sentences

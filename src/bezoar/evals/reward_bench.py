@@ -129,15 +129,15 @@ def _weighted(name: str, sections: Sequence[tuple[list[str], dict[str, int]]], s
     """The mean of sections of weighted subsets; the interval draws each subset's accuracy from its Jeffreys posterior."""
     rng = np.random.default_rng(SEED)
     value, drawn = 0.0, np.zeros(NUM_RESAMPLES)
-    n = num_failed = 0
+    values = [value for members, _ in sections for member in members for value in subsets[member]]
+    num_failed = values.count(None)
+    n = len(values) - num_failed
     for members, weights in sections:
         total = sum(weights[m] for m in members)
         for member in members:
             kept = np.array([v for v in subsets[member] if v is not None])
-            num_failed += len(subsets[member]) - len(kept)
             if not len(kept):
                 return Score(name, None, None, None, 0, num_failed)
-            n += len(kept)
             share = weights[member] / total / len(sections)
             value += share * float(kept.mean())
             drawn += share * rng.beta(kept.sum() + 0.5, len(kept) - kept.sum() + 0.5, NUM_RESAMPLES)

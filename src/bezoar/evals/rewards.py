@@ -27,8 +27,8 @@ Drawn = list[tuple[str, bool] | None]
 @dataclass(frozen=True)
 class Rewards:
     """Recipe keys: one answer to the prompt of each of `rows`, scored by the model `reward` with `goodness`, and with `reference`
-    the sum of log pi - log ref over its tokens, the end token among them where it ended. Where the rows have answers, the share of
-    prompts whose new answer scores higher. An answer too long for the reward model has no score and is counted as failed.
+    the sum of log pi - log ref over its tokens, the end token among them where it ended. Where rows have answers, the share of
+    prompts whose new answer scores higher; a row without one is counted as failed there. An answer too long for the reward model has no score and is counted as failed.
     The model and its reference are told the levels `attributes`, the reward model is not."""
 
     rows: RowsRef
@@ -54,11 +54,12 @@ class Rewards:
         names = reward_outputs(judge, self.reward)
         found: dict[str, list[float]] = {"reward": [self.goodness.score(names, v) for [v] in reward_answers(judge, given.renderer, asked, texts)]}
         own = [row.answer for row in rows]
-        if all(own):
-            theirs = [self.goodness.score(names, v) for [v] in reward_answers(judge, given.renderer, asked, [[own[i]] for i in written])]
-            found["reward/above the row's answer"] = [
-                math.nan if math.isnan(a - b) else float(a > b) for a, b in zip(found["reward"], theirs, strict=True)
-            ]
+        if any(own):
+            had = [place for place, i in enumerate(written) if own[i]]
+            scored = reward_answers(judge, given.renderer, [asked[place] for place in had], [[own[written[place]]] for place in had])
+            theirs = dict(zip(had, (self.goodness.score(names, v) for [v] in scored), strict=True))
+            gains = [a - theirs.get(place, math.nan) for place, a in enumerate(found["reward"])]
+            found["reward/above the row's answer"] = [math.nan if math.isnan(gain) else float(gain > 0) for gain in gains]
         if self.reference:
             heard = [told[i] for i in written]
             ended = [one[1] for one in drawn if one is not None]

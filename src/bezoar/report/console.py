@@ -27,14 +27,12 @@ def print_scores(run_dir: Path, console: Any) -> None:
 
 def print_outcome(outcome: Outcome, console: Any, title: str) -> None:
     """Print every score with n, interval and failures; the judge's card; and what the facts say beside them."""
-    from rich.text import Text
-
     card = (outcome.info.get("judge_card") or {}).get("scores") or []
     for name, scores in ((title, outcome.scores), ("the judge", [Score.from_dict(s) for s in card])):
         if scores:
             console.print(_lines(name, ["n", "value", "95 % interval", "failed"], [(_name(s), *_figures(s)) for s in scores]))
     for sentence in told(outcome.info):
-        console.print(Text(sentence))
+        console.print(plain(sentence))
 
 
 def print_tests(tests: list[Difference], told: list[str], console: Any, title: str) -> None:
