@@ -27,3 +27,9 @@ class UnfinishedError(EndpointError):
 
 class TrainingError(BezoarError):
     """A training stage cannot go on."""
+
+
+def brief(text: str, most: int = 400) -> str:
+    """`text` on one line, without its middle where it is longer than `most` characters: what others wrote, in a message."""
+    line = text.replace("\n", "\\n").replace("\r", "\\r")
+    return line if len(line) <= most else f"{line[: most - 120]} ... {line[-115:]}"

@@ -1,13 +1,12 @@
 """Any table of conversations, of prompts with answers, or of pairs."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.chat.types import Chat, Comparison, Dropped, Message, Sifted
 from bezoar.data.place import is_hub_id
-from bezoar.data.rows import At, text
+from bezoar.data.rows import At, parse_column, text
 from bezoar.data.source import Source
 from bezoar.data.turns import conversation, messages_in, pair_in
 from bezoar.errors import DataError
@@ -52,8 +51,7 @@ class Columns(Source[Any]):
 
     def read(self, row: Row, at: At) -> Chat | Comparison | Dropped:
         """One row."""
-        meta = row.get("meta") or {}
-        meta = json.loads(meta) if isinstance(meta, str) else dict(meta)
+        meta = _meta(row.get("meta"), at)
         if self.chosen in row or self.rejected in row:
             return pair_in(row, at, (self.prompt, self.chosen, self.rejected), meta)
         if self.messages in row:
@@ -67,3 +65,14 @@ class Columns(Source[Any]):
         else:
             prompt = (Message("user", text(row, self.prompt, at)),)
         return conversation((*prompt, Message("assistant", text(row, self.response, at))), at, meta)
+
+
+def _meta(value: Any, at: At) -> dict[str, Any]:
+    """What a `meta` column holds: an object, or the JSON text of one; nothing where it is null or empty."""
+    if value is None or value == "":
+        return {}
+    if isinstance(value, str):
+        value = parse_column(value, "meta", at)
+    if not isinstance(value, dict):
+        raise at.wrong(f"the column 'meta' is a {type(value).__name__}, not an object; write one, or rename the column.")
+    return dict(value)

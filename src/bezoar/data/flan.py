@@ -61,5 +61,5 @@ class Flan(Source[Chat]):
         return chat(row["inputs"], row["targets"], at, meta)
 
     def _rows(self, place: Place) -> Iterator[Placed]:
-        for at, row in place.rows():
+        for at, row in super()._rows(place):
             yield from uniform(at, row)

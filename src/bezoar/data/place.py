@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from bezoar import strict_json
 from bezoar.data.rows import Placed, read_file, read_hub, suffix
-from bezoar.errors import DataError
+from bezoar.errors import DataError, brief
+from bezoar.io import LIMITS, Limits, check_file, user_path
 
 # (Hub id, subset, split) -> path below the folder that BEZOAR_DATA names. Where the mirror holds a part of a split, the
 # ids of its rows still say which file was read.
@@ -55,10 +57,10 @@ class Place(NamedTuple):
     split: str = ""
     options: tuple[tuple[str, str], ...] = ()
 
-    def rows(self) -> Iterator[Placed]:
-        """The rows in order, read as they are asked for."""
+    def rows(self, limits: Limits = LIMITS) -> Iterator[Placed]:
+        """The rows in order, read as they are asked for; `limits` are those of a file."""
         if self.path is not None:
-            return read_file(self.path, self.label)
+            return read_file(self.path, self.label, limits)
         return read_hub(self.dataset, self.label, self.split, dict(self.options))
 
 
@@ -88,17 +90,21 @@ def locate(path: str | Path, folder: Path, *, subset: str = "", split: str = "",
         return _files(Path(mirror) / below, below, LICENCES.get(path, ""))
     if path.startswith(_SEEDS):
         return _files(Path(__file__).parents[1] / "seeds" / path.removeprefix(_SEEDS), path, "Apache-2.0")
-    where = folder / Path(path).expanduser()
+    where = folder / user_path(path)
     return _files(where, "/".join(where.parts[-2:]) if Path(path).is_absolute() else path, "")
 
 
 def _files(where: Path, label: str, licence: str) -> list[Place]:
-    if not where.is_dir():
-        if not where.is_file():
+    if not os.path.isdir(where):
+        if not os.path.lexists(where):
             hint = "a Hub dataset is written owner/name" if "/" not in label else "check the path"
-            raise DataError(f"{where}: no such file or folder; {hint}.")
+            raise DataError(f"{brief(str(where))}: no such file or folder; {hint}.")
+        check_file(where)
         return [Place(label, licence, where)]
     files = sorted(file for file in where.rglob("*") if file.is_file() and suffix(file))
     if not files:
         raise DataError(f"{where}: the folder holds no data files; it should hold .jsonl, .json, .tsv or .parquet files.")
+    for file in files:
+        if not strict_json.is_text(str(file)):
+            raise DataError(f"{str(file)!a}: the file's name is not UTF-8; rename it.")
     return [Place(f"{label.rstrip('/')}/{file.relative_to(where).as_posix()}", licence, file) for file in files]

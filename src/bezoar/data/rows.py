@@ -1,13 +1,14 @@
 """Files and Hub datasets as a stream of rows, each with its place; strict about what is not a row."""
 
-import json
-import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bezoar.errors import DataError
-from bezoar.io import Row, read_lines, read_text
+from bezoar import parquet, strict_json
+from bezoar.data.json_array import is_array, read_array
+from bezoar.errors import DataError, brief
+from bezoar.io import LIMITS, Limits, Row, check_file, read_lines, read_text
 
 SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 
@@ -26,7 +27,7 @@ class At(NamedTuple):
 
     def wrong(self, what: str) -> DataError:
         """The error to raise for this row."""
-        return DataError(f"{self.text}: {what}")
+        return DataError(f"{self.text}: {brief(what)}")
 
 
 Placed = tuple[At, Row]
@@ -38,81 +39,80 @@ def suffix(path: Path) -> str:
     return next((end for end in SUFFIXES if name.endswith(end)), "")
 
 
-def read_file(path: Path, label: str) -> Iterator[Placed]:
-    """The rows of a data file by its suffix. DataError names the file and the line (the row in an array or in Parquet)."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; check the path.")
-    readers: dict[str, Callable[[Path, str], Iterator[Placed]]] = {
+def read_file(path: Path, label: str, limits: Limits = LIMITS) -> Iterator[Placed]:
+    """The rows of a data file by its suffix, within `limits`. DataError names the file and the line (the row in an array or
+    in Parquet)."""
+    check_file(path)
+    readers: dict[str, Callable[[Path, str, Limits], Iterator[Placed]]] = {
         ".jsonl": _jsonl, ".json": _json, ".tsv": _tsv, ".parquet": _parquet,
     }  # fmt: skip
     if suffix(path) not in readers:
         raise DataError(f"{path}: rows are read from {', '.join(SUFFIXES)} (and .gz of the first three); convert the file.")
     num_rows = 0
-    for num_rows, placed in enumerate(readers[suffix(path)](path, label), 1):  # noqa: B007
+    for num_rows, placed in enumerate(readers[suffix(path)](path, label, limits), 1):
+        if num_rows > limits.rows:
+            raise placed[0].wrong(f"the file holds more than {limits.rows:,} rows; take fewer with limit, or raise limits.rows.")
         yield placed
     if num_rows == 0:
         raise DataError(f"{path}: the file holds no rows; check that it was written to its end.")
 
 
-def _jsonl(path: Path, label: str) -> Iterator[Placed]:
-    for number, line in read_lines(path):
+def _lines(path: Path, label: str, limits: Limits) -> Iterator[tuple[At, str]]:
+    """The lines that are not blank; blank ones count too, since a packed file can hold billions."""
+    for number, line in read_lines(path, limits):
+        at = At(f"{path}:{number}", label, number)
+        if number > limits.rows:
+            raise at.wrong(f"the file holds more than {limits.rows:,} lines; take fewer with limit, or raise limits.rows.")
         if line.strip():
-            at = At(f"{path}:{number}", label, number)
-            yield at, _object(parse_json(line, at), at)
+            yield at, line
 
 
-def _json(path: Path, label: str) -> Iterator[Placed]:
-    """One array of objects, one object, or JSON Lines under the wrong name; an array is read whole."""
-    first = next((line for _, line in read_lines(path) if line.strip()), "")
-    if _is_whole_object(first):
-        yield from _jsonl(path, label)
+def _jsonl(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
+    for at, line in _lines(path, label, limits):
+        yield at, _object(parse_json(line, at), at)
+
+
+def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
+    """One array of objects, one object, or JSON Lines under the wrong name; an array is read row by row."""
+    if is_array(path):
+        for number, item in read_array(path, limits):
+            at = At(f"{path}: row {number}", label, number)
+            yield at, _object(item, at)
         return
+    _, first = next(_lines(path, label, limits), (None, ""))
     if not first:
         return
-    value = parse_json(read_text(path), At(str(path), label, 0))
-    if isinstance(value, dict):
-        yield At(f"{path}:1", label, 1), value
+    if _is_whole_object(first):
+        yield from _jsonl(path, label, limits)
         return
-    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
-        at = At(f"{path}: row {number}", label, number)
-        yield at, _object(item, at)
+    at = At(f"{path}: row 1", label, 1)
+    try:
+        yield at, _object(strict_json.parse(read_text(path, int(limits.row_mb * 2**20))), at)
+    except strict_json.NotJSONError as error:
+        raise DataError(f"{path}:{error.line}: {error}.") from None
 
 
 def _is_whole_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
+        return isinstance(strict_json.parse(line), dict)
+    except strict_json.NotJSONError as error:
+        return not error.broken  # the line is said to be wrong when it is read
 
 
-def _tsv(path: Path, label: str) -> Iterator[Placed]:
+def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
     """Tab-separated without a header: columns `0`, `1`, ...; a newline is written as a backslash and an n."""
     width = 0
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
-        at, cells = At(f"{path}:{number}", label, number), line.split("\t")
+    for at, line in _lines(path, label, limits):
+        cells = line.split("\t")
         width = width or len(cells)
         if len(cells) != width:
             raise at.wrong(f"the line has {len(cells)} tab-separated columns and the first has {width}; mend the line.")
         yield at, {str(index): cell.replace("\\n", "\n") for index, cell in enumerate(cells)}
 
 
-def _parquet(path: Path, label: str) -> Iterator[Placed]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with path.open("rb") as stream:
-        if stream.read(4) != b"PAR1":
-            raise DataError(f"{path}: not a Parquet file (it does not start with PAR1); fetch the file again.")
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=512):
-                for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020
-                    yield At(f"{path}: row {number}", label, number), row
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read after row {number} ({_first_line(error)}); fetch the file again.") from None
+def _parquet(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
+    for number, row in parquet.read_rows(path, limits):
+        yield At(f"{path}: row {number}", label, number), row
 
 
 def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> Iterator[Placed]:
@@ -139,25 +139,19 @@ def _first_line(error: BaseException) -> str:
 
 
 def parse_json(text: str, at: At) -> Any:
-    """A JSON value; DataError for broken JSON, NaN and Infinity (they are no JSON), and a key that stands twice."""
-
-    def constant(name: str) -> Any:
-        raise at.wrong(f"{name} is not valid JSON; write null or a number.")
-
-    def pairs(items: list[tuple[str, Any]]) -> Row:
-        value = dict(items)
-        if len(value) < len(items):
-            twice = next(key for i, (key, _) in enumerate(items) if any(key == k for k, _ in items[:i]))
-            raise at.wrong(f"the key {twice!r} stands twice in one object; remove one.")
-        return value
-
+    """A JSON value; DataError for what `strict_json` does not take."""
     try:
-        return json.loads(text, parse_constant=constant, object_pairs_hook=pairs)
-    except json.JSONDecodeError as error:
-        place = at.text if at.line else f"{at.text}:{error.lineno}"
-        raise DataError(f"{place}: not valid JSON ({error.msg}); mend or remove the line.") from None
-    except (RecursionError, ValueError):
-        raise at.wrong("not valid JSON (nested too deeply or a number too long); mend or remove the line.") from None
+        return strict_json.parse(text)
+    except strict_json.NotJSONError as error:
+        raise at.wrong(f"{error}.") from None
+
+
+def parse_column(text: str, name: str, at: At) -> Any:
+    """The JSON value whose text stands in a column."""
+    try:
+        return strict_json.parse(text)
+    except strict_json.NotJSONError as error:
+        raise at.wrong(f"the text in the column {name!r}: {error}.") from None
 
 
 def _object(value: Any, at: At) -> Row:
@@ -186,7 +180,8 @@ def text(row: Row, name: str, at: At, *, needed: bool = True) -> str:
 def number(row: Row, name: str, at: At) -> float:
     """A column that holds a number."""
     value = column(row, name, at)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        what = value if isinstance(value, float) else f"a {type(value).__name__}"
-        raise at.wrong(f"the column {name!r} is {what}, not a number; write a number.")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise at.wrong(f"the column {name!r} is a {type(value).__name__}, not a number; write a number.")
+    if not abs(value) <= sys.float_info.max:
+        raise at.wrong(f"the column {name!r} is {str(value)[:20]}, not a number that a float can hold; write a smaller one.")
     return value

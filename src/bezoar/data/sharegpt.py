@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import Chat, Dropped, Message
-from bezoar.data.rows import At, column, parse_json, text
+from bezoar.data.rows import At, column, parse_column, text
 from bezoar.data.source import Source
 from bezoar.data.turns import conversation, messages_in
 from bezoar.io import Row
@@ -22,11 +22,13 @@ class ShareGPT(Source[Chat]):
 
     def read(self, row: Row, at: At) -> Chat | Dropped:
         """One conversation."""
-        messages = messages_in(column(row, "conversations", at), at, who="from", what="value")
+        turns = column(row, "conversations", at)
+        turns = parse_column(turns, "conversations", at) if isinstance(turns, str) else turns
+        messages = messages_in(turns, at, who="from", what="value")
         if system := text(row, "system", at, needed=False):
             messages = (Message("system", system), *messages)
         tools = row.get("tools") or []
-        tools = parse_json(tools, at) if isinstance(tools, str) else tools
+        tools = parse_column(tools, "tools", at) if isinstance(tools, str) else tools
         if not isinstance(tools, list):
             raise at.wrong("the column 'tools' is not a list of functions; write a JSON list.")
         return conversation(messages, at, {"tools": tools} if tools else {})

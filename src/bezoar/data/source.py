@@ -1,7 +1,8 @@
 """What every source of rows shares: where the rows come from, which of them are taken, and what is counted."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
@@ -9,7 +10,8 @@ from bezoar.chat.types import Chat, Dropped, Message, Messages, Sifted
 from bezoar.data.place import Place, is_hub_id, locate
 from bezoar.data.rows import At, Placed
 from bezoar.data.sample import ItemT, Window
-from bezoar.io import Row
+from bezoar.errors import DataError
+from bezoar.io import Limits, Row, num_rows
 
 _SMALL_BYTES = 1 << 25
 
@@ -25,7 +27,7 @@ class Source(Generic[ItemT]):
 
     Texts lose white space at both ends; null counts as empty. A row without prompt or answer, and an exact duplicate of an
     earlier row, are dropped and counted. A row that does not fit the format at all (a missing column, a wrong type, broken
-    JSON) is a DataError with file and line.
+    JSON, more than one of the `limits` of a file) is a DataError with file and line.
     """
 
     path: str
@@ -34,6 +36,7 @@ class Source(Generic[ItemT]):
     skip: int = 0
     limit: int | None = None
     shuffle_seed: int | None = None
+    limits: Limits = field(default_factory=Limits)
     subset_is: ClassVar[str] = "name"
 
     def __post_init__(self) -> None:
@@ -66,8 +69,8 @@ class Source(Generic[ItemT]):
         small = sum(file.stat().st_size for file in files) <= _SMALL_BYTES
         if small or any(file.suffix not in (".jsonl", ".parquet") for file in files):
             return len(self.load(folder).rows)
-        num_rows = max(0, sum(_num_rows(file) for file in files) - self.skip)
-        return min(num_rows, self.limit or num_rows)
+        most = max(0, sum(_num_rows(file) for file in files) - self.skip)
+        return min(most, self.limit or most)
 
     def _window(self) -> Window:
         return Window(self.skip, self.limit, self.shuffle_seed)
@@ -77,23 +80,37 @@ class Source(Generic[ItemT]):
 
     def _read_all(self, folder: Path) -> Iterator[ItemT | Dropped]:
         for place in self._places(folder):
+            self._check_size(place.path)
             for at, row in self._rows(place):
                 item = self.read(row, at)
                 if not isinstance(item, Dropped):
                     item.meta.update({"source": at.label, "line": at.line})
                     if place.licence:
                         item.meta["licence"] = place.licence
+                    _check_meta(item.meta, at)
                 yield item
 
+    def _check_size(self, path: Path | None) -> None:
+        """DataError for a Parquet file that would be read to its end and has too many rows, before the first is read."""
+        whole = self.limit is None or self.shuffle_seed is not None
+        if path and path.suffix == ".parquet" and whole and num_rows(path) > self.limits.rows:
+            raise DataError(f"{path}: the file holds {num_rows(path):,} rows; take fewer with limit, or raise limits.rows.")
+
     def _rows(self, place: Place) -> Iterator[Placed]:
-        return place.rows()
+        return place.rows(self.limits)
+
+
+def _check_meta(meta: dict[str, Any], at: At) -> None:
+    """DataError for what cannot be written down: Parquet and the Hub have values that JSON has not."""
+    try:
+        json.dumps(meta, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise at.wrong("what goes to the row's meta is no JSON (NaN, bytes, a date, half of a surrogate pair); mend the row.") from None
 
 
 def _num_rows(file: Path) -> int:
     if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return int(pq.read_metadata(file).num_rows)
+        return num_rows(file)
     with file.open("rb") as stream:
         return 1 + sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 

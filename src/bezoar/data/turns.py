@@ -3,7 +3,7 @@
 from typing import Any
 
 from bezoar.chat.types import Chat, Comparison, Dropped, Message, Messages, Role, ToolCall
-from bezoar.data.rows import At, parse_json, text
+from bezoar.data.rows import At, parse_column, parse_json, text
 from bezoar.io import Row
 
 SPEAKERS: dict[str, Role] = {
@@ -23,8 +23,8 @@ _NEXT: dict[str, tuple[str, ...]] = {
 
 def messages_in(value: Any, at: At, *, who: str = "role", what: str = "content") -> Messages:
     """A list of {who, what} objects as messages; neighbouring function calls are one turn. DataError for another shape."""
-    if isinstance(value, str):
-        value = parse_json(value, at)
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        value = parse_column(value, "with the conversation", at)
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise at.wrong(f"the conversation is not a list of objects with {who!r} and {what!r}; write one object a turn.")
     messages: list[Message] = []

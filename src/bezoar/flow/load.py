@@ -3,74 +3,23 @@
 import dataclasses
 import difflib
 import json
-import re
 import types
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from bezoar.errors import RecipeError, brief
+from bezoar.flow.document import KeyPath, read_yaml
 
-from bezoar.errors import DataError, RecipeError
-from bezoar.io import read_text
-
-KeyPath = tuple[str, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats (1e-4), and no key twice."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-
-
-def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
-    """The value in a YAML file and the line of every key path in it. RecipeError for what is not one plain document."""
-    try:
-        loader = _Loader(read_text(path))
-        node = loader.get_single_node()
-        lines = dict(_lines(node, (), path)) if node is not None else {}
-        return (loader.construct_document(node) if node is not None else None), lines
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{path}:{line}: not valid YAML ({error.problem}); mend the line.") from None
-    except (DataError, yaml.YAMLError) as error:
-        raise RecipeError(
-            str(error) if isinstance(error, DataError) else f"{path}: not valid YAML ({error}); mend the file."
-        ) from None
-
-
-def _lines(node: yaml.Node, at: KeyPath, path: Path) -> Iterator[tuple[KeyPath, int]]:
-    yield at, node.start_mark.line + 1
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield from _lines(item, (*at, str(index)), path)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for key, value in node.value:
-        name = str(key.value)
-        line = key.start_mark.line + 1
-        if name in seen and name != "<<":
-            raise RecipeError(f"{path}:{line}: the key {'.'.join((*at, name))} stands twice; remove one.")
-        seen.add(name)
-        if name == "<<":
-            continue
-        yield from _lines(value, (*at, name), path)
-        yield (*at, name), line
+__all__ = ["KeyPath", "build", "place", "read_yaml"]
 
 
 def forbid_extra(kind: Any, seen: set[Any] | None = None) -> None:
-    """Make pydantic refuse unknown keys in `kind` and in every dataclass that its fields can hold."""
+    """Make pydantic refuse unknown keys and numbers that are not finite in `kind` and in every dataclass that its fields can hold."""
     seen = set() if seen is None else seen
     if dataclasses.is_dataclass(kind) and kind not in seen:
         seen.add(kind)
-        kind.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[union-attr]
+        kind.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[union-attr]
         for hint in typing.get_type_hints(kind).values():
             forbid_extra(hint, seen)
     for inner in typing.get_args(kind):
@@ -91,7 +40,7 @@ def build(kind: Any, value: Any, *, path: Path, lines: dict[KeyPath, int], at: K
         # a wrong key explains a missing one, so it is told first
         first = sorted(error.errors(), key=lambda e: "unexpected" not in e["type"])[0]
     known = _in_value([str(part) for part in first["loc"]], value)
-    raise RecipeError(f"{place(path, lines, (*at, *known))}: {_sentence(first, known, kind, value)}")
+    raise RecipeError(f"{place(path, lines, (*at, *known))}: {brief(_sentence(first, known, kind, value))}")
 
 
 def place(path: Path, lines: dict[KeyPath, int], at: KeyPath) -> str:

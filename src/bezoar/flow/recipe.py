@@ -9,9 +9,10 @@ from pydantic import Field
 
 from bezoar.chat.render import ChatML, HubTemplate, OpenBezoarTemplate
 from bezoar.data import SOURCES
-from bezoar.errors import RecipeError
+from bezoar.errors import RecipeError, brief
 from bezoar.evals import EVALUATIONS
-from bezoar.flow.load import KeyPath, build, place, read_yaml
+from bezoar.flow.document import KeyPath, read_yaml
+from bezoar.flow.load import build, place
 from bezoar.flow.refs import Ref, located, refs
 from bezoar.judge import FILTERS
 from bezoar.llm import BACKENDS
@@ -27,6 +28,8 @@ KINDS: dict[Category, dict[str, type]] = {
     "train": TRAININGS,
     "evaluate": EVALUATIONS,
 }
+MOST_NAME_BYTES = 200
+_RESERVED = ("journal.sqlite", "metrics.jsonl", "resolved.json", "recipe.yaml", "report.html")
 Template = Annotated[ChatML | OpenBezoarTemplate | HubTemplate, Field(discriminator="kind")]
 
 
@@ -82,29 +85,42 @@ def load_recipe(path: Path) -> Recipe:
     if not isinstance(value, dict):
         raise RecipeError(f"{path}:1: a recipe is a table of keys; start it with `name:` and `stages:`.")
     head: _Head = build(_Head, value, path=path, lines=lines)
-    if not head.name or "/" in head.name or head.name.startswith("."):
-        raise RecipeError(f"{place(path, lines, ('name',))}: a name is a folder's name without slashes; change it.")
+    _check_names(head, path, lines)
     backends = {n: located(component(BACKENDS, v, path, lines, ("backends", n)), path.parent) for n, v in head.backends.items()}
     models: dict[str, ModelSpec] = {
         n: build(ModelSpec, v, path=path, lines=lines, at=("models", n)) for n, v in head.models.items()
     }
     kinds = {kind: cls for table in KINDS.values() for kind, cls in table.items()}
     stages = {n: component(kinds, v, path, lines, ("stages", n)) for n, v in head.stages.items()}
-    for name in stages:
-        if name in models or not name.replace("-", "").replace("_", "").isalnum():
-            reason = "is also the name of a model" if name in models else "may hold letters, digits, - and _ alone"
-            raise RecipeError(f"{place(path, lines, ('stages', name))}: the name of a stage {reason}; rename it.")
     _check_refs(stages, models, backends, path, lines)
     ordered = _in_order(stages, path, lines)
     return Recipe(path, head.name, ordered, models, backends, head.template, head.seed, head.budget_usd)
 
 
+def _check_names(head: _Head, path: Path, lines: dict[KeyPath, int]) -> None:
+    """The recipe and its stages have folders of their names, beside the journal and with more before and behind the name."""
+    name = head.name
+    if not name.strip() or "/" in name or name.startswith(".") or not name.isprintable() or len(name.encode()) > MOST_NAME_BYTES:
+        reason = f"a name is a folder's name: up to {MOST_NAME_BYTES} bytes of printable characters without slashes, and no dot at its start"
+        raise RecipeError(f"{place(path, lines, ('name',))}: {reason}; change it.")
+    if name.lower().startswith(_RESERVED):
+        raise RecipeError(f"{place(path, lines, ('name',))}: {name} is the name of a file of ours; choose another.")
+    if not head.stages:
+        raise RecipeError(f"{place(path, lines, ('stages',))}: there are no stages; write one.")
+    for name in head.stages:
+        at = place(path, lines, ("stages", name))
+        if name in head.models:
+            raise RecipeError(f"{at}: the name of a stage is also the name of a model; rename it.")
+        if not name.replace("-", "").replace("_", "").isalnum() or len(name.encode()) > MOST_NAME_BYTES:
+            raise RecipeError(f"{at}: the name of a stage may hold letters, digits, - and _ alone, {MOST_NAME_BYTES} bytes at most; rename it.")
+
+
 def component(kinds: dict[str, type], value: Any, path: Path, lines: dict[KeyPath, int], at: KeyPath) -> Any:
     """The table that stands in `path` at the key `at` as the component of its kind."""
     kind = value.get("kind") if isinstance(value, dict) else None
-    if kind not in kinds:
-        near = difflib.get_close_matches(str(kind), kinds, 1, 0.5)
-        what = "the key kind is missing" if kind is None else f"unknown kind {kind!r}"
+    if not isinstance(kind, str) or kind not in kinds:
+        near = difflib.get_close_matches(str(kind)[:40], kinds, 1, 0.5)
+        what = "the key kind is missing" if kind is None else brief(f"unknown kind {kind!r}", 200)
         hint = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(sorted(kinds))}."
         raise RecipeError(f"{place(path, lines, (*at, 'kind'))}: {what}; {hint}")
     return build(kinds[kind], value, path=path, lines=lines, at=at)

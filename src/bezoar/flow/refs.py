@@ -1,6 +1,7 @@
 """What a component refers to: the strings in its fields whose types say that they are names or files."""
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Iterator
@@ -76,4 +77,4 @@ def _located(value: Any, folder: Path, files: set[str], at: str) -> Any:
         return dataclasses.replace(value, **{n: _located(v, folder, files, f"{at}.{n}".lstrip(".")) for n, v in inside.items()})
     if isinstance(value, tuple):
         return tuple(_located(v, folder, files, f"{at}.{i}") for i, v in enumerate(value))
-    return str((folder / value).resolve()) if at in files else value
+    return os.path.realpath(folder / value) if at in files else value

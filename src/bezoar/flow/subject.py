@@ -8,11 +8,15 @@ from bezoar.chat.render import AnyRenderer, ChatML, HubTemplate, OpenBezoarTempl
 from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
 from bezoar.evals.answers import columns
-from bezoar.flow.load import read_yaml
+from bezoar.flow.document import read_yaml
 from bezoar.flow.recipe import component
 from bezoar.flow.refs import located
 from bezoar.flow.show import find_run
+<<<<<<< HEAD
 from bezoar.io import cached_hash, content_hash, read_object
+=======
+from bezoar.io import cached_hash, content_hash, read_json, user_path
+>>>>>>> b914d92 (Recipes are read as YAML 1.2, bounded before anchors are written out; rows of JSON arrays and Parquet are read in bounded memory, with limits as recipe keys)
 from bezoar.llm import BACKENDS
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.scripted import Scripted
@@ -60,11 +64,11 @@ def find_subject(name: str, *, base: str = "", dtype: str = "bfloat16", template
     """
     if template and template not in TEMPLATES:
         raise RecipeError(f"--template {template}: no such template; take one of {', '.join(TEMPLATES)}.")
-    path = Path(name).expanduser()
     run, _, stage = name.rpartition(":")
     if "@http" in name:
         model, _, url = name.partition("@")
         return Subject(name, backend=_endpoint(model, url))
+    path = user_path(name)
     if path.suffix in (".yaml", ".yml"):
         value, lines = read_yaml(path)
         return Subject(name, backend=located(component(BACKENDS, value, path, lines, ()), path.parent))

@@ -1,10 +1,11 @@
 """Prompt files: where they lie, and filling their placeholders."""
 
 import re
+from os.path import isfile
 from pathlib import Path
 
 from bezoar.data.hub_file import PREFIX, hub_file
-from bezoar.errors import RecipeError
+from bezoar.errors import RecipeError, brief
 from bezoar.io import read_text
 
 _PACKAGE = Path(__file__).parent
@@ -19,15 +20,15 @@ def locate_file(ref: str, folder: Path, place: str) -> Path:
     """
     if ref.startswith("bezoar:"):
         name = ref.removeprefix("bezoar:")
-        found = [base / name for base in (_PACKAGE, _SEEDS) if (base / name).is_file()]
+        found = [base / name for base in (_PACKAGE, _SEEDS) if isfile(base / name)]
         if not found:
-            raise RecipeError(f"{place}: no file {name} ships with bezoar; name one that does or a path.")
+            raise RecipeError(f"{place}: no file {brief(name)} ships with bezoar; name one that does or a path.")
         return found[0]
     if ref.startswith(PREFIX):
         return hub_file(ref)
     path = folder / ref
-    if not path.is_file():
-        raise RecipeError(f"{place}: no such file: {path}; check the path.")
+    if not isfile(path):
+        raise RecipeError(f"{place}: no such file: {brief(str(path))}; check the path.")
     return path
 
 

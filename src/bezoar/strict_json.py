@@ -1,0 +1,99 @@
+"""JSON from outside: what the standard's text allows and every later step can hold, else an error without a traceback."""
+
+import json
+import math
+import re
+from typing import Any
+
+MOST_DEPTH = 100  # later steps go through values by recursion
+_MEND = "mend or remove the line"
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class NotJSONError(ValueError):
+    """Why a text is not taken, as the rest of a sentence, and the line of the text where that is known."""
+
+    def __init__(self, what: str, line: int = 1, *, broken: bool = False) -> None:
+        super().__init__(what)
+        self.line, self.broken = line, broken
+
+
+def parse(text: str) -> Any:
+    """The value of a JSON text. NotJSONError for broken JSON, NaN, Infinity, numbers that Python cannot hold, a key that stands
+    twice in one object, half of a surrogate pair, and more than MOST_DEPTH levels."""
+    value, end = parse_at(text, space(text, 0))
+    if space(text, end) != len(text):
+        raise NotJSONError(f"not valid JSON (Extra data); {_MEND}", text.count("\n", 0, end) + 1, broken=True)
+    return value
+
+
+def parse_at(text: str, start: int) -> tuple[Any, int]:
+    """The value that begins at `start`, and where it ends. NotJSONError as for `parse`; `broken` where more text could mend it."""
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        raise NotJSONError(f"not valid JSON ({error.msg}); {_MEND}", error.lineno, broken=True) from None
+    except RecursionError:
+        raise NotJSONError(f"not valid JSON (nested too deeply); {_MEND}") from None
+    except NotJSONError:
+        raise
+    except ValueError:
+        raise NotJSONError(f"not valid JSON (a number of thousands of digits); {_MEND}") from None
+    if _is_deep(value, text, start, end):
+        raise NotJSONError(f"it nests more than {MOST_DEPTH} levels deep; make it flatter")
+    if _HALF.search(text, start, end) and not is_text(value):
+        raise NotJSONError(f"it holds half of a surrogate pair, which is no character; {_MEND}")
+    return value, end
+
+
+def is_text(value: Any) -> bool:
+    """Whether a JSON value holds whole characters alone, so that a file can hold it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_deep(value: Any, text: str, start: int, end: int) -> bool:
+    if text.count("[", start, end) + text.count("{", start, end) <= MOST_DEPTH:
+        return False
+    level = [value]
+    for _ in range(MOST_DEPTH + 1):
+        level = [item for item in level if isinstance(item, dict | list)]
+        if not level:
+            return False
+        level = [item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer)]
+    return True
+
+
+def space(text: str, start: int) -> int:
+    """Where white space that begins at `start` ends."""
+    found = _SPACE.match(text, start)
+    return found.end() if found else start
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _constant(name: str) -> Any:
+    raise NotJSONError(f"{name} is not valid JSON; write null or a number")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise NotJSONError(f"the number {number[:40]} is too large; write null or a smaller one")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise NotJSONError(f"the key {twice[:60]!r} stands twice in one object; remove one")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
