@@ -34,7 +34,7 @@ REFUSED = {
     "deep tables": ("a: " + "{a: " * 100_000, ":1: more than 64 levels deep"),
     "deep block": ("\n".join(" " * n + "a:" for n in range(1_000)), ":64: more than 64 levels deep"),
     "deep dashes": ("- " * 10_000 + "x", ":1: more than 64 levels deep"),
-    "many values": ("a: [" + "1, " * 30_000 + "]", "more than 20,000 values"),
+    "many values": ("a: [" + "1, " * 300_000 + "]", "more than 10,000 values"),
     "long integer": ("seed: " + "9" * 5_000, ":1: seed: 9{40}... is no integer of 64 bits"),
     "long hex": ("seed: 0x" + "f" * 5_000, "no integer of 64 bits"),
     "long octal": ("seed: 0o" + "7" * 5_000, "no integer of 64 bits"),
@@ -92,14 +92,14 @@ REFUSED = {
 def refusal(path: Path) -> str:
     """The one sentence about a file, got in a second and in 100 MB."""
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     try:
         with pytest.raises(RecipeError) as error:
             read_yaml(path)
         assert tracemalloc.get_traced_memory()[1] < 100 << 20
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     message = str(error.value)
     assert message.startswith(str(path))
     assert message.endswith(".")

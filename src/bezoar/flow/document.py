@@ -17,7 +17,7 @@ from bezoar.io import read_text
 KeyPath = tuple[str, ...]
 
 MOST_BYTES = 1 << 20  # of the file, and of its texts with every anchor written out
-MOST_VALUES = 20_000  # with every anchor written out
+MOST_VALUES = 10_000  # with every anchor written out
 MOST_DEPTH = 64
 MOST_KEY = 200
 
@@ -61,15 +61,18 @@ class _RefusedError(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.BaseLoader):
-    """Nodes whose values are texts. No tags; depth is bounded here, since nodes are made by recursion."""
+    """Nodes whose values are texts. No tags; number and depth are bounded here, since nodes are made one by one by recursion."""
 
-    depth = 0
+    depth = num_nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if tag := getattr(event, "tag", None):
             name = tag.replace(_OLD, "!!")[:60]
             raise _RefusedError(problem=f"the tag {name!r} is not read; write a plain value or put it in quotes", problem_mark=event.start_mark)
+        self.num_nodes += 1
+        if self.num_nodes > MOST_VALUES:
+            raise _RefusedError(problem=f"the file holds more than {MOST_VALUES:,} values; make it smaller", problem_mark=event.start_mark)
         if self.depth >= MOST_DEPTH:
             raise _RefusedError(problem=f"more than {MOST_DEPTH} levels deep; make it flatter", problem_mark=event.start_mark)
         self.depth += 1
