@@ -1,28 +1,27 @@
 """Content hashes, atomic writes, and strict readers and writers of rows."""
 
 import errno
-import gzip
 import hashlib
 import json
 import os
 import re
 import shutil
-import stat
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from bezoar import strict_json
-from bezoar.errors import DataError, brief
+from bezoar import parquet
+from bezoar.errors import DataError
+from bezoar.reading import Limits
+from bezoar.reading import Row as Row
+from bezoar.reading import read_jsonl as read_jsonl
+from bezoar.reading import read_lines as read_lines
+from bezoar.reading import read_text as read_text
 
-Row = dict[str, Any]
 LARGEST_OBJECT = 2**26
 """Bytes of a file of settings; read, 64 MiB of JSON can take a gigabyte of memory."""
-_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xef\xbb\xbf": "a UTF-8 byte order mark"}
 
 
 def failure(error: OSError) -> str:
@@ -170,7 +169,6 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); mend the file.") from None
-<<<<<<< HEAD
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
         raise DataError(f"{path}: not JSON that can be read ({error}); mend the file.") from None
 
@@ -196,118 +194,6 @@ def set_aside(path: Path, fault: object) -> None:
     except FileNotFoundError:
         return  # another process was faster
     complain(f"{str(fault).split('; ')[0].rstrip('.')}; it was set aside as {aside} and is made anew.")
-=======
-    except (RecursionError, ValueError):
-        raise DataError(f"{path}: not valid JSON (nested too deeply or a number too long); mend the file.") from None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The most that is read: `rows` (lines), the size of one row, and of a file when it is unpacked."""
-
-    rows: int = 1_000_000
-    row_mb: float = 32.0
-    file_gb: float = 4.0
-
-    def __post_init__(self) -> None:
-        if self.rows < 1 or self.row_mb <= 0 or self.file_gb <= 0:
-            raise ValueError("rows, row_mb and file_gb must be above 0; change the value")
-
-
-LIMITS = Limits()
-
-
-def user_path(text: str) -> Path:
-    """A path as a person writes it: `~` is the home folder. DataError for what can be no path."""
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError:
-        raise DataError(f"{brief(text)}: there is no such home folder; write the path out, or ./~name for a name with ~.") from None
-    if "\0" in text or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in path.parts):
-        raise DataError(f"{brief(text)!r}: no name of a file or folder (more than 255 bytes, or NUL in it); check the path.")
-    return path
-
-
-class _TooMuchError(DataError):
-    """A limit was passed."""
-
-
-def check_file(path: Path) -> None:
-    """DataError unless `path` is an ordinary file that holds the data itself."""
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder; name a file in it" if stat.S_ISDIR(mode) else "no ordinary file but a device or pipe; write its content to one"
-            raise DataError(f"{path}: this is {what}.")
-        with path.open("rb") as stream:
-            head = stream.read(64)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path}: no such file; check the path.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', error)}); check the path and its permissions.") from None
-    if head.startswith(b"version https://git-lfs"):
-        kind = "not a Parquet file" if path.suffix == ".parquet" else "not the data"
-        raise DataError(f"{path}:1: this is a Git LFS pointer, {kind}; run `git lfs pull` where it came from.")
->>>>>>> b914d92 (Recipes are read as YAML 1.2, bounded before anchors are written out; rows of JSON arrays and Parquet are read in bounded memory, with limits as recipe keys)
-
-
-@contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file of text for its bytes (`.gz` is unpacked); DataError for what cannot be plain UTF-8 text."""
-    check_file(path)
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as stream:
-            head: bytes = stream.read(64)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); check the file.") from None
-    for mark, name in _BOMS.items():
-        if head.startswith(mark):
-            raise DataError(f"{path}:1: the file starts with {name}; save it as UTF-8 without a byte order mark.")
-    with opener(path, "rb") as stream:
-        yield stream  # type: ignore[misc]
-
-
-def read_lines(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its end); lines end at "\n" alone. DataError names file and line."""
-    number, most, left = 0, int(limits.row_mb * 2**20), int(limits.file_gb * 2**30)
-    with open_bytes(path) as stream:
-        try:
-            while line := stream.readline(most + 1):
-                number, left = number + 1, left - len(line)
-                if len(line) > most:
-                    raise _TooMuchError(f"{path}:{number}: the line is longer than {limits.row_mb:g} MB; split it, or raise limits.row_mb.")
-                if left < 0:
-                    raise _TooMuchError(f"{path}:{number}: the file unpacks to more than {limits.file_gb:g} GB; split it, or raise limits.file_gb.")
-                yield number, line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path}:{number + 1}: cannot be read to its end ({error}); fetch the file again.") from None
-
-
-def read_text(path: Path, most_bytes: int = 1 << 28) -> str:
-    """The whole of a UTF-8 text file, its lines ended by "\n". DataError for one of more than `most_bytes`."""
-    try:
-        return "".join(line + "\n" for _, line in read_lines(path, Limits(row_mb=most_bytes / 2**20, file_gb=most_bytes / 2**30)))
-    except _TooMuchError:
-        raise DataError(f"{path}: the file holds more than {most_bytes >> 20} MB, too much for what it is; check the path.") from None
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield (line number from 1, object) of a JSON Lines file; blank lines are passed over.
-
-    U+2028 inside a string does not cut a row. DataError names file and line.
-    """
-    for number, line in read_lines(path):
-        if line.strip():
-            try:
-                value = strict_json.parse(line)
-            except strict_json.NotJSONError as error:
-                raise DataError(f"{path}:{number}: {error}.") from None
-            if not isinstance(value, dict):
-                raise DataError(f"{path}:{number}: the row is a JSON {type(value).__name__}, not an object; write one object a line.")
-            yield number, value
 
 
 def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
@@ -328,14 +214,10 @@ def write_parquet(path: Path, rows: list[Row]) -> None:
 
 def read_parquet(path: Path) -> Iterator[Row]:
     """The rows of a Parquet file of our own, of which a part is in memory at a time."""
-    from bezoar.parquet import read_rows
-
-    return (row for _, row in read_rows(path, Limits(1 << 62, 1 << 20, 1 << 30)))
+    return (row for _, row in parquet.read_rows(path, Limits(1 << 62, 1 << 20, 1 << 30)))
 
 
 def num_rows(path: Path) -> int:
     """How many rows a Parquet file has."""
-    from bezoar.parquet import open_parquet
-
-    with open_parquet(path) as file:
+    with parquet.open_parquet(path) as file:
         return int(file.metadata.num_rows)

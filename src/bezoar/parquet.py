@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.errors import DataError
-from bezoar.io import LIMITS, Limits, Row, check_file
+from bezoar.reading import LIMITS, Limits, Row, check_file
 
 _BATCH = 512  # rows that are decoded at once; their texts stay in dictionaries
 _PART_BYTES = 1 << 25  # of rows that are Python objects at once

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from bezoar import strict_json
 from bezoar.errors import DataError
-from bezoar.io import Limits, open_bytes
+from bezoar.reading import Limits, open_bytes
 
 _BLOCK = 1 << 16
 

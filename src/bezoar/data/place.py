@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bezoar import strict_json
 from bezoar.data.rows import Placed, read_file, read_hub, suffix
 from bezoar.errors import DataError, brief
-from bezoar.io import LIMITS, Limits, check_file, user_path
+from bezoar.reading import LIMITS, Limits, check_file, user_path
 
 # (Hub id, subset, split) -> path below the folder that BEZOAR_DATA names. Where the mirror holds a part of a split, the
 # ids of its rows still say which file was read.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bezoar import parquet, strict_json
 from bezoar.data.json_array import is_array, read_array
 from bezoar.errors import DataError, brief
-from bezoar.io import LIMITS, Limits, Row, check_file, read_lines, read_text
+from bezoar.reading import LIMITS, Limits, Row, check_file, read_lines, read_text
 
 SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 

@@ -11,7 +11,8 @@ from bezoar.data.place import Place, is_hub_id, locate
 from bezoar.data.rows import At, Placed
 from bezoar.data.sample import ItemT, Window
 from bezoar.errors import DataError
-from bezoar.io import Limits, Row, num_rows
+from bezoar.io import num_rows
+from bezoar.reading import Limits, Row
 
 _SMALL_BYTES = 1 << 25
 

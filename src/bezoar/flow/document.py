@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from bezoar.errors import DataError, RecipeError
-from bezoar.io import read_text
+from bezoar.reading import read_text
 
 KeyPath = tuple[str, ...]
 

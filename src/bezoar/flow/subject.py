@@ -12,16 +12,13 @@ from bezoar.flow.document import read_yaml
 from bezoar.flow.recipe import component
 from bezoar.flow.refs import located
 from bezoar.flow.show import find_run
-<<<<<<< HEAD
 from bezoar.io import cached_hash, content_hash, read_object
-=======
-from bezoar.io import cached_hash, content_hash, read_json, user_path
->>>>>>> b914d92 (Recipes are read as YAML 1.2, bounded before anchors are written out; rows of JSON arrays and Parquet are read in bounded memory, with limits as recipe keys)
 from bezoar.llm import BACKENDS
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.scripted import Scripted
 from bezoar.model.find import resolve, weights_identity
 from bezoar.model.spec import ModelSpec
+from bezoar.reading import user_path
 
 TEMPLATES: dict[str, AnyRenderer] = {"chatml": ChatML(), "openbezoar": OpenBezoarTemplate(), "hub": HubTemplate()}
 
