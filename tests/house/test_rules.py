@@ -61,7 +61,7 @@ def test_files_and_functions_are_small(file: Path) -> None:
 
 
 def test_the_package_is_small() -> None:
-    assert sum(file.read_text().count("\n") for file in FILES) < 21_000
+    assert sum(file.read_text().count("\n") for file in FILES) < 22_000
 
 
 def test_the_command_line_and_recipes_load_without_heavy_packages() -> None:
