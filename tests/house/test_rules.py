@@ -23,7 +23,7 @@ LAYERS = [
     {"evals"},
     {"flow"},
     {"launch"},
-    {"report", "serve"},
+    {"report"},
     {"cli", "cli_eval"},
 ]
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "lm_eval", "datasets", "pandas", "sklearn"}

@@ -9,7 +9,6 @@ from bezoar.report.charts.dots import Dot, dot_plot
 from bezoar.report.charts.flow import Step, flow_chart
 from bezoar.report.charts.histogram import bin_counts, bins_over, histogram
 from bezoar.report.charts.lines import Curve, line_chart
-from bezoar.report.charts.radar import HEIGHT, RADIUS, WIDTH, place, radar
 from bezoar.report.charts.scale import Scale, nice_step, smoothed, thinned, tick_label
 
 NAN, INF = float("nan"), float("inf")
@@ -124,27 +123,6 @@ def test_histogram_states_the_median() -> None:
     assert "median 3 words" in histogram("set", [1, 3, 100], bins_over([[1, 3, 100]]))
 
 
-def test_radar_turns_clockwise_from_the_top() -> None:
-    centre = (WIDTH / 2, HEIGHT / 2)
-    assert place(0, 4, 1) == pytest.approx((centre[0], centre[1] - RADIUS))
-    assert place(1, 4, 1) == pytest.approx((centre[0] + RADIUS, centre[1]))
-    assert place(2, 4, 0) == pytest.approx(centre)
-
-
-def test_radar_breaks_where_a_category_has_no_value() -> None:
-    names = ["a", "b", "c", "d"]
-    svg = radar("ratings", names, {"whole": dict.fromkeys(names, 5.0), "part": {"a": 4.0, "b": NAN, "c": 6.0}})
-    paths = [n.get("d", "") for n in ET.fromstring(svg).iter() if "line " in n.get("class", "")]
-    assert [path.count("M") for path in paths] == [1, 2]
-    assert len([n for n in ET.fromstring(svg).iter() if "mark" in n.get("class", "")]) == 6
-
-
-@pytest.mark.parametrize("series", [{}, {"m": {}}, {"m": {"a": NAN}}])
-def test_radar_of_nothing_says_so(series: dict[str, dict[str, object]]) -> None:
-    assert "three categories" in radar("ratings", ["a", "b", "c"], series)
-    assert "three categories" in radar("ratings", ["a", "b"], {"m": {"a": 1.0, "b": 2.0}})
-
-
 def test_flow_bars_are_as_long_as_their_rows() -> None:
     svg = flow_chart("rows", [Step("made", 60, {"duplicate": 30, "none": 0}, 20), Step("kept", 45)])
     widths = {n[0].text: float(n.get("width", 0)) + 1 for n in ET.fromstring(svg).iter() if "piece" in n.get("class", "")}
@@ -163,7 +141,7 @@ def test_flow_of_nothing_says_so() -> None:
 def test_names_in_charts_are_escaped() -> None:
     evil = "<script>&\""
     shown = [flow_chart(evil, [Step(evil, 3, {evil: 2})]), dot_plot(evil, [Dot(evil, 1.0)]), histogram(evil, [1.0], [0, 1, 2]),
-             line_chart(evil, [Curve(evil, [(1, 1.0)])]), radar(evil, [evil, "b", "c"], {evil: {evil: 3.0}})]
+             line_chart(evil, [Curve(evil, [(1, 1.0)])])]
     for svg in shown:
         assert "<script" not in svg
         assert numbers_of(svg)

@@ -9,7 +9,7 @@ where the whole text is tokenised at once; special tokens named in words are wor
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 from bezoar.chat.hub_template import apply
 from bezoar.chat.tokenizer import Tokenizer
@@ -42,36 +42,6 @@ def until(text: str, stops: Sequence[str]) -> str:
     for stop in stops:
         text = text.split(stop, 1)[0]
     return text
-
-
-class Renderer(Protocol):
-    """How chats become tokens."""
-
-    kind: str
-
-    def check(self, tokenizer: Tokenizer) -> None:
-        """DataError when this tokenizer cannot carry the format."""
-        ...
-
-    def render(self, messages: Messages, tokenizer: Tokenizer, *, loss_on: LossOn = "answer") -> Rendered:
-        """Every turn; the answers of all assistant turns, each with its end-of-turn token, are trained."""
-        ...
-
-    def prompt(self, messages: Messages, tokenizer: Tokenizer, *, prefill: str = "") -> list[int]:
-        """The tokens after which the model writes its answer (the rest of it, with `prefill`)."""
-        ...
-
-    def end(self, tokenizer: Tokenizer) -> int:
-        """The token that ends the assistant's turn."""
-        ...
-
-    def stops(self) -> tuple[str, ...]:
-        """Strings that end an answer beside the end token."""
-        ...
-
-    def parse(self, tokens: Sequence[int], tokenizer: Tokenizer) -> Message:
-        """The assistant's message that `tokens`, written after a prompt, hold."""
-        ...
 
 
 class _Pieces:

@@ -33,7 +33,7 @@ tbody th{font-weight:500}tfoot td,tfoot th{font-weight:600;border-bottom:0;borde
 td small,th small{display:block;color:var(--soft);font-size:.8rem;font-weight:400;line-height:1.45}
 td b{font-weight:650}.up{color:var(--good)}.down{color:var(--bad)}.same{color:var(--soft)}.lead-cell{color:var(--good)}
 .charts{display:grid;gap:20px 26px;margin:14px 0}.c3col{grid-template-columns:repeat(auto-fill,minmax(300px,1fr))}
-.c4col{grid-template-columns:repeat(auto-fill,minmax(230px,1fr))}.beside{display:grid;grid-template-columns:minmax(0,.85fr) minmax(0,1fr);gap:26px;align-items:center}
+.c4col{grid-template-columns:repeat(auto-fill,minmax(230px,1fr))}
 svg.chart{width:100%;height:auto;display:block;overflow:visible}svg text{font:11px Inter,system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--soft)}
 svg text.panel{font-size:12.5px;font-weight:600;fill:var(--ink)}svg text.name{font-size:12px;fill:var(--ink)}svg text.bad{fill:var(--bad)}
 .wide text.tick{font-size:11.5px}.grid,.ring{stroke:var(--line);stroke-width:1;fill:none}.axis{stroke:var(--soft);stroke-width:1}.dashed{stroke-dasharray:3 3}
@@ -43,7 +43,6 @@ svg text.panel{font-size:12.5px;font-weight:600;fill:var(--ink)}svg text.name{fo
 .hollow{fill:var(--card);stroke:currentColor;stroke-width:2}.whisker{stroke:currentColor;stroke-width:5;stroke-linecap:round;opacity:.4}
 .bar{fill:currentColor;opacity:.8}.bar:hover,.piece:hover{opacity:1}.piece{opacity:.92}.kept{fill:var(--kept)}
 .d0{fill:var(--d0)}.d1{fill:var(--d1)}.d2{fill:var(--d2)}.d3{fill:var(--d3)}.d4{fill:var(--d4)}
-.legend{display:flex;flex-wrap:wrap;gap:2px 18px;list-style:none;padding:0;margin:10px 0;font-size:.88rem}.legend li{display:flex;align-items:center;gap:6px}
 svg.key{flex:none}.meter{width:70px;height:8px;display:inline-block;margin-left:8px;vertical-align:0}.meter rect{fill:var(--tint)}.meter rect+rect{fill:var(--kept)}
 details{border-top:1px solid var(--line)}details:last-of-type{border-bottom:1px solid var(--line)}
 summary{cursor:pointer;padding:9px 2px;font-weight:500}summary small{color:var(--soft);font-weight:400;margin-left:8px;font-size:.85rem}summary:hover{color:var(--accent)}
@@ -61,7 +60,7 @@ details>:last-child{margin-bottom:14px}.row{border:1px solid var(--line);border-
 pre,code{font:.85em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 pre{background:var(--tint);border-radius:8px;padding:14px 16px;overflow-x:auto;margin:0;white-space:pre;overflow-wrap:normal}
 footer{color:var(--soft);font-size:.82rem;padding-top:6px;padding-bottom:40px}
-@media(max-width:860px){section{padding:16px}.beside{grid-template-columns:1fr}header{padding-top:24px}}
+@media(max-width:860px){section{padding:16px}header{padding-top:24px}}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 @media print{nav{position:static}section{break-inside:avoid-page;border:0;padding:0}}
 """

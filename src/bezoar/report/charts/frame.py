@@ -1,6 +1,5 @@
-"""What charts share: the drawing with its title, axes, markers that differ in shape as well as colour, and legends."""
+"""What charts share: the drawing with its title, axes, and markers that differ in shape as well as colour."""
 
-from collections.abc import Sequence
 
 from bezoar.report.charts.scale import Scale, tick_label
 from bezoar.report.markup import Child, Markup, h
@@ -57,15 +56,6 @@ def marker(index: int, x: float, y: float, tooltip: str = "", *, radius: float =
     if corners is None:
         return h("circle", told, cx=x, cy=y, r=r, cls=cls)
     return h("polygon", told, points=" ".join(f"{x + dx * r:.1f},{y + dy * r:.1f}" for dx, dy in corners), cls=cls)
-
-
-def legend(names: Sequence[str]) -> Markup:
-    """The series' marks and names, as a list beside a drawing."""
-    items = []
-    for index, name in enumerate(names):
-        mark = h("svg", marker(index, 7, 7), cls="key", viewBox="0 0 14 14", width=14, height=14, aria_hidden="true")
-        items.append(h("li", mark, name))
-    return h("ul", items, cls="legend")
 
 
 def empty(label: str, reason: str) -> Markup:

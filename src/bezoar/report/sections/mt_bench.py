@@ -4,8 +4,7 @@ from typing import Any
 
 from bezoar.evals.stats import Score
 from bezoar.io import Row
-from bezoar.report.charts.frame import legend, marker
-from bezoar.report.charts.radar import radar
+from bezoar.report.charts.frame import marker
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.numbers import ABSENT, count, failures, finite, interval, number
 from bezoar.report.parts import absent, bubble, cut, folded, section, table
@@ -30,12 +29,10 @@ def mt_bench(run: Run, board: Board) -> Markup | None:
 
 def _categories(board: Board, per: dict[str, dict[str, Score]]) -> Markup:
     names = list(dict.fromkeys(category for scores in per.values() for category in scores))
-    series = {board.labels[m]: {c: scores[c].value for c in scores} for m, scores in per.items()}
     rows = [_line(c, [per[m].get(c) for m in board.labels]) for c in names]
     turns = [name for name in board.benchmarks if name.startswith(f"{NAME}/")]
     rows += [_line(name.removeprefix(f"{NAME}/"), [board.score(name, m) for m in board.labels]) for name in turns]
-    chart = h("div", radar("Ratings by category", names, series), legend(list(board.labels.values())))
-    return h("div", chart, table(["Category", *board.labels.values()], rows), cls="beside")
+    return table(["Category", *board.labels.values()], rows)
 
 
 def _line(name: str, scores: list[Score | None]) -> list[Child]:
