@@ -24,6 +24,7 @@ def test_loss_and_metrics_by_hand() -> None:
     assert found.metrics["margin"].tolist() == pytest.approx([1.0, 1.0])
     assert found.metrics["accuracy"].tolist() == [1.0, 1.0]
     assert found.metrics["reward_chosen"].tolist() == pytest.approx([0.75, 0.5])
+    assert found.metrics["reward_rejected"].tolist() == pytest.approx([-0.25, -0.5])
 
 
 def test_smoothing_by_hand() -> None:
@@ -49,6 +50,7 @@ def test_the_likelihood_term_is_the_mean_over_the_chosen_answer() -> None:
 def test_a_policy_equal_to_its_reference_has_loss_ln_2() -> None:
     found = DPO().loss(Batch(OWNER, 4, POLICY), POLICY)
     assert found.loss.tolist() == [pytest.approx(math.log(2), abs=1e-7)] * 2
+    assert found.metrics["accuracy"].tolist() == [0.0, 0.0]
 
 
 def test_a_pair_shares_its_prompt() -> None:

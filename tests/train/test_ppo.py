@@ -65,6 +65,9 @@ def test_clipped_losses_by_hand() -> None:
     # value 1.0 is clipped to 0.2: squared errors 1 and 0.04 to the return 0; to the return 2: 1 and 3.24
     values = value_losses(torch.tensor([1.0, 1.0]), torch.zeros(2), torch.tensor([0.0, 2.0]), clip=0.2)
     assert values.tolist() == pytest.approx([0.5, 1.62])
+    # from 2.0 the value 1.5 may move to 1.8: squared errors 1.5 and 1.8 to the return 0, and 1.5 and 1.2 to the return 3
+    values = value_losses(torch.tensor([1.5, 1.5]), torch.full((2,), 2.0), torch.tensor([0.0, 3.0]), clip=0.2)
+    assert values.tolist() == pytest.approx([0.5 * 1.8**2, 0.5 * 1.5**2])
 
 
 def test_prefixes_are_uniform_and_never_the_whole_answer() -> None:
