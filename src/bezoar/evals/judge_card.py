@@ -9,6 +9,7 @@ from bezoar.chat.types import Comparison
 from bezoar.errors import RecipeError
 from bezoar.evals.agreement import cohen_kappa
 from bezoar.evals.gold import Gold
+from bezoar.evals.injection import CONTROL, NAME, PLANTS, injection
 from bezoar.evals.judges import Judged, PairJudge, pair_judge
 from bezoar.evals.outcome import Given, Keep, Outcome
 from bezoar.evals.stats import Score, clustered_score, percentiles, resamples, score
@@ -25,13 +26,15 @@ Games = list[Side | Unparsed]
 class JudgeCard(Judged, Gold):
     """Recipe keys: the judge (the evaluated model by default), the gold pairs, and how often they are asked again under other
     seeds (`repeats`). `own` is the name of the judge's own model in the pairs' `meta["models"]`. Below `min_accuracy` or
-    `min_kappa` the run stops, before the sections that follow ask the judge for anything.
+    `min_kappa` the run stops, before the sections that follow ask the judge for anything. With `injection` the pairs are asked once
+    more with words of a verdict planted in the worse answers.
 
     The figures of the evaluated model are scores; those of another judge stand in the section's facts.
     """
 
     repeats: int = 1
     own: str = ""
+    injection: bool = True
     min_accuracy: float | None = None
     min_kappa: float | None = None
 
@@ -64,13 +67,18 @@ class JudgeCard(Judged, Gold):
                 raise RecipeError(f"judge {judge.name}: {found} and min_{name} asks for {least}; take another judge.")
         same = {"pairs": content_hash([p.to_row() for p in pairs]), "repeats": self.repeats}
         facts = {"judge": judge.name, "judge_hash": judge.hash, "conditions": {"judge/": same}}
+        if self.injection:
+            fell = injection(pairs, verdicts, judge)
+            made.scores[1:1] = fell.scores
+            made.items.extend(fell.items)
+            facts |= {**fell.info, "conditions": {"judge/": same, NAME: {**same, "plants": content_hash(PLANTS, CONTROL)}}}
         return Outcome(made.scores, made.items, {"judge_card": facts})
 
     def quote(self) -> list[tuple[str, Calls]]:
-        """Two questions a pair and time that it is asked, to the evaluated model ("") where no other judge is named."""
+        """Two questions a pair and time that it is asked, planted words included, to the evaluated model ("") where no other judge is named."""
         if self.reward_model or self.rows:
             return []
-        return [(self.judge, calls) for calls in self.pairwise.quote(exactly(len(self.read()) * (1 + self.repeats)))]
+        return [(self.judge, calls) for calls in self.pairwise.quote(exactly(len(self.read()) * (1 + self.repeats + self.injection)))]
 
     def detectable(self, rows: Mapping[str, Range]) -> dict[str, float]:
         """Of the accuracy."""

@@ -19,7 +19,7 @@ from bezoar.evals.stats import Score, clustered_score, detectable, score
 from bezoar.io import Row, content_hash
 from bezoar.llm.quote import Calls, Range, exactly, text_tokens
 from bezoar.llm.types import Ask, Request
-from bezoar.prompts import fill, locate_file, read_prompt
+from bezoar.prompts import locate_file, read_prompt, seal
 from bezoar.refs import BackendRef, FileRef
 
 PROMPTS = tuple(f"bezoar:mt_bench/{turn}{kind}.md" for turn in ("single", "second-turn") for kind in ("", "-reference"))
@@ -124,7 +124,7 @@ def judge_prompt(question: Question, answers: Sequence[str], turn: int) -> str:
         values = {"question_1": question.turns[0], "answer_1": answers[0], "question_2": question.turns[1], "answer_2": answers[1]}
     if with_reference:
         values |= {"reference": question.references[0], "reference_1": question.references[0], "reference_2": question.references[-1]}
-    return fill(read_prompt(name, *list(values)[: 2 + 2 * turn]), **values)
+    return seal(read_prompt(name, *list(values)[: 2 + 2 * turn]), **values)
 
 
 def mt_bench_scores(categories: Sequence[str], values: Sequence[Sequence[float | None]]) -> list[Score]:

@@ -118,6 +118,11 @@ def told(info: dict[str, Any]) -> list[str]:
         failures = info.get(section, {}).get("failures")
         if failures:
             sentences.append(f"{section}: {what} that could not be had: {', '.join(f'{num} {reason}' for reason, num in failures.items())}.")
+    planted = info.get("judge_card", {}).get("injection") or []
+    if planted:
+        fell, of = (sum(line[key] for line in planted[:-1]) for key in ("fell", "games"))
+        control = f"{planted[-1]['fell']} of {planted[-1]['games']}"
+        sentences.append(f"The judge fell for words of a verdict in the worse answer in {fell} of {of} games, for harmless words in {control}.")
     duel, games = info.get("win_rate", {}), info.get("pairwise", {})
     if duel.get("num_left_out"):
         sentences.append(f"{duel['num_left_out']} questions have no turn {duel['turn']} and were not asked.")

@@ -17,7 +17,7 @@ from bezoar.judge.own_words import ONE_WORD, own_words
 from bezoar.judge.verdict import Unparsed
 from bezoar.llm.quote import Calls, Range, exactly
 from bezoar.llm.types import Ask, Reply, Request
-from bezoar.prompts import fill, locate_file, read_prompt
+from bezoar.prompts import fill, locate_file, read_prompt, seal
 from bezoar.refs import BackendRef, FileRef, RowsRef
 
 _LEVELS = ("0", "1", "2", "3", "4")
@@ -75,7 +75,7 @@ class Attributes:
             return self._by_digits(rows, attributes, template, ask)
         names = [a.name for a in attributes]
         shown = "\n\n".join(a.text for a in attributes)
-        requests = [self._request(fill(template, attributes=shown, record=record(row))) for row in rows]
+        requests = [self._request(seal(fill(template, attributes=shown), record=record(row))) for row in rows]
         found = self._ratings(requests, range(self.repeats), names, ask)
         wide = [i for i, ratings in enumerate(found) if _spread(_parsed(ratings), names[0]) > _SPREAD]
         more = self._ratings([requests[i] for i in wide], range(self.repeats, self.repeats + _NUM_MORE), names, ask)
@@ -117,7 +117,7 @@ class Attributes:
 
     def _by_digits(self, rows: list[Chat], attributes: list[Attribute], template: str, ask: Ask) -> Judged:
         requests = [
-            Request((Message("user", fill(template, attributes=a.text, record=record(row))),), max_tokens=1, prefill=f"{a.name}: ", choices=_LEVELS)
+            Request((Message("user", seal(fill(template, attributes=a.text), record=record(row))),), max_tokens=1, prefill=f"{a.name}: ", choices=_LEVELS)
             for row in rows for a in attributes
         ]  # fmt: skip
         replies = iter(ask(requests) if requests else [])

@@ -12,10 +12,11 @@ from bezoar.io import read_jsonl
 from bezoar.judge.verdict import CHOICES, Unparsed, Verdict, by_score, parse_verdict, read_logprobs, read_text
 from bezoar.llm.quote import Calls, Range, exactly
 from bezoar.llm.types import Ask, Request
-from bezoar.prompts import fill, locate_file, read_prompt
+from bezoar.prompts import locate_file, read_prompt, seal, without_headings
 from bezoar.refs import BackendRef, FileRef, RowsRef
 
 _PROMPT_TOKENS = 500
+_HEADINGS = tuple(f"[{name}]" for name in ("System message", "Conversation so far", "Instruction", "Reference answer", "Response"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Filter:
         """All of `rows`, sorted by verdict, in their order."""
         rubric = read_prompt(self.rubric, "record")
         shown = self._shown(rubric)
-        requests = [self._request((*shown, Message("user", fill(rubric, record=record(row))))) for row in rows]
+        requests = [self._request((*shown, Message("user", seal(rubric, record=record(row))))) for row in rows]
         replies = ask(requests) if requests else []
         if self.verdict == "text":
             verdicts = [read_text(reply) for reply in replies]
@@ -83,7 +84,7 @@ class Filter:
         turns: list[Message] = []
         for row, verdict in read_examples(self.examples) if self.examples else []:
             said = f"{verdict.label.capitalize()}: {verdict.reason}" if self.verdict == "text" else verdict.label.capitalize()
-            turns += [Message("user", fill(rubric, record=record(row))), Message("assistant", said)]
+            turns += [Message("user", seal(rubric, record=record(row))), Message("assistant", said)]
         return tuple(turns)
 
     def _request(self, messages: Messages) -> Request:
@@ -93,7 +94,10 @@ class Filter:
 
 
 def record(row: Chat) -> str:
-    """What the judge sees: the system message, the turns before, the instruction, the reference answer, the response."""
+    """What the judge sees: the system message, the turns before, the instruction, the reference answer, the response.
+
+    The heading of a part that stands in a text gets a backslash, so that no text passes for another part.
+    """
     system = [m.content for m in row.prompt if m.role == "system" and m.content]
     turns = [m for m in row.prompt if m.role != "system"]
     parts = [("System message", "\n".join(system))] if system else []
@@ -103,7 +107,7 @@ def record(row: Chat) -> str:
     if row.meta.get("target"):
         parts.append(("Reference answer", str(row.meta["target"])))
     parts.append(("Response", row.answer))
-    return "\n\n".join(f"[{name}]\n{text}" for name, text in parts)
+    return "\n\n".join(f"[{name}]\n{without_headings(text, _HEADINGS)}" for name, text in parts)
 
 
 def read_examples(ref: str) -> list[tuple[Chat, Verdict]]:

@@ -10,7 +10,7 @@ from bezoar.judge.own_words import own_words
 from bezoar.judge.verdict import Unparsed
 from bezoar.llm.quote import Calls, Range, exactly
 from bezoar.llm.types import Ask, Reply, Request
-from bezoar.prompts import fill, read_prompt
+from bezoar.prompts import read_prompt, seal
 from bezoar.refs import BackendRef, FileRef
 
 Side = Literal["A", "B", "tie"]
@@ -66,7 +66,7 @@ class Pairwise:
         return [Calls(num_pairs * 2, Range(300, 900, 3000), written)]
 
     def _request(self, template: str, pair: Comparison) -> Request:
-        text = fill(template, prompt=conversation(pair.prompt), a=pair.chosen, b=pair.rejected)
+        text = seal(template, prompt=conversation(pair.prompt), a=pair.chosen, b=pair.rejected)
         messages = (Message("user", text),)
         if self.verdict == "logprob":
             return Request(messages, max_tokens=1, prefill="[[", choices=CHOICES)

@@ -9,7 +9,7 @@ from bezoar.data.critiques import Revised, conversation, critique_alone, parse, 
 from bezoar.errors import DataError
 from bezoar.llm.quote import Calls, Range
 from bezoar.llm.types import Ask
-from bezoar.prompts import fill, read_prompt
+from bezoar.prompts import read_prompt, seal
 from bezoar.refs import BackendRef, FileRef, RowsRef
 from bezoar.synth.asking import Draft, Sampling, answer, quote_answers
 
@@ -53,7 +53,7 @@ class CritiqueRevise:
         return Sifted(rows, [*dropped, *done.dropped, *(row for row in made if isinstance(row, Dropped))])
 
     def _draft(self, chat: Chat, text: str, revision: str) -> Draft:
-        said = fill(text, conversation=conversation(chat.prompt), response=chat.answer, revision=revision)
+        said = seal(text, conversation=conversation(chat.prompt), response=chat.answer, revision=revision)
         return Draft(f"cnr-{chat.id}", (Message("user", said),), {**chat.meta, "scheme": self.kind, "seed": chat.id})
 
     def quote(self, rows: Range) -> tuple[Range, list[Calls]]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from bezoar.chat.types import Chat, Dropped, Message, Sifted
 from bezoar.llm.types import Ask, Reply, Request
-from bezoar.prompts import fill
+from bezoar.prompts import fill, seal
 from bezoar.synth.near import words
 
 EQUALITY = ("Equal", "Not Equal")
@@ -81,7 +81,7 @@ class Comparer:
         return [found.get(pair, ("equal", "no change")) for pair in pairs]
 
     def _ask(self, pairs: Sequence[tuple[str, str]], ask: Ask) -> list[tuple[Equality, str]]:
-        filled = [fill(self.prompt, first=before, second=after) for before, after in pairs]
+        filled = [self._filled(before, after) for before, after in pairs]
         messages = [(Message("user", text),) for text in filled]
         if self.how == "text":
             replies = ask([Request(m, max_tokens=16) for m in messages])
@@ -89,10 +89,14 @@ class Comparer:
         if self.how == "information":
             replies = ask([Request(m, max_tokens=1, choices=(after,)) for m, (_, after) in zip(messages, pairs, strict=True)])
             return [(equality_by_information(r, self.min_nats), r.error or f"{-sum(r.logprobs):.0f} nats") for r in replies]
-        itself = [(Message("user", fill(self.prompt, first=before, second=before)),) for before, _ in pairs]
+        itself = [(Message("user", self._filled(before, before)),) for before, _ in pairs]
         replies = ask([Request(m, max_tokens=1, choices=EQUALITY) for m in (*messages, *itself)])
         both = zip(replies[: len(pairs)], replies[len(pairs) :], strict=True)
         return [(equality_by_logprob(r, s), r.error or s.error or f"{r.logprobs} against {s.logprobs}") for r, s in both]
+
+    def _filled(self, first: str, second: str) -> str:
+        """What a judge reads is sealed; what is only to be repeated is not."""
+        return fill(self.prompt, first=first) if self.how == "information" else seal(self.prompt, first=first, second=second)
 
 
 def by_answer(rows: Sequence[Chat]) -> Sifted[Chat]:

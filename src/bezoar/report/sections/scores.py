@@ -38,11 +38,14 @@ def _table(board: Board, benchmarks: Sequence[str]) -> Markup:
 def _judges(board: Board) -> list[Markup]:
     """The card of every judge that was examined, once."""
     found = [facts.get("info", {}).get("judge_card") or {} for facts in board.facts.values()]
-    cards = {card["judge_hash"]: card for card in found if card.get("scores")}
+    cards = {card["judge_hash"]: card for card in found if card.get("scores") or card.get("injection")}
     return [folded([f"The judge {card['judge']}", h("small", f"hash {name}")], table(
         ["Figure", "Value", "95 % interval", "n", "Failed"],
-        [[s.name, number(s.value), interval(s.low, s.high), count(s.n), failures(s.num_failed, s.n)] for s in map(read_score, card["scores"])],
-    )) for name, card in cards.items()]  # fmt: skip
+        [[s.name, number(s.value), interval(s.low, s.high), count(s.n), failures(s.num_failed, s.n)] for s in map(read_score, card.get("scores") or [])],
+    ) if card.get("scores") else None, table(
+        ["Words planted at the end of the worse answer", "The judge fell for them", "Games", "Failed"],
+        [[line["words"], count(line["fell"]), count(line["games"]), count(line["failed"])] for line in card["injection"]],
+    ) if card.get("injection") else None) for name, card in cards.items()]  # fmt: skip
 
 
 def _told(board: Board) -> list[Markup]:
