@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bezoar.errors import BezoarError, DataError
-from bezoar.model.load import load_tokenizer, read_net
+from bezoar.io import file_hash
+from bezoar.model.load import load_tokenizer, read_net, resolve
 from bezoar.model.merge import merge
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
@@ -111,6 +112,10 @@ FOLDERS: dict[str, tuple[Damage, str]] = {
     "too many layers": (keys(CONFIG, num_hidden_layers=60_000), f"{CONFIG}: num_hidden_layers is 60000, and the files hold 20 tensors"),
     "an endless vocabulary": (keys(CONFIG, vocab_size=2**31), "another shape"),
     "endless labels": (keys(CONFIG, num_labels=10**9), f"{CONFIG}: num_labels"),
+    "endless heads": (keys(CONFIG, head_dim=10**9), "another shape .*k_proj"),
+    "endless angles": (
+        keys(CONFIG, model_type="phi", rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1e9}), "numbers beside the weights"
+    ),
     "a negative width": (keys(CONFIG, hidden_size=-1), f"{CONFIG}: hidden_size is -1"),
     "no width": (keys(CONFIG, num_attention_heads=0), f"{CONFIG}: num_attention_heads is 0"),
     "a width in words": (keys(CONFIG, hidden_size="many"), f"{CONFIG}: hidden_size is 'many'"),
@@ -306,3 +311,13 @@ def test_a_damaged_cache_of_4_bits_is_set_aside_and_made_anew(tiny_model: Path, 
 def test_a_tokenizer_needs_no_weights(folder: Path) -> None:
     put(WHOLE, b"")(folder)
     assert load_tokenizer(str(folder)).eos_id == 259
+
+
+@pytest.mark.real
+def test_a_damaged_copy_of_a_packaged_model_is_set_aside_and_unpacked_anew(cache_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = resolve("smollm2-135m-instruct")
+    whole = file_hash(folder)
+    cut(WHOLE, 0.9)(folder)
+    assert file_hash(resolve("smollm2-135m-instruct")) == whole
+    assert f"it was set aside as {folder}.damaged and is made anew." in capsys.readouterr().err
+    shutil.rmtree(cache_folder)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from disk import durable, recorded, the_rename
 from killed import Fatal, stage
 
+from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.model.stack import Stack
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import Progress
 from bezoar.watch import Watch
@@ -65,6 +68,31 @@ def test_a_whole_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
     assert found[1]["a"].tolist() == pytest.approx([0.999 - 1e-5] * 3, abs=1e-6)  # decay 1e-5, then a step of 1e-3
     assert all(torch.equal(other.state_dict()["state"][0][k], v) for k, v in optimizer.state_dict()["state"][0].items())
     assert checkpoint.load(tmp_path / "nowhere", fresh()) is None
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_older_one_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "step-2").mkdir()
+    with recorded(monkeypatch) as events:
+        saved(tmp_path)
+    placed = the_rename(events, tmp_path / "step-4")
+    names = {"weights.safetensors", "best.safetensors", "optimizer.safetensors", "progress.json", "."}
+    assert events[placed][2].keys() == names
+    assert not set(events[placed][2].values()) - durable(events[:placed])
+    assert {"step-2", "step-4"} <= {name for what, path, states in events[placed:] if what == "fsync" for name in states[path][2]}
+    assert [path.name for path in tmp_path.iterdir()] == ["step-4"]
+
+
+@pytest.mark.parametrize("lora", [LoRA(r=2), None])
+def test_what_was_trained_is_on_the_disk_when_it_is_saved(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoRA | None) -> None:
+    stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
+    stack.grow(lora, seed=0, outputs=("reward",))
+    with recorded(monkeypatch) as events:
+        stack.save_trained(tmp_path)
+    [folder] = tmp_path.iterdir()
+    assert len(list(folder.iterdir())) >= 4
+    written = {(file.stat().st_ino, file.stat().st_mtime_ns, ()) for file in folder.iterdir()}
+    assert not written - durable(events)
+    assert any(what == "fsync" and path == str(folder) for what, path, _ in events)
 
 
 def test_training_with_a_damaged_checkpoint_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

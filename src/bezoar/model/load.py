@@ -22,6 +22,8 @@ from bezoar.model.tensors import open_tensors
 __all__ = ["DTYPES", "load_net", "load_tokenizer", "quiet", "resolve"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_MOST_BESIDE = 2**27
+"""Numbers that are computed from the config, as the angles of positions are."""
 _PLAIN = ("F64", "F32", "F16", "BF16")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
@@ -82,16 +84,18 @@ def read_net(folder: Path, dtype: torch.dtype) -> Any:
     if values["model_type"] not in CONFIG_MAPPING:
         raise DataError(f"{file}: the architecture {values['model_type']!r:.60} is not known to the installed transformers; name another model.")
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.NAME}
+    place = f"{folder} ({named(path.name for path in weight_files(folder))})"
     try:
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(CONFIG_MAPPING[values["model_type"]].from_dict(values), **options)  # type: ignore[no-untyped-call]
+        _refuse_early(empty, tensors, place)
         options |= {"config": empty.config, "output_loading_info": True, "ignore_mismatched_sizes": True}
         _, found = type(empty).from_pretrained(None, state_dict=dict(tensors), device_map={"": "meta"}, **options)
+    except DataError:
+        raise
     except Exception as error:  # a config can be wrong in any way, and its classes say so with errors of any type
         raise DataError(f"{file}: no language model can be built from it ({reason(error)}); fetch or save the model again.") from None
-    odd = [name for name, _ in empty.named_parameters() if name in tensors and tensors[name].get_dtype() not in _PLAIN]
-    place = f"{folder} ({named(file.name for file in weight_files(folder))})"
-    refuse_misfits({**found, "odd": odd}, place)
+    refuse_misfits(found, place)
     net, found = type(empty).from_pretrained(None, state_dict=tensors, **options)
     refuse_misfits(found, place)
     net.config.name_or_path = str(folder)
@@ -112,6 +116,17 @@ def _open_all(folder: Path) -> dict[str, Any]:
             raise DataError(f"{file}: {named(twice)} stands in another file of the model too; fetch or save the model again.")
         tensors |= found
     return tensors
+
+
+def _refuse_early(empty: Any, tensors: dict[str, Any], place: str) -> None:
+    """DataError where weights on the meta device have the names of others, or where what is computed beside them would fill the memory."""
+    both = [(name, tensors[name], list(expected.shape)) for name, expected in empty.named_parameters() if name in tensors]
+    shapes = [(name, there.get_shape(), expected) for name, there, expected in both if there.get_shape() != expected]
+    odd = [name for name, there, _ in both if there.get_dtype() not in _PLAIN]
+    refuse_misfits({"mismatched_keys": shapes, "missing_keys": set(), "unexpected_keys": set(), "odd": odd}, place)
+    beside = sum(buffer.numel() for buffer in empty.buffers())
+    if beside > _MOST_BESIDE:
+        raise DataError(f"{place}: the config.json asks for {beside} numbers beside the weights, which no model has; mend it.")
 
 
 def refuse_misfits(found: dict[str, Any], place: str) -> None:

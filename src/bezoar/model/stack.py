@@ -37,7 +37,7 @@ class Stack:
         self.net.requires_grad_(False)
         self.top: LoRA | None = None
         self._head_trains = False
-        size = int(self.net.config.hidden_size)
+        size = int(self.head_weight.shape[1])
         self.score_head = load_head(resolve(spec.path), size=size)
         for folder in self.adapters:
             self._load(folder)

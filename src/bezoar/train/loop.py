@@ -26,7 +26,7 @@ from bezoar.model.tensors import kept_tensors, save_tensors
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import Progress
 from bezoar.train.machine import fresh_peak, peak_flops, step_flops
-from bezoar.train.memory import KEYS, available, predict_memory
+from bezoar.train.memory import available, llama_like, predict_memory
 from bezoar.train.optim import factor, optimizer, scale_rates
 from bezoar.train.order import epoch_order
 from bezoar.train.prepare import Rows, identity, num_cut, num_fed, prepare
@@ -150,7 +150,7 @@ class Loop:
     def _mfu(self, totals: Totals, spent_s: float) -> dict[str, float]:
         """The share of the device's arithmetic that a step used, where the device is known."""
         peak, config = peak_flops(), self.work.stack.net.config.to_dict()
-        if peak is None or not KEYS.issubset(config):
+        if peak is None or not llama_like(config):
             return {}
         flops = step_flops(config, tokens=totals.tokens, trained=totals.trained, full=self.settings.adapter is None)
         return {"mfu": round(flops / spent_s / peak, 4)}

@@ -17,9 +17,14 @@ HEAD_BYTES = 300 * 10**6
 """Chunks of logits, and the output embedding laid out for the matrix kernel."""
 PAGE = 2**21
 """On a CPU, tensors of at least this size take whole pages of it (see model.load.quiet)."""
-KEYS = {"hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"}
+_KEYS = {"hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"}
 """What a config.json of the Llama family says."""
 _BYTES = {"bfloat16": 2, "float32": 4}
+
+
+def llama_like(config: dict[str, Any]) -> bool:
+    """Whether a config.json says what a prediction needs, with one number for all layers."""
+    return all(isinstance(config.get(key), int) for key in _KEYS)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Memory:
 
 def predict_memory(config: dict[str, Any], spec: ModelSpec, lora: LoRA | None, *, tokens: int, on_gpu: bool = False) -> Memory | None:
     """The peak of training with micro-batches of at most `tokens` tokens on the model of this config.json; None if it is not Llama-like."""
-    if not KEYS.issubset(config):
+    if not llama_like(config):
         return None
     shapes = layer_shapes(config)
     wide = _BYTES[spec.dtype] if lora is not None else 4
@@ -63,7 +68,7 @@ def largest_budget(config: dict[str, Any], spec: ModelSpec, lora: LoRA | None, *
         found = predict_memory(config, spec, lora, tokens=tokens, on_gpu=on_gpu)
         return found is None or found.total <= free
 
-    if not KEYS.issubset(config):
+    if not llama_like(config):
         return None
     return bisect_left(range(2**24), True, key=lambda tokens: not fits(tokens + 1))
 
