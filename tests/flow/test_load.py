@@ -76,6 +76,13 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, where: str, w
     assert "\n" not in message
 
 
+def test_a_budget_is_not_less_than_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\nbudget_usd: -0.5\nstages: {}\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"r.yaml:2: budget_usd: must be greater than or equal to 0 but is -0.5"):
+        load_recipe(path)
+
+
 def test_merge_keys_carry_over(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")

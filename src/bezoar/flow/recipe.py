@@ -43,7 +43,7 @@ class _Head:
     backends: dict[str, dict[str, Any]] = field(default_factory=dict)
     template: Template = field(default_factory=ChatML)
     seed: int = 0
-    budget_usd: float | None = None
+    budget_usd: Annotated[float, Field(ge=0)] | None = None
 
 
 @dataclass(frozen=True)
