@@ -8,6 +8,7 @@ Only the tests of a module's own folder count, and of those the ones that take a
 of a wrong sign. Two things are added to mutmut: functions under one of the decorators below, which it leaves out, and the report.
 """
 
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -78,6 +79,7 @@ def change(mutant: str, path: Path) -> str:
 def report() -> int:
     """Print the table of files and the mutants that live; 1 where something is amiss."""
     listed, amiss = LISTED.read_text(encoding="utf-8"), 0
+    kinds = [re.compile(pattern) for pattern in re.findall(r"^\| any \| `(.+)` \|", listed, re.MULTILINE)]
     print("\n| file | mutants | killed | timeouts | live | share |\n|---|---|---|---|---|---|")
     living, sums = [], [0, 0]
     for path in sorted(walk_mutatable_files()):
@@ -96,8 +98,9 @@ def report() -> int:
     print(f"| all | {sums[0]} | | | {sums[1]} | {1 - sums[1] / max(1, sums[0]):.1%} |\n")
     for path, name, what in living:
         function, owner = orig_function_and_class_names_from_key(name)
-        row = f"| {path.relative_to('src/bezoar')} | {f'{owner}.' if owner else ''}{function} | {change(name, path)} |"
-        if row not in listed:
+        what_changed = change(name, path)
+        row = f"| {path.relative_to('src/bezoar')} | {f'{owner}.' if owner else ''}{function} | {what_changed} |"
+        if row not in listed and not any(kind.search(what_changed) for kind in kinds):
             amiss = 1
             print(row, "" if what == "survived" else what, name.rpartition("_")[2])
     return amiss
