@@ -4,6 +4,8 @@ import base64
 import json
 import math
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -215,6 +217,31 @@ def test_nothing_is_sent_while_the_journal_is_held_and_nothing_is_lost(tmp_path:
     assert 1 <= held <= 8
     assert [r.text for r in replies] == [f"QUESTION {i}" for i in range(200)]
     assert set(server.seen.values()) == {1}
+
+
+FILLING = """
+import pathlib, resource, sys
+from bezoar.chat.types import Message
+from bezoar.llm.budget import Budget
+from bezoar.llm.endpoint import Endpoint
+from bezoar.llm.journal import Journal
+from bezoar.llm.pool import Pool
+from bezoar.llm.types import Request
+from bezoar.watch import Watch
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+requests = [Request((Message("user", f"question {i}" + " x" * 200),)) for i in range(500)]
+with Journal(pathlib.Path(sys.argv[2])) as journal:
+    Pool(Endpoint(url=sys.argv[1], model="m", concurrency=8).open(), journal, Budget(), Watch()).ask(requests)
+"""
+
+
+def test_a_file_that_may_not_grow_loses_what_was_in_flight_alone(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with serving() as server:
+        done = subprocess.run([sys.executable, "-c", FILLING, server.url, str(path)], capture_output=True, text=True, timeout=60)
+        assert "ulimit -f" in done.stderr
+        with Journal(path) as journal:
+            assert 8 < sum(server.answered.values()) - 8 <= len(journal.entries())
 
 
 def test_two_processes_never_buy_one_question_twice(tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ def summary(stats: Stats) -> str:
     calls = stats.get("calls")
     if calls:
         parts.append(f"{calls['asked']} replies ({calls['from_journal']} from the journal), {calls['completion_tokens']} tokens")
+        if calls["failed"] > calls.get("refused_by_budget", 0):
+            parts.append(f"{calls['failed'] - calls.get('refused_by_budget', 0)} requests refused or without a text")
         if calls.get("refused_by_budget"):
             parts.append(f"{calls['refused_by_budget']} requests not sent: the budget is spent")
         if calls.get("cost_usd"):

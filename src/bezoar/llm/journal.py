@@ -9,6 +9,7 @@ What follows from replies that are already there (how they read, what they cost)
 import errno
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import threading
@@ -111,6 +112,8 @@ class Journal:
             # a full disk shows itself as an I/O error too, where SQLite maps its index into memory
             if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self.path.parent).free < 1 << 16):
                 raise OSError(errno.ENOSPC, "no space left on the disk", str(self.path)) from error
+            if code == sqlite3.SQLITE_IOERR and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+                raise OSError(errno.EFBIG, "the limit on file sizes (`ulimit -f`) is reached", str(self.path)) from error
             raise DataError(f"{self.path}: the journal cannot be used ({error}); check the file and its folder, or move it away.") from error
 
     def _patient(self, action: Callable[[], ResultT]) -> ResultT:
