@@ -62,16 +62,15 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")] = None,
 ) -> None:
     """The win rate of one model or answer file over another by a judge, or paired tests of two finished evaluations."""
-    from bezoar.evals.leaderboard import paired_tests, read_entries
     from bezoar.flow.measure import evaluate_named, short, with_judge
     from bezoar.flow.subject import find_subject
-    from bezoar.report.console import print_outcome, print_tests
+    from bezoar.report.compared import compare_finished
+    from bezoar.report.console import print_outcome
     from bezoar.terminal import Console
 
     folders = [Path(first), Path(second)]
     if not judge and all((folder / "scores.json").is_file() for folder in folders):
-        one, two = read_entries(folders)
-        print_tests(*paired_tests(one, two), Console(), f"{second} less {first}, on the items of both")
+        compare_finished(folders, out, Console())
         return
     subjects = {name: find_subject(name, dtype=dtype) for name in (first, second, judge) if name}
     more = {"against": second, "questions": questions or subjects[first].own_questions, "turn": turn, "max_tokens": max_tokens, "limit": limit}

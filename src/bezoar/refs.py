@@ -1,6 +1,8 @@
 """Names that one part of a recipe uses for another: the type of a field says what its string refers to; and where outputs lie."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,15 @@ BackendRef = Annotated[str, "backend"]
 
 FileRef = Annotated[str, "file"]
 """A file: a path relative to the recipe, or `bezoar:NAME` for one that ships with the package. Its content is part of the stage's key."""
+
+
+def unknown(name: str, what: str, names: Iterable[str]) -> str:
+    """The half of a sentence that says that no `what` has this name, which there are, and which is the nearest."""
+    known = list(names)
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    listed = f"the {what.split()[-1]}s are {', '.join(known)}" if known else "there is none"
+    return f"no {what} is named {name!r}; {listed}" + (f"; did you mean {near[0]}?" if near else ".")
+
 
 _NUMBERED = re.compile(r"(\d{2,})-(.+)", re.DOTALL)
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "bezoar"
 FILES = sorted(SRC.rglob("*.py"))
 LAYERS = [
-    {"errors", "secrets", "io", "reading", "strict_json", "parquet", "refs", "stop", "terminal", "watch", "__init__"},
+    {"errors", "secrets", "io", "reading", "strict_json", "parquet", "own", "refs", "stop", "terminal", "watch", "__init__"},
     {"chat"},
     {"data", "seeds", "prompts"},
     {"model"},

@@ -8,9 +8,9 @@ from typing import Any
 from bezoar.errors import RecipeError
 from bezoar.evals.agreement import bradley_terry
 from bezoar.evals.gaps import Gap, gaps
-from bezoar.evals.outcome import compare, condition, read_outcome
+from bezoar.evals.outcome import compare, condition, read_outcome, read_scores
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
-from bezoar.io import Row, canonical, read_json
+from bezoar.io import Row, canonical
 from bezoar.refs import stage_folders
 
 
@@ -61,7 +61,7 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
 
 
 def _entry(folder: Path, run: str) -> Entry:
-    done, model = read_outcome(folder), str(read_json(folder / "scores.json")["model"])
+    done, model = read_outcome(folder), str(read_scores(folder)["model"])
     return Entry(run + model, done.scores, done.items, done.info, run)
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from bezoar.chat.render import AnyRenderer
 from bezoar.chat.types import Chat, Comparison
+from bezoar.errors import DataError
 from bezoar.evals.stats import Difference, Score, holm, paired
 from bezoar.io import Row, content_hash, read_json, read_jsonl, write_json, write_jsonl
 from bezoar.llm.types import Ask
+from bezoar.own import ADVICE, read_own
 from bezoar.watch import Watch
 
 LOUD_FAILURES = 0.02
@@ -95,11 +97,19 @@ def write_outcome(folder: Path, model: str, outcome: Outcome, **facts: str) -> N
     write_json(folder / "scores.json", {"model": model, "label": model, **facts, "scores": scores, "info": outcome.info})
 
 
+def read_scores(folder: Path) -> Row:
+    """scores.json of a finished evaluation."""
+    return read_own(folder / "scores.json", model=str, scores=list[Score], info=dict[str, Any] | None)
+
+
 def read_outcome(folder: Path) -> Outcome:
     """What `write_outcome` wrote; unknown keys of a score are passed over."""
-    stored, known = read_json(folder / "scores.json"), Score.__dataclass_fields__
-    items = [row for _, row in read_jsonl(folder / "items.jsonl")] if (folder / "items.jsonl").is_file() else []
-    return Outcome([Score.from_dict({k: v for k, v in s.items() if k in known}) for s in stored["scores"]], items, stored.get("info", {}))
+    stored, path = read_scores(folder), folder / "items.jsonl"
+    items = list(read_jsonl(path)) if path.is_file() else []
+    for line, row in items:
+        if not {"benchmark", "id", "value"} <= row.keys() or not isinstance(row["value"], int | float | None):
+            raise DataError(f"{path}:{line}: not a value of an item as bezoar wrote it; {ADVICE}.")
+    return Outcome(stored["scores"], [row for _, row in items], stored["info"] or {})
 
 
 def told(info: dict[str, Any]) -> list[str]:

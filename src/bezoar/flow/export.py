@@ -5,9 +5,11 @@ from typing import Any
 
 from bezoar.chat.types import as_chats
 from bezoar.errors import RecipeError
+from bezoar.flow.out import check_new
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.talk import open_model
+from bezoar.refs import unknown
 from bezoar.terminal import plain
 
 MAX_MEAN_KL = 0.05
@@ -21,16 +23,15 @@ def export(recipe: Recipe, run: RunDir, name: str, out: Path, *, check: bool, co
     RecipeError when `out` is there already or there is no row to compare on. TrainingError, with the figures, when the two differ
     too much; nothing is written then.
     """
-    from bezoar.model.merge import merge
-
-    if out.exists():
-        raise RecipeError(f"{out}: the folder is there already; name another with --out.")
+    check_new(out)
     trained_on = _rows_of(recipe, name)
     stack = open_model(recipe, run, name)
     items = as_chats(run.items(trained_on))[:NUM_ROWS] if check else []
     if check and not items:
         raise RecipeError(f"{out}: there is no row to compare the merge with; see the stage's rows, or give --no-check.")
     rows = [recipe.template.render(item.messages, stack.tokenizer).tokens for item in items]
+    from bezoar.model.merge import merge
+
     found = merge(stack, out, rows=rows, max_mean_kl=MAX_MEAN_KL)
     console.print(plain(f"{out}: merged; " + (f"against the stack: {found}" if found else "not compared with the stack")))
 
@@ -38,4 +39,7 @@ def export(recipe: Recipe, run: RunDir, name: str, out: Path, *, check: bool, co
 def _rows_of(recipe: Recipe, name: str) -> str:
     if name in recipe.models:
         raise RecipeError(f"{recipe.path}: {name} is a base model and needs no export; name a training stage.")
+    trained = [stage for stage in recipe.stages if recipe.category(stage) == "train"]
+    if name not in trained:
+        raise RecipeError(f"{recipe.path}: {unknown(name, 'training stage', trained)}")
     return str(recipe.stages[name].rows)

@@ -12,11 +12,12 @@ from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
 from bezoar.evals.answers import answer_file, rescored
 from bezoar.evals.evaluate import Evaluate
-from bezoar.evals.outcome import Given, Outcome, read_outcome, write_outcome
+from bezoar.evals.outcome import Given, Outcome, read_outcome, read_scores, write_outcome
 from bezoar.flow.load import build
+from bezoar.flow.out import check_evaluation
 from bezoar.flow.refs import located, refs
 from bezoar.flow.subject import Subject
-from bezoar.io import cached_hash, content_hash, read_json
+from bezoar.io import Row, cached_hash, content_hash
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
@@ -63,13 +64,9 @@ def evaluate(stage: Evaluate, subjects: Mapping[str, Subject], out: Path, *, con
     Replies are journalled there and finished parts kept, so that the same call goes on after a kill, repeats nothing when all
     is done, and asks only for new judgements when the judge's wording changes. RecipeError for a folder of something else.
     """
-    if out.is_dir() and any(out.iterdir()) and not (out / "journal.sqlite").is_file():
-        raise RecipeError(f"{out}: the folder is not empty and holds no evaluation; name another with --out.")
-    stored = read_json(out / "scores.json") if (out / "scores.json").is_file() else {}
-    if stored and stored["model"] != stage.model:
-        raise RecipeError(f"{out}: the folder holds the scores of {stored['model']}; name another with --out.")
     stage = located(stage, Path.cwd())
-    files = [locate_file(ref.name, Path(), ref.path) for ref in refs(stage) if ref.kind == "file"] + stage.files()
+    read = [locate_file(ref.name, Path(), ref.path) for ref in refs(stage) if ref.kind == "file"]
+    files, stored = read + stage.files(), _stored(out, stage.model, [*read, *map(Path, subjects)])
     key = content_hash(asdict(stage), {n: s.identity for n, s in subjects.items()}, [cached_hash(file) for file in files], seed)
     model, watch = subjects[stage.model], Watch(stage.model, None, console)
     if stored.get("key") == key:
@@ -97,6 +94,15 @@ def evaluate(stage: Evaluate, subjects: Mapping[str, Subject], out: Path, *, con
     return outcome
 
 
+def _stored(out: Path, model: str, inputs: Sequence[Path]) -> Row:
+    """scores.json of `out`, or an empty table. RecipeError for a folder of something else, or of another model."""
+    check_evaluation(out, inputs)
+    stored = read_scores(out) if (out / "scores.json").is_file() else {}
+    if stored and stored["model"] != model:
+        raise RecipeError(f"{out}: the folder holds the scores of {stored['model']}; name another with --out.")
+    return stored
+
+
 Keys = dict[str, Any]
 
 
@@ -105,6 +111,9 @@ def evaluate_named(model: str, sections: Keys, subjects: Mapping[str, Subject], 
     subject = subjects[model]
     found = rescored(subject.answers) if subject.answers else None
     if found:
+        if out:
+            _stored(out, model, [Path(model)])
+            write_outcome(out, model, found, key=subject.identity)
         return found
     value = {"kind": "evaluate", "model": model, **{name: section for name, section in sections.items() if section}}
     if len(value) == 2:

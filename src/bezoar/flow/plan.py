@@ -9,9 +9,9 @@ from bezoar.flow.keys import all_keys
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.refs import located
 from bezoar.flow.rundir import RunDir
-from bezoar.io import read_json
 from bezoar.llm.quote import Calls, Range, price
 from bezoar.model.find import local_config
+from bezoar.own import read_own
 from bezoar.terminal import plain
 from bezoar.train.fullest import fullest
 from bezoar.train.memory import available, largest_budget, predict_memory
@@ -37,6 +37,7 @@ class StagePlan:
 
 def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     """A line a stage, in the order of the run."""
+    run.check_owner(recipe)
     keys, _ = all_keys(recipe, run.cut(recipe))
     lines: dict[str, StagePlan] = {}
     for name, stage in recipe.stages.items():
@@ -44,7 +45,7 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
         line = StagePlan(name, stage.kind, current, [ref.name for ref in recipe.inputs(name) if ref.kind != "file"])
         if current:
             folder = run.stage_dir(name)
-            rows = read_json(folder / "stats.json").get("rows_out", 0) if folder else 0
+            rows = read_own(folder / "stats.json", rows_out=int | None)["rows_out"] or 0 if folder else 0
             line.rows = Range(rows, rows, rows)
         else:
             _expect(recipe, run, name, lines, line)

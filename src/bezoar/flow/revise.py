@@ -11,6 +11,7 @@ from bezoar.errors import DataError, RecipeError
 from bezoar.evals.duel import asked_questions
 from bezoar.evals.revision import answered_chats
 from bezoar.flow.measure import World
+from bezoar.flow.out import check_file, is_revision
 from bezoar.flow.subject import find_subject
 from bezoar.io import read_jsonl, write_jsonl
 from bezoar.llm.budget import Budget
@@ -24,9 +25,12 @@ from bezoar.watch import Watch
 
 def revise_file(model: str, answers: Path, out: Path, *, questions: str, turn: int, times: int, max_tokens: int, console: Any) -> None:
     """Revise the answers of a file with the model `model` (see `find_subject`) into `out`; replies are journalled beside it."""
+    check_file(out, [answers, Path(questions), Path(model)] if questions else [answers, Path(model)])
     rows, subject = read_answers(answers, questions, turn), find_subject(model)
     if subject.answers:
         raise RecipeError(f"{model}: this is a file of answers; name the model that revises first, then the file.")
+    if out.exists() and not is_revision(out, rows):
+        raise RecipeError(f"{out}: the file is there already and holds no revisions of these answers; name another with --out.")
     with Journal(Path(f"{out}.journal.sqlite")) as journal:
         world = World(lambda backend: Pool(backend, journal, Budget(), Watch("revise", None, console)))
         revise_chats(rows, world.ask(subject), out, times=times, max_tokens=max_tokens, console=console)

@@ -19,7 +19,9 @@ from bezoar.watch import Watch, open_boards
 def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequence[str] = ()) -> dict[str, Stats]:
     """Bring every stage up to date; returns the statistics of the stages that ran, by name. `log` names boards (watch.BOARDS)."""
     done: dict[str, Stats] = {}
+    run.check_owner(recipe)
     with run.locked():
+        run.check_owner(recipe)
         run.adopt(recipe)
         run.recover()
         cut = run.cut(recipe)

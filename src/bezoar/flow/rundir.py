@@ -11,9 +11,11 @@ from typing import Any
 from bezoar.chat.types import AnyRow, row_to_item
 from bezoar.errors import RecipeError
 from bezoar.flow.keys import Parts
+from bezoar.flow.out import check_folder, check_place, is_run_dir
 from bezoar.flow.recipe import Recipe
-from bezoar.io import atomic_write, num_rows, read_json, read_parquet, remove, sync, sync_entries, write_json
+from bezoar.io import atomic_write, num_rows, read_parquet, remove, sync, sync_entries, write_json
 from bezoar.model.spec import ModelSpec
+from bezoar.own import read_own
 from bezoar.refs import stage_folders
 
 
@@ -43,7 +45,7 @@ class RunDir:
     def stored(self, name: str) -> dict[str, Any]:
         """key.json of a stage, or an empty table."""
         folder = self.stage_dir(name)
-        return dict(read_json(folder / "key.json")) if folder else {}
+        return read_own(folder / "key.json", key=str, parts=dict[str, str], finished=str) if folder else {}
 
     def cut(self, recipe: Recipe) -> set[str]:
         """The stages whose output the budget cut short."""
@@ -132,21 +134,26 @@ class RunDir:
                 ) from None
             yield
 
-    def adopt(self, recipe: Recipe) -> None:
-        """Write down the recipe; RecipeError when the folder belongs to another recipe or is no run directory."""
-        resolved = self.path / "resolved.json"
-        strangers = [p.name for p in self.path.iterdir() if p.name != ".lock"]
-        if resolved.exists():
-            owner = read_json(resolved)["name"]
+    def check_owner(self, recipe: Recipe) -> None:
+        """RecipeError when the folder belongs to another recipe, is no run directory, or lies in one."""
+        check_place(self.path)
+        if not self.path.is_dir():
+            check_folder(self.path)
+            return
+        if is_run_dir(self.path):
+            owner = read_own(self.path / "resolved.json", name=str)["name"]
             if owner != recipe.name:
                 raise RecipeError(
                     f"{self.path}: this run directory belongs to the recipe {owner!r}, not {recipe.name!r}; name another with --out."
                 )
-        elif strangers:
+        elif any(path.name != ".lock" for path in self.path.iterdir()):
             raise RecipeError(f"{self.path}: the folder is not empty and is no run directory; name another with --out.")
+
+    def adopt(self, recipe: Recipe) -> None:
+        """Write down the recipe."""
         atomic_write(self.path / "recipe.yaml", recipe.path.read_bytes())
         write_json(
-            resolved,
+            self.path / "resolved.json",
             {
                 "name": recipe.name,
                 "recipe": str(recipe.path.resolve()),

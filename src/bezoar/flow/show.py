@@ -9,14 +9,14 @@ from bezoar.errors import RecipeError
 from bezoar.flow.keys import all_keys, changed
 from bezoar.flow.recipe import Recipe, load_recipe
 from bezoar.flow.rundir import RunDir
-from bezoar.io import read_json
+from bezoar.own import read_own
+from bezoar.refs import unknown
 from bezoar.terminal import head, one_line, plain
 
 
 def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
     """Lines that say whether a stage is current and, if not, what changed since it ran."""
-    if stage not in recipe.stages:
-        raise RecipeError(f"{recipe.path}: no stage is named {stage!r}; the stages are {', '.join(recipe.stages)}.")
+    check_stage(recipe, stage)
     keys, parts = all_keys(recipe, run.cut(recipe))
     stored = run.stored(stage)
     if not stored:
@@ -32,12 +32,18 @@ def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
     return lines
 
 
+def check_stage(recipe: Recipe, stage: str) -> None:
+    """RecipeError, with the stages that there are, unless `stage` is one."""
+    if stage not in recipe.stages:
+        raise RecipeError(f"{recipe.path}: {unknown(stage, 'stage', recipe.stages)}")
+
+
 def find_run(path: Path) -> tuple[Recipe, RunDir]:
     """The run directory `path`, or that of the recipe file `path`, with its recipe."""
     if path.is_dir():
         if not (path / "resolved.json").exists():
             raise RecipeError(f"{path}: no run directory (resolved.json is missing); name one made by `bezoar run`.")
-        written = Path(read_json(path / "resolved.json")["recipe"])
+        written = Path(read_own(path / "resolved.json", recipe=str)["recipe"])
         return load_recipe(written if written.exists() else path / "recipe.yaml"), RunDir(path)
     recipe = load_recipe(path)
     return recipe, RunDir(Path("runs") / recipe.name)
@@ -73,6 +79,7 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
     """Print rows of a training stage's data as tokens, the trained ones in colour; needs the model's tokenizer."""
     from bezoar.model.load import load_tokenizer
 
+    check_stage(recipe, stage)
     component = recipe.stages[stage]
     readers = (
         [component]

@@ -9,6 +9,7 @@ from bezoar.chat.types import Message, Messages
 from bezoar.errors import DataError, RecipeError
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
+from bezoar.refs import unknown
 from bezoar.terminal import Console, head, plain, show
 
 NOT_UTF8 = "{}: this is not UTF-8 text; write or send it as UTF-8."
@@ -32,7 +33,7 @@ def check_name(recipe: Recipe, run: RunDir, name: str) -> None:
     """RecipeError, with the names that there are, unless `name` is a finished model."""
     names = model_names(recipe, run)
     if name not in names:
-        raise RecipeError(f"{run.path}: no finished model is named {name!r}; the models are {', '.join(names)}.")
+        raise RecipeError(f"{run.path}: {unknown(name, 'finished model', names)}")
 
 
 def open_model(recipe: Recipe, run: RunDir, name: str) -> Any:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.errors import RecipeError
-from bezoar.io import Row, read_json, read_lines
+from bezoar.io import Row, read_lines
+from bezoar.own import read_own
 from bezoar.refs import stage_folders
 from bezoar.report.numbers import finite
 
@@ -108,7 +109,7 @@ def load_run(run_dir: Path) -> Run:
     notes: list[str] = []
     resolved: Table = {}
     if (run_dir / "resolved.json").is_file():
-        resolved = read_json(run_dir / "resolved.json")
+        resolved = read_own(run_dir / "resolved.json", stages=dict[str, Table], models=dict[str, Table] | None, backends=dict[str, Table] | None)
     elif folders:
         notes.append("resolved.json is absent: stages that have not run are not known.")
     else:
@@ -127,8 +128,9 @@ def load_run(run_dir: Path) -> Run:
 def _load_stage(name: str, fields: Table, folder: Path | None) -> Stage:
     if folder is None:
         return Stage(name, fields)
-    stats = read_json(folder / "stats.json") if (folder / "stats.json").is_file() else {}
-    return Stage(name, fields, folder, read_json(folder / "key.json"), stats)
+    counts = dict[str, int] | None
+    stats = read_own(folder / "stats.json", dropped=counts, calls=dict[str, float] | None) if (folder / "stats.json").is_file() else {}
+    return Stage(name, fields, folder, read_own(folder / "key.json", key=str, kind=str, category=str, inputs=dict[str, str]), stats)
 
 
 def _load_metrics(path: Path, notes: list[str]) -> dict[str, list[Row]]:
