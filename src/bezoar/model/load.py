@@ -43,11 +43,11 @@ def load_tokenizer(path: str) -> HubTokenizer:
     except BaseException as error:  # the tokenizers library panics with an error type that is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        for file in _TOKENIZER_FILES:
-            if (folder / file).is_file():
-                read_object(folder / file)
-        file = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "no tokenizer.json in it,"
-        raise DataError(f"{folder}: {file} the tokenizer cannot be used ({reason(error)}); save the tokenizer into the folder.") from None
+        there = [file for file in _TOKENIZER_FILES if (folder / file).is_file()]
+        for file in there:
+            read_object(folder / file)
+        told = f"the tokenizer in it ({', '.join(there)}) cannot be used ({reason(error)})" if "tokenizer.json" in there else "no tokenizer.json in it"
+        raise DataError(f"{folder}: {told}; save the model's tokenizer into the folder.") from None
     if not set(ids) - set(inner.all_special_ids):
         raise DataError(f"{folder / 'tokenizer.json'}: the tokenizer has no vocabulary or none that writes plain text; save it into the folder.")
     if inner.eos_token_id is None:

@@ -63,7 +63,7 @@ def open_tensors(file: Path) -> dict[str, Any]:
 def _told(file: Path) -> Iterator[None]:
     """Turn what goes wrong in reading `file` into one sentence that names it."""
     if not file.is_file():
-        raise DataError(f"{file}: no such file; fetch or save it again.")
+        raise DataError(f"{file}: no such file; make or fetch it again.")
     try:
         yield
     except OSError as error:
@@ -72,7 +72,7 @@ def _told(file: Path) -> Iterator[None]:
         with file.open("rb") as stream:
             pointer = stream.read(22) == b"version https://git-lf"
         what = "a Git LFS pointer, not the data" if pointer else f"not a safetensors file ({reason(error)})"
-        raise DataError(f"{file}: this is {what}; fetch or save it again.") from None
+        raise DataError(f"{file}: this is {what}; make or fetch it again.") from None
 
 
 def _sum(tensors: dict[str, Tensor]) -> str:
