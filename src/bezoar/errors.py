@@ -33,3 +33,8 @@ def brief(text: str, most: int = 400) -> str:
     """`text` on one line, without its middle where it is longer than `most` characters: what others wrote, in a message."""
     line = text.replace("\n", "\\n").replace("\r", "\\r")
     return line if len(line) <= most else f"{line[: most - 120]} ... {line[-115:]}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of someone else's says, for the inside of a sentence."""
+    return brief((str(error).strip() or type(error).__name__).split("\n")[0].rstrip("."), 200)

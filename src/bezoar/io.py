@@ -214,7 +214,7 @@ def write_parquet(path: Path, rows: list[Row]) -> None:
 
 def read_parquet(path: Path) -> Iterator[Row]:
     """The rows of a Parquet file of our own, of which a part is in memory at a time."""
-    return (row for _, row in parquet.read_rows(path, Limits(1 << 62, 1 << 20, 1 << 30)))
+    return (row for _, row in parquet.read_rows(path, Limits(1 << 62, 1 << 20, 1 << 30, 1 << 62)))
 
 
 def num_rows(path: Path) -> int:

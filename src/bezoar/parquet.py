@@ -6,15 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bezoar.errors import DataError
+from bezoar.errors import DataError, first_line
 from bezoar.reading import LIMITS, Limits, Row, check_file
 
 _BATCH = 512  # rows that are decoded at once; their texts stay in dictionaries
 _PART_BYTES = 1 << 25  # of rows that are Python objects at once
 _VALUE_BYTES = 32  # what a value takes beside its text
-_MOST_VALUES = 1 << 25  # of a column in one row group, which may all be one row's
 _MOST_CONTAINERS = 50_000  # columns, row groups
-_MOST_RATIO, _RATIO_FROM = 200, 1 << 28  # a column that grows that much when it is unpacked to more than that many bytes
+_GROUP_BYTES, _GROUP_RATIO = 1 << 28, 200  # a row group may hold the first, or the second as often as the whole file is long
 
 
 @contextmanager
@@ -34,7 +33,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
         file = pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, buffer_size=1 << 20)
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read after row 0 ({_first_line(error)}); fetch the file again.") from None
+        raise DataError(f"{path}: cannot be read after row 0 ({first_line(error)}); fetch the file again.") from None
     with file:
         if len(set(names)) < len(names):
             raise DataError(f"{path}: the column {Counter(names).most_common(1)[0][0][:60]!r} stands twice; rename one.")
@@ -45,63 +44,65 @@ def read_rows(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[int, Row]]:
     """(number from 1, row) of a Parquet file. DataError names the row."""
     import pyarrow as pa
 
-    number, left = 0, int(limits.file_gb * 2**30)
+    number, unpacked = 0, 0
     with open_parquet(path) as file:
-        _check_groups(path, file.metadata)
+        packed = path.stat().st_size
         schema = pa.schema([field.with_type(_plain(field.type)) for field in file.schema_arrow])
         try:
-            for batch in file.iter_batches(_BATCH):
-                for part, size in _parts(batch):
-                    left -= size
+            for batch in _batches(path, file):
+                for part in _parts(batch):
+                    place, size = f"{path}: row {number + 1}", _size(part)
                     if part.num_rows == 1 and size > limits.row_mb * 2**20:
-                        raise DataError(f"{path}: row {number + 1}: it holds more than {limits.row_mb:g} MB; split it, or raise limits.row_mb.")
-                    if left < 0:
-                        raise DataError(f"{path}: row {number + 1}: the file unpacks to more than {limits.file_gb:g} GB; split it, or raise limits.file_gb.")
+                        raise DataError(f"{place}: it holds more than {limits.row_mb:g} MB; split it, or raise limits.row_mb.")
+                    unpacked += _size(part, 0)
+                    limits.check(place, unpacked, packed)
                     for number, row in enumerate(part.cast(schema).to_pylist(), number + 1):  # noqa: B020
                         yield number, row
-        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise DataError(f"{path}: cannot be read after row {number} ({_first_line(error)}); fetch the file again.") from None
+        except (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+            raise DataError(f"{path}: cannot be read after row {number} ({first_line(error)}); fetch the file again.") from None
 
 
-def _check_groups(path: Path, metadata: Any) -> None:
-    """DataError for a part that could not be decoded in bounded memory."""
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            unpacked, packed = column.total_uncompressed_size, max(column.total_compressed_size, 1)
-            if column.num_values > _MOST_VALUES or (unpacked > _RATIO_FROM and unpacked / packed > _MOST_RATIO):
-                raise DataError(
-                    f"{path}: the column {column.path_in_schema[:60]!r} unpacks to {column.num_values:,} values and {unpacked >> 20:,} MB in one row group; "
-                    "write it in smaller row groups."
-                )
+def _batches(path: Path, file: Any) -> Iterator[Any]:
+    """Batches of one row group after the other: a batch of two would have two dictionaries. (What pyarrow knows of a group's
+    columns is not looked at: where it is damaged that ends the process.)"""
+    packed = path.stat().st_size
+    for number in range(file.metadata.num_row_groups):
+        unpacked = file.metadata.row_group(number).total_byte_size
+        if unpacked > max(_GROUP_BYTES, _GROUP_RATIO * packed):
+            raise DataError(f"{path}: a row group unpacks to {unpacked >> 20:,} MB; write smaller row groups.")
+        yield from file.iter_batches(_BATCH, row_groups=[number])
 
 
-def _parts(batch: Any) -> Iterator[tuple[Any, int]]:
-    """Slices of a batch that come to at most _PART_BYTES as Python objects, or are one row, and what they come to."""
-    size = sum(_size(column) for column in batch.columns)
-    if size <= _PART_BYTES or batch.num_rows < 2:
-        yield batch, size
+def _parts(batch: Any) -> Iterator[Any]:
+    """Slices of a batch that come to at most _PART_BYTES as Python objects, or are one row."""
+    if batch.num_rows < 2 or _size(batch) <= _PART_BYTES:
+        yield batch
         return
     half = batch.num_rows // 2
     yield from _parts(batch.slice(0, half))
     yield from _parts(batch.slice(half))
 
 
-def _size(array: Any) -> int:
-    """The bytes of an array's values as Python objects, those of its dictionary as often as they are named."""
+def _size(values: Any, each: int = _VALUE_BYTES) -> int:
+    """The bytes of the texts of a batch or array, those of its dictionary as often as they are named, and `each` for every value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kind, size = array.type, _VALUE_BYTES * len(array)
+    if isinstance(values, pa.RecordBatch):
+        return sum(_size(column, each) for column in values.columns)
+    values = values.storage if isinstance(values, pa.ExtensionArray) else values
+    kind, size = values.type, each * len(values)
     if pa.types.is_map(kind):
-        array = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
-        kind = array.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return size + _size(array.flatten())
+        values = values.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+    if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
+        return size + _size(values.flatten(), each)
     if pa.types.is_struct(kind):
-        return size + sum(map(_size, array.flatten()))
+        return size + sum(_size(inner, each) for inner in values.flatten())
     if pa.types.is_dictionary(kind) and kind.value_type in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary()):
-        return size + (pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0)
-    return size + int(array.nbytes)
+        return size + (pc.sum(pc.binary_length(values.dictionary).take(values.indices)).as_py() or 0)
+    if kind in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary()):
+        return size + (pc.sum(pc.binary_length(values)).as_py() or 0)
+    return size
 
 
 def _plain(kind: Any) -> Any:
@@ -115,7 +116,3 @@ def _plain(kind: Any) -> Any:
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_plain(field.type)) for field in kind])
     return kind
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")[:200]

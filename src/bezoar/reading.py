@@ -3,7 +3,7 @@
 import gzip
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +13,34 @@ from bezoar import strict_json
 from bezoar.errors import DataError, brief
 
 Row = dict[str, Any]
+_SMALL_BYTES = 1 << 22  # less is harmless, however it is packed
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xef\xbb\xbf": "a UTF-8 byte order mark"}
+
+
+class TooMuchError(DataError):
+    """A limit was passed."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that is read: `rows` (lines), the size of one row, and of a file when it is unpacked."""
+    """The most that is read of a file: `rows` (lines), the size of one row, that of all when unpacked, and how many times the
+    packed size that is (of files that unpack to more than 4 MB)."""
 
     rows: int = 1_000_000
     row_mb: float = 32.0
     file_gb: float = 4.0
+    ratio: float = 100.0
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.row_mb <= 0 or self.file_gb <= 0:
-            raise ValueError("rows, row_mb and file_gb must be above 0; change the value")
+        if min(self.rows, self.row_mb, self.file_gb, self.ratio) <= 0:
+            raise ValueError("rows, row_mb, file_gb and ratio must be above 0; change the value")
+
+    def check(self, place: str, size: int, packed: int) -> None:
+        """DataError when `size` bytes, of which the last stand at `place`, have come of `packed` ones."""
+        if size > self.file_gb * 2**30:
+            raise TooMuchError(f"{place}: the file unpacks to more than {self.file_gb:g} GB; split it, or raise limits.file_gb.")
+        if size > max(_SMALL_BYTES, self.ratio * packed):
+            raise TooMuchError(f"{place}: the file unpacks to more than {self.ratio:g} times its size; write it anew, or raise limits.ratio.")
 
 
 LIMITS = Limits()
@@ -41,10 +55,6 @@ def user_path(text: str) -> Path:
     if "\0" in text or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in path.parts):
         raise DataError(f"{brief(text)!r}: no name of a file or folder (more than 255 bytes, or NUL in it); check the path.")
     return path
-
-
-class _TooMuchError(DataError):
-    """A limit was passed."""
 
 
 def check_file(path: Path) -> None:
@@ -65,12 +75,38 @@ def check_file(path: Path) -> None:
         raise DataError(f"{path}:1: this is a Git LFS pointer, {kind}; run `git lfs pull` where it came from.")
 
 
+@dataclass
+class Stream:
+    """The bytes of a file within its limits; `.gz` is unpacked."""
+
+    path: Path
+    stream: IO[bytes]
+    limits: Limits
+    size: int = 0
+    line: int = 1
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, none at the end."""
+        return self._within(self.stream.read(size))
+
+    def readline(self, size: int) -> bytes:
+        """A line with its end, or the first `size` bytes of a longer one."""
+        return self._within(self.stream.readline(size))
+
+    def _within(self, block: bytes) -> bytes:
+        self.size += len(block)
+        if self.size > _SMALL_BYTES:
+            packed = self.stream.fileobj.tell() if isinstance(self.stream, gzip.GzipFile) else self.size  # type: ignore[union-attr]
+            self.limits.check(f"{self.path}:{self.line}", self.size, packed)
+        self.line += block.count(b"\n")
+        return block
+
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file of text for its bytes (`.gz` is unpacked); DataError for what cannot be plain UTF-8 text."""
+def open_bytes(path: Path, limits: Limits = LIMITS) -> Iterator[Stream]:
+    """Open a file of text for its bytes; DataError for what cannot be plain UTF-8 text."""
     check_file(path)
-    opener = gzip.open if path.suffix == ".gz" else open
+    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as stream:
             head: bytes = stream.read(64)
@@ -80,20 +116,18 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         if head.startswith(mark):
             raise DataError(f"{path}:1: the file starts with {name}; save it as UTF-8 without a byte order mark.")
     with opener(path, "rb") as stream:
-        yield stream  # type: ignore[misc]
+        yield Stream(path, stream, limits)
 
 
 def read_lines(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end); lines end at "\n" alone. DataError names file and line."""
-    number, most, left = 0, int(limits.row_mb * 2**20), int(limits.file_gb * 2**30)
-    with open_bytes(path) as stream:
+    number, most = 0, int(limits.row_mb * 2**20)
+    with open_bytes(path, limits) as stream:
         try:
             while line := stream.readline(most + 1):
-                number, left = number + 1, left - len(line)
+                number += 1
                 if len(line) > most:
-                    raise _TooMuchError(f"{path}:{number}: the line is longer than {limits.row_mb:g} MB; split it, or raise limits.row_mb.")
-                if left < 0:
-                    raise _TooMuchError(f"{path}:{number}: the file unpacks to more than {limits.file_gb:g} GB; split it, or raise limits.file_gb.")
+                    raise TooMuchError(f"{path}:{number}: the line is longer than {limits.row_mb:g} MB; split it, or raise limits.row_mb.")
                 yield number, line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DataError(f"{path}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
@@ -105,8 +139,8 @@ def read_text(path: Path, most_bytes: int = 1 << 28) -> str:
     """The whole of a UTF-8 text file, its lines ended by "\n". DataError for one of more than `most_bytes`."""
     try:
         return "".join(line + "\n" for _, line in read_lines(path, Limits(row_mb=most_bytes / 2**20, file_gb=most_bytes / 2**30)))
-    except _TooMuchError:
-        raise DataError(f"{path}: the file holds more than {most_bytes >> 20} MB, too much for what it is; check the path.") from None
+    except TooMuchError:
+        raise TooMuchError(f"{path}: the file holds more than {most_bytes >> 20} MB, too much for what it is; check the path.") from None
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:

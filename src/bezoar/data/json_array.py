@@ -5,11 +5,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from bezoar import strict_json
 from bezoar.errors import DataError
-from bezoar.reading import Limits, open_bytes
+from bezoar.reading import Limits, Stream, open_bytes
 
 _BLOCK = 1 << 16
 
@@ -28,8 +28,8 @@ def is_array(path: Path) -> bool:
 
 def read_array(path: Path, limits: Limits) -> Iterator[tuple[int, Any]]:
     """(number from 1, value) of the array that a file holds. DataError names the row, or the line where the text breaks."""
-    with open_bytes(path) as stream:
-        text = _Text(path, stream, int(limits.row_mb * 2**20), limits.file_gb)
+    with open_bytes(path, limits) as stream:
+        text = _Text(path, stream, int(limits.row_mb * 2**20))
         number, mark = 0, ","
         text.skip()
         text.at += 1
@@ -52,15 +52,13 @@ class _Text:
     """The part of a file's text that is looked at."""
 
     path: Path
-    stream: IO[bytes]
+    stream: Stream
     most: int
-    most_gb: float
     buffer: str = ""
     at: int = 0
     line: int = 1
 
     def __post_init__(self) -> None:
-        self.left = int(self.most_gb * 2**30)
         self.decoder = codecs.getincrementaldecoder("utf-8")()
 
     def more(self, size: int) -> bool:
@@ -71,13 +69,10 @@ class _Text:
             block = self.stream.read(size)
             self.buffer += self.decoder.decode(block, not block)
         except UnicodeDecodeError as error:
-            line = self.line + self.buffer.count("\n")
+            line = self.line + self.buffer.count("\n") + error.object.count(b"\n", 0, error.start)
             raise DataError(f"{self.path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{self.path}:{self.line}: cannot be read to its end ({error}); fetch the file again.") from None
-        self.left -= len(block)
-        if self.left < 0:
-            raise DataError(f"{self.path}: the file unpacks to more than {self.most_gb:g} GB; split it, or raise limits.file_gb.")
         return bool(block)
 
     def skip(self) -> str:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from bezoar import parquet, strict_json
 from bezoar.data.json_array import is_array, read_array
-from bezoar.errors import DataError, brief
-from bezoar.reading import LIMITS, Limits, Row, check_file, read_lines, read_text
+from bezoar.errors import DataError, brief, first_line
+from bezoar.reading import LIMITS, Limits, Row, TooMuchError, check_file, read_lines, read_text
 
 SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 
@@ -90,6 +90,8 @@ def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
         yield at, _object(strict_json.parse(read_text(path, int(limits.row_mb * 2**20))), at)
     except strict_json.NotJSONError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
+    except TooMuchError:
+        raise at.wrong(f"it is longer than {limits.row_mb:g} MB; split it, or raise limits.row_mb.") from None
 
 
 def _is_whole_object(line: str) -> bool:
@@ -130,12 +132,8 @@ def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> I
     except Exception as error:
         where = "cannot be opened" if number == 0 else f"broke off after row {number}"
         raise DataError(
-            f"{label}: the Hub dataset {where} ({_first_line(error)}); check its name, subset, split and the connection."
+            f"{label}: the Hub dataset {where} ({first_line(error)}); check its name, subset, split and the connection."
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")[:200]
 
 
 def parse_json(text: str, at: At) -> Any:
