@@ -20,6 +20,7 @@ from bezoar.reading import read_jsonl as read_jsonl
 from bezoar.reading import read_lines as read_lines
 from bezoar.reading import read_text as read_text
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 LARGEST_OBJECT = 2**26
 """Bytes of a file of settings; read, 64 MiB of JSON can take a gigabyte of memory."""
 
@@ -35,7 +36,7 @@ def failure(error: OSError) -> str:
 
 def canonical(value: Any) -> str:
     """JSON text that is equal for equal values: sorted keys, no spaces, every character kept."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
 
 
 def content_hash(*parts: Any) -> str:

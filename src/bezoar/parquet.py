@@ -50,11 +50,10 @@ def read_rows(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[int, Row]]:
         schema = pa.schema([field.with_type(_plain(field.type)) for field in file.schema_arrow])
         try:
             for batch in _batches(path, file):
-                for part in _parts(batch):
-                    place, size = f"{path}: row {number + 1}", _size(part)
+                for part, size, text in _parts(batch):
+                    place, unpacked = f"{path}: row {number + 1}", unpacked + text
                     if part.num_rows == 1 and size > limits.row_mb * 2**20:
                         raise DataError(f"{place}: it holds more than {limits.row_mb:g} MB; split it, or raise limits.row_mb.")
-                    unpacked += _size(part, 0)
                     limits.check(place, unpacked, packed)
                     for number, row in enumerate(part.cast(schema).to_pylist(), number + 1):  # noqa: B020
                         yield number, row
@@ -73,36 +72,38 @@ def _batches(path: Path, file: Any) -> Iterator[Any]:
         yield from file.iter_batches(_BATCH, row_groups=[number])
 
 
-def _parts(batch: Any) -> Iterator[Any]:
-    """Slices of a batch that come to at most _PART_BYTES as Python objects, or are one row."""
-    if batch.num_rows < 2 or _size(batch) <= _PART_BYTES:
-        yield batch
+def _parts(batch: Any) -> Iterator[tuple[Any, int, int]]:
+    """Slices of a batch that come to at most _PART_BYTES as Python objects or are one row, what they come to, and their text."""
+    sizes = [_size(column) for column in batch.columns]
+    text = sum(size[0] for size in sizes)
+    size = text + _VALUE_BYTES * sum(size[1] for size in sizes)
+    if batch.num_rows < 2 or size <= _PART_BYTES:
+        yield batch, size, text
         return
     half = batch.num_rows // 2
     yield from _parts(batch.slice(0, half))
     yield from _parts(batch.slice(half))
 
 
-def _size(values: Any, each: int = _VALUE_BYTES) -> int:
-    """The bytes of the texts of a batch or array, those of its dictionary as often as they are named, and `each` for every value."""
+def _size(array: Any) -> tuple[int, int]:
+    """The bytes of an array's texts, those of its dictionary as often as they are named, and the number of its values."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if isinstance(values, pa.RecordBatch):
-        return sum(_size(column, each) for column in values.columns)
-    values = values.storage if isinstance(values, pa.ExtensionArray) else values
-    kind, size = values.type, each * len(values)
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    kind, text, num = array.type, 0, len(array)
     if pa.types.is_map(kind):
-        values = values.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
-    if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
-        return size + _size(values.flatten(), each)
-    if pa.types.is_struct(kind):
-        return size + sum(_size(inner, each) for inner in values.flatten())
-    if pa.types.is_dictionary(kind) and kind.value_type in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary()):
-        return size + (pc.sum(pc.binary_length(values.dictionary).take(values.indices)).as_py() or 0)
-    if kind in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary()):
-        return size + (pc.sum(pc.binary_length(values)).as_py() or 0)
-    return size
+        array = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+    texts = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
+    if pa.types.is_nested(kind):
+        for inner in array.flatten() if pa.types.is_struct(kind) else [array.flatten()]:
+            more = _size(inner)
+            text, num = text + more[0], num + more[1]
+    elif pa.types.is_dictionary(kind) and kind.value_type in texts:
+        text = pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+    elif kind in texts:
+        text = pc.sum(pc.binary_length(array)).as_py() or 0
+    return text, num
 
 
 def _plain(kind: Any) -> Any:

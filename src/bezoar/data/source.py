@@ -15,6 +15,7 @@ from bezoar.io import num_rows
 from bezoar.reading import Limits, Row
 
 _SMALL_BYTES = 1 << 25
+_META = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Source(Generic[ItemT]):
 def _check_meta(meta: dict[str, Any], at: At) -> None:
     """DataError for what cannot be written down: Parquet and the Hub have values that JSON has not."""
     try:
-        json.dumps(meta, ensure_ascii=False, allow_nan=False).encode()
+        _META.encode(meta).encode()
     except (TypeError, ValueError, RecursionError):
         raise at.wrong("what goes to the row's meta is no JSON (NaN, bytes, a date, half of a surrogate pair); mend the row.") from None
 
