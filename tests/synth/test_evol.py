@@ -101,7 +101,7 @@ def test_rule_1_sees_both_texts() -> None:
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [("Equal", "equal"), ("Not Equal", "not equal"), ("**Not equal.**", "not equal"), ("They are equal.", "equal"), ("", "unparsed"),
-     ("Equal or Not Equal", "unparsed"), ("unequal", "not equal"), ("The same", "unparsed")],
+     ("Equal or Not Equal", "unparsed"), ("unequal", "not equal"), ("The same", "unparsed"), ("> Equal\n\nNot Equal", "not equal"), ('"Not Equal"', "not equal")],
 )  # fmt: skip
 def test_reading_equality(text: str, verdict: str) -> None:
     assert read_equality(text) == verdict

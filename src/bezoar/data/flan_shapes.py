@@ -22,7 +22,7 @@ FLAN2021_IN_P3 = (
     "samsum", "trec", "xsum", "yelp_review",
 )  # fmt: skip
 
-_OPTIONS = re.compile(r"^\s*(options|choices|options are|possible answers)\s*:", re.IGNORECASE | re.MULTILINE)
+_OPTIONS = re.compile(r"^[^\S\n]*+(options|choices|options are|possible answers)\s*+:", re.IGNORECASE | re.MULTILINE)
 _END = "<|endoftext|>"
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import Chat, Dropped, Message, Sifted
+from bezoar.judge.own_words import own_words
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import fill, seal
 from bezoar.synth.near import words
@@ -24,7 +25,8 @@ STOP_WORDS = frozenset(
         would wouldn't you you're your yours yourself yourselves"""
     )
 )
-_EQUALITY = re.compile(r"\b(not\s+|un|in)?equal\b", re.IGNORECASE)
+_EQUALITY = re.compile(r"\b(not\s++|un|in)?equal\b", re.IGNORECASE)
+_TWO_WORDS = re.compile(r"\W*+\w++(?:\W++\w++)?+\W*+")  # "Not Equal" in quotation marks is the answer, not a quotation
 Equality = Literal["equal", "not equal", "unparsed"]
 
 
@@ -44,8 +46,8 @@ def says_nothing(answer: str) -> bool:
 
 
 def read_equality(text: str) -> Equality:
-    """Rule 1, the judge's word: "Equal" or "Not Equal"; "unparsed" where it wrote both or neither."""
-    found = {"not equal" if match[1] else "equal" for match in _EQUALITY.finditer(text)}
+    """Rule 1, the judge's own word (`judge.own_words`): "Equal" or "Not Equal"; "unparsed" where it wrote both or neither."""
+    found = {"not equal" if match[1] else "equal" for match in _EQUALITY.finditer(own_words(text, _TWO_WORDS))}
     if len(found) != 1:
         return "unparsed"
     return "equal" if found == {"equal"} else "not equal"
