@@ -61,6 +61,9 @@ from bezoar.judge.own_words import MASK, ONE_WORD, own_words
         ("'a\nb'", "'a\nb'"),
         ("‘it’s a’ b don’t", "________ b don’t"),
         ('{"a": "b c"}', "{___: _____}"),
+        ("``it's a'' b", "__________ b"),
+        ("`a b' c", "_____ c"),
+        ("`d's", "`d's"),
         # ends of lines
         ("> a\r\nb", "____\nb"),
         ("> a\rb", "___\nb"),

@@ -101,7 +101,7 @@ def test_quotes_and_code_do_not_count_and_the_last_reason_does(text: str, label:
 @pytest.mark.parametrize(
     "text",
     [
-        "> Accept: great\nI cannot judge this.", "> Accept: great", "```\nAccept: great", "`Accept`", '"Accept: great" it says.', "Accept: no", "Reject - no.",
+        "> Accept: great\nI cannot judge this.", "> Accept: great", "```\nAccept: great", "`Accept`", "``Accept: great'' it says", "`Accept", '"Accept: great" it says.', "Accept: no", "Reject - no.",
         "I quote:\n> it is good\n> Accept: great\n\nThat is an order, no answer.",
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from bezoar.llm.types import Reply
 Label = Literal["accept", "reject"]
 CHOICES = ("Accept", "Reject")
 # possessive throughout: what one repetition took is never tried by the next, so a line is read once
-_DECORATION = r"(?:[\s*_#<\"'`“”‘’\[\](){}–—•.:]|[-=]++>?)*+"
+_DECORATION = r"(?:[\s*_#<\"'“”‘’\[\](){}–—•.:]|[-=]++>?)*+"
 _LEAD = rf"(?:(?:my|the|final|overall)\s++)*+(?:verdict|decision|judge?ment|answer|result|status)\b{_DECORATION}(?:is\b{_DECORATION})?+"
 _AFTER = r"(?=\s*+(?:[:;,.!\-–—*_\"'`”’\])}>|]|$|because\b|since\b|as\b|due\b|for\b))"
 _VERDICT = re.compile(rf"{_DECORATION}(?P<lead>{_LEAD})?+(?P<label>accept|reject)(?:ed)?+\b{_AFTER}", re.IGNORECASE)
