@@ -1,10 +1,11 @@
-"""Files of our own, read back: what a hand or a torn disk changed in them is one sentence that names file and place."""
+"""Files of our own, read back: what a hand or a torn disk changed in them is one sentence that names file and place, and is made anew where it can be."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from bezoar.errors import DataError
-from bezoar.io import Row, read_object
+from bezoar.io import Row, content_hash, read_json, read_object, set_aside, write_json
 
 ADVICE = "put back a copy of it, or remove it and run again"
 
@@ -25,3 +26,29 @@ def read_own(path: Path, **kinds: Any) -> Row:
             at = ".".join([name, *map(str, fault["loc"])])
             raise DataError(f"{path}: not as bezoar wrote it ({at}: {fault['msg']}); {ADVICE}.") from None
     return row
+
+
+def keep(path: Path, value: Row) -> None:
+    """Write what can be made anew, with a sum by which damage is known; durable on return."""
+    plain = json.loads(json.dumps(value))
+    write_json(path, {**plain, "sum": content_hash(plain)})
+
+
+def checked(path: Path) -> Row:
+    """What `keep` wrote. DataError when it is absent or damaged."""
+    found = read_json(path)
+    row = found if isinstance(found, dict) else {}
+    if row.pop("sum", None) != content_hash(row):
+        raise DataError(f"{path}: its content is not what was written; {ADVICE}.")
+    return row
+
+
+def kept(path: Path) -> Row | None:
+    """What `keep` wrote; None where there is none, or where it is damaged and was set aside."""
+    if not path.exists():
+        return None
+    try:
+        return checked(path)
+    except DataError as error:
+        set_aside(path, error)
+        return None

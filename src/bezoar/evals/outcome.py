@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bezoar import own
 from bezoar.chat.render import AnyRenderer
 from bezoar.chat.types import Chat, Comparison
 from bezoar.errors import DataError
 from bezoar.evals.stats import Difference, Score, holm, paired
-from bezoar.io import Row, content_hash, read_json, read_jsonl, write_json, write_jsonl
+from bezoar.io import Row, content_hash, read_jsonl, write_json, write_jsonl
 from bezoar.llm.types import Ask
 from bezoar.own import ADVICE, read_own
 from bezoar.watch import Watch
@@ -26,10 +27,11 @@ def keep_in(folder: Path | None) -> Keep:
         if folder is None:
             return make()
         path = folder / f"{content_hash(name)}.json"
-        if path.exists():
-            return Outcome.from_dict(read_json(path))
+        before = own.kept(path)
+        if before is not None:
+            return Outcome.from_dict(before)
         made = make()
-        write_json(path, made.to_dict())
+        own.keep(path, made.to_dict())
         return made
 
     return keep

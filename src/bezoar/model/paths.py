@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bezoar import __version__
 from bezoar.errors import DataError, TrainingError
-from bezoar.io import cache_dir, content_hash, read_object, set_aside, write_json
+from bezoar.io import cache_dir, content_hash, set_aside, write_json
+from bezoar.own import read_own
 
 FLEX = "compiled flex attention"
 SWITCHED = ("packing", "shared prompts", "fused layers", "attention by segments", "recomputed activations", FLEX)
@@ -38,13 +39,11 @@ def _failed(file: Path) -> frozenset[str]:
     if not file.is_file():
         return frozenset()
     try:
-        found = read_object(file)
-        if not isinstance(found.get("failed"), list) or not all(isinstance(name, str) for name in found["failed"]):
-            raise DataError(f"{file}: it names no paths that failed.")
+        found = read_own(file, machine=str, failed=list[str])
     except DataError as error:
         set_aside(file, error)
         return frozenset()
-    return frozenset(found["failed"]) if found.get("machine") == _machine() else frozenset()
+    return frozenset(found["failed"]) if found["machine"] == _machine() else frozenset()
 
 
 def _file() -> Path:

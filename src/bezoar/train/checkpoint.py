@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from bezoar.errors import DataError
-from bezoar.io import atomic_dir, content_hash, read_object, set_aside, write_json
+from bezoar.io import atomic_dir, set_aside
 from bezoar.model.tensors import load_tensors, save_tensors
+from bezoar.own import checked, keep
 
 
 @dataclass
@@ -39,8 +40,7 @@ def save(folder: Path, progress: Progress, *, weights: dict[str, Tensor], best: 
         tensors, numbers = _optimizer_state(optimizer)
         for file, state in (("weights", weights), ("best", best), ("optimizer", tensors)):
             save_tensors(work / f"{file}.safetensors", _plain(state))
-        values = {**asdict(progress), "optimizer": numbers}
-        write_json(work / "progress.json", {**values, "sum": content_hash(values)})
+        keep(work / "progress.json", {**asdict(progress), "optimizer": numbers})
     for step, old in _steps(folder):
         if step != progress.step:
             shutil.rmtree(old)
@@ -53,9 +53,7 @@ def load(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict
     """
     for _, latest in reversed(_steps(folder)):
         try:
-            values = read_object(latest / "progress.json")
-            if values.pop("sum", None) != content_hash(values):
-                raise DataError(f"{latest / 'progress.json'}: its content is not what was written.")
+            values = checked(latest / "progress.json")
             weights, best, state = (load_tensors(latest / f"{file}.safetensors", ours=True) for file in ("weights", "best", "optimizer"))
         except DataError as error:
             set_aside(latest, error)
