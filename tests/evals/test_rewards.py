@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bezoar.chat.branches import branches
 from bezoar.chat.render import ChatML
@@ -32,6 +33,7 @@ HOW = Sampling(temperature=0.9, top_p=1.0, max_tokens=6)
 def stacks(tiny_model: Path) -> dict[str, Stack]:
     judge, policy = (Stack(ModelSpec(str(tiny_model), dtype="float32")) for _ in range(2))
     judge.grow(LoRA(r=2), seed=0, outputs=("a", "b"))
+    torch.manual_seed(2)
     for parameter in policy.grow(LoRA(r=2, dropout=0.0), seed=1).values():
         parameter.data.normal_(0, 0.05)
     policy.net.eval()
