@@ -3,9 +3,21 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+# property tests: a few cases, the same ones every time; BEZOAR_FUZZ_CASES=5000 draws that many new ones
+with suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    cases = os.environ.get("BEZOAR_FUZZ_CASES", "")
+    settings.register_profile(
+        "bezoar", max_examples=int(cases or 50), derandomize=not cases, deadline=None, database=None, print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    )  # fmt: skip
+    settings.load_profile("bezoar")
 
 # before torch is loaded, and for the processes that tests start: threads that spin while they wait starve each other
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

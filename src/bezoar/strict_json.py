@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 MOST_DEPTH = 100  # later steps go through values by recursion
+_MOST_DIGITS = 308  # such an integer is a float too
 _MEND = "mend or remove the line"
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -35,10 +36,6 @@ def parse_at(text: str, start: int) -> tuple[Any, int]:
         raise NotJSONError(f"not valid JSON ({error.msg}); {_MEND}", error.lineno, broken=True) from None
     except RecursionError:
         raise NotJSONError(f"not valid JSON (nested too deeply); {_MEND}") from None
-    except NotJSONError:
-        raise
-    except ValueError:
-        raise NotJSONError(f"not valid JSON (a number of thousands of digits); {_MEND}") from None
     if _is_deep(value, text, start, end):
         raise NotJSONError(f"it nests more than {MOST_DEPTH} levels deep; make it flatter")
     if _HALF.search(text, start, end) and not is_text(value):
@@ -87,6 +84,12 @@ def _finite(number: str) -> float:
     return value
 
 
+def _whole(number: str) -> int:
+    if len(number) > _MOST_DIGITS:
+        raise NotJSONError(f"not valid JSON for most readers (a number of {len(number):,} digits); write null or a smaller one")
+    return int(number)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
@@ -96,4 +99,4 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_whole)

@@ -6,6 +6,7 @@ import pytest
 
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Chat, Comparison, Message, ToolCall, row_to_item
+from bezoar.errors import DataError
 from bezoar.io import read_parquet, write_parquet
 
 CALL = ToolCall("add", {"a": 1, "deep": {"b": [None, "é\u2028"]}})
@@ -25,6 +26,25 @@ PAIRS = [
 def test_parquet_keeps_every_field(items: list[Chat] | list[Comparison], tmp_path: Path) -> None:
     write_parquet(tmp_path / "rows.parquet", [item.to_row() for item in items])
     assert [row_to_item(row) for row in read_parquet(tmp_path / "rows.parquet")] == items
+
+
+ROW = {"id": "x", "messages": [{"role": "user", "content": "a", "tool_calls": ""}], "meta": "{}"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": None}, {"messages": [{"role": "user"}]}, {"messages": [{"role": "user", "content": 5, "tool_calls": ""}]},
+        {"messages": [{"role": "king", "content": "a", "tool_calls": ""}]}, {"messages": [{"role": "user", "content": "a", "tool_calls": "[5]"}]},
+        {"meta": "[1]"}, {"meta": "hi"}, {"meta": None}, {"chosen": []}, {"answers": 5}, {"answers": ["a"], "prompt": [], "numbers": "5"},
+    ],
+)  # fmt: skip
+def test_a_row_of_someone_else_is_named(change: dict[str, object]) -> None:
+    assert row_to_item(ROW).id == "x"
+    with pytest.raises(DataError, match="row 'x': it was not written by a stage"):
+        row_to_item({**ROW, **change})
+    with pytest.raises(DataError, match="row None"):
+        row_to_item({})
 
 
 def test_prompt_and_answer_of_a_chat() -> None:

@@ -78,7 +78,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "key twice, at the end of many": ('{"k": 1, ' + ", ".join(f'"a{n}": 1' for n in range(50_000)) + ', "k": 2}', "the key 'k' stands twice"),
     "long key twice": (f'{{"{"k" * 10_000}": 1, "{"k" * 10_000}": 1}}', "stands twice in one object"),
     "1e999": ('{"prompt": "x", "response": "y", "n": 1e999}', "the number 1e999 is too large"),
-    "5,000 digits": ('{"n": ' + "9" * 5_000 + "}", "a number of thousands of digits"),
+    "5,000 digits": ('{"n": ' + "9" * 5_000 + "}", "(a number of 5,000 digits)"),
     "-Infinity": ('{"n": -Infinity}', "-Infinity is not valid JSON"),
     "101 levels": ({**GOOD, "meta": {"a": json.loads("[" * 200 + "]" * 200)}}, "more than 100 levels deep"),
     "100,000 levels": ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
@@ -108,7 +108,7 @@ def test_a_category_and_a_score_of_any_size(tmp_path: Path) -> None:
     path.write_text(json.dumps({"instruction": "a", "context": "", "response": "b", "category": HALF}))
     assert "half of a surrogate pair" in refusal(Dolly("rows.jsonl"), tmp_path)
     scores = dict.fromkeys(("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 1)
-    for wrong in (10**400, -(10**400), 10**4000, "1", None, [1], 1e300):
+    for wrong in (10**306, -(10**306), "1", None, [1], 1e300):
         path.write_text(json.dumps({"prompt": "a", "response": "b", **scores, "coherence": wrong}))
         assert f"{path}:1: the column 'coherence' is" in refusal(HelpSteer2("rows.jsonl"), tmp_path)
 
@@ -127,7 +127,7 @@ ARRAYS = {
     "Infinity": (b"[\n" + ROW + b",\n" + ROW + b',{"n": [-Infinity]}]', ": row 3: -Infinity is not valid JSON"),
     "key twice": (b'[{"a": 1,\n "a": 2}]', ": row 1: the key 'a' stands twice"),
     "half a pair": (b"[" + ROW + b', {"prompt": "\\ud83d", "response": "x"}]', ": row 2: it holds half of a surrogate pair"),
-    "5,000 digits": (b'[{"a": ' + b"9" * 5000 + b"}]", ": row 1: not valid JSON (a number of thousands"),
+    "5,000 digits": (b'[{"a": ' + b"9" * 5000 + b"}]", ": row 1: not valid JSON for most readers (a number of 5,000 digits)"),
     "deep": (b"[" * 100_000, ": row 1: not valid JSON (nested too deeply)"),
     "a text": (b'["a", 5]', ": row 1: the row is a JSON str"),
     "broken": (b"[\n" + ROW + b",\n" + ROW + b'\n,\n{"a": }]', ":5: not valid JSON"),

@@ -33,7 +33,7 @@ def parse_attributes(text: str) -> dict[str, int]:
     found = {}
     for part in text.split(","):
         name, _, level = part.partition("=")
-        if not name.strip() or not level.strip().isdigit():
+        if not name.strip() or not level.strip().isdecimal() or len(level) > 9:
             raise RecipeError(f"--attributes: {part.strip()!r} is not NAME=LEVEL with a whole number; write helpfulness=4,verbosity=1.")
         found[name.strip()] = int(level)
     return found

@@ -4,10 +4,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
-from bezoar.errors import DataError
-from bezoar.io import Row
+from bezoar.errors import DataError, brief, first_line
+from bezoar.io import Row, canonical
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -18,6 +18,9 @@ class ToolCall:
 
     name: str
     arguments: dict[str, Any]
+
+    def __hash__(self) -> int:
+        return hash((self.name, canonical(self.arguments)))
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Chat:
     @classmethod
     def from_row(cls, row: Row) -> "Chat":
         """The inverse of `to_row`."""
-        return cls(row["id"], _from_list(row["messages"]), json.loads(row["meta"]))
+        return cls(row["id"], _from_list(row["messages"]), _table(row["meta"]))
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Comparison:
     def from_row(cls, row: Row) -> "Comparison":
         """The inverse of `to_row`."""
         chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
-        return cls(row["id"], _from_list(row["prompt"]), chosen, rejected, json.loads(row["meta"]))
+        return cls(row["id"], _from_list(row["prompt"]), chosen, rejected, _table(row["meta"]))
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,8 @@ class Answers:
     @classmethod
     def from_row(cls, row: Row) -> "Answers":
         """The inverse of `to_row`."""
-        numbers = {name: tuple(values) for name, values in json.loads(row["numbers"]).items()}
-        return cls(row["id"], _from_list(row["prompt"]), tuple(row["answers"]), numbers, json.loads(row["meta"]))
+        numbers = {name: tuple(values) for name, values in _table(row["numbers"]).items()}
+        return cls(row["id"], _from_list(row["prompt"]), tuple(row["answers"]), numbers, _table(row["meta"]))
 
 
 AnyRow = Chat | Comparison | Answers
@@ -145,17 +148,30 @@ def _to_list(messages: Messages) -> list[Row]:
     ]
 
 
+def _table(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError(f"a JSON {type(value).__name__} stands for a table")
+    return value
+
+
 def _from_list(rows: list[Row]) -> Messages:
+    if not all(isinstance(r["content"], str) and r["role"] in get_args(Role) for r in rows):
+        raise TypeError("a message has no text or no role")
     return tuple(
         Message(r["role"], r["content"], tuple(ToolCall(**c) for c in json.loads(r["tool_calls"] or "[]"))) for r in rows
     )
 
 
 def row_to_item(row: Row) -> AnyRow:
-    """The chat, comparison or answers that a Parquet row holds."""
-    if "answers" in row:
-        return Answers.from_row(row)
-    return Comparison.from_row(row) if "chosen" in row else Chat.from_row(row)
+    """The chat, comparison or answers that a Parquet row holds. DataError for a row that holds none of them."""
+    try:
+        if "answers" in row:
+            return Answers.from_row(row)
+        return Comparison.from_row(row) if "chosen" in row else Chat.from_row(row)
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        shown = brief(f"{row.get('id')!r}", 60)
+        raise DataError(f"row {shown}: it was not written by a stage ({first_line(error)}); run the stage that writes it again.") from None
 
 
 @dataclass(frozen=True)

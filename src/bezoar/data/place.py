@@ -45,6 +45,7 @@ LICENCES: dict[str, str] = {
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _SEEDS = "bezoar:"
+_MOST_NAMES = 100_000
 
 
 class Place(NamedTuple):
@@ -101,10 +102,22 @@ def _files(where: Path, label: str, licence: str) -> list[Place]:
             raise DataError(f"{brief(str(where))}: no such file or folder; {hint}.")
         check_file(where)
         return [Place(label, licence, where)]
-    files = sorted(file for file in where.rglob("*") if file.is_file() and suffix(file))
+    files = _data_files(where)
     if not files:
         raise DataError(f"{where}: the folder holds no data files; it should hold .jsonl, .json, .tsv or .parquet files.")
-    for file in files:
+    return [Place(f"{label.rstrip('/')}/{file.relative_to(where).as_posix()}", licence, file) for file in files]
+
+
+def _data_files(where: Path) -> list[Path]:
+    """The data files at any depth, in order. DataError where there is no end of names, as below `/`."""
+    found: list[Path] = []
+    num_names = 0
+    for folder, _, names in os.walk(where):
+        num_names += len(names) + 1
+        if num_names > _MOST_NAMES:
+            raise DataError(f"{where}: the folder holds more than {_MOST_NAMES:,} files and folders; name one below it.")
+        found += [file for name in names if suffix(file := Path(folder, name)) and file.is_file()]
+    for file in found:
         if not strict_json.is_text(str(file)):
             raise DataError(f"{str(file)!a}: the file's name is not UTF-8; rename it.")
-    return [Place(f"{label.rstrip('/')}/{file.relative_to(where).as_posix()}", licence, file) for file in files]
+    return sorted(found)

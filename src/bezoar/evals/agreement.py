@@ -27,10 +27,17 @@ def quadratic_kappa(name: str, first: Sequence[int], second: Sequence[int]) -> S
 def ratings_agreement(rows: Sequence[Chat]) -> list[Score]:
     """By attribute, quadratic-weighted kappa between the first and the second rating of every row that has two in
     `meta["ratings"]`: how far a judge that is asked again agrees with itself. Rows without two count as failed."""
-    two = [row.meta["ratings"][:2] for row in rows if len(row.meta.get("ratings", [])) > 1]
-    names = two[0][0] if two else {}
+    two = [pair for row in rows if (pair := _two(row.meta.get("ratings")))]
+    names = [name for name in two[0][0] if all(name in rating for pair in two for rating in pair)] if two else []
     scores = [quadratic_kappa(f"kappa/{name}", [a[name] for a, _ in two], [b[name] for _, b in two]) for name in names]
     return [replace(score, num_failed=len(rows) - len(two)) for score in scores]
+
+
+def _two(ratings: Any) -> list[dict[str, int]]:
+    """The first two of a row's ratings, or none: a row of anyone's may hold anything under that name."""
+    two = ratings[:2] if isinstance(ratings, list) else []
+    good = all(isinstance(rating, dict) and all(type(v) is int and 0 <= v <= 100 for v in rating.values()) for rating in two)
+    return two if good and len(two) == 2 else []
 
 
 def _kappa(name: str, first: list[int], second: list[int], cost: Floats) -> Score:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from bezoar.flow.recipe import Recipe
 from bezoar.io import cached_hash, content_hash, file_hash
 from bezoar.model.spec import ModelSpec
 from bezoar.prompts import locate_file
+from bezoar.reading import user_path
 
 Parts = dict[str, str]
 _HASHED = {"content ": "content", "language model ": "language model", "stage ": "stage it reads", "model ": "model"}
@@ -83,8 +85,10 @@ def _flat(value: Any, at: str = "") -> list[tuple[str, str]]:
 
 def _spec_hash(spec: ModelSpec) -> str:
     """A model by its settings and, where it is a local folder, its files."""
-    folder = Path(spec.path)
-    return content_hash(dataclasses.asdict(spec), _content(folder) if folder.exists() else "")
+    folder = user_path(spec.path)
+    if isdir(folder) and any(folder.iterdir()) and not isfile(folder / "config.json"):
+        raise DataError(f"model {spec.path}: the folder has no config.json; name a folder that a model was saved to.")
+    return content_hash(dataclasses.asdict(spec), _content(folder) if isdir(folder) else "")
 
 
 def _content(path: Path) -> str:

