@@ -4,14 +4,15 @@
 the share killed by file and every mutant that lives and is not listed in tests/mutants.md; exit code 1 when there are such
 or when a file has less than 90 %.
 
-Only the tests of a module's own folder count, and of those the ones that take at most 4 s: a slow test is no place to learn
-of a wrong sign. Two things are added to mutmut: functions under one of the decorators below, which it leaves out, and the report.
+Only the tests of a module's own folder count, and of those that run the function the fastest, together at most 30 s: a slow test
+is no place to learn of a wrong sign. Two things are added to mutmut: functions under one of the decorators below, which it leaves out, and the report.
 """
 
 import re
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from mutmut.utils.format_utils import orig_function_and_class_names_from_key
 
 DECORATORS = {"property", "contextmanager", "torch.no_grad()", "lru_cache(maxsize=2)"}
 LISTED = Path(__file__).parent / "mutants.md"
-LONGEST_S = 4.0
+LONGEST_S, MOST_S = 4.0, 30.0
+NUM_WORKERS = 2
 LEAST = 0.9
 KILLED = {"killed", "timeout"}
 
@@ -61,7 +63,9 @@ def collect_own(*args: Any, **kwargs: Any) -> None:
     record, seconds = state().tests_by_mangled_function_name, state().duration_by_test
     for name, tests in record.items():
         own = f"tests/{name.split('.')[1]}/"
-        record[name] = dict.fromkeys(sorted((t for t in tests if t.startswith(own) and seconds[t] <= LONGEST_S), key=seconds.__getitem__))
+        fastest = sorted((test for test in tests if test.startswith(own) and seconds[test] <= LONGEST_S), key=seconds.__getitem__)
+        sums = accumulate(seconds[test] for test in fastest)
+        record[name] = dict.fromkeys(test for test, total in zip(fastest, sums, strict=True) if total <= MOST_S)
 
 
 def change(mutant: str, path: Path) -> str:
@@ -115,7 +119,7 @@ def main(names: Sequence[str]) -> int:
     if names != ["report"]:
         if not names:
             shutil.rmtree("mutants", ignore_errors=True)
-        tool._run(list(names), 1)
+        tool._run(list(names), NUM_WORKERS)
     return report()
 
 
