@@ -1,7 +1,9 @@
 """A tiny random Llama with a byte-level tokenizer, saved as an ordinary model folder."""
 
 import os
+import resource
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -58,3 +60,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What fuzzing took, where there was any."""
+    fuzzing = sys.modules.get("tests.fuzzing")
+    if fuzzing and fuzzing.TALLY.cases:
+        most_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+        terminalreporter.write_line(
+            f"fuzz: {fuzzing.TALLY.cases} cases, {fuzzing.TALLY.refused} refused in a sentence, slowest {fuzzing.TALLY.slowest_s:.2f} s, at most {most_mb} MB"
+        )
