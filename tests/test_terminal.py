@@ -110,6 +110,14 @@ def test_an_error_is_shown_as_it_is(error: Exception, capsys: pytest.CaptureFixt
         assert said.count("\n") == 1
 
 
+def test_an_error_that_quotes_much_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._code_of(DataError("rows.jsonl:3: " + "x" * 100_000 + "; mend the row."))
+    said = capsys.readouterr().err
+    assert len(said) < 2100
+    assert said.startswith("bezoar: rows.jsonl:3: xx")
+    assert said.endswith("x; mend the row.\n")
+
+
 def run(*words: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-c", "from bezoar.cli import main; main()", *words]
     return subprocess.run(command, capture_output=True, **settings)  # type: ignore[call-overload,no-any-return]

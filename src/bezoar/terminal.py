@@ -12,11 +12,13 @@ from typing import Any
 from rich.console import Console as _Console
 from rich.text import Text
 
+from bezoar.errors import brief
 from bezoar.secrets import mask
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _WHOLE = 1 << 16
 """The width of what is no terminal, in columns: a line stays a line for the program that reads it."""
+_MOST_TOLD = 2000  # characters of one sentence
 
 
 def visible(text: object) -> str:
@@ -76,8 +78,8 @@ def show(piece: str) -> None:
 
 
 def complain(sentence: object) -> None:
-    """One line on standard error, without our keys."""
-    warn(f"bezoar: {one_line(mask(str(sentence)))}\n")
+    """One line on standard error, without our keys and of a bounded length."""
+    warn(f"bezoar: {one_line(brief(mask(str(sentence)), _MOST_TOLD))}\n")
 
 
 def warn(text: str) -> None:

@@ -122,7 +122,7 @@ def test_levels_stand_in_the_system_message() -> None:
     found = Steer("r", only=("verbosity",)).sift([row, Chat("b", row.messages)])
     assert found.rows[0].messages[0].content == "verbosity:1"
     assert [d.reason for d in found.dropped] == ["no attributes"]
-    for wrong in ({"verbosity": "1"}, {"verbosity": 9}, {"verbosity": math.nan}, ["verbosity"]):
+    for wrong in ({"verbosity": "1"}, {"verbosity": 9}, {"verbosity": math.nan}, ["verbosity"], 3, "verbosity", True):
         with pytest.raises(DataError, match=r"row a: meta.attributes is .*, not a table of levels"):
             Steer("r").sift([Chat("a", row.messages, {"attributes": wrong})])
 
