@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,8 +151,7 @@ def test_every_answer_over_http_is_kept_or_a_typed_failure(sent: bytes, number: 
 
         try:
             first = ask()
-        except EndpointError as stopped:
-            assert str(stopped)
+        except EndpointError:
             return
         asked = server.num
         assert asked - before <= 3  # an idle connection that the server has closed may cost one more
