@@ -70,18 +70,18 @@ def why(recipe: RunArg, stage: Annotated[str, typer.Argument(help="the name of a
 def rows(
     recipe: RunArg,
     stage: Annotated[str, typer.Argument(help="the name of a stage")],
-    num: Annotated[int, typer.Option("--num", "-n", help="how many rows")] = 5,
+    num: Annotated[int, typer.Option("--num", "-n", min=1, help="how many rows")] = 5,
     tokens: Annotated[bool, typer.Option("--tokens", help="as tokens, the trained ones in colour")] = False,
 ) -> None:
     """Print the rows of a stage as people read them."""
-    from bezoar.flow.show import find_run, print_rows, print_tokens
+    from bezoar.flow.show import find_run, print_rows, print_tokens, stage_rows
     from bezoar.terminal import Console
 
     loaded, place = find_run(recipe)
     if tokens:
         print_tokens(loaded, place, stage, Console(), num=num)
     else:
-        print_rows(place.items(stage), Console(), num=num)
+        print_rows(stage_rows(loaded, place, stage), Console(), num=num)
 
 
 @app.command()
@@ -90,7 +90,7 @@ def chat(
     model: Annotated[str, typer.Option("--model", "-m", help="a model or training stage; default the last one trained")] = "",
     system: Annotated[str, typer.Option("--system", help="a system message")] = "",
     attributes: Annotated[str, typer.Option("--attributes", help="levels for a model that is steered: helpfulness=4,verbosity=1")] = "",
-    temperature: Annotated[float, typer.Option("--temperature", "-t")] = 0.7,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", min=0, max=100)] = 0.7,
 ) -> None:
     """Talk to a model of a run; answers stream."""
     from bezoar.flow.show import find_run
@@ -206,10 +206,11 @@ def main() -> None:
     terminal.prepare_streams()
     stop.listen()
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name="bezoar", standalone_mode=False) or 0
         sys.stdout.flush()
     except BaseException as error:
         code = _code_of(error)
+        terminal.flush()
     sys.exit(code)
 
 
@@ -219,10 +220,7 @@ def _code_of(error: BaseException) -> int:
     from bezoar.io import failure
 
     code = 2
-    if stop.stopped() or isinstance(error, KeyboardInterrupt):
-        code = stop.EXIT_CODE
-    elif isinstance(error, BrokenPipeError):
-        terminal.silence()
+    if stop.stopped() or isinstance(error, (KeyboardInterrupt, BrokenPipeError)):
         code = stop.EXIT_CODE
     elif isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
@@ -235,7 +233,6 @@ def _code_of(error: BaseException) -> int:
         extra = "eval" if package in ("lm_eval", "rouge_score", "sacrebleu") else "train"
         terminal.complain(f"the package {package} is not installed; run `pip install 'bezoar[{extra}]'`.")
     elif isinstance(error, OSError):
-        terminal.silence()
         terminal.complain(failure(error))
     elif isinstance(error, MemoryError):
         terminal.complain("no memory is left; close other programs or make the batches smaller, and run the same command to go on.")
@@ -246,14 +243,13 @@ def _code_of(error: BaseException) -> int:
 
 
 def _explain_usage(error: TyperException) -> None:
-    """One sentence with the verb and where its options are told; the whole help where no verb is named."""
+    """One sentence with the verb and where its options are told; where no verb is named, the help that typer gives."""
     from bezoar import terminal
 
-    context = getattr(error, "ctx", None)
-    said = error.format_message()
+    context, said = getattr(error, "ctx", None), error.format_message()
     verb = context.command_path.removeprefix("bezoar").strip() if context else ""
-    if not said.strip() or (context and not sys.argv[1:]):
-        terminal.show(context.get_help() + "\n" if context else "")
+    if "\n" in said:
+        terminal.warn(said + "\n")
     else:
         place, usage = (f"{verb}: ", f"bezoar {verb} --help") if verb else ("", "bezoar --help")
         terminal.complain(f"{place}{said.rstrip('.')}; see {usage}.")

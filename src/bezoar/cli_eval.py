@@ -9,7 +9,7 @@ SUBJECT = "a model's folder or name, an adapter's folder, RUN:STAGE, MODEL@URL, 
 JudgeOption = Annotated[str, typer.Option(help="the judge: a model of these kinds, or a reward model")]
 VerdictOption = Annotated[str, typer.Option(help="how a judge is read: text, logprob or (MT-Bench) fastchat")]
 QuestionsOption = Annotated[str, typer.Option(help="a file of questions; default the 32 that ship with bezoar")]
-LimitOption = Annotated[int | None, typer.Option(help="the first so many items")]
+LimitOption = Annotated[int | None, typer.Option(min=1, max=2**31, help="the first so many items")]
 DtypeOption = Annotated[str, typer.Option(help="bfloat16 or float32")]
 
 
@@ -17,7 +17,7 @@ def evaluate(
     model: Annotated[str, typer.Argument(help=SUBJECT)],
     tasks: Annotated[str, typer.Option(help="tasks of LM-Eval-Harness by name, or files of items, with commas between")] = "",
     query: Annotated[str, typer.Option(help="a file's prompt, with {query} in it")] = "{query}",
-    shots: Annotated[int | None, typer.Option(help="examples before a question; default the task's own")] = None,
+    shots: Annotated[int | None, typer.Option(min=0, max=2**16, help="examples before a question; default the task's own")] = None,
     chat_template: Annotated[bool, typer.Option("--chat-template", help="put the tasks' prompts into the chat template")] = False,
     mt_bench: Annotated[bool, typer.Option("--mt-bench", help="MT-Bench; needs --judge")] = False,
     pairs: Annotated[list[str] | None, typer.Option(help="gold pairs (LLMBar, RewardBench); may be given again")] = None,
@@ -25,7 +25,7 @@ def evaluate(
     judge: JudgeOption = "",
     verdict: VerdictOption = "text",
     questions: QuestionsOption = "",
-    max_tokens: Annotated[int | None, typer.Option(help="of an answer in MT-Bench; default 1,024")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, max=2**20, help="of an answer in MT-Bench; default 1,024")] = None,
     limit: LimitOption = None,
     base: Annotated[str, typer.Option(help="the base model of an adapter folder")] = "",
     dtype: DtypeOption = "bfloat16",
@@ -55,8 +55,8 @@ def compare(
     judge: JudgeOption = "",
     verdict: VerdictOption = "text",
     questions: QuestionsOption = "",
-    turn: Annotated[int, typer.Option(help="which turn of the questions is judged")] = 1,
-    max_tokens: Annotated[int, typer.Option(help="of an answer")] = 512,
+    turn: Annotated[int, typer.Option(min=1, help="which turn of the questions is judged")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, max=2**20, help="of an answer")] = 512,
     limit: LimitOption = None,
     dtype: DtypeOption = "bfloat16",
     out: Annotated[Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")] = None,
@@ -86,8 +86,10 @@ def leaderboard(
     """Rank the evaluated models of several runs; scores that were not measured alike are never put in one table."""
     from bezoar.evals.leaderboard import leaderboard as rank
     from bezoar.evals.leaderboard import read_entries, strengths
+    from bezoar.own import as_written
     from bezoar.report.console import print_leaderboard
     from bezoar.terminal import Console
 
     entries = read_entries(runs)
-    print_leaderboard(rank(entries, benchmark), strengths(entries), Console())
+    with as_written(runs[0]):
+        print_leaderboard(rank(entries, benchmark), strengths(entries), Console())

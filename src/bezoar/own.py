@@ -1,13 +1,27 @@
 """Files of our own, read back: what a hand or a torn disk changed in them is one sentence that names file and place, and is made anew where it can be."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bezoar.errors import DataError
 from bezoar.io import Row, content_hash, read_json, read_object, set_aside, write_json
 
+FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What code meets where a value that it wrote has another type or is gone."""
 ADVICE = "put back a copy of it, or remove it and run again"
+
+
+@contextmanager
+def as_written(folder: Path) -> Iterator[None]:
+    """Work on what lies in `folder`, deeper than `read_own` checks it. DataError when a value is not what was written there."""
+    try:
+        yield
+    except FAULTS as error:
+        fault = f"{type(error).__name__}: {error}"
+        raise DataError(f"{folder}: a value in it is not as bezoar wrote it ({fault}); put back a copy, or run again what made it.") from error
 
 
 def read_own(path: Path, **kinds: Any) -> Row:

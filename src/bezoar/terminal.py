@@ -97,9 +97,17 @@ def prepare_streams() -> None:
             except OSError:
                 os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, so that no file of ours becomes standard output
             setattr(sys, name, open(os.devnull, "r+" if number else "r", encoding="utf-8"))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=errors)
+
+
+def flush() -> None:
+    """Print what is left, if that can still be done."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence()
 
 
 def silence() -> None:

@@ -1,11 +1,13 @@
 """What a running stage tells people: progress with an ETA on the console and lines in `metrics.jsonl`."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,17 +27,25 @@ Board = Callable[[str, int, dict[str, float]], None]
 BOARDS = ("tensorboard", "wandb", "trackio")
 
 
+def check_boards(kinds: Sequence[str]) -> None:
+    """RecipeError for a kind that is not known or whose package is not installed."""
+    for kind in kinds:
+        if kind not in BOARDS:
+            raise RecipeError(f"--log {kind}: there is no such board; use one of {', '.join(BOARDS)}.")
+        if find_spec(kind) is None:
+            raise RecipeError(f"--log {kind}: the package {kind} is not installed; run `pip install {kind}`.")
+
+
 @contextmanager
 def open_boards(kinds: Sequence[str], folder: Path) -> Iterator[list[Board]]:
     """The boards of these kinds for the run in `folder`; TensorBoard's files go into `folder`/tensorboard.
 
     RecipeError for a kind that is not known or whose package is not installed.
     """
+    check_boards(kinds)
     with ExitStack() as stack:
         boards = []
         for kind in kinds:
-            if kind not in BOARDS:
-                raise RecipeError(f"--log {kind}: there is no such board; use one of {', '.join(BOARDS)}.")
             try:
                 boards.append(_tensorboard(folder, stack) if kind == "tensorboard" else _hosted(kind, folder, stack))
             except ModuleNotFoundError as error:
@@ -83,8 +93,10 @@ class Watch:
         if self.metrics_path is None:
             return
         line = {"time_s": round(time.time(), 3), "stage": self.stage, **values}
-        with self.metrics_path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with self.metrics_path.open("a+b") as stream:
+            if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
+                stream.write(b"\n")  # the line before was torn by a power cut; this one shall stand alone
+            stream.write(json.dumps(line).encode() + b"\n")
 
     def rewind(self, step: int) -> None:
         """Take this stage's lines after `step`, all of them at 0, out of metrics.jsonl: those steps are done again."""
@@ -92,12 +104,16 @@ class Watch:
         if path is None or not path.is_file():
             return
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            value = json.loads(line)
-            # an evaluation at the checkpoint's step belongs to it
-            if value.get("stage") != self.stage or (0 <= value.get("step", -1) <= step and step):
+        for line in path.read_bytes().splitlines(keepends=True):
+            try:
+                value = json.loads(line)
+                # an evaluation at the checkpoint's step belongs to it
+                stays = value.get("stage") != self.stage or (0 <= value.get("step", -1) <= step and step)
+            except (ValueError, AttributeError, TypeError):
+                stays = True  # torn by a power cut; the report counts such lines
+            if stays:
                 kept.append(line)
-        atomic_write(path, "".join(kept))
+        atomic_write(path, b"".join(kept))
 
     def say(self, text: str) -> None:
         """Print one line above the progress bars."""

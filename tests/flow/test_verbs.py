@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.exceptions import TyperException
 
+from bezoar import cli
 from bezoar.errors import BezoarError
 from tests.flow.command import bezoar
 from tests.llm.server import answer, serving
@@ -199,3 +201,17 @@ def test_failures_are_loud_each_time_and_a_finished_evaluation_is_no_model(tmp_p
         assert "4 (40 %)" in told
     with pytest.raises(BezoarError, match="name two of them"):
         bezoar("compare", tmp_path / "out", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["eval x --limit 0", "eval x --limit -3", "eval x --limit nan", "eval x --limit 1e3", f"eval x --limit {10**20}", "eval x --shots -1", "eval x --max-tokens 0",
+     "compare x y --turn 0", "compare x y --limit 0", "rows x y -n 0", "rows x y -n -1", "chat x -t nan", "chat x -t -1", "chat x -t inf"],
+)  # fmt: skip
+def test_a_number_without_meaning_is_one_sentence(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TyperException) as caught:
+        cli.app(words.split(), prog_name="bezoar", standalone_mode=False)
+    assert cli._code_of(caught.value) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"bezoar: {words.split()[0]}: Invalid value for '-")
+    assert said.count("\n") == 1

@@ -11,6 +11,7 @@ from bezoar.evals.gaps import Gap, gaps
 from bezoar.evals.outcome import compare, condition, read_outcome, read_scores
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
 from bezoar.io import Row, canonical
+from bezoar.own import as_written
 from bezoar.refs import stage_folders
 
 
@@ -54,7 +55,8 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     for folder in folders:
         own = (folder / "scores.json").is_file()
         found = [folder] if own else [path for _, path in stage_folders(folder) if (path / "scores.json").is_file()]
-        entries += [_entry(one, "" if own else f"{folder.name}/") for one in found]
+        with as_written(folder):
+            entries += [_entry(one, "" if own else f"{folder.name}/") for one in found]
     if not entries:
         raise RecipeError(f"{folders[0]}: no finished evaluation in it; name a run directory or a folder with scores.json.")
     return entries

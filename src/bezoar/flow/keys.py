@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from os.path import isdir, isfile
+from os.path import abspath, isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
     if recipe.category(name) in ("train", "evaluate") or hasattr(stage, "by_model"):
         parts.update({f"template.{path}": value for path, value in _flat(recipe.template)})
     for file in _files(recipe, name):
-        parts[f"file {file.parent.name}/{file.name}"] = "content " + _content(file)
+        named = Path(abspath(file))  # the same however the recipe's path was written
+        parts[f"file {named.parent.name}/{named.name}"] = "content " + _content(file)
     return parts
 
 

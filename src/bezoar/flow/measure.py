@@ -22,6 +22,7 @@ from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Ask, Backend
+from bezoar.own import as_written
 from bezoar.prompts import locate_file
 from bezoar.watch import Watch
 
@@ -70,9 +71,10 @@ def evaluate(stage: Evaluate, subjects: Mapping[str, Subject], out: Path, *, con
     key = content_hash(asdict(stage), {n: s.identity for n, s in subjects.items()}, [cached_hash(file) for file in files], seed)
     model, watch = subjects[stage.model], Watch(stage.model, None, console)
     if stored.get("key") == key:
-        done = read_outcome(out)
-        for warning in done.warnings():
-            watch.say(f"warning: {warning}")
+        with as_written(out):
+            done = read_outcome(out)
+            for warning in done.warnings():
+                watch.say(f"warning: {warning}")
         return done
     with Journal(out / "journal.sqlite") as journal:
         asked = [q for section in (stage.mt_bench, stage.win_rate) if section for q in section.load()]

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from bezoar.flow.keys import all_keys
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir, key_record
 from bezoar.flow.stages import Stats, Work, carry_out
+from bezoar.io import failure
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
-from bezoar.watch import Watch, open_boards
+from bezoar.watch import Watch, check_boards, open_boards
 
 
 def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequence[str] = ()) -> dict[str, Stats]:
     """Bring every stage up to date; returns the statistics of the stages that ran, by name. `log` names boards (watch.BOARDS)."""
     done: dict[str, Stats] = {}
+    check_boards(log)
     run.check_owner(recipe)
     with run.locked():
         run.check_owner(recipe)
@@ -50,11 +53,14 @@ def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequenc
 
 
 def journal_path(run: RunDir) -> Path:
-    """The journal that the runs beside each other share, linked into the run directory."""
+    """The journal that the runs beside each other share, linked into the run directory; a copy without links keeps its own."""
     shared = run.path.parent / "journal.sqlite"
     link = run.path / "journal.sqlite"
+    if link.exists() and not link.is_symlink():
+        return link
     if not link.is_symlink():
-        link.symlink_to(Path("..") / shared.name)
+        with suppress(OSError):  # the file system knows no links; this one is for people alone
+            link.symlink_to(Path("..") / shared.name)
     return shared
 
 
@@ -71,12 +77,9 @@ class _Told:
         if isinstance(error, BezoarError):
             if not str(error).startswith("stage "):
                 raise type(error)(f"stage {self.stage}: {error}") from error
-        elif (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left on device" in str(error):
-            raise RecipeError(
-                f"stage {self.stage}: no space is left on the disk; free some and run the same command to go on."
-            ) from error
-        elif isinstance(error, PermissionError):
-            raise RecipeError(f"stage {self.stage}: {error.filename} may not be written; change its permissions.") from error
+        elif isinstance(error, OSError) or "No space left on device" in str(error):
+            cause = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
+            raise RecipeError(f"stage {self.stage}: {failure(cause)}") from error
 
 
 def summary(stats: Stats) -> str:

@@ -1,6 +1,7 @@
 """A run directory: where each stage's output lies, whether it is current, and that one process at a time writes it."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.chat.types import AnyRow, row_to_item
-from bezoar.errors import RecipeError
+from bezoar.errors import DataError, RecipeError
 from bezoar.flow.keys import Parts
 from bezoar.flow.out import check_folder, check_place, is_run_dir
 from bezoar.flow.recipe import Recipe
 from bezoar.io import atomic_write, num_rows, read_parquet, remove, sync, sync_entries, write_json
 from bezoar.model.spec import ModelSpec
-from bezoar.own import read_own
+from bezoar.own import ADVICE, read_own
 from bezoar.refs import stage_folders
 
 
@@ -29,7 +30,12 @@ class StoredRows:
         return num_rows(self.path)
 
     def __iter__(self) -> Iterator[AnyRow]:
-        return map(row_to_item, read_parquet(self.path))
+        for number, row in enumerate(read_parquet(self.path), 1):
+            try:
+                item = row_to_item(row)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise DataError(f"{self.path}: row {number}: not as bezoar wrote it ({type(error).__name__}: {error}); {ADVICE}.") from error
+            yield item
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class RunDir:
         folder = self.stage_dir(name)
         if folder is None:
             raise RecipeError(f"{self.path}: the stage {name} has no output yet; run the recipe first.")
+        if not (folder / "rows.parquet").exists():
+            raise RecipeError(f"{folder}: the stage {name} gives no rows; name one that does.")
         return StoredRows(folder / "rows.parquet")
 
     def work_dir(self, name: str, key: str) -> Path:
@@ -125,7 +133,10 @@ class RunDir:
     def locked(self) -> Iterator[None]:
         """Hold the run directory; RecipeError when another process holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as handle:
+        lock = self.path / ".lock"
+        if lock.is_symlink():
+            raise RecipeError(f"{lock}: a link, which bezoar never makes; remove it.")
+        with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -1,5 +1,6 @@
 """What people ask of a run between runs: why a stage would run again, and its rows as people read them."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,20 @@ def check_stage(recipe: Recipe, stage: str) -> None:
         raise RecipeError(f"{recipe.path}: {unknown(stage, 'stage', recipe.stages)}")
 
 
+def stage_rows(recipe: Recipe, run: RunDir, stage: str) -> list[AnyRow]:
+    """The rows of a stage of the recipe, or of one that left its output in the run. RecipeError where there are none."""
+    if run.stage_dir(stage) is None:
+        check_stage(recipe, stage)
+    return run.items(stage)
+
+
 def find_run(path: Path) -> tuple[Recipe, RunDir]:
     """The run directory `path`, or that of the recipe file `path`, with its recipe."""
     if path.is_dir():
         if not (path / "resolved.json").exists():
             raise RecipeError(f"{path}: no run directory (resolved.json is missing); name one made by `bezoar run`.")
         written = Path(read_own(path / "resolved.json", recipe=str)["recipe"])
-        return load_recipe(written if written.exists() else path / "recipe.yaml"), RunDir(path)
+        return load_recipe(written if os.access(written, os.R_OK) else path / "recipe.yaml"), RunDir(path)
     recipe = load_recipe(path)
     return recipe, RunDir(Path("runs") / recipe.name)
 
@@ -77,8 +85,6 @@ def _print_turn(message: Message, console: Any) -> None:
 
 def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: int) -> None:
     """Print rows of a training stage's data as tokens, the trained ones in colour; needs the model's tokenizer."""
-    from bezoar.model.load import load_tokenizer
-
     check_stage(recipe, stage)
     component = recipe.stages[stage]
     readers = (
@@ -88,6 +94,8 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
     )
     if not readers:
         raise RecipeError(f"{recipe.path}: no training stage reads the rows of {stage}; name one that does.")
+    from bezoar.model.load import load_tokenizer
+
     spec, _ = run.model(recipe, _base(recipe, readers[0].model))
     tokenizer = load_tokenizer(spec.path)
     for item in run.items(readers[0].rows)[:num]:

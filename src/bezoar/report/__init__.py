@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from bezoar.own import as_written
 from bezoar.terminal import plain
 
 
@@ -13,8 +14,9 @@ def finish(run_dir: Path, console: Any, *, changed: bool = True) -> None:
     from bezoar.report.html import write_report
 
     path = run_dir / "report.html"
-    if changed or not path.exists():
-        write_cards(run_dir)
-        write_report(run_dir)
-    print_scores(run_dir, console)
+    with as_written(run_dir):
+        if changed or not path.exists():
+            write_cards(run_dir)
+            write_report(run_dir)
+        print_scores(run_dir, console)
     console.print(plain(f"report: {path}"))

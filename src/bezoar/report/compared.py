@@ -8,6 +8,7 @@ from typing import Any
 from bezoar.evals.leaderboard import paired_tests, read_entries
 from bezoar.flow.out import check_evaluation
 from bezoar.io import write_json
+from bezoar.own import as_written
 from bezoar.report.console import print_tests
 
 
@@ -15,7 +16,8 @@ def compare_finished(folders: Sequence[Path], out: Path | None, console: Any) ->
     """Print the paired tests of the second folder's scores less the first's, and write them to `out`/tests.json."""
     if out:
         check_evaluation(out, folders)
-    tests, told = paired_tests(*read_entries(folders))
+    with as_written(folders[0]):
+        tests, told = paired_tests(*read_entries(folders))
     first, second = map(str, folders)
     if out:
         write_json(out / "tests.json", {"first": first, "second": second, "tests": [{**asdict(t), "verdict": t.verdict} for t in tests], "told": told})

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from bezoar.parquet import open_parquet
 from bezoar.report import markdown as md
 from bezoar.report.bill import cost_per_row, line
 from bezoar.report.lineage import ancestors, backends, licence, terms_of
@@ -58,12 +59,10 @@ def _head(run: Run, stage: Stage, title: str, licence_id: str, english: bool) ->
 
 def _info(name: str, path: Path | None) -> dict[str, Any] | None:
     """Features, sizes and counts of a Parquet file; None for a set without rows, which has no columns."""
-    import pyarrow.parquet as pq
-
     if path is None:
         return None
-    with pq.ParquetFile(path) as file:
-        schema, meta = file.schema_arrow, file.metadata
+    with open_parquet(path) as file:
+        schema, meta = file.metadata.schema.to_arrow_schema(), file.metadata
     if not len(schema):
         return None
     num_bytes = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))

@@ -1,6 +1,7 @@
 """Numbers as people read them, the same in the report, the cards and the terminal."""
 
 import math
+import sys
 
 ABSENT = "–"
 
@@ -9,7 +10,7 @@ def finite(value: object) -> float | None:
     """`value` as a float where it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def number(value: object) -> str:

@@ -64,6 +64,6 @@ def meta(row: Row) -> Row:
     """The provenance of a row; what is not a JSON object stands under `meta`."""
     try:
         value = json.loads(row.get("meta") or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         value = row["meta"]
     return value if isinstance(value, dict) else {"meta": value}

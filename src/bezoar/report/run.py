@@ -161,7 +161,7 @@ def lenient_jsonl(path: Path) -> tuple[list[Row], int]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             rows.append(row)

@@ -8,7 +8,8 @@ from typing import Any
 from bezoar.evals.gaps import Gap, gaps
 from bezoar.evals.outcome import condition
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Score
-from bezoar.io import Row, canonical, read_json
+from bezoar.io import Row, canonical
+from bezoar.own import read_own
 from bezoar.report.numbers import finite, listed
 from bezoar.report.run import Run, lenient_jsonl
 
@@ -138,7 +139,7 @@ def load_board(run: Run) -> Board:
         path = stage.path("scores.json")
         if path is None:
             continue
-        found = read_json(path)
+        found = read_own(path, scores=list[Row] | None, info=dict[str, Any] | None)
         model = str(found.get("model") or stage.inputs.get("model") or stage.name)
         board.labels.setdefault(model, str(found.get("label") or model))
         board.facts.setdefault(model, {}).update(found)
