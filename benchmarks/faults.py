@@ -15,11 +15,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from hostile import disk, judging, kills, load, money, replies
+from hostile import disk, judging, kills, load, models, money, replies
 from hostile.command import Row, listen_to_interrupts
 
 RESULT = Path(__file__).parent / "results" / "faults.json"
-SCENARIOS = {"replies": replies.rows, "judging": judging.rows, "money": money.rows, "disk": disk.rows, "load": load.rows, "kills": kills.rows}
+SCENARIOS = {"replies": replies.rows, "judging": judging.rows, "money": money.rows, "disk": disk.rows, "models": models.rows, "load": load.rows, "kills": kills.rows}
 
 
 def disk_ms(folder: Path, num: int = 50) -> float:
