@@ -203,9 +203,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from bezoar import stop, terminal
 
-    terminal.prepare_streams()
-    stop.listen()
     try:
+        terminal.prepare_streams()  # before anything is opened
+        stop.listen()
         code = app(prog_name="bezoar", standalone_mode=False) or 0
         sys.stdout.flush()
     except BaseException as error:

@@ -49,11 +49,19 @@ def _watch(reader: int) -> None:
     while True:
         for number in os.read(reader, 64):
             if number in SIGNALS and told:
-                _write(1, _SHOW_CURSOR if os.isatty(1) else "")
-                os._exit(EXIT_CODE)
+                _end()
             if number in SIGNALS:
                 _write(2, ("\n" if os.isatty(2) else "") + TOLD)
                 told = True
+
+
+def _end() -> None:
+    from multiprocessing import active_children
+
+    for child in active_children():
+        child.kill()
+    _write(1, _SHOW_CURSOR if os.isatty(1) else "")
+    os._exit(EXIT_CODE)
 
 
 def _write(handle: int, text: str) -> None:

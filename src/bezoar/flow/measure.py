@@ -1,7 +1,6 @@
 """Models and language models opened when they are first needed, and an evaluation outside a recipe, in a folder of its own."""
 
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from bezoar.flow.load import build
 from bezoar.flow.out import check_evaluation
 from bezoar.flow.refs import located, refs
 from bezoar.flow.subject import Subject
-from bezoar.io import Row, cached_hash, content_hash
+from bezoar.io import Row, cached_hash, content_hash, remove
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
@@ -80,6 +79,8 @@ def evaluate(stage: Evaluate, subjects: Mapping[str, Subject], out: Path, *, con
         asked = [q for section in (stage.mt_bench, stage.win_rate) if section for q in section.load()]
         world = World(lambda backend: Pool(backend, journal, Budget(), watch), asked)
         work_dir = out / f"parts-{key}"
+        if work_dir.is_symlink():
+            remove(work_dir)
         work_dir.mkdir(exist_ok=True)
         given = Given(
             renderer=model.renderer, open_model=lambda name: world.open(subjects[name]), ask_model=lambda name: world.ask(subjects[name]),
@@ -92,7 +93,7 @@ def evaluate(stage: Evaluate, subjects: Mapping[str, Subject], out: Path, *, con
         outcome = stage.run(given)
     write_outcome(out, stage.model, outcome, key=key, template=model.renderer.kind)
     for left in out.glob("parts-*"):
-        shutil.rmtree(left)
+        remove(left)
     return outcome
 
 
