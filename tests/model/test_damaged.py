@@ -127,6 +127,9 @@ FOLDERS: dict[str, tuple[Damage, str]] = {
     "GPTQ": (keys(CONFIG, quantization_config={"quant_method": "gptq", "bits": 4}), f"{CONFIG}: .*gptq"),
     "AWQ": (keys(CONFIG, quantization_config={"quant_method": "awq"}), f"{CONFIG}: .*awq"),
     "quantised in a part": (keys(CONFIG, text_config={"quantization_config": {"quant_method": "fp8"}}), f"{CONFIG}: .*quantised"),
+    "GPTQ under its own name": (
+        both(lambda f: (f / WHOLE).rename(f / "gptq_model-4bit.safetensors"), keys(CONFIG, quantization_config={"quant_method": "gptq"})), f"{CONFIG}: .*gptq"
+    ),
     "a quantisation of no kind": (keys(CONFIG, quantization_config=["gptq"]), f"{CONFIG}: .*quantised"),
     "GPTQ's tensors": (tensors(lambda s: s.update({"model.layers.0.mlp.up_proj.qweight": torch.ones(8, 8, dtype=torch.int32)})), "qweight"),
     "the config is cut": (cut(CONFIG, 0.5), f"{CONFIG}:.*not valid JSON"),

@@ -69,6 +69,7 @@ def weight_files(folder: Path) -> dict[Path, set[str]]:
         return {folder / WHOLE: set()}
     index = folder / INDEX
     if not index.is_file():
+        read_config(folder)  # quantised weights lie under other names, and the config says so
         raise RecipeError(f"model {folder}: the folder has no {WHOLE} or {INDEX}; convert the weights, pickled ones are never loaded.")
     table = read_object(index).get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
