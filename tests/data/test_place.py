@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bezoar.data import HHRLHF, Dolly, Flan
+from bezoar.data.hub_file import hub_file
 from bezoar.data.place import MIRROR, is_hub_id, locate
 from bezoar.errors import DataError
 
@@ -91,6 +92,14 @@ def test_without_a_mirror_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
     source = Flan("kowndinya23/flan2022", per_submix=5)
     assert (source.files(), source.count()) == ([], 20)
     assert HHRLHF("Anthropic/hh-rlhf", subset="harmless-base", limit=7).count() == 7
+
+
+@pytest.mark.parametrize("ref", ["hub:", "hub:a", "hub:a/b", "hub:a/b/c/d/e", "hub:../x/y", "hub:a//b", "hub:a/b/" + "c" * 300, "hub:a/b/c\n", "hub:~/x/y"])
+def test_a_file_of_the_hub_that_is_none_is_one_sentence(ref: str) -> None:
+    with pytest.raises(DataError, match="a file of the Hub is written hub:owner/name/split") as error:
+        hub_file(ref)
+    assert len(str(error.value)) < 600
+    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_hub_id_is_not_looked_for_in_the_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

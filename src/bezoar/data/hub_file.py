@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from bezoar.data.choices import read_choices
-from bezoar.data.place import Place, locate
-from bezoar.errors import DataError
+from bezoar.data.place import Place, is_hub_id, locate
+from bezoar.errors import DataError, brief, first_line
 from bezoar.io import cache_dir, write_jsonl
 
 PREFIX = "hub:"
@@ -26,12 +26,16 @@ def hub_file(ref: str) -> Path:
         if rows and "answerKey" in rows[0]:
             choices = read_choices(place.dataset, subset=dict(place.options).get("name", ""), split=place.split)
             rows = [{"query": c.query, "choices": list(c.choices), "gold": c.gold} for c in choices]
-        write_jsonl(path, rows)
+        try:
+            write_jsonl(path, rows)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError(f"{ref}: a row holds what JSON cannot ({first_line(error)}); take another split or a file.") from None
     return path
 
 
 def _place(ref: str) -> Place:
     parts = ref.removeprefix(PREFIX).split("/")
-    if len(parts) not in (3, 4) or not all(parts):
-        raise DataError(f"{ref}: a file of the Hub is written hub:owner/name/split or hub:owner/name/subset/split; change it.")
+    fits = len(parts) in (3, 4) and all(parts) and is_hub_id("/".join(parts[:2])) and len(ref) <= 200 and ref.isprintable()
+    if not fits:
+        raise DataError(f"{brief(ref)}: a file of the Hub is written hub:owner/name/split or hub:owner/name/subset/split; change it.")
     return locate("/".join(parts[:2]), Path(), subset=parts[2] if len(parts) == 4 else "", split=parts[-1])[0]
