@@ -58,8 +58,11 @@ def file_hash(path: Path) -> str:
 
 
 def cache_dir() -> Path:
-    """Where unpacked models and hashes are kept: `$BEZOAR_CACHE`, else ~/.cache/bezoar."""
-    return Path(os.environ.get("BEZOAR_CACHE") or Path.home() / ".cache" / "bezoar")
+    """Where unpacked models and hashes are kept: `$BEZOAR_CACHE`, else ~/.cache/bezoar. DataError for a user without a home."""
+    try:
+        return Path(os.environ.get("BEZOAR_CACHE") or Path.home() / ".cache" / "bezoar")
+    except RuntimeError:
+        raise DataError("BEZOAR_CACHE: this user has no home folder; set BEZOAR_CACHE to a folder that may be written.") from None
 
 
 def cached_hash(path: Path) -> str:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from disk import durable, recorded, the_rename
 
+from bezoar.evals.outcome import Outcome, write_outcome
+from bezoar.evals.stats import Score
 from bezoar.flow.rundir import RunDir
 from bezoar.io import atomic_dir, write_json, write_parquet
 from bezoar.refs import stage_folders
@@ -52,6 +54,18 @@ def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypa
         assert not set(events[placed][2].values()) - durable(events[:placed])
         assert str(tmp_path) in [path for what, path, _ in events[placed:] if what == "fsync"]
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+def test_scores_never_stand_beside_the_items_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in (0.0, 1.0):
+        outcome = Outcome([Score("acc", value, 0.0, 1.0, 1)], [{"benchmark": "acc", "id": "1", "value": value}])
+        with recorded(monkeypatch) as events:
+            write_outcome(tmp_path, "m", outcome)
+        items, scores = the_rename(events, tmp_path / "items.jsonl"), the_rename(events, tmp_path / "scores.json")
+        assert items < scores
+        folders = [states[str(tmp_path)][2] for what, path, states in events[:scores] if what == "fsync" and path == str(tmp_path)]
+        assert folders
+        assert not any("scores.json" in names for names in folders)
 
 
 @pytest.mark.parametrize("when", ["before the new has its name", "before the old is gone"])

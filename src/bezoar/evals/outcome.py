@@ -10,7 +10,7 @@ from bezoar.chat.render import AnyRenderer
 from bezoar.chat.types import Chat, Comparison
 from bezoar.errors import DataError
 from bezoar.evals.stats import Difference, Score, holm, paired
-from bezoar.io import Row, content_hash, read_jsonl, write_json, write_jsonl
+from bezoar.io import Row, content_hash, read_jsonl, remove, write_json, write_jsonl
 from bezoar.llm.types import Ask
 from bezoar.own import ADVICE, read_own
 from bezoar.watch import Watch
@@ -94,6 +94,7 @@ class Outcome:
 
 def write_outcome(folder: Path, model: str, outcome: Outcome, **facts: str) -> None:
     """items.jsonl, then scores.json with the name of the model and further `facts`."""
+    remove(folder / "scores.json")  # a kill leaves no scores beside the items of others
     write_jsonl(folder / "items.jsonl", outcome.items)
     scores = [s.to_dict() for s in outcome.scores]
     write_json(folder / "scores.json", {"model": model, "label": model, **facts, "scores": scores, "info": outcome.info})

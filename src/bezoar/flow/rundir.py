@@ -51,7 +51,10 @@ class RunDir:
     def stored(self, name: str) -> dict[str, Any]:
         """key.json of a stage, or an empty table."""
         folder = self.stage_dir(name)
-        return read_own(folder / "key.json", key=str, parts=dict[str, str], finished=str) if folder else {}
+        if folder is None:
+            return {}
+        row = read_own(folder / "key.json", key=str, parts=dict[str, str] | None, finished=str)
+        return {**row, "parts": row["parts"] or {}}
 
     def cut(self, recipe: Recipe) -> set[str]:
         """The stages whose output the budget cut short."""
