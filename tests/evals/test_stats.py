@@ -47,7 +47,8 @@ def test_a_single_item_is_its_own_mean_without_an_interval() -> None:
     assert score("x", [0.7, None], "g") == Score("x", 0.7, None, None, 1, 1, "g")
     assert clustered_score("x", [[0.25, None, 0.75], [None]], "g") == Score("x", 0.5, None, None, 2, 2, "g")
     assert score("x", [None, None], "g") == clustered_score("x", [[None], [None]], "g") == Score("x", None, None, None, 0, 2, "g")
-    assert score("x", [1.0], "g") == Score("x", 1.0, *wilson(1, 1), 1, 0, "g")  # a yes or a no has Wilson's interval
+    for hits in ([1.0], [0.0, 0.0], [1.0, 0.0, 1.0]):  # what is yes or no has Wilson's interval
+        assert score("x", hits, "g") == Score("x", sum(hits) / len(hits), *wilson(round(sum(hits)), len(hits)), len(hits), 0, "g")
     assert bootstrap_mean([3.0]) is None
     one = paired("x", [0.25], [1.0], num_unpaired=3)
     assert one == Difference("x", 0.25, 1.0, 0.75, None, None, 1.0, 1, 3)
@@ -71,6 +72,7 @@ def test_wilson_at_the_ends_and_at_another_confidence() -> None:
     # z^2 = 3.841459: at 0 of n the upper end is z^2 / (n + z^2), at n of n the lower end n / (n + z^2)
     assert wilson(0, 1) == (0.0, pytest.approx(3.841459 / 4.841459, abs=1e-6))
     assert wilson(1, 1) == (pytest.approx(1 / 4.841459, abs=1e-6), 1.0)
+    assert all(wilson(0, n)[0] == 0.0 and wilson(n, n)[1] == 1.0 for n in range(1, 200))  # whatever rounding does
     # z = 1 at 68.27 %: of 1 of 2 the half is 1 / 1.5 * sqrt(1/8 + 1/16)
     assert wilson(1, 2, 0.6826894921) == (pytest.approx(0.5 - math.sqrt(3) / 6, abs=1e-6), pytest.approx(0.5 + math.sqrt(3) / 6, abs=1e-6))
 
@@ -124,8 +126,11 @@ def test_clusters_are_resampled_whole() -> None:
     assert narrow.low > wide.low + 0.3
     assert clustered_score("x", [[7.0, None], [None, None], [3.0, 5.0]]).value == 5.0
     assert clustered_score("x", [[7.0, None], [None, None], [3.0, 5.0]]).num_failed == 3
-    sure = clustered_score("x", [[1.0, 1.0]] * 5, share=True)
-    assert (sure.low, sure.high, sure.n) == (*wilson(5, 5), 10)  # five questions, not ten
+    for value in (0, 1):
+        sure = clustered_score("x", [[value, value]] * 4 + [[None, value, value]], "g", share=True)
+        assert sure == Score("x", value, *wilson(5 * value, 5), 10, 1, "g")  # five questions, not ten
+    # of two groups, a quarter of the draws are one of them twice
+    assert clustered_score("x", [[2.0], [4.0, 4.0, None]], "g") == Score("x", 10 / 3, 2.0, 4.0, 3, 1, "g")
     assert clustered_score("x", [[1.0, 1.0]] * 5).low == 1.0
 
 
@@ -134,7 +139,7 @@ def test_the_sign_flip_test_is_exact_for_few_differences() -> None:
     assert sign_flip(np.array([1.0, 1, 1, 1, 1, 0, 0])) == pytest.approx(2 / 32)
     # 7 against 1 (McNemar exact): 2 * (C(8,0) + C(8,1)) / 2^8
     assert sign_flip(np.array([1.0] * 7 + [-1.0])) == pytest.approx(18 / 256)
-    assert sign_flip(np.zeros(4)) == 1.0
+    assert sign_flip(np.zeros(4)) == sign_flip(np.array([1.0, -1.0])) == 1.0
 
 
 def exact(gaps: list[float]) -> float:

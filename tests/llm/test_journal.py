@@ -74,6 +74,7 @@ def test_an_entry_is_written_whole(journal: Journal) -> None:
     assert numbers == [1, 2]
     assert journal.put_many([entry("m", PASSING, stage="s")]) == [3]
     first, second, third = journal.entries()
+    assert set(first) == {"key", "request", "reply", "model", "run", "stage", "time_s", "body"}
     assert started <= first.pop("time_s") <= time.time()
     request = {**asdict(Q), "messages": [asdict(m) for m in Q.messages]}
     assert first["request"] == {name: list(value) if isinstance(value, tuple) else value for name, value in request.items()} | {"messages": first["request"]["messages"]}
@@ -246,6 +247,11 @@ def test_closed_journals_hold_no_claims(path: Path) -> None:
     assert not two.claims.take("f00")
     assert two.claims.taken("f00")
     assert not one.claims.taken("f00")
+    assert two.claims.take("f01")
+    assert two.claims.take("eff")
+    assert not one.claims.take("f01")
+    assert one.claims.taken("eff")
+    assert not two.claims.taken("f02")
     one.close()
     assert not two.claims.taken("f00")
     assert two.claims.take("f00")
