@@ -109,21 +109,23 @@ VALUES = st.recursive(ODD, lambda inner: st.lists(inner, max_size=4) | st.dictio
 
 @st.composite
 def changed(draw: st.DrawFn, whole: Any, most: int = 3) -> Any:
-    """A copy of a JSON value in which up to `most` places are replaced, taken out, doubled, renamed or exchanged."""
+    """A copy of a JSON value in which up to `most` places are replaced, added, taken out, doubled, renamed or exchanged."""
     value = copy.deepcopy(whole)
-    for _ in range(draw(st.integers(0, most))):
+    for _ in range(min(draw(st.sampled_from([0, 1, 1, 1, 2, 3])), most)):
         places = list(_places(value))
         if not places:
             return draw(VALUES)
         holder, key = draw(st.sampled_from(places))
-        how = draw(st.sampled_from(["replace", "replace", "replace", "remove", "double", "rename", "exchange", "wrap", "deep"]))
+        how = draw(st.sampled_from(["text"] * 6 + ["replace", "replace", "add", "add", "remove", "double", "rename", "exchange", "wrap", "deep"]))
         _change(draw, value, holder, key, how)
     return value
 
 
 def _change(draw: st.DrawFn, value: Any, holder: Any, key: Any, how: str) -> None:
-    if how == "replace":
-        holder[key] = draw(VALUES)
+    if how in ("replace", "text"):
+        holder[key] = draw(VALUES if how == "replace" else TEXTS)
+    elif how == "add" and isinstance(holder, dict):
+        holder[draw(st.sampled_from(["meta", "target", "category", "x"]) | TEXTS)] = draw(VALUES)
     elif how == "remove":
         del holder[key]
     elif how == "double" and isinstance(holder, list):
@@ -192,9 +194,9 @@ def json_bytes(value: Any) -> bytes:
 
 
 @st.composite
-def json_lines(draw: st.DrawFn, rows: list[Any], most: int = 6) -> bytes:
+def json_lines(draw: st.DrawFn, rows: list[Any], most: int = 3) -> bytes:
     """JSON Lines made from `rows`: changed as values, then perhaps damaged as bytes."""
-    picked = draw(st.lists(st.sampled_from(rows).flatmap(changed), max_size=most))
+    picked = draw(st.lists(st.sampled_from(rows).flatmap(changed), min_size=draw(st.sampled_from([1, 1, 1, 0])), max_size=most))
     data = b"".join(json_bytes(row) + b"\n" for row in picked)
     return draw(damaged(data, 2)) if draw(st.integers(0, 3)) == 0 else data
 

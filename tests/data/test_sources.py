@@ -136,6 +136,7 @@ def test_flan_takes_as_many_rows_of_each_submix(tmp_path: Path) -> None:
         ("a.jsonl", '{"inputs": "x"}', "a.jsonl:1: the row has no column 'submix' or 'task_source'; it has inputs"),
         ("a.jsonl", '{"submix": "cot", "inputs": "x"}', "no column 'targets'"),
         ("a.tsv", "a\tb", "a.tsv:1: a chain-of-thought line has three"),
+        ("a.jsonl", '{"0": "q", "1": 7, "2": "r"}', "a.jsonl:1: the column '1' is a int, not text"),
         ("a.json", '{"Instances": [{"input": "x", "output": ["y"]}]}', "no column 'Definition'"),
         ("a.json", '{"Definition": "d", "Instances": [{"input": "x"}]}', "a.json: instance 1: the row has no column 'output'"),
         ("a.json", '{"Definition": "d", "Instances": ["x"]}', "a.json: instance 1: the instance is a JSON str"),

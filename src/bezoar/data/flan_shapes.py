@@ -58,7 +58,7 @@ def _cot(row: Row, at: At) -> Row:
     """Input, target, rationale: the chain-of-thought files hold nothing else; the file's name is the task's."""
     if set(row) != {"0", "1", "2"}:
         raise at.wrong(f"a chain-of-thought line has three tab-separated columns and this one has {len(row)}; mend the file.")
-    question, answer, rationale = (row[name].strip() for name in "012")
+    question, answer, rationale = (text(row, name, at) for name in "012")
     task = Path(at.label).name.split(".")[0]
     return {**_zero_shot(question, answer, "cot", task), "rationale": rationale}
 
