@@ -23,6 +23,7 @@ with suppress(ImportError):
 
 # before torch is loaded, and for the processes that tests start: threads that spin while they wait starve each other
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the library is loaded; else it tries for minutes where there is no network
 # a shell starts background jobs with Ctrl-C switched off, and what a test starts would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -60,7 +60,7 @@ def bounded() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, (_held_bytes() + MOST_BYTES, before[1]))
     handler = signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(MOST_S)
-    faulthandler.dump_traceback_later(_BUSY_S, exit=True)
+    faulthandler.dump_traceback_later(_BUSY_S, exit=True)  # `pytest -s` shows it
     started = time.monotonic()
     try:
         yield

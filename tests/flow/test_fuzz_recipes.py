@@ -1,83 +1,83 @@
-"""Any change of any shipped recipe loads, or ends in one sentence with its file and line."""
+"""The shipped recipes with changed values and damaged bytes: a plan, or one sentence that begins with the file."""
 
-import re
+import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-pytest.importorskip("hypothesis")
-from bounded import sentence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bezoar.errors import BezoarError, RecipeError
 from bezoar.flow.keys import all_keys
 from bezoar.flow.plan import make_plan
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
+from bezoar.flow.subject import find_subject
+from tests.fuzzing import TEXTS, bounded, changed, damaged, fuzz
 
-FOLDER = Path(__file__).parents[2] / "recipes"
-TEXTS = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.yaml")) if "full" not in path.stem}
-VALUES = {name: yaml.safe_load(text) for name, text in TEXTS.items()}
-
-SCRAPS = [
-    "", "~", "[", "]", "{", "}", ":", "- ", "&a ", "*a", "<<: *sft", "<<: [*sft, *eval]", "!!binary ", "!!python/name:os.system ", "? ", "|", ">", "%", "@", "`", "#",
-    "\t", "\0", "\x1b[2J", "\u202e", "\ufeff", "\u2028", "\x85", '"\\ud800"', "'", '"', "---", "...", ".nan", ".inf", "-.inf", "1e999", "010", "1:30", "1_000", "0x", "yes",
-    "2024-01-01", "9" * 5000, "[" * 200, "{a: " * 200, "x" * 300, "~nouser/x", "/dev/zero", "/", "..", "~", "null", "true", "kind: [x]", "kind: null", "name: journal.sqlite",
-    "-1", "0", "1e308", "5e-324", "bezoar:", "hub:", "hub:a/b/c", "bezoar:../../setup", "a/b", "é" * 200,
-]  # fmt: skip
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(SCRAPS),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10) | st.sampled_from(["kind", "path", "rows", "<<"]), inner, max_size=4),
-    max_leaves=8,
-)
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+TEXT: dict[str, bytes] = {path.name: path.read_bytes() for path in RECIPES}
+VALUES: dict[str, Any] = {name: yaml.safe_load(text) for name, text in TEXT.items()}
+BACKEND = {"kind": "endpoint", "url": "http://127.0.0.1:9/v1", "model": "m", "prices": {"input_usd_per_million": 1}, "extra": {"top_k": 3}, "timeout_s": 3}
+SWAPS = ["0", "-1", ".nan", "1e999", "010", "yes", "~", "''", "[]", "{}", "[x]", "{kind: dolly}", "bezoar:questions.jsonl", "base", "2024-01-01", "!!python/name:os.system", "&a [*a]", "|-", "9" * 400]
 
 
-@st.composite
-def cut_and_pasted(draw: st.DrawFn) -> str:
-    """The text of a recipe with pieces taken out, put in, doubled or replaced."""
-    text = TEXTS[draw(st.sampled_from(sorted(TEXTS)))]
-    for _ in range(draw(st.integers(1, 4))):
-        words = [match.span() for match in re.finditer(r"[^\s,:{}\[\]]+|[,:{}\[\]]|\n *", text)] or [(0, 0)]
-        start, end = draw(st.sampled_from(words))
-        other = draw(st.sampled_from(words))
-        piece = draw(st.sampled_from([text[slice(*other)], *SCRAPS]) | st.text(max_size=5))
-        text = text[:start] + piece + text[draw(st.sampled_from([start, end])) :]
-    return text
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    place = tmp_path_factory.mktemp("fuzz")
+    for other in RECIPES[0].parent.iterdir():  # what recipes name beside them
+        if other.is_file() and other.suffix != ".yaml":
+            shutil.copy(other, place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BEZOAR_DATA", raising=False)
+        patch.chdir(place)
+        yield place
 
 
 @st.composite
-def replaced(draw: st.DrawFn) -> str:
-    """A recipe with values replaced, added under a key, or taken away."""
-    value: Any = yaml.safe_load(yaml.safe_dump(VALUES[draw(st.sampled_from(sorted(VALUES)))]))
+def swapped(draw: st.DrawFn, text: bytes) -> bytes:
+    """A recipe in which words behind a colon are others."""
+    lines = text.decode().split("\n")
     for _ in range(draw(st.integers(1, 3))):
-        node, places = value, []
-        while isinstance(node, dict | list) and node:
-            key = draw(st.sampled_from(list(node) if isinstance(node, dict) else list(range(len(node)))))
-            places.append((node, key))
-            node = node[key]
-        node, key = draw(st.sampled_from(places))
-        if draw(st.booleans()):
-            node[key] = draw(JSON)
-        elif isinstance(node, dict):
-            node[draw(st.text(min_size=1, max_size=8) | st.sampled_from(["kind", "rows", "limit", "extra"]))] = draw(JSON)
-        else:
-            node.pop(key)
-        if not value:
-            break
-    return yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
+        place = draw(st.integers(0, len(lines) - 1))
+        parts = lines[place].split(": ")
+        if len(parts) > 1:
+            parts[draw(st.integers(1, len(parts) - 1))] = draw(st.sampled_from(SWAPS))
+            lines[place] = ": ".join(parts)
+    return "\n".join(lines).encode()
 
 
-@given(text=st.one_of(cut_and_pasted(), replaced()))
-def test_a_changed_recipe_loads_or_is_one_sentence(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BEZOAR_DATA", raising=False)
-    path = tmp_path / "r.yaml"
-    path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    recipes: list[Any] = []
-    told = sentence(lambda: recipes.append(load_recipe(path)))
-    assert not told or re.match(rf"{re.escape(str(path))}:\d+: ", told), told
-    if recipes:
-        sentence(lambda: all_keys(recipes[0], set()))
-        if "hub:" not in text and "/" not in text:
-            sentence(lambda: make_plan(recipes[0], RunDir(tmp_path / "run")))
+@pytest.mark.parametrize("how", ["bytes", "words", "values"])
+@fuzz(0.04, few=15)
+@given(data=st.data())
+def test_no_recipe_breaks_the_reader(how: str, data: st.DataObject, folder: Path) -> None:
+    name = data.draw(st.sampled_from(sorted(TEXT)))
+    if how == "values":
+        text = json.dumps(data.draw(changed(VALUES[name]))).encode()
+    else:
+        text = data.draw(damaged(TEXT[name]) if how == "bytes" else swapped(TEXT[name]))
+    path = folder / name
+    path.write_bytes(text)
+    with bounded():
+        try:
+            recipe = load_recipe(path)
+        except BezoarError as error:
+            assert isinstance(error, RecipeError)
+            assert str(error).startswith(str(path)), str(error)
+            raise
+        all_keys(recipe, set())
+        make_plan(recipe, RunDir(folder / "runs" / "x"))
+
+
+@fuzz(0.02, few=15)
+@given(value=changed(BACKEND), name=TEXTS)
+def test_no_backend_and_no_name_breaks_the_command_line(value: Any, name: str, folder: Path) -> None:
+    (folder / "judge.yml").write_text(json.dumps(value))
+    with bounded():
+        find_subject("judge.yml").identity.encode()
+    with bounded():
+        find_subject(name)
