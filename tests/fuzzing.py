@@ -104,7 +104,8 @@ ODD: st.SearchStrategy[Any] = st.one_of(
     ]),
     st.integers(), st.floats(), TEXTS,
 )  # fmt: skip
-VALUES = st.recursive(ODD, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=8)
+# copies, since what is drawn may be changed in its place
+VALUES = st.recursive(ODD.map(copy.deepcopy), lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=8)
 
 
 @st.composite
