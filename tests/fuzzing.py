@@ -54,19 +54,20 @@ def fuzz(share: float, *, few: int = 20) -> Callable[[Any], Any]:
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
-    """One case: it may refuse with one of our errors, told in a sentence, and may take 10 s and 2 GB more than there was."""
+def bounded(place: str = "") -> Iterator[None]:
+    """One case: it may refuse with one of our errors, told in a sentence that begins with `place`, and may take 10 s and 2 GB more
+    than there was."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_held_bytes() + MOST_BYTES, before[1]))
     handler = signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(MOST_S)
     faulthandler.dump_traceback_later(_BUSY_S, exit=True)  # `pytest -s` shows it
-    started = time.monotonic()
+    started, told = time.monotonic(), place
     try:
         yield
     except BezoarError as error:
         TALLY.refused += 1
-        one_line(error).encode()  # it can be shown
+        told = one_line(error).encode().decode()
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, handler)
@@ -75,6 +76,7 @@ def bounded() -> Iterator[None]:
         taken = time.monotonic() - started
         TALLY.cases += 1
         TALLY.slowest_s = max(TALLY.slowest_s, taken)
+    assert told.startswith(place)
     assert taken < MOST_S  # also where a library took the alarm for an error of its own
 
 

@@ -11,7 +11,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bezoar.errors import BezoarError, RecipeError
 from bezoar.flow.keys import all_keys
 from bezoar.flow.plan import make_plan
 from bezoar.flow.recipe import load_recipe
@@ -62,15 +61,13 @@ def test_no_recipe_breaks_the_reader(how: str, data: st.DataObject, folder: Path
         text = data.draw(damaged(TEXT[name]) if how == "bytes" else swapped(TEXT[name]))
     path = folder / name
     path.write_bytes(text)
-    with bounded():
-        try:
-            recipe = load_recipe(path)
-        except BezoarError as error:
-            assert isinstance(error, RecipeError)
-            assert str(error).startswith(str(path)), str(error)
-            raise
-        all_keys(recipe, set())
-        make_plan(recipe, RunDir(folder / "runs" / "x"))
+    recipe = None
+    with bounded(str(path)):
+        recipe = load_recipe(path)
+    if recipe:
+        with bounded():
+            all_keys(recipe, set())
+            make_plan(recipe, RunDir(folder / "runs" / "x"))
 
 
 @fuzz(0.02, few=15)
