@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-real test test-real mutants check setup clean
+.PHONY: demo demo-real test test-real fuzz faults mutants check setup clean
 
 demo: $(VENV)/.train
 	$(BIN)/bezoar run recipes/demo.yaml
@@ -17,6 +17,14 @@ test: $(VENV)/.dev
 
 test-real: $(VENV)/.dev
 	$(BIN)/python -m pytest -m real
+
+# CASES of odd replies, rows, recipes, evaluation files and model folders, new ones each time; minutes
+CASES ?= 5000
+fuzz: $(VENV)/.dev
+	BEZOAR_FUZZ_CASES=$(CASES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/*/test_fuzz_*.py
+
+faults: $(VENV)/.dev
+	$(BIN)/python benchmarks/faults.py
 
 mutants: $(VENV)/.dev
 	$(PIP) -e '.[mutants]'

@@ -90,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ROWS)
-@fuzz(0.0225, few=15)
+@fuzz(0.02, few=8)
 @given(data=st.data())
 def test_no_file_breaks_a_source(kind: str, data: st.DataObject, folder: Path) -> None:
     suffix, content = data.draw(files(ROWS[kind]))

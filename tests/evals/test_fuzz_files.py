@@ -76,13 +76,13 @@ def tables(draw: st.DrawFn, rows: list[Any]) -> bytes:
 
 
 @pytest.mark.parametrize("rows", [GRADES, NOTES], ids=["grades", "annotations"])
-@fuzz(0.03, few=15)
+@fuzz(0.025, few=10)
 @given(data=st.data())
 def test_no_file_of_judgements_breaks_the_scores(rows: list[Any], data: st.DataObject, folder: Path) -> None:
     scored(data.draw(tables(rows)), folder)
 
 
-@fuzz(0.008, few=3)  # a strength with its interval takes a second
+@fuzz(0.005, few=2)  # a strength with its interval takes a second
 @given(data=tables(GAMES))
 def test_no_file_of_games_breaks_the_strengths(data: bytes, folder: Path) -> None:
     scored(data, folder)
@@ -96,7 +96,7 @@ def scored(data: bytes, folder: Path) -> None:
             shown(found, folder)
 
 
-@fuzz(0.04, few=20)
+@fuzz(0.025, few=10)
 @given(answers=tables(ANSWERS) | tables(ANSWERS[:3]), asked=tables(QUESTIONS))
 def test_no_answers_and_no_questions_break_an_evaluation(answers: bytes, asked: bytes, folder: Path) -> None:
     (folder / "answers.jsonl").write_bytes(answers)
@@ -117,7 +117,7 @@ def test_no_answers_and_no_questions_break_an_evaluation(answers: bytes, asked: 
             assert isinstance(reply.text, str)
 
 
-@fuzz(0.03, few=15)
+@fuzz(0.02, few=10)
 @given(data=tables(PAIRS))
 def test_no_pair_breaks_a_card(data: bytes, folder: Path) -> None:
     (folder / "pairs.jsonl").write_bytes(data)
@@ -126,7 +126,7 @@ def test_no_pair_breaks_a_card(data: bytes, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(ITEMS)))
-@fuzz(0.01, few=8)
+@fuzz(0.005, few=5)
 @given(data=st.data())
 def test_no_item_breaks_a_task(number: int, data: st.DataObject, folder: Path) -> None:
     (folder / "items.jsonl").write_bytes(data.draw(tables([ITEMS[number]] * 3)))
@@ -146,7 +146,7 @@ OUTCOME = Outcome(
 )  # fmt: skip
 
 
-@fuzz(0.03, few=15)
+@fuzz(0.02, few=10)
 @given(data=st.data())
 def test_no_stored_scores_break_a_leaderboard(data: st.DataObject, folder: Path) -> None:
     one, two = folder / "one", folder / "two"

@@ -51,7 +51,7 @@ def swapped(draw: st.DrawFn, text: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["bytes", "words", "values"])
-@fuzz(0.04, few=15)
+@fuzz(0.035, few=8)
 @given(data=st.data())
 def test_no_recipe_breaks_the_reader(how: str, data: st.DataObject, folder: Path) -> None:
     name = data.draw(st.sampled_from(sorted(TEXT)))
@@ -70,7 +70,7 @@ def test_no_recipe_breaks_the_reader(how: str, data: st.DataObject, folder: Path
             make_plan(recipe, RunDir(folder / "runs" / "x"))
 
 
-@fuzz(0.02, few=15)
+@fuzz(0.015, few=10)
 @given(value=changed(BACKEND), name=TEXTS)
 def test_no_backend_and_no_name_breaks_the_command_line(value: Any, name: str, folder: Path) -> None:
     (folder / "judge.yml").write_text(json.dumps(value))

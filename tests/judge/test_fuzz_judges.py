@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("name", JUDGES)
-@fuzz(0.02, few=12)
+@fuzz(0.0125, few=6)
 @given(rows=ROWS, replies=MANY)
 def test_no_reply_breaks_a_judge(name: str, rows: list[Chat], replies: list[Reply], folder: Any) -> None:
     with bounded():
@@ -55,7 +55,7 @@ def test_no_reply_breaks_a_judge(name: str, rows: list[Chat], replies: list[Repl
 
 
 @pytest.mark.parametrize("name", SIFTS)
-@fuzz(0.01, few=12)
+@fuzz(0.005, few=6)
 @given(rows=ROWS)
 def test_no_row_breaks_a_filter(name: str, rows: list[Chat], folder: Any) -> None:
     with bounded():
@@ -64,7 +64,7 @@ def test_no_row_breaks_a_filter(name: str, rows: list[Chat], folder: Any) -> Non
         assert len(sifted.rows) + len(sifted.dropped) <= len(rows) or name == "attribute pairs"
 
 
-@fuzz(0.01, few=12)
+@fuzz(0.005, few=6)
 @given(rows=st.lists(ANSWERS, max_size=4), give=st.sampled_from(["chats", "pairs", "own"]))
 def test_no_number_breaks_a_choice(rows: list[Answers], give: Any, folder: Any) -> None:
     with bounded():
@@ -73,7 +73,7 @@ def test_no_number_breaks_a_choice(rows: list[Answers], give: Any, folder: Any) 
         stored(sifted.rows, folder)
 
 
-@fuzz(0.03, few=15)
+@fuzz(0.015, few=6)
 @given(pairs=TWO, replies=MANY, verdict=st.sampled_from(["text", "logprob"]))
 def test_no_reply_breaks_a_comparison(pairs: list[Comparison], replies: list[Reply], verdict: Any) -> None:
     with bounded():
@@ -83,7 +83,7 @@ def test_no_reply_breaks_a_comparison(pairs: list[Comparison], replies: list[Rep
             assert all(score.value is None or math.isfinite(score.value) for score in made.scores)
 
 
-@fuzz(0.02, few=12)
+@fuzz(0.01, few=6)
 @given(replies=MANY, verdict=st.sampled_from(["text", "logprob", "fastchat"]), turns=st.lists(WORDS, min_size=1, max_size=2), said=st.lists(TEXTS, min_size=2, max_size=2))
 def test_no_reply_breaks_a_grade(replies: list[Reply], verdict: Any, turns: list[str], said: list[str]) -> None:
     question = Question(1, "math", tuple(turns), tuple(said[: len(turns)]))

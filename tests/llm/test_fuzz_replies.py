@@ -44,7 +44,7 @@ REQUESTS = st.builds(
 )  # fmt: skip
 
 
-@fuzz(0.16, few=150)
+@fuzz(0.12, few=60)
 @given(DATA, REQUESTS)
 def test_every_body_becomes_a_reply_that_can_be_stored(data: bytes, request: Request) -> None:
     with bounded():
@@ -59,7 +59,7 @@ def test_every_body_becomes_a_reply_that_can_be_stored(data: bytes, request: Req
         json.dumps(to_body(request))
 
 
-@fuzz(0.04, few=50)
+@fuzz(0.02, few=20)
 @given(st.integers(100, 999), TEXTS | DATA.map(lambda data: data.decode("latin-1")))
 def test_every_status_has_a_meaning(status: int, said: str) -> None:
     with bounded():
@@ -138,7 +138,7 @@ def server() -> Iterator[Raw]:
         yield made
 
 
-@fuzz(0.08, few=25)
+@fuzz(0.06, few=15)
 @given(sent=answers(), number=st.integers(0, 2**60))
 def test_every_answer_over_http_is_kept_or_a_typed_failure(sent: bytes, number: int, server: Raw, tmp_path_factory: pytest.TempPathFactory) -> None:
     server.sent, before = sent, server.num
@@ -160,7 +160,7 @@ def test_every_answer_over_http_is_kept_or_a_typed_failure(sent: bytes, number: 
             assert server.num == asked
 
 
-@fuzz(0.03, few=15)
+@fuzz(0.02, few=10)
 @given(data=st.data())
 def test_a_damaged_journal_is_one_sentence(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("journal") / "j.sqlite"

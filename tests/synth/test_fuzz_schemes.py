@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-@fuzz(0.03, few=15)
+@fuzz(0.02, few=6)
 @given(seeds=SEEDS, replies=MANY, pairs=st.lists(PAIRS, max_size=2))
 def test_no_teacher_breaks_a_scheme(name: str, seeds: list[Chat], replies: list[Reply], pairs: list[Comparison], folder: Any) -> None:
     given_rows: list[Any] = [*seeds, *(replace(pair, id=f"p{i}") for i, pair in enumerate(pairs))] if name == "critique_revise" else seeds
@@ -44,7 +44,7 @@ def test_no_teacher_breaks_a_scheme(name: str, seeds: list[Chat], replies: list[
         assert all(drop.reason and drop.detail.encode() is not None for drop in sifted.dropped)
 
 
-@fuzz(0.02, few=15)
+@fuzz(0.01, few=6)
 @given(rows=SEEDS, replies=MANY)
 def test_no_reply_breaks_a_revision(rows: list[Chat], replies: list[Reply]) -> None:
     with bounded():
