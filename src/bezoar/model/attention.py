@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from bezoar.errors import TrainingError
+
 NAME = "bezoar"
 
 
@@ -30,8 +32,15 @@ def _attend(
     *,
     layout: Layout,
     scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
+    if softcap is not None or s_aux is not None or position_bias is not None:
+        raise TrainingError(
+            f"the attention of {type(module).__name__} caps, biases or sinks its scores, which bezoar does not compute; take another model."
+        )
     out = layout.attend(int(module.layer_idx), query, key, value, scaling)  # type: ignore[arg-type]
     return out.transpose(1, 2).contiguous(), None
 
