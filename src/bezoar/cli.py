@@ -81,7 +81,7 @@ def rows(
     if tokens:
         print_tokens(loaded, place, stage, Console(), num=num)
     else:
-        print_rows(stage_rows(loaded, place, stage), Console(), num=num)
+        print_rows(stage_rows(loaded, place, stage, num), Console(), num=num)
 
 
 @app.command()
@@ -234,6 +234,8 @@ def _code_of(error: BaseException) -> int:
         terminal.complain(f"the package {package} is not installed; run `pip install 'bezoar[{extra}]'`.")
     elif isinstance(error, OSError):
         terminal.complain(failure(error))
+    elif isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's word for ELOOP
+        terminal.complain(f"{error}: links that lead in a circle; check the path.")
     elif isinstance(error, MemoryError):
         terminal.complain("no memory is left; close other programs or make the batches smaller, and run the same command to go on.")
     else:

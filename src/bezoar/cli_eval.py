@@ -72,7 +72,7 @@ def compare(
     if not judge and all((folder / "scores.json").is_file() for folder in folders):
         compare_finished(folders, out, Console())
         return
-    subjects = {name: find_subject(name, dtype=dtype) for name in (first, second, judge) if name}
+    subjects = {name: find_subject(name, dtype=dtype) for name in (first, second, *filter(None, [judge]))}
     more = {"against": second, "questions": questions or subjects[first].own_questions, "turn": turn, "max_tokens": max_tokens, "limit": limit}
     sections = {"win_rate": with_judge(subjects.get(judge), verdict, more)}
     outcome = evaluate_named(first, sections, subjects, out, console=Console())

@@ -13,6 +13,8 @@ _OF_AN_EVALUATION = re.compile(r"journal\.sqlite.*|items\.jsonl|tests\.json|part
 
 def check_place(out: Path, inputs: Iterable[Path] = ()) -> None:
     """RecipeError when `out` is or lies within an input, holds one, or lies within a run directory."""
+    if any("\ud800" <= letter <= "\udfff" for letter in str(out)):
+        raise RecipeError(f"{out}: the name is not UTF-8, which Parquet files need; name another place with --out.")
     try:
         real = out.resolve()
     except RuntimeError:

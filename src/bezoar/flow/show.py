@@ -1,7 +1,8 @@
 """What people ask of a run between runs: why a stage would run again, and its rows as people read them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,11 @@ def check_stage(recipe: Recipe, stage: str) -> None:
         raise RecipeError(f"{recipe.path}: {unknown(stage, 'stage', recipe.stages)}")
 
 
-def stage_rows(recipe: Recipe, run: RunDir, stage: str) -> list[AnyRow]:
-    """The rows of a stage of the recipe, or of one that left its output in the run. RecipeError where there are none."""
+def stage_rows(recipe: Recipe, run: RunDir, stage: str, num: int) -> list[AnyRow]:
+    """The first rows of a stage of the recipe, or of one that left its output in the run. RecipeError where there are none."""
     if run.stage_dir(stage) is None:
         check_stage(recipe, stage)
-    return run.items(stage)
+    return list(islice(run.stored_rows(stage), num))
 
 
 def find_run(path: Path) -> tuple[Recipe, RunDir]:
@@ -57,9 +58,9 @@ def find_run(path: Path) -> tuple[Recipe, RunDir]:
     return recipe, RunDir(Path("runs") / recipe.name)
 
 
-def print_rows(items: Sequence[AnyRow], console: Any, *, num: int) -> None:
+def print_rows(items: Iterable[AnyRow], console: Any, *, num: int) -> None:
     """Print the first `num` rows: each turn with its role, and the row's provenance."""
-    for item in items[:num]:
+    for item in islice(items, num):
         head(item.id, console)
         for message in item.messages if isinstance(item, Chat) else item.prompt:
             _print_turn(message, console)
@@ -98,7 +99,7 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
 
     spec, _ = run.model(recipe, _base(recipe, readers[0].model))
     tokenizer = load_tokenizer(spec.path)
-    for item in run.items(readers[0].rows)[:num]:
+    for item in stage_rows(recipe, run, readers[0].rows, num):
         tree = readers[0].objective.tree(item, recipe.template, tokenizer)
         head(item.id, console)
         parts = [(tree.trunk, [False] * len(tree.trunk))]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.errors import RecipeError
-from bezoar.io import Row, read_lines
+from bezoar.io import Row
 from bezoar.own import read_own
 from bezoar.refs import stage_folders
 from bezoar.report.numbers import finite
@@ -156,15 +156,14 @@ def lenient_jsonl(path: Path) -> tuple[list[Row], int]:
     """The objects of a file that may end within a line, and how many lines are none."""
     rows: list[Row] = []
     num_broken = 0
-    for _, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            num_broken += 1
+    with path.open("rb") as lines:
+        for line in filter(bytes.strip, lines):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            else:
+                num_broken += 1
     return rows, num_broken
