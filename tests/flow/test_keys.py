@@ -97,6 +97,7 @@ BEHIND_SFT = {"sft", "drawn", "eval"}
         ("toy.yaml", "name: keyed", "name: keyed\ntemplate: {kind: openbezoar}", {"scored"} | BEHIND_SFT),
         ("toy.yaml", "budget_usd: 2.5", "budget_usd: 3.5", set()),
         ("toy.yaml", "name: keyed", "name: other", set()),
+        ("toy.yaml", "path: seeds.jsonl", "path: seeds.jsonl, limits: {rows: 9}", set()),  # what refuses a file changes no row
         ("seeds.jsonl", '"b"', '"c"', {"seeds", "made", "kept", "scored"} | BEHIND_SFT),
         ("teacher.jsonl", "teacher", "sage", {"made", "kept"} | BEHIND_SFT),
         ("judge.jsonl", "judge", "sage", {"kept"} | BEHIND_SFT),
@@ -128,7 +129,10 @@ def test_a_file_that_is_missing_is_named(folder: Path) -> None:
     with pytest.raises(RecipeError, match=r"toy\.yaml: stages\.kept\.rubric: no such file: .*rubric\.txt"):
         keys(folder)
     (folder / "rubric.txt").write_text("{record}")
-    (folder / "model" / "config.json").unlink()
+    (folder / "model" / "config.json").rename(folder / "model" / "weights")
+    with pytest.raises(DataError, match=r"^model .*model: the folder has no config\.json; name a folder that a model was saved to\.$"):
+        keys(folder)
+    (folder / "model" / "weights").unlink()
     with pytest.raises(DataError, match=r"model: no such file; check the path\.$"):
         keys(folder)
 

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from bezoar.model.decode import Limits
 from bezoar.model.sample import Chooser, choose
@@ -87,5 +89,53 @@ def test_a_draw_has_53_bits_and_comes_from_the_seed() -> None:
     assert any((draw * 2**24) % 1 for draw in draws)
     assert Chooser(Limits(seed=7)).draw() == Chooser(Limits(seed=7)).draw()
     assert Chooser(Limits(seed=2**63 + 7)).draw() == Chooser(Limits(seed=7)).draw()  # any whole number is a seed
+    assert Chooser(Limits(seed=2**70 + 7)).draw() == Chooser(Limits(seed=7)).draw()
     one = Chooser(Limits(seed=7))
     assert one.draw() != one.draw()
+
+
+class Looks(TorchFunctionMode):
+    """How many of the likeliest tokens are looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.topk:
+            self.sizes.append(args[1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("part", "token", "more", "sizes"), [(1.0, 255, 0.0, [256]), (0.1, 255, 0.0, [256]), (1.0, 255, 1e-12, [256, 300]), (0.999, 1, 0.0, [256, 300])],
+)  # fmt: skip
+def test_a_nucleus_is_looked_for_among_as_few_as_hold_it(part: float, token: int, more: float, sizes: list[int]) -> None:
+    """300 tokens, each a little less likely than the one before it: 256 are enough up to just the sum of their shares."""
+    logits = torch.arange(300) * -1e-3
+    chances = (logits - logits.logsumexp(0)).exp().double()
+    before = chances[:256].cumsum(0) - chances[:256]
+    with Looks() as looks:
+        chosen(logits, 0.5, top_p=float(before[255] + part * chances[token]) + more)
+    assert looks.sizes == sizes
+
+
+def test_all_rows_are_looked_at_until_the_widest_nucleus_is_held() -> None:
+    peaked = torch.zeros(5000)
+    peaked[7] = 100.0
+    choosers = [Given(Limits(temperature=1.0, top_p=0.9), number=0.5) for _ in range(2)]
+    with Looks() as looks:
+        choose(torch.stack([peaked, peaked]), choosers)
+        choose(torch.stack([peaked, torch.arange(5000) * -1e-5]), choosers)
+    assert looks.sizes == [256, 256, 4096, 5000]
+
+
+def test_a_share_is_compared_in_double_and_not_reached_by_itself() -> None:
+    first = float((LOGITS[None].max() - LOGITS[None].logsumexp(-1)).exp())  # of the likeliest token, in float32
+    for share, token in ((first - 1e-12, 1), (first, 1), (first + 1e-12, 3)):
+        assert chosen(LOGITS, 0.999, top_p=share) == token
+
+
+def test_all_is_computed_where_the_logits_lie() -> None:
+    with torch.device("meta"):
+        assert choose(torch.stack([LOGITS] * 2), [Given(Limits(temperature=1.0, top_p=p), number=0.6) for p in (1.0, 0.5)]) == [2, 3]
