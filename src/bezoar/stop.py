@@ -14,7 +14,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_CODE = 130
 TOLD = "bezoar: stopped; run the same command to go on.\n"
 _SHOW_CURSOR = "\x1b[?25h"
-_asked = threading.Event()
+_asked, _told = threading.Event(), threading.Event()
+_listening = False
 
 
 def stopped() -> bool:
@@ -28,6 +29,12 @@ def listen() -> None:
     A thread tells of the first and ends the process at the second, since the main one may be waiting for a lock or a long
     computation, which no handler interrupts.
     """
+    global _listening
+    _asked.clear()
+    _told.clear()
+    if _listening or threading.current_thread() is not threading.main_thread():
+        return
+    _listening = True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     for number in SIGNALS:
@@ -45,14 +52,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(reader: int) -> None:
-    told = False
     while True:
         for number in os.read(reader, 64):
-            if number in SIGNALS and told:
+            if number in SIGNALS and _told.is_set():
                 _end()
             if number in SIGNALS:
                 _write(2, ("\n" if os.isatty(2) else "") + TOLD)
-                told = True
+                _told.set()
 
 
 def _end() -> None:

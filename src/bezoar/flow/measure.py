@@ -123,7 +123,7 @@ def evaluate_named(model: str, sections: Keys, subjects: Mapping[str, Subject], 
         raise RecipeError(f"{model}: nothing is asked for; add --tasks, --mt-bench with --judge, or --pairs.")
     stage: Evaluate = build(Evaluate, value, path=Path("bezoar"), lines={})
     against = [stage.win_rate.against] if stage.win_rate else []
-    return evaluate(stage, subjects, out or Path("evals") / "-".join(map(short, [model, *against])), console=console)
+    return evaluate(stage, subjects, out or Path("evals") / ("-".join(filter(None, map(short, [model, *against]))) or "model"), console=console)
 
 
 def short(name: str) -> str:
