@@ -17,7 +17,7 @@ from bezoar.errors import BezoarError
 from bezoar.flow import talk
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
-from bezoar.io import read_parquet
+from bezoar.io import read_parquet, write_parquet
 from bezoar.watch import Watch
 from tests.flow.command import bezoar
 
@@ -83,8 +83,15 @@ def test_a_damaged_file_is_no_more_than_a_sentence(file: str, damage: str, run: 
 def test_the_sentence_names_the_file(file: str, run: Path) -> None:
     DAMAGES["torn"](run / file)
     verb = ("rows", run, "kept") if "rows" in file else ("report", run)
-    with pytest.raises(BezoarError, match=file):
+    advice = "remove runs/toy/02-kept and run the recipe again" if "rows" in file else ""
+    with pytest.raises(BezoarError, match=f"{file}.*{advice}"):
         bezoar(*verb)
+
+
+def test_rows_of_another_form_are_told(run: Path) -> None:
+    write_parquet(run / "02-kept" / "rows.parquet", [{"id": "1", "messages": [{"rule": "user"}], "meta": "{}"}])
+    with pytest.raises(BezoarError, match=r"kept/rows.parquet: row .*remove runs/toy/02-kept and run the recipe again"):
+        bezoar("rows", run, "kept")
 
 
 def test_a_stage_without_its_key_is_made_anew(run: Path) -> None:

@@ -16,7 +16,7 @@ from bezoar.flow.out import check_folder, check_place, is_run_dir
 from bezoar.flow.recipe import Recipe
 from bezoar.io import atomic_write, num_rows, read_parquet, remove, sync, sync_entries, write_json
 from bezoar.model.spec import ModelSpec
-from bezoar.own import ADVICE, read_own
+from bezoar.own import as_written, read_own
 from bezoar.refs import stage_folders
 
 
@@ -27,15 +27,27 @@ class StoredRows:
     path: Path
 
     def __len__(self) -> int:
-        return num_rows(self.path)
+        with self._whole():
+            return num_rows(self.path)
 
     def __iter__(self) -> Iterator[AnyRow]:
-        for number, row in enumerate(read_parquet(self.path), 1):
-            try:
-                item = row_to_item(row)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise DataError(f"{self.path}: row {number}: not as bezoar wrote it ({type(error).__name__}: {error}); {ADVICE}.") from error
+        rows = read_parquet(self.path)
+        while True:
+            with self._whole(), as_written(self.path):
+                row = next(rows, None)
+                item = row_to_item(row) if row is not None else None
+            if item is None:
+                return
             yield item
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """DataError that says what to do about a file of our own."""
+        try:
+            yield
+        except DataError as error:
+            said = str(error).rpartition("; ")[0].removeprefix(f"{self.path}: ")
+            raise DataError(f"{self.path}: {said}; remove {self.path.parent} and run the recipe again.") from error
 
 
 @dataclass(frozen=True)
