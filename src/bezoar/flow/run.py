@@ -31,7 +31,7 @@ def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequenc
         keys, parts = all_keys(recipe, cut)
         if all(run.stored(name).get("key") == key for name, key in keys.items()):
             return done
-        with Journal(journal_path(run)) as journal, open_boards(log, run.path) as boards:
+        with Journal(journal_path(run), say=console.print if console else None) as journal, open_boards(log, run.path) as boards:
             budget = Budget(recipe.budget_usd, journal, run=recipe.name)
             for number, name in enumerate(recipe.stages, 1):
                 keys, parts = all_keys(recipe, cut)
