@@ -3,8 +3,10 @@
 The first one lets the work end in order (requests in flight are waited for and kept), a second one ends the process.
 """
 
+import _thread
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +15,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_CODE = 130
 TOLD = "bezoar: stopped; run the same command to go on.\n"
+_AGAIN, _AGAIN_S = signal.SIGUSR1, 0.02
 _SHOW_CURSOR = "\x1b[?25h"
 _asked, _told = threading.Event(), threading.Event()
 _listening = False
@@ -40,6 +43,8 @@ def listen() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    signal.signal(_AGAIN, _interrupt_again)
+    sys.unraisablehook = _unraisable
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
     os.register_at_fork(after_in_child=_leave_to_parent)
@@ -49,6 +54,18 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if not _asked.is_set():
         _asked.set()
         raise KeyboardInterrupt
+
+
+def _interrupt_again(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _unraisable(args: "sys.UnraisableHookArgs") -> None:
+    """Python drops an exception that is raised in a callback, as of a weak reference; an interrupt is raised anew, a moment later."""
+    if isinstance(args.exc_value, KeyboardInterrupt):
+        threading.Timer(_AGAIN_S, _thread.interrupt_main, [_AGAIN]).start()
+    else:
+        sys.__unraisablehook__(args)
 
 
 def _watch(reader: int) -> None:
@@ -91,7 +108,7 @@ def unbroken() -> Iterator[None]:
         yield
         return
     held: list[Callable[[], object]] = []
-    handlers = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
+    handlers = {number: handler for number in (*SIGNALS, _AGAIN) if callable(handler := signal.getsignal(number))}
     for number, handler in handlers.items():
         signal.signal(number, lambda *args, handler=handler: held.append(lambda: handler(*args)))
     try:

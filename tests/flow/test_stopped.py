@@ -181,3 +181,25 @@ def test_what_was_told_to_ignore_a_signal_ignores_it(tmp_path: Path) -> None:
                 assert (process.returncode, err) == (0, "")
         finally:
             signal.signal(signal.SIGHUP, before)
+
+
+IN_A_CALLBACK = """
+import signal, time, weakref
+from bezoar import stop
+class Thing: pass
+stop.listen()
+thing = Thing()
+watched = weakref.ref(thing, lambda gone: signal.raise_signal(signal.SIGTERM))
+try:
+    del thing  # what the callback raises is dropped by Python
+    time.sleep(20)
+    print("missed")
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_an_interrupt_that_python_drops_is_raised_anew() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "stopped\n"
+    assert done.stderr == "bezoar: stopped; run the same command to go on.\n"

@@ -25,6 +25,7 @@ LAYERS = [
     {"launch"},
     {"report"},
     {"cli", "cli_eval"},
+    {"__main__"},
 ]
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "lm_eval", "datasets", "pandas", "sklearn"}
 
