@@ -95,7 +95,7 @@ def rows(quick: bool) -> Iterator[Row]:
     """The scenarios of this file."""
     yield many(1024 if quick else 5000, 512, 1.0, judge_wall=True)
     if not quick:
-        yield many(8192, 4096, 8.0, judge_wall=True)
+        yield many(20_480, 4096, 8.0, judge_wall=True)
         yield many(20_480, 4096, 1.0, judge_wall=False)
     yield patient(1000 if quick else 3000, 2.0 if quick else 6.0, 4.0 if quick else 10.0)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import sys
 import threading
 import urllib.request
 import zlib
@@ -21,6 +22,9 @@ MOST_BYTES = 8 << 20
 """A reply larger than this, unpacked, is not read to its end."""
 _SPARE_FILES = 64
 _CONNECT_S = 60.0
+_SWITCH_S = 0.0005
+"""After so long one Python thread makes room for another. The caller gives way at every write to the journal and every lock, and by
+Python's own 5 ms would wait that long each time while replies pour in: 512 in flight took a fifth longer."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Transport:
 
     def __init__(self, url: str, api_key: str, *, timeout_s: float, concurrency: int) -> None:
         _allow_files(url, concurrency + _SPARE_FILES)
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_S))
         parts = urlsplit(url)
         self._url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions"))
         self._proxy = _proxy(parts.scheme, parts.hostname or "")
