@@ -196,6 +196,13 @@ def test_more_than_a_thousand_in_flight(tmp_path: Path) -> None:
     assert set(server.seen.values()) == {1}
 
 
+def test_the_caller_and_the_sender_change_places_soon(tmp_path: Path) -> None:
+    sys.setswitchinterval(0.005)
+    with serving() as server, Journal(tmp_path / "j.sqlite") as journal:
+        pool(journal, server).ask(questions(1))
+    assert sys.getswitchinterval() == pytest.approx(0.0005)
+
+
 def test_more_than_this_machine_can_open_is_refused() -> None:
     with pytest.raises(EndpointError, match=r"allows \d+; lower concurrency to \d+"):
         Transport("http://127.0.0.1:9/v1", "", timeout_s=1.0, concurrency=10**9)
