@@ -3,7 +3,6 @@
 The first one lets the work end in order (requests in flight are waited for and kept), a second one ends the process.
 """
 
-import _thread
 import os
 import signal
 import sys
@@ -63,7 +62,7 @@ def _interrupt_again(number: int, frame: FrameType | None) -> None:
 def _unraisable(args: "sys.UnraisableHookArgs") -> None:
     """Python drops an exception that is raised in a callback, as of a weak reference; an interrupt is raised anew, a moment later."""
     if isinstance(args.exc_value, KeyboardInterrupt):
-        threading.Timer(_AGAIN_S, _thread.interrupt_main, [_AGAIN]).start()
+        threading.Timer(_AGAIN_S, os.kill, [os.getpid(), _AGAIN]).start()
     else:
         sys.__unraisablehook__(args)
 
