@@ -52,7 +52,9 @@ def test_advantages_by_hand() -> None:
 
 
 def test_rewards_of_tokens() -> None:
-    found = token_rewards(torch.tensor([[-1.0, -2.0], [-1.0, 0.0]]), torch.tensor([[-1.5, -1.0], [-3.0, 0.0]]), torch.tensor([5.0, 7.0]), torch.tensor([2, 1]), kl=0.1)
+    given = torch.tensor([[-1.0, -2.0], [-1.0, 0.0]]), torch.tensor([[-1.5, -1.0], [-3.0, 0.0]]), torch.tensor([5.0, 7.0]), torch.tensor([2, 1])
+    with torch.device("meta"):  # what is made lies where the scores lie, wherever that is
+        found = token_rewards(*given, kl=0.1)
     assert found.tolist() == [pytest.approx([-0.05, 5.1]), pytest.approx([6.8, 0.0])]
 
 
