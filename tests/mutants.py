@@ -5,7 +5,8 @@ the share killed by file and every mutant that lives and is not listed in tests/
 or when a file has less than 90 %.
 
 Only the tests of a module's own folder count, and of those that run the function the fastest, together at most 30 s: a slow test
-is no place to learn of a wrong sign. Two things are added to mutmut: functions under one of the decorators below, which it leaves out, and the report.
+is no place to learn of a wrong sign. Added to mutmut are functions under one of the decorators below, which it leaves out, and
+the report.
 """
 
 import re
@@ -33,8 +34,11 @@ NUM_WORKERS = 2
 LEAST = 0.9
 KILLED = {"killed", "timeout"}
 
-skip, arrange, collect = (
-    file_mutation.MutationVisitor._skip_node_and_children, file_mutation.function_trampoline_arrangement, tool.collect_or_load_stats,
+SQL = re.compile(r"\b(?:SELECT|INSERT|UPDATE|DELETE|WHERE|AND|VALUES|FROM|PRAGMA|BEGIN|COMMIT|ROLLBACK|FULL|OFF)\b")
+
+skip, create, arrange, collect = (
+    file_mutation.MutationVisitor._skip_node_and_children, file_mutation.MutationVisitor._create_mutations,
+    file_mutation.function_trampoline_arrangement, tool.collect_or_load_stats,
 )  # fmt: skip
 
 
@@ -47,6 +51,15 @@ def skip_fewer(visitor: Any, node: cst.CSTNode) -> bool:
     """mutmut's choice of what is left alone, without decorators that do no harm."""
     bare = isinstance(node, cst.FunctionDef) and is_plain(node)
     return skip(visitor, node.with_changes(decorators=()) if bare else node)
+
+
+def create_fewer(visitor: Any, node: cst.CSTNode) -> None:
+    """mutmut's mutants of a node, but for SQL in other capitals, which is the same SQL."""
+    before = len(visitor.mutations)
+    create(visitor, node)
+    if isinstance(node, cst.SimpleString) and SQL.search(node.value):
+        same = node.value.casefold()
+        visitor.mutations[before:] = [m for m in visitor.mutations[before:] if m.mutated_node.value.casefold() != same]
 
 
 def arrange_bare(function: cst.FunctionDef, mutants: Any, class_name: str | None) -> Any:
@@ -115,6 +128,7 @@ def report() -> int:
 def main(names: Sequence[str]) -> int:
     """Make the mutants, try them, report."""
     file_mutation.MutationVisitor._skip_node_and_children = skip_fewer  # type: ignore[method-assign]
+    file_mutation.MutationVisitor._create_mutations = create_fewer  # type: ignore[method-assign]
     file_mutation.function_trampoline_arrangement = arrange_bare
     tool.collect_or_load_stats = collect_own
     if names != ["report"]:

@@ -1,9 +1,11 @@
 """The journal: what is written, found, settled and counted; whose eyes see it; what another process holds."""
 
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +23,7 @@ PASSING, REFUSED, UNREADABLE = (Reply(finish="error", error="no", failure=kind) 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "deep" / "journal.sqlite"
+    return tmp_path / "far" / "down" / "journal.sqlite"
 
 
 @pytest.fixture
@@ -38,7 +40,17 @@ def setting(journal: Journal, name: str) -> object:
     return journal._db.execute(f"PRAGMA {name}").fetchone()[0]
 
 
-def test_a_new_journal_is_its_owners_and_waits_for_the_disk(journal: Journal, path: Path) -> None:
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0])
+def test_a_new_journal_is_its_owners_whatever_the_umask(umask: int, path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        Journal(path).close()
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_journal_waits_for_the_disk(journal: Journal, path: Path) -> None:
     assert path.stat().st_mode & 0o777 == path.with_name("journal.sqlite.claims").stat().st_mode & 0o777 == 0o600
     assert (setting(journal, "journal_mode"), setting(journal, "user_version"), setting(journal, "synchronous")) == ("wal", 2, 2)
     assert setting(journal, "busy_timeout") == 250
@@ -179,19 +191,47 @@ def test_replies_wait_for_the_disk_and_what_follows_from_them_does_not(journal: 
     assert setting(journal, "synchronous") == 0
 
 
-@pytest.mark.parametrize("telling", [True, False])
-def test_a_write_waits_for_another_process_and_says_so_once(telling: bool, path: Path) -> None:
+@contextmanager
+def held(path: Path, seconds: float) -> Iterator[None]:
+    """Another process writes for a while."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    letting_go = threading.Timer(seconds, lambda: other.execute("ROLLBACK"))
+    letting_go.start()
+    yield
+    letting_go.join()
+    other.close()
+
+
+@pytest.mark.parametrize(("telling", "seconds", "count"), [(True, 2.9, 1), (True, 0.6, 0), (False, 0.6, 0)])
+def test_a_write_waits_for_another_process_and_says_so_once(telling: bool, seconds: float, count: int, path: Path) -> None:
     said: list[str] = []
     with Journal(path, said.append if telling else None) as journal:
-        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        other.execute("BEGIN IMMEDIATE")
-        threading.Timer(2.9 if telling else 0.6, lambda: other.execute("ROLLBACK")).start()
         started = time.monotonic()
-        journal.put_many([entry("k", Reply("x"))])
-        assert time.monotonic() - started > (2.5 if telling else 0.4)
-        other.close()
+        with held(path, seconds):
+            journal.put_many([entry("k", Reply("x"))])
+            assert time.monotonic() - started > seconds - 0.2
         journal.put_many([entry("l", Reply("x"))])
-    assert said == [f"{path}: another process holds the journal; nothing new is asked until it lets go"] * telling
+    assert said == [f"{path}: another process holds the journal; nothing new is asked until it lets go"] * count
+
+
+def test_a_journal_opens_while_another_process_writes(path: Path) -> None:
+    Journal(path).close()
+    with held(path, 0.8):
+        started = time.monotonic()
+        Journal(path).close()
+        assert time.monotonic() - started < 0.6
+
+
+@pytest.mark.parametrize(("code", "error"), [(sqlite3.SQLITE_FULL, OSError), (sqlite3.SQLITE_IOERR_WRITE, DataError), (sqlite3.SQLITE_CORRUPT, DataError)])
+def test_a_full_disk_is_told_from_a_broken_one(code: int, error: type[Exception], journal: Journal) -> None:
+    def failing() -> None:
+        cause = sqlite3.OperationalError("why")
+        cause.sqlite_errorcode = code
+        raise cause
+
+    with pytest.raises(error, match=r"no space left on the disk|the journal cannot be used \(why\)"):
+        journal._guard(failing)
 
 
 def test_a_read_does_not_wait(journal: Journal, path: Path) -> None:
