@@ -160,24 +160,33 @@ def test_every_answer_over_http_is_kept_or_a_typed_failure(sent: bytes, number: 
             assert server.num == asked
 
 
+QUESTIONS = [Request((Message("user", f"question {i}"),)) for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A journal's file, the same for all cases: what is drawn depends on it."""
+    path = tmp_path_factory.mktemp("journal") / "j.sqlite"
+    with Journal(path) as journal:
+        journal.put_many([Entry(r.key("m"), r, Reply("answer " * 40) if i % 2 else None, "m", "r", "s", json.dumps(WHOLE)) for i, r in enumerate(QUESTIONS)])
+    return path.read_bytes()
+
+
 @fuzz(0.02, few=10)
 @given(data=st.data())
-def test_a_damaged_journal_is_one_sentence(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_damaged_journal_is_one_sentence(data: st.DataObject, whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("journal") / "j.sqlite"
-    asked = [Request((Message("user", f"question {i}"),)) for i in range(20)]
-    with Journal(path) as journal:
-        journal.put_many([Entry(r.key("m"), r, Reply("answer " * 40) if i % 2 else None, "m", "r", "s", json.dumps(WHOLE)) for i, r in enumerate(asked)])
+    path.write_bytes(whole)
     if data.draw(st.booleans()):
-        path.write_bytes(data.draw(damaged(path.read_bytes(), 3)))
+        path.write_bytes(data.draw(damaged(whole, 3)))
     else:
         change: Any = data.draw(st.sampled_from(["reply", "request", "failed", "cost_usd", "body", "key"]))
         with sqlite3.connect(path) as db:
             db.execute(f"UPDATE replies SET {change} = ? WHERE id % 3 = 0", (data.draw(st.one_of(TEXTS, st.integers(-9, 9), st.binary(max_size=5))),))
-    for left in path.parent.glob("j.sqlite-*"):
-        left.unlink()
+        db.close()
     with bounded(), Journal(path) as journal:
-        found = journal.look_up({r.key("m"): r for r in asked}, lambda body, r: from_body(body, r, Prices()))
+        found = journal.look_up({r.key("m"): r for r in QUESTIONS}, lambda body, r: from_body(body, r, Prices()))
         assert all(isinstance(reply, Reply) for reply in found.values())
         journal.spent_usd("r")
-        journal.put_many([Entry(asked[0].key("m"), asked[0], Reply("x"), "m", "r", "s")])
+        journal.put_many([Entry(QUESTIONS[0].key("m"), QUESTIONS[0], Reply("x"), "m", "r", "s")])
         journal.entries()

@@ -300,3 +300,12 @@ def test_closed_journals_hold_no_claims(path: Path) -> None:
         assert same is two
     with pytest.raises(DataError, match=r"claims: the file system gives no locks \(Bad file descriptor\); keep runs on a disk that does\.$"):
         two.claims.take("f00")
+
+
+@pytest.mark.parametrize("column", ["request", "reply"])
+def test_entries_of_a_damaged_journal_are_one_sentence(column: str, path: Path) -> None:
+    with Journal(path) as journal:
+        journal.put_many([entry("aa", Reply("one"))])
+        journal._db.execute(f"UPDATE replies SET {column} = '{{'")
+        with pytest.raises(DataError, match=r"journal\.sqlite: a request or reply in it is no JSON"):
+            journal.entries()

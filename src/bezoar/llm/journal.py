@@ -234,13 +234,16 @@ class Journal:
         return self._write(write, durable=False)
 
     def entries(self, *, stage: str | None = None) -> list[dict[str, Any]]:
-        """Every entry (of a stage) in the order of writing, for people and for parsers that are run again."""
+        """Every entry (of a stage) in the order of writing, for people and for parsers that are run again. DataError for a damaged one."""
         where, values = ("WHERE stage = ?", (stage,)) if stage is not None else ("", ())
         rows = self._rows(f"SELECT key, request, reply, model, run, stage, time_s, body FROM replies {where} ORDER BY id", values)
         names = ("key", "request", "reply", "model", "run", "stage", "time_s", "body")
-        return [
-            {**dict(zip(names, row, strict=True)), "request": json.loads(row[1]), "reply": json.loads(row[2] or "{}")} for row in rows
-        ]
+        try:
+            return [
+                {**dict(zip(names, row, strict=True)), "request": json.loads(row[1]), "reply": json.loads(row[2] or "{}")} for row in rows
+            ]
+        except (ValueError, TypeError, RecursionError):
+            raise DataError(f"{self.path}: a request or reply in it is no JSON; put back a copy, or mend it with sqlite3.") from None
 
     def _rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self._lock:
