@@ -46,7 +46,7 @@ def test_a_console_shows_text_as_it_is(terminal: bool) -> None:
     from rich.table import Table
 
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, no_color=True, width=400)
+    console = Console(file=out, force_terminal=terminal, no_color=True, width=400, height=50)  # a dumb terminal counts as 80 wide unless both are given
     table = Table("[b]head[/b]", title=HOSTILE)
     table.add_row(HOSTILE)
     table.add_row(plain(HOSTILE))

@@ -172,7 +172,8 @@ AS_NOBODY = """
 import os, sys
 from bezoar import cli
 run = lambda *words: cli.app(words, prog_name="bezoar", standalone_mode=False)
-run("run", "new.yaml", "--out", "warm"), run("report", "warm"), run("revise", "judge.jsonl", "rows.jsonl", "--out", "warm.jsonl")
+run("plan", "new.yaml"), run("run", "new.yaml", "--out", "warm"), run("why", "warm", "kept"), run("rows", "warm", "kept"), run("report", "warm")
+run("revise", "judge.jsonl", "rows.jsonl", "--out", "warm.jsonl")
 os.setgid(65534); os.setuid(65534)  # who may import nothing more
 for line in open("words"):
     try:
