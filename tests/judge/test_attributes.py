@@ -129,6 +129,8 @@ def test_settings_and_definitions(tmp_path: Path) -> None:
     assert tuple(a.name for a in read_attributes("bezoar:attributes.jsonl")) == NAMES
     with pytest.raises(RecipeError, match=r"preferences_test.jsonl:1: a definition has"):
         read_attributes("bezoar:preferences_test.jsonl")
+    with pytest.raises(RecipeError, match=r"^definitions none\.jsonl: no such file"):
+        read_attributes("none.jsonl")
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(RecipeError, match=r"empty.jsonl: the file defines no attribute"):
         read_attributes(str(tmp_path / "empty.jsonl"))

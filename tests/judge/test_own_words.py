@@ -16,6 +16,8 @@ from bezoar.judge.own_words import MASK, ONE_WORD, own_words
         ("* - > a", "_______"),
         ("12. > a", "_______"),
         ("1) > a", "______"),
+        ("+ > a", "_____"),
+        ("• > a", "_____"),
         ("-> a", "-> a"),
         ("a > b", "a > b"),
         # fences
@@ -26,6 +28,7 @@ from bezoar.judge.own_words import MASK, ONE_WORD, own_words
         ("```\na\n``` b\nc", "___\n_\n_____\n_"),
         ("- ```\n  a\n  ```\nb", "_____\n___\n_____\nb"),
         ("``\na\n``", "__\n_\n__"),
+        ("~~ a\nb", "~~ a\nb"),
         ("> ```\na", "_____\na"),
         # blocks
         ("a\n\n    b\n\n\tc\nd", "a\n\n_____\n\n__\nd"),
@@ -64,6 +67,36 @@ from bezoar.judge.own_words import MASK, ONE_WORD, own_words
         ("``it's a'' b", "__________ b"),
         ("`a b' c", "_____ c"),
         ("`d's", "`d's"),
+        ("``a\nb'' c", "``a\nb'' c"),
+        ("`a\nb' c", "`a\nb' c"),
+        # a mark inside: the nearest pair quotes
+        ("“a “b” c", "“a ___ c"),
+        ("„a „b“ c", "„a ___ c"),
+        ("«a «bb» c", "«a ____ c"),
+        ("「a 「bb」 c", "「a ____ c"),
+        ("‘a ‘b’ c", "‘a ___ c"),
+        ("``a `b'' c", "``a ___' c"),
+        ("`a ``b' c", "`a ``b' c"),
+        ("``a' b", "``a' b"),
+        ("''a' b", "''a' b"),
+        # single marks open behind no letter and close before none; between two letters they are apostrophes
+        ("x 'a b' y", "x _____ y"),
+        ("rock'n roll' b", "rock'n roll' b"),
+        ("' a' b", "' a' b"),
+        ("'a ' b", "'a ' b"),
+        ("'a.'b", "'a.'b"),
+        ("'a 'b c' d", "'a _____ d"),
+        ("x ‘a b’ y", "x _____ y"),
+        ("a‘b c’ d", "a‘b c’ d"),
+        ("‘a ’b c’ d", "____b c’ d"),
+        ("‘a\nb’ c", "‘a\nb’ c"),
+        # an underscore is emphasis, no letter
+        ('_"a b"_', "_______"),
+        ("_'a b'_ c' d", "_______ c' d"),
+        ("'a_'b c' d", "'a______ d"),
+        ("_‘a b’_ c’ d", "_______ c’ d"),
+        ("‘a_’b c’ d", "____b c’ d"),
+        ("`a b'_", "______"),
         # ends of lines
         ("> a\r\nb", "____\nb"),
         ("> a\rb", "___\nb"),
@@ -76,7 +109,7 @@ def test_masks(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [('"a" b', '"a" b'), ('{"a": "b c"}', '{"a": _____}'), ("“a!” b", "“a!” b"), ("'a' “b c”", "'a' _____"), ("`a`", "___"), ("> a", "___"), ('"..."', "_____")],
+    [('"a" b', '"a" b'), ('"_a_"', '"_a_"'), ('"a_b"', "_____"), ('{"a": "b c"}', '{"a": _____}'), ("“a!” b", "“a!” b"), ("«a» „b“ „b c“", "«a» „b“ _____"), ("'a' “b c”", "'a' _____"), ("`a`", "___"), ("> a", "___"), ('"..."', "_____")],
 )
 def test_what_is_kept_in_marks(text: str, shown: str) -> None:
     assert own_words(text, ONE_WORD).replace(MASK, "_") == shown

@@ -106,5 +106,10 @@ def test_probabilities() -> None:
     assert (seen[0].prefill, seen[0].choices) == ("[[", ("A", "B", "C"))
 
 
+def test_a_reply_that_never_came_is_no_pair_fewer() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        Pairwise("judge").compare([pair("x", "one", "two"), pair("y", "one", "two")], lambda requests: [Reply("[[A]]")] * 3)
+
+
 def test_no_pairs_no_calls() -> None:
     assert Pairwise("judge").compare([], judge_by("first")) == []  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ def replying(*replies: Reply, seen: list[Request] | None = None) -> Ask:
     [
         ("Reject\rReason: it begs", "it begs"), ("Reject\r\nbecause it begs", "it begs"), ("It names the wrong city.\n\nReject", "It names the wrong city."),
         ("First.\n\nSecond.\nReject\n", "Second."), ("Before.\nReject\n\nAfter.\nLater.", "After."), ("Reject: *'dull'*", "dull"),
-        ("Reject: reason: reason enough", "reason enough"),
+        ("Reject: reason: reason enough", "reason enough"), ("Reject: X is no AX", "X is no AX"),
     ],
 )  # fmt: skip
 def test_the_reason_is_the_rest_of_the_line_else_what_is_nearest(text: str, reason: str) -> None:
@@ -229,6 +229,7 @@ def test_levels_are_read_by_name_whatever_is_around_them() -> None:
     names = ["wit", "zest"]
     for text in ("WIT: 1\nZest = 2", '"wit": 1, "zest": 2', "- **wit:** 1\n- **zest:** 2"):
         assert read_rating(Reply(text), names) == {"wit": 1, "zest": 2}
+    assert read_rating(Reply('"Common Sense": 3, "love of life": 4'), ["common sense", "love of life"]) == {"common sense": 3, "love of life": 4}
     assert read_rating(Reply("wit: 1"), names) == Unparsed("wit: 1", "no level of zest")
     assert read_rating(Reply("wit: 1, wit: 2"), names) == Unparsed("wit: 1, wit: 2", "several levels of wit")
     assert read_rating(Reply("wit: 7, zest: 1"), names) == Unparsed("wit: 7, zest: 1", "the level of wit is 7")
@@ -245,7 +246,7 @@ def test_a_definition_that_lacks_something_is_named(line: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"repeats": 0}, "repeats and max_tokens must be at least 1"), ({"max_tokens": 0}, "repeats and max_tokens must be at least 1"),
-    ({"temperature": 0.0}, "repeats above 1 give the same rating again at temperature 0 or with verdict: logprob; set repeats: 1"),
+    ({"repeats": 2, "temperature": 0.0}, "repeats above 1 give the same rating again at temperature 0 or with verdict: logprob; set repeats: 1"),
 ])  # fmt: skip
 def test_settings_of_an_annotator(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:

@@ -65,6 +65,7 @@ def test_no_verdict(text: str) -> None:
         "Verdict: Reject\nVerdict: Accept",
         "Accept, or Reject",
         "Accept: yes | Reject: no",
+        "Accept: clear\r\n    Reject: it begs",
     ],
 )
 def test_both_verdicts(text: str) -> None:

@@ -7,14 +7,14 @@ import re
 from collections import deque
 
 MASK = "\ufffc"  # U+FFFC stands for what is no text, so no pattern matches it
-_POINT = r"(?:(?:[-*+•]|[0-9]{1,9}[.)])[^\S\n]++)*+"
-_QUOTED = re.compile(rf"[^\S\n]*+{_POINT}>")
-_FENCE = re.compile(rf"[^\S\n]*+{_POINT}(`{{3,}}+(?=[^`\n]*+$)|~{{3,}}+)")
+_POINT = r"(?:(?:[-*+•]|[0-9]{1,9}[.)])\s++)*+"
+_QUOTED = re.compile(rf"\s*+{_POINT}>")
+_FENCE = re.compile(rf"\s*+{_POINT}(`{{3,}}+(?=[^`]*+$)|~{{3,}}+)")
 _INDENTED = re.compile(r" {4}| {0,3}\t")
 _TICKS = re.compile(r"`++")
 _PARAGRAPHS = re.compile(r"(\n[^\S\n]*+\n)")
 _STRINGS = (
-    re.compile(r"``((?:[^`'\n]|'(?!'))*+)''|(?<!`)`(?!`)([^`'\n]*+)'(?![^\W_])"),
+    re.compile(r"``((?:[^`'\n]|'(?!'))*+)''|(?<!`)`([^`'\n]*+)'(?![^\W_])"),
     re.compile(r'(?<![^\W_])"(?=\S)([^"]*+)(?<!\s)"(?![^\W_])'),
     re.compile(r"“([^“”]*+)”|„([^„“”]*+)[“”]|«([^«»]*+)»|「([^「」]*+)」"),
     re.compile(r"(?<![^\W_])(?<!')'(?=\S)((?:[^'\n]|(?<=[^\W_])'(?=[^\W_]))*+)(?<!\s)'(?![^\W_])"),

@@ -97,7 +97,7 @@ def _behind_pause(text: str, place: int) -> bool:
 
 def _plain(text: str) -> str:
     """A reason without the marks around it."""
-    text = re.sub(r"^\W*(?:reason|because)?\W*[:\-–—]?\s*", "", text, count=1, flags=re.IGNORECASE)
+    text = re.sub(r"^\W*(?:reason|because)?\W*[:\-–—]?\s*", "", text, flags=re.IGNORECASE)
     return text.strip().strip("*_\"'`{}[]| ")
 
 
