@@ -162,8 +162,8 @@ def test_the_hash_of_a_large_file_is_remembered(size: int, remembered: int, fold
 
 
 def test_what_changed_as_people_read_it() -> None:
-    old = {"same": "1", "n": "4", "gone": "x", "f": "content 1", "b": "language model 1", "s": "stage a 1", "m": "model 1"}
-    new = {"same": "1", "n": "5", "f": "content 2", "b": "language model 2", "s": "stage c 2", "m": "model 2", "a": "y"}
+    old = {"also": "1", "n": "4", "gone": "x", "f": "content 1", "b": "language model 1", "s": "stage a 1", "m": "model 1"}
+    new = {"also": "1", "n": "5", "f": "content 2", "b": "language model 2", "s": "stage c 2", "m": "model 2", "a": "y"}
     assert changed(old, new) == [
         "a: absent -> y",
         "b: the language model changed",

@@ -1,13 +1,18 @@
 """The journal: what is written, found, settled and counted; whose eyes see it; what another process holds."""
 
+import errno
 import os
+import resource
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from questions import question
@@ -145,6 +150,15 @@ def test_bodies_that_nobody_read_are_read_once(journal: Journal) -> None:
     assert journal.look_up({"l": other}, read) == {"l": wanted["l"]}
 
 
+@pytest.mark.parametrize("count", [1, 500, 501])
+def test_each_of_many_bodies_is_read_and_paid_once(count: int, journal: Journal) -> None:
+    asked = {str(i): Q for i in range(count)}
+    journal.put_many([Entry(key, Q, None, "m", "r", body="") for key in asked])
+    found = journal.look_up(asked, lambda body, _: Reply(f"<{body}>", cost_usd=1.0))
+    assert found == dict.fromkeys(asked, Reply("<>", cost_usd=1.0))
+    assert journal.spent_usd("r") == count
+
+
 def test_what_a_body_turns_out_to_be_counts(journal: Journal) -> None:
     numbers = journal.put_many([Entry(key, Q, None, "m", run, body="b") for key, run in (("x", "r"), ("y", "r"), ("z", "q"))])
     assert journal.get_many("xyz") == {}
@@ -191,12 +205,25 @@ def test_replies_wait_for_the_disk_and_what_follows_from_them_does_not(journal: 
     assert setting(journal, "synchronous") == 0
 
 
+def test_a_first_write_that_follows_from_replies_does_not_wait_for_the_disk(journal: Journal) -> None:
+    journal.reserve("ab", "r", 0.0, [], limit_usd=1.0)
+    assert setting(journal, "synchronous") == 0
+
+
+def test_all_threads_of_a_process_share_a_journal(journal: Journal) -> None:
+    journal.put_many([entry("k", Reply("x"))])
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(journal.get_many, ["k"]).result() == {"k": Reply("x")}
+
+
 @contextmanager
-def held(path: Path, seconds: float) -> Iterator[None]:
+def held(path: Path, seconds: float, *writes: str) -> Iterator[None]:
     """Another process writes for a while."""
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    letting_go = threading.Timer(seconds, lambda: other.execute("ROLLBACK"))
+    for statement in writes:
+        other.execute(statement)
+    letting_go = threading.Timer(seconds, lambda: other.execute("COMMIT"))
     letting_go.start()
     yield
     letting_go.join()
@@ -223,15 +250,56 @@ def test_a_journal_opens_while_another_process_writes(path: Path) -> None:
         assert time.monotonic() - started < 0.6
 
 
-@pytest.mark.parametrize(("code", "error"), [(sqlite3.SQLITE_FULL, OSError), (sqlite3.SQLITE_IOERR_WRITE, DataError), (sqlite3.SQLITE_CORRUPT, DataError)])
-def test_a_full_disk_is_told_from_a_broken_one(code: int, error: type[Exception], journal: Journal) -> None:
+def test_a_journal_that_another_process_is_making_is_not_made_twice(path: Path) -> None:
+    Journal(path).close()
+    with sqlite3.connect(path) as db:
+        made = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL")]
+    db.close()
+    empty = path.with_name("empty.sqlite")
+    with sqlite3.connect(empty) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+    db.close()
+    with held(empty, 0.2, *made, "PRAGMA user_version = 2"), Journal(empty) as journal:
+        assert journal.put_many([entry("k", Reply("x"))]) == [1]
+
+
+@pytest.mark.parametrize(
+    ("code", "free", "limited", "number", "sentence"),
+    [
+        (sqlite3.SQLITE_FULL, 1 << 40, False, errno.ENOSPC, "no space left on the disk"),
+        (sqlite3.SQLITE_IOERR_WRITE, 65535, False, errno.ENOSPC, "no space left on the disk"),
+        (sqlite3.SQLITE_IOERR_WRITE, 65536, True, errno.EFBIG, "the limit on file sizes (`ulimit -f`) is reached"),
+        (sqlite3.SQLITE_IOERR_WRITE, 65536, False, None, "the journal cannot be used (why)"),
+        (sqlite3.SQLITE_CORRUPT, 0, True, None, "the journal cannot be used (why)"),
+    ],
+)
+def test_a_full_disk_and_a_limit_are_told_from_a_broken_disk(
+    code: int, free: int, limited: bool, number: int | None, sentence: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def failing() -> None:
         cause = sqlite3.OperationalError("why")
         cause.sqlite_errorcode = code
         raise cause
 
-    with pytest.raises(error, match=r"no space left on the disk|the journal cannot be used \(why\)"):
-        journal._guard(failing)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 40 if limited else before[1], before[1]))
+    try:
+        with pytest.raises(OSError if number else DataError) as caught:
+            journal._guard(failing)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    if isinstance(caught.value, OSError):
+        assert (caught.value.errno, caught.value.strerror, caught.value.filename) == (number, sentence, str(journal.path))
+    assert sentence in str(caught.value)
+
+
+def test_text_that_is_no_utf8_is_one_sentence(journal: Journal) -> None:
+    """An error that comes from Python, not from SQLite: it has no code."""
+    journal.put_many([entry("k", Reply("x"))])
+    journal._db.execute("UPDATE replies SET reply = CAST(x'ff' AS TEXT)")
+    with pytest.raises(DataError, match=r"journal\.sqlite: the journal cannot be used \(Could not decode to UTF-8 column"):
+        journal.entries()
 
 
 def test_a_read_does_not_wait(journal: Journal, path: Path) -> None:
@@ -267,6 +335,13 @@ def test_money_is_put_aside_for_those_who_are_alive(path: Path) -> None:
         assert three.reserve("cc", "r", 3.0, [6.0, 0.5], limit_usd=10.0) == (1, 0.0)
 
 
+def test_a_budget_has_spent_what_its_run_has_in_the_journal(journal: Journal) -> None:
+    budget = Budget(10.0, journal, run="r")
+    journal.put_many([entry("a", Reply(cost_usd=1.0), run="r"), entry("b", Reply(cost_usd=50.0), run="other")])
+    budget.add(2.0)  # not counted: the replies are
+    assert budget.spent_usd == 1.0
+
+
 def test_two_budgets_of_a_run_on_one_journal(path: Path) -> None:
     with Journal(path) as one, Journal(path) as two:
         first, second = Budget(10.0, one, run="r"), Budget(10.0, two, run="r")
@@ -286,6 +361,8 @@ def test_closed_journals_hold_no_claims(path: Path) -> None:
     assert one.claims.take("f00")
     assert not two.claims.take("f00")
     assert two.claims.taken("f00")
+    assert not two.claims.taken("eff")
+    assert not two.claims.taken("f01")
     assert not one.claims.taken("f00")
     assert two.claims.take("f01")
     assert two.claims.take("eff")

@@ -81,7 +81,7 @@ def _flat(value: Any, at: str = "") -> list[tuple[str, str]]:
         pairs = [(str(i), v) for i, v in enumerate(value)]
     else:
         return [(at, json.dumps(value))]
-    return [leaf for name, inner in pairs for leaf in _flat(inner, f"{at}.{name}".lstrip("."))]
+    return [leaf for name, inner in pairs for leaf in _flat(inner, f"{at}.{name}".removeprefix("."))]
 
 
 def _spec_hash(spec: ModelSpec) -> str:
