@@ -14,6 +14,7 @@ from bezoar.llm.types import Reply, Request
     [
         ("[[1]]", 1.0), ("[[10]]", 10.0), ("so [[7.5]]", 7.5), ("[[ 7. / 10 ]]", 7.0), ("[[7]] and again [[7.0]]", 7.0), ("Rating: [6]", 6.0),
         ("**Score** is [6]", 6.0), (" [4].", 4.0), ("See [1]. Rating: [6]", 6.0), ("[[3]] Rating: [6]", 3.0), ("> [[9]]\n[[3]]", 3.0),
+        ("[[7/10]]", 7.0), ("GRADE=[6]", 6.0), ("_Score_ _is_ [ 6 ]", 6.0), ("__Rating:__ **[6]**", 6.0), ("Rating: _[6]_", 6.0), ("[4]", 4.0), ("\n [ 4 ] .\n", 4.0),
     ],
 )  # fmt: skip
 def test_a_rating(text: str, value: float) -> None:
@@ -25,6 +26,7 @@ def test_a_rating(text: str, value: float) -> None:
     [
         ("", "unparsed"), ("7", "unparsed"), ("See [1]. It is good.", "unparsed"), ("[[6]] or [[7]]", "unparsed"), ("Rating: [6], score: [7]", "unparsed"),
         ("`[[6]]`", "unparsed"), ("[[0]]", "out of range"), ("[[0.99]]", "out of range"), ("[[10.01]]", "out of range"), ("[[-3]]", "out of range"),
+        ("It is [6]].", "unparsed"), ("It is [[6].", "unparsed"), ("Rating: [6]]", "unparsed"), ("Overrating: [6]", "unparsed"), ("self_rating: [6]", "unparsed"), ("[6] out of 10", "unparsed"),
     ],
 )  # fmt: skip
 def test_no_rating(text: str, reason: str) -> None:
@@ -32,7 +34,10 @@ def test_no_rating(text: str, reason: str) -> None:
 
 
 def test_the_reading_of_fastchat() -> None:
-    for text, value in (("[[6]] or [[7]]", 6.0), ("See [1]. Rating: [6]", 1.0), ("[[77]]", 77.0), ("> [[9.5]]\n[[3]]", 9.5), ("[2] [[8.]]", 8.0)):
+    for text, value in (
+        ("[[6]] or [[7]]", 6.0), ("See [1]. Rating: [6]", 1.0), ("[[77]]", 77.0), ("> [[9.5]]\n[[3]]", 9.5), ("[2] [[8.]]", 8.0), ("[2] [[12]]", 12.0), ("[2] [[12.5]]", 12.5),
+        ("[2] [8]]", 2.0), ("[2] [[8]", 2.0), ("8] [2]", 2.0), ("[8 [2]", 2.0), ("[12.5]", 12.5),
+    ):  # fmt: skip
         assert fastchat_rating(text) == read_grade(Reply(text), "fastchat") == Rating(value, "", text)
     for text in ("", "7", "[[six]]", "[[" + "9" * 400 + "]]"):
         assert fastchat_rating(text) == Rating(None, "unparsed", text)

@@ -86,7 +86,7 @@ def test_marks_in_quotes_alone_or_several_outside_are_no_verdict(text: str) -> N
     assert isinstance(parse_side(text), Unparsed)
 
 
-@pytest.mark.parametrize("text", ["", "A is better", "[A]", "[[A]] or [[B]]", "[[D]]", "[[a]]", "[[AB]]"])
+@pytest.mark.parametrize("text", ["", "A is better", "[A]", "[[A]] or [[B]]", "[[D]]", "[[a]]", "[[AB]]", "[A]]", "[[A]"])
 def test_no_mark_or_several(text: str) -> None:
     assert isinstance(parse_side(text), Unparsed)
 

@@ -40,6 +40,7 @@ def replying(*replies: Reply, seen: list[Request] | None = None) -> Ask:
         ("Reject\rReason: it begs", "it begs"), ("Reject\r\nbecause it begs", "it begs"), ("It names the wrong city.\n\nReject", "It names the wrong city."),
         ("First.\n\nSecond.\nReject\n", "Second."), ("Before.\nReject\n\nAfter.\nLater.", "After."), ("Reject: *'dull'*", "dull"),
         ("Reject: reason: reason enough", "reason enough"), ("Reject: X is no AX", "X is no AX"),
+        ("Reject: reasonable, but dull", "reasonable, but dull"), ("Reject: _Reason_: - it begs", "it begs"), ("Reject\nBECAUSE: it begs", "it begs"),
     ],
 )  # fmt: skip
 def test_the_reason_is_the_rest_of_the_line_else_what_is_nearest(text: str, reason: str) -> None:
@@ -51,6 +52,7 @@ def test_the_reason_is_the_rest_of_the_line_else_what_is_nearest(text: str, reas
     [
         "Accept: a reader would not reject.", "Accept: it is fine, and nobody would reject.", "Accept: accept.", "Accept, accepted!",
         'Accept: clear.\n- "Reject"\n', "Accept: noted", "Accept: none better",
+        "Accept: fine, reject nothing.", "Accept: fine, rejecting it is wrong.", "Accept: fine, auto_reject.", "Accept: fine, reject_all: off.",
     ],
 )  # fmt: skip
 def test_the_other_word_inside_a_clause_or_quoted_alone_is_no_verdict(text: str) -> None:
@@ -227,7 +229,7 @@ def test_the_first_attribute_decides_which_ratings_agree() -> None:
 
 def test_levels_are_read_by_name_whatever_is_around_them() -> None:
     names = ["wit", "zest"]
-    for text in ("WIT: 1\nZest = 2", '"wit": 1, "zest": 2', "- **wit:** 1\n- **zest:** 2"):
+    for text in ("WIT: 1\nZest = 2", '"wit": 1, "zest": 2', "- **wit:** 1\n- **zest:** 2", "__wit__: 1\n'zest': 2, unzest: 3, un_zest: 3"):
         assert read_rating(Reply(text), names) == {"wit": 1, "zest": 2}
     assert read_rating(Reply('"Common Sense": 3, "love of life": 4'), ["common sense", "love of life"]) == {"common sense": 3, "love of life": 4}
     assert read_rating(Reply("wit: 1"), names) == Unparsed("wit: 1", "no level of zest")

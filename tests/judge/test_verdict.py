@@ -33,11 +33,44 @@ def test_verdicts(text: str, label: str, reason: str) -> None:
     assert parse_verdict(text) == Verdict(label, reason)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("mark", [*"\t*_#<\"'“”‘’[](){}–—•.:", "- ", "--- ", "=> ", "-> ", "__", "* [_"])
+def test_marks_before_the_word(mark: str) -> None:
+    assert parse_verdict(f"{mark}Reject: it begs") == Verdict("reject", "it begs")
+
+
+@pytest.mark.parametrize("lead", [
+    "My verdict:", "The overall decision is", "Final judgment is:", "Judgement -", "ANSWER =>", "Result:", "Status", "__Final verdict__:", "_Verdict_ _is_",
+])  # fmt: skip
+def test_words_before_the_word(lead: str) -> None:
+    assert parse_verdict(f"{lead} reject: it begs") == Verdict("reject", "it begs")
+
+
+@pytest.mark.parametrize("mark", [*":;,.!-–—*_\"'`”’])}>|", "__:", " _", " because"])
+def test_marks_behind_the_word(mark: str) -> None:
+    assert parse_verdict(f"Reject{mark} it begs") == Verdict("reject", "it begs")
+
+
+@pytest.mark.parametrize("reason", ["since it begs", "as it begs", "due to begging", "for begging"])
+def test_a_reason_without_a_mark(reason: str) -> None:
+    assert parse_verdict(f"Reject {reason}") == Verdict("reject", reason)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "\n \n",
+        "Accept it as it is.",
+        "Accepts: it is clear",
+        "Accept sincerely",
+        "Accept assured",
+        "Accept dues",
+        "Accept forms",
+        "Acceptbecause it is clear",
+        "accept_rate: 0.5",
+        "Verdictaccept",
+        "Verdict_accept",
+        "Verdict isaccept",
         "The response is fine.",
         "I cannot decide.",
         "Not acceptable.",
@@ -64,6 +97,11 @@ def test_no_verdict(text: str) -> None:
         "Reject, accept",
         "Verdict: Reject\nVerdict: Accept",
         "Accept, or Reject",
+        "Accept, and reject it",
+        "Accept - vs - reject it",
+        "Accept, or accept it with changes",
+        "Accept: no. Rejected.",
+        "Accept: no. _Reject_",
         "Accept: yes | Reject: no",
         "Accept: clear\r\n    Reject: it begs",
     ],

@@ -16,7 +16,7 @@ PREFILL = "Rating: [["
 CHOICES = tuple(f"{rating}]]" for rating in range(LOWEST, HIGHEST + 1))
 _NUMBER = r"(-?\d++(?:\.\d*+)?+)"
 _MARKED = re.compile(rf"\[\[\s*+{_NUMBER}\s*+(?:/\s*+10\s*+)?+\]\]")
-_NAMED = re.compile(rf"\b(?:rating|score|grade)\b[*_\"'\s]*+(?:is\b|:|=)[*_\"'\s]*+(?<!\[)\[\s*+{_NUMBER}\s*+\](?!\])", re.IGNORECASE)
+_NAMED = re.compile(rf"\b_*+(?:rating|score|grade)[*_\"'\s]*+(?:is|:|=)[*_\"'\s]*+\[\s*+{_NUMBER}\s*+\](?!\])", re.IGNORECASE)
 _ALONE = re.compile(rf"\s*+\[\s*+{_NUMBER}\s*+\][\s.]*+")
 _FASTCHAT = (re.compile(r"\[\[([0-9]++\.?+[0-9]*+)\]\]"), re.compile(r"\[([0-9]++\.?+[0-9]*+)\]"))
 

@@ -155,7 +155,7 @@ def read_rating(reply: Reply, names: Sequence[str]) -> Rating | Unparsed:
     keys = "|".join(map(re.escape, names))
     own = own_words(reply.text, re.compile(rf"{ONE_WORD.pattern}|\W(?:{keys})\W", re.IGNORECASE))
     for name in names:
-        levels = set(re.findall(rf"\b{re.escape(name)}{_MARKS}[:=]{_MARKS}(-?\d+(?:\.\d+)?)", own, re.IGNORECASE))
+        levels = set(re.findall(rf"\b_*{re.escape(name)}{_MARKS}[:=]{_MARKS}(-?\d+(?:\.\d+)?)", own, re.IGNORECASE))
         if len(levels) != 1:
             return Unparsed(reply.text, f"several levels of {name}" if levels else f"no level of {name}")
         (text,) = levels

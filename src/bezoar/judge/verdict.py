@@ -17,12 +17,14 @@ from bezoar.llm.types import Reply
 Label = Literal["accept", "reject"]
 CHOICES = ("Accept", "Reject")
 # possessive throughout: what one repetition took is never tried by the next, so a line is read once
-_DECORATION = r"(?:[\s*_#<\"'“”‘’\[\](){}–—•.:]|[-=]++>?)*+"
-_LEAD = rf"(?:(?:my|the|final|overall)\s++)*+(?:verdict|decision|judge?ment|answer|result|status)\b{_DECORATION}(?:is\b{_DECORATION})?+"
+_DECORATION = r"(?:[\s*_#<\"'“”‘’\[\](){}–—•.:]|[-=]>?)*+"
+_END = r"(?!_*+[^\W_])"  # of a word, which may be emphasised: `_word_`
+_LEAD = rf"(?:(?:my|the|final|overall)\s++)*+(?:verdict|decision|judge?ment|answer|result|status){_END}{_DECORATION}(?:is{_END}{_DECORATION})?+"
 _AFTER = r"(?=\s*+(?:[:;,.!\-–—*_\"'`”’\])}>|]|$|because\b|since\b|as\b|due\b|for\b))"
-_VERDICT = re.compile(rf"{_DECORATION}(?P<lead>{_LEAD})?+(?P<label>accept|reject)(?:ed)?+\b{_AFTER}", re.IGNORECASE)
-_OTHER = re.compile(rf"\b(accept|reject)(?:ed)?+\b{_AFTER}", re.IGNORECASE)
-_EITHER = re.compile(r"\W*+(?:or|and|vs)\b\W*+(?:accept|reject)", re.IGNORECASE)
+_VERDICT = re.compile(rf"{_DECORATION}(?P<lead>{_LEAD})?+(?P<label>accept|reject)(?:ed)?+{_END}{_AFTER}", re.IGNORECASE)
+_OTHER = re.compile(rf"(accept|reject)(?:ed)?+{_END}{_AFTER}", re.IGNORECASE)
+_EITHER = re.compile(r"\W*+(?:or|and|vs)\W++(?:accept|reject)", re.IGNORECASE)
+_BEFORE_REASON = re.compile(rf"^[\W_]*+(?:(?:reason|because){_END}[\W_]*+)?+", re.IGNORECASE)
 _QUOTES = "\"'“”‘’"
 _DENIED = ("no", "not", "false", "0")
 
@@ -97,8 +99,7 @@ def _behind_pause(text: str, place: int) -> bool:
 
 def _plain(text: str) -> str:
     """A reason without the marks around it."""
-    text = re.sub(r"^\W*(?:reason|because)?\W*[:\-–—]?\s*", "", text, flags=re.IGNORECASE)
-    return text.strip().strip("*_\"'`{}[]| ")
+    return _BEFORE_REASON.sub("", text).strip().strip("*_\"'`{}[]| ")
 
 
 def read_text(reply: Reply) -> Verdict | Unparsed:
