@@ -49,6 +49,8 @@ def test_advantages_by_hand() -> None:
     first = 1.0 + 0.9 * 1.0 - 0.5 + 0.9 * 0.8 * middle
     found = advantages(rewards, values, mask, gamma=0.9, lam=0.8)
     assert found.tolist() == [pytest.approx([first, middle, last]), pytest.approx([1.0, 0.0, 0.0])]
+    alone = advantages(torch.tensor([[3.0], [1.0]]), torch.tensor([[1.0], [2.0]]), torch.ones(2, 1), gamma=0.9, lam=0.8)
+    assert alone.tolist() == [[2.0], [-1.0]]
 
 
 def test_rewards_of_tokens() -> None:
@@ -64,6 +66,9 @@ def test_clipped_losses_by_hand() -> None:
     losses, clipped = policy_losses(new, old, torch.tensor([1.0, -1.0, -1.0, 2.0]), clip=0.2)
     assert losses.tolist() == pytest.approx([-1.2, 0.8, math.exp(0.5), -2 * math.exp(0.1)])
     assert clipped.tolist() == [True, True, False, False]
+    # it is the change that counts: of log-probabilities one lower as of these
+    moved, _ = policy_losses(new - 1, old - 1, torch.tensor([1.0, -1.0, -1.0, 2.0]), clip=0.2)
+    assert moved.tolist() == pytest.approx(losses.tolist())
     # value 1.0 is clipped to 0.2: squared errors 1 and 0.04 to the return 0; to the return 2: 1 and 3.24
     values = value_losses(torch.tensor([1.0, 1.0]), torch.zeros(2), torch.tensor([0.0, 2.0]), clip=0.2)
     assert values.tolist() == pytest.approx([0.5, 1.62])
