@@ -10,6 +10,7 @@ import html
 import json
 import os
 import re
+from bisect import bisect_right
 from urllib.parse import quote
 
 from bezoar.errors import EndpointError
@@ -22,6 +23,8 @@ _LEAST_WHOLE = 6
 _KEY_WORDS = {"key", "apikey", "token", "secret", "password", "passwd", "authorization", "auth", "credential", "credentials", "signature", "sig"}
 _NO_KEYS = {"prompt_cache_key", "cache_key", "bos_token", "eos_token", "pad_token", "stop_token"}
 _KEY_SHAPES = re.compile(r"(bearer\s|basic\s|sk-|hf_|gsk_|xai-|AIza|nvapi-|r8_|ghp_)", re.IGNORECASE)
+
+_ESCAPED = re.compile(r"\\u00([2-7][0-9a-f])|%([2-7][0-9a-f])|&#x([2-7][0-9a-f]);|&#(\d{2,3});|\\/", re.IGNORECASE)
 
 _parts: set[str] = set()
 _blocks: set[str] = set()
@@ -60,22 +63,47 @@ def hide(value: str) -> None:
 
 
 def mask(text: str) -> str:
-    """`text` with `MASK` in place of every key and of every part of one that has at least `LEAST_PART` characters; linear in the text."""
+    """`text` with `MASK` in place of every key and of every part of one that has at least `LEAST_PART` characters, also where some
+    of its characters are escaped as in JSON, URLs or HTML; linear in the text."""
     if _words:
         text = _words.sub(MASK, text)
     if not _parts:
         return text
-    kept, end, masked = [], 0, False
-    # a part of 8 characters covers one whole block of 4 of the text, wherever it begins
-    for block in range(0, len(text) - _BLOCK + 1, _BLOCK):
-        if text[block : block + _BLOCK] not in _blocks:
-            continue
-        for start in range(max(block - _BLOCK, 0), block + 1):
-            if text[start : start + LEAST_PART] in _parts:
-                if start > end or not masked:
-                    kept += [text[end:start], MASK]
-                end, masked = max(end, start + LEAST_PART), True
+    found = _find(text)
+    if _ESCAPED.search(text):
+        found = sorted(found + _find_escaped(text))
+    kept, end = [], 0
+    for start, stop in found:
+        if start > end or not kept:
+            kept += [text[end:start], MASK]
+        end = max(end, stop)
     return "".join([*kept, text[end:]])
+
+
+def _find(text: str) -> list[tuple[int, int]]:
+    """Where the parts of keys begin and end, in order."""
+    return [
+        # a part of 8 characters covers one whole block of 4 of the text, wherever it begins
+        (start, start + LEAST_PART) for block in range(0, len(text) - _BLOCK + 1, _BLOCK) if text[block : block + _BLOCK] in _blocks
+        for start in range(max(block - _BLOCK, 0), block + 1) if text[start : start + LEAST_PART] in _parts
+    ]  # fmt: skip
+
+
+def _find_escaped(text: str) -> list[tuple[int, int]]:
+    """`_find` in the text without its escapes, as places in the text with them."""
+    plain, begun, place = [""], [(0, 0)], 0  # begun: where a stretch begins without and with the escapes
+    for match in _ESCAPED.finditer(text):
+        code = match[1] or match[2] or match[3]
+        letter = "/" if match[0] == "\\/" else chr(int(code, 16) if code else min(int(match[4]), 0xFFFF))
+        plain += [text[place : match.start()], letter]
+        start, place = begun[-1][0] + match.start() - place, match.end()
+        begun += [(start, match.start()), (start + 1, place)]
+
+    def raw(position: int) -> int:
+        without, within = begun[bisect_right(begun, position, key=lambda stretch: stretch[0]) - 1]
+        return within + position - without
+
+    return [(raw(start), raw(stop)) for start, stop in _find("".join([*plain, text[place:]]))]
 
 
 def looks_like_key(name: str, value: object) -> bool:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,12 +21,13 @@ from server import Server, answer, echo, serving
 from bezoar.errors import EndpointError, UnfinishedError
 from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
+from bezoar.llm.failures import status_inside
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.transport import Transport
 from bezoar.llm.types import Reply
 from bezoar.llm.wire import from_body
-from bezoar.secrets import mask
+from bezoar.secrets import hide, mask
 from bezoar.watch import Watch
 
 KEY = "sk-Qw8Er7Ty6Ui5Op4As3Df2Gh1"
@@ -73,6 +76,47 @@ def test_an_endpoint_that_refuses_everything_is_not_finished(tmp_path: Path) -> 
         assert all(r.finish == "stop" for r in pool(journal, server).ask_all(questions(500)))
 
 
+@pytest.mark.parametrize(("num", "refused", "concurrency"), [(40, range(30), 1), (200, range(120), 32), (200, range(199), 8), (60, [*range(29), *range(30, 60)], 2)])
+def test_refusals_side_by_side_end_all_the_same(num: int, refused: list[int], concurrency: int, tmp_path: Path) -> None:
+    def some(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
+        if number(body) in refused:
+            return 400, {}, "no"
+        time.sleep(0.1)  # refusals come faster than answers
+        return echo(body, seen)
+
+    with serving(some) as server, Journal(tmp_path / "j.sqlite") as journal:
+        for _ in range(4):  # every run asks others first
+            with suppress(UnfinishedError):
+                replies = pool(journal, server, concurrency=concurrency).ask_all(questions(num))
+                break
+        assert [r.failure for r in replies] == ["refused" if i in refused else "" for i in range(num)]
+        assert pool(journal, server).ask_all(questions(num)) == replies
+
+
+NO_ACCESS = [
+    {"error": {"message": "Incorrect API key provided", "type": "invalid_request_error", "code": "invalid_api_key"}},
+    [{"error": {"code": 400, "message": "API key expired. Please renew the API key.", "status": "INVALID_ARGUMENT"}}],
+    {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the API."}},
+    {"error": {"code": "billing_hard_limit_reached", "message": "", "type": "invalid_request_error"}},
+]
+
+
+@pytest.mark.parametrize("said", NO_ACCESS)
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_400_about_the_account_stops_the_work_and_passes(status: int, said: Any, tmp_path: Path) -> None:
+    mended = threading.Event()
+
+    def some(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
+        return echo(body, seen) if number(body) < 10 or mended.is_set() else (status, {}, json.dumps(said))
+
+    with serving(some) as server, Journal(tmp_path / "j.sqlite") as journal:
+        with pytest.raises(UnfinishedError, match="the server answered 400"):
+            pool(journal, server, concurrency=2).ask_all(questions(60))
+        assert len(server.seen) <= 14
+        mended.set()
+        assert all(r.finish == "stop" for r in pool(journal, server).ask_all(questions(60)))
+
+
 @pytest.mark.parametrize(("status", "said", "hint"), [
     (402, "no", "paid"), (404, "no", "/v1"), (401, "no", "key_env"), (429, '{"error": {"code": "insufficient_quota"}}', "funds"),
     (307, "", "the server answered 307"), (405, "", "check the url"),
@@ -100,6 +144,16 @@ def test_an_error_inside_a_success_is_read_as_what_it_is(tmp_path: Path) -> None
         pytest.raises(UnfinishedError, match="paid first"),
     ):
         pool(journal, server).ask(questions(5))
+
+
+@pytest.mark.parametrize(("body", "status"), [
+    ({"error": {"type": "invalid_request_error", "code": "context_length_exceeded"}}, 400), ({"error": {"type": "BadRequestError"}}, 400),
+    ({"object": "error", "message": "bad", "code": 422}, 422), ([{"error": {"code": 429}}], 429), ({"error": "busy"}, None), ({"error": {"code": True}}, None),
+    ({"choices": [{"finish_reason": "error", "error": {"code": 502}, "message": {"content": ""}}]}, 502), ({"choices": [7]}, None), ([], None), (7, None),
+])  # fmt: skip
+def test_the_status_of_an_error_inside_a_success(body: Any, status: int | None) -> None:
+    assert status_inside(json.dumps(body)) == status
+    assert from_body(json.dumps(body), question("hello"), Prices()).finish == "error"
 
 
 def test_what_failed_for_now_is_asked_again_alone(tmp_path: Path) -> None:
@@ -144,6 +198,31 @@ def test_the_key_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     parts = {form[i : i + 8] for form in forms for i in range(len(form) - 7)}
     assert not [part for part in parts if part in stored]
     assert "the answer ***" in stored
+
+
+ESCAPES: list[Callable[[str], str]] = [
+    lambda c: f"\\u{ord(c):04x}", lambda c: f"%{ord(c):02X}", lambda c: f"%{ord(c):02x}", lambda c: f"&#{ord(c)};", lambda c: f"&#x{ord(c):x};",
+    lambda c: c.replace("/", "\\/"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+@pytest.mark.parametrize("which", ["/+=-", "0123456789", "sk-Zx9+Cv8/Bn7=Mq6+We5/Rt4"])
+def test_a_key_is_found_where_its_letters_are_escaped(escape: Callable[[str], str], which: str) -> None:
+    key = "sk-Zx9+Cv8/Bn7=Mq6+We5/Rt4"
+    hide(key)
+    escaped = "".join(escape(c) if c in which else c for c in key)
+    for said in (escaped, "".join(escape(c) if c in which else c for c in key[5:17])):
+        assert mask(f'{{"caf\\u00e9 10%": "{said}", "a": "50%25"}}') == '{"caf\\u00e9 10%": "***", "a": "50%25"}'
+    body = {"choices": [{"message": {"content": [{"type": "text", "text": part} for part in ("yes ", key[:7], key[7:13], "; no")]}}]}
+    assert from_body(json.dumps(body), question("hello"), Prices()).text == "yes ***; no"
+
+
+@pytest.mark.parametrize("value", ["sk-abc", "sk-Zx9Cv8Bn7Mq6We5Rt4Yu3Io2", "hf_Zx9Cv8Bn7Mq6We5", "MY KEY", "Bearer x"])
+def test_a_key_in_place_of_its_name_is_refused_unseen(value: str) -> None:
+    with pytest.raises(ValueError, match="never the key itself") as caught:
+        Endpoint(url="http://host/v1", model="m", key_env=value)
+    assert value not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["sk-schlüssel-1234567", "sk-two words-123456", "sk-line\nbreak-123456"])
@@ -326,6 +405,20 @@ def test_a_body_that_was_not_read_is_read_later_and_not_asked_for(tmp_path: Path
             db.execute("UPDATE replies SET reply = '{\"torn' WHERE id = 2")
         assert pool(journal, server).ask(questions(3)) == first
         assert set(server.seen.values()) == {1}
+
+
+@pytest.mark.parametrize(("status", "headers", "start"), [(201, {}, ""), (206, {}, ""), (200, {"Content-Encoding": "gzip"}, ""), (200, {}, "\ufeff")])
+def test_an_odd_way_to_answer_is_an_answer(status: int, headers: dict[str, str], start: str, tmp_path: Path) -> None:
+    with serving(lambda body, seen: (status, headers, start + answer("yes")[2])) as server, Journal(tmp_path / "j.sqlite") as journal:
+        assert pool(journal, server).ask_all([question("hello")])[0].text == "yes"
+        assert server.seen["hello"] == 1
+
+
+@pytest.mark.parametrize("more", ["[" * 100_000 + "]" * 100_000, "1" * 5000])
+def test_a_whole_body_that_cannot_be_read_is_final(more: str, tmp_path: Path) -> None:
+    with serving(lambda body, seen: (200, {}, f'{{"id": {more}}}')) as server, Journal(tmp_path / "j.sqlite") as journal:
+        assert pool(journal, server).ask_all([question("hello")])[0].failure == "unreadable"
+        assert server.seen["hello"] == 1
 
 
 def test_a_reply_that_is_too_large_is_cut_and_final(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from bezoar.errors import EndpointError, UnfinishedError
 from bezoar.llm.budget import REFUSED, Budget
 from bezoar.llm.endpoint import EndpointBackend
-from bezoar.llm.failures import advice, meaning, retry_after_s, status_inside
+from bezoar.llm.failures import advice, dead, meaning, none_answered, retry_after_s, status_inside
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.transport import Attempt, Transport
 from bezoar.llm.types import Reply, Request
@@ -29,7 +29,7 @@ GRACE_S = 5.0
 """How long an interrupt waits at least for requests in flight; twice the slowest answer so far where that is more."""
 NUM_DEAD = 10
 """So many requests that fail in a row, each after all its retries, mean that the endpoint is dead."""
-_NUM_UNCLEAR = 20  # so many refusals without a single answer mean that the fault is not the requests'
+_NUM_UNCLEAR = 10  # after so many refusals without a single answer only as many more are sent until there is one
 _MOST_DELAY_S = 120.0
 _RAMP = 256  # new connections a pass: a server's queue of connections is short
 _RAMP_S = 0.01
@@ -55,6 +55,7 @@ class RemoteAsking:
         self._flying: dict[int, tuple[float, float]] = {}  # index -> (when it was sent, the money put aside for it)
         self._tries: Counter[int] = Counter()
         self._unclear: list[tuple[int, Reply, str]] = []  # refused, and nothing was answered yet that would show whose fault it is
+        self._most_tried: int | None = None  # how many may be sent in all while that is in doubt
         self._num_failed_in_a_row = 0
         self._answered: bool | None = None  # whether the endpoint has ever answered; None is not known yet
         self._slowest_s = 0.0
@@ -64,8 +65,8 @@ class RemoteAsking:
         """Ask until all is finished.
 
         UnfinishedError, after what is in flight has been stored, when the endpoint refuses everyone (401, 402, 403, 404, no
-        connection), has failed ten requests in a row, or has refused twenty and answered none. An interrupt waits for requests
-        in flight as well; a second one does not.
+        connection), has failed ten requests in a row, or has refused ten, then ten from all over the list, and answered none. An
+        interrupt waits for requests in flight as well; a second one does not.
         """
         endpoint = self.endpoint
         transport = Transport(
@@ -79,6 +80,7 @@ class RemoteAsking:
                     transport.wait(pause_s)
                 with unbroken():
                     self._store(transport.take())
+                    self._end_doubt()
                 if self._fault is not None:
                     self._drain(transport)
                     raise self._fault
@@ -125,6 +127,7 @@ class RemoteAsking:
             picked.append(heapq.heappop(self._retries)[1])
         # a request that waits for its next attempt keeps its place, so that a server in trouble is not asked for more and more
         free = self.endpoint.concurrency - len(self._flying) - len(self._retries) - len(picked)
+        free = free if self._most_tried is None else min(free, self._most_tried - len(self._tries))
         for _ in range(min(free, _RAMP, len(self._waiting))):
             picked.append(self._waiting.popleft())
         blocked = self._send_claimed(transport, self._claimed(picked), now)
@@ -254,10 +257,7 @@ class RemoteAsking:
         self._end(index, reply)
         self._num_failed_in_a_row += 1
         if self._num_failed_in_a_row == NUM_DEAD:
-            self._stop(UnfinishedError(
-                f"{self.endpoint.url}: {NUM_DEAD} requests in a row failed, the last one because {reply.error}; "
-                "see to the server and run the same command to go on."
-            ))  # fmt: skip
+            self._stop(UnfinishedError(dead(self.endpoint, NUM_DEAD, reply.error)))
 
     def _judge_unclear(self) -> None:
         """Refusals are their requests' own fault once the endpoint is known to answer others; many without an answer are not."""
@@ -265,21 +265,24 @@ class RemoteAsking:
             self._answered = self.journal.answered(self._identity)
         if self._answered:
             self._settle_unclear()
-        elif len(self._unclear) == _NUM_UNCLEAR // 2 and len(self._waiting) > 2:
-            # the next ones from all over the list: refusals may stand side by side
-            order, step = list(self._waiting), max(len(self._waiting) // _NUM_UNCLEAR, 1)
-            self._waiting = deque([*order[::step], *(index for place, index in enumerate(order) if place % step)])
-        elif len([what for _, _, what in self._unclear if what == "unclear"]) >= _NUM_UNCLEAR:
-            self._stop(UnfinishedError(
-                f"{self.endpoint.url}: {len(self._unclear)} requests were refused and none was answered; the last one because "
-                f"{self._unclear[-1][1].error}; correct the model, the extra settings or the server and run the same command to go on."
-            ))  # fmt: skip
+        elif self._most_tried is None and sum(what == "unclear" for _, _, what in self._unclear) >= _NUM_UNCLEAR:
+            # the next ones from all over the list, as refusals may stand side by side, and such that no earlier run has tried
+            tried = self.journal.tried(self.keys[index] for index in self._waiting)
+            new = [index for index in self._waiting if self.keys[index] not in tried] or list(self._waiting)
+            probes = dict.fromkeys(new[:: -max(len(new) // _NUM_UNCLEAR, 1)][:_NUM_UNCLEAR])
+            self._waiting = deque([*probes, *(index for index in self._waiting if index not in probes)])
+            self._most_tried = len(self._tries) + _NUM_UNCLEAR
+
+    def _end_doubt(self) -> None:
+        """Stop when all that may be sent while it is in doubt whose fault the refusals are has come back without an answer."""
+        if self._most_tried is not None and len(self._tries) >= self._most_tried and not self._flying and not self._retries and self._waiting:
+            self._stop(UnfinishedError(none_answered(self.endpoint, len(self._unclear), self._unclear[-1][1].error)))
 
     def _settle_unclear(self) -> None:
         """Write refusals down: final where the endpoint answers others."""
         for index, reply, _ in self._unclear:
             self._end(index, replace(reply, failure="refused") if self._answered else reply)
-        self._unclear.clear()
+        self._unclear, self._most_tried = [], None
 
     def _end(self, index: int, reply: Reply) -> None:
         """A request fails without a body to be read."""

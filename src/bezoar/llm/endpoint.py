@@ -6,6 +6,7 @@ begun answer (`prefill`) vLLM wants `extra: {continue_final_message: true, add_g
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -45,6 +46,8 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         _check_url(self.url)
+        if self.key_env and (not re.fullmatch(r"[A-Za-z_]\w*", self.key_env) or looks_like_key("", self.key_env)):
+            raise ValueError("key_env is the name of an environment variable, never the key itself; export the key and write the name")
         if not all(math.isfinite(number) for number in (self.concurrency, self.timeout_s, self.retries, self.backoff_s)):
             raise ValueError("concurrency, timeout_s, retries and backoff_s must be finite numbers")
         if self.concurrency < 1 or self.retries < 0 or self.timeout_s <= 0 or self.backoff_s < 0:

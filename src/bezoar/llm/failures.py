@@ -19,13 +19,18 @@ _ABOUT_THE_REQUEST = re.compile(
     r"string_above_max|prompt.{0,40}(long|exceed)|exceed.{0,40}(length|tokens|context)",
     re.IGNORECASE,
 )
+_NO_ACCESS = re.compile(  # said by a 400, which may quote the request: no word that a row is likely to hold
+    r"insufficient.?(quota|funds|balance|credit)|credit balance|exceeded your current quota|billing.hard.limit|(invalid|incorrect|expired).api.?key|"
+    r"api.?key.{0,9}(invalid|expired|not valid)|model.?not.?found|model .{1,80}(does not exist|not found|not loaded)",
+    re.IGNORECASE,
+)
 _NO_FUNDS = re.compile(r"insufficient.?(quota|funds|balance|credit)|exceeded your current quota|billing|payment required", re.IGNORECASE)
 
 
 def meaning(status: int, body: str) -> Meaning:
     """What the HTTP status `status` (not a success) with `body` means for the request."""
     said = body[:4000]
-    if status == 402 or (status in (403, 429) and _NO_FUNDS.search(said)):
+    if status == 402 or (status in (403, 429) and _NO_FUNDS.search(said)) or (status == 400 and _NO_ACCESS.search(said[:500])):
         return "endpoint"
     if status in _PASSING or status >= 500:
         return "passing"
@@ -34,17 +39,31 @@ def meaning(status: int, body: str) -> Meaning:
     return "unclear" if status in (400, 422) else "endpoint"
 
 
+def error_inside(body: Any) -> Any:
+    """The error in the decoded body of a 200, in one of the forms in which servers write it; else nothing."""
+    body = body[0] if isinstance(body, list) and body else body
+    if not isinstance(body, dict):
+        return None
+    if body.get("error") or body.get("object") == "error":
+        return body.get("error") or body
+    choice = body["choices"][0] if isinstance(body.get("choices"), list) and body["choices"] else None
+    return choice.get("error") if isinstance(choice, dict) and choice.get("finish_reason") == "error" else None
+
+
 def status_inside(body: str) -> int | None:
     """The HTTP status that an error inside the body of a 200 names, if it does."""
     try:
-        error: Any = json.loads(body)["error"]
-    except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+        error = error_inside(json.loads(body))
+    except (ValueError, RecursionError):
         return None
-    for value in (error.get("code"), error.get("status")) if isinstance(error, dict) else ():
+    if not isinstance(error, dict):
+        return None
+    for value in (error.get("code"), error.get("status")):
         number = int(value) if isinstance(value, str) and re.fullmatch(r"[1-5]\d\d", value) else value
         if isinstance(number, int) and not isinstance(number, bool) and 400 <= number < 600:
             return number
-    return 400 if isinstance(error, dict) and "content_filter" in str(error.get("code")) else None
+    kind = f"{error.get('code')} {error.get('type')}"
+    return 400 if _ABOUT_THE_REQUEST.search(kind) or re.search("invalid.?request|bad.?request", kind, re.IGNORECASE) else None
 
 
 def retry_after_s(value: str) -> float:
@@ -74,3 +93,14 @@ def advice(endpoint: "Endpoint", status: int, said: str) -> str:
         404: f"not found (404: {said}); check the url, which often ends in /v1, and the model {endpoint.model}, {go_on}",
     }
     return f"{endpoint.url}: " + known.get(status, f"the server answered {status}: {said}; check the url and the server, {go_on}")
+
+
+def dead(endpoint: "Endpoint", num: int, why: str) -> str:
+    """What a person can do about an endpoint that has failed `num` requests in a row."""
+    return f"{endpoint.url}: {num} requests in a row failed, the last one because {why}; see to the server and run the same command to go on."
+
+
+def none_answered(endpoint: "Endpoint", num: int, why: str) -> str:
+    """What a person can do about an endpoint that has refused `num` requests and answered none."""
+    what = f"{num} requests were refused and none was answered; the last one because {why}"
+    return f"{endpoint.url}: {what}; correct the model, the extra settings or the server and run the same command to go on."

@@ -166,6 +166,10 @@ class Journal:
         self.settle([(number, read(body or "", asked[key])) for number, key, _, body in rows])
         return self.get_many(asked)
 
+    def tried(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` that were asked once and failed for a reason that can pass."""
+        return {key for _, key, _, _ in self._settled(keys, "failed = 1")}
+
     def _settled(self, keys: Iterable[str], condition: str) -> list[tuple[int, str, str, str | None]]:
         wanted, rows = list(dict.fromkeys(keys)), []
         for start in range(0, len(wanted), 500):

@@ -55,7 +55,7 @@ class Transport:
         parts = urlsplit(url)
         self._url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions"))
         self._proxy = _proxy(parts.scheme, parts.hostname or "")
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "bezoar"}
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip", "User-Agent": "bezoar"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._timeout_s = timeout_s
@@ -148,7 +148,8 @@ class Transport:
                     self._url, data=body, proxy=self._proxy, allow_redirects=False, trace_request_ctx=clock
                 ) as answer,
             ):
-                status, coding = answer.status, answer.headers.get("Content-Encoding", "")
+                status = 200 if 200 <= answer.status < 300 else answer.status  # every success is one
+                coding = answer.headers.get("Content-Encoding", "")
                 after = answer.headers.get("Retry-After", "")
                 if status in (301, 302, 303, 307, 308):
                     return Attempt(index, status, error=f"the server sends on to {mask(answer.headers.get('Location', ''))[:200]}")
@@ -157,7 +158,7 @@ class Transport:
                     chunks.append(chunk)
                     size += len(chunk)
         except TimeoutError:
-            if not chunks:
+            if not status:
                 return Attempt(index, error=f"no answer came within {self._timeout_s:g} s")
             cut = f"the answer did not end within {self._timeout_s:g} s"
         except aiohttp.ClientPayloadError:
@@ -165,7 +166,7 @@ class Transport:
         data, whole = _unpacked(b"".join(chunks), coding)
         if not whole:
             cut = f"the answer is larger than {MOST_BYTES >> 20} MiB or packed in a way that cannot be read"
-        return Attempt(index, status, mask(data.decode("utf-8", "replace")), cut, after, oversized=not whole)
+        return Attempt(index, status, mask(data.decode("utf-8-sig", "replace")), cut, after, oversized=not whole)
 
 
 def _unpacked(data: bytes, coding: str) -> tuple[bytes, bool]:
@@ -175,9 +176,9 @@ def _unpacked(data: bytes, coding: str) -> tuple[bytes, bool]:
         try:
             data = unpack.decompress(data, MOST_BYTES + 1)
         except zlib.error:
-            return b"", False
+            pass  # it is not packed as it says: it is stored as it came
     elif coding.lower() not in ("", "identity"):
-        return b"", False
+        return data[:MOST_BYTES], False
     return data[:MOST_BYTES], len(data) <= MOST_BYTES
 
 

@@ -7,7 +7,9 @@ from typing import Any
 from bezoar.chat.render import until
 from bezoar.chat.types import Messages
 from bezoar.llm.budget import Prices
+from bezoar.llm.failures import error_inside
 from bezoar.llm.types import Failure, Reply, Request
+from bezoar.secrets import mask
 
 NUM_TOP = 20
 NO_LOGPROBS = "the server gives no log-probabilities"
@@ -70,17 +72,19 @@ def from_body(text: str, request: Request, prices: Prices) -> Reply:
     """
     try:
         body = json.loads(text)
-    except (ValueError, RecursionError):
+    except json.JSONDecodeError:
         return _failed(f"the body of the answer is broken or cut short ({len(text)} characters)", "passing", {}, text, request, prices)
-    error = body.get("error") if isinstance(body, dict) else None
+    except (ValueError, RecursionError):
+        return _failed("the body of the answer is nested too deeply or holds a number that is too long", "unreadable", {}, text, request, prices)
+    error = error_inside(body)
     if error:
-        said = f"the server sent an error in place of an answer: {str(error)[:200]}"
+        said = f"the server sent an error in place of an answer: {mask(str(error))[:200]}"
         return Reply(finish="error", error=said, failure="passing")
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
         return _failed(NO_CHOICE, "unreadable", body, "", request, prices)
     try:
         choice = body["choices"][0]
-        content, refusal = _content(choice)
+        content, refusal = map(mask, _content(choice))  # again: what was escaped, or in parts, is whole now
     except _UnreadableError as unreadable:
         return _failed(str(unreadable), "unreadable", body, text, request, prices)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as fault:
