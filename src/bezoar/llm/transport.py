@@ -8,6 +8,7 @@ import urllib.request
 import zlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -173,10 +174,8 @@ def _unpacked(data: bytes, coding: str) -> tuple[bytes, bool]:
     """(at most `MOST_BYTES` of the data unpacked, whether that is all)."""
     if coding.lower() in ("gzip", "x-gzip", "deflate"):
         unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # finds out by the header which of the two it is
-        try:
+        with suppress(zlib.error):  # what is not packed as it says is stored as it came
             data = unpack.decompress(data, MOST_BYTES + 1)
-        except zlib.error:
-            pass  # it is not packed as it says: it is stored as it came
     elif coding.lower() not in ("", "identity"):
         return data[:MOST_BYTES], False
     return data[:MOST_BYTES], len(data) <= MOST_BYTES
