@@ -1,7 +1,5 @@
 """`bezoar` and `python -m bezoar`: listen for Ctrl-C first, then import what the command line needs."""
 
-import sys
-
 from bezoar import stop
 
 
@@ -13,7 +11,7 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        sys.exit(stop.EXIT_CODE)
+        stop.leave()
 
 
 if __name__ == "__main__":

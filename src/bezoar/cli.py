@@ -208,10 +208,11 @@ def main() -> None:
         stop.listen()
         code = app(prog_name="bezoar", standalone_mode=False) or 0
         sys.stdout.flush()
-        code = stop.EXIT_CODE if stop.stopped() else code
     except BaseException as error:
         code = _code_of(error)
         terminal.flush()
+    if stop.stopped():
+        stop.leave()
     sys.exit(code)
 
 

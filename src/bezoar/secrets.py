@@ -72,7 +72,8 @@ def mask(text: str) -> str:
     found = _find(text)
     if _ESCAPED.search(text):
         found = sorted(found + _find_escaped(text))
-    kept, end = [], 0
+    kept: list[str] = []
+    end = 0
     for start, stop in found:
         if start > end or not kept:
             kept += [text[end:start], MASK]

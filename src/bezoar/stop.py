@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_CODE = 130
 TOLD = "bezoar: stopped; run the same command to go on.\n"
 _AGAIN, _AGAIN_S = signal.SIGUSR1, 0.02
+_TELL_S = 2.0
 _SHOW_CURSOR = "\x1b[?25h"
 _asked, _told = threading.Event(), threading.Event()
 _listening = False
@@ -49,6 +51,14 @@ def listen() -> None:
     os.register_at_fork(after_in_child=_leave_to_parent)
 
 
+def leave() -> NoReturn:
+    """End the process that was told to stop, as soon as that has been said.
+
+    Not by SystemExit: Python ends by a SIGINT of its own where the interrupt came within `exec`, as dataclasses are made."""
+    _told.wait(_TELL_S)
+    _end()
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if not _asked.is_set():
         _asked.set()
@@ -77,7 +87,7 @@ def _watch(reader: int) -> None:
                 _told.set()
 
 
-def _end() -> None:
+def _end() -> NoReturn:
     from multiprocessing import active_children
 
     for child in active_children():

@@ -203,3 +203,17 @@ def test_an_interrupt_that_python_drops_is_raised_anew() -> None:
     done = subprocess.run([sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, timeout=60)
     assert done.stdout == "stopped\n"
     assert done.stderr == "bezoar: stopped; run the same command to go on.\n"
+
+
+IN_EXEC = """
+import signal
+from bezoar import cli
+cli.app = lambda **more: exec("import signal; signal.raise_signal(signal.SIGTERM)")
+cli.main()
+"""
+
+
+def test_an_interrupt_in_what_python_makes_with_exec_ends_like_any_other() -> None:
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", IN_EXEC], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (130, TOLD)
