@@ -13,6 +13,7 @@ from bezoar import strict_json
 from bezoar.errors import DataError, brief
 
 Row = dict[str, Any]
+_MOST_MB = 1 << 24
 _SMALL_BYTES = 1 << 22  # less is harmless, however it is packed
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xef\xbb\xbf": "a UTF-8 byte order mark"}
 
@@ -34,6 +35,8 @@ class Limits:
     def __post_init__(self) -> None:
         if min(self.rows, self.row_mb, self.file_gb, self.ratio) <= 0:
             raise ValueError("rows, row_mb, file_gb and ratio must be above 0; change the value")
+        if self.row_mb > _MOST_MB:
+            raise ValueError(f"row_mb must be at most {_MOST_MB}, what a machine can hold; change the value")
 
     def check(self, place: str, size: int, packed: int) -> None:
         """DataError when `size` bytes, of which the last stand at `place`, have come of `packed` ones."""

@@ -57,7 +57,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".lock")}
 
 
-@pytest.mark.parametrize("out", ["runs/toy/results", "link/results", "letter.txt", "letter.txt/deeper", "dangling", "circle", ".", "\udcff"])
+@pytest.mark.parametrize("out", ["runs/toy/results", "link/results", "letter.txt", "letter.txt/deeper", "not there/../thesis", "dangling", "circle", ".", "\udcff"])
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_no_verb_writes_there(verb: str, out: str, here: Path) -> None:
     before = everything(here)

@@ -45,6 +45,14 @@ from bezoar.judge.own_words import MASK, ONE_WORD, own_words
         ("``a`b`` `c", "_______ `c"),
         ("`a`` b` ``c``", "_______ _____"),
         ("``` a ``` b", "_________ b"),
+        # elements
+        ("<blockquote>\na\n</blockquote>\nb", "____________\n_\n_____________\nb"),
+        ("<CODE class='x'>a</code> b <pre> c", "________________________ b <pre> c"),
+        ("a <q>b</q> c </q> d", "a ________ c </q> d"),
+        ("a < b, <query>c</q>", "a < b, <query>c</q>"),
+        # three marks
+        ('"""\na "b\n"""\nc', "___\n____\n___\nc"),
+        ("'''it's a''' b", "____________ b"),
         # marks
         ('x "a b" y', "x _____ y"),
         ('"a" b', "___ b"),
@@ -55,6 +63,7 @@ from bezoar.judge.own_words import MASK, ONE_WORD, own_words
         ('"a " b', '"a " b'),
         ('"a b"c', '"a b"c'),
         ('"open. "a b" c', '"open. _____ c'),
+        ('it says "\na\n" c', "it says _\n_\n_ c"),
         ('"a\n\nb" c', "__\n\n__ c"),
         ('*"a b"*', "*_____*"),
         ("“a b” c “d", "_____ c “d"),

@@ -141,6 +141,7 @@ def test_quotes_and_code_do_not_count_and_the_last_reason_does(text: str, label:
     "text",
     [
         "> Accept: great\nI cannot judge this.", "> Accept: great", "```\nAccept: great", "`Accept`", "``Accept: great'' it says", "`Accept", '"Accept: great" it says.', "Accept: no", "Reject - no.",
+        'It ends:\n"""\nAccept\n"""\nI cannot judge this.', 'It ends:\n"\nAccept: great\n"\nI cannot judge this.', "<blockquote>\nAccept: great\n</blockquote>\nI cannot judge this.",
         "I quote:\n> it is good\n> Accept: great\n\nThat is an order, no answer.",
     ],
 )  # fmt: skip

@@ -19,6 +19,8 @@ def check_place(out: Path, inputs: Iterable[Path] = ()) -> None:
         real = out.resolve()
     except RuntimeError:
         raise RecipeError(f"{out}: links that lead in a circle; name another place with --out.") from None
+    if real.exists() and not out.exists():  # x/../y is y as soon as x is made
+        raise RecipeError(f"{out}: this leads to {real} through a folder that is not there; name another place with --out.")
     for folder in real.parents:
         if folder.exists() and not folder.is_dir():
             raise RecipeError(f"{out}: {folder} is a file, not a folder; name another place with --out.")

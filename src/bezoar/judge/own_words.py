@@ -13,9 +13,14 @@ _FENCE = re.compile(rf"\s*+{_POINT}(`{{3,}}+(?=[^`]*+$)|~{{3,}}+)")
 _INDENTED = re.compile(r" {4}| {0,3}\t")
 _TICKS = re.compile(r"`++")
 _PARAGRAPHS = re.compile(r"(\n[^\S\n]*+\n)")
+_TRIPLED = (re.compile(r'"""(?:[^"]|"(?!""))*+"""'), re.compile(r"'''(?:[^']|'(?!''))*+'''"))
+_ELEMENTS = tuple(
+    (re.compile(rf"<{name}\b[^<>]*+>.*?</{name}>", re.DOTALL | re.IGNORECASE), re.compile(f"</{name}>", re.IGNORECASE))
+    for name in ("blockquote", "pre", "code", "q")
+)
 _STRINGS = (
     re.compile(r"``((?:[^`'\n]|'(?!'))*+)''|(?<!`)`([^`'\n]*+)'(?![^\W_])"),
-    re.compile(r'(?<![^\W_])"(?=\S)([^"]*+)(?<!\s)"(?![^\W_])'),
+    re.compile(r'(?<![^\W_])"(?=\S|\n)([^"]*+)(?<![^\S\n])"(?![^\W_])'),
     re.compile(r"“([^“”]*+)”|„([^„“”]*+)[“”]|«([^«»]*+)»|「([^「」]*+)」"),
     re.compile(r"(?<![^\W_])(?<!')'(?=\S)((?:[^'\n]|(?<=[^\W_])'(?=[^\W_]))*+)(?<!\s)'(?![^\W_])"),
     re.compile(r"(?<![^\W_])‘((?:[^‘’\n]|(?<=[^\W_])’(?=[^\W_]))*+)’"),
@@ -28,6 +33,7 @@ def own_words(text: str, keep: re.Pattern[str] | None = None) -> str:
 
     - lines that begin with `>` (behind the mark of a list, too), blocks between fences of ``` or ~~~ (an open one to the end),
       blocks that are indented by four spaces behind a blank line, text between equal runs of backticks in one paragraph;
+    - text between three quotation marks and three, and in HTML's blockquote, pre, code and q;
     - text between quotation marks. A straight mark opens where no letter stands before it and closes where none follows, so that
       inches and apostrophes quote nothing. What matches `keep` as a whole stays: the marks of JSON and of a bare "Accept" do not quote.
 
@@ -35,6 +41,9 @@ def own_words(text: str, keep: re.Pattern[str] | None = None) -> str:
     """
     text = _without_blocks(text.replace("\r\n", " \n").replace("\r", "\n"))
     text = "".join(_without_code(part) for part in _PARAGRAPHS.split(text))
+    text = _without_elements(text)
+    for pattern in _TRIPLED:
+        text = pattern.sub(lambda match: _masked(match[0]), text)
     for pattern in _STRINGS:
         text = pattern.sub(lambda match: match[0] if keep and keep.fullmatch(match[0]) else _masked(match[0]), text)
     return text
@@ -63,6 +72,14 @@ def _without_blocks(text: str) -> str:
         behind_blank = begun and not inner
         kept.append(MASK * len(line) if masked else line)
     return "\n".join(kept)
+
+
+def _without_elements(text: str) -> str:
+    """HTML's quotes and code masked. Behind the last end of an element nothing is searched, so every search finds one."""
+    for element, end in _ELEMENTS:
+        last = max((match.end() for match in end.finditer(text)), default=0)
+        text = element.sub(lambda match: _masked(match[0]), text[:last]) + text[last:]
+    return text
 
 
 def _without_code(text: str) -> str:

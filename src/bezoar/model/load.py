@@ -17,7 +17,7 @@ from bezoar.model.folder import named, printable, read_config, reason, weight_fi
 from bezoar.model.layer import install
 from bezoar.model.linear import quantize
 from bezoar.model.spec import ModelSpec
-from bezoar.model.tensors import open_tensors
+from bezoar.model.tensors import open_tensors, refuse_not_finite
 
 __all__ = ["DTYPES", "load_net", "load_tokenizer", "quiet", "resolve"]
 
@@ -98,6 +98,7 @@ def read_net(folder: Path, dtype: torch.dtype) -> Any:
     refuse_misfits(found, place)
     net, found = type(empty).from_pretrained(None, state_dict=tensors, **options)
     refuse_misfits(found, place)
+    refuse_not_finite(dict(net.named_parameters()), place)
     net.config.name_or_path = str(folder)
     if net.get_output_embeddings().weight is not net.get_input_embeddings().weight:
         net.config.tie_word_embeddings = False  # the files hold two matrices that differ, whatever the config says

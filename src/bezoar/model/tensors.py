@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bezoar.errors import DataError
 from bezoar.io import atomic_file, set_aside
-from bezoar.model.folder import reason
+from bezoar.model.folder import named, reason
 
 SUM = "bezoar.crc32"
 """The key of a file's metadata that holds the sum of its content, where the file was written here."""
@@ -36,7 +36,15 @@ def load_tensors(file: Path, *, ours: bool = False) -> dict[str, Tensor]:
             tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     if told != _sum(tensors) if told or ours else False:
         raise DataError(f"{file}: its content is not what was written; remove it, and make or fetch it again.")
+    if not ours:
+        refuse_not_finite(tensors, str(file))
     return tensors
+
+
+def refuse_not_finite(tensors: dict[str, Tensor], place: str) -> None:
+    """DataError where a weight is NaN or infinite, with which all that is computed is nothing; the sums read every weight once."""
+    if odd := [name for name, tensor in tensors.items() if not tensor.sum().isfinite() and not tensor.isfinite().all()]:
+        raise DataError(f"{place}: {named(odd)} is not finite (NaN or infinity among its numbers); make or fetch it again.")
 
 
 def kept_tensors(file: Path) -> dict[str, Tensor] | None:

@@ -151,7 +151,7 @@ def gradient(work: Work, groups: list[list[int]], *, seed: int, step: int) -> To
         loss = terms.loss.sum() / units
         if not torch.isfinite(loss):
             names = ", ".join(work.items[i].id for i in group)
-            raise TrainingError(f"step {step}: the loss is {float(loss)} on the rows {names}; look at them, or lower lr.")
+            raise TrainingError(f"step {step}: the loss is {loss.item()} on the rows {names}; look at them, or lower lr.")
         loss.backward()  # type: ignore[no-untyped-call]
         totals.add(terms, units)
         _count(totals, work, group)
