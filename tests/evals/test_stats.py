@@ -53,6 +53,7 @@ def test_a_single_item_is_its_own_mean_without_an_interval() -> None:
     one = paired("x", [0.25], [1.0], num_unpaired=3)
     assert one == Difference("x", 0.25, 1.0, 0.75, None, None, 1.0, 1, 3)
     assert paired("x", [0.25], [1.0]).num_unpaired == 0
+    assert paired("x", [True, False], [True, True]) == paired("x", [1.0, 0.0], [1.0, 1.0])
 
 
 def test_no_item_has_no_failure_rate() -> None:

@@ -37,7 +37,7 @@ def replying(*replies: Reply, seen: list[Request] | None = None) -> Ask:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("Reject\rReason: it begs", "it begs"), ("Reject\r\nbecause it begs", "it begs"), ("It names the wrong city.\n\nReject", "It names the wrong city."),
+        ("Reject\rReason: it begs", "it begs"), ("Reject\r\nbecause it begs", "it begs"), ("It begs.\rReject", "It begs."), ("It names the wrong city.\n\nReject", "It names the wrong city."),
         ("First.\n\nSecond.\nReject\n", "Second."), ("Before.\nReject\n\nAfter.\nLater.", "After."), ("Reject: *'dull'*", "dull"),
         ("Reject: reason: reason enough", "reason enough"), ("Reject: X is no AX", "X is no AX"),
         ("Reject: reasonable, but dull", "reasonable, but dull"), ("Reject: _Reason_: - it begs", "it begs"), ("Reject\nBECAUSE: it begs", "it begs"),

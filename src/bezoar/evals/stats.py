@@ -153,7 +153,7 @@ def paired(name: str, first: Sequence[float], second: Sequence[float], num_unpai
     """Compare two models on the same items: paired bootstrap interval, permutation p. ValueError for unequal lengths."""
     if len(first) != len(second) or not first:
         raise ValueError("paired values must be of one length and not empty")
-    gaps = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
+    gaps = np.subtract(second, first, dtype=np.float64)
     low, high = bootstrap_mean(gaps.tolist()) or NONE
     means = (math.fsum(first) / len(first), math.fsum(second) / len(second))
     return Difference(name, *means, float(gaps.mean()), low, high, sign_flip(gaps), len(gaps), num_unpaired)
@@ -175,7 +175,7 @@ def sign_flip(gaps: Floats, num: int = 10_000) -> float:
     rng, hits, done = np.random.default_rng(SEED), 0, 0
     while done < num:
         rows = min(num - done, max(1, 4_000_000 // len(moving)))
-        signs = rng.integers(0, 2, (rows, len(moving))).astype(np.float64) * 2 - 1
+        signs = rng.integers(0, 2, (rows, len(moving))) * 2.0 - 1
         hits += int((np.abs(signs @ moving) >= seen).sum())
         done += rows
     return (hits + 1) / (num + 1)
