@@ -101,6 +101,12 @@ def test_the_bootstrap_of_two_values() -> None:
     assert bootstrap_mean([0.0] * 9 + [10.0]) == (0.0, 3.0)  # 34.9 % none; 3 or fewer in 98.7 %, 2 or fewer in 93.0 %
 
 
+@pytest.mark.parametrize("n", [7, 1000])
+def test_the_bootstrap_is_that_of_5000_resamples_however_they_are_drawn(n: int) -> None:
+    values = np.arange(n) ** 2 % 101 / 7  # of 1000 values 4000 resamples are drawn at a time, then 1000
+    assert bootstrap_mean(values.tolist()) == percentiles(values[resamples(n)].mean(axis=1))
+
+
 def test_the_bootstrap_of_many_values_is_drawn_in_parts() -> None:
     values = [float(i % 2) * 2 for i in range(3000)]  # 1333 resamples at a time; standard deviation 1
     low, high = bootstrap_mean(values)  # type: ignore[misc]

@@ -118,7 +118,7 @@ def bootstrap_mean(values: Sequence[float]) -> tuple[float, float] | None:
     """Percentile interval of the mean; None for fewer than two values."""
     if len(values) < 2:
         return None
-    array = np.asarray(values, dtype=np.float64)
+    array = np.asarray(values)
     rng, means = np.random.default_rng(SEED), []
     rows = max(1, 4_000_000 // len(array))  # memory: 32 MB of indices at a time
     for start in range(0, NUM_RESAMPLES, rows):
