@@ -149,3 +149,7 @@ def test_any_text_on_an_ascii_terminal_and_to_a_reader_that_goes_away(hostile_ru
     )
     assert full.returncode == 2
     assert full.stderr == b"bezoar: no space is left on the disk; free some and run the same command to go on.\n"
+    unsaid = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -c 'from bezoar.cli import main; main()' rows run nosuch 2> /dev/full"], cwd=hostile_run, capture_output=True
+    )
+    assert (unsaid.returncode, unsaid.stdout) == (2, b"")

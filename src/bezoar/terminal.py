@@ -83,9 +83,12 @@ def complain(sentence: object) -> None:
 
 
 def warn(text: str) -> None:
-    """Text on standard error, without our keys."""
-    sys.stderr.write(visible(mask(text)))
-    sys.stderr.flush()
+    """Text on standard error, without our keys; where nobody can read it the exit code says it alone."""
+    try:
+        sys.stderr.write(visible(mask(text)))
+        sys.stderr.flush()
+    except OSError:
+        silence(sys.stderr)
 
 
 def prepare_streams() -> None:
@@ -110,9 +113,9 @@ def flush() -> None:
         silence()
 
 
-def silence() -> None:
-    """Lead standard output nowhere, so that what is still in its buffer can be dropped."""
+def silence(stream: Any = None) -> None:
+    """Lead a stream, by default standard output, nowhere, so that what is still in its buffer can be dropped."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
     except (OSError, ValueError):
         return
