@@ -52,9 +52,7 @@ def listen() -> None:
 
 
 def leave() -> NoReturn:
-    """End the process that was told to stop, as soon as that has been said.
-
-    Not by SystemExit: Python ends by a SIGINT of its own where the interrupt came within `exec`, as dataclasses are made."""
+    """End the process that was told to stop, once that has been said: in the end that Python makes, the thread that says it dies."""
     _told.wait(_TELL_S)
     _end()
 

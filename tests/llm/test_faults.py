@@ -236,7 +236,7 @@ def test_a_key_that_cannot_be_sent_is_refused_unseen(value: str, monkeypatch: py
 
 @pytest.mark.parametrize("more", [
     {"url": "https://host/v1?api-key=abc"}, {"url": "https://host/v1?apiKey=abc"}, {"url": "https://host/v1?access_token=abc"},
-    {"url": "https://host/v1?sig=abc"}, {"extra": {"api_key": "abc"}}, {"extra": {"extra_headers": {"Authorization": "Bearer abc"}}},
+    {"url": "https://host/v1?sig=abc"}, {"url": "https://host/sk-abcdefgh/v1"}, {"extra": {"api_key": "abc"}}, {"extra": {"extra_headers": {"Authorization": "Bearer abc"}}},
     {"extra": {"note": "sk-abcdefghijk"}}, {"extra": {"n": 3}}, {"extra": {"stream": True}}, {"extra": {"messages": []}},
     {"extra": {"max_tokens": None}}, {"extra": {"max_tokens": 0}}, {"extra": {"top_k": math.nan}}, {"timeout_s": math.nan}, {"timeout_s": math.inf},
 ])  # fmt: skip

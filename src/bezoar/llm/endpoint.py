@@ -97,7 +97,7 @@ def _check_url(url: str) -> None:
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if looks_like_key(name, value):
             raise ValueError("the query of the address holds a key; put it into an environment variable and name it in key_env")
-    if parts.fragment or looks_like_key("path", url):
+    if parts.fragment or any(looks_like_key("path", part) for part in (url, *parts.path.split("/"))):
         raise ValueError("the address holds a part that is no address (#) or looks like a key; name the key's variable in key_env")
 
 
