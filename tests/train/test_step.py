@@ -163,6 +163,25 @@ def test_scores_come_with_the_answers_that_they_belong_to(tiny_model: Path) -> N
     assert (batch.owner.tolist(), batch.num_answers) == ([0, 1, 2, 3], 4)
 
 
+def test_what_a_loss_reads_lies_where_the_log_probabilities_lie(tiny_model: Path) -> None:
+    """Wherever that is: here on a device that holds no numbers."""
+    seen: list[Batch] = []
+
+    class Elsewhere(Work):
+        def logprobs(self, trees: Any) -> tuple[torch.Tensor, Batch]:
+            values, batch = super().logprobs(trees)
+            return values.to("meta"), batch
+
+    class Looking(KTO):
+        def loss(self, batch: Batch, logprobs: torch.Tensor) -> Terms:
+            seen.append(batch)
+            return Terms(torch.zeros(1))
+
+    work = work_of(tiny_model, KTO(), judged(1))
+    Elsewhere(work.stack, Looking(), work.items, work.references).forward([0])
+    assert [(batch.reference.device.type, batch.facts.device.type) for batch in seen] == [("meta", "meta")]  # type: ignore[union-attr]
+
+
 def test_the_mean_over_one_token_is_that_token(tiny_model: Path) -> None:
     work = work_of(tiny_model, SFT(), chats(1))
     work.items = [ONE_TOKEN]

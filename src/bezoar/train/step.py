@@ -188,7 +188,7 @@ def baseline(work: Work, rows: Sequence[int], budget: int) -> Tensor | None:
     training = work.stack.net.training
     work.stack.net.eval()
     trees = [Tree(work.items[i].tree.trunk, _other(work, i).branches) for i in rows]
-    total, count = torch.zeros((), device=work.stack.device), 0
+    total, count = torch.zeros(()), 0
     for group in pack([tree.num_fed for tree in trees], budget):
         mine = [trees[i] for i in group]
         moved, batch = work.logprobs(mine)
