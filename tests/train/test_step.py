@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -214,7 +215,9 @@ def test_what_is_read_and_trained_is_counted(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize(("unit", "count"), [("token", 6), ("answer", 4), ("pair", 2), ("group", 1), ("label", 3)])
 def test_units_of_a_row(unit: Any, count: int) -> None:
-    assert count_units(answers_tree([1], [[2], [3, 4], [5], [6, 7]], (0.0, math.nan, 1.0, 2.0)), unit) == count
+    found = count_units(answers_tree([1], [[2], [3, 4], [5], [6, 7]], (0.0, math.nan, 1.0, 2.0)), unit)
+    assert found == count
+    assert isinstance(found, int)
 
 
 def test_an_evaluation_is_without_dropout_and_without_gradient(dropping: Work) -> None:
@@ -301,6 +304,18 @@ def test_the_noise_on_embeddings_is_uniform_and_shrinks_with_the_length(tiny_mod
         assert torch.equal(embed(flat.tokens), plain)
 
 
+def test_noise_reaches_the_log_probabilities_in_the_precision_of_the_weights(tiny_model: Path) -> None:
+    work = Work(Stack(ModelSpec(str(tiny_model), dtype="bfloat16")), SFT(), [])
+    embed, flat = work.stack.net.get_input_embeddings(), flatten([ONE_TOKEN.tree])
+    work.stack.net.train()
+    with torch.no_grad():
+        without = work.logprobs([ONE_TOKEN.tree])[0]
+        work.neftune = 50.0
+        assert not torch.equal(work.logprobs([ONE_TOKEN.tree])[0], without)
+        with work._noise(flat):
+            assert embed(flat.tokens).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(("dtype", "full", "mixed"), [("float32", True, False), ("bfloat16", True, True), ("bfloat16", False, False)])
 def test_mixed_precision_is_for_float32_weights_of_bfloat16_work(dtype: Any, full: bool, mixed: bool, tiny_model: Path) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype=dtype))
@@ -313,3 +328,23 @@ def test_mixed_precision_is_for_float32_weights_of_bfloat16_work(dtype: Any, ful
     hidden, last = states(stack, flatten([ONE_TOKEN.tree]))
     assert hidden.dtype == (torch.float32 if dtype == "float32" else torch.bfloat16)
     assert torch.equal(hidden, last.to(hidden.dtype))
+    assert Work(stack, SFT(), [])._hidden([ONE_TOKEN.tree])[0].dtype == hidden.dtype
+
+
+MIXED: dict[str, Any] = {"spec": SimpleNamespace(dtype="bfloat16"), "head_weight": torch.zeros(1), "net": SimpleNamespace(training=False)}
+
+
+def test_mixed_precision_is_bfloat16_whatever_a_device_would_choose() -> None:
+    before = torch.get_autocast_dtype("cpu")
+    torch.set_autocast_dtype("cpu", torch.float16)
+    try:
+        with autocast(SimpleNamespace(device=torch.device("cpu"), **MIXED)):  # type: ignore[arg-type]
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    finally:
+        torch.set_autocast_dtype("cpu", before)
+
+
+def test_rows_go_where_the_stack_lies() -> None:
+    stack: Any = SimpleNamespace(device=torch.device("meta"), hidden=lambda flat: flat.tokens, **{**MIXED, "spec": SimpleNamespace(dtype="float32")})
+    hidden, flat = Work(stack, SFT(), [])._hidden([ONE_TOKEN.tree])
+    assert hidden.device.type == flat.target.device.type == "meta"
