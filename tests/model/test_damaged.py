@@ -170,6 +170,9 @@ FOLDERS: dict[str, tuple[Damage, str]] = {
     "a cut tokenizer": (cut("tokenizer.json", 0.5), "tokenizer.json:.*not valid JSON"),
     "a tokenizer of bytes": (put("tokenizer.json", os.urandom(500)), "tokenizer.json"),
     "a tokenizer without parts": (put("tokenizer.json", "{}"), "tokenizer.json"),
+    "a tokenizer without words": (
+        lambda f: put("tokenizer.json", json.dumps((t := json.loads((f / "tokenizer.json").read_text())) | {"model": t["model"] | {"vocab": {}}}))(f), "tokenizer.json: .*no vocabulary",
+    ),
     "a tokenizer that is a list": (put("tokenizer.json", "[]"), "tokenizer.json: .*list"),
     "odd settings of the tokenizer": (keys("tokenizer_config.json", model_max_length="long"), "tokenizer"),
     "a list of end tokens": (keys("tokenizer_config.json", eos_token=[1]), "tokenizer"),

@@ -48,7 +48,7 @@ def load_tokenizer(path: str) -> HubTokenizer:
             read_object(folder / file)
         told = f"the tokenizer in it ({', '.join(there)}) cannot be used ({reason(error)})" if "tokenizer.json" in there else "no tokenizer.json in it"
         raise DataError(f"{folder}: {told}; save the model's tokenizer into the folder.") from None
-    if not {*ids, *inner.get_vocab().values()} - set(inner.all_special_ids):
+    if not set(ids) - set(inner.all_special_ids):
         raise DataError(f"{folder / 'tokenizer.json'}: the tokenizer has no vocabulary; save it into the folder.")
     if inner.eos_token_id is None:
         raise DataError(f"model {path}: the tokenizer names no end token; set eos_token in its tokenizer_config.json.")
