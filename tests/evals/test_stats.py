@@ -59,7 +59,7 @@ def test_a_single_item_is_its_own_mean_without_an_interval() -> None:
 def test_no_item_has_no_failure_rate() -> None:
     assert Score("x", None, None, None, 0).failure_rate == 0.0
     assert Score("x", None, None, None, 0, 2).failure_rate == 1.0
-    assert score("x", []) == Score("x", None, None, None, 0)
+    assert score("x", []) == clustered_score("x", []) == Score("x", None, None, None, 0)
 
 
 def test_a_score_as_people_read_it() -> None:

@@ -39,7 +39,7 @@ def test_marks_before_the_word(mark: str) -> None:
 
 
 @pytest.mark.parametrize("lead", [
-    "My verdict:", "The overall decision is", "Final judgment is:", "Judgement -", "ANSWER =>", "Result:", "Status", "__Final verdict__:", "_Verdict_ _is_",
+    "My verdict:", "The  final\tverdict:", "The overall decision is", "Final judgment is:", "Judgement -", "ANSWER =>", "Result:", "Status", "__Final verdict__:", "_Verdict_ _is_",
 ])  # fmt: skip
 def test_words_before_the_word(lead: str) -> None:
     assert parse_verdict(f"{lead} reject: it begs") == Verdict("reject", "it begs")

@@ -18,7 +18,7 @@ Label = Literal["accept", "reject"]
 CHOICES = ("Accept", "Reject")
 # possessive throughout: what one repetition took is never tried by the next, so a line is read once
 _DECORATION = r"(?:[\s*_#<\"'“”‘’\[\](){}–—•.:]|[-=]>?)*+"
-_END = r"(?!_*+[^\W_])"  # of a word, which may be emphasised: `_word_`
+_END = r"(?!_*+\w)"  # of a word, which may be emphasised: `_word_`
 _LEAD = rf"(?:(?:my|the|final|overall)\s++)*+(?:verdict|decision|judge?ment|answer|result|status){_END}{_DECORATION}(?:is{_END}{_DECORATION})?+"
 _AFTER = r"(?=\s*+(?:[:;,.!\-–—*_\"'`”’\])}>|]|$|because\b|since\b|as\b|due\b|for\b))"
 _VERDICT = re.compile(rf"{_DECORATION}(?P<lead>{_LEAD})?+(?P<label>accept|reject)(?:ed)?+{_END}{_AFTER}", re.IGNORECASE)
