@@ -171,6 +171,14 @@ def test_what_failed_for_now_is_asked_again_alone(tmp_path: Path) -> None:
         assert {p for p in before if server.seen[p] > before[p]} == {"question 3", "question 7"}
 
 
+def test_requests_that_always_fail_keep_no_other_from_an_answer(tmp_path: Path) -> None:
+    with serving(lambda body, seen: (500, {}, "no") if number(body) < 12 else echo(body, seen)) as server, Journal(tmp_path / "j.sqlite") as journal:
+        for _ in range(2):
+            with pytest.raises(UnfinishedError):
+                pool(journal, server, concurrency=1, retries=0).ask_all(questions(40))
+        assert len(server.answered) == 28
+
+
 # the key
 
 

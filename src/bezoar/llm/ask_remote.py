@@ -48,7 +48,8 @@ class RemoteAsking:
         self.backend, self.endpoint, self.journal, self.budget, self.keep, self.stage = backend, backend.endpoint, journal, budget, keep, stage
         self.keys, self.requests = list(asked), list(asked.values())
         self._identity = backend.identity
-        self._waiting = deque(range(len(asked)))
+        self._tried = journal.tried(self.keys)  # last, so that those which always fail keep nobody else from an answer
+        self._waiting = deque(sorted(range(len(asked)), key=lambda index: self.keys[index] in self._tried))
         self._retries: list[tuple[float, int]] = []  # (when, index), a heap
         self._elsewhere: deque[int] = deque()  # another process is asking these
         self._look_again_s = 0.0
@@ -267,8 +268,7 @@ class RemoteAsking:
             self._settle_unclear()
         elif self._most_tried is None and sum(what == "unclear" for _, _, what in self._unclear) >= _NUM_UNCLEAR:
             # the next ones from all over the list, as refusals may stand side by side, and such that no earlier run has tried
-            tried = self.journal.tried(self.keys[index] for index in self._waiting)
-            new = [index for index in self._waiting if self.keys[index] not in tried] or list(self._waiting)
+            new = [index for index in self._waiting if self.keys[index] not in self._tried] or list(self._waiting)
             probes = dict.fromkeys(new[:: -max(len(new) // _NUM_UNCLEAR, 1)][:_NUM_UNCLEAR])
             self._waiting = deque([*probes, *(index for index in self._waiting if index not in probes)])
             self._most_tried = len(self._tries) + _NUM_UNCLEAR
