@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bezoar.errors import BezoarError
+from bezoar.model.load import load_tokenizer
 from bezoar.model.score import score
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
@@ -99,3 +100,14 @@ def test_attention_that_is_not_computed_is_refused() -> None:
     net.config._attn_implementation = NAME
     with pytest.raises(TrainingError, match="Gemma2Attention caps"):
         net(torch.arange(5)[None], layout=None, use_cache=False)
+
+
+def test_a_vocabulary_of_whole_words_is_one(whole: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    shutil.copytree(whole / "model", tmp_path / "words")
+    inner = Tokenizer(models.WordLevel({"</s>": 0, "sea": 1, "wave": 2}, unk_token="</s>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>").save_pretrained(tmp_path / "words")
+    assert load_tokenizer(str(tmp_path / "words")).encode("wave sea") == [2, 1]

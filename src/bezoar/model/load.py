@@ -26,6 +26,7 @@ _MOST_BESIDE = 2**27
 """Numbers that are computed from the config, as the angles of positions are."""
 _PLAIN = ("F64", "F32", "F16", "BF16")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_NUM_WORDS = 1000
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
 
 
@@ -38,7 +39,9 @@ def load_tokenizer(path: str) -> HubTokenizer:
     read_config(folder)
     try:
         inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        ids = inner.encode("Hello, world.", add_special_tokens=False, split_special_tokens=True)
+        special = set(inner.all_special_ids)
+        known = inner.decode(sorted(set(inner.get_vocab().values()) - special)[:_NUM_WORDS])  # a vocabulary of words may lack any of ours
+        ids = inner.encode(f"Hello, world. {known}", add_special_tokens=False, split_special_tokens=True)
         inner.decode(ids, skip_special_tokens=True)
     except BaseException as error:  # the tokenizers library panics with an error type that is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -48,7 +51,7 @@ def load_tokenizer(path: str) -> HubTokenizer:
             read_object(folder / file)
         told = f"the tokenizer in it ({', '.join(there)}) cannot be used ({reason(error)})" if "tokenizer.json" in there else "no tokenizer.json in it"
         raise DataError(f"{folder}: {told}; save the model's tokenizer into the folder.") from None
-    if not set(ids) - set(inner.all_special_ids):
+    if not set(ids) - special:
         raise DataError(f"{folder / 'tokenizer.json'}: the tokenizer has no vocabulary; save it into the folder.")
     if inner.eos_token_id is None:
         raise DataError(f"model {path}: the tokenizer names no end token; set eos_token in its tokenizer_config.json.")
