@@ -13,7 +13,7 @@ demo-real: $(VENV)/.train
 	$(BIN)/bezoar run recipes/demo-real.yaml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not real"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real" -n 2 --dist worksteal
 
 test-real: $(VENV)/.dev
 	$(BIN)/python -m pytest -m real
