@@ -25,15 +25,17 @@ def refs(component: Any, at: str = "") -> Iterator[Ref]:
     hints = typing.get_type_hints(type(component), include_extras=True)
     for field in dataclasses.fields(component):
         place = f"{at}.{field.name}".lstrip(".")
-        yield from _refs_in(getattr(component, field.name), hints[field.name], place)
+        needed = field.default is field.default_factory is dataclasses.MISSING
+        yield from _refs_in(getattr(component, field.name), hints[field.name], place, needed)
 
 
-def _refs_in(value: Any, hint: Any, place: str) -> Iterator[Ref]:
+def _refs_in(value: Any, hint: Any, place: str, needed: bool = True) -> Iterator[Ref]:
+    """An empty name refers to nothing, unless it stands where there must be one."""
     if dataclasses.is_dataclass(value):
         yield from refs(value, place)
     elif isinstance(value, str):
         kind, *more = _ref_notes(hint) or [None]
-        if kind and value:
+        if kind and (value or (needed and kind != "file")):
             yield Ref(place, kind, value, bool(more))
     elif isinstance(value, (tuple, list)):
         inner = _inner(hint, 0)
