@@ -35,7 +35,7 @@ def _refs_in(value: Any, hint: Any, place: str, needed: bool = True) -> Iterator
         yield from refs(value, place)
     elif isinstance(value, str):
         kind, *more = _ref_notes(hint) or [None]
-        if kind and (value or (needed and kind != "file")):
+        if kind and (value or needed):
             yield Ref(place, kind, value, bool(more))
     elif isinstance(value, (tuple, list)):
         inner = _inner(hint, 0)
