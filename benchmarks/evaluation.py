@@ -104,13 +104,13 @@ def timed(command: list[str], threads: int) -> tuple[float, float]:
 
 def theirs(name: str, num: int, *, batch_size: int, threads: int) -> tuple[tuple[float, float], dict[str, float]]:
     """The harness's command on `num` items: its time, and the value of every (metric, item)."""
-    from bezoar.model.find import resolve
+    from bezoar.model.resolve import resolve_model
 
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         tasks = write_harness_task(name, folder, num)
         command = [
-            sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={resolve(MODEL)},dtype=float32",
+            sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={resolve_model(MODEL)},dtype=float32",
             "--tasks", ",".join(tasks), "--include_path", work, "--device", "cpu", "--batch_size", str(batch_size),
             "--output_path", str(folder / "out"), "--log_samples",
         ]  # fmt: skip
@@ -134,7 +134,7 @@ def ours(name: str, num: int, *, threads: int) -> tuple[tuple[float, float], dic
 
 def child(name: str, num: int, out: Path) -> None:
     """One run of this project."""
-    from bezoar.chat.render import ChatML
+    from bezoar.chat.templates import ChatML
     from bezoar.evals.lm_eval import LmEval, Task
     from bezoar.model.spec import ModelSpec
     from bezoar.model.stack import Stack

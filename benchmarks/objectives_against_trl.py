@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from training import make_model
 
+from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import DPO, IPO, KTO, ORPO, Hinge, SimPO
-from bezoar.train.terms import Batch
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 PROMPT = 9
@@ -74,8 +74,8 @@ def main() -> None:
     def ours(objective: Any, sizes: tuple[int, ...] = SIZES) -> float:
         pairs = [row for p in range(len(sizes) // 2) for row in (p, p + len(sizes) // 2)]
         made, moved = make_batch(sizes), make_batch(sizes, 1)
-        values, owner = logprobs(model(2), made, pairs)
-        batch = Batch(owner, len(sizes), logprobs(model(1), made, pairs)[0], torch.tensor([[1.0, 0.0]] * (len(sizes) // 2)))
+        values, answer_index = logprobs(model(2), made, pairs)
+        batch = LossInputs(answer_index, len(sizes), logprobs(model(1), made, pairs)[0], torch.tensor([[1.0, 0.0]] * (len(sizes) // 2)))
         others = logprobs(model(2), moved, pairs)[0] - logprobs(model(1), moved, pairs)[0]
         batch.baseline = others.sum() / len(sizes)
         return float(objective.loss(batch, values).loss.mean())
@@ -98,8 +98,8 @@ def main() -> None:
     ]}  # fmt: skip
     kto = trainer(KTOTrainer, KTOConfig, marked, beta=0.2, desirable_weight=1.5, undesirable_weight=0.8)
     found["kto"] = ours(KTO(beta=0.2, desirable_weight=1.5, undesirable_weight=0.8)), theirs(kto)
-    values, owner = logprobs(model(2), make_batch(SIZES), list(range(6)))
-    chosen, rejected = Batch(owner, 6).means(values).chunk(2)
+    values, answer_index = logprobs(model(2), make_batch(SIZES), list(range(6)))
+    chosen, rejected = LossInputs(answer_index, 6).means(values).chunk(2)
     orpo = trainer(ORPOTrainer, ORPOConfig, words, reference=False, beta=0.1)
     simpo = trainer(CPOTrainer, CPOConfig, words, reference=False, loss_type="simpo", beta=2.0, simpo_gamma=0.5, cpo_alpha=0.0)
     found["orpo"] = ours(ORPO(odds_weight=0.1, sft_weight=0)), -float(orpo.odds_ratio_loss(chosen, rejected)[0].mean())

@@ -20,23 +20,23 @@ from typing import Any
 
 import torch
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.data import HHRLHF
 from bezoar.data.dolly import Dolly
-from bezoar.evals.overlap import overlap
+from bezoar.evals.rouge_bleu import rouge_bleu
 from bezoar.evals.stats import paired, score
 from bezoar.io import cache_dir, read_json
 from bezoar.judge.best_of_n import BestOfN
-from bezoar.judge.form import Form
-from bezoar.judge.goodness import Goodness
-from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.judge.heuristics import Form
+from bezoar.model.completions import completion_logprobs, draw_completions, reward_completions
+from bezoar.model.reward_weights import RewardWeights
+from bezoar.model.spec import LoRA, ModelSpec, Sampling
 from bezoar.model.stack import Stack
-from bezoar.synth.asking import Sampling
-from bezoar.synth.sample import Sample, draw, likelihoods, reward_answers
+from bezoar.progress import Progress
+from bezoar.synth.sampled_answers import Sample
 from bezoar.train.objectives import SFT, BradleyTerry
 from bezoar.train.ppo import PPO
-from bezoar.train.train import Place, Train
-from bezoar.watch import Watch
+from bezoar.train.train import StageInputs, Train
 
 RESULTS = Path(__file__).parent / "results" / "ppo.json"
 MODEL = ModelSpec("smollm2-135m-instruct")
@@ -46,19 +46,19 @@ LORA = LoRA(r=16, alpha=16, dropout=0.0)
 def stage(settings: Any, rows: Any, adapters: list[Path], out: Path, *, seed: int = 0, reward: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Carry out a training stage into `out` unless it is there; its adapter and statistics."""
     if not (out / "out" / "stats.json").is_file():
-        where = Place(MODEL, adapters, ChatML(), out / "work", out / "out", (MODEL, [reward]) if reward else None)
-        settings.run(rows, where, watch=Watch(out.name, out / "metrics.jsonl"), seed=seed)
+        where = StageInputs(MODEL, adapters, ChatML(), out / "work", out / "out", (MODEL, [reward]) if reward else None)
+        settings.run(rows, where, progress=Progress(out.name, out / "metrics.jsonl"), seed=seed)
     return out / "out" / "adapter", read_json(out / "out" / "stats.json")
 
 
-def measured(adapters: list[Path], base: list[Path], reward: Path, rows: list[Any], how: Sampling, good: Goodness) -> dict[str, Any]:
+def measured(adapters: list[Path], base: list[Path], reward: Path, rows: list[Any], how: Sampling, good: RewardWeights) -> dict[str, Any]:
     """Per row of held-out prompts: the reward of an answer, the log-ratio to the model below, and the answer."""
     policy, below, judge = Stack(MODEL, adapters), Stack(MODEL, base), Stack(MODEL, [reward])
     prompts = [row.prompt for row in rows]
-    texts = [[one[0][0]] for one in draw(policy, ChatML(), prompts, how, num=1, seed=99) if one]
+    texts = [[one[0][0]] for one in draw_completions(policy, ChatML(), prompts, how, num=1, seed=99) if one]
     assert judge.score_head is not None
-    rewards = [good.score(judge.score_head.outputs, v) for [v] in reward_answers(judge, ChatML(), prompts, texts)]
-    moved = [a - b for [a], [b] in zip(*(likelihoods(s, ChatML(), prompts, texts) for s in (policy, below)), strict=True)]
+    rewards = [good.score(judge.score_head.outputs, v) for [v] in reward_completions(judge, ChatML(), prompts, texts)]
+    moved = [a - b for [a], [b] in zip(*(completion_logprobs(s, ChatML(), prompts, texts) for s in (policy, below)), strict=True)]
     return {"reward": rewards, "kl": moved, "texts": [text for [text] in texts]}
 
 
@@ -79,7 +79,7 @@ def hh(folder: Path, updates: int, found: dict[str, Any]) -> None:
     settings = PPO("m", "r", "rows", normalise="mean", adapter=LORA, updates=updates, batch_size=24, epochs=2, max_tokens=64, max_length=160, lr=3e-4, head_lr=3e-3)
     adapter, stats = stage(settings, train, [sft], out / f"ppo-{updates}", reward=reward)
     how = Sampling(temperature=0.7, top_p=1.0, max_tokens=64)
-    before, after = (measured(adapters, [sft], reward, held_out, how, Goodness()) for adapters in ([sft], [sft, adapter]))
+    before, after = (measured(adapters, [sft], reward, held_out, how, RewardWeights()) for adapters in ([sft], [sft, adapter]))
     gain = paired("reward", before["reward"], after["reward"])
     found["hh"] = {
         "settings": repr(settings), "start": figure("start", before["reward"]), "after": figure("after", after["reward"]),
@@ -97,13 +97,13 @@ def summaries(folder: Path, updates: int, seeds: list[int], found: dict[str, Any
     sft, _ = stage(Train("m", "rows", SFT(), LORA, lr=2e-4, **common), train, [], out / "sft")
     how = Sampling(temperature=0.7, top_p=1.0, max_tokens=48)
     stack = Stack(MODEL, [sft])
-    pairs = BestOfN("rows", "own").sift(Sample("rows", "m", 1, answers=how).by_model([*train, *held_out], lambda _: stack, ChatML(), watch=Watch(), seed=0).rows).rows
+    pairs = BestOfN("rows", "own").sift(Sample("rows", "m", 1, answers=how).by_model([*train, *held_out], lambda _: stack, ChatML(), progress=Progress(), seed=0).rows).rows
     own = {row.id for row in held_out}
     reward, _ = stage(Train("m", "rows", BradleyTerry(), LORA, lr=5e-4, **common), [p for p in pairs if p.id not in own], [], out / "reward")
     judge = Stack(MODEL, [reward])
-    theirs = reward_answers(judge, ChatML(), [row.prompt for row in held_out], [[row.answer] for row in held_out])
-    good = Goodness().centred(("reward",), [values for [values] in theirs], scale=False)
-    right = [(p, reward_answers(judge, ChatML(), [p.prompt], [[p.chosen, p.rejected]])[0]) for p in pairs if p.id in own]
+    theirs = reward_completions(judge, ChatML(), [row.prompt for row in held_out], [[row.answer] for row in held_out])
+    good = RewardWeights().centred(("reward",), [values for [values] in theirs], scale=False)
+    right = [(p, reward_completions(judge, ChatML(), [p.prompt], [[p.chosen, p.rejected]])[0]) for p in pairs if p.id in own]
     found["summaries"] = table = {"reward_accuracy": figure("accuracy", [float(a[0] > b[0]) for _, (a, b) in right]), "rows": len(train)}
     settings = PPO("m", "r", "rows", goodness=good, adapter=LORA, updates=updates, batch_size=16, epochs=2, max_tokens=48, max_length=250, lr=3e-4, head_lr=3e-3)
     table["settings"] = repr(settings)
@@ -115,7 +115,7 @@ def summaries(folder: Path, updates: int, seeds: list[int], found: dict[str, Any
             print(name, seed, figure("reward", runs[name][-1]["reward"]), flush=True)
     references = [[row.answer] for row in held_out]
     for name, each in runs.items():
-        rouge = [overlap([row.id for row in held_out], one["texts"], references).scores for one in each]
+        rouge = [rouge_bleu([row.id for row in held_out], one["texts"], references).scores for one in each]
         table[name] = {
             "reward": figure("reward", over_seeds([one["reward"] for one in each])), "reward_by_seed": [sum(o["reward"]) / len(o["reward"]) for o in each],
             "kl": figure("kl", over_seeds([one["kl"] for one in each])),

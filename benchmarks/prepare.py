@@ -46,17 +46,17 @@ def write_rows(path: Path, count: int) -> None:
 
 
 def work(how: str, path: Path, model: str) -> dict[str, Any]:
-    from bezoar.chat.render import ChatML
+    from bezoar.chat.templates import ChatML
     from bezoar.flow.rundir import StoredRows
     from bezoar.model.load import load_tokenizer
-    from bezoar.train.machine import peak_memory
+    from bezoar.progress import Progress
+    from bezoar.train.hardware import peak_memory
+    from bezoar.train.label_check import check_labels
     from bezoar.train.objectives import SFT
-    from bezoar.train.prepare import prepare
-    from bezoar.train.proof import prove
-    from bezoar.watch import Watch
+    from bezoar.train.tokenized_cache import prepare
 
     rows, tokenizer = StoredRows(path), load_tokenizer(model)
-    check: Any = partial(prove, objective=SFT(), renderer=ChatML(), tokenizer=tokenizer, max_length=1024, too_long="drop")
+    check: Any = partial(check_labels, objective=SFT(), template=ChatML(), tokenizer=tokenizer, max_length=1024, too_long="drop")
     start = peak_memory()
     found: dict[str, Any] = {"how": how, "rows": len(rows), "libraries_mb": start // 10**6}
     if how == "plain":
@@ -65,7 +65,7 @@ def work(how: str, path: Path, model: str) -> dict[str, Any]:
         return {**found, "rows_per_s": round(len(rows) / (time.monotonic() - started)), "process_mb": peak_memory() // 10**6, "items": len(kept)}
     for name in ("rows_per_s", "cached_rows_per_s"):
         started = time.monotonic()
-        items, _ = prepare(rows, check, key="benchmark", watch=Watch())
+        items, _ = prepare(rows, check, key="benchmark", progress=Progress())
         found[name] = round(len(rows) / (time.monotonic() - started))
     found["process_mb"] = peak_memory() // 10**6
     found["helper_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1000
@@ -86,9 +86,9 @@ def main() -> None:
     if given.work:
         print("RESULT " + json.dumps(work(given.work[0], Path(given.work[1]), given.model)))
         return
-    from bezoar.model.find import resolve
+    from bezoar.model.resolve import resolve_model
 
-    model, results = str(resolve(given.model)), []
+    model, results = str(resolve_model(given.model)), []
     for number, count in enumerate(given.rows):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rows.parquet"

@@ -36,18 +36,18 @@ def read(folder: Path, num_held_out: int) -> tuple[list[Any], list[Any], list[An
 
 def trained(model: str, rows: list[Any], out: Path, **changed: Any) -> tuple[Any, dict[str, Any]]:
     """A stack with a reward model trained on `rows` into `out`, and what training was like; a killed run goes on."""
-    from bezoar.chat.render import ChatML
+    from bezoar.chat.templates import ChatML
     from bezoar.io import read_json
     from bezoar.model.spec import LoRA, ModelSpec
     from bezoar.model.stack import Stack
+    from bezoar.progress import Progress
     from bezoar.train.objectives.bradley_terry import BradleyTerry
-    from bezoar.train.train import Place, Train
-    from bezoar.watch import Watch
+    from bezoar.train.train import StageInputs, Train
 
     done = out / "out" / "stats.json"
     train = Train("model", "rows", BradleyTerry(), LoRA(r=16, alpha=16, dropout=0.0), **{**SETTINGS, **changed})
-    place = Place(ModelSpec(model), [], ChatML(), out / "work", out / "out")
-    stats = read_json(done) if done.is_file() else train.run(rows, place, watch=Watch(f"{len(rows)} pairs", out / "metrics.jsonl"), seed=0)
+    place = StageInputs(ModelSpec(model), [], ChatML(), out / "work", out / "out")
+    stats = read_json(done) if done.is_file() else train.run(rows, place, progress=Progress(f"{len(rows)} pairs", out / "metrics.jsonl"), seed=0)
     kept = ("rows_trained", "steps", "tokens", "first_loss", "last_loss", "training_s", "cpu_s")
     return Stack(ModelSpec(model), [out / "out" / "adapter"]), {name: stats[name] for name in kept}
 
@@ -61,7 +61,7 @@ def accuracy(name: str, values: list[float | None]) -> dict[str, Any]:
 
 def right(stack: Any, pairs: list[Any]) -> list[float | None]:
     """1 where the chosen answer scores strictly higher, 0 where not."""
-    from bezoar.chat.render import ChatML
+    from bezoar.chat.templates import ChatML
     from bezoar.evals.reward_model import reward_margins
 
     return [None if margin is None else float(margin > 0) for margin in reward_margins(stack, pairs, ChatML())]
@@ -107,12 +107,12 @@ def saved(count: int) -> Path:
 
 
 def llmbar(model: str, count: int, folder: Path, found: dict[str, Any]) -> None:
-    from bezoar.evals.gold import read_gold
+    from bezoar.evals.labelled_pairs import read_labelled_pairs
     from bezoar.model.spec import ModelSpec
     from bezoar.model.stack import Stack
 
     stack = Stack(ModelSpec(model), [saved(count) / "out" / "adapter"])
-    pairs = [pair for path in sorted((folder / "llmbar").rglob("dataset.json")) for pair in read_gold(path)]
+    pairs = [pair for path in sorted((folder / "llmbar").rglob("dataset.json")) for pair in read_labelled_pairs(path)]
     for name in dict.fromkeys(pair.meta["subset"] for pair in pairs):
         some = [pair for pair in pairs if pair.meta["subset"] == name]
         found.setdefault("llmbar", {})[name] = {**accuracy(name, right(stack, some)), "longer_wins": accuracy(name, longer_wins(some))["accuracy"]}

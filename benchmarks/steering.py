@@ -17,22 +17,21 @@ from typing import Any
 
 import torch
 
-from bezoar.chat.render import ChatML
-from bezoar.chat.steering import steered
+from bezoar.chat.attribute_levels import steered
+from bezoar.chat.templates import ChatML
 from bezoar.data import HelpSteer2
 from bezoar.data.dolly import Dolly
 from bezoar.evals.stats import paired, score
 from bezoar.io import cache_dir
-from bezoar.judge.form import Form
-from bezoar.judge.label import Label
-from bezoar.judge.steer import Steer
-from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.judge.condition_on_attributes import Steer
+from bezoar.judge.heuristics import Form
+from bezoar.judge.predict_attributes import Label
+from bezoar.model.completions import draw_completions
+from bezoar.model.spec import LoRA, ModelSpec, Sampling
 from bezoar.model.stack import Stack
-from bezoar.synth.asking import Sampling
-from bezoar.synth.sample import draw
+from bezoar.progress import Progress
 from bezoar.train.objectives import SFT, Regression
-from bezoar.train.train import Place, Train
-from bezoar.watch import Watch
+from bezoar.train.train import StageInputs, Train
 
 RESULTS = Path(__file__).parent / "results" / "steering.json"
 MODEL, LORA = ModelSpec("smollm2-135m-instruct"), LoRA(r=16, alpha=16, dropout=0.0)
@@ -42,7 +41,7 @@ LEVELS = {"helpfulness": 4, "correctness": 4, "coherence": 4, "complexity": 2}
 def trained(settings: Train, rows: Any, out: Path) -> Stack:
     """The model after a training stage, which is carried out once."""
     if not (out / "out" / "stats.json").is_file():
-        settings.run(rows, Place(MODEL, [], ChatML(), out / "work", out / "out"), watch=Watch(out.name, out / "metrics.jsonl"), seed=0)
+        settings.run(rows, StageInputs(MODEL, [], ChatML(), out / "work", out / "out"), progress=Progress(out.name, out / "metrics.jsonl"), seed=0)
     return Stack(MODEL, [out / "out" / "adapter"])
 
 
@@ -60,7 +59,7 @@ def main() -> None:
     rows = Dolly(str(Path(os.environ["BEZOAR_DATA"]) / "dolly/databricks-dolly-15k.jsonl"), shuffle_seed=0, limit=2000).load().rows
     rows = Form("rows", max_prompt_words=60, max_words=110, refusals=False, unfinished=False).sift(rows).rows
     held_out, rows = rows[:60], rows[60 : 60 + given.rows]
-    rows = Label("rows", "m").by_model(rows, lambda _: regression, ChatML(), watch=Watch(), seed=0).rows
+    rows = Label("rows", "m").by_model(rows, lambda _: regression, ChatML(), progress=Progress(), seed=0).rows
     words: dict[int, list[int]] = {}
     for row in rows:
         words.setdefault(row.meta["attributes"]["verbosity"], []).append(len(row.answer.split()))
@@ -71,7 +70,7 @@ def main() -> None:
     lengths = []
     for level in (0, 4):
         prompts = [steered(row.prompt, {**LEVELS, "verbosity": level}) for row in held_out]
-        answers = draw(stack, ChatML(), prompts, Sampling(temperature=0.0, top_p=1.0, max_tokens=192), num=1, seed=0)
+        answers = draw_completions(stack, ChatML(), prompts, Sampling(temperature=0.0, top_p=1.0, max_tokens=192), num=1, seed=0)
         lengths.append([float(len(one[0][0].split())) for one in answers if one])
         print(level, score("words", lengths[-1]), flush=True)
     gap = paired("words", lengths[0], lengths[1])

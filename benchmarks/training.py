@@ -88,7 +88,7 @@ def make_model(folder: Path, size: str) -> None:
 
 def plain_template() -> Any:
     """The prompt's text, then the answer's, as TRL joins them."""
-    from bezoar.chat.render import Piece, _Pieces
+    from bezoar.chat.templates import Piece, _Pieces
 
     class Plain(_Pieces):
         kind = "plain"
@@ -105,10 +105,10 @@ def plain_template() -> Any:
 def ours(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[str, Any]:
     from bezoar.chat.types import Chat, Comparison, Message
     from bezoar.model.spec import LoRA, ModelSpec
-    from bezoar.train.machine import step_flops
+    from bezoar.progress import Progress
+    from bezoar.train.hardware import step_flops
     from bezoar.train.objectives import DPO, SFT
-    from bezoar.train.train import Place, Train
-    from bezoar.watch import Watch
+    from bezoar.train.train import StageInputs, Train
 
     rate = matmul_rate()
     rows = [json.loads(line) for line in (folder / f"{kind}.jsonl").open()]
@@ -121,9 +121,9 @@ def ours(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[
     train = Train("m", "r", DPO() if kind == "dpo" else SFT(), LoRA(r=16, alpha=16, dropout=0.0), lr=1e-4, batch_size=BATCH, validation=0.0,
                   schedule="constant", warmup_ratio=0.0, max_length=2048, checkpoint_every=10**6, **settings)  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
-        watch = Watch("s", Path(out) / "metrics.jsonl")
-        place = Place(ModelSpec(model), [], plain_template(), Path(out) / "work", Path(out) / "out")
-        stats = train.run(items, place, watch=watch, seed=0)
+        progress = Progress("s", Path(out) / "metrics.jsonl")
+        place = StageInputs(ModelSpec(model), [], plain_template(), Path(out) / "work", Path(out) / "out")
+        stats = train.run(items, place, progress=progress, seed=0)
         lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").open()]
     config = json.loads((Path(model) / "config.json").read_text())
     # the reference pass is a forward pass more: half of what a step with frozen weights takes
@@ -223,9 +223,9 @@ def main() -> None:
             model = str(folder / "model")
             make_model(Path(model), given.model)
         else:
-            from bezoar.model.find import resolve
+            from bezoar.model.resolve import resolve_model
 
-            model, words = str(resolve(given.model)), Path(__file__).read_text().replace('"', " ").split()
+            model, words = str(resolve_model(given.model)), Path(__file__).read_text().replace('"', " ").split()
         rows = hh_rows(given.hh, given.pairs) if given.hh else make_rows(given.pairs, words)
         answers = [{"prompt": row["prompt"], "completion": row[side]} for row in rows for side in ("chosen", "rejected")]
         for kind, lines in (("dpo", rows), ("sft", answers)):

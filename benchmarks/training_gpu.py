@@ -42,12 +42,12 @@ def real_tokens(rows: list[dict[str, str]], kind: str) -> int:
 def ours(kind: str, model: str, rows: list[dict[str, str]], quantize: Any) -> dict[str, Any]:
     from bezoar.chat.types import Comparison, Message
     from bezoar.model.spec import LoRA, ModelSpec
-    from bezoar.train.machine import peak_flops, peak_memory, step_flops
+    from bezoar.progress import Progress
+    from bezoar.train.hardware import peak_flops, peak_memory, step_flops
     from bezoar.train.objectives import DPO, SFT
-    from bezoar.train.train import Place, Train
-    from bezoar.watch import Watch
+    from bezoar.train.train import StageInputs, Train
 
-    class Timed(Watch):
+    class Timed(Progress):
         reference_s = 0.0
 
         @contextmanager
@@ -61,14 +61,14 @@ def ours(kind: str, model: str, rows: list[dict[str, str]], quantize: Any) -> di
     train = Train("m", "r", DPO() if kind == "dpo" else SFT(), LoRA(dropout=0.0), batch_size=BATCH, tokens_per_batch=16384, max_length=2048,
                   validation=0.0, checkpoint_every=10**6)  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
-        watch = Timed("s", Path(out) / "metrics.jsonl")
-        place = Place(ModelSpec(model, quantize), [], plain_template(), Path(out) / "work", Path(out) / "out")
-        train.run(items, place, watch=watch, seed=0)
+        progress = Timed("s", Path(out) / "metrics.jsonl")
+        place = StageInputs(ModelSpec(model, quantize), [], plain_template(), Path(out) / "work", Path(out) / "out")
+        train.run(items, place, progress=progress, seed=0)
         lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").open()]
     times = [line["time_s"] for line in lines]
     first = untimed(len(lines))
     timed, share = lines[first:], 1 - first / len(lines)
-    spent = times[-1] - times[first - 1] + watch.reference_s * share
+    spent = times[-1] - times[first - 1] + progress.reference_s * share
     flops = sum(step_flops(json.loads((Path(model) / "config.json").read_text()), tokens=line["tokens"], trained=line["trained_tokens"], full=False) for line in timed)
     flops *= 1.5 if kind == "dpo" else 1.0
     peak = peak_flops()

@@ -115,10 +115,10 @@ def report() -> int:
         living += [(path, name, status[name]) for name in live]
     print(f"| all | {sums[0]} | | | {sums[1]} | {1 - sums[1] / max(1, sums[0]):.1%} |\n")
     for path, name, what in living:
-        function, owner = orig_function_and_class_names_from_key(name)
+        function, answer_index = orig_function_and_class_names_from_key(name)
         what_changed = change(name, path)
         file = str(path.relative_to("src/bezoar"))
-        row = f"| {file} | {f'{owner}.' if owner else ''}{function} | {what_changed} |"
+        row = f"| {file} | {f'{answer_index}.' if answer_index else ''}{function} | {what_changed} |"
         if row not in listed and not any(where in ("any", file) and re.search(kind, what_changed) for where, kind in kinds):
             amiss = 1
             print(row, "" if what == "survived" else what, name.rpartition("_")[2])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bezoar.errors import DataError
-from bezoar.evals.outcome import Outcome, keep_in
+from bezoar.evals.outcome import Outcome, cache_parts_in
 from bezoar.evals.stats import Score
-from bezoar.own import checked, keep, kept
+from bezoar.own_files import checked, keep, kept
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut": lambda data: data[: len(data) // 2],
@@ -40,13 +40,13 @@ def test_a_damaged_part_of_an_evaluation_is_made_anew(tmp_path: Path, name: str,
         made.append(1)
         return Outcome([Score("acc", 0.25, 0.1, 0.5, 4)], [{"benchmark": "acc", "id": "1", "value": 0.25}], {"n": 4})
 
-    keep_in(tmp_path)("part", make)
+    cache_parts_in(tmp_path)("part", make)
     [file] = tmp_path.iterdir()
-    assert keep_in(tmp_path)("part", make) == make()
+    assert cache_parts_in(tmp_path)("part", make) == make()
     assert len(made) == 2
     whole = file.read_bytes()
     file.write_bytes(DAMAGES[name](whole))
-    assert keep_in(tmp_path)("part", make) == Outcome.from_dict(make().to_dict())
+    assert cache_parts_in(tmp_path)("part", make) == Outcome.from_dict(make().to_dict())
     assert len(made) == 4
     assert file.read_bytes() == whole
     assert f"it was set aside as {file}.damaged and is made anew." in capsys.readouterr().err

@@ -12,8 +12,8 @@ import pytest
 
 from bezoar import cli
 from bezoar.errors import DataError, RecipeError
+from bezoar.progress import Progress
 from bezoar.terminal import Console, one_line, plain, show, visible
-from bezoar.watch import Watch
 from tests.flow.command import bezoar
 
 OSC52 = "\x1b]52;c;cm0gLXJmIH4=\x07"
@@ -52,7 +52,7 @@ def test_a_console_shows_text_as_it_is(terminal: bool) -> None:
     table.add_row(plain(HOSTILE))
     for what in (HOSTILE, plain(HOSTILE), table):
         console.print(what)
-    Watch("stage", None, console).say(HOSTILE)
+    Progress("stage", None, console).say(HOSTILE)
     text = re.sub("\x1b\\[[0-9;]*m", "", out.getvalue())  # our own styles
     assert not OBEYED.search(text.replace("\n", ""))
     assert text.count("[/] [red]x[/red] [bold :smile: \\x1b]52;c;") == 6

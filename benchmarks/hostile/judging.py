@@ -14,15 +14,15 @@ from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.data.critiques import parse
 from bezoar.errors import BezoarError
 from bezoar.evals.answers import rescored
-from bezoar.evals.grading import fastchat_rating, parse_rating
-from bezoar.evals.local_tasks import configs
+from bezoar.evals.harness_tasks import configs
 from bezoar.judge.attributes import read_rating
 from bezoar.judge.filter import record
-from bezoar.judge.pairwise import parse_side
-from bezoar.judge.verdict import Verdict, parse_verdict
 from bezoar.llm.types import Reply
 from bezoar.prompts import read_prompt, seal
 from bezoar.synth.examples import parse_examples
+from bezoar.verdicts.accept_reject import Verdict, parse_verdict
+from bezoar.verdicts.pairwise import parse_side
+from bezoar.verdicts.rating import fastchat_rating, parse_rating
 
 PIECES = [
     "Accept", "Reject", "Accept: great", "Verdict: ", "> ", "```\n", "`", '"', "“", "”", "'", "\n", "\n\n", "    ", " ", "\t", "[[", "]]", "[[A]]", "[[7]]", "[3]",

@@ -53,7 +53,7 @@ def folders(path: Path, num: int) -> Row:
     from bezoar.model.stack import Stack
 
     stack = Stack(ModelSpec(str(path / "model")))
-    stack.grow(LoRA(r=2), seed=0, outputs=("reward",))
+    stack.add_adapter(LoRA(r=2), seed=0, outputs=("reward",))
     stack.save_trained(path)
     code = f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}; from hostile.models import open_damaged; open_damaged({str(path)!r}, {num})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "BEZOAR_CACHE": str(path / "cache of odd ones")})
@@ -65,10 +65,10 @@ def folders(path: Path, num: int) -> Row:
 def open_damaged(path: str, num: int) -> None:
     """Print what became of them; runs in a process of its own, whose memory is measured."""
     from bezoar.errors import BezoarError
+    from bezoar.model.prompt_group import answer
     from bezoar.model.score import score
     from bezoar.model.spec import ModelSpec
     from bezoar.model.stack import Stack
-    from bezoar.model.tree import answer
 
     draw, odd, bad, named, longest = random.Random(0), Path(path) / "odd", list[str](), 0, 0.0
     for number in range(num):

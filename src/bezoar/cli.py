@@ -58,8 +58,8 @@ def plan(recipe: RecipeArg, out: OutOption = None) -> None:
 @app.command()
 def why(recipe: RunArg, stage: Annotated[str, typer.Argument(help="the name of a stage")]) -> None:
     """Say what changed since a stage last ran."""
-    from bezoar.flow.show import find_run
-    from bezoar.flow.show import why as reasons
+    from bezoar.flow.inspect_run import find_run
+    from bezoar.flow.inspect_run import why as reasons
     from bezoar.terminal import Console
 
     loaded, place = find_run(recipe)
@@ -74,7 +74,7 @@ def rows(
     tokens: Annotated[bool, typer.Option("--tokens", help="as tokens, the trained ones in colour")] = False,
 ) -> None:
     """Print the rows of a stage as people read them."""
-    from bezoar.flow.show import find_run, print_rows, print_tokens, stage_rows
+    from bezoar.flow.inspect_run import find_run, print_rows, print_tokens, stage_rows
     from bezoar.terminal import Console
 
     loaded, place = find_run(recipe)
@@ -93,8 +93,8 @@ def chat(
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0, max=100)] = 0.7,
 ) -> None:
     """Talk to a model of a run; answers stream."""
-    from bezoar.flow.show import find_run
-    from bezoar.flow.talk import converse, opening
+    from bezoar.flow.chat import converse, opening
+    from bezoar.flow.inspect_run import find_run
 
     loaded, place = find_run(run_dir)
     converse(loaded, place, model, start=opening(system, attributes), temperature=temperature)
@@ -109,8 +109,8 @@ def ask(
     ] = None,
 ) -> None:
     """Show the answers of a run's models to one prompt side by side."""
-    from bezoar.flow.show import find_run
-    from bezoar.flow.talk import side_by_side
+    from bezoar.flow.chat import side_by_side
+    from bezoar.flow.inspect_run import find_run
     from bezoar.terminal import Console
 
     loaded, place = find_run(run_dir)
@@ -131,7 +131,7 @@ def export(
 ) -> None:
     """Merge a trained stack into one model folder, and measure how far the merge is from the stack."""
     from bezoar.flow.export import export as write
-    from bezoar.flow.show import find_run
+    from bezoar.flow.inspect_run import find_run
     from bezoar.terminal import Console
 
     loaded, place = find_run(run_dir)
@@ -160,7 +160,7 @@ def revise(
 @app.command()
 def doctor() -> None:
     """Check every fast path of training on this machine against its slow reference, forward and gradient."""
-    from bezoar.model.paths import FLEX
+    from bezoar.model.fast_paths import FLEX
     from bezoar.terminal import Console
     from bezoar.train.doctor import examine
 
@@ -181,7 +181,7 @@ def doctor() -> None:
 @app.command()
 def report(run_dir: RunArg) -> None:
     """Write report.html and the cards of a run again."""
-    from bezoar.flow.show import find_run
+    from bezoar.flow.inspect_run import find_run
     from bezoar.report import finish
     from bezoar.terminal import Console
 

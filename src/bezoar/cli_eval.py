@@ -33,13 +33,13 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", help="the folder of the results; default evals/<name>")] = None,
 ) -> None:
     """Score a model on benchmark tasks, MT-Bench or gold pairs; the same command goes on where it stopped."""
-    from bezoar.flow.measure import evaluate_named, gold, listed_tasks, short, with_judge
-    from bezoar.flow.subject import find_subject
+    from bezoar.flow.model_argument import find_model
+    from bezoar.flow.standalone_eval import evaluate_named, gold, listed_tasks, short, with_judge
     from bezoar.report.console import print_outcome
     from bezoar.terminal import Console
 
-    subjects = {model: find_subject(model, base=base, dtype=dtype, template=template)}
-    subjects |= {name: find_subject(name, dtype=dtype) for name in (judge, reference) if name and name != model}
+    subjects = {model: find_model(model, base=base, dtype=dtype, template=template)}
+    subjects |= {name: find_model(name, dtype=dtype) for name in (judge, reference) if name and name != model}
     sections = {
         "lm_eval": listed_tasks(tasks, limit=limit, shots=shots, query=query, chat_template=chat_template),
         "mt_bench": with_judge(subjects.get(judge), verdict, {"limit": limit, "questions": questions, "max_tokens": max_tokens}) if mt_bench else {},
@@ -62,8 +62,8 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")] = None,
 ) -> None:
     """The win rate of one model or answer file over another by a judge, or paired tests of two finished evaluations."""
-    from bezoar.flow.measure import evaluate_named, short, with_judge
-    from bezoar.flow.subject import find_subject
+    from bezoar.flow.model_argument import find_model
+    from bezoar.flow.standalone_eval import evaluate_named, short, with_judge
     from bezoar.report.compared import compare_finished
     from bezoar.report.console import print_outcome
     from bezoar.terminal import Console
@@ -72,7 +72,7 @@ def compare(
     if not judge and all((folder / "scores.json").is_file() for folder in folders):
         compare_finished(folders, out, Console())
         return
-    subjects = {name: find_subject(name, dtype=dtype) for name in (first, second, *filter(None, [judge]))}
+    subjects = {name: find_model(name, dtype=dtype) for name in (first, second, *filter(None, [judge]))}
     more = {"against": second, "questions": questions or subjects[first].own_questions, "turn": turn, "max_tokens": max_tokens, "limit": limit}
     sections = {"win_rate": with_judge(subjects.get(judge), verdict, more)}
     outcome = evaluate_named(first, sections, subjects, out, console=Console())
@@ -86,7 +86,7 @@ def leaderboard(
     """Rank the evaluated models of several runs; scores that were not measured alike are never put in one table."""
     from bezoar.evals.leaderboard import leaderboard as rank
     from bezoar.evals.leaderboard import read_entries, strengths
-    from bezoar.own import as_written
+    from bezoar.own_files import as_written
     from bezoar.report.console import print_leaderboard
     from bezoar.terminal import Console
 

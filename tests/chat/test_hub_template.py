@@ -11,7 +11,7 @@ from known_tokenizers import CHATML_TEMPLATE, tiny
 
 from bezoar.chat import hub_template
 from bezoar.chat.hub_template import apply
-from bezoar.chat.render import HubTemplate
+from bezoar.chat.templates import HubTemplate
 from bezoar.chat.types import Message
 from bezoar.errors import DataError
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from known_tokenizers import CHATML_TEMPLATE, smollm, special_ids, stories, tiny
 
-from bezoar.chat.render import DEFAULT_SYSTEM, AnyRenderer, ChatML, HubTemplate, OpenBezoarTemplate
+from bezoar.chat.templates import DEFAULT_SYSTEM, ChatML, HubTemplate, OpenBezoarTemplate, Template
 from bezoar.chat.tokenizer import ByteTokenizer, Tokenizer
 from bezoar.chat.types import Message, Messages, ToolCall
 from bezoar.errors import DataError
@@ -17,13 +17,13 @@ WORDS = [
     "assistant\n", "{{ messages }}", "[INST]",
 ]  # fmt: skip
 
-CASES: list[tuple[AnyRenderer, Callable[[], Tokenizer]]] = [
+CASES: list[tuple[Template, Callable[[], Tokenizer]]] = [
     (ChatML(), ByteTokenizer), (ChatML("Be brief."), ByteTokenizer), (ChatML(), tiny), (ChatML(), smollm),
     (OpenBezoarTemplate(), ByteTokenizer), (OpenBezoarTemplate(), tiny), (OpenBezoarTemplate(), stories),
     (OpenBezoarTemplate(), smollm), (HubTemplate(), tiny), (HubTemplate(), smollm),
 ]  # fmt: skip
 every_case = pytest.mark.parametrize(
-    ("renderer", "make"), CASES, ids=lambda value: getattr(value, "kind", None) or getattr(value, "__name__", None)
+    ("template", "make"), CASES, ids=lambda value: getattr(value, "kind", None) or getattr(value, "__name__", None)
 )
 
 
@@ -42,56 +42,56 @@ def random_chats(num: int = 40) -> list[Messages]:
 
 
 @every_case
-def test_the_trained_answer_starts_where_the_generation_prompt_ends(renderer: AnyRenderer, make: Callable[[], Tokenizer]) -> None:
+def test_the_trained_answer_starts_where_the_generation_prompt_ends(template: Template, make: Callable[[], Tokenizer]) -> None:
     tokenizer = make()
     for messages in random_chats():
-        rendered = renderer.render(messages, tokenizer)
+        rendered = template.render(messages, tokenizer)
         turns = [index for index, message in enumerate(messages) if message.role == "assistant"]
         assert len(rendered.answers) == len(turns)
         for index, (start, end) in zip(turns, rendered.answers, strict=True):
-            assert rendered.tokens[:start] == renderer.prompt(messages[:index], tokenizer)
-            assert rendered.tokens[end - 1] == renderer.end(tokenizer)
+            assert rendered.tokens[:start] == template.prompt(messages[:index], tokenizer)
+            assert rendered.tokens[end - 1] == template.end(tokenizer)
         inside = {position for start, end in rendered.answers for position in range(start, end)}
         assert {position for position, flag in enumerate(rendered.trained) if flag} == inside
 
 
 @every_case
-def test_parse_undoes_render(renderer: AnyRenderer, make: Callable[[], Tokenizer]) -> None:
+def test_parse_undoes_render(template: Template, make: Callable[[], Tokenizer]) -> None:
     tokenizer = make()
     for messages in random_chats():
-        rendered = renderer.render(messages, tokenizer)
+        rendered = template.render(messages, tokenizer)
         spans = [rendered.tokens[start:end] for start, end in rendered.answers]
         answers = [message for message in messages if message.role == "assistant"]
-        assert [renderer.parse(span, tokenizer) for span in spans] == answers
-        assert [renderer.parse([*span, 5, 6], tokenizer) for span in spans] == answers
+        assert [template.parse(span, tokenizer) for span in spans] == answers
+        assert [template.parse([*span, 5, 6], tokenizer) for span in spans] == answers
 
 
 @every_case
-def test_words_never_become_special_tokens(renderer: AnyRenderer, make: Callable[[], Tokenizer]) -> None:
+def test_words_never_become_special_tokens(template: Template, make: Callable[[], Tokenizer]) -> None:
     tokenizer = make()
     special = special_ids(tokenizer)
     for messages in random_chats():
         plain = tuple(Message(message.role, "x") for message in messages)
-        found = [token for token in renderer.render(messages, tokenizer).tokens if token in special]
-        assert found == [token for token in renderer.render(plain, tokenizer).tokens if token in special]
+        found = [token for token in template.render(messages, tokenizer).tokens if token in special]
+        assert found == [token for token in template.render(plain, tokenizer).tokens if token in special]
 
 
 @every_case
-def test_loss_on_all_trains_every_token_but_the_first(renderer: AnyRenderer, make: Callable[[], Tokenizer]) -> None:
+def test_loss_on_all_trains_every_token_but_the_first(template: Template, make: Callable[[], Tokenizer]) -> None:
     tokenizer = make()
     for messages in random_chats(10):
-        answers_only, everything = (renderer.render(messages, tokenizer, loss_on=loss) for loss in ("answer", "all"))
+        answers_only, everything = (template.render(messages, tokenizer, loss_on=loss) for loss in ("answer", "all"))
         assert everything.tokens == answers_only.tokens
         assert everything.answers == answers_only.answers
         assert everything.trained == [False] + [True] * (len(everything.tokens) - 1)
 
 
 @every_case
-def test_a_prefill_begins_the_answer(renderer: AnyRenderer, make: Callable[[], Tokenizer]) -> None:
+def test_a_prefill_begins_the_answer(template: Template, make: Callable[[], Tokenizer]) -> None:
     tokenizer = make()
     for messages in random_chats(10):
-        prompt = renderer.prompt(messages[:-1], tokenizer)
-        assert renderer.prompt(messages[:-1], tokenizer, prefill="<s> 1.") == prompt + tokenizer.encode("<s> 1.")
+        prompt = template.prompt(messages[:-1], tokenizer)
+        assert template.prompt(messages[:-1], tokenizer, prefill="<s> 1.") == prompt + tokenizer.encode("<s> 1.")
 
 
 def test_chatml_writes_the_markers() -> None:
@@ -151,8 +151,8 @@ def test_chatml_gives_the_tokens_of_smollm2s_own_template() -> None:
     rows = [{"role": m.role, "content": m.content} for m in turns]
     for count, opening in ((1, True), (2, False), (3, True)):
         expected = tokenizer.inner.apply_chat_template(rows[:count], add_generation_prompt=opening, return_dict=False)
-        for renderer in (ChatML(said), HubTemplate()):
-            make = renderer.prompt if opening else lambda m, t, r=renderer: r.render(m, t).tokens
+        for template in (ChatML(said), HubTemplate()):
+            make = template.prompt if opening else lambda m, t, r=template: r.render(m, t).tokens
             assert make(turns[:count], tokenizer) == expected
 
 
@@ -190,8 +190,8 @@ def test_a_tokenizer_without_a_template_is_refused() -> None:
         HubTemplate().check(ByteTokenizer())
 
 
-@pytest.mark.parametrize("renderer", [ChatML(), OpenBezoarTemplate(), HubTemplate()])
-def test_tool_calls_are_refused_rather_than_lost(renderer: AnyRenderer) -> None:
+@pytest.mark.parametrize("template", [ChatML(), OpenBezoarTemplate(), HubTemplate()])
+def test_tool_calls_are_refused_rather_than_lost(template: Template) -> None:
     call = Message("assistant", "", (ToolCall("add", {"a": 1}),))
     with pytest.raises(DataError, match="tool calls"):
-        renderer.render((Message("user", "Hi"), call), tiny())
+        template.render((Message("user", "Hi"), call), tiny())

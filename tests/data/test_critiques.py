@@ -87,14 +87,14 @@ def test_rows_of_people(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_on_critique_and_revision_alone(tiny_model: Path) -> None:
-    from bezoar.chat.render import ChatML
+    from bezoar.chat.templates import ChatML
     from bezoar.model.load import load_tokenizer
     from bezoar.train.objectives.sft import SFT
 
     row = trained("r", CHAT, Revised("Short.", "Longer."), {})
     assert isinstance(row, Chat)
     tokenizer = load_tokenizer(str(tiny_model))
-    tree = SFT(loss_on="answer").tree(row, ChatML(), tokenizer)
-    (branch,) = tree.branches
-    kept = [token for token, flag in zip(branch.tokens, branch.trained, strict=True) if flag]
+    group = SFT(loss_on="answer").group(row, ChatML(), tokenizer)
+    (completion,) = group.completions
+    kept = [token for token, flag in zip(completion.tokens, completion.trained, strict=True) if flag]
     assert tokenizer.decode(kept).removesuffix("<|im_end|>") == "Critique: Short.\nRevision: Longer."

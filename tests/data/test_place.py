@@ -7,7 +7,7 @@ import pytest
 
 from bezoar.data import HHRLHF, Dolly, Flan
 from bezoar.data.hub_file import hub_file
-from bezoar.data.place import MIRROR, is_hub_id, locate
+from bezoar.data.locate import MIRROR, is_hub_id, locate
 from bezoar.errors import DataError
 
 ROW = {"instruction": "Hi", "context": "", "response": "Yo", "category": "x"}

@@ -8,8 +8,8 @@ import pytest
 
 from bezoar.data import HHRLHF, Dolly, Flan, ShareGPT, UltraFeedback
 from bezoar.data.choices import read_choices
+from bezoar.data.locate import MIRROR
 from bezoar.data.mt_bench import read_answers, read_questions
-from bezoar.data.place import MIRROR
 from bezoar.data.source import Source
 from bezoar.data.turns import fault
 

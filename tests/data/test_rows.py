@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bezoar.data.rows import At, number, read_file, read_hub, text
+from bezoar.data.rows import RowOrigin, number, read_file, read_hub, text
 from bezoar.errors import DataError
 from bezoar.io import write_parquet
 
-AT = At("f.jsonl:3", "f.jsonl", 3)
+AT = RowOrigin("f.jsonl:3", "f.jsonl", 3)
 
 
 def read(path: Path, content: bytes | str) -> list[tuple[str, dict[str, object]]]:

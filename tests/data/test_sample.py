@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from bezoar.chat.types import Chat, Dropped, Message
-from bezoar.data.sample import Window, content_key
+from bezoar.data.subset import Subset, content_key
 from bezoar.errors import DataError
 
 
@@ -16,7 +16,7 @@ def chat(number: int, words: str = "") -> Chat:
     return Chat(f"f:{number}", (Message("user", words or f"question {number}"), Message("assistant", "yes")))
 
 
-def ids(window: Window, stream: list[Chat | Dropped]) -> list[str]:
+def ids(window: Subset, stream: list[Chat | Dropped]) -> list[str]:
     return [item.id for item in window.take(stream).rows]
 
 
@@ -24,10 +24,10 @@ ROWS: list[Chat | Dropped] = [chat(n) for n in range(1, 101)]
 
 
 def test_without_a_seed_rows_come_as_they_stand() -> None:
-    assert ids(Window(), ROWS) == [f"f:{n}" for n in range(1, 101)]
-    assert ids(Window(skip=3, limit=2), ROWS) == ["f:4", "f:5"]
-    assert ids(Window(skip=99, limit=5), ROWS) == ["f:100"]
-    assert ids(Window(skip=200), ROWS) == []
+    assert ids(Subset(), ROWS) == [f"f:{n}" for n in range(1, 101)]
+    assert ids(Subset(skip=3, limit=2), ROWS) == ["f:4", "f:5"]
+    assert ids(Subset(skip=99, limit=5), ROWS) == ["f:100"]
+    assert ids(Subset(skip=200), ROWS) == []
 
 
 def test_reading_stops_when_enough_rows_are_taken() -> None:
@@ -35,28 +35,28 @@ def test_reading_stops_when_enough_rows_are_taken() -> None:
         yield from (chat(n) for n in range(5))
         raise AssertionError("read too far")
 
-    assert len(Window(limit=5).take(stream()).rows) == 5
-    assert len(Window(skip=2, limit=3).take(stream()).rows) == 3
+    assert len(Subset(limit=5).take(stream()).rows) == 5
+    assert len(Subset(skip=2, limit=3).take(stream()).rows) == 3
 
 
 def test_a_sample_is_the_head_of_one_shuffled_order() -> None:
-    order = ids(Window(seed=4), ROWS)
+    order = ids(Subset(seed=4), ROWS)
     assert sorted(order) == sorted(item.id for item in ROWS)
     assert order != [item.id for item in ROWS]
-    assert ids(Window(seed=4, limit=10), ROWS) == order[:10]
-    assert ids(Window(skip=10, seed=4, limit=20), ROWS) == order[10:30]
-    assert ids(Window(skip=95, seed=4, limit=20), ROWS) == order[95:]
-    assert ids(Window(seed=5, limit=10), ROWS) != order[:10]
+    assert ids(Subset(seed=4, limit=10), ROWS) == order[:10]
+    assert ids(Subset(skip=10, seed=4, limit=20), ROWS) == order[10:30]
+    assert ids(Subset(skip=95, seed=4, limit=20), ROWS) == order[95:]
+    assert ids(Subset(seed=5, limit=10), ROWS) != order[:10]
 
 
 def test_a_sample_does_not_depend_on_the_order_of_the_file() -> None:
     again = list(ROWS)
     random.Random(0).shuffle(again)
-    assert ids(Window(skip=3, seed=4, limit=10), again) == ids(Window(skip=3, seed=4, limit=10), ROWS)
+    assert ids(Subset(skip=3, seed=4, limit=10), again) == ids(Subset(skip=3, seed=4, limit=10), ROWS)
 
 
 def test_every_row_is_as_likely_as_any_other() -> None:
-    counts = Counter(name for seed in range(400) for name in ids(Window(seed=seed, limit=10), ROWS))
+    counts = Counter(name for seed in range(400) for name in ids(Subset(seed=seed, limit=10), ROWS))
     assert len(counts) == 100
     assert 15 < min(counts.values()) <= max(counts.values()) < 75  # 40 expected, standard deviation 6
 
@@ -64,11 +64,11 @@ def test_every_row_is_as_likely_as_any_other() -> None:
 @pytest.mark.parametrize("seed", [None, 7])
 def test_duplicates_are_dropped_and_counted(seed: int | None) -> None:
     stream = [*ROWS, *(chat(1000 + n, f"question {n}") for n in range(1, 31))]
-    sifted = Window(seed=seed).take(stream)
+    sifted = Subset(seed=seed).take(stream)
     assert len(sifted.rows) == 100
     assert sorted(item.id for item in sifted.dropped) == sorted(f"f:{1000 + n}" for n in range(1, 31))
     assert {item.reason for item in sifted.dropped} == {"duplicate"}
-    few = Window(seed=seed, limit=40).take(stream).rows
+    few = Subset(seed=seed, limit=40).take(stream).rows
     assert len({item.messages for item in few}) == 40
 
 
@@ -76,25 +76,25 @@ def test_drops_are_counted_inside_the_window_alone() -> None:
     stream: list[Chat | Dropped] = []
     for n in range(1, 101):
         stream += [chat(n), Dropped(f"d:{n}", "empty answer")]
-    assert len(Window().take(stream).dropped) == 100
-    assert [item.id for item in Window(skip=2, limit=3).take(stream).dropped] == ["d:2", "d:3", "d:4"]
-    everything, head = Window(seed=1).take(stream), Window(seed=1, limit=30).take(stream)
+    assert len(Subset().take(stream).dropped) == 100
+    assert [item.id for item in Subset(skip=2, limit=3).take(stream).dropped] == ["d:2", "d:3", "d:4"]
+    everything, head = Subset(seed=1).take(stream), Subset(seed=1, limit=30).take(stream)
     assert len(everything.dropped) == 100
     assert 10 < len(head.dropped) < 60
     assert head.dropped == everything.dropped[: len(head.dropped)]
-    rest = Window(skip=30, seed=1).take(stream)
+    rest = Subset(skip=30, seed=1).take(stream)
     assert [*head.dropped, *rest.dropped] == everything.dropped
 
 
 @pytest.mark.parametrize("seed", [None, 3])
 def test_each_group_has_its_own_window(seed: int | None) -> None:
-    sifted = Window(seed=seed).take(ROWS, lambda item: str(int(item.id[2:]) % 3), limit=5)
+    sifted = Subset(seed=seed).take(ROWS, lambda item: str(int(item.id[2:]) % 3), limit=5)
     assert Counter(int(item.id[2:]) % 3 for item in sifted.rows) == {0: 5, 1: 5, 2: 5}
 
 
 def test_equal_rows_of_two_groups_can_both_be_taken() -> None:
     stream = [chat(1, "same"), chat(2, "same")]
-    assert len(Window(seed=1).take(stream, lambda item: item.id, limit=3).rows) == 2
+    assert len(Subset(seed=1).take(stream, lambda item: item.id, limit=3).rows) == 2
 
 
 @pytest.mark.parametrize("seed", [None, 3])
@@ -105,7 +105,7 @@ def test_memory_is_bounded_by_what_is_asked_for(seed: int | None) -> None:
 
     def peak(num: int) -> int:
         tracemalloc.start()
-        Window(seed=seed).take(stream(num), lambda item: "", limit=50)
+        Subset(seed=seed).take(stream(num), lambda item: "", limit=50)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Comparison, Message
 from bezoar.errors import DataError, RecipeError
 from bezoar.evals import EVALUATIONS
@@ -19,10 +19,10 @@ from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.lm_eval import LmEval, Task
 from bezoar.evals.mt_bench import MTBench
-from bezoar.evals.outcome import Given, Outcome
+from bezoar.evals.outcome import EvalContext, Outcome
 from bezoar.evals.preferences import Preferences
 from bezoar.evals.reward_bench import RewardBench
-from bezoar.llm.quote import exactly
+from bezoar.llm.cost import exactly
 from bezoar.llm.types import Reply, Request
 from tests.evals.conftest import QUESTIONS
 
@@ -110,17 +110,17 @@ def test_rows_that_are_no_pairs_are_refused(stack: Any) -> None:
 
 
 @pytest.fixture
-def given(stack: Any) -> Given:
+def given(stack: Any) -> EvalContext:
     def answer(requests: Sequence[Request]) -> list[Reply]:
         return [Reply("an answer") for _ in requests]
 
     def grade(requests: Sequence[Request]) -> list[Reply]:
         return [Reply("[[5]]" if "###" in r.messages[0].content else "") for r in requests]
 
-    return Given(ChatML(), lambda name: stack, lambda name: answer, lambda name: grade, lambda name: PAIRS)
+    return EvalContext(ChatML(), lambda name: stack, lambda name: answer, lambda name: grade, lambda name: PAIRS)
 
 
-def test_the_stage_runs_every_section(given: Given, tmp_path: Path) -> None:
+def test_the_stage_runs_every_section(given: EvalContext, tmp_path: Path) -> None:
     path = tmp_path / "choices.jsonl"
     path.write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
     stage = Evaluate("m", Preferences("pairs"), LmEval((Task(path=str(path)),)), MTBench("judge", limit=2))
@@ -134,7 +134,7 @@ def test_the_stage_runs_every_section(given: Given, tmp_path: Path) -> None:
     assert stage.detectable({"pairs": exactly(4)}).keys() == {"preferences", "mt_bench", "choices"}
 
 
-def test_a_continued_evaluation_repeats_nothing(given: Given, stack: Any, tmp_path: Path) -> None:
+def test_a_continued_evaluation_repeats_nothing(given: EvalContext, stack: Any, tmp_path: Path) -> None:
     files = [tmp_path / f"{name}.jsonl" for name in ("one", "two")]
     for path in files:
         path.write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
@@ -167,7 +167,7 @@ def test_models_are_judged_against_each_other(stack: Any) -> None:
         return [Reply("[[A]]" if "[Answer A]\ngood" in r.messages[0].content else "[[B]]") for r in requests]
 
     models = {"m": said("good"), "base": said("poor")}
-    given = Given(ChatML(), lambda name: stack, lambda name: models[name], lambda name: judge, lambda name: PAIRS)
+    given = EvalContext(ChatML(), lambda name: stack, lambda name: models[name], lambda name: judge, lambda name: PAIRS)
     outcome = Evaluate("m", win_rate=WinRate("judge", against="base")).run(given)
     scores = {s.name: s for s in outcome.scores}
     assert (scores["win rate"].value, scores["win rate"].n) == (1.0, 24)
@@ -191,14 +191,14 @@ def gold_file(path: Path) -> str:
 def test_a_judge_below_its_minimum_stops_the_stage_before_it_is_asked_for_more(stack: Any, tmp_path: Path) -> None:
     asked: list[str] = []
 
-    def world(says: str) -> Given:
+    def world(says: str) -> EvalContext:
         def judge(requests: Sequence[Request]) -> list[Reply]:
             asked.extend("grade" if "[[rating]]" in r.messages[0].content else "pair" for r in requests)
             better = ["A" if "[Answer A]\ngold" in r.messages[0].content else "B" for r in requests]
             return [Reply(f"[[{says or side}]] Rating: [[5]]") for side in better]
 
         model = lambda requests: [Reply("words") for _ in requests]  # noqa: E731
-        return Given(ChatML(), lambda name: stack, lambda name: model, lambda name: judge, lambda name: PAIRS)
+        return EvalContext(ChatML(), lambda name: stack, lambda name: model, lambda name: judge, lambda name: PAIRS)
 
     card = JudgeCard(judge="j", pairs=(gold_file(tmp_path / "gold.jsonl"),), min_accuracy=0.9, repeats=0)
     stage = Evaluate("m", judge_card=card, mt_bench=MTBench("j", limit=2))
@@ -218,10 +218,10 @@ def test_reward_bench_of_a_judge_and_of_likelihoods(stack: Any, other: Any, tmp_
         return [Reply("[[A]]" if "[Answer A]\ngold" in r.messages[0].content else "[[B]]") for r in requests]
 
     stacks = {"m": stack, "base": other}
-    given = Given(ChatML(), lambda name: stacks[name], lambda name: judge, lambda name: judge, lambda name: PAIRS)
+    given = EvalContext(ChatML(), lambda name: stacks[name], lambda name: judge, lambda name: judge, lambda name: PAIRS)
     files = (gold_file(tmp_path / "gold.jsonl"),)
 
-    def run(section: RewardBench, given: Given = given) -> Outcome:
+    def run(section: RewardBench, given: EvalContext = given) -> Outcome:
         return Evaluate("m", reward_bench=section).run(given)
 
     asked = run(RewardBench(files))
@@ -243,7 +243,7 @@ def test_reward_bench_of_a_judge_and_of_likelihoods(stack: Any, other: Any, tmp_
     assert RewardBench(files, by="judge").quote()[0][1].num.expected == 12
 
 
-def test_training_rows_that_hold_evaluation_items_are_reported(given: Given) -> None:
+def test_training_rows_that_hold_evaluation_items_are_reported(given: EvalContext) -> None:
     stage = Evaluate("m", mt_bench=MTBench("judge", limit=8), contamination=Contamination(("rows",)))
     asked = stage.mt_bench.load()[0] if stage.mt_bench else None
     assert asked is not None

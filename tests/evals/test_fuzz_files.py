@@ -15,7 +15,7 @@ from bezoar.data.choices import read_choices
 from bezoar.data.mt_bench import read_questions
 from bezoar.evals.answers import answer_file, rescored
 from bezoar.evals.duel import asked_questions
-from bezoar.evals.gold import Gold
+from bezoar.evals.labelled_pairs import LabelledPairs
 from bezoar.evals.leaderboard import leaderboard, paired_tests, read_entries, strengths
 from bezoar.evals.mt_bench import MTBench
 from bezoar.evals.outcome import Outcome, write_outcome
@@ -23,7 +23,7 @@ from bezoar.evals.reward_bench import reward_bench
 from bezoar.evals.stats import score
 from bezoar.flow.revise import read_answers
 from bezoar.llm.types import Request
-from bezoar.own import as_written
+from bezoar.own_files import as_written
 from bezoar.report.console import print_leaderboard, print_outcome, print_tests
 from tests.fuzzing import bounded, changed, damaged, fuzz, json_bytes, json_lines
 
@@ -122,7 +122,7 @@ def test_no_answers_and_no_questions_break_an_evaluation(answers: bytes, asked: 
 def test_no_pair_breaks_a_card(data: bytes, folder: Path) -> None:
     (folder / "pairs.jsonl").write_bytes(data)
     with bounded():
-        shown(reward_bench(Gold((str(folder / "pairs.jsonl"),)).read(), lambda pairs: [len(p.chosen) - len(p.rejected) for p in pairs]), folder)
+        shown(reward_bench(LabelledPairs((str(folder / "pairs.jsonl"),)).read(), lambda pairs: [len(p.chosen) - len(p.rejected) for p in pairs]), folder)
 
 
 @pytest.mark.parametrize("number", range(len(ITEMS)))
@@ -133,7 +133,7 @@ def test_no_item_breaks_a_task(number: int, data: st.DataObject, folder: Path) -
     with bounded():
         assert read_choices(folder / "items.jsonl")
     with bounded():
-        from bezoar.evals.local_tasks import configs
+        from bezoar.evals.harness_tasks import configs
 
         for config in configs(folder / "items.jsonl", "t", "{query}", 9):
             rows = config["custom_dataset"]()["test"]

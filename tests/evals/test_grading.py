@@ -5,8 +5,8 @@ import math
 import pytest
 
 from bezoar.chat.types import Message
-from bezoar.evals.grading import CHOICES, Rating, expected_rating, fastchat_rating, grade_request, parse_rating, read_grade
 from bezoar.llm.types import Reply, Request
+from bezoar.verdicts.rating import CHOICES, Rating, expected_rating, fastchat_rating, grade_request, parse_rating, read_grade
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.judges import PairJudge, asked_judge
 from bezoar.evals.outcome import Outcome, told
 from bezoar.evals.stats import Score, wilson
-from bezoar.judge.pairwise import Pairwise
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.report.console import print_outcome
-from bezoar.report.scores import Board
+from bezoar.report.scores import Scoreboard
 from bezoar.report.sections.scores import _judges
+from bezoar.verdicts.pairwise import Pairwise
 
 PAIRS = [Comparison(str(i), (Message("user", "?"),), f"golden answer {i}", f"other answer {i}") for i in range(18)]
 ROUNDS = 2  # 18 pairs are two of every plant and of the control
@@ -120,7 +120,7 @@ def test_the_number_stands_in_console_report_and_facts() -> None:
     assert re.search(r"judge/injection +28 +0\.429", stream.getvalue())
     assert told(made.info) == [sentence]
     facts = {"info": {"judge_card": {**made.info["judge_card"], "scores": [s.to_dict() for s in made.scores]}}}
-    (page,) = _judges(Board({"m": "M"}, facts={"m": facts}))
+    (page,) = _judges(Scoreboard({"m": "M"}, facts={"m": facts}))
     assert "judge/injection" in str(page)
     assert "Verdict: accept" in str(page)
     assert scores["judge/injection"].n == 28

@@ -10,14 +10,14 @@ import pytest
 
 from bezoar.chat.types import Comparison, Message
 from bezoar.errors import DataError, RecipeError
-from bezoar.evals.gold import read_gold
 from bezoar.evals.judge_card import JudgeCard, card
 from bezoar.evals.judges import PairJudge, asked_judge, judge_hash
+from bezoar.evals.labelled_pairs import read_labelled_pairs
 from bezoar.evals.reward_bench import SECTIONS, judge_scorer, reward_bench
 from bezoar.evals.stats import Score
-from bezoar.judge.pairwise import Pairwise, Preference
-from bezoar.judge.verdict import Unparsed
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.pairwise import Pairwise, Preference
 
 FAILED = Unparsed("?", "no verdict")
 
@@ -149,20 +149,20 @@ def test_gold_files(tmp_path: Path) -> None:
     path.parent.mkdir()
     row = {"input": "Say hi.", "output_1": "no", "output_2": "hi", "label": 2}
     path.write_text(json.dumps([row]))
-    (pair,) = read_gold(path)
+    (pair,) = read_labelled_pairs(path)
     assert (pair.chosen, pair.rejected, pair.meta["subset"]) == ("hi", "no", "llmbar-natural")
     path.write_text(json.dumps([{**row, "label": 3}]))
     with pytest.raises(DataError, match="row 1: label is 3"):
-        read_gold(path)
+        read_labelled_pairs(path)
     for name in ("Neighbor", "GPTInst"):
         hard = tmp_path / "Adversarial" / name / "dataset.json"
         hard.parent.mkdir(parents=True)
         hard.write_text(json.dumps([row]))
-        subset = read_gold(hard)[0].meta["subset"]
+        subset = read_labelled_pairs(hard)[0].meta["subset"]
         assert subset in SECTIONS["Chat Hard"], subset
     bench = tmp_path / "filtered.jsonl"
     bench.write_text(json.dumps({"prompt": "p", "chosen": "c", "rejected": "r", "subset": "hep-go", "chosen_model": "human", "id": 7}) + "\n")
-    (pair,) = read_gold(bench)
+    (pair,) = read_labelled_pairs(bench)
     assert (pair.prompt[0].content, pair.chosen, pair.meta["subset"], pair.meta["models"]) == ("p", "c", "hep-go", ["human", ""])
 
 
@@ -171,7 +171,7 @@ def test_llmbar_under_a_judge() -> None:
     if not folder:
         pytest.skip("BEZOAR_DATA names no folder with LLMBar")
     files = [Path(folder) / "llmbar" / name / "dataset.json" for name in ("Natural", "Adversarial/Neighbor")]
-    pairs = [pair for file in files for pair in read_gold(file)]
+    pairs = [pair for file in files for pair in read_labelled_pairs(file)]
     scores = {s.name: s for s in reward_bench(pairs, judge_scorer(asked(judge("longer")))).scores}
     assert scores["RewardBench/llmbar-natural"].n == 100
     assert scores["RewardBench/llmbar-adver-neighbor"].n == 134

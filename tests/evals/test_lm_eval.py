@@ -13,11 +13,11 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.errors import DataError
-from bezoar.evals.lm_bridge import StackLM
+from bezoar.evals.harness_stack import StackLM
+from bezoar.evals.harness_tasks import configs
 from bezoar.evals.lm_eval import LmEval, Task
-from bezoar.evals.local_tasks import configs
 from tests.evals.conftest import QUESTIONS
 
 
@@ -209,7 +209,7 @@ def test_truthful_and_two_context_files(tmp_path: Path, stack: Any, hflm: HFLM) 
 @pytest.mark.parametrize("chat", [False, True])
 def test_an_asked_model_runs_written_tasks_through_the_pool(tmp_path: Path, choices_file: Path, chat: bool) -> None:
     from bezoar.errors import EndpointError, RecipeError
-    from bezoar.evals.lm_ask import AskLM
+    from bezoar.evals.harness_endpoint import AskLM
     from bezoar.llm.types import Reply, Request
 
     seen: list[Request] = []

@@ -13,10 +13,10 @@ from bezoar.data.mt_bench import Question, read_questions
 from bezoar.errors import DataError
 from bezoar.evals.conversation import converse, spread
 from bezoar.evals.fastchat import answered, read_pairwise, read_single
-from bezoar.evals.grading import CHOICES, expected_rating, fastchat_rating, parse_rating, read_grade
 from bezoar.evals.mt_bench import MTBench, judge_prompt
 from bezoar.llm.scripted import ScriptedBackend
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.verdicts.rating import CHOICES, expected_rating, fastchat_rating, parse_rating, read_grade
 
 OPEN = Question(1, "writing", ("Write {answer}.", "Shorter."))
 SUM = Question(2, "math", ("2+2?", "And 3+3?"), ("4", "6"))

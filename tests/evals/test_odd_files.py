@@ -14,8 +14,8 @@ from bezoar.data.choices import read_choices
 from bezoar.data.mt_bench import read_answers, read_questions
 from bezoar.errors import BezoarError
 from bezoar.evals.answers import answer_file, rescored
-from bezoar.evals.gold import read_gold
-from bezoar.evals.local_tasks import configs
+from bezoar.evals.harness_tasks import configs
+from bezoar.evals.labelled_pairs import read_labelled_pairs
 
 ROWS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "grades": (rescored, {"question_id": 1, "model": "m", "turn": 1, "judgment": "[[7]]", "score": 7}),
@@ -24,8 +24,8 @@ ROWS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "questions": (read_questions, {"question_id": 1, "category": "math", "turns": ["a", "b"], "reference": ["1", "2"]}),
     "answers": (read_answers, {"question_id": 1, "choices": [{"turns": ["a", "b"]}]}),
     "outputs": (lambda path: answer_file(path, ()), {"instruction": "i", "output": "o"}),
-    "gold": (read_gold, {"input": "i", "output_1": "a", "output_2": "b", "label": 1}),
-    "reward bench": (read_gold, {"prompt": "p", "chosen": "c", "rejected": "r", "subset": "hep-go", "chosen_model": "m"}),
+    "gold": (read_labelled_pairs, {"input": "i", "output_1": "a", "output_2": "b", "label": 1}),
+    "reward bench": (read_labelled_pairs, {"prompt": "p", "chosen": "c", "rejected": "r", "subset": "hep-go", "chosen_model": "m"}),
     "truthful": (read_choices, {"question": "q", "mc1_targets": {"a": 1, "b": 0}}),
     "truthful of the hub": (read_choices, {"question": "q", "mc1_targets": {"choices": ["a", "b"], "labels": [1, 0]}}),
     "choices of the hub": (read_choices, {"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"}),

@@ -14,11 +14,11 @@ def test_overlap_by_hand_and_by_the_library() -> None:
     pytest.importorskip("rouge_score")
     from sacrebleu.metrics.bleu import BLEU
 
-    from bezoar.evals.overlap import overlap
+    from bezoar.evals.rouge_bleu import rouge_bleu
 
     answers = ["the cat sat on the mat", "nothing in common"]
     references = [["the cat lay on the mat", "a dog"], ["words of another kind"]]
-    outcome = overlap(["a", "b"], answers, references)
+    outcome = rouge_bleu(["a", "b"], answers, references)
     scores = {s.name: s for s in outcome.scores}
     # five of six words are shared in order; the second item shares none
     assert scores["ROUGE-1"].value == pytest.approx((5 / 6 + 0) / 2)
@@ -29,12 +29,12 @@ def test_overlap_by_hand_and_by_the_library() -> None:
     assert scores["BLEU-4"].low is not None
     assert outcome.info["overlap"]["BLEU-4"].startswith("nrefs:")
     with pytest.raises(DataError, match="item b has no reference"):
-        overlap(["a", "b"], answers, [["x"], []])
+        rouge_bleu(["a", "b"], answers, [["x"], []])
 
 
 def test_the_section_asks_for_answers_and_counts_failures() -> None:
     pytest.importorskip("rouge_score")
-    from bezoar.evals.overlap import Overlap
+    from bezoar.evals.rouge_bleu import RougeBleu
 
     rows = [Comparison(name, (Message("user", f"Question {name}"),), chosen, "bad") for name, chosen in (("a", "one two"), ("b", "three four"), ("c", "five"))]
     asked = []
@@ -43,7 +43,7 @@ def test_the_section_asks_for_answers_and_counts_failures() -> None:
         asked.extend(requests)
         return [Reply("one two"), Reply(finish="error", error="down")]
 
-    outcome = Overlap("held-out", max_tokens=7, limit=2).measure(rows, ask)
+    outcome = RougeBleu("held-out", max_tokens=7, limit=2).measure(rows, ask)
     assert [(r.messages[-1].content, r.max_tokens, r.temperature) for r in asked] == [("Question a", 7, 0.0), ("Question b", 7, 0.0)]
     assert {(s.name, s.n, s.num_failed) for s in outcome.scores} == {(n, 1, 1) for n in ("ROUGE-1", "ROUGE-2", "ROUGE-L", "BLEU-4")}
     assert next(s.value for s in outcome.scores if s.name == "ROUGE-L") == 1.0

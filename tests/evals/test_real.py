@@ -9,9 +9,9 @@ pytest.importorskip("lm_eval")
 
 from lm_eval.models.huggingface import HFLM
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.evals.lm_eval import LmEval, Task
-from bezoar.model.load import resolve
+from bezoar.model.load import resolve_model
 from bezoar.model.spec import ModelSpec
 from bezoar.model.stack import Stack
 
@@ -31,6 +31,6 @@ def test_published_benchmarks_give_what_the_harness_gives(file: str, template: s
     section = LmEval((Task(path=str(Path(folder) / "eval" / file), template=template, limit=limit, max_tokens=48),))
     ours = section.measure(Stack(ModelSpec(MODEL, dtype="float32"), [], device="cpu"), ChatML())
     for batch_size in (1, 8):
-        theirs = section.run_lm(HFLM(pretrained=str(resolve(MODEL)), device="cpu", dtype="float32", batch_size=batch_size))
+        theirs = section.run_lm(HFLM(pretrained=str(resolve_model(MODEL)), device="cpu", dtype="float32", batch_size=batch_size))
         assert [(i["benchmark"], i["id"]) for i in ours.items] == [(i["benchmark"], i["id"]) for i in theirs.items]
         assert [i["value"] for i in ours.items] == pytest.approx([i["value"] for i in theirs.items], abs=1e-4)

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from bezoar.chat.render import ChatML
-from bezoar.chat.types import Answers, Chat, Comparison, Message
+from bezoar.chat.templates import ChatML
+from bezoar.chat.types import Chat, Comparison, Message, SampledAnswers
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.judges import PairJudge, asked_judge
-from bezoar.evals.outcome import Given, Outcome
+from bezoar.evals.outcome import EvalContext, Outcome
 from bezoar.evals.revision import Revision
 from bezoar.evals.stats import detectable
-from bezoar.judge.pairwise import Pairwise
 from bezoar.llm.types import Reply, Request
+from bezoar.verdicts.pairwise import Pairwise
 
 FIRST = [Chat(str(i), (Message("user", f"Question {i}?"), Message("assistant", f"{i}: quality 0"))) for i in range(8)]
 
@@ -171,13 +171,13 @@ def questions(tmp_path: Path) -> str:
     return str(path)
 
 
-def given(model: Asked, judge: Asked, rows: Sequence[Any] = (), said: list[str] | None = None) -> Given:
+def given(model: Asked, judge: Asked, rows: Sequence[Any] = (), said: list[str] | None = None) -> EvalContext:
     class Told:
         def say(self, text: str) -> None:
             if said is not None:
                 said.append(text)
 
-    return Given(ChatML(), lambda name: None, lambda name: model, lambda name: judge, lambda name: rows, watch=Told())  # type: ignore[arg-type]
+    return EvalContext(ChatML(), lambda name: None, lambda name: model, lambda name: judge, lambda name: rows, progress=Told())  # type: ignore[arg-type]
 
 
 def test_answers_of_any_model_in_fastchats_format(tmp_path: Path, questions: str) -> None:
@@ -212,7 +212,7 @@ def test_rows_of_a_stage_and_the_models_own_answers(questions: str) -> None:
     world = given(reviser(lambda i, now: 1), Asked(fair), rows)
     first = Revision(judge="judge", rows="pairs", limit=3).first(world, "any")
     assert [c.answer for c in first] == ["0: quality 0", "1: quality 0", "2: quality 0"]
-    sampled = [Answers("s", (Message("user", "Why?"),), ("a", "b"), {})]
+    sampled = [SampledAnswers("s", (Message("user", "Why?"),), ("a", "b"), {})]
     with pytest.raises(DataError, match="the rows of draws are sampled answers"):
         Revision(judge="judge", rows="draws", limit=3).first(given(own_answers(), Asked(fair), sampled), "any")
     own = own_answers()

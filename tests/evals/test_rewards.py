@@ -9,21 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from bezoar.chat.branches import branches
-from bezoar.chat.render import ChatML
-from bezoar.chat.steering import steered
+from bezoar.chat.attribute_levels import steered
+from bezoar.chat.templates import ChatML, render_completions
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
-from bezoar.evals.outcome import Given, condition, keep_in
-from bezoar.evals.rewards import OverRows, Rewards, Steering
-from bezoar.judge.goodness import Goodness
+from bezoar.evals.outcome import EvalContext, cache_parts_in, condition
+from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.llm.types import Reply, Request
+from bezoar.model.completions import draw_completions, reward_completions
+from bezoar.model.prompt_group import Completion, PromptGroup
+from bezoar.model.reward_weights import RewardWeights
 from bezoar.model.score import score
-from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.model.spec import LoRA, ModelSpec, Sampling
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Branch, Tree
-from bezoar.synth.asking import Sampling
-from bezoar.synth.sample import draw, reward_answers
 
 ROWS = [Chat(f"r{i}", (Message("user", "tell " + "me " * i), Message("assistant", "no"))) for i in range(4)]
 HOW = Sampling(temperature=0.9, top_p=1.0, max_tokens=6)
@@ -32,16 +30,16 @@ HOW = Sampling(temperature=0.9, top_p=1.0, max_tokens=6)
 @pytest.fixture(scope="module")
 def stacks(tiny_model: Path) -> dict[str, Stack]:
     judge, policy = (Stack(ModelSpec(str(tiny_model), dtype="float32")) for _ in range(2))
-    judge.grow(LoRA(r=2), seed=0, outputs=("a", "b"))
+    judge.add_adapter(LoRA(r=2), seed=0, outputs=("a", "b"))
     torch.manual_seed(2)
-    for parameter in policy.grow(LoRA(r=2, dropout=0.0), seed=1).values():
+    for parameter in policy.add_adapter(LoRA(r=2, dropout=0.0), seed=1).values():
         parameter.data.normal_(0, 0.05)
     policy.net.eval()
     return {"judge": judge, "policy": policy, "base": Stack(ModelSpec(str(tiny_model), dtype="float32"))}
 
 
-def given(stacks: dict[str, Stack], ask: Any = None) -> Given:
-    return Given(ChatML(), stacks.__getitem__, lambda name: ask, lambda name: ask, lambda name: ROWS, seed=3)
+def given(stacks: dict[str, Stack], ask: Any = None) -> EvalContext:
+    return EvalContext(ChatML(), stacks.__getitem__, lambda name: ask, lambda name: ask, lambda name: ROWS, seed=3)
 
 
 def by_name(outcome: Any) -> dict[str, Any]:
@@ -49,15 +47,15 @@ def by_name(outcome: Any) -> dict[str, Any]:
 
 
 def test_rewards_by_their_parts(stacks: dict[str, Stack]) -> None:
-    good = Goodness({"b": 2.0})
-    found = Rewards("rows", "judge", good, "base", HOW).run("policy", given(stacks), keep_in(None))
+    good = RewardWeights({"b": 2.0})
+    found = Rewards("rows", "judge", good, "base", HOW).run("policy", given(stacks), cache_parts_in(None))
     prompts = [row.prompt for row in ROWS]
-    texts = [[one[0][0]] for one in draw(stacks["policy"], ChatML(), prompts, HOW, num=1, seed=3) if one]
-    scored = [2 * v[1] for [v] in reward_answers(stacks["judge"], ChatML(), prompts, texts)]
-    own = [2 * v[1] for [v] in reward_answers(stacks["judge"], ChatML(), prompts, [["no"]] * 4)]
+    texts = [[one[0][0]] for one in draw_completions(stacks["policy"], ChatML(), prompts, HOW, num=1, seed=3) if one]
+    scored = [2 * v[1] for [v] in reward_completions(stacks["judge"], ChatML(), prompts, texts)]
+    own = [2 * v[1] for [v] in reward_completions(stacks["judge"], ChatML(), prompts, [["no"]] * 4)]
     # none of these answers ended: their end token, which the model did not write, is no part of the KL
-    told = [branches(p, t, ChatML(), stacks["base"].tokenizer) for p, t in zip(prompts, texts, strict=True)]
-    trees = [Tree(trunk, [Branch(tokens, [True] * len(tokens))]) for trunk, [tokens] in told]
+    told = [render_completions(p, t, ChatML(), stacks["base"].tokenizer) for p, t in zip(prompts, texts, strict=True)]
+    trees = [PromptGroup(trunk, [Completion(tokens, [True] * len(tokens))]) for trunk, [tokens] in told]
     ours, base = ([float(one.logprobs[:-1].sum()) for [one] in score(stacks[n], trees)] for n in ("policy", "base"))
     moved = [a - b for a, b in zip(ours, base, strict=True)]
     scores = by_name(found)
@@ -76,7 +74,7 @@ def test_an_answer_too_long_for_the_reward_model_is_no_number(stacks: dict[str, 
     positions, limits = stacks["judge"].net.config, stacks["judge"].net.config.max_position_embeddings
     positions.max_position_embeddings = 50
     try:
-        found = Rewards("rows", "judge", Goodness({"b": 2.0}), None, HOW).run("policy", given(stacks), keep_in(None))
+        found = Rewards("rows", "judge", RewardWeights({"b": 2.0}), None, HOW).run("policy", given(stacks), cache_parts_in(None))
     finally:
         positions.max_position_embeddings = limits
     scores = by_name(found)
@@ -88,9 +86,9 @@ def test_an_answer_too_long_for_the_reward_model_is_no_number(stacks: dict[str, 
 
 def test_steering_compares_the_levels_prompt_by_prompt(stacks: dict[str, Stack]) -> None:
     levels = ({"verbosity": 0}, {"verbosity": 4})
-    found = Steering("rows", levels, HOW).run("policy", given(stacks), keep_in(None))
+    found = Steering("rows", levels, HOW).run("policy", given(stacks), cache_parts_in(None))
     counts = [
-        [len(one[0][0].split()) for one in draw(stacks["policy"], ChatML(), [steered(r.prompt, level) for r in ROWS], HOW, num=1, seed=3) if one]
+        [len(one[0][0].split()) for one in draw_completions(stacks["policy"], ChatML(), [steered(r.prompt, level) for r in ROWS], HOW, num=1, seed=3) if one]
         for level in levels
     ]
     scores = by_name(found)
@@ -116,12 +114,12 @@ def test_answers_against_the_rows_own_are_judged_in_both_orders(stacks: dict[str
                 replies.append(Reply("[[A]]"))
         return replies
 
-    found = OverRows("judge-model", rows="rows").run("policy", given(stacks, ask), keep_in(None))
+    found = WinRateOverRows("judge-model", rows="rows").run("policy", given(stacks, ask), cache_parts_in(None))
     scores = by_name(found)
     assert (scores["over rows"].value, scores["over rows"].n, scores["over rows"].num_failed) == (0.5, 3, 1)
     assert scores["over rows/first position"].value == 1.0
     bare = replace(given(stacks, ask), rows=lambda name: [Chat("x", ROWS[0].prompt)])
     with pytest.raises(DataError, match="row x has no answer of its own"):
-        OverRows("judge-model", rows="rows").run("policy", bare, keep_in(None))
+        WinRateOverRows("judge-model", rows="rows").run("policy", bare, cache_parts_in(None))
     with pytest.raises(ValueError, match="over_rows needs rows"):
-        OverRows("judge-model")
+        WinRateOverRows("judge-model")

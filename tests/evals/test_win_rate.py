@@ -14,9 +14,9 @@ from bezoar.evals.alpaca_eval import read_alpaca_eval, standard_error
 from bezoar.evals.stats import Score, score
 from bezoar.evals.win_rate import length_controlled, outcome
 from bezoar.io import content_hash
-from bezoar.judge.pairwise import Pairwise, Preference
-from bezoar.judge.verdict import Unparsed
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.pairwise import Pairwise, Preference
 
 PROMPTS = {str(i): (Message("user", f"Question {i}?"),) for i in range(200)}
 

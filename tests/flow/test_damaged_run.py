@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from bezoar.errors import BezoarError
-from bezoar.flow import talk
+from bezoar.flow import chat as talk
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.io import read_parquet, write_parquet
-from bezoar.watch import Watch
+from bezoar.progress import Progress
 from tests.flow.command import bezoar
 
 JUDGE = [{"pattern": "Ask 3", "reply": "Reject: dull"}, {"pattern": ".", "reply": "Accept: fine"}]
@@ -39,9 +39,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("rubric.txt").write_text("Accept or Reject?\n{record}\n")
     Path("toy.yaml").write_text(json.dumps(RECIPE))
     bezoar("run", "toy.yaml")
-    watch = Watch("sft", Path("runs/toy/metrics.jsonl"))
+    progress = Progress("sft", Path("runs/toy/metrics.jsonl"))
     for step in (1, 2, 3):
-        watch.log(step=step, loss=1.0 / step)
+        progress.log(step=step, loss=1.0 / step)
     return Path("runs/toy")
 
 
@@ -105,15 +105,15 @@ def test_a_torn_line_of_metrics_is_counted_and_stands_alone(run: Path) -> None:
     metrics = run / "metrics.jsonl"
     whole = metrics.read_bytes()
     metrics.write_bytes(whole[:-9])
-    watch = Watch("sft", metrics)
-    watch.log(step=3, loss=0.25)
+    progress = Progress("sft", metrics)
+    progress.log(step=3, loss=0.25)
     lines = metrics.read_bytes().splitlines()
     assert lines[-2] == whole.splitlines()[-1][:-8]
     assert json.loads(lines[-1])["loss"] == 0.25
     bezoar("report", run)
     assert "1 line(s) of metrics.jsonl cannot be read" in (run / "report.html").read_text()
-    watch.rewind(1)
-    watch.log(step=2, loss=0.5)
+    progress.rewind(1)
+    progress.log(step=2, loss=0.5)
     kept = [line for line in metrics.read_bytes().splitlines() if b"sft" in line and line.endswith(b"}")]
     assert [json.loads(line)["step"] for line in kept] == [1, 2]
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from bezoar.errors import BezoarError, RecipeError
-from bezoar.flow.document import MOST_DEPTH, read_yaml
-from bezoar.flow.keys import all_keys
+from bezoar.flow.cache_key import all_keys
+from bezoar.flow.model_argument import find_model
 from bezoar.flow.recipe import load_recipe
-from bezoar.flow.subject import find_subject
+from bezoar.flow.yaml_document import MOST_DEPTH, read_yaml
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{c}: &{c} [{', '.join(['*' + b] * 9)}]\n" for b, c in zip("abcdefgh", "bcdefghi", strict=True)
@@ -262,6 +262,6 @@ def test_a_backend_of_the_command_line_is_read_alike(text: str, tmp_path: Path) 
     path = tmp_path / "b.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=r"b.yaml"):
-        find_subject(str(path))
+        find_model(str(path))
     with pytest.raises(BezoarError):
-        find_subject("~nouser/b.yaml")
+        find_model("~nouser/b.yaml")

@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bezoar.flow.keys import all_keys
+from bezoar.flow.cache_key import all_keys
+from bezoar.flow.model_argument import find_model
 from bezoar.flow.plan import make_plan
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
-from bezoar.flow.subject import find_subject
 from tests.fuzzing import TEXTS, bounded, changed, damaged, fuzz
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -75,6 +75,6 @@ def test_no_recipe_breaks_the_reader(how: str, data: st.DataObject, folder: Path
 def test_no_backend_and_no_name_breaks_the_command_line(value: Any, name: str, folder: Path) -> None:
     (folder / "judge.yml").write_text(json.dumps(value))
     with bounded():
-        find_subject("judge.yml").identity.encode()
+        find_model("judge.yml").identity.encode()
     with bounded():
-        find_subject(name)
+        find_model(name)

@@ -8,7 +8,7 @@ import pytest
 
 from bezoar import __version__
 from bezoar.errors import DataError, RecipeError
-from bezoar.flow.keys import all_keys, changed, stage_parts
+from bezoar.flow.cache_key import all_keys, changed, stage_parts
 from bezoar.flow.recipe import load_recipe
 from bezoar.io import content_hash, file_hash
 

@@ -8,10 +8,10 @@ import pytest
 from pydantic import Field
 
 from bezoar.errors import RecipeError
-from bezoar.flow.load import build, read_yaml
 from bezoar.flow.recipe import load_recipe
-from bezoar.flow.refs import refs
-from bezoar.refs import FileRef, RowsRef
+from bezoar.flow.references import refs
+from bezoar.flow.yaml_loader import build, read_yaml
+from bezoar.references import FileRef, RowsRef
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from bezoar.evals.outcome import Outcome, write_outcome
 from bezoar.evals.stats import Score
 from bezoar.flow.rundir import RunDir
 from bezoar.io import atomic_dir, write_json, write_parquet
-from bezoar.refs import stage_folders
+from bezoar.references import stage_folders
 
 
 def test_a_key_reaches_the_disk_after_all_it_vouches_for_and_before_its_folder_has_a_name(

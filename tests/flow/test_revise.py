@@ -21,7 +21,7 @@ from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.scripted import ScriptedBackend
 from bezoar.llm.types import Reply, Request
-from bezoar.watch import Watch
+from bezoar.progress import Progress
 
 
 def chat(name: str, answer: str) -> Chat:
@@ -57,7 +57,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     backend = ScriptedBackend(lambda request: longer([request])[0].text)
     for _ in range(2):
         with Journal(tmp_path / "journal.sqlite") as journal:
-            pool = Pool(backend, journal, Budget(), Watch())
+            pool = Pool(backend, journal, Budget(), Progress())
             revise_chats([chat("a", "so!")], pool.ask, tmp_path / "out.jsonl", times=2, max_tokens=9, console=Console(file=io.StringIO()))
     assert len(backend.seen) == 2
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from bezoar.errors import RecipeError
+from bezoar.flow.inspect_run import why
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.run import run_recipe
 from bezoar.flow.rundir import RunDir
-from bezoar.flow.show import why
 
 RECIPE = """
 name: toy
@@ -146,7 +146,7 @@ def test_a_mistake_exits_2_with_one_sentence(folder: Path, change: str, what: st
 
 
 def test_a_stage_that_the_budget_cut_runs_again_when_the_budget_grows() -> None:
-    from bezoar.flow.keys import all_keys
+    from bezoar.flow.cache_key import all_keys
     from bezoar.flow.recipe import Recipe, load_recipe
 
     path = Path(__file__).parents[2] / "recipes" / "demo.yaml"

@@ -39,7 +39,7 @@ def adapter(tiny_model: Path, tmp_path: Path) -> Path:
     from bezoar.model.stack import Stack
 
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"), device="cpu")
-    grown = stack.grow(LoRA(r=2), seed=0, outputs=("reward",))
+    grown = stack.add_adapter(LoRA(r=2), seed=0, outputs=("reward",))
     with torch.no_grad():
         for name, weight in grown.items():
             if "lora_B" in name:

@@ -9,9 +9,9 @@ import pytest
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import RecipeError
 from bezoar.judge.attributes import Attributes, expected_level, most_agreeing, read_attributes, read_rating
-from bezoar.judge.verdict import Unparsed
-from bezoar.llm.quote import exactly
+from bezoar.llm.cost import exactly
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.verdicts.accept_reject import Unparsed
 
 NAMES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 

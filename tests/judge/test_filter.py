@@ -8,8 +8,8 @@ import pytest
 
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import RecipeError
-from bezoar.judge.filter import Filter, Judged, record
-from bezoar.llm.quote import exactly
+from bezoar.judge.filter import Filter, FilterResult, record
+from bezoar.llm.cost import exactly
 from bezoar.llm.types import Ask, Reply, Request
 
 
@@ -30,7 +30,7 @@ def judge(**keys: object) -> Filter:
     return Filter("rows", "judge", **keys)  # type: ignore[arg-type]
 
 
-def ids(judged: Judged) -> tuple[list[str], list[str], list[str]]:
+def ids(judged: FilterResult) -> tuple[list[str], list[str], list[str]]:
     return tuple([row.id for row in part] for part in (judged.accepted, judged.rejected, judged.unparsed))  # type: ignore[return-value]
 
 
@@ -139,7 +139,7 @@ def test_a_rubric_of_ones_own(tmp_path: Path) -> None:
 
 def test_no_rows_no_calls() -> None:
     seen: list[Request] = []
-    assert judge().judge_rows([], replying(seen=seen)) == Judged([], [], [])
+    assert judge().judge_rows([], replying(seen=seen)) == FilterResult([], [], [])
     assert not seen
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from bezoar.chat.types import Chat, Message
-from bezoar.judge.form import Dedup, Form, is_loop, is_refusal, is_unfinished
+from bezoar.judge.heuristics import Dedup, Form, is_loop, is_refusal, is_unfinished
 
 
 def chat(name: str, answer: str, prompt: str = "Name a bird.") -> Chat:

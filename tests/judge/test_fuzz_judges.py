@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bezoar.chat.types import Answers, Chat, Comparison
+from bezoar.chat.types import Chat, Comparison, SampledAnswers
 from bezoar.data.mt_bench import Question
 from bezoar.evals.conversation import Turn
 from bezoar.evals.judge_card import card
@@ -17,11 +17,11 @@ from bezoar.evals.win_rate import outcome
 from bezoar.judge.attribute_pairs import AttributePairs
 from bezoar.judge.attributes import Attributes
 from bezoar.judge.best_of_n import BestOfN
+from bezoar.judge.condition_on_attributes import Steer
 from bezoar.judge.filter import Filter
-from bezoar.judge.form import Dedup, Form
-from bezoar.judge.pairwise import Pairwise
-from bezoar.judge.steer import Steer
+from bezoar.judge.heuristics import Dedup, Form
 from bezoar.llm.types import Reply
+from bezoar.verdicts.pairwise import Pairwise
 from tests.fuzzing import CHATS, METAS, PAIRS, PROMPTS, REPLIES, TEXTS, WORDS, answered_by, bounded, fuzz, stored
 
 MANY = st.lists(REPLIES, min_size=1, max_size=8)
@@ -33,7 +33,7 @@ JUDGES: dict[str, Any] = {
 }  # fmt: skip
 SIFTS: dict[str, Any] = {"form": Form("rows"), "dedup": Dedup("rows"), "steer": Steer("rows"), "attribute pairs": AttributePairs("rows")}
 ANSWERS = st.builds(
-    lambda name, prompt, answers, numbers, meta: Answers(name, prompt, tuple(answers), {"reward": tuple((numbers * 9)[: len(answers)])}, meta),
+    lambda name, prompt, answers, numbers, meta: SampledAnswers(name, prompt, tuple(answers), {"reward": tuple((numbers * 9)[: len(answers)])}, meta),
     TEXTS, PROMPTS, st.lists(WORDS, min_size=1, max_size=4), st.lists(st.floats(), min_size=1, max_size=4), METAS,
 )  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_no_row_breaks_a_filter(name: str, rows: list[Chat], folder: Any) -> Non
 
 @fuzz(0.005, few=6)
 @given(rows=st.lists(ANSWERS, max_size=4), give=st.sampled_from(["chats", "pairs", "own"]))
-def test_no_number_breaks_a_choice(rows: list[Answers], give: Any, folder: Any) -> None:
+def test_no_number_breaks_a_choice(rows: list[SampledAnswers], give: Any, folder: Any) -> None:
     with bounded():
         sifted = BestOfN("rows", give).sift(rows)
         assert len(sifted.rows) + len(sifted.dropped) == len(rows)

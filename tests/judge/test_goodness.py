@@ -3,7 +3,7 @@
 import pytest
 
 from bezoar.errors import RecipeError
-from bezoar.judge.goodness import LLAMA_3_70B, NEMOTRON_4_340B, Goodness
+from bezoar.model.reward_weights import LLAMA_3_70B, NEMOTRON_4_340B, RewardWeights
 
 OUTPUTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
@@ -18,26 +18,26 @@ OUTPUTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
     ],
 )
 def test_weights(weights: dict[str, float], expected: float) -> None:
-    assert Goodness(weights).score(OUTPUTS, [4, 3, 2, 1, 2]) == pytest.approx(expected)
+    assert RewardWeights(weights).score(OUTPUTS, [4, 3, 2, 1, 2]) == pytest.approx(expected)
 
 
 def test_one_output_is_the_score_and_scales() -> None:
-    assert Goodness().score(("reward",), [1.5]) == 1.5
-    assert Goodness(mean=1.0, std=2.0).score(("reward",), [4.0]) == 1.5
+    assert RewardWeights().score(("reward",), [1.5]) == 1.5
+    assert RewardWeights(mean=1.0, std=2.0).score(("reward",), [4.0]) == 1.5
 
 
 def test_references_average_0() -> None:
-    found = Goodness(mean=9.0, std=9.0).centred(("reward",), [[1.0], [3.0], [5.0], [7.0]])
+    found = RewardWeights(mean=9.0, std=9.0).centred(("reward",), [[1.0], [3.0], [5.0], [7.0]])
     assert (found.mean, found.std) == (4.0, pytest.approx(5**0.5))  # squared distances 9, 1, 1, 9: variance 5
     assert sum(found.score(("reward",), [x]) for x in (1.0, 3.0, 5.0, 7.0)) == pytest.approx(0)
-    assert Goodness().centred(("reward",), [[1.0], [3.0]], scale=False) == Goodness(mean=2.0)
-    assert Goodness().centred(("reward",), [[2.0], [2.0]]) == Goodness(mean=2.0)
+    assert RewardWeights().centred(("reward",), [[1.0], [3.0]], scale=False) == RewardWeights(mean=2.0)
+    assert RewardWeights().centred(("reward",), [[2.0], [2.0]]) == RewardWeights(mean=2.0)
 
 
 def test_wrong_settings() -> None:
     with pytest.raises(RecipeError, match="no output humour"):
-        Goodness({"humour": 1.0}).score(OUTPUTS, [0] * 5)
+        RewardWeights({"humour": 1.0}).score(OUTPUTS, [0] * 5)
     with pytest.raises(RecipeError, match="no output helpfulness; it has a, b"):
-        Goodness().score(("a", "b"), [0, 0])
+        RewardWeights().score(("a", "b"), [0, 0])
     with pytest.raises(ValueError, match="std"):
-        Goodness(std=0.0)
+        RewardWeights(std=0.0)

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bezoar.data.critiques import critique_alone, parse
-from bezoar.evals.grading import fastchat_rating, parse_rating
 from bezoar.judge.attributes import read_rating
-from bezoar.judge.form import is_loop, is_refusal, is_unfinished
-from bezoar.judge.own_words import own_words
-from bezoar.judge.pairwise import parse_side
-from bezoar.judge.verdict import parse_verdict
+from bezoar.judge.heuristics import is_loop, is_refusal, is_unfinished
 from bezoar.llm.types import Reply
 from bezoar.synth.evol_rules import read_equality
 from bezoar.synth.examples import clean, parse_examples
+from bezoar.verdicts.accept_reject import parse_verdict
+from bezoar.verdicts.own_words import own_words
+from bezoar.verdicts.pairwise import parse_side
+from bezoar.verdicts.rating import fastchat_rating, parse_rating
 
 PARSERS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "own_words": (own_words, ("",)), "verdict": (parse_verdict, ("Accept", "Verdict:", "my ")), "side": (parse_side, ("[[", "[[A")),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bezoar.judge.own_words import MASK, ONE_WORD, own_words
+from bezoar.verdicts.own_words import MASK, ONE_WORD, own_words
 
 
 @pytest.mark.parametrize(

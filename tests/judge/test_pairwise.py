@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pytest
 
 from bezoar.chat.types import Comparison, Message
-from bezoar.judge.pairwise import Pairwise, Preference, parse_side, read_side
-from bezoar.judge.verdict import Unparsed
 from bezoar.llm.types import Reply, Request
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.pairwise import Pairwise, Preference, parse_side, read_side
 
 
 def pair(name: str, a: str, b: str) -> Comparison:

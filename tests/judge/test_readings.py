@@ -10,10 +10,10 @@ import pytest
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.errors import RecipeError
 from bezoar.judge.attributes import Attribute, Attributes, expected_level, most_agreeing, read_attributes, read_rating
-from bezoar.judge.pairwise import Pairwise, Preference, conversation, parse_side, read_side
-from bezoar.judge.verdict import Unparsed, Verdict, by_score, log_odds, parse_verdict, read_logprobs, read_text
-from bezoar.llm.quote import exactly
+from bezoar.llm.cost import exactly
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.verdicts.accept_reject import Unparsed, Verdict, by_score, log_odds, parse_verdict, read_logprobs, read_text
+from bezoar.verdicts.pairwise import Pairwise, Preference, conversation, parse_side, read_side
 
 FAILED = Reply("half an ans", "error", error="the connection broke")
 PAIR = Comparison("p", (Message("user", "Which?"), Message("assistant", "What?"), Message("user", "This.")), "the first", "the second")

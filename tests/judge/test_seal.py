@@ -13,12 +13,12 @@ from bezoar.data.mt_bench import Question
 from bezoar.evals.mt_bench import judge_prompt
 from bezoar.judge.attributes import Attributes
 from bezoar.judge.filter import Filter, record
-from bezoar.judge.pairwise import Pairwise
 from bezoar.llm.types import Reply, Request
+from bezoar.model.spec import Sampling
 from bezoar.prompts import read_prompt, seal
-from bezoar.synth.asking import Sampling
 from bezoar.synth.critique_revise import CritiqueRevise
 from bezoar.synth.evol_rules import Comparer
+from bezoar.verdicts.pairwise import Pairwise
 
 END = re.compile(r"^\[end ([0-9a-f]{12})\]$", re.MULTILINE)
 SHOWN = re.compile(r"\[end ([0-9a-f]{12})\]")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bezoar.judge.verdict import Unparsed, Verdict, log_odds, parse_verdict, read_logprobs, read_text
 from bezoar.llm.types import Reply
+from bezoar.verdicts.accept_reject import Unparsed, Verdict, log_odds, parse_verdict, read_logprobs, read_text
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ from bezoar.errors import EndpointError
 from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.journal import Journal
+from bezoar.llm.openai_format import match_choices, to_body
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
-from bezoar.llm.wire import match_choices, to_body
-from bezoar.watch import Watch
+from bezoar.progress import Progress
 
 
 def pool(journal: Journal, url: str, **more: Any) -> Pool:
     endpoint = Endpoint(url=url, model="m", **{"backoff_s": 0.01, **more})
-    return Pool(endpoint.open(), journal, Budget(), Watch(), stage="s")
+    return Pool(endpoint.open(), journal, Budget(), Progress(), stage="s")
 
 
 def ask_once(url: str, request: Request, folder: Path, **more: Any) -> Reply:

@@ -23,19 +23,19 @@ from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.failures import status_inside
 from bezoar.llm.journal import Journal
+from bezoar.llm.openai_format import from_body
 from bezoar.llm.pool import Pool
 from bezoar.llm.transport import Transport
 from bezoar.llm.types import Reply
-from bezoar.llm.wire import from_body
+from bezoar.progress import Progress
 from bezoar.secrets import hide, mask
-from bezoar.watch import Watch
 
 KEY = "sk-Qw8Er7Ty6Ui5Op4As3Df2Gh1"
 
 
 def pool(journal: Journal, server: Server, budget: Budget | None = None, **more: Any) -> Pool:
     endpoint = Endpoint(url=server.url, model="m", **{"backoff_s": 0.01, "retries": 2, **more})
-    return Pool(endpoint.open(), journal, budget or Budget(), Watch(), stage="s")
+    return Pool(endpoint.open(), journal, budget or Budget(), Progress(), stage="s")
 
 
 def number(body: dict[str, Any]) -> int:
@@ -321,11 +321,11 @@ from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Request
-from bezoar.watch import Watch
+from bezoar.progress import Progress
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 requests = [Request((Message("user", f"question {i}" + " x" * 200),)) for i in range(500)]
 with Journal(pathlib.Path(sys.argv[2])) as journal:
-    Pool(Endpoint(url=sys.argv[1], model="m", concurrency=8).open(), journal, Budget(), Watch()).ask(requests)
+    Pool(Endpoint(url=sys.argv[1], model="m", concurrency=8).open(), journal, Budget(), Progress()).ask(requests)
 """
 
 

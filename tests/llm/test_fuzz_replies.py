@@ -20,10 +20,10 @@ from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.failures import meaning, retry_after_s, status_inside
 from bezoar.llm.journal import Entry, Journal
+from bezoar.llm.openai_format import from_body, to_body
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
-from bezoar.llm.wire import from_body, to_body
-from bezoar.watch import Watch
+from bezoar.progress import Progress
 from tests.fuzzing import TEXTS, VALUES, bounded, changed, damaged, fuzz, json_bytes
 
 WHOLE = {
@@ -147,7 +147,7 @@ def test_every_answer_over_http_is_kept_or_a_typed_failure(sent: bytes, number: 
 
         def ask() -> list[Reply]:
             backend = Endpoint(url=server.url, model="m", timeout_s=0.3, retries=1, backoff_s=0.0).open()
-            return Pool(backend, journal, Budget(1e9, journal, run="r"), Watch()).ask([request])
+            return Pool(backend, journal, Budget(1e9, journal, run="r"), Progress()).ask([request])
 
         try:
             first = ask()

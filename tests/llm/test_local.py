@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from questions import question
 
-from bezoar.chat.render import ChatML, OpenBezoarTemplate
+from bezoar.chat.templates import ChatML, OpenBezoarTemplate
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.local import Local, StackBackend
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
-from bezoar.watch import Watch
+from bezoar.progress import Progress
 
 TEXTS = [question("say " + "word " * (i % 7), max_tokens=12, seed=i, temperature=0.9 if i % 2 else 0.0) for i in range(13)]
 CHOICES = [question(f"is {i} good?", choices=("yes", "no, never", "")) for i in range(3)]
@@ -41,15 +41,15 @@ def test_groups_hold_like_lengths_and_all_requests(backend: StackBackend) -> Non
 
 
 def test_texts_are_those_of_the_model(backend: StackBackend, tmp_path: Path) -> None:
-    from bezoar.model.decode import Limits, generate
+    from bezoar.model.generation import SamplingParams, generate
 
     with Journal(tmp_path / "j.sqlite") as journal:
-        pool = Pool(backend, journal, Budget(), Watch())
+        pool = Pool(backend, journal, Budget(), Progress())
         replies = pool.ask([*TEXTS, *CHOICES])
         assert pool.ask([*TEXTS, *CHOICES]) == replies
         assert pool.counts()["from_journal"] == 16
     prompts = [backend.prompt(r) for r in TEXTS]
-    made = generate(backend.stack, prompts[::2], Limits(max_tokens=12, stop_tokens=(259,)))
+    made = generate(backend.stack, prompts[::2], SamplingParams(max_tokens=12, stop_tokens=(259,)))
     decode = backend.stack.tokenizer.decode
     assert [r.text for r in replies[:13:2]] == [decode(m.tokens) for m in made]
     assert [r.prompt_tokens for r in replies[:13]] == [len(p) for p in prompts]
@@ -102,7 +102,7 @@ def test_a_prompt_without_room_is_an_error_reply(backend: StackBackend) -> None:
 def test_the_recipe_component(tiny_model: Path, tmp_path: Path) -> None:
     local = Local(str(tiny_model), dtype="float32")
     with Journal(tmp_path / "j.sqlite") as journal:
-        reply = Pool(local.open(), journal, Budget(), Watch()).ask(TEXTS[:1])[0]
+        reply = Pool(local.open(), journal, Budget(), Progress()).ask(TEXTS[:1])[0]
         assert reply.completion_tokens > 0
         assert journal.entries()[0]["model"] == local.identity
     assert local.identity == Local(str(tiny_model), dtype="float32", slots=2, group=9).identity

@@ -17,7 +17,7 @@ from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.scripted import Scripted, ScriptedBackend, last_user
 from bezoar.llm.types import Reply, Request
-from bezoar.watch import Watch
+from bezoar.progress import Progress
 
 
 def loud(request: Request) -> str:
@@ -31,7 +31,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def pool(backend: ScriptedBackend, journal: Journal, budget: Budget | None = None) -> Pool:
-    return Pool(backend, journal, budget or Budget(), Watch(), stage="s")
+    return Pool(backend, journal, budget or Budget(), Progress(), stage="s")
 
 
 def test_equal_requests_are_asked_once_and_never_again(journal: Journal) -> None:

@@ -20,10 +20,10 @@ from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.journal import Journal
 from bezoar.llm.budget import Budget
 from bezoar.llm.pool import Pool
-from bezoar.watch import Watch
+from bezoar.progress import Progress
 requests = [Request((Message("user", f"question {i}"),)) for i in range(200)]
 with Journal(pathlib.Path(sys.argv[2])) as journal:
-    pool = Pool(Endpoint(url=sys.argv[1], model="m", concurrency=8).open(), journal, Budget(), Watch())
+    pool = Pool(Endpoint(url=sys.argv[1], model="m", concurrency=8).open(), journal, Budget(), Progress())
     print([r.text for r in pool.ask(requests)])
 """
 

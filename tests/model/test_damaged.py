@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from bezoar.errors import BezoarError, DataError
 from bezoar.io import file_hash
-from bezoar.model.load import load_tokenizer, read_net, resolve
+from bezoar.model.load import load_tokenizer, read_net, resolve_model
 from bezoar.model.merge import merge
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
@@ -241,7 +241,7 @@ def test_two_heads_that_differ_both_stay(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     stack, folder = Stack(ModelSpec(str(tiny_model), dtype="float32")), tmp_path_factory.mktemp("adapter")
-    stack.grow(LoRA(r=2, targets=("q_proj", "v_proj")), seed=0, outputs=("reward",))
+    stack.add_adapter(LoRA(r=2, targets=("q_proj", "v_proj")), seed=0, outputs=("reward",))
     stack.save_trained(folder)
     return folder / "adapter"
 
@@ -324,9 +324,9 @@ def test_a_tokenizer_needs_no_weights(folder: Path) -> None:
 
 @pytest.mark.real
 def test_a_damaged_copy_of_a_packaged_model_is_set_aside_and_unpacked_anew(cache_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = resolve("smollm2-135m-instruct")
+    folder = resolve_model("smollm2-135m-instruct")
     whole = file_hash(folder)
     cut(WHOLE, 0.9)(folder)
-    assert file_hash(resolve("smollm2-135m-instruct")) == whole
+    assert file_hash(resolve_model("smollm2-135m-instruct")) == whole
     assert f"it was set aside as {folder}.damaged and is made anew." in capsys.readouterr().err
     shutil.rmtree(cache_folder)

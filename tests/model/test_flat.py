@@ -3,38 +3,38 @@
 import pytest
 import torch
 
-from bezoar.model.flat import flatten
-from bezoar.model.flex import block_mask, sees
+from bezoar.model.flex_attention import block_mask, sees
+from bezoar.model.packed import pack
+from bezoar.model.prompt_group import Completion, PromptGroup, answer, best_fit
 from bezoar.model.segments import Segment, attend, attend_dense
-from bezoar.model.tree import Branch, Tree, answer, pack
 
 
 def test_a_tree_by_hand() -> None:
-    tree = Tree([1, 2, 3], [Branch([4, 5], [True, True]), Branch([6, 7, 8], [True, False, True])])
-    flat = flatten([tree, answer([9], [10])])
+    group = PromptGroup([1, 2, 3], [Completion([4, 5], [True, True]), Completion([6, 7, 8], [True, False, True])])
+    batch = pack([group, answer([9], [10])])
     # the last token of a branch is not fed; the trunk's last token predicts the first of each branch
-    assert flat.tokens.tolist() == [1, 2, 3, 4, 6, 7, 9]
-    assert flat.positions.tolist() == [0, 1, 2, 3, 3, 4, 0]
-    assert flat.index.tolist() == [2, 3, 2, 5, 6]
-    assert flat.target.tolist() == [4, 5, 6, 8, 10]
-    assert flat.owner.tolist() == [0, 0, 1, 1, 2]
-    assert flat.num_answers == 3
-    assert flat.layout.segments == ((0, 4, 0, 0), (4, 6, 0, 3), (6, 7, 0, 0))
-    assert tree.num_fed + 1 == len(flat.tokens)
+    assert batch.tokens.tolist() == [1, 2, 3, 4, 6, 7, 9]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 3, 4, 0]
+    assert batch.index.tolist() == [2, 3, 2, 5, 6]
+    assert batch.target.tolist() == [4, 5, 6, 8, 10]
+    assert batch.answer_index.tolist() == [0, 0, 1, 1, 2]
+    assert batch.num_answers == 3
+    assert batch.layout.segments == ((0, 4, 0, 0), (4, 6, 0, 3), (6, 7, 0, 0))
+    assert group.num_input_tokens + 1 == len(batch.tokens)
 
 
 def test_without_sharing_each_answer_has_its_own_prompt() -> None:
-    tree = Tree([1, 2], [Branch([3, 4], [True, True]), Branch([5], [True])])
-    flat = flatten([tree], share=False)
-    assert flat.tokens.tolist() == [1, 2, 3, 1, 2]
-    assert flat.owner.tolist() == [0, 0, 1]
+    group = PromptGroup([1, 2], [Completion([3, 4], [True, True]), Completion([5], [True])])
+    batch = pack([group], share=False)
+    assert batch.tokens.tolist() == [1, 2, 3, 1, 2]
+    assert batch.answer_index.tolist() == [0, 0, 1]
 
 
 def test_pack_is_best_fit_longest_first() -> None:
     # 7 opens a group (3 left), 6 opens another (4 left), 4 fills the second, 3 fills the first, 2 opens a third
-    assert pack([3, 7, 2, 6, 4], 10) == [[0, 1], [2], [3, 4]]
-    assert pack([12, 5, 5], 10) == [[0], [1, 2]]
-    assert pack([], 10) == []
+    assert best_fit([3, 7, 2, 6, 4], 10) == [[0, 1], [2], [3, 4]]
+    assert best_fit([12, 5, 5], 10) == [[0], [1, 2]]
+    assert best_fit([], 10) == []
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 6e-2)])
@@ -54,8 +54,8 @@ def test_attention_equals_a_dense_mask_forward_and_backward(dtype: torch.dtype, 
 
 
 def test_lengths_are_those_of_the_longest_sequence() -> None:
-    flat = flatten([Tree([1, 2], [Branch([3, 4, 5], [True] * 3), Branch([6, 7], [True] * 2)])])
-    assert flat.lengths.tolist() == [4, 4, 4, 4, 3]
+    batch = pack([PromptGroup([1, 2], [Completion([3, 4, 5], [True] * 3), Completion([6, 7], [True] * 2)])])
+    assert batch.lengths.tolist() == [4, 4, 4, 4, 3]
 
 
 def test_the_block_mask_of_the_gpu_kernel_sees_the_same() -> None:

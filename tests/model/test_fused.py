@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bezoar.model.flat import flatten
 from bezoar.model.fused import rms_norm, rotate, swiglu
 from bezoar.model.layer import fast_layers
-from bezoar.model.linear import Adapter, StackedLinear, masked, project
+from bezoar.model.linear import LoRAWeights, StackedLinear, masked, project
+from bezoar.model.packed import pack
+from bezoar.model.prompt_group import Completion, PromptGroup, answer
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Branch, Tree, answer
 
 
 def agree(fast: Callable[..., Tensor], slow: Callable[..., Tensor], *inputs: Tensor) -> None:
@@ -54,7 +54,7 @@ def test_swiglu_in_parts() -> None:
 def make_layer(outs: int, *, top: bool, lower: int) -> StackedLinear:
     layer = StackedLinear(torch.nn.Linear(12, outs))
     for number in range(lower + top):
-        adapter = Adapter(torch.randn(3 + number, 12), torch.randn(outs, 3 + number), scale=0.5 + number, dropout=0.0)
+        adapter = LoRAWeights(torch.randn(3 + number, 12), torch.randn(outs, 3 + number), scale=0.5 + number, dropout=0.0)
         if number < lower:
             layer.freeze(adapter)
         else:
@@ -108,16 +108,16 @@ def test_masked_is_a_product(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("recompute", [False, True])
 def test_layers_compute_what_transformers_does(tiny_model: Path, recompute: bool) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    named = stack.grow(LoRA(r=4, dropout=0.0), seed=0)
+    named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=0)
     torch.manual_seed(0)
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
     assert len(fast_layers(stack.net)) == 2
-    trees = [Tree([5, 6, 7], [Branch([8, 9, 10], [True] * 3), Branch([11, 12], [True] * 2)]), answer([13, 14], [15, 16])]
-    flat = flatten(trees)
+    groups = [PromptGroup([5, 6, 7], [Completion([8, 9, 10], [True] * 3), Completion([11, 12], [True] * 2)]), answer([13, 14], [15, 16])]
+    batch = pack(groups)
 
     def run() -> list[Tensor]:
-        hidden = stack.hidden(flat)
+        hidden = stack.hidden(batch)
         weights = torch.linspace(-1, 1, hidden.numel()).view(hidden.shape)
         return [hidden.detach(), *torch.autograd.grad((weights * hidden).sum(), list(named.values()))]
 

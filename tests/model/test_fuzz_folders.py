@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bezoar.chat.types import Message
-from bezoar.flow.subject import find_subject
+from bezoar.flow.model_argument import find_model
 from bezoar.llm.local import StackBackend
 from bezoar.llm.types import Request
 from bezoar.model.spec import LoRA, ModelSpec
@@ -39,7 +39,7 @@ def folders(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("fuzz")
     shutil.copytree(tiny_model, place / "model")
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    stack.grow(LoRA(r=2, targets=("q_proj", "v_proj")), seed=0, outputs=("reward",))
+    stack.add_adapter(LoRA(r=2, targets=("q_proj", "v_proj")), seed=0, outputs=("reward",))
     stack.save_trained(place)
     return place
 
@@ -62,10 +62,10 @@ def harm(data: st.DataObject, folder: Path, names: tuple[str, ...]) -> Path:
 def test_no_model_folder_breaks_its_reader(data: st.DataObject, folders: Path) -> None:
     folder = harm(data, folders / "model", MODEL)
     with bounded():
-        subject = find_subject(str(folder), dtype="float32")
+        subject = find_model(str(folder), dtype="float32")
         assert subject.spec
         stack = Stack(subject.spec)
-        for answered in StackBackend(stack, subject.renderer).answer(ASKED):
+        for answered in StackBackend(stack, subject.template).answer(ASKED):
             assert len(answered) == len(ASKED)
 
 
@@ -74,6 +74,6 @@ def test_no_model_folder_breaks_its_reader(data: st.DataObject, folders: Path) -
 def test_no_adapter_breaks_its_reader(data: st.DataObject, folders: Path) -> None:
     folder = harm(data, folders / "adapter", ADAPTER)
     with bounded():
-        subject = find_subject(str(folder), base=str(folders / "model"), dtype="float32")
+        subject = find_model(str(folder), base=str(folders / "model"), dtype="float32")
         assert subject.spec
-        next(StackBackend(Stack(subject.spec, subject.adapters), subject.renderer).answer(ASKED[:1]))
+        next(StackBackend(Stack(subject.spec, subject.adapters), subject.template).answer(ASKED[:1]))

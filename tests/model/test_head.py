@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bezoar.model.head import entropies, logprobs, logprobs_and_greedy
+from bezoar.model.chunked_logprobs import entropies, logprobs, logprobs_and_greedy
 
 
 def make() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from bezoar.errors import BezoarError
 from bezoar.model.load import load_tokenizer
+from bezoar.model.prompt_group import answer
 from bezoar.model.score import score
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.model.tree import answer
 
 ODD: Any = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 8) | st.sampled_from(
@@ -30,7 +30,7 @@ HEADER = {"dtype": ["I8", "F8_E4M3", "BF16", "F64", "XX", 5], "shape": [[], [1],
 def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    stack.grow(LoRA(r=2), seed=0, outputs=("reward",))
+    stack.add_adapter(LoRA(r=2), seed=0, outputs=("reward",))
     stack.save_trained(folder)
     shutil.copytree(tiny_model, folder / "model")
     return folder

@@ -7,32 +7,32 @@ import torch
 
 from bezoar.errors import TrainingError
 from bezoar.io import cached_hash, read_json, write_json
-from bezoar.model import paths
-from bezoar.model.flat import flatten
+from bezoar.model import fast_paths as paths
 from bezoar.model.layer import fast_layers
+from bezoar.model.packed import pack
+from bezoar.model.prompt_group import Completion, PromptGroup, best_fit
 from bezoar.model.spec import ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Branch, Tree, pack
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def test_slow_paths_take_their_place_and_give_the_same(tiny_model: Path) -> None:
-    trees = [Tree([1, 2], [Branch([3, 4], [True, True]), Branch([5], [True])]), Tree([7], [Branch([8, 9], [True, True])])]
+    groups = [PromptGroup([1, 2], [Completion([3, 4], [True, True]), Completion([5], [True])]), PromptGroup([7], [Completion([8, 9], [True, True])])]
     spec = ModelSpec(str(tiny_model), dtype="float32")
 
     def hidden() -> torch.Tensor:
         with torch.no_grad():
-            return Stack(spec).hidden(flatten(trees))
+            return Stack(spec).hidden(pack(groups))
 
     assert all(paths.usable(path) for path in paths.SWITCHED)
     fast = hidden()
     paths.note(["shared prompts", "fused layers", "attention by segments", "packing"])
-    assert flatten(trees).tokens.tolist() == [1, 2, 3, 1, 2, 7, 8]
+    assert pack(groups).tokens.tolist() == [1, 2, 3, 1, 2, 7, 8]
     assert fast_layers(Stack(spec).net) == []
     assert torch.allclose(hidden(), fast, atol=1e-5)
     assert not torch.equal(hidden(), fast)
-    assert pack([1, 2, 3], 10) == [[0], [1], [2]]
+    assert best_fit([1, 2, 3], 10) == [[0], [1], [2]]
     assert paths.usable("recomputed activations")
     paths.note([])
     assert torch.equal(hidden(), fast)
@@ -47,18 +47,18 @@ def test_a_finding_is_of_this_machine(cache_folder: Path) -> None:
 
 
 def test_what_has_no_slow_path_stops_training(tiny_model: Path, tmp_path: Path) -> None:
-    from bezoar.chat.render import ChatML
+    from bezoar.chat.templates import ChatML
+    from bezoar.progress import Progress
     from bezoar.train.objectives import SFT
     from bezoar.train.ppo import PPO
-    from bezoar.train.train import Place, Train
-    from bezoar.watch import Watch
+    from bezoar.train.train import StageInputs, Train
 
     paths.note(["chunked head", "packing"])
-    where = Place(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "w", tmp_path / "o")
+    where = StageInputs(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "w", tmp_path / "o")
     with pytest.raises(TrainingError, match=r"here \(chunked head\)"):
-        Train("b", "r", SFT()).run([], where, watch=Watch("s"), seed=0)
+        Train("b", "r", SFT()).run([], where, progress=Progress("s"), seed=0)
     with pytest.raises(TrainingError, match=r"here \(chunked head\)"):
-        PPO("b", "reward", "r").run([], where, watch=Watch("s"), seed=0)
+        PPO("b", "reward", "r").run([], where, progress=Progress("s"), seed=0)
 
 
 @pytest.mark.parametrize("text", ['{"machine": ', "[]", '{"failed": 5}', ""])

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from bezoar.model.decode import Limits
-from bezoar.model.sample import Chooser, choose
+from bezoar.model.generation import SamplingParams
+from bezoar.model.sampling import Sampler, sample_tokens
 
 SHARES = [0.1, 0.4, 0.2, 0.3]  # by likelihood: tokens 1, 3, 2, 0
 LOGITS = torch.tensor([math.log(p) for p in SHARES])
 
 
 @dataclass
-class Given(Chooser):
+class Given(Sampler):
     """Draws what it is told."""
 
     number: float = 0.0
@@ -26,7 +26,7 @@ class Given(Chooser):
 
 
 def chosen(logits: torch.Tensor, draw: float, temperature: float = 1.0, top_p: float = 1.0) -> int:
-    return choose(logits[None], [Given(Limits(temperature=temperature, top_p=top_p), number=draw)])[0]
+    return sample_tokens(logits[None], [Given(SamplingParams(temperature=temperature, top_p=top_p), number=draw)])[0]
 
 
 @pytest.mark.parametrize(("draw", "token"), [(0.0, 0), (0.099, 0), (0.101, 1), (0.499, 1), (0.501, 2), (0.699, 2), (0.701, 3), (0.999999, 3), (1.0, 3)])
@@ -62,12 +62,12 @@ def test_the_temperature_divides() -> None:
 
 
 def test_rows_have_their_own_manner() -> None:
-    manners = [Limits(temperature=0.0), Limits(temperature=1.0), Limits(temperature=1.0, top_p=0.5), Limits(temperature=0.5), Limits(temperature=2.0, top_p=0.01)]
+    manners = [SamplingParams(temperature=0.0), SamplingParams(temperature=1.0), SamplingParams(temperature=1.0, top_p=0.5), SamplingParams(temperature=0.5), SamplingParams(temperature=2.0, top_p=0.01)]
     choosers = [Given(manner, number=0.99) for manner in manners]
     logits = torch.stack([LOGITS, LOGITS.flip(0), LOGITS, LOGITS.roll(1), LOGITS.roll(2)])
     # greedy; the last of .3 .2 .4 .1; the second of .4 .3; the last of .09 .01 .16 .04; the likeliest, two places on
-    assert choose(logits, choosers) == [1, 3, 3, 3, 3]
-    assert choose(logits[:1], choosers[:1]) == [1]
+    assert sample_tokens(logits, choosers) == [1, 3, 3, 3, 3]
+    assert sample_tokens(logits[:1], choosers[:1]) == [1]
 
 
 def test_a_nucleus_wider_than_the_first_look() -> None:
@@ -77,20 +77,20 @@ def test_a_nucleus_wider_than_the_first_look() -> None:
     for draw in (0.01, 0.5, 0.97):
         wanted = int(torch.searchsorted(shares, draw * float(shares[int((shares < 0.9).sum())])))
         assert abs(chosen(logits, draw, top_p=0.9) - wanted) <= 1
-    two = choose(torch.stack([logits, -logits * 1e6]), [Given(Limits(temperature=1.0, top_p=0.9), number=0.97) for _ in range(2)])
+    two = sample_tokens(torch.stack([logits, -logits * 1e6]), [Given(SamplingParams(temperature=1.0, top_p=0.9), number=0.97) for _ in range(2)])
     assert two[0] > 4000
     assert two[1] == 4999
 
 
 def test_a_draw_has_53_bits_and_comes_from_the_seed() -> None:
-    draws = [Chooser(Limits(seed=seed)).draw() for seed in range(50)]
+    draws = [Sampler(SamplingParams(seed=seed)).draw() for seed in range(50)]
     assert len(set(draws)) == 50
     assert all(0 <= draw < 1 for draw in draws)
     assert any((draw * 2**24) % 1 for draw in draws)
-    assert Chooser(Limits(seed=7)).draw() == Chooser(Limits(seed=7)).draw()
-    assert Chooser(Limits(seed=2**63 + 7)).draw() == Chooser(Limits(seed=7)).draw()  # any whole number is a seed
-    assert Chooser(Limits(seed=2**70 + 7)).draw() == Chooser(Limits(seed=7)).draw()
-    one = Chooser(Limits(seed=7))
+    assert Sampler(SamplingParams(seed=7)).draw() == Sampler(SamplingParams(seed=7)).draw()
+    assert Sampler(SamplingParams(seed=2**63 + 7)).draw() == Sampler(SamplingParams(seed=7)).draw()  # any whole number is a seed
+    assert Sampler(SamplingParams(seed=2**70 + 7)).draw() == Sampler(SamplingParams(seed=7)).draw()
+    one = Sampler(SamplingParams(seed=7))
     assert one.draw() != one.draw()
 
 
@@ -123,10 +123,10 @@ def test_a_nucleus_is_looked_for_among_as_few_as_hold_it(part: float, token: int
 def test_all_rows_are_looked_at_until_the_widest_nucleus_is_held() -> None:
     peaked = torch.zeros(5000)
     peaked[7] = 100.0
-    choosers = [Given(Limits(temperature=1.0, top_p=0.9), number=0.5) for _ in range(2)]
+    choosers = [Given(SamplingParams(temperature=1.0, top_p=0.9), number=0.5) for _ in range(2)]
     with Looks() as looks:
-        choose(torch.stack([peaked, peaked]), choosers)
-        choose(torch.stack([peaked, torch.arange(5000) * -1e-5]), choosers)
+        sample_tokens(torch.stack([peaked, peaked]), choosers)
+        sample_tokens(torch.stack([peaked, torch.arange(5000) * -1e-5]), choosers)
     assert looks.sizes == [256, 256, 4096, 5000]
 
 
@@ -138,4 +138,4 @@ def test_a_share_is_compared_in_double_and_not_reached_by_itself() -> None:
 
 def test_all_is_computed_where_the_logits_lie() -> None:
     with torch.device("meta"):
-        assert choose(torch.stack([LOGITS] * 2), [Given(Limits(temperature=1.0, top_p=p), number=0.6) for p in (1.0, 0.5)]) == [2, 3]
+        assert sample_tokens(torch.stack([LOGITS] * 2), [Given(SamplingParams(temperature=1.0, top_p=p), number=0.6) for p in (1.0, 0.5)]) == [2, 3]

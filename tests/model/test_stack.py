@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from bezoar.errors import DataError, RecipeError, TrainingError
-from bezoar.model.linear import Packed, drop_mask
+from bezoar.model.linear import NF4Weight, drop_mask
 from bezoar.model.merge import compare, merge
-from bezoar.model.reward import rewards, score_tree
+from bezoar.model.prompt_group import Completion, PromptGroup, answer
+from bezoar.model.reward import rewards, score_group
 from bezoar.model.score import score
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Branch, Tree, answer
 
 TREES = [
-    Tree(list(range(5, 17)), [Branch([30, 31, 32], [True, True, True]), Branch([40, 41], [True, True])]),
+    PromptGroup(list(range(5, 17)), [Completion([30, 31, 32], [True, True, True]), Completion([40, 41], [True, True])]),
     answer([7, 8, 9], [60, 61, 62, 63]),
     answer([100], [101]),
 ]
@@ -29,7 +29,7 @@ def write_adapters(model: Path, folder: Path, count: int) -> list[Path]:
         stack = Stack(ModelSpec(str(model), dtype="float32"), paths)
         torch.manual_seed(number)
         targets = ("q_proj", "v_proj") if number % 2 else "all-linear"
-        for parameter in stack.grow(LoRA(r=4, alpha=6, dropout=0.0, targets=targets), seed=number).values():
+        for parameter in stack.add_adapter(LoRA(r=4, alpha=6, dropout=0.0, targets=targets), seed=number).values():
             parameter.data.normal_(0, 0.1)
         stack.save_trained(folder / str(number))
         paths.append(folder / str(number) / "adapter")
@@ -42,18 +42,18 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 def values(stack: Stack) -> torch.Tensor:
-    return torch.cat([s.logprobs for tree in score(stack, TREES) for s in tree])
+    return torch.cat([s.logprobs for group in score(stack, TREES) for s in group])
 
 
 def plain_values(net: torch.nn.Module) -> torch.Tensor:
     """One sequence at a time, full logits."""
     found = []
-    for tree in TREES:
-        for branch in tree.branches:
-            row = torch.tensor([tree.trunk + branch.tokens])
+    for group in TREES:
+        for completion in group.completions:
+            row = torch.tensor([group.prompt + completion.tokens])
             with torch.no_grad():
                 logits = net(input_ids=row).logits[0, :-1].float().log_softmax(-1)
-            found.append(logits.gather(1, row[0, 1:, None])[len(tree.trunk) - 1 :, 0])
+            found.append(logits.gather(1, row[0, 1:, None])[len(group.prompt) - 1 :, 0])
     return torch.cat(found)
 
 
@@ -75,12 +75,12 @@ def test_the_reference_is_the_stack_below_to_the_bit(tiny_model: Path, adapters:
     model = ModelSpec(str(tiny_model), *spec)  # type: ignore[arg-type]
     below = values(Stack(model, adapters[:2]))
     stack = Stack(model, adapters[:2])
-    parameters = stack.grow(LoRA(r=4), seed=1)
+    parameters = stack.add_adapter(LoRA(r=4), seed=1)
     assert torch.equal(values(stack), below)  # a fresh top adapter changes nothing
     for parameter in parameters.values():
         parameter.data.normal_(0, 0.1)
     assert not torch.equal(values(stack), below)
-    with stack.without_top():
+    with stack.disable_adapter():
         assert torch.equal(values(stack), below)
     whole = Stack(model, adapters)
     assert whole.identity != stack.identity
@@ -94,30 +94,30 @@ def test_nf4_is_that_of_bitsandbytes() -> None:
     weight = torch.randn(64, 96, dtype=torch.bfloat16)
     theirs = bnb.nn.Params4bit(weight.clone(), requires_grad=False, quant_type="nf4", compress_statistics=True).to("cpu")
     expected = bnb.functional.dequantize_4bit(theirs.data, theirs.quant_state)
-    ours = Packed.of(weight, keep=False)
+    ours = NF4Weight.of(weight, keep=False)
     assert torch.equal(ours(), expected)
-    assert torch.equal(Packed.of(weight, keep=True)(), expected)
-    tensors = {k: v.clone() for k, v in {**ours.stored("a.b"), **Packed.of(-weight, keep=False).stored("a.bc")}.items()}
-    assert torch.equal(Packed.restored(tensors, "a.b", keep=True)(), expected)
+    assert torch.equal(NF4Weight.of(weight, keep=True)(), expected)
+    tensors = {k: v.clone() for k, v in {**ours.stored("a.b"), **NF4Weight.of(-weight, keep=False).stored("a.bc")}.items()}
+    assert torch.equal(NF4Weight.restored(tensors, "a.b", keep=True)(), expected)
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_an_evaluation_between_steps_leaves_gradients_as_they_are(tiny_model: Path, keep: bool) -> None:
     stack = Stack(ModelSpec(str(tiny_model), "nf4"))
-    named = stack.grow(LoRA(r=4, dropout=0.0), seed=0)
+    named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=0)
     for name, layer in stack.layers():
-        assert isinstance(layer.weight, Packed), name
+        assert isinstance(layer.weight, NF4Weight), name
         layer.weight.kept = layer.weight.kept if keep else None
     for parameter in named.values():
         parameter.data.normal_(0, 0.05)
 
     def gradients() -> list[torch.Tensor]:
-        from bezoar.model.flat import flatten
-        from bezoar.model.head import logprobs
+        from bezoar.model.chunked_logprobs import logprobs
+        from bezoar.model.packed import pack
 
         stack.net.train()
-        flat = flatten(TREES)
-        loss = -logprobs(stack.hidden(flat), stack.head_weight, flat.target).sum()
+        batch = pack(TREES)
+        loss = -logprobs(stack.hidden(batch), stack.head_weight, batch.target).sum()
         return list(torch.autograd.grad(loss, list(named.values())))
 
     before = gradients()
@@ -137,11 +137,11 @@ def test_gradients_on_nf4_are_those_of_the_dequantised_weights(tiny_model: Path,
 
 def test_the_merge_of_a_reward_model_is_one(tiny_model: Path, tmp_path: Path) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    stack.grow(LoRA(r=2), seed=0, outputs=("reward",))
+    stack.add_adapter(LoRA(r=2), seed=0, outputs=("reward",))
     merge(stack, tmp_path / "merged")
-    trees = [score_tree([5, 6], [[7, 8]])]
-    found = rewards(Stack(ModelSpec(str(tmp_path / "merged"), dtype="float32")), trees)
-    assert found[0][0] == pytest.approx(rewards(stack, trees)[0][0], abs=1e-4)
+    groups = [score_group([5, 6], [[7, 8]])]
+    found = rewards(Stack(ModelSpec(str(tmp_path / "merged"), dtype="float32")), groups)
+    assert found[0][0] == pytest.approx(rewards(stack, groups)[0][0], abs=1e-4)
 
 
 def test_merge_is_near_the_stack_and_measured(tiny_model: Path, adapters: list[Path], tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_bad_folders_are_told(tiny_model: Path, adapters: list[Path], tmp_path: 
     with pytest.raises(DataError, match="DoRA"):
         Stack(ModelSpec(str(tiny_model)), [tmp_path])
     with pytest.raises(RecipeError, match="all-linear"):
-        Stack(ModelSpec(str(tiny_model))).grow(LoRA(targets=("qq_proj",)), seed=0)
+        Stack(ModelSpec(str(tiny_model))).add_adapter(LoRA(targets=("qq_proj",)), seed=0)
 
 
 def test_drop_mask_keeps_the_share_that_it_says() -> None:

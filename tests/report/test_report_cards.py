@@ -10,8 +10,8 @@ from rich.console import Console
 
 from bezoar.report import finish, markdown
 from bezoar.report.cards import write_cards
+from bezoar.report.licences import LicenceTerms, joint_licence, model_terms, seed_terms
 from bezoar.report.lineage import public_name
-from bezoar.report.terms import Terms, joint_licence, model_terms, seed_terms
 
 Build = Callable[..., Path]
 
@@ -113,7 +113,7 @@ def test_licences() -> None:
     assert [seed_terms(name).licence for name in ("mine.jsonl", "/home/flanders/rows.jsonl", "")] == ["unknown"] * 3
     assert model_terms("gpt-4o-mini").licence == "other"
     assert model_terms("something-7b").licence == "unknown"
-    assert [joint_licence(Terms(name) for name in names) for names in (
+    assert [joint_licence(LicenceTerms(name) for name in names) for names in (
         [], ["apache-2.0", "unknown"], ["mit", "apache-2.0"], ["apache-2.0", "cc-by-sa-3.0"], ["cc-by-sa-3.0", "cc-by-sa-4.0"], ["mit", "other"],
     )] == ["unknown", "unknown", "apache-2.0", "cc-by-sa-3.0", "other", "other"]  # fmt: skip
 

@@ -10,9 +10,9 @@ import pytest
 from fake_run import HOSTILE, MODELS, edit_json
 
 from bezoar.errors import DataError, RecipeError
+from bezoar.report.components import row_card
 from bezoar.report.html import write_report
 from bezoar.report.markup import Markup, escape, h
-from bezoar.report.parts import row_card
 
 Build = Callable[..., Path]
 

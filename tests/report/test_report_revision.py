@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 
 from bezoar.evals.stats import Score
-from bezoar.report.scores import Board
+from bezoar.report.scores import Scoreboard
 from bezoar.report.sections.revision import revision
 
 
@@ -20,7 +20,7 @@ def test_a_line_an_iteration_and_the_reason_of_the_stop() -> None:
              "stopped": "iteration 2 changed no <answer>", "not_made": [3, 4, 5]}  # fmt: skip
     names = {"revision 1/win rate": 0.75, "revision 1/win rate/free of position": 0.65}
     cells = {(name, "cnr"): Score(name, value, 0.6, 0.9, 8) for name, value in names.items()}
-    board = Board({"base": "Base", "cnr": "CnR"}, cells, facts={"cnr": {"info": {"revision": facts}}, "base": {"info": {}}})
+    board = Scoreboard({"base": "Base", "cnr": "CnR"}, cells, facts={"cnr": {"info": {"revision": facts}}, "base": {"info": {}}})
     markup = revision(board)
     assert markup is not None
     assert "<answer>" not in markup
@@ -33,4 +33,4 @@ def test_a_line_an_iteration_and_the_reason_of_the_stop() -> None:
 
 
 def test_nothing_where_nothing_was_revised() -> None:
-    assert revision(Board({"base": "Base"}, facts={"base": {"info": {"mt_bench": {}}}})) is None
+    assert revision(Scoreboard({"base": "Base"}, facts={"base": {"info": {"mt_bench": {}}}})) is None

@@ -5,20 +5,20 @@ import pytest
 from fake_run import edit_json
 from rich.console import Console
 
-from bezoar.evals.gaps import apart, gaps
+from bezoar.evals.model_differences import apart, gaps
 from bezoar.evals.stats import Score
 from bezoar.report.console import print_scores
+from bezoar.report.formatting import count, interval, listed, number, percent, seconds, signed, size, usd
 from bezoar.report.html import write_report
-from bezoar.report.numbers import count, interval, listed, number, percent, seconds, signed, size, usd
 from bezoar.report.run import load_run
-from bezoar.report.scores import Board, load_board, read_score
+from bezoar.report.scores import Scoreboard, load_scoreboard, read_score
 
 Build = Callable[..., Path]
 
 
-def board_of(values: dict[str, list[float]], *, name: str = "acc", higher: bool = True) -> Board:
+def board_of(values: dict[str, list[float]], *, name: str = "acc", higher: bool = True) -> Scoreboard:
     """A board with one benchmark and paired items."""
-    board = Board()
+    board = Scoreboard()
     for model, its in values.items():
         board.labels[model] = model.upper()
         board.cells[name, model] = Score(name, sum(its) / len(its), 0.0, 1.0, len(its), 0, "", higher)
@@ -86,7 +86,7 @@ def test_a_headline_of_no_difference() -> None:
 
 
 def test_main_scores_are_one_a_family_with_the_margin(whole: Path) -> None:
-    board = load_board(load_run(whole))
+    board = load_scoreboard(load_run(whole))
     assert board.main == ["preferences/log-prob accuracy", "preferences/log-prob margin", "arc_easy/acc", "mt_bench"]
     assert board.benchmarks[-1] == "mt_bench/turn 1"
     assert set(board.parts["mt_bench", "base"]) >= {"writing", "math"}
@@ -95,7 +95,7 @@ def test_main_scores_are_one_a_family_with_the_margin(whole: Path) -> None:
 def test_a_score_without_a_value_leaves_a_gap(fresh: Build) -> None:
     run_dir = fresh()
     edit_json(run_dir / "16-eval_base" / "scores.json", scores=[{"name": "mt_bench", "value": None, "low": None, "high": None, "n": 0, "num_failed": 24}])
-    board = load_board(load_run(run_dir))
+    board = load_scoreboard(load_run(run_dir))
     assert list(board.of("mt_bench")) == ["sft_evol", "hh_sft", "dpo"]
     assert read_score({"name": "x", "value": float("nan"), "new": 1}) == Score("x", None, None, None, 0)
 
@@ -116,7 +116,7 @@ def test_the_terminal_shows_the_numbers_of_the_report(whole: Path) -> None:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_scores(whole, console)
     text = console.export_text()
-    board = load_board(load_run(whole))
+    board = load_scoreboard(load_run(whole))
     for benchmark in board.main:
         for score in board.of(benchmark).values():
             assert number(score.value) in text

@@ -3,7 +3,9 @@
 from bezoar.chat.types import Message
 from bezoar.llm.budget import REFUSED
 from bezoar.llm.types import Reply, Request
-from bezoar.synth.asking import Draft, Sampling, answer, draws, seed_of
+from bezoar.model.spec import Sampling
+from bezoar.rng import rng_for, seed_for
+from bezoar.synth.answering import Draft, answer
 from tests.synth.asked import FAILED, Teacher, last
 
 DRAFTS = [Draft(name, (Message("user", name),), {"n": name}) for name in ("a", "b", "c", "d")]
@@ -52,6 +54,6 @@ def test_what_the_teacher_is_told_is_not_in_the_row() -> None:
 
 
 def test_draws_depend_on_their_parts_alone() -> None:
-    assert draws(7, "x").random() == draws(7, "x").random() != draws(8, "x").random()
-    assert 0 <= seed_of(7, "x") < 2**31
-    assert seed_of(7, "x") != seed_of(7, "y")
+    assert rng_for(7, "x").random() == rng_for(7, "x").random() != rng_for(8, "x").random()
+    assert 0 <= seed_for(7, "x") < 2**31
+    assert seed_for(7, "x") != seed_for(7, "y")

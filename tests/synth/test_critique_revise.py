@@ -2,13 +2,13 @@
 
 import pytest
 
-from bezoar.chat.types import Answers, Comparison, Message
+from bezoar.chat.types import Comparison, Message, SampledAnswers
 from bezoar.data.critiques import Revised, parse
 from bezoar.errors import DataError
-from bezoar.llm.quote import exactly
+from bezoar.llm.cost import exactly
+from bezoar.llm.revise import Round, revise
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.critique_revise import CritiqueRevise
-from bezoar.synth.revise import Round, revise
 from tests.synth.asked import FAILED, Teacher, chat, last
 
 SCHEME = CritiqueRevise("seeds", "teacher", retries=0)
@@ -51,7 +51,7 @@ def test_rows_from_pairs_need_the_critique_alone() -> None:
 
 def test_sampled_answers_are_refused() -> None:
     with pytest.raises(DataError, match="row s: critique_revise reads chats or comparisons"):
-        SCHEME.generate([Answers("s", (Message("user", "Why?"),), ("a", "b"), {})], Teacher(lambda r: ""), seed=1)
+        SCHEME.generate([SampledAnswers("s", (Message("user", "Why?"),), ("a", "b"), {})], Teacher(lambda r: ""), seed=1)
 
 
 def test_the_plan_counts_one_call_a_seed() -> None:

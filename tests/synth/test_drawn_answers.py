@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from bezoar.chat.render import ChatML
-from bezoar.chat.types import Answers, Chat, Message, Sifted
+from bezoar.chat.templates import ChatML
+from bezoar.chat.types import Chat, Filtered, Message, SampledAnswers
 from bezoar.errors import DataError, RecipeError
-from bezoar.judge.goodness import Goodness
-from bezoar.model.flat import flatten
-from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.model.completions import completion_logprobs, draw_completions, reward_completions
+from bezoar.model.packed import pack
+from bezoar.model.prompt_group import answer
+from bezoar.model.reward_weights import RewardWeights
+from bezoar.model.spec import LoRA, ModelSpec, Sampling
 from bezoar.model.stack import Stack
-from bezoar.model.tree import answer
-from bezoar.synth.asking import Sampling
-from bezoar.synth.sample import Sample, draw, likelihoods, reward_answers
-from bezoar.watch import Watch
+from bezoar.progress import Progress
+from bezoar.synth.sampled_answers import Sample
 
 
 @dataclass
-class Heard(Watch):
+class Heard(Progress):
     said: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
@@ -45,7 +45,7 @@ def user(text: str) -> tuple[Message]:
 def stack_of(model: Path, seed: int, *outputs: str) -> Stack:
     stack = Stack(ModelSpec(str(model), dtype="float32"))
     torch.manual_seed(seed)
-    for parameter in stack.grow(LoRA(r=2, dropout=0.0), seed=seed, outputs=outputs).values():
+    for parameter in stack.add_adapter(LoRA(r=2, dropout=0.0), seed=seed, outputs=outputs).values():
         parameter.data.normal_(0, 0.1)
     return stack
 
@@ -55,25 +55,25 @@ def models(tiny_model: Path) -> dict[str, Stack]:
     return {"student": stack_of(tiny_model, 1), "judge": stack_of(tiny_model, 2, "zest"), "before": stack_of(tiny_model, 3)}
 
 
-def sample(models: dict[str, Stack], rows: Sequence[Any], *, seed: int = 0, watch: Watch | None = None, tokens: int = 4, **settings: Any) -> Sifted[Answers]:
+def sample(models: dict[str, Stack], rows: Sequence[Any], *, seed: int = 0, progress: Progress | None = None, tokens: int = 4, **settings: Any) -> Filtered[SampledAnswers]:
     stage = Sample("rows", "student", answers=Sampling(max_tokens=tokens, temperature=1.0, top_p=1.0), **settings)
-    return stage.by_model(rows, models.__getitem__, ChatML(), watch=watch or Heard("drawn"), seed=seed)
+    return stage.by_model(rows, models.__getitem__, ChatML(), progress=progress or Heard("drawn"), seed=seed)
 
 
 def test_what_is_dropped_is_told(models: dict[str, Stack]) -> None:
     rows = [Chat(f"c{i}", user(f"say {i}")) for i in range(250)] + [Chat("long", user("x" * 600))]
     how = Sampling(max_tokens=1, temperature=1.0, top_p=1.0)
-    texts = draw(models["student"], ChatML(), [row.messages for row in rows[:250]], how, num=1, seed=5)
+    texts = draw_completions(models["student"], ChatML(), [row.messages for row in rows[:250]], how, num=1, seed=5)
     blank = [row.id for row, found in zip(rows, texts, strict=False) if found and not found[0][0].strip()]
     assert 0 < len(blank) < 50
-    watch = Heard("drawn")
-    found = sample(models, rows, seed=5, watch=watch, tokens=1, n=1)
+    progress = Heard("drawn")
+    found = sample(models, rows, seed=5, progress=progress, tokens=1, n=1)
     assert [(d.id, d.reason) for d in found.dropped] == [*((name, "empty answer") for name in blank), ("long", "too long")]
     assert [row.id for row in found.rows] == [row.id for row in rows[:250] if row.id not in blank]
     ended = sum(row.numbers["ended"][0] for row in found.rows)
-    assert watch.said == [f"  drawn: {250 - len(blank)} answers, {ended:.0f} of them ended"]
+    assert progress.said == [f"  drawn: {250 - len(blank)} answers, {ended:.0f} of them ended"]
     two = Heard("drawn")
-    sample(models, rows[:3], watch=two, n=2)
+    sample(models, rows[:3], progress=two, n=2)
     assert two.said[0].startswith("  drawn: 6 answers, ")
 
 
@@ -92,8 +92,8 @@ def test_an_answer_of_its_own_and_who_said_what(models: dict[str, Stack]) -> Non
     assert list(found.numbers) == ["ended"]
     (found,) = sample(models, [row], n=2, reward="judge", prior="before").rows
     assert found.numbers["zest"] == found.numbers["reward"]
-    assert found.numbers["zest"] == pytest.approx([v[0] for v in reward_answers(models["judge"], ChatML(), [user("hi")], [found.answers])[0]], abs=1e-5)
-    assert found.numbers["prior_logprob"] == pytest.approx(likelihoods(models["before"], ChatML(), [user("hi")], [found.answers])[0], abs=1e-4)
+    assert found.numbers["zest"] == pytest.approx([v[0] for v in reward_completions(models["judge"], ChatML(), [user("hi")], [found.answers])[0]], abs=1e-5)
+    assert found.numbers["prior_logprob"] == pytest.approx(completion_logprobs(models["before"], ChatML(), [user("hi")], [found.answers])[0], abs=1e-4)
     (told,) = sample(models, [row], n=2, reward="judge", prior="before", attributes={"zest": 0}).rows
     assert told.prompt == (Message("system", "zest:0"), *user("hi"))
 
@@ -102,17 +102,17 @@ def test_an_answer_that_the_reward_model_cannot_read(models: dict[str, Stack]) -
     """Its end token is read beside it, so an answer that fills the context is too long by one."""
     room = 512 - len(ChatML().prompt(user(""), models["student"].tokenizer))
     rows = [Chat("full", user("x" * (room - 4))), Chat("short", user("x"))]
-    found = sample(models, rows, n=2, reward="judge", goodness=Goodness({"zest": 2.0}, mean=1.0))
+    found = sample(models, rows, n=2, reward="judge", goodness=RewardWeights({"zest": 2.0}, mean=1.0))
     assert [row.id for row in found.rows] == ["full", "short"]
     assert all(math.isnan(value) for name in ("zest", "reward") for value in found.rows[0].numbers[name])
     assert found.rows[1].numbers["reward"] == pytest.approx([2 * value - 1 for value in found.rows[1].numbers["zest"]])
     # with levels the model is told more than the reward model reads: fill the reward model's context by the answer alone
     other = dict(models, judge=models["judge"])
     text = [["y" * (room - 3)], ["y" * (room - 2)], ["y" * (room - 1)]]
-    scores = reward_answers(other["judge"], ChatML(), [user("")] * 3, text)
+    scores = reward_completions(other["judge"], ChatML(), [user("")] * 3, text)
     assert [math.isnan(score[0][0]) for score in scores] == [False, False, True]
     assert [len(score) for score in scores] == [1, 1, 1]
-    several = reward_answers(other["judge"], ChatML(), [user(""), user("a")], [["y" * 500, "z", "w"], ["z"]])
+    several = reward_completions(other["judge"], ChatML(), [user(""), user("a")], [["y" * 500, "z", "w"], ["z"]])
     assert [[math.isnan(v) for (v,) in each] for each in several] == [[True] * 3, [False]]
 
 
@@ -152,7 +152,7 @@ def test_a_reward_model_without_an_asked_output_is_named(models: dict[str, Stack
         ({"n": 2, "answers": Sampling(temperature=0)}, "answers.temperature 0 gives n equal answers; raise it"),
         ({"attributes": {"a": 1}, "reward": "r"}, "attributes are for steerlm2, which needs reward and prior, the model without levels; add them"),
         ({"attributes": {"a": 1, "b": 5}, "prior": "p", "reward": "r"}, "attributes are levels from 0 to 4; change the value"),
-        ({"goodness": Goodness(std=2.0)}, "goodness has no effect without a reward model; remove it"),
+        ({"goodness": RewardWeights(std=2.0)}, "goodness has no effect without a reward model; remove it"),
     ],
 )
 def test_settings_without_sense_are_told(settings: dict[str, Any], message: str) -> None:
@@ -170,7 +170,7 @@ FREE = Sampling(max_tokens=8, temperature=1.0, top_p=1.0)
 
 
 def texts_of(stack: Stack, prompts: Sequence[str], how: Sampling = FREE, **settings: Any) -> list[list[tuple[str, bool]] | None]:
-    return draw(stack, settings.pop("renderer", ChatML()), [user(p) for p in prompts], how, **{"num": 1, "seed": 0, **settings})
+    return draw_completions(stack, settings.pop("template", ChatML()), [user(p) for p in prompts], how, **{"num": 1, "seed": 0, **settings})
 
 
 def test_a_draw_depends_on_seed_prompt_and_number(models: dict[str, Stack]) -> None:
@@ -203,7 +203,7 @@ def test_an_answer_has_ended_where_more_room_changes_nothing(models: dict[str, S
 def test_an_answer_stops_at_the_strings_of_the_template(models: dict[str, Stack]) -> None:
     prompts = [f"say {i}" for i in range(20)]
     how = Sampling(max_tokens=60, temperature=1.0, top_p=1.0)
-    plain, stopped = texts_of(models["student"], prompts, how), texts_of(models["student"], prompts, how, renderer=Stopping())
+    plain, stopped = texts_of(models["student"], prompts, how), texts_of(models["student"], prompts, how, template=Stopping())
     cut = 0
     for (one,), (two,) in zip(plain, stopped, strict=True):  # type: ignore[misc]
         first = min((one[0].find(vowel) for vowel in "aeiou" if vowel in one[0]), default=len(one[0]))
@@ -220,14 +220,14 @@ def test_a_prompt_without_room_has_no_answers(models: dict[str, Stack]) -> None:
 def test_the_likelihood_of_what_was_cut_off_leaves_its_end_out(models: dict[str, Stack]) -> None:
     stack = models["before"]
     prompts, texts = [user("hi"), user("ho")], [["yes", "", "n"], ["no"]]
-    whole, cut = likelihoods(stack, ChatML(), prompts, texts), likelihoods(stack, ChatML(), prompts, texts, ended=[False, True])
+    whole, cut = completion_logprobs(stack, ChatML(), prompts, texts), completion_logprobs(stack, ChatML(), prompts, texts, ended=[False, True])
     assert [len(values) for values in whole] == [3, 1]
     for i, prompt in enumerate(prompts):
         trunk = ChatML().prompt(prompt, stack.tokenizer)
         for text, value, short in zip(texts[i], whole[i], cut[i], strict=True):
             tokens = [*stack.tokenizer.encode(text), 259]
             with torch.no_grad():
-                found = (stack.hidden(flatten([answer(trunk, tokens)])) @ stack.head_weight.T).log_softmax(-1)
+                found = (stack.hidden(pack([answer(trunk, tokens)])) @ stack.head_weight.T).log_softmax(-1)
             each = found.gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
             assert value == pytest.approx(sum(each), abs=1e-3)
             kept = each if i == 1 or text == "" else each[:-1]  # an empty answer is its end token
@@ -237,6 +237,6 @@ def test_the_likelihood_of_what_was_cut_off_leaves_its_end_out(models: dict[str,
 def test_the_likelihood_of_a_text_that_does_not_fit_is_an_error(models: dict[str, Stack]) -> None:
     stack = models["before"]
     room = 512 - len(ChatML().prompt(user(""), stack.tokenizer)) - 1
-    assert math.isfinite(likelihoods(stack, ChatML(), [user("")], [["y" * room]])[0][0])
+    assert math.isfinite(completion_logprobs(stack, ChatML(), [user("")], [["y" * room]])[0][0])
     with pytest.raises(DataError, match=r"^a text of 513 tokens does not fit the context of .*model; lower answers\.max_tokens\.$"):
-        likelihoods(stack, ChatML(), [user("a"), user("")], [["z"], ["y", "y" * (room + 1)]])
+        completion_logprobs(stack, ChatML(), [user("a"), user("")], [["z"], ["y", "y" * (room + 1)]])

@@ -8,7 +8,7 @@ import pytest
 
 from bezoar.chat.types import Chat
 from bezoar.errors import RecipeError
-from bezoar.llm.quote import exactly
+from bezoar.llm.cost import exactly
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.evol_instruct import EvolInstruct
 from bezoar.synth.evol_rules import copies_prompt, equality_by_information, is_apology, read_equality, says_nothing

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bezoar.chat.types import Chat, Comparison
+from bezoar.llm.revise import revisions
 from bezoar.llm.types import Reply
 from bezoar.synth.critique_revise import CritiqueRevise
 from bezoar.synth.evol_instruct import EvolInstruct
 from bezoar.synth.lamini import LaMini
 from bezoar.synth.orca import Orca
-from bezoar.synth.revise import revisions
 from tests.fuzzing import CHATS, PAIRS, REPLIES, answered_by, bounded, fuzz, stored
 
 MANY = st.lists(REPLIES, min_size=1, max_size=8)

@@ -8,7 +8,7 @@ import pytest
 
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError, RecipeError
-from bezoar.llm.quote import exactly
+from bezoar.llm.cost import exactly
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.lamini import LaMini
 from tests.synth.asked import FAILED, Teacher, chat, last

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from bezoar.synth.near import Seen, bands, features, jaccard, phrases, words
+from bezoar.data.near_duplicates import NearDuplicates, bands, features, jaccard, phrases, words
 
 
 def test_words_and_features() -> None:
@@ -20,7 +20,7 @@ def test_similarity_by_hand() -> None:
 
 
 def test_a_repeat_names_what_it_repeats() -> None:
-    seen = Seen(0.7)
+    seen = NearDuplicates(0.7)
     assert seen.add("one", "Write a short poem about the sea in winter.") is None
     assert seen.add("two", "How do I boil an egg?") is None
     assert seen.add("three", "write a SHORT poem about the sea, in winter") == ("one", 1.0)
@@ -31,7 +31,7 @@ def test_a_repeat_names_what_it_repeats() -> None:
 
 
 def test_a_different_text_is_kept() -> None:
-    seen = Seen(0.7)
+    seen = NearDuplicates(0.7)
     seen.add("one", "What is the capital of France?")
     assert seen.add("two", "Why do cats purr when they are asleep?") is None
     assert seen.add("three", "What is the capital of Peru, and how high does it lie?") is None
@@ -47,7 +47,7 @@ def test_all_near_duplicates_among_many_are_found() -> None:
         if number % 2:
             text[draw.randrange(20)] = draw.choice(vocabulary)
         texts.append(text)
-    seen, kept, slow = Seen(0.7), [], []
+    seen, kept, slow = NearDuplicates(0.7), [], []
     kept_sets: list[frozenset[str]] = []
     for number, text in enumerate(texts):
         line = " ".join(text)

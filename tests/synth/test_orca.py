@@ -8,8 +8,8 @@ import pytest
 
 from bezoar.chat.types import Chat
 from bezoar.errors import DataError, RecipeError
-from bezoar.llm.quote import exactly
-from bezoar.synth.asking import Sampling
+from bezoar.llm.cost import exactly
+from bezoar.model.spec import Sampling
 from bezoar.synth.orca import Orca, draw_tasks, quotas, read_systems, system_ids
 from tests.synth.asked import FAILED, Teacher, chat, last
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bezoar.chat.render import ChatML
-from bezoar.chat.steering import attribute_text, parse_attributes, steered
-from bezoar.chat.types import Answers, Chat, Comparison, Message
+from bezoar.chat.attribute_levels import attribute_text, parse_attributes, steered
+from bezoar.chat.templates import ChatML
+from bezoar.chat.types import Chat, Comparison, Message, SampledAnswers
 from bezoar.errors import DataError, RecipeError
 from bezoar.judge.best_of_n import BestOfN
-from bezoar.judge.goodness import Goodness
-from bezoar.judge.steer import Steer
-from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.judge.condition_on_attributes import Steer
+from bezoar.model.completions import completion_logprobs, reward_completions
+from bezoar.model.reward_weights import RewardWeights
+from bezoar.model.spec import LoRA, ModelSpec, Sampling
 from bezoar.model.stack import Stack
-from bezoar.synth.asking import Sampling
+from bezoar.progress import Progress
 from bezoar.synth.attribute_chance import level_chances, log_chance
-from bezoar.synth.sample import Sample, likelihoods, reward_answers
-from bezoar.watch import Watch
+from bezoar.synth.sampled_answers import Sample
 
 PROMPT = (Message("user", "hi"),)
 
@@ -28,29 +28,29 @@ PROMPT = (Message("user", "hi"),)
 @pytest.fixture(scope="module")
 def stack(tiny_model: Path) -> Stack:
     made = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    made.grow(LoRA(r=2), seed=0, outputs=("helpfulness", "verbosity"))
+    made.add_adapter(LoRA(r=2), seed=0, outputs=("helpfulness", "verbosity"))
     return made
 
 
-def sample(stack: Stack, seed: int = 0, **settings: Any) -> list[Answers]:
+def sample(stack: Stack, seed: int = 0, **settings: Any) -> list[SampledAnswers]:
     stage = Sample("s", "m", n=3, answers=Sampling(max_tokens=8, temperature=1.0, top_p=1.0), **settings)
     rows = [Chat(f"c{i}", (Message("user", "hello" * (i + 1)),)) for i in range(3)]
-    return stage.by_model(rows, lambda name: stack, ChatML(), watch=Watch("sample"), seed=seed).rows
+    return stage.by_model(rows, lambda name: stack, ChatML(), progress=Progress("sample"), seed=seed).rows
 
 
 def test_answers_have_the_numbers_that_their_text_gives(stack: Stack) -> None:
     levels = {"helpfulness": 4, "verbosity": 1}
     plain = AutoModelForCausalLM.from_pretrained(stack.spec.path)  # the fresh adapter changes nothing
-    rows = sample(stack, reward="r", goodness=Goodness({"verbosity": 2.0}), prior="p", attributes=levels)
+    rows = sample(stack, reward="r", goodness=RewardWeights({"verbosity": 2.0}), prior="p", attributes=levels)
     assert [row.id for row in rows] == ["c0", "c1", "c2"]
     for row in rows:
         assert row.prompt[0].content == "helpfulness:4,verbosity:1"
         assert len(set(row.answers)) > 1
-        scored = reward_answers(stack, ChatML(), [row.prompt[1:]], [row.answers])[0]
+        scored = reward_completions(stack, ChatML(), [row.prompt[1:]], [row.answers])[0]
         assert row.numbers["helpfulness"] == pytest.approx([v[0] for v in scored], abs=1e-5)
         assert row.numbers["reward"] == pytest.approx([2 * v[1] for v in scored], abs=1e-5)
         assert row.numbers["attribute_logprob"] == pytest.approx([log_chance(levels, ("helpfulness", "verbosity"), v) for v in scored], abs=1e-3)
-        assert row.numbers["prior_logprob"] == pytest.approx(likelihoods(stack, ChatML(), [row.prompt[1:]], [row.answers])[0], abs=1e-4)
+        assert row.numbers["prior_logprob"] == pytest.approx(completion_logprobs(stack, ChatML(), [row.prompt[1:]], [row.answers])[0], abs=1e-4)
         rendered = ChatML().render((*row.prompt[1:], Message("assistant", row.answers[0])), stack.tokenizer)
         start, end = rendered.answers[-1]
         net = plain(torch.tensor([rendered.tokens])).logits[0].log_softmax(-1)
@@ -91,18 +91,18 @@ def test_chances_of_levels() -> None:
 
 
 def test_the_best_and_the_worst() -> None:
-    row = Answers("a", PROMPT, ("x", "y", "z"), {"reward": (1.0, 3.0, math.nan)})
+    row = SampledAnswers("a", PROMPT, ("x", "y", "z"), {"reward": (1.0, 3.0, math.nan)})
     pair = BestOfN("r").sift([row]).rows[0]
     assert isinstance(pair, Comparison)
     assert (pair.chosen, pair.rejected, pair.meta["reward"]) == ("y", "x", [3.0, 1.0])
     chat = BestOfN("r", give="chats").sift([row]).rows[0]
     assert isinstance(chat, Chat)
     assert chat.answer == "y"
-    mine = Answers("d", PROMPT, ("x",), {}, {"own": "mine"})
+    mine = SampledAnswers("d", PROMPT, ("x",), {}, {"own": "mine"})
     assert BestOfN("r", give="own").sift([mine]).rows == [Comparison("d", PROMPT, "mine", "x", {"own": "mine"})]
-    assert [d.reason for d in BestOfN("r", give="own").sift([Answers("e", PROMPT, ("x",))]).dropped] == ["no answer"]
-    level = Answers("b", PROMPT, ("x", "y"), {"reward": (1.0, 1.0)})
-    none = Answers("c", PROMPT, ("x", "y"), {"reward": (math.nan, math.nan)})
+    assert [d.reason for d in BestOfN("r", give="own").sift([SampledAnswers("e", PROMPT, ("x",))]).dropped] == ["no answer"]
+    level = SampledAnswers("b", PROMPT, ("x", "y"), {"reward": (1.0, 1.0)})
+    none = SampledAnswers("c", PROMPT, ("x", "y"), {"reward": (math.nan, math.nan)})
     assert [d.reason for d in BestOfN("r").sift([level, none]).dropped] == ["no difference", "no number"]
     with pytest.raises(ValueError, match="by has no effect with give: own"):
         BestOfN("r", give="own", by="loudness")
@@ -128,8 +128,8 @@ def test_levels_stand_in_the_system_message() -> None:
 
 
 def test_answers_are_kept_as_rows() -> None:
-    row = Answers("a", PROMPT, ("x", "y"), {"reward": (1.0, 2.5)}, {"from": "b"})
-    assert Answers.from_row(row.to_row()) == row
+    row = SampledAnswers("a", PROMPT, ("x", "y"), {"reward": (1.0, 2.5)}, {"from": "b"})
+    assert SampledAnswers.from_row(row.to_row()) == row
 
 
 def test_a_reward_model_reads_answers_by_its_own_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
@@ -152,10 +152,10 @@ def test_a_reward_model_reads_answers_by_its_own_tokenizer(tiny_model: Path, tmp
     stacks = []
     for folder in (tiny_model, other):
         stack = Stack(ModelSpec(str(folder), dtype="float32"))
-        stack.grow(LoRA(r=2), seed=0, outputs=("reward",))
+        stack.add_adapter(LoRA(r=2), seed=0, outputs=("reward",))
         stacks.append(stack)
     texts = [["yes indeed", "no"]]
     assert stacks[0].tokenizer.encode("yes") != stacks[1].tokenizer.encode("yes")
-    first, second = (reward_answers(stack, ChatML(), [PROMPT], texts)[0] for stack in stacks)
+    first, second = (reward_completions(stack, ChatML(), [PROMPT], texts)[0] for stack in stacks)
     assert [v[0] for v in first] == pytest.approx([v[0] for v in second], abs=1e-4)
     assert first[0][0] != pytest.approx(first[1][0], abs=1e-3)

@@ -9,15 +9,15 @@ from typing import Any
 
 from rows import chats, noise, pairs
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.progress import Progress
 from bezoar.train.objectives import DPO, SFT
-from bezoar.train.train import Place, Train
-from bezoar.watch import Watch
+from bezoar.train.train import StageInputs, Train
 
 
 @dataclass
-class Fatal(Watch):
+class Fatal(Progress):
     """Ends the process, or raises, when a step is logged."""
 
     at_step: int = -1
@@ -35,15 +35,15 @@ class Fatal(Watch):
             raise KeyboardInterrupt
 
 
-def stage(kind: str, model: Path, folder: Path, watch: Watch, **settings: Any) -> dict[str, Any]:
+def stage(kind: str, model: Path, folder: Path, progress: Progress, **settings: Any) -> dict[str, Any]:
     """A small stage with dropout, a validation split, several epochs and checkpoints."""
     rows: Any = pairs(14) if kind == "dpo" else noise(20) if kind == "noise" else chats(20)
     adapter = None if kind in ("full", "noise") else LoRA(r=4, dropout=0.1)
     objective = DPO() if kind == "dpo" else SFT()
     settings = {"lr": 1e-2, "epochs": 3, "batch_size": 4, "tokens_per_batch": 150, "checkpoint_every": 2, "eval_every": 2, **settings}
     train = Train("base", "rows", objective, adapter, **settings)
-    where = Place(ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out")
-    return train.run(rows, where, watch=watch, seed=3)
+    where = StageInputs(ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out")
+    return train.run(rows, where, progress=progress, seed=3)
 
 
 if __name__ == "__main__":

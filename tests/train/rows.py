@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-from bezoar.chat.types import Answers, Chat, Comparison, Message
+from bezoar.chat.types import Chat, Comparison, Message, SampledAnswers
 
 TEXT = "the cat sat on a mat and saw that rain fell over old stones while seven geese flew south"
 WORDS = TEXT.split()
@@ -38,13 +38,13 @@ def noise(count: int) -> list[Chat]:
     ]
 
 
-def sampled(count: int) -> list[Answers]:
+def sampled(count: int) -> list[SampledAnswers]:
     """Three answers to a prompt with the numbers that SteerLM 2.0 reads."""
     rows = []
     for n, chat in enumerate(chats(count)):
         answers = tuple(sentence(n + i, 1 + (n + i) % 4) + "!" * i for i in range(3))
         numbers = {"attribute_logprob": (-1.0 - n % 3, -2.0, -0.5), "prior_logprob": tuple(-2.5 * len(text) for text in answers)}
-        rows.append(Answers(f"sampled-{n}", chat.messages[:-1], answers, numbers))
+        rows.append(SampledAnswers(f"sampled-{n}", chat.messages[:-1], answers, numbers))
     return rows
 
 

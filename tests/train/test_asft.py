@@ -6,8 +6,8 @@ import pytest
 import torch
 from two_pairs import OWNER, loss, terms
 
+from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import ASFT, ORPO
-from bezoar.train.terms import Batch
 
 PW, PL = math.exp(-0.5), math.exp(-2.0)
 
@@ -28,18 +28,18 @@ def test_another_temperature_by_hand() -> None:
 def test_orpo_is_asft_and_one_more_term() -> None:
     torch.manual_seed(0)
     policy = -3 * torch.rand(6, dtype=torch.float64)
-    means = Batch(OWNER, 4).means(policy).exp()
+    means = LossInputs(OWNER, 4).means(policy).exp()
     w, other = means[0::2], means[1::2]
-    whole = ASFT(odds_weight=0.4).loss(Batch(OWNER, 4), policy).loss + 0.4 * (w * (1 - other) + other * (1 - w)).log()
-    orpo = ORPO(odds_weight=0.4).loss(Batch(OWNER, 4), policy).loss
+    whole = ASFT(odds_weight=0.4).loss(LossInputs(OWNER, 4), policy).loss + 0.4 * (w * (1 - other) + other * (1 - w)).log()
+    orpo = ORPO(odds_weight=0.4).loss(LossInputs(OWNER, 4), policy).loss
     assert torch.allclose(orpo, whole, atol=1e-12)
-    assert bool((whole <= ASFT(odds_weight=0.4).loss(Batch(OWNER, 4), policy).loss).all())
+    assert bool((whole <= ASFT(odds_weight=0.4).loss(LossInputs(OWNER, 4), policy).loss).all())
 
 
 def test_gradients_are_the_derived_ones() -> None:
     """With s = log p: dL/ds(w) = -(1 + lambda), dL/ds(l) = lambda p / (1 - p); a token has a share 1 / |y| of it."""
     policy = torch.tensor([-1.0, -2.0, -1.5, -0.5, -2.0, -2.0], requires_grad=True)
-    ASFT(odds_weight=0.5).loss(Batch(OWNER, 4), policy).loss.sum().backward()
+    ASFT(odds_weight=0.5).loss(LossInputs(OWNER, 4), policy).loss.sum().backward()
     p1 = math.exp(-1.5)
     push1, push2 = 0.5 * p1 / (1 - p1), 0.5 * PL / (1 - PL)
     assert policy.grad is not None
@@ -50,7 +50,7 @@ def test_gradients_are_the_derived_ones() -> None:
 def test_a_certain_answer_has_finite_loss_and_gradient(sure: float) -> None:
     policy = torch.tensor([sure, sure, sure, -0.5, sure, sure], requires_grad=True)
     for objective in (ASFT(), ORPO(), ASFT(beta=0.1)):
-        found = objective.loss(Batch(OWNER, 4), policy).loss
+        found = objective.loss(LossInputs(OWNER, 4), policy).loss
         (slope,) = torch.autograd.grad(found.sum(), policy)
         assert bool(found.isfinite().all())
         assert bool(slope.isfinite().all())

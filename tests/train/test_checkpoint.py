@@ -11,9 +11,9 @@ from killed import Fatal, stage
 
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
+from bezoar.progress import Progress
 from bezoar.train import checkpoint
-from bezoar.train.checkpoint import Progress
-from bezoar.watch import Watch
+from bezoar.train.checkpoint import TrainerState
 
 
 def saved(folder: Path) -> torch.optim.Optimizer:
@@ -22,7 +22,7 @@ def saved(folder: Path) -> torch.optim.Optimizer:
     optimizer = torch.optim.AdamW(weights.values())
     (weights["a"].sum() + weights["b"].sum()).backward()
     optimizer.step()
-    checkpoint.save(folder, Progress(step=4, evaluations=[(2, 0.5)]), weights=dict(weights), best={}, optimizer=optimizer)
+    checkpoint.save(folder, TrainerState(step=4, evaluations=[(2, 0.5)]), weights=dict(weights), best={}, optimizer=optimizer)
     return optimizer
 
 
@@ -54,7 +54,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, name: str, capsys: py
     DAMAGES[name](tmp_path / "step-4")
     found = checkpoint.load(tmp_path, fresh())
     assert found is not None
-    assert found[0] == Progress(step=4, evaluations=[(2, 0.5)])  # what is in the folder of step 3 here
+    assert found[0] == TrainerState(step=4, evaluations=[(2, 0.5)])  # what is in the folder of step 3 here
     told = capsys.readouterr().err
     assert told.startswith(f"bezoar: {tmp_path / 'step-4'}")
     assert told.endswith(f"it was set aside as {tmp_path / 'step-4.damaged'} and is made anew.\n")
@@ -85,7 +85,7 @@ def test_a_checkpoint_is_on_the_disk_before_the_older_one_goes(tmp_path: Path, m
 @pytest.mark.parametrize("lora", [LoRA(r=2), None])
 def test_what_was_trained_is_on_the_disk_when_it_is_saved(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoRA | None) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    stack.grow(lora, seed=0, outputs=("reward",))
+    stack.add_adapter(lora, seed=0, outputs=("reward",))
     with recorded(monkeypatch) as events:
         stack.save_trained(tmp_path)
     [folder] = tmp_path.iterdir()
@@ -97,13 +97,13 @@ def test_what_was_trained_is_on_the_disk_when_it_is_saved(tiny_model: Path, tmp_
 
 def test_training_with_a_damaged_checkpoint_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"epochs": 1, "max_steps": 3, "eval_every": 0}
-    stage("dpo", tiny_model, tmp_path / "whole", Watch("s"), **settings)
+    stage("dpo", tiny_model, tmp_path / "whole", Progress("s"), **settings)
     with pytest.raises(KeyboardInterrupt):
         stage("dpo", tiny_model, tmp_path / "cut", Fatal("s", at_step=3), **settings)
     [folder] = (tmp_path / "cut" / "work").iterdir()
     for name in ("step-2/weights.safetensors", "references.safetensors"):
         change(name, lambda data: data[:-2])(folder)
-    stage("dpo", tiny_model, tmp_path / "cut", Watch("s"), **settings)
+    stage("dpo", tiny_model, tmp_path / "cut", Progress("s"), **settings)
     result = Path("out") / "adapter" / "adapter_model.safetensors"
     assert (tmp_path / "cut" / result).read_bytes() == (tmp_path / "whole" / result).read_bytes()
     told = capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bezoar.io import read_json
-from bezoar.model.paths import FLEX, SWITCHED, usable
+from bezoar.model.fast_paths import FLEX, SWITCHED, usable
 from bezoar.train import doctor
 from bezoar.train.doctor import Check, _error, examine
 

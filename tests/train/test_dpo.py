@@ -7,12 +7,12 @@ import torch
 from rows import chats
 from two_pairs import OWNER, POLICY, loss, terms
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Comparison, Message
 from bezoar.errors import DataError
+from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import DPO
-from bezoar.train.terms import Batch
 
 # both pairs have d = 2: with beta 0.5, l(d) = ln(1 + 1/e) and l(-d) = ln(1 + e)
 RIGHT, WRONG = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
@@ -36,9 +36,9 @@ def test_smoothing_by_hand() -> None:
 def test_robust_smoothing_is_unbiased() -> None:
     """Over labels of which a share e is flipped, the mean of the robust loss is the loss under the true labels."""
     objective = DPO(beta=0.5, label_smoothing=0.2, smoothing="robust")
-    flipped = objective.loss(Batch(torch.tensor([1, 1, 0, 3, 2, 2]), 4, torch.zeros(6)), POLICY)
-    straight = objective.loss(Batch(OWNER, 4, torch.zeros(6)), POLICY)
-    clean = DPO(beta=0.5).loss(Batch(OWNER, 4, torch.zeros(6)), POLICY)
+    flipped = objective.loss(LossInputs(torch.tensor([1, 1, 0, 3, 2, 2]), 4, torch.zeros(6)), POLICY)
+    straight = objective.loss(LossInputs(OWNER, 4, torch.zeros(6)), POLICY)
+    clean = DPO(beta=0.5).loss(LossInputs(OWNER, 4, torch.zeros(6)), POLICY)
     assert torch.allclose(0.8 * straight.loss + 0.2 * flipped.loss, clean.loss, atol=1e-6)
 
 
@@ -48,7 +48,7 @@ def test_the_likelihood_term_is_the_mean_over_the_chosen_answer() -> None:
 
 
 def test_a_policy_equal_to_its_reference_has_loss_ln_2() -> None:
-    found = DPO().loss(Batch(OWNER, 4, POLICY), POLICY)
+    found = DPO().loss(LossInputs(OWNER, 4, POLICY), POLICY)
     assert found.loss.tolist() == [pytest.approx(math.log(2), abs=1e-7)] * 2
     assert found.metrics["accuracy"].tolist() == [0.0, 0.0]
 
@@ -56,15 +56,15 @@ def test_a_policy_equal_to_its_reference_has_loss_ln_2() -> None:
 def test_a_pair_shares_its_prompt() -> None:
     row = Comparison("p", (Message("user", "hi"),), "yes", "no")
     tokenizer = ByteTokenizer()
-    tree = DPO().tree(row, ChatML(), tokenizer)
-    assert tokenizer.decode(tree.trunk, markers=True) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert [tokenizer.decode(b.tokens, markers=True) for b in tree.branches] == ["yes<|im_end|>", "no<|im_end|>"]
-    assert all(all(b.trained) for b in tree.branches)
+    group = DPO().group(row, ChatML(), tokenizer)
+    assert tokenizer.decode(group.prompt, markers=True) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert [tokenizer.decode(b.tokens, markers=True) for b in group.completions] == ["yes<|im_end|>", "no<|im_end|>"]
+    assert all(all(b.trained) for b in group.completions)
 
 
 def test_a_chat_is_refused() -> None:
     with pytest.raises(DataError, match="chat-0: the objective needs comparisons"):
-        DPO().tree(chats(1)[0], ChatML(), ByteTokenizer())
+        DPO().group(chats(1)[0], ChatML(), ByteTokenizer())
 
 
 @pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"sft_weight": -0.1}])

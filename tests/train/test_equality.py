@@ -8,14 +8,14 @@ import pytest
 import torch
 from rows import chats, judged, pairs, sampled
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
+from bezoar.model.prompt_group import PromptGroup
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Tree
+from bezoar.train.label_check import Example, check_labels
+from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import ASFT, DPO, IPO, KTO, OBJECTIVES, ORPO, SFT, Hinge, SimPO, SteerLM2
-from bezoar.train.proof import Item, prove
-from bezoar.train.step import Work, gradient, reference
-from bezoar.train.terms import Batch
+from bezoar.train.step import TrainState, gradient, reference
 
 CASES: dict[str, tuple[Any, Any]] = {
     "sft": (SFT(), chats(8)), "sft-all": (SFT(loss_on="all"), chats(8)), "sft-pairs": (SFT(), pairs(8)),
@@ -30,7 +30,7 @@ CASES: dict[str, tuple[Any, Any]] = {
 
 @dataclass
 class Case:
-    work: Work
+    work: TrainState
     named: dict[str, torch.nn.Parameter]
     adapter: Path
 
@@ -39,22 +39,22 @@ class Case:
 def case(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     objective, rows = CASES[request.param]
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    named = stack.grow(LoRA(r=4, alpha=8, dropout=0.0), seed=1)
+    named = stack.add_adapter(LoRA(r=4, alpha=8, dropout=0.0), seed=1)
     torch.manual_seed(2)
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
-    items = prove(rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
+    items = check_labels(rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
     if "baseline" in objective.needs:
-        _learn(Work(stack, SFT(), items), named)
+        _learn(TrainState(stack, SFT(), items), named)
     out = tmp_path_factory.mktemp("case")
     stack.save_trained(out)
-    work = Work(stack, objective, items)
+    work = TrainState(stack, objective, items)
     if "reference" in objective.needs:
         work.references = reference(work, [list(range(8))])
     return Case(work, named, out / "adapter")
 
 
-def _learn(work: Work, named: dict[str, torch.nn.Parameter]) -> None:
+def _learn(work: TrainState, named: dict[str, torch.nn.Parameter]) -> None:
     """A few steps towards the answers, so that a baseline is above 0, where it counts."""
     for step in range(10):
         gradient(work, [list(range(8))], seed=0, step=step)
@@ -71,14 +71,14 @@ def fast(case: Case, groups: list[list[int]]) -> tuple[float, dict[str, torch.Te
     return totals.loss, {name: p.grad.clone() for name, p in case.named.items() if p.grad is not None}
 
 
-def one_by_one(net: torch.nn.Module, items: list[Item]) -> torch.Tensor:
+def one_by_one(net: torch.nn.Module, items: list[Example]) -> torch.Tensor:
     """Log-probabilities of all trained tokens, in order."""
     found = []
     for item in items:
-        for branch in item.tree.branches:
-            row = torch.tensor([item.tree.trunk + branch.tokens])
+        for completion in item.group.completions:
+            row = torch.tensor([item.group.prompt + completion.tokens])
             values = net(input_ids=row).logits[0, :-1].log_softmax(-1).gather(1, row[0, 1:, None])[:, 0]
-            found.append(values[len(item.tree.trunk) - 1 :][torch.tensor(branch.trained)])
+            found.append(values[len(item.group.prompt) - 1 :][torch.tensor(completion.trained)])
     return torch.cat(found)
 
 
@@ -88,7 +88,7 @@ def plain(case: Case, model: Path) -> tuple[float, dict[str, torch.Tensor]]:
 
     base = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager", dtype=torch.float32)
     items = list(case.work.items)
-    others = [Item(a.id, Tree(a.tree.trunk, b.tree.branches)) for a, b in zip(items, [*items[1:], items[0]], strict=True)]
+    others = [Example(a.id, PromptGroup(a.group.prompt, b.group.completions)) for a, b in zip(items, [*items[1:], items[0]], strict=True)]
     with torch.no_grad():
         reference, moved = one_by_one(base, items), one_by_one(base, others)
     net = PeftModel.from_pretrained(base, case.adapter, is_trainable=True).train()
@@ -96,9 +96,9 @@ def plain(case: Case, model: Path) -> tuple[float, dict[str, torch.Tensor]]:
         moved = one_by_one(net, others) - moved
     assert "baseline" not in case.work.objective.needs or float(moved.sum()) > 1
     values = one_by_one(net, items)
-    sizes = [b.num_trained for item in items for b in item.tree.branches]
-    batch = Batch(torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), len(sizes), reference)
-    batch.facts = torch.tensor([item.tree.facts for item in items])
+    sizes = [b.num_trained for item in items for b in item.group.completions]
+    batch = LossInputs(torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), len(sizes), reference)
+    batch.labels = torch.tensor([item.group.labels for item in items])
     batch.baseline = moved.sum() / len(sizes)
     loss = case.work.objective.loss(batch, values).loss.mean()
     loss.backward()
@@ -128,14 +128,14 @@ def test_micro_batches_change_nothing(case: Case, groups: list[list[int]]) -> No
 
 
 def test_sharing_the_prompt_changes_nothing(case: Case) -> None:
-    from bezoar.model.flat import flatten
-    from bezoar.model.head import logprobs
+    from bezoar.model.chunked_logprobs import logprobs
+    from bezoar.model.packed import pack
 
-    stack, trees = case.work.stack, [item.tree for item in case.work.items]
+    stack, groups = case.work.stack, [item.group for item in case.work.items]
 
     def values(share: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        flat = flatten(trees, share=share)
-        found = logprobs(stack.hidden(flat), stack.head_weight, flat.target)
+        batch = pack(groups, share=share)
+        found = logprobs(stack.hidden(batch), stack.head_weight, batch.target)
         weights = torch.linspace(-1, 1, len(found))
         return found, dict(zip(case.named, torch.autograd.grad((weights * found).sum(), list(case.named.values())), strict=True))
 
@@ -153,9 +153,9 @@ def test_all_weights_in_mixed_precision_train_near_float32(tiny_model: Path) -> 
     found = []
     for dtype in ("float32", "bfloat16"):
         stack = Stack(ModelSpec(str(tiny_model), dtype=dtype))  # type: ignore[arg-type]
-        named = stack.grow(None, seed=0)
-        items = prove(chats(6), SFT(), ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
-        totals = gradient(Work(stack, SFT(), items), [list(range(6))], seed=0, step=0)
+        named = stack.add_adapter(None, seed=0)
+        items = check_labels(chats(6), SFT(), ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
+        totals = gradient(TrainState(stack, SFT(), items), [list(range(6))], seed=0, step=0)
         found.append((totals.loss, torch.cat([p.grad.flatten() for p in named.values() if p.grad is not None])))
     (one, grads), (two, mixed) = found
     assert grads.shape == mixed.shape
@@ -167,9 +167,9 @@ def test_all_weights_train_as_in_the_plain_computation(tiny_model: Path) -> None
     from transformers import AutoModelForCausalLM
 
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    named = stack.grow(None, seed=0)
-    items = prove(chats(6), SFT(), ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
-    totals = gradient(Work(stack, SFT(), items), [[0, 1, 2], [3, 4, 5]], seed=0, step=0)
+    named = stack.add_adapter(None, seed=0)
+    items = check_labels(chats(6), SFT(), ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
+    totals = gradient(TrainState(stack, SFT(), items), [[0, 1, 2], [3, 4, 5]], seed=0, step=0)
     net = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="eager", dtype=torch.float32)
     loss = -one_by_one(net, list(items)).mean()
     loss.backward()

@@ -7,15 +7,15 @@ import pytest
 from rows import pairs
 from two_pairs import loss, terms
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
-from bezoar.chat.types import Answers, Chat, Message
+from bezoar.chat.types import Chat, Message, SampledAnswers
 from bezoar.errors import DataError
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
+from bezoar.train.label_check import check_labels
 from bezoar.train.objectives import KTO
-from bezoar.train.proof import prove
-from bezoar.train.step import Work, baseline
+from bezoar.train.step import TrainState, baseline
 from bezoar.train.train import Train
 
 
@@ -42,25 +42,25 @@ def test_a_baseline_below_0_counts_as_0() -> None:
 
 
 def test_a_pair_gives_a_good_and_a_bad_answer() -> None:
-    tree = KTO().tree(pairs(1)[0], ChatML(), ByteTokenizer())
-    assert len(tree.branches) == 2
-    assert tree.facts == (1.0, 0.0)
+    group = KTO().group(pairs(1)[0], ChatML(), ByteTokenizer())
+    assert len(group.completions) == 2
+    assert group.labels == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("desirable", [True, False])
 def test_a_chat_gives_its_last_answer(desirable: bool) -> None:
     turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "dd"))
     tokenizer = ByteTokenizer()
-    tree = KTO().tree(Chat("c", turns, {"desirable": desirable}), ChatML(), tokenizer)
-    assert [tokenizer.decode(b.tokens, markers=True) for b in tree.branches] == ["dd<|im_end|>"]
-    assert tree.facts == (float(desirable),)
+    group = KTO().group(Chat("c", turns, {"desirable": desirable}), ChatML(), tokenizer)
+    assert [tokenizer.decode(b.tokens, markers=True) for b in group.completions] == ["dd<|im_end|>"]
+    assert group.labels == (float(desirable),)
 
 
 def test_a_chat_without_a_label_is_refused() -> None:
     turns = (Message("user", "a"), Message("assistant", "b"))
-    for row in (Chat("c", turns), Chat("c", turns, {"desirable": 1}), Answers("c", turns[:1], ("b",), {}, {"desirable": True})):
+    for row in (Chat("c", turns), Chat("c", turns, {"desirable": 1}), SampledAnswers("c", turns[:1], ("b",), {}, {"desirable": True})):
         with pytest.raises(DataError, match=r"row c: kto needs comparisons, or chats with meta\.desirable"):
-            KTO().tree(row, ChatML(), ByteTokenizer())
+            KTO().group(row, ChatML(), ByteTokenizer())
 
 
 def test_wrong_settings() -> None:
@@ -71,11 +71,11 @@ def test_wrong_settings() -> None:
 
 def test_the_baseline_skips_answers_to_the_same_prompt(tiny_model: Path) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    for parameter in stack.grow(LoRA(r=4, alpha=8, dropout=0.0), seed=1).values():
+    for parameter in stack.add_adapter(LoRA(r=4, alpha=8, dropout=0.0), seed=1).values():
         parameter.data.normal_(0, 0.1)
     rows = [Chat(a, (Message("user", p), Message("assistant", a)), {"desirable": True}) for p, a in (("x", "one"), ("x", "two"), ("y", "three"))]
-    items = prove(rows, KTO(), ChatML(), stack.tokenizer, max_length=100, too_long="drop").rows
-    with_its_sister, alone = (baseline(Work(stack, KTO(), found), [0], 100) for found in (items, [items[0], items[2]]))
+    items = check_labels(rows, KTO(), ChatML(), stack.tokenizer, max_length=100, too_long="drop").rows
+    with_its_sister, alone = (baseline(TrainState(stack, KTO(), found), [0], 100) for found in (items, [items[0], items[2]]))
     assert with_its_sister is not None
     assert with_its_sister.item() == pytest.approx(alone.item(), rel=1e-5)  # type: ignore[union-attr]
     assert abs(with_its_sister.item()) > 0.1

@@ -16,14 +16,14 @@ import torch
 from killed import Fatal, stage
 from rows import chats
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.progress import Progress
 from bezoar.train.loop import Loop
 from bezoar.train.objectives import SFT
-from bezoar.train.train import Place, Train
-from bezoar.watch import Watch
+from bezoar.train.train import StageInputs, Train
 
 HERE = Path(__file__).parent
 
@@ -41,14 +41,14 @@ def steps(folder: Path) -> list[dict[str, Any]]:
 def test_stopped_at_any_step_and_resumed_it_ends_the_same(kind: str, kills: int, tiny_model: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
-    stats = stage(kind, tiny_model, whole, Watch("s", whole / "metrics.jsonl"))
+    stats = stage(kind, tiny_model, whole, Progress("s", whole / "metrics.jsonl"))
     parts = tmp_path / "parts"
     parts.mkdir()
     at = sorted(random.Random(kind).choices(range(1, stats["steps"] + 1), k=kills))
     for step in at:
         with pytest.raises(KeyboardInterrupt):
             stage(kind, tiny_model, parts, Fatal("s", parts / "metrics.jsonl", at_step=step))
-    again = stage(kind, tiny_model, parts, Watch("s", parts / "metrics.jsonl"))
+    again = stage(kind, tiny_model, parts, Progress("s", parts / "metrics.jsonl"))
     assert digest(parts) == digest(whole)
     assert steps(parts) == steps(whole)
     assert {k: v for k, v in again.items() if k not in ("training_s", "cpu_s", "peak_memory_bytes")} == {
@@ -60,14 +60,14 @@ def test_every_evaluation_can_be_kept(tiny_model: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    stats = stage("sft", tiny_model, whole, Watch("s"), keep="all")
+    stats = stage("sft", tiny_model, whole, Progress("s"), keep="all")
     kept = {int(p.name.removeprefix("step-")): p for p in (whole / "out" / "checkpoints").iterdir()}
     assert sorted(kept) == sorted({*range(2, stats["steps"] + 1, 2), stats["steps"]})
     best = kept[stats["best_step"]] / "adapter" / "adapter_model.safetensors"
     assert best.read_bytes() == (whole / "out" / "adapter" / "adapter_model.safetensors").read_bytes()
     with pytest.raises(KeyboardInterrupt):
         stage("sft", tiny_model, parts, Fatal("s", at_step=5), keep="all")
-    stage("sft", tiny_model, parts, Watch("s"), keep="all")
+    stage("sft", tiny_model, parts, Progress("s"), keep="all")
     assert digest(parts) == digest(whole)
 
 
@@ -75,41 +75,41 @@ def test_a_killed_process_loses_nothing(tiny_model: Path, tmp_path: Path) -> Non
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    stats = stage("dpo", tiny_model, whole, Watch("s", whole / "metrics.jsonl"))
+    stats = stage("dpo", tiny_model, whole, Progress("s", whole / "metrics.jsonl"))
     done = subprocess.run([sys.executable, str(HERE / "killed.py"), str(tiny_model), str(parts), "dpo", str(stats["steps"] - 2)])
     assert done.returncode == -signal.SIGKILL
-    stage("dpo", tiny_model, parts, Watch("s", parts / "metrics.jsonl"))
+    stage("dpo", tiny_model, parts, Progress("s", parts / "metrics.jsonl"))
     assert digest(parts) == digest(whole)
     assert steps(parts) == steps(whole)
 
 
 def test_the_first_loss_of_dpo_is_ln_2(tiny_model: Path, tmp_path: Path) -> None:
-    stats = stage("dpo", tiny_model, tmp_path, Watch("s", tmp_path / "metrics.jsonl"))
+    stats = stage("dpo", tiny_model, tmp_path, Progress("s", tmp_path / "metrics.jsonl"))
     assert stats["first_loss"] == float(torch.tensor(2.0).log())
     assert stats["last_loss"] < stats["first_loss"]
 
 
 def test_the_result_is_that_of_the_best_evaluation(tiny_model: Path, tmp_path: Path) -> None:
     wild = {"lr": 0.01, "schedule": "constant", "warmup_ratio": 0.0, "validation": 0.5}
-    stats = stage("noise", tiny_model, tmp_path, Watch("s", tmp_path / "metrics.jsonl"), epochs=10, **wild)
+    stats = stage("noise", tiny_model, tmp_path, Progress("s", tmp_path / "metrics.jsonl"), epochs=10, **wild)
     losses = {line["step"]: line["validation_loss"] for line in steps(tmp_path) if "validation_loss" in line and line["step"]}
     assert stats["best_step"] == min(losses, key=lambda s: losses[s]) < stats["steps"]
-    short = stage("noise", tiny_model, tmp_path / "short", Watch("s"), max_steps=stats["best_step"], epochs=10, **wild)
+    short = stage("noise", tiny_model, tmp_path / "short", Progress("s"), max_steps=stats["best_step"], epochs=10, **wild)
     assert short["best_step"] == short["steps"]
     assert digest(tmp_path) == digest(tmp_path / "short")
-    early = stage("noise", tiny_model, tmp_path / "early", Watch("s"), epochs=100, patience=2, **wild)
+    early = stage("noise", tiny_model, tmp_path / "early", Progress("s"), epochs=100, patience=2, **wild)
     assert early["steps"] < 100 * 3
 
 
 def test_training_moves_the_loss_down(tiny_model: Path, tmp_path: Path) -> None:
-    stats = stage("sft", tiny_model, tmp_path, Watch("s"), epochs=6)
+    stats = stage("sft", tiny_model, tmp_path, Progress("s"), epochs=6)
     assert stats["last_loss"] < 0.8 * stats["first_loss"]
     assert stats["rows_in"] == stats["rows_trained"] + stats["rows_validation"] == 20
 
 
 def test_a_loss_that_is_not_finite_names_the_rows(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="chat-"):
-        stage("full", tiny_model, tmp_path, Watch("s"), lr=1e30, clip=1e30)
+        stage("full", tiny_model, tmp_path, Progress("s"), lr=1e30, clip=1e30)
 
 
 @dataclass
@@ -127,34 +127,34 @@ class Crowded(Loop):
 @pytest.mark.parametrize("most", [2, 0])
 def test_out_of_memory_splits_the_step(most: int, tiny_model: Path, tmp_path: Path) -> None:
     from bezoar.model.stack import Stack
-    from bezoar.train.proof import prove
-    from bezoar.train.step import Work
+    from bezoar.train.label_check import check_labels
+    from bezoar.train.step import TrainState
 
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    named = stack.grow(LoRA(r=4, dropout=0.0), seed=0)
+    named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=0)
     settings = Train("base", "rows", SFT(), validation=0.0, batch_size=6, max_steps=1)
-    items = prove(chats(6), SFT(), ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
-    where = Place(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "work", tmp_path / "out")
-    loop = Crowded(settings, where, Watch("s"), 0, Work(stack, SFT(), items), named)
+    items = check_labels(chats(6), SFT(), ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
+    where = StageInputs(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "work", tmp_path / "out")
+    loop = Crowded(settings, where, Progress("s"), 0, TrainState(stack, SFT(), items), named)
     loop.most = most
     if most == 0:
         with pytest.raises(TrainingError, match="no memory for the row chat-"):
             loop.run()
         return
     loop.run()
-    assert loop.progress.splits > 0
-    assert loop.progress.step == 1
+    assert loop.state.splits > 0
+    assert loop.state.step == 1
 
 
 def test_wrong_settings_and_rows_are_told(tiny_model: Path, tmp_path: Path) -> None:
-    where = Place(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "w", tmp_path / "o")
+    where = StageInputs(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "w", tmp_path / "o")
     with pytest.raises(RecipeError, match="optimizer"):
-        Train("b", "r", SFT(), optimizer="adamw_8bit_paged").run(chats(4), where, watch=Watch("s"), seed=0)
-    nf4 = Place(ModelSpec(str(tiny_model), "nf4"), [], ChatML(), tmp_path / "w", tmp_path / "o")
+        Train("b", "r", SFT(), optimizer="adamw_8bit_paged").run(chats(4), where, progress=Progress("s"), seed=0)
+    nf4 = StageInputs(ModelSpec(str(tiny_model), "nf4"), [], ChatML(), tmp_path / "w", tmp_path / "o")
     with pytest.raises(RecipeError, match="adapter: null"):
-        Train("b", "r", SFT(), None).run(chats(4), nf4, watch=Watch("s"), seed=0)
+        Train("b", "r", SFT(), None).run(chats(4), nf4, progress=Progress("s"), seed=0)
     with pytest.raises(DataError, match="none of its 2 rows"):
-        Train("b", "r", SFT(), max_length=3).run(chats(2), where, watch=Watch("s"), seed=0)
+        Train("b", "r", SFT(), max_length=3).run(chats(2), where, progress=Progress("s"), seed=0)
     with pytest.raises(ValueError, match="lr must be above 0"):
         Train("b", "r", SFT(), lr=0.0)
     with pytest.raises(ValueError, match="no effect"):
@@ -166,7 +166,7 @@ def test_the_order_of_rows_is_a_function_of_seed_and_step(tiny_model: Path, tmp_
     items: list[Any] = [Chat(str(i), ()) for i in range(10)]
     settings = Train("b", "r", SFT(), batch_size=3, epochs=2)
     work: Any = type("Rows", (), {"items": items})()
-    loop = Loop(settings, Place(ModelSpec(""), [], ChatML(), tmp_path, tmp_path), Watch("s"), 5, work, {})
+    loop = Loop(settings, StageInputs(ModelSpec(""), [], ChatML(), tmp_path, tmp_path), Progress("s"), 5, work, {})
     seen = [loop.rows_of(step) for step in range(loop.num_steps)]
     half = len(seen) // 2
     assert sorted(chain(*seen[:half])) == sorted(chain(*seen[half:])) == loop.trained
@@ -176,15 +176,15 @@ def test_the_order_of_rows_is_a_function_of_seed_and_step(tiny_model: Path, tmp_
 
 @pytest.mark.parametrize("kind", ["sft", "full"])
 def test_recomputed_activations_change_nothing(kind: str, tiny_model: Path, tmp_path: Path) -> None:
-    stage(kind, tiny_model, tmp_path / "a", Watch("s"), recompute="never")
-    stage(kind, tiny_model, tmp_path / "b", Watch("s"), recompute="always")
+    stage(kind, tiny_model, tmp_path / "a", Progress("s"), recompute="never")
+    stage(kind, tiny_model, tmp_path / "b", Progress("s"), recompute="always")
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
 def test_noise_on_embeddings_while_training_only(tiny_model: Path, tmp_path: Path) -> None:
     for name, noise in (("plain", 0.0), ("noise", 5.0)):
         (tmp_path / name).mkdir()
-        stage("sft", tiny_model, tmp_path / name, Watch("s", tmp_path / name / "metrics.jsonl"), neftune=noise, max_steps=1)
+        stage("sft", tiny_model, tmp_path / name, Progress("s", tmp_path / name / "metrics.jsonl"), neftune=noise, max_steps=1)
     (start, step, *_), (other_start, other_step, *_) = steps(tmp_path / "plain"), steps(tmp_path / "noise")
     assert start["validation_loss"] == other_start["validation_loss"]
     assert step["loss"] != other_step["loss"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bezoar.model.find import resolve
+from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import LoRA, ModelSpec
-from bezoar.train.machine import fresh_peak, peak_memory
+from bezoar.train.hardware import fresh_peak, peak_memory
 from bezoar.train.memory import PAGE, largest_budget, predict_memory
 
 CONFIG = {
@@ -66,17 +66,17 @@ def test_another_family_is_not_predicted() -> None:
 _RUN = """
 import json, random, sys
 from pathlib import Path
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Comparison, Message
-from bezoar.model.find import local_config
-from bezoar.model.find import resolve
+from bezoar.model.resolve import local_config
+from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import LoRA, ModelSpec
-from bezoar.train.machine import peak_memory
+from bezoar.train.hardware import peak_memory
 from bezoar.train.memory import predict_memory
 from bezoar.train.objectives import OBJECTIVES
-from bezoar.train.step import Work
-from bezoar.train.train import Place, Train
-from bezoar.watch import Watch
+from bezoar.train.step import TrainState
+from bezoar.train.train import StageInputs, Train
+from bezoar.progress import Progress
 
 case, out, draw, fullest = json.loads(sys.argv[1]), Path(sys.argv[2]), random.Random(0), [0]
 text = lambda low, high: " ".join(draw.choices("the sea has waves and wind in old stones while geese fly over southern hills".split(), k=draw.randint(low, high)))
@@ -85,18 +85,18 @@ if case["pairs"]:
 else:
     rows = [Chat(str(i), (Message("user", text(*case["prompt"])), Message("assistant", text(*case["answer"])))) for i in range(4 * case["batch"])]
 
-class Measured(Work):
+class Measured(TrainState):
     def micro_batches(self, rows, budget):
-        groups = super().micro_batches(rows, budget)
-        fullest[0] = max([fullest[0], *(sum(self.items[i].tree.num_fed for i in group) for group in groups)])
-        return groups
+        batches = super().micro_batches(rows, budget)
+        fullest[0] = max([fullest[0], *(sum(self.items[i].group.num_input_tokens for i in batch) for batch in batches)])
+        return batches
 
 import bezoar.train.loop as loop
-loop.Work = Measured
+loop.TrainState = Measured
 spec = ModelSpec("smollm2-135m-instruct", case["quantize"])
 adapter = None if case["targets"] is None else LoRA(targets=case["targets"] if isinstance(case["targets"], str) else tuple(case["targets"]))
 train = Train("m", "r", OBJECTIVES[case["objective"]](), adapter, batch_size=case["batch"], tokens_per_batch=case["budget"], validation=0.0)
-train.run(rows, Place(spec, [], ChatML(), out / "w", out / "o"), watch=Watch("s"), seed=0)
+train.run(rows, StageInputs(spec, [], ChatML(), out / "w", out / "o"), progress=Progress("s"), seed=0)
 print(json.dumps([peak_memory(), predict_memory(local_config(spec.path), spec, adapter, tokens=fullest[0]).total]))
 """
 QKV = ["q_proj", "k_proj", "v_proj"]
@@ -113,7 +113,7 @@ STAGES = {
 @pytest.mark.real
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_prediction_is_near_the_measured_peak(tmp_path: Path, stage: str) -> None:
-    resolve("smollm2-135m-instruct")
+    resolve_model("smollm2-135m-instruct")
     command = [sys.executable, "-c", _RUN, json.dumps(STAGES[stage]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     peak, predicted = json.loads(done.stdout.splitlines()[-1])
@@ -122,7 +122,7 @@ def test_the_prediction_is_near_the_measured_peak(tmp_path: Path, stage: str) ->
 
 
 def test_operations_by_hand() -> None:
-    from bezoar.train.machine import step_flops
+    from bezoar.train.hardware import step_flops
 
     layers, head = 2 * (64 + 32 + 32 + 64 + 3 * 128), 800
     assert step_flops(CONFIG, tokens=10, trained=3, full=False) == 4 * (10 * layers + 3 * head)

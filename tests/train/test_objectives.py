@@ -6,9 +6,9 @@ import pytest
 import torch
 from two_pairs import OWNER, POLICY, terms
 
+from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import ASFT, DPO, IPO, KTO, ORPO, SFT, Hinge, SimPO
 from bezoar.train.objectives.pairs import add_sft
-from bezoar.train.terms import Batch
 
 MADE = [
     SFT(), DPO(), DPO(label_smoothing=0.1), DPO(label_smoothing=0.1, smoothing="robust"), DPO(sft_weight=0.5), IPO(), IPO(normalise="none"),
@@ -35,4 +35,4 @@ def test_one_value_a_unit_and_no_gradient_in_what_is_watched(objective: Any) -> 
 
 def test_a_likelihood_without_weight_is_left_out_even_where_it_is_infinite() -> None:
     loss = torch.tensor([0.5, 2.0])
-    assert add_sft(loss, 0.0, Batch(OWNER, 4), torch.full((6,), -torch.inf)).tolist() == [0.5, 2.0]
+    assert add_sft(loss, 0.0, LossInputs(OWNER, 4), torch.full((6,), -torch.inf)).tolist() == [0.5, 2.0]

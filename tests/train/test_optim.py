@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bezoar.errors import RecipeError
-from bezoar.train.optim import factor, optimizer, scale_rates
+from bezoar.train.optim import lr_multiplier, optimizer, scale_rates
 
 
 def named() -> list[tuple[str, nn.Parameter]]:
@@ -32,6 +32,6 @@ def test_paged_states_need_a_cuda_device() -> None:
 
 
 def test_schedules_by_hand() -> None:
-    assert [factor("linear", step, num_steps=6, warmup=2) for step in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
-    assert [factor("constant", step, num_steps=3, warmup=0) for step in range(3)] == [1.0, 1.0, 1.0]
-    assert factor("cosine", 3, num_steps=6, warmup=0) == pytest.approx(0.5)
+    assert [lr_multiplier("linear", step, num_steps=6, warmup=2) for step in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    assert [lr_multiplier("constant", step, num_steps=3, warmup=0) for step in range(3)] == [1.0, 1.0, 1.0]
+    assert lr_multiplier("cosine", 3, num_steps=6, warmup=0) == pytest.approx(0.5)

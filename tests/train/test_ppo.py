@@ -9,20 +9,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError, RecipeError
-from bezoar.judge.goodness import Goodness
+from bezoar.model.completions import reward_completions
+from bezoar.model.reward_weights import RewardWeights
 from bezoar.model.score_head import ScoreHead
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.synth.sample import reward_answers
+from bezoar.progress import Progress
 from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten
 from bezoar.train.ppo import PPO
 from bezoar.train.ppo_loop import normalised, read_prompts
 from bezoar.train.rollout import Policy, Prompt, draw_prefix, micro_batches, read, roll_out
-from bezoar.train.train import Place
-from bezoar.watch import Watch
+from bezoar.train.train import StageInputs
 
 ROWS = [Chat(f"c{i}", (Message("user", "say " + "ab" * (i + 1)), Message("assistant", "the cat sat on a mat"[: 6 + i]))) for i in range(6)]
 SMALL = PPO(
@@ -93,14 +93,14 @@ def test_prefixes_are_uniform_and_never_the_whole_answer() -> None:
 @pytest.fixture(scope="module")
 def policy(tiny_model: Path) -> Policy:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    for parameter in stack.grow(LoRA(r=4, dropout=0.0), seed=0).values():
+    for parameter in stack.add_adapter(LoRA(r=4, dropout=0.0), seed=0).values():
         parameter.data.normal_(0, 0.05)
     stack.net.eval()
     return Policy(stack, ScoreHead(("value",), 64, seed=3), 1.3)
 
 
-def place(model: Path, out: Path, **settings: Any) -> Place:
-    return Place(ModelSpec(str(model), dtype="float32"), [], ChatML(), out / "work", out / "out", **settings)
+def place(model: Path, out: Path, **settings: Any) -> StageInputs:
+    return StageInputs(ModelSpec(str(model), dtype="float32"), [], ChatML(), out / "work", out / "out", **settings)
 
 
 def prompts_of(policy: Policy, out: Path) -> list[Prompt]:
@@ -119,11 +119,11 @@ def test_rollouts_begin_with_their_prefix_and_are_read_as_a_plain_model_reads_th
         assert (one.tokens[-1] == end) == one.ended
     reading = read(policy, rollouts, micro_batches(rollouts, 60))
     for i, one in enumerate(rollouts):
-        row = torch.tensor([one.tree.trunk + one.tokens])
-        start, size = len(one.tree.trunk), len(one.tokens)
-        from bezoar.model.flat import flatten
+        row = torch.tensor([one.group.prompt + one.tokens])
+        start, size = len(one.group.prompt), len(one.tokens)
+        from bezoar.model.packed import pack
 
-        layout = flatten([one.tree]).layout
+        layout = pack([one.group]).layout
         with torch.no_grad():
             states = policy.stack.backbone(row[:, :-1], torch.arange(row.shape[1] - 1)[None], layout)[0, start - 1 :]
             plain = (states @ policy.stack.head_weight.T / 1.3).log_softmax(-1).gather(1, row[0, start:, None])[:, 0]
@@ -138,14 +138,14 @@ def test_rollouts_begin_with_their_prefix_and_are_read_as_a_plain_model_reads_th
 def reward_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelSpec, list[Path]]:
     """A fixed random reward model, on an adapter of its own."""
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    stack.grow(LoRA(r=2), seed=5, outputs=("reward",))
+    stack.add_adapter(LoRA(r=2), seed=5, outputs=("reward",))
     out = tmp_path_factory.mktemp("reward")
     stack.save_trained(out)
     return stack.spec, [out / "adapter"]
 
 
-def run(settings: PPO, model: Path, out: Path, reward: Any, *, watch: Watch | None = None) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    stats = settings.run(ROWS, place(model, out, reward=reward), watch=watch or Watch("ppo"), seed=7)
+def run(settings: PPO, model: Path, out: Path, reward: Any, *, progress: Progress | None = None) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    stats = settings.run(ROWS, place(model, out, reward=reward), progress=progress or Progress("ppo"), seed=7)
     return stats, load_file(out / "out" / "adapter" / "adapter_model.safetensors")
 
 
@@ -155,7 +155,7 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 def test_a_stage_moves_the_policy_and_the_micro_batches_have_no_effect(tiny_model: Path, tmp_path: Path, reward_model: Any) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    stats, weights = run(SMALL, tiny_model, tmp_path / "a", reward_model, watch=Watch("ppo", metrics))
+    stats, weights = run(SMALL, tiny_model, tmp_path / "a", reward_model, progress=Progress("ppo", metrics))
     assert stats["steps"] == 3
     assert stats["rows_out"] == 6
     assert metrics.read_text().count('"kl"') == 3
@@ -169,7 +169,7 @@ def test_without_resets_it_is_ppo_to_the_bit_and_with_them_it_is_not(tiny_model:
     """Answers of their own are then never read: PPO does not see them at all."""
     _, plain = run(SMALL, tiny_model, tmp_path / "a", reward_model)
     bare = [Chat(row.id, row.prompt) for row in ROWS]
-    SMALL.run(bare, place(tiny_model, tmp_path / "b", reward=reward_model), watch=Watch("ppo"), seed=7)
+    SMALL.run(bare, place(tiny_model, tmp_path / "b", reward=reward_model), progress=Progress("ppo"), seed=7)
     assert same(plain, load_file(tmp_path / "b" / "out" / "adapter" / "adapter_model.safetensors"))
     stats, reset = run(replace(SMALL, reset=1.0), tiny_model, tmp_path / "c", reward_model)
     assert stats["forced"] > 0
@@ -180,7 +180,7 @@ def test_a_stage_that_stopped_goes_on_to_the_same_bytes(tiny_model: Path, tmp_pa
     class StopError(Exception):
         pass
 
-    class Stopping(Watch):
+    class Stopping(Progress):
         def log(self, **values: Any) -> None:
             super().log(**values)
             if values["step"] == 2:
@@ -189,7 +189,7 @@ def test_a_stage_that_stopped_goes_on_to_the_same_bytes(tiny_model: Path, tmp_pa
     settings = replace(SMALL, reset=0.5, minibatches=2, checkpoint_every=1)
     _, whole = run(settings, tiny_model, tmp_path / "a", reward_model)
     with pytest.raises(StopError):
-        run(settings, tiny_model, tmp_path / "b", reward_model, watch=Stopping("ppo"))
+        run(settings, tiny_model, tmp_path / "b", reward_model, progress=Stopping("ppo"))
     assert list((tmp_path / "b" / "work").glob("*/step-1"))
     _, resumed = run(settings, tiny_model, tmp_path / "b", reward_model)
     assert same(whole, resumed)
@@ -198,7 +198,7 @@ def test_a_stage_that_stopped_goes_on_to_the_same_bytes(tiny_model: Path, tmp_pa
 def test_the_reward_rises(tiny_model: Path, tmp_path: Path, reward_model: Any) -> None:
     metrics = tmp_path / "metrics.jsonl"
     settings = replace(SMALL, updates=25, batch_size=6, lr=2e-2, kl=0.0, missing_end=-4.0, schedule="constant")
-    run(settings, tiny_model, tmp_path / "a", reward_model, watch=Watch("ppo", metrics))
+    run(settings, tiny_model, tmp_path / "a", reward_model, progress=Progress("ppo", metrics))
     import json
 
     rewards = [json.loads(line)["reward"] for line in metrics.read_text().splitlines()]
@@ -208,7 +208,7 @@ def test_the_reward_rises(tiny_model: Path, tmp_path: Path, reward_model: Any) -
 def test_the_rows_own_answers_can_set_the_scale(tiny_model: Path, tmp_path: Path, reward_model: Any) -> None:
     judge = Stack(*reward_model)
     where = place(tiny_model, tmp_path, reward=reward_model)
-    own = [v[0] for [v] in reward_answers(judge, ChatML(), [row.prompt for row in ROWS], [[row.answer] for row in ROWS])]
+    own = [v[0] for [v] in reward_completions(judge, ChatML(), [row.prompt for row in ROWS], [[row.answer] for row in ROWS])]
     mean = sum(own) / 6
     std = math.sqrt(sum((v - mean) ** 2 for v in own) / 6)
     only = normalised(replace(SMALL, normalise="mean"), ROWS, where, judge)
@@ -229,10 +229,10 @@ def test_wrong_inputs_are_told(tiny_model: Path, tmp_path: Path, reward_model: A
         run(SMALL, tiny_model, tmp_path, (ModelSpec(str(tiny_model)), []))
     bare = [Chat("x", (Message("user", "hi"),))]
     with pytest.raises(DataError, match="row x: it has no answer of its own to reset to"):
-        replace(SMALL, reset=1.0).run(bare, place(tiny_model, tmp_path, reward=reward_model), watch=Watch("ppo"), seed=0)
+        replace(SMALL, reset=1.0).run(bare, place(tiny_model, tmp_path, reward=reward_model), progress=Progress("ppo"), seed=0)
     with pytest.raises(ValueError, match="dropout"):
         PPO("m", "r", "rows", adapter=LoRA(dropout=0.1))
     with pytest.raises(ValueError, match="have no effect where normalise finds them"):
-        PPO("m", "r", "rows", normalise="mean", goodness=Goodness(mean=1.0))
+        PPO("m", "r", "rows", normalise="mean", goodness=RewardWeights(mean=1.0))
     with pytest.raises(ValueError, match="reset, gamma and lam"):
         PPO("m", "r", "rows", reset=1.5)

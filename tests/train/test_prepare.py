@@ -9,27 +9,27 @@ from typing import Any
 import pytest
 from rows import chats, pairs
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
-from bezoar.chat.types import Message, Sifted
+from bezoar.chat.types import Filtered, Message
 from bezoar.errors import DataError
-from bezoar.model.tree import Branch, Tree
+from bezoar.model.prompt_group import Completion, PromptGroup
+from bezoar.progress import Progress
+from bezoar.train.label_check import Example, check_labels
 from bezoar.train.objectives import DPO, SFT
-from bezoar.train.prepare import Prepared, identity, num_cut, num_fed
-from bezoar.train.prepare import prepare as prepare_chunks
-from bezoar.train.proof import Item, prove
-from bezoar.watch import Watch
+from bezoar.train.tokenized_cache import Prepared, identity, num_cut, num_input_tokens
+from bezoar.train.tokenized_cache import prepare as prepare_chunks
 
 CHUNK = 16
 
 
-def prepare(rows: Any, prove: Any, key: str = "k") -> Any:
-    return prepare_chunks(rows, prove, key=key, watch=Watch(), chunk=CHUNK)
+def prepare(rows: Any, check_labels: Any, key: str = "k") -> Any:
+    return prepare_chunks(rows, check_labels, key=key, progress=Progress(), chunk=CHUNK)
 
 
 def check(objective: Any, **settings: Any) -> Any:
     return partial(
-        prove, objective=objective, renderer=ChatML(), tokenizer=ByteTokenizer(), **{"max_length": 150, "too_long": "drop", **settings}
+        check_labels, objective=objective, template=ChatML(), tokenizer=ByteTokenizer(), **{"max_length": 150, "too_long": "drop", **settings}
     )
 
 
@@ -51,7 +51,7 @@ def test_the_same_as_plain_proof(objective: Any, too_long: str, cache_folder: Pa
     assert list(items) == expected.rows
     assert dropped == expected.dropped
     assert dropped or any(item.cut for item in items)
-    assert num_fed(items) == num_fed(expected.rows)
+    assert num_input_tokens(items) == num_input_tokens(expected.rows)
     assert num_cut(items) == num_cut(expected.rows)
     assert items[5:7] == expected.rows[5:7]
     assert items[-1] == expected.rows[-1]
@@ -114,8 +114,8 @@ def test_few_rows_stay_in_memory(cache_folder: Path) -> None:
 
 
 def with_facts(rows: Any) -> Any:
-    trees = [Tree([1, 2], [Branch([70_000, n], [True, False]), Branch([3], [True])], (float(n), 0.5)) for n in range(len(rows))]
-    return Sifted([Item(row.id, tree) for row, tree in zip(rows, trees, strict=True)])
+    groups = [PromptGroup([1, 2], [Completion([70_000, n], [True, False]), Completion([3], [True])], (float(n), 0.5)) for n in range(len(rows))]
+    return Filtered([Example(row.id, group) for row, group in zip(rows, groups, strict=True)])
 
 
 def test_large_tokens_several_branches_and_facts_come_back(cache_folder: Path) -> None:

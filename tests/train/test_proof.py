@@ -6,25 +6,25 @@ from typing import Any
 import pytest
 from rows import chats, pairs
 
-from bezoar.chat.render import ChatML, LossOn, OpenBezoarTemplate, Rendered
+from bezoar.chat.templates import ChatML, LossOn, OpenBezoarTemplate, Rendered
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
+from bezoar.train.label_check import check_labels
 from bezoar.train.objectives import DPO, SFT
-from bezoar.train.proof import prove
 
 BYTES = ByteTokenizer()
 
 
-def run(rows: list[Any], objective: Any = None, renderer: Any = None, **settings: Any) -> Any:
-    return prove(rows, objective or SFT(), renderer or ChatML(), BYTES, **{"max_length": 1000, "too_long": "drop", **settings})
+def run(rows: list[Any], objective: Any = None, template: Any = None, **settings: Any) -> Any:
+    return check_labels(rows, objective or SFT(), template or ChatML(), BYTES, **{"max_length": 1000, "too_long": "drop", **settings})
 
 
-@pytest.mark.parametrize("renderer", [ChatML(), ChatML(system="Be kind."), OpenBezoarTemplate()])
+@pytest.mark.parametrize("template", [ChatML(), ChatML(system="Be kind."), OpenBezoarTemplate()])
 @pytest.mark.parametrize("objective", [SFT(), SFT(loss_on="all"), DPO()])
-def test_good_rows_pass(renderer: Any, objective: Any) -> None:
+def test_good_rows_pass(template: Any, objective: Any) -> None:
     rows = pairs(6) if isinstance(objective, DPO) else [*chats(6), *pairs(2)]
-    sifted = run(rows, objective, renderer)
+    sifted = run(rows, objective, template)
     assert [item.id for item in sifted.rows] == [row.id for row in rows]
     assert not sifted.dropped
 
@@ -36,7 +36,7 @@ def test_long_rows_are_dropped_or_cut_and_counted() -> None:
     assert [(d.id, d.reason) for d in dropped.dropped] == [("long", "too long")]
     cut = run(rows, max_length=60, too_long="cut")
     assert [(item.id, item.cut) for item in cut.rows] == [("short", False), ("long", True)]
-    assert cut.rows[1].tree.longest == 60
+    assert cut.rows[1].group.longest == 60
     nothing = run([Chat("long", (Message("user", "a" * 99), Message("assistant", "b")))], max_length=60, too_long="cut")
     assert [d.reason for d in nothing.dropped] == ["nothing trained after the cut"]
 
@@ -87,9 +87,9 @@ class Broken(ChatML):
 )
 def test_a_renderer_that_breaks_the_law_is_refused(fault: str, says: str) -> None:
     with pytest.raises(DataError, match=f"row chat-0: .*{says}"):
-        run(chats(1), renderer=Broken(fault=fault))
+        run(chats(1), template=Broken(fault=fault))
 
 
 def test_the_message_shows_what_is_trained() -> None:
     with pytest.raises(DataError, match="⟦"):
-        run(chats(1), renderer=Broken(fault="end"))
+        run(chats(1), template=Broken(fault="end"))

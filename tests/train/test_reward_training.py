@@ -8,21 +8,21 @@ import pytest
 import torch
 from rows import chats, sentence
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.errors import DataError
 from bezoar.evals.reward_model import reward_margins
-from bezoar.judge.goodness import Goodness
-from bezoar.judge.label import Label
+from bezoar.judge.predict_attributes import Label
 from bezoar.model.reward import rewards
+from bezoar.model.reward_weights import RewardWeights
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
+from bezoar.progress import Progress
+from bezoar.train.label_check import check_labels
 from bezoar.train.objectives.bradley_terry import BradleyTerry
 from bezoar.train.objectives.regression import Regression
-from bezoar.train.proof import prove
-from bezoar.train.step import Work, gradient
-from bezoar.train.train import Place, Train
-from bezoar.watch import Watch
+from bezoar.train.step import TrainState, gradient
+from bezoar.train.train import StageInputs, Train
 
 NAMES = ("helpfulness", "verbosity")
 
@@ -50,7 +50,7 @@ def labelled(count: int) -> list[Chat]:
 def train(objective: Any, rows: Any, model: Path, folder: Path, **settings: Any) -> Path:
     """The adapter's folder."""
     stage = Train("m", "r", objective, LoRA(r=8, alpha=16, dropout=0.0), validation=0.0, batch_size=8, schedule="constant", **settings)
-    stage.run(rows, Place(ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out"), watch=Watch("s"), seed=0)
+    stage.run(rows, StageInputs(ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out"), progress=Progress("s"), seed=0)
     return folder / "out" / "adapter"
 
 
@@ -63,7 +63,7 @@ def learned(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stack
 def test_a_visible_mark_is_learned(learned: Stack, tiny_model: Path) -> None:
     held_out = marked(24, 2)
     fresh = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    fresh.grow(LoRA(r=8), seed=0, outputs=("reward",))
+    fresh.add_adapter(LoRA(r=8), seed=0, outputs=("reward",))
     before = [m for m in reward_margins(fresh, held_out, ChatML()) if m is not None]
     after = [m for m in reward_margins(learned, held_out, ChatML()) if m is not None]
     assert sum(m > 0 for m in after) == 24
@@ -71,10 +71,10 @@ def test_a_visible_mark_is_learned(learned: Stack, tiny_model: Path) -> None:
 
 
 def test_a_score_does_not_depend_on_what_is_read_beside_it(learned: Stack) -> None:
-    trees = [BradleyTerry().tree(pair, ChatML(), learned.tokenizer) for pair in marked(8, 3)]
-    together = torch.tensor(rewards(learned, trees))
-    alone = torch.tensor(rewards(learned, trees, max_tokens=1))
-    unshared = torch.tensor([[rewards(learned, [type(t)(t.trunk, [b])])[0][0] for b in t.branches] for t in trees])
+    groups = [BradleyTerry().group(pair, ChatML(), learned.tokenizer) for pair in marked(8, 3)]
+    together = torch.tensor(rewards(learned, groups))
+    alone = torch.tensor(rewards(learned, groups, max_tokens=1))
+    unshared = torch.tensor([[rewards(learned, [type(t)(t.prompt, [b])])[0][0] for b in t.completions] for t in groups])
     assert together.std() > 0.1
     assert torch.allclose(together, alone, atol=1e-4)
     assert torch.allclose(together, unshared, atol=1e-4)
@@ -82,15 +82,15 @@ def test_a_score_does_not_depend_on_what_is_read_beside_it(learned: Stack) -> No
 
 def test_a_saved_model_scores_the_same(tiny_model: Path, tmp_path: Path) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    named = stack.grow(LoRA(r=4, dropout=0.0), seed=3, outputs=NAMES)
+    named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=3, outputs=NAMES)
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
     stack.save_trained(tmp_path)
     again = Stack(ModelSpec(str(tiny_model), dtype="float32"), [tmp_path / "adapter"])
-    trees = [Regression(NAMES).tree(row, ChatML(), stack.tokenizer) for row in labelled(6)]
+    groups = [Regression(NAMES).group(row, ChatML(), stack.tokenizer) for row in labelled(6)]
     assert again.score_head is not None
     assert again.score_head.outputs == NAMES
-    assert torch.allclose(torch.tensor(rewards(again, trees)), torch.tensor(rewards(stack, trees)), atol=1e-5)
+    assert torch.allclose(torch.tensor(rewards(again, groups)), torch.tensor(rewards(stack, groups)), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_a_saved_model_scores_the_same(tiny_model: Path, tmp_path: Path) -> None
 )
 def test_the_gradient_is_that_of_one_answer_at_a_time_in_any_micro_batches(objective: Any, rows: Any, tiny_model: Path) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
-    named = stack.grow(LoRA(r=4, dropout=0.0), seed=1, outputs=objective.outputs)
+    named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=1, outputs=objective.outputs)
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
-    items = prove(rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
-    work = Work(stack, objective, items)
+    items = check_labels(rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
+    work = TrainState(stack, objective, items)
 
     def found(groups: list[list[int]]) -> tuple[float, torch.Tensor]:
         for parameter in named.values():
@@ -114,8 +114,8 @@ def test_the_gradient_is_that_of_one_answer_at_a_time_in_any_micro_batches(objec
     assert stack.score_head is not None
     states = []
     for item in items:
-        for branch in item.tree.branches:
-            ids = torch.tensor([item.tree.trunk + branch.tokens[:-1]])
+        for completion in item.group.completions:
+            ids = torch.tensor([item.group.prompt + completion.tokens[:-1]])
             hidden = stack.backbone(ids, torch.arange(ids.shape[1])[None], _plain(ids.shape[1]))
             states.append(stack.score_head(hidden[0, -1:]))
     expected = _by_hand(objective, torch.cat(states), rows)
@@ -127,10 +127,10 @@ def test_the_gradient_is_that_of_one_answer_at_a_time_in_any_micro_batches(objec
 
 
 def _plain(length: int) -> Any:
-    from bezoar.model.flat import FlatLayout
+    from bezoar.model.packed import PackedLayout
     from bezoar.model.segments import Segment
 
-    return FlatLayout((Segment(0, length, 0, 0),))
+    return PackedLayout((Segment(0, length, 0, 0),))
 
 
 def _by_hand(objective: Any, scores: torch.Tensor, rows: Any) -> torch.Tensor:
@@ -150,10 +150,10 @@ def test_regression_learns_its_labels_and_labels_rows(tiny_model: Path, tmp_path
     rows = labelled(10)
     adapter = train(Regression(NAMES), rows, tiny_model, tmp_path, lr=1e-2, epochs=40)
     stack, said = Stack(ModelSpec(str(tiny_model), dtype="float32"), [adapter]), list[str]()
-    watch = Watch("s")
-    watch.say = said.append  # type: ignore[method-assign]
+    progress = Progress("s")
+    progress.say = said.append  # type: ignore[method-assign]
     long = Chat("long", (Message("user", "x" * 600), Message("assistant", "y")))
-    sifted = Label("rows", "model").by_model([*rows, long, Chat("none", (Message("user", "x"),))], lambda _: stack, ChatML(), watch=watch, seed=0)
+    sifted = Label("rows", "model").by_model([*rows, long, Chat("none", (Message("user", "x"),))], lambda _: stack, ChatML(), progress=progress, seed=0)
     assert [(d.id, d.reason) for d in sifted.dropped] == [("none", "no answer"), ("long", "too long")]
     found = [(row.meta["attributes"][name], given.meta["attributes"][name]) for row, given in zip(sifted.rows, rows, strict=True)
              for name in NAMES if name in given.meta["attributes"]]  # fmt: skip
@@ -166,14 +166,14 @@ def test_regression_learns_its_labels_and_labels_rows(tiny_model: Path, tmp_path
 def test_models_and_rows_that_cannot_be_labelled(learned: Stack, tiny_model: Path) -> None:
     for stack in (learned, Stack(ModelSpec(str(tiny_model), dtype="float32"))):
         with pytest.raises(DataError, match="gives no attributes"):
-            Label("rows", "model").by_model(chats(1), lambda _, s=stack: s, ChatML(), watch=Watch("s"), seed=0)
+            Label("rows", "model").by_model(chats(1), lambda _, s=stack: s, ChatML(), progress=Progress("s"), seed=0)
 
 
 def test_scores_of_pairs(learned: Stack) -> None:
     pairs = [*marked(2, 5), Comparison("same", (Message("user", "x"),), "y", "y"), Comparison("long", (Message("user", "x" * 600),), "y", "z")]
     margins = reward_margins(learned, pairs, ChatML())
     assert margins[2:] == [0.0, None]
-    scored = rewards(learned, [BradleyTerry().tree(pair, ChatML(), learned.tokenizer) for pair in pairs[:2]])
+    scored = rewards(learned, [BradleyTerry().group(pair, ChatML(), learned.tokenizer) for pair in pairs[:2]])
     assert margins[:2] == pytest.approx([chosen[0] - rejected[0] for chosen, rejected in scored], abs=1e-4)
-    halved = reward_margins(learned, pairs, ChatML(), Goodness({"reward": 0.5}, mean=3.0))
+    halved = reward_margins(learned, pairs, ChatML(), RewardWeights({"reward": 0.5}, mean=3.0))
     assert [m for m in halved if m is not None] == pytest.approx([m / 2 for m in margins if m is not None], abs=1e-4)

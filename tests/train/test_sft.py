@@ -3,25 +3,25 @@
 import torch
 from rows import pairs
 
-from bezoar.chat.render import ChatML, OpenBezoarTemplate
+from bezoar.chat.templates import ChatML, OpenBezoarTemplate
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Chat, Message
+from bezoar.train.label_check import spans
+from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import SFT
-from bezoar.train.proof import spans
-from bezoar.train.terms import Batch
 
 CHAT = Chat("c", (Message("user", "a"), Message("assistant", "bc"), Message("user", "d"), Message("assistant", "e")))
 
 
 def test_loss_by_hand() -> None:
     logprobs = torch.tensor([0.5, 0.25]).log()
-    terms = SFT().loss(Batch(torch.tensor([0, 0]), 1), logprobs)
+    terms = SFT().loss(LossInputs(torch.tensor([0, 0]), 1), logprobs)
     assert torch.allclose(terms.loss, torch.tensor([0.6931, 1.3863]), atol=1e-4)  # ln 2, ln 4
 
 
-def trained_text(objective: SFT, row: object, renderer: object) -> list[str]:
-    tree = objective.tree(row, renderer, ByteTokenizer())  # type: ignore[arg-type]
-    return [text for text, trained in spans(tree.trunk, tree.branches[0], ByteTokenizer()) if trained]
+def trained_text(objective: SFT, row: object, template: object) -> list[str]:
+    group = objective.group(row, template, ByteTokenizer())  # type: ignore[arg-type]
+    return [text for text, trained in spans(group.prompt, group.completions[0], ByteTokenizer()) if trained]
 
 
 def test_every_assistant_turn_trains_with_its_end_token() -> None:

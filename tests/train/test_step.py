@@ -10,37 +10,37 @@ import pytest
 import torch
 from rows import chats, judged, pairs, sampled
 
-from bezoar.chat.render import ChatML
+from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import TrainingError
 from bezoar.io import content_hash
-from bezoar.model.flat import flatten
+from bezoar.model.packed import pack
+from bezoar.model.prompt_group import prompt_group
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.model.tree import answers_tree
+from bezoar.progress import Progress
+from bezoar.train.label_check import Example, check_labels
 from bezoar.train.loop import Loop
+from bezoar.train.objective import LossInputs, LossOutput
 from bezoar.train.objectives import DPO, KTO, SFT, BradleyTerry, Regression, SimPO, SteerLM2
-from bezoar.train.proof import Item, prove
-from bezoar.train.step import Totals, Work, autocast, baseline, count_units, evaluate, gradient, reference, states
-from bezoar.train.terms import Batch, Terms
-from bezoar.train.train import Place, Train
-from bezoar.watch import Watch
+from bezoar.train.step import Totals, TrainState, autocast, baseline, count_units, evaluate, gradient, reference, states
+from bezoar.train.train import StageInputs, Train
 
 
-def work_of(model: Path, objective: Any, rows: Any, *, dropout: float = 0.0, outputs: tuple[str, ...] = ()) -> Work:
+def work_of(model: Path, objective: Any, rows: Any, *, dropout: float = 0.0, outputs: tuple[str, ...] = ()) -> TrainState:
     """The rows with a stack whose adapter is no longer at its start."""
     stack = Stack(ModelSpec(str(model), dtype="float32"))
-    named = stack.grow(LoRA(r=4, alpha=8, dropout=dropout), seed=1, outputs=outputs)
+    named = stack.add_adapter(LoRA(r=4, alpha=8, dropout=dropout), seed=1, outputs=outputs)
     torch.manual_seed(2)
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
-    work = Work(stack, objective, prove(rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows)
+    work = TrainState(stack, objective, check_labels(rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows)
     if "reference" in objective.needs:
         work.references = reference(work, [[i] for i in range(len(rows))])
     return work
 
 
-def step(work: Work, groups: list[list[int]], *, seed: int = 3, number: int = 0) -> tuple[float, torch.Tensor]:
+def step(work: TrainState, groups: list[list[int]], *, seed: int = 3, number: int = 0) -> tuple[float, torch.Tensor]:
     """The loss and the gradient of one step, whatever the global generator did before."""
     torch.manual_seed(torch.seed() % 2**31)
     trained = [p for p in work.stack.net.parameters() if p.requires_grad]
@@ -51,17 +51,17 @@ def step(work: Work, groups: list[list[int]], *, seed: int = 3, number: int = 0)
 
 
 @pytest.fixture(scope="module")
-def dropping(tiny_model: Path) -> Work:
+def dropping(tiny_model: Path) -> TrainState:
     return work_of(tiny_model, SFT(), chats(3), dropout=0.5)
 
 
 @pytest.mark.parametrize("other", [{"number": 1}, {"number": 7}, {"seed": 4}])
-def test_dropout_is_drawn_anew_in_every_step(dropping: Work, other: dict[str, int]) -> None:
+def test_dropout_is_drawn_anew_in_every_step(dropping: TrainState, other: dict[str, int]) -> None:
     rows = [[0, 1, 2]]
     assert abs(step(dropping, rows)[0] - step(dropping, rows, **other)[0]) > 1e-4
 
 
-def test_dropout_of_a_step_is_the_same_again(dropping: Work, tiny_model: Path) -> None:
+def test_dropout_of_a_step_is_the_same_again(dropping: TrainState, tiny_model: Path) -> None:
     """Also in another process: nothing but seed, step and micro-batch decides, not what was drawn before."""
     groups = [[0, 1], [2]]
     loss, grad = step(dropping, groups, number=5)
@@ -71,13 +71,13 @@ def test_dropout_of_a_step_is_the_same_again(dropping: Work, tiny_model: Path) -
     assert torch.equal(same, grad)
 
 
-def test_dropout_differs_between_the_micro_batches_of_a_step(dropping: Work) -> None:
+def test_dropout_differs_between_the_micro_batches_of_a_step(dropping: TrainState) -> None:
     alone = step(dropping, [[0]])[0]
     twice = 2 * step(dropping, [[0], [0]])[0] - alone
     assert abs(twice - alone) > 1e-4
 
 
-def test_the_seed_of_dropout_is_the_hash_of_where_it_is_drawn(dropping: Work) -> None:
+def test_the_seed_of_dropout_is_the_hash_of_where_it_is_drawn(dropping: TrainState) -> None:
     """What a stage that stopped under an older release goes on with."""
     assert content_hash(3, 1, 1) == "a713b0fb5b4f2a9e"
     step(dropping, [[0], [1]], number=1)
@@ -90,7 +90,7 @@ def test_the_loop_gives_each_step_its_own_dropout(tiny_model: Path, tmp_path: Pa
     norms: list[float] = []
 
     @dataclass
-    class Watched(Watch):
+    class Watched(Progress):
         stop: int = 9
         norms: list[float] = field(default_factory=list)
 
@@ -99,11 +99,11 @@ def test_the_loop_gives_each_step_its_own_dropout(tiny_model: Path, tmp_path: Pa
             if values["step"] == self.stop:
                 raise KeyboardInterrupt
 
-    def run(name: str, watch: Watched) -> list[float]:
-        place = Place(ModelSpec(str(tiny_model), dtype="float32"), [], ChatML(), tmp_path / name, tmp_path / f"{name}-out")
+    def run(name: str, progress: Watched) -> list[float]:
+        place = StageInputs(ModelSpec(str(tiny_model), dtype="float32"), [], ChatML(), tmp_path / name, tmp_path / f"{name}-out")
         settings_now = Train(**{**vars(settings), "checkpoint_every": 1})
-        settings_now.run(chats(1), place, watch=watch, seed=3)
-        return watch.norms
+        settings_now.run(chats(1), place, progress=progress, seed=3)
+        return progress.norms
 
     norms = run("whole", Watched("s"))
     assert len(set(norms)) == 3
@@ -114,15 +114,15 @@ def test_the_loop_gives_each_step_its_own_dropout(tiny_model: Path, tmp_path: Pa
     assert run("parts", Watched("s")) == norms[1:]  # the second step was logged and not kept
 
 
-def test_the_seed_of_a_stage_is_that_of_its_dropout(dropping: Work, tmp_path: Path) -> None:
-    settings, where = Train("b", "r", SFT(), validation=0.0), Place(dropping.stack.spec, [], ChatML(), tmp_path, tmp_path)
+def test_the_seed_of_a_stage_is_that_of_its_dropout(dropping: TrainState, tmp_path: Path) -> None:
+    settings, where = Train("b", "r", SFT(), validation=0.0), StageInputs(dropping.stack.spec, [], ChatML(), tmp_path, tmp_path)
     for seed in (5, 6):
-        loop = Loop(settings, where, Watch("s"), seed, dropping, {})
-        loop.progress.step = 2
+        loop = Loop(settings, where, Progress("s"), seed, dropping, {})
+        loop.state.step = 2
         assert loop._gradient([0, 1, 2]).loss == step(dropping, [[0, 1, 2]], seed=seed, number=2)[0]
 
 
-ONE_TOKEN = Item("one", answers_tree([1, 2, 3], [[7]]))
+ONE_TOKEN = Example("one", prompt_group([1, 2, 3], [[7]]))
 UNITS: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
     "pair": (SimPO(), pairs(1), ()), "answer": (KTO(), judged(1), ()), "group": (SteerLM2(), sampled(1), ()),
     "pair of scores": (BradleyTerry(), pairs(1), ("reward",)),
@@ -135,7 +135,7 @@ def test_the_mean_over_one_unit_is_that_unit(unit: str, tiny_model: Path) -> Non
     objective, rows, outputs = UNITS[unit]
     work = work_of(tiny_model, objective, rows, outputs=outputs)
     if "baseline" in objective.needs:
-        work.items = [*work.items, Item("other", answers_tree([9, 8], [[7, 6]], (1.0,)))]
+        work.items = [*work.items, Example("other", prompt_group([9, 8], [[7, 6]], (1.0,)))]
     work.baseline = baseline(work, [0], 500)
     terms = work.forward([0])
     value = terms.loss.item()
@@ -159,34 +159,34 @@ def test_the_gradient_is_the_mean_of_those_of_all_units(groups: list[list[int]],
 
 def test_scores_come_with_the_answers_that_they_belong_to(tiny_model: Path) -> None:
     work = work_of(tiny_model, BradleyTerry(), pairs(2), outputs=("reward",))
-    values, batch = work.scores([item.tree for item in work.items])
+    values, batch = work.scores([item.group for item in work.items])
     assert values.shape == (4, 1)
-    assert (batch.owner.tolist(), batch.num_answers) == ([0, 1, 2, 3], 4)
+    assert (batch.answer_index.tolist(), batch.num_answers) == ([0, 1, 2, 3], 4)
 
 
 def test_what_a_loss_reads_lies_where_the_log_probabilities_lie(tiny_model: Path) -> None:
     """Wherever that is: here on a device that holds no numbers."""
-    seen: list[Batch] = []
+    seen: list[LossInputs] = []
 
-    class Elsewhere(Work):
-        def logprobs(self, trees: Any) -> tuple[torch.Tensor, Batch]:
-            values, batch = super().logprobs(trees)
+    class Elsewhere(TrainState):
+        def logprobs(self, groups: Any) -> tuple[torch.Tensor, LossInputs]:
+            values, batch = super().logprobs(groups)
             return values.to("meta"), batch
 
     class Looking(KTO):
-        def loss(self, batch: Batch, logprobs: torch.Tensor) -> Terms:
+        def loss(self, batch: LossInputs, logprobs: torch.Tensor) -> LossOutput:
             seen.append(batch)
-            return Terms(torch.zeros(1))
+            return LossOutput(torch.zeros(1))
 
     work = work_of(tiny_model, KTO(), judged(1))
     Elsewhere(work.stack, Looking(), work.items, work.references).forward([0])
-    assert [(batch.reference.device.type, batch.facts.device.type) for batch in seen] == [("meta", "meta")]  # type: ignore[union-attr]
+    assert [(batch.reference.device.type, batch.labels.device.type) for batch in seen] == [("meta", "meta")]  # type: ignore[union-attr]
 
 
 def test_the_mean_over_one_token_is_that_token(tiny_model: Path) -> None:
     work = work_of(tiny_model, SFT(), chats(1))
     work.items = [ONE_TOKEN]
-    logits = work.stack.hidden(flatten([ONE_TOKEN.tree])) @ work.stack.head_weight.T
+    logits = work.stack.hidden(pack([ONE_TOKEN.group])) @ work.stack.head_weight.T
     wanted = -float(logits[0].log_softmax(-1)[7].detach())
     totals = gradient(work, [[0]], seed=0, step=0)
     assert totals.loss == pytest.approx(wanted, rel=1e-5)
@@ -195,32 +195,32 @@ def test_the_mean_over_one_token_is_that_token(tiny_model: Path) -> None:
 
 def test_totals_are_means_over_the_units_of_the_whole_step() -> None:
     totals = Totals()
-    totals.add(Terms(torch.tensor([1.0, 2.0]), {"m": torch.tensor([4.0, 6.0])}), 4)
-    totals.add(Terms(torch.tensor([3.0, 6.0]), {"m": torch.tensor([1.0, 1.0])}), 4)
+    totals.add(LossOutput(torch.tensor([1.0, 2.0]), {"m": torch.tensor([4.0, 6.0])}), 4)
+    totals.add(LossOutput(torch.tensor([3.0, 6.0]), {"m": torch.tensor([1.0, 1.0])}), 4)
     assert totals.loss == 3.0
     assert totals.metrics == {"m": 3.0}
     single = Totals()
-    single.add(Terms(torch.tensor([5.0])), 1)
+    single.add(LossOutput(torch.tensor([5.0])), 1)
     assert single.loss == 5.0
 
 
 def test_what_is_read_and_trained_is_counted(tiny_model: Path) -> None:
     work = work_of(tiny_model, SimPO(), pairs(3))
-    trees = [item.tree for item in work.items]
-    read = sum(len(t.trunk) + sum(len(b.tokens) - 1 for b in t.branches) for t in trees)
-    trained = sum(len(b.tokens) for t in trees for b in t.branches)
+    groups = [item.group for item in work.items]
+    read = sum(len(t.prompt) + sum(len(b.tokens) - 1 for b in t.completions) for t in groups)
+    trained = sum(len(b.tokens) for t in groups for b in t.completions)
     for totals in (gradient(work, [[0, 1], [2]], seed=0, step=0), evaluate(work, [0, 1, 2], 100)):
         assert (totals.units, totals.tokens, totals.trained) == (3, read, trained)
 
 
 @pytest.mark.parametrize(("unit", "count"), [("token", 6), ("answer", 4), ("pair", 2), ("group", 1), ("label", 3)])
 def test_units_of_a_row(unit: Any, count: int) -> None:
-    found = count_units(answers_tree([1], [[2], [3, 4], [5], [6, 7]], (0.0, math.nan, 1.0, 2.0)), unit)
+    found = count_units(prompt_group([1], [[2], [3, 4], [5], [6, 7]], (0.0, math.nan, 1.0, 2.0)), unit)
     assert found == count
     assert isinstance(found, int)
 
 
-def test_an_evaluation_is_without_dropout_and_without_gradient(dropping: Work) -> None:
+def test_an_evaluation_is_without_dropout_and_without_gradient(dropping: TrainState) -> None:
     for parameter in dropping.stack.net.parameters():
         parameter.grad = None
     once, again = evaluate(dropping, [0, 1, 2], 500), evaluate(dropping, [2, 0, 1], 1)
@@ -232,8 +232,8 @@ def test_an_evaluation_is_without_dropout_and_without_gradient(dropping: Work) -
 
 def test_a_loss_of_the_wrong_shape_is_refused(tiny_model: Path) -> None:
     class Mean(SFT):
-        def loss(self, batch: Batch, logprobs: torch.Tensor) -> Terms:
-            return Terms(-logprobs.mean()[None])
+        def loss(self, batch: LossInputs, logprobs: torch.Tensor) -> LossOutput:
+            return LossOutput(-logprobs.mean()[None])
 
     work = work_of(tiny_model, Mean(), chats(2))
     with pytest.raises(ValueError, match=r"^sft: the loss must have one value a token$"):
@@ -242,8 +242,8 @@ def test_a_loss_of_the_wrong_shape_is_refused(tiny_model: Path) -> None:
 
 def test_a_loss_that_is_not_finite_names_step_and_rows(tiny_model: Path) -> None:
     class Broken(SFT):
-        def loss(self, batch: Batch, logprobs: torch.Tensor) -> Terms:
-            return Terms(-logprobs * math.inf)
+        def loss(self, batch: LossInputs, logprobs: torch.Tensor) -> LossOutput:
+            return LossOutput(-logprobs * math.inf)
 
     work = work_of(tiny_model, Broken(), chats(3))
     with pytest.raises(TrainingError, match=r"^step 4: the loss is inf on the rows chat-2, chat-0; look"):
@@ -254,9 +254,9 @@ def test_references_are_those_of_the_stack_below(tiny_model: Path) -> None:
     work = work_of(tiny_model, DPO(), pairs(3))
     together = reference(work, [[2, 0], [1]])
     assert list(together) == [2, 0, 1]
-    with work.stack.without_top(), torch.no_grad():
+    with work.stack.disable_adapter(), torch.no_grad():
         for row, item in enumerate(work.items):
-            assert torch.allclose(together[row], work.logprobs([item.tree])[0], atol=1e-5)
+            assert torch.allclose(together[row], work.logprobs([item.group])[0], atol=1e-5)
             assert torch.allclose(work.references[row], together[row], atol=1e-5)
     assert not together[0].requires_grad
 
@@ -264,21 +264,21 @@ def test_references_are_those_of_the_stack_below(tiny_model: Path) -> None:
 def test_the_baseline_is_a_mean_over_answers_of_how_far_others_moved(tiny_model: Path) -> None:
     work = work_of(tiny_model, KTO(), pairs(3))
     items = work.items
-    swapped = [answers_tree(a.tree.trunk, [b.tokens for b in c.tree.branches]) for a, c in zip(items, [*items[1:], items[0]], strict=True)]
+    swapped = [prompt_group(a.group.prompt, [b.tokens for b in c.group.completions]) for a, c in zip(items, [*items[1:], items[0]], strict=True)]
     with torch.no_grad():
-        moved = [float(work.logprobs([tree])[0].sum()) for tree in swapped]
-        with work.stack.without_top():
-            moved = [m - float(work.logprobs([tree])[0].sum()) for m, tree in zip(moved, swapped, strict=True)]
+        moved = [float(work.logprobs([group])[0].sum()) for group in swapped]
+        with work.stack.disable_adapter():
+            moved = [m - float(work.logprobs([group])[0].sum()) for m, group in zip(moved, swapped, strict=True)]
     for budget in (1, 1000):
         for mode in (True, False):
             work.stack.net.train(mode)
             assert float(baseline(work, [0, 1, 2], budget)) == pytest.approx(sum(moved) / 6, rel=1e-4)  # type: ignore[arg-type]
             assert work.stack.net.training is mode
     assert float(baseline(work, [1], 1000)) == pytest.approx(moved[1] / 2, rel=1e-4)  # type: ignore[arg-type]
-    work.items = [Item("one", answers_tree([1, 2], [[7]])), Item("other", answers_tree([3], [[9]]))]
-    one = work.logprobs([answers_tree([1, 2], [[9]])])[0].item()
-    with work.stack.without_top():
-        one -= work.logprobs([answers_tree([1, 2], [[9]])])[0].item()
+    work.items = [Example("one", prompt_group([1, 2], [[7]])), Example("other", prompt_group([3], [[9]]))]
+    one = work.logprobs([prompt_group([1, 2], [[9]])])[0].item()
+    with work.stack.disable_adapter():
+        one -= work.logprobs([prompt_group([1, 2], [[9]])])[0].item()
     assert float(baseline(work, [0], 1000)) == pytest.approx(one, rel=1e-4)  # type: ignore[arg-type]
     assert baseline(work_of(tiny_model, SFT(), chats(1)), [0], 100) is None
 
@@ -287,48 +287,48 @@ def test_the_noise_on_embeddings_is_uniform_and_shrinks_with_the_length(tiny_mod
     work = work_of(tiny_model, SFT(), chats(2))
     work.neftune = 5.0
     # one row of 400 tokens, one of 4 with two branches of which the longer makes it 6
-    flat = flatten([answers_tree([1] * 400, [[7]]), answers_tree([1] * 4, [[7], [7, 7, 7]])])
+    batch = pack([prompt_group([1] * 400, [[7]]), prompt_group([1] * 4, [[7], [7, 7, 7]])])
     embed = work.stack.net.get_input_embeddings()
-    plain = embed(flat.tokens)
+    plain = embed(batch.tokens)
     work.stack.net.train()
-    with work._noise(flat):
-        noise = (embed(flat.tokens) - plain).detach()
+    with work._noise(batch):
+        noise = (embed(batch.tokens) - plain).detach()
     for part, length in ((noise[:400], 400), (noise[400:404], 6), (noise[404:], 6)):
         size = 5.0 / math.sqrt(length * 64)
         assert 0.9 * size < float(part.abs().max()) <= size * 1.001
         assert abs(float(part.mean())) < 0.2 * size
         assert float(part.std()) == pytest.approx(size / math.sqrt(3), rel=0.15)
-    assert torch.equal(embed(flat.tokens), plain)
+    assert torch.equal(embed(batch.tokens), plain)
     work.stack.net.eval()
-    with work._noise(flat):
-        assert torch.equal(embed(flat.tokens), plain)
+    with work._noise(batch):
+        assert torch.equal(embed(batch.tokens), plain)
 
 
 def test_noise_reaches_the_log_probabilities_in_the_precision_of_the_weights(tiny_model: Path) -> None:
-    work = Work(Stack(ModelSpec(str(tiny_model), dtype="bfloat16")), SFT(), [])
-    embed, flat = work.stack.net.get_input_embeddings(), flatten([ONE_TOKEN.tree])
+    work = TrainState(Stack(ModelSpec(str(tiny_model), dtype="bfloat16")), SFT(), [])
+    embed, batch = work.stack.net.get_input_embeddings(), pack([ONE_TOKEN.group])
     work.stack.net.train()
     with torch.no_grad():
-        without = work.logprobs([ONE_TOKEN.tree])[0]
+        without = work.logprobs([ONE_TOKEN.group])[0]
         work.neftune = 50.0
-        assert not torch.equal(work.logprobs([ONE_TOKEN.tree])[0], without)
-        with work._noise(flat):
-            assert embed(flat.tokens).dtype == torch.bfloat16
+        assert not torch.equal(work.logprobs([ONE_TOKEN.group])[0], without)
+        with work._noise(batch):
+            assert embed(batch.tokens).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("dtype", "full", "mixed"), [("float32", True, False), ("bfloat16", True, True), ("bfloat16", False, False)])
 def test_mixed_precision_is_for_float32_weights_of_bfloat16_work(dtype: Any, full: bool, mixed: bool, tiny_model: Path) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype=dtype))
-    stack.grow(None if full else LoRA(r=2), seed=0)
+    stack.add_adapter(None if full else LoRA(r=2), seed=0)
     assert (stack.head_weight.dtype == torch.float32) is (dtype == "float32" or full)
     with autocast(stack):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
         assert product.dtype == (torch.bfloat16 if mixed else torch.float32)
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
-    hidden, last = states(stack, flatten([ONE_TOKEN.tree]))
+    hidden, last = states(stack, pack([ONE_TOKEN.group]))
     assert hidden.dtype == (torch.float32 if dtype == "float32" else torch.bfloat16)
     assert torch.equal(hidden, last.to(hidden.dtype))
-    assert Work(stack, SFT(), [])._hidden([ONE_TOKEN.tree])[0].dtype == hidden.dtype
+    assert TrainState(stack, SFT(), [])._hidden([ONE_TOKEN.group])[0].dtype == hidden.dtype
 
 
 MIXED: dict[str, Any] = {"spec": SimpleNamespace(dtype="bfloat16"), "head_weight": torch.zeros(1), "net": SimpleNamespace(training=False)}
@@ -345,6 +345,6 @@ def test_mixed_precision_is_bfloat16_whatever_a_device_would_choose() -> None:
 
 
 def test_rows_go_where_the_stack_lies() -> None:
-    stack: Any = SimpleNamespace(device=torch.device("meta"), hidden=lambda flat: flat.tokens, **{**MIXED, "spec": SimpleNamespace(dtype="float32")})
-    hidden, flat = Work(stack, SFT(), [])._hidden([ONE_TOKEN.tree])
-    assert hidden.device.type == flat.target.device.type == "meta"
+    stack: Any = SimpleNamespace(device=torch.device("meta"), hidden=lambda batch: batch.tokens, **{**MIXED, "spec": SimpleNamespace(dtype="float32")})
+    hidden, batch = TrainState(stack, SFT(), [])._hidden([ONE_TOKEN.group])
+    assert hidden.device.type == batch.target.device.type == "meta"

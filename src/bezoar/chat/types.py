@@ -104,7 +104,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Answers:
+class SampledAnswers:
     """Several answers to one prompt; `numbers` holds named numbers of each (rewards, log-probabilities), nan where unknown.
 
     None of them is the row's own `answer`.
@@ -128,13 +128,13 @@ class Answers:
         }
 
     @classmethod
-    def from_row(cls, row: Row) -> "Answers":
+    def from_row(cls, row: Row) -> "SampledAnswers":
         """The inverse of `to_row`."""
         numbers = {name: tuple(values) for name, values in _table(row["numbers"]).items()}
         return cls(row["id"], _from_list(row["prompt"]), tuple(row["answers"]), numbers, _table(row["meta"]))
 
 
-AnyRow = Chat | Comparison | Answers
+AnyRow = Chat | Comparison | SampledAnswers
 
 
 def _to_list(messages: Messages) -> list[Row]:
@@ -167,7 +167,7 @@ def row_to_item(row: Row) -> AnyRow:
     """The chat, comparison or answers that a Parquet row holds. DataError for a row that holds none of them."""
     try:
         if "answers" in row:
-            return Answers.from_row(row)
+            return SampledAnswers.from_row(row)
         return Comparison.from_row(row) if "chosen" in row else Chat.from_row(row)
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         shown = brief(f"{row.get('id')!r}", 60)
@@ -187,7 +187,7 @@ ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
-class Sifted(Generic[ItemT]):
+class Filtered(Generic[ItemT]):
     """What a step kept and what it dropped: no row leaves without being counted."""
 
     rows: list[ItemT]
@@ -203,7 +203,7 @@ def as_chats(rows: Iterable[AnyRow]) -> list[Chat]:
     """Chats as they are, comparisons with their chosen answer. DataError for sampled answers."""
     chats = []
     for row in rows:
-        if isinstance(row, Answers):
+        if isinstance(row, SampledAnswers):
             raise DataError(f"row {row.id}: it holds sampled answers and chats are needed; choose among them first (kind: best_of_n).")
         chats.append(row.as_chat() if isinstance(row, Comparison) else row)
     return chats

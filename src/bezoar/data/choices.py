@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bezoar.data.place import locate
-from bezoar.data.rows import At, Placed, column, text
+from bezoar.data.locate import locate
+from bezoar.data.rows import Placed, RowOrigin, column, text
 from bezoar.io import Row
 
 
@@ -37,7 +37,7 @@ def _rows(path: str | Path, folder: Path, subset: str, split: str) -> Iterator[P
         yield from place.rows()
 
 
-def _choice(row: Row, at: At) -> Choice:
+def _choice(row: Row, at: RowOrigin) -> Choice:
     if "context_options" in row:
         contexts = _texts(column(row, "context_options", at), "context_options", at)
         choice = Choice(at.id, "", (text(row, "continuation", at),) * len(contexts), _gold(row, at), contexts)
@@ -64,7 +64,7 @@ def _choice(row: Row, at: At) -> Choice:
     return choice
 
 
-def read_targets(row: Row, name: str, at: At) -> tuple[tuple[str, ...], list[int]]:
+def read_targets(row: Row, name: str, at: RowOrigin) -> tuple[tuple[str, ...], list[int]]:
     """TruthfulQA's answers and their labels, 1 for a true one: {answer: label}, or the Hub's {choices, labels}.
 
     DataError for anything else, and where an answer is empty.
@@ -81,14 +81,14 @@ def read_targets(row: Row, name: str, at: At) -> tuple[tuple[str, ...], list[int
     return tuple(choices), [int(label) for label in labels]
 
 
-def _gold(row: Row, at: At) -> int:
+def _gold(row: Row, at: RowOrigin) -> int:
     value = column(row, "gold", at)
     if not isinstance(value, int) or isinstance(value, bool):
         raise at.wrong(f"the column 'gold' is a {type(value).__name__}, not a whole number; write the index of the right choice.")
     return value
 
 
-def _texts(value: Any, name: str, at: At) -> tuple[str, ...]:
+def _texts(value: Any, name: str, at: RowOrigin) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise at.wrong(f"the column {name!r} is not a list of texts; write one.")
     return tuple(item.strip() for item in value)

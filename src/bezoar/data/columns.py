@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bezoar.chat.types import Chat, Comparison, Dropped, Message, Sifted
-from bezoar.data.place import is_hub_id
-from bezoar.data.rows import At, parse_column, text
+from bezoar.chat.types import Chat, Comparison, Dropped, Filtered, Message
+from bezoar.data.locate import is_hub_id
+from bezoar.data.rows import RowOrigin, parse_column, text
 from bezoar.data.source import Source
 from bezoar.data.turns import conversation, messages_in, pair_in
 from bezoar.errors import DataError
@@ -38,7 +38,7 @@ class Columns(Source[Any]):
         if self.kind == "parquet" and Path(self.path).suffix not in (".parquet", ""):
             raise ValueError(f"kind parquet does not fit the path {self.path!r}; use jsonl")
 
-    def load(self, folder: Path = Path()) -> Sifted[Any]:
+    def load(self, folder: Path = Path()) -> Filtered[Any]:
         """The rows that are taken, chats alone or comparisons alone, and those that were dropped on the way."""
         sifted = super().load(folder)
         first = next(iter(sifted.rows), None)
@@ -49,7 +49,7 @@ class Columns(Source[Any]):
                 )
         return sifted
 
-    def read(self, row: Row, at: At) -> Chat | Comparison | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> Chat | Comparison | Dropped:
         """One row."""
         meta = _meta(row.get("meta"), at)
         if self.chosen in row or self.rejected in row:
@@ -67,7 +67,7 @@ class Columns(Source[Any]):
         return conversation((*prompt, Message("assistant", text(row, self.response, at))), at, meta)
 
 
-def _meta(value: Any, at: At) -> dict[str, Any]:
+def _meta(value: Any, at: RowOrigin) -> dict[str, Any]:
     """What a `meta` column holds: an object, or the JSON text of one; nothing where it is null or empty."""
     if value is None or value == "":
         return {}

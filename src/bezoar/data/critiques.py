@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from bezoar.chat.types import Chat, Dropped, Message, Messages
-from bezoar.data.rows import At, text
+from bezoar.data.rows import RowOrigin, text
 from bezoar.data.source import Source
 from bezoar.data.turns import fault, messages_in
 from bezoar.io import Row
@@ -104,7 +104,7 @@ class Critiques(Source[Chat]):
 
     kind: Literal["critiques"] = "critiques"
 
-    def read(self, row: Row, at: At) -> Chat | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
         """One row."""
         given = row.get("prompt")
         prompt = messages_in(given, at) if isinstance(given, list) else (Message("user", text(row, "prompt", at)),)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import Chat, Dropped
-from bezoar.data.rows import At, text
+from bezoar.data.rows import RowOrigin, text
 from bezoar.data.source import Source, chat
 from bezoar.io import Row
 
@@ -19,7 +19,7 @@ class Dolly(Source[Chat]):
     category: str = ""
     kind: Literal["dolly"] = "dolly"
 
-    def read(self, row: Row, at: At) -> Chat | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
         """One row."""
         instruction, context = text(row, "instruction", at), text(row, "context", at, needed=False)
         meta = {"category": text(row, "category", at, needed=False), "has_context": bool(context)}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bezoar.chat.types import Chat, Dropped, Sifted
+from bezoar.chat.types import Chat, Dropped, Filtered
 from bezoar.data.flan_shapes import flan2021_in_p3, uniform
-from bezoar.data.place import Place
-from bezoar.data.rows import At, Placed
+from bezoar.data.locate import DataFile
+from bezoar.data.rows import Placed, RowOrigin
 from bezoar.data.source import Source, chat
 from bezoar.io import Row
 
@@ -36,7 +36,7 @@ class Flan(Source[Chat]):
         if self.per_submix is not None and (self.per_submix < 1 or self.limit is not None):
             raise ValueError("per_submix must be at least 1 and takes the place of limit; remove one of the two")
 
-    def load(self, folder: Path = Path()) -> Sifted[Chat]:
+    def load(self, folder: Path = Path()) -> Filtered[Chat]:
         """The tasks that are taken, and those that were dropped on the way."""
         if self.per_submix is None:
             return super().load(folder)
@@ -47,7 +47,7 @@ class Flan(Source[Chat]):
         most = super().count(folder)
         return most if self.per_submix is None else min(most or 4 * self.per_submix, 4 * self.per_submix)
 
-    def read(self, row: Row, at: At) -> Chat | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
         """One task in the one schema."""
         if row.get("evaluation_only"):
             return Dropped(at.id, "evaluation only", f"{at.text}: a row of the Super-NI test set")
@@ -60,6 +60,6 @@ class Flan(Source[Chat]):
             meta.update(submix="flan2021", stand_in="a P3 template of a data set that FLAN 2021 holds too")
         return chat(row["inputs"], row["targets"], at, meta)
 
-    def _rows(self, place: Place) -> Iterator[Placed]:
+    def _rows(self, place: DataFile) -> Iterator[Placed]:
         for at, row in super()._rows(place):
             yield from uniform(at, row)

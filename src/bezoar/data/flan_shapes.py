@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bezoar.data.rows import At, Placed, column, text
+from bezoar.data.rows import Placed, RowOrigin, column, text
 from bezoar.io import Row
 
 SUBMIX_NAMES: dict[str, str] = {
@@ -26,7 +26,7 @@ _OPTIONS = re.compile(r"^[^\S\n]*+(options|choices|options are|possible answers)
 _END = "<|endoftext|>"
 
 
-def uniform(at: At, row: Row) -> Iterator[Placed]:
+def uniform(at: RowOrigin, row: Row) -> Iterator[Placed]:
     """One row of any shape as rows of the one schema; a Natural Instructions task file gives a row an instance."""
     if "0" in row:
         yield at, _cot(row, at)
@@ -40,7 +40,7 @@ def uniform(at: At, row: Row) -> Iterator[Placed]:
         yield at, _flan(row, at)
 
 
-def _flan(row: Row, at: At) -> Row:
+def _flan(row: Row, at: RowOrigin) -> Row:
     named = text(row, "submix", at, needed=False) or text(row, "task_source", at, needed=False)
     if not named:
         raise at.wrong(f"the row has no column 'submix' or 'task_source'; it has {', '.join(row) or 'none'}.")
@@ -54,7 +54,7 @@ def _flan(row: Row, at: At) -> Row:
     }
 
 
-def _cot(row: Row, at: At) -> Row:
+def _cot(row: Row, at: RowOrigin) -> Row:
     """Input, target, rationale: the chain-of-thought files hold nothing else; the file's name is the task's."""
     if set(row) != {"0", "1", "2"}:
         raise at.wrong(f"a chain-of-thought line has three tab-separated columns and this one has {len(row)}; mend the file.")
@@ -63,7 +63,7 @@ def _cot(row: Row, at: At) -> Row:
     return {**_zero_shot(question, answer, "cot", task), "rationale": rationale}
 
 
-def _t0(row: Row, at: At) -> Row:
+def _t0(row: Row, at: RowOrigin) -> Row:
     answer = text(row, "completion", at).removesuffix(_END).strip()
     return _zero_shot(text(row, "prompt", at), answer, "t0", text(row, "template", at))
 
@@ -73,7 +73,7 @@ def _zero_shot(question: str, answer: str, submix: str, task: str) -> Row:
     return {"inputs": question, "targets": answer, "submix": submix, "task_name": task, "template_type": kind}
 
 
-def _natural_instructions(task: Row, at: At) -> Iterator[Placed]:
+def _natural_instructions(task: Row, at: RowOrigin) -> Iterator[Placed]:
     """The definition, an empty line, the instance's input; the target is the first of its outputs."""
     definition = _joined(column(task, "Definition", at), "Definition", at)
     name = Path(at.label).name.removesuffix(".json")
@@ -81,7 +81,7 @@ def _natural_instructions(task: Row, at: At) -> Iterator[Placed]:
     if not isinstance(task["Instances"], list):
         raise at.wrong("the column 'Instances' is not a list; it should hold objects with input and output.")
     for number, instance in enumerate(task["Instances"], 1):
-        place = At(f"{at.text.removesuffix(':1')}: instance {number}", at.label, number)
+        place = RowOrigin(f"{at.text.removesuffix(':1')}: instance {number}", at.label, number)
         if not isinstance(instance, dict):
             raise place.wrong(f"the instance is a JSON {type(instance).__name__}, not an object; mend it.")
         outputs = column(instance, "output", place)
@@ -93,7 +93,7 @@ def _natural_instructions(task: Row, at: At) -> Iterator[Placed]:
         yield place, {**_zero_shot(question, answer, "niv2", name), "answers": outputs, "categories": categories}
 
 
-def _joined(value: Any, name: str, at: At) -> str:
+def _joined(value: Any, name: str, at: RowOrigin) -> str:
     parts = value if isinstance(value, list) else [value]
     if not parts or not all(isinstance(part, str) for part in parts):
         raise at.wrong(f"the column {name!r} is not text; write a string.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import Chat, Dropped, Message, Messages
-from bezoar.data.rows import At, number, text
+from bezoar.data.rows import RowOrigin, number, text
 from bezoar.data.source import Source
 from bezoar.data.turns import conversation
 from bezoar.io import Row
@@ -24,7 +24,7 @@ class HelpSteer2(Source[Chat]):
 
     kind: Literal["helpsteer2"] = "helpsteer2"
 
-    def read(self, row: Row, at: At) -> Chat | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
         """One answer."""
         attributes = {name: number(row, name, at) for name in ATTRIBUTES}
         for name, value in attributes.items():

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from bezoar.chat.types import Comparison, Dropped
 from bezoar.data.helpsteer2 import prompt_turns
-from bezoar.data.rows import At, number, text
+from bezoar.data.rows import RowOrigin, number, text
 from bezoar.data.source import Source
 from bezoar.data.turns import comparison
 from bezoar.io import Row
@@ -25,7 +25,7 @@ class HelpSteer2Preference(Source[Comparison]):
     kind: Literal["helpsteer2_preference"] = "helpsteer2_preference"
     subset_is: ClassVar[str] = "data_dir"
 
-    def read(self, row: Row, at: At) -> Comparison | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
         """One pair."""
         if self.part and text(row, "split", at) != self.part:
             return Dropped(at.id, "other part", at.text)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from bezoar.chat.types import Comparison, Dropped, Message, Messages
-from bezoar.data.rows import At, text
+from bezoar.data.rows import RowOrigin, text
 from bezoar.data.source import Source
 from bezoar.data.turns import comparison, fault
 from bezoar.io import Row
@@ -28,7 +28,7 @@ class HHRLHF(Source[Comparison]):
     kind: Literal["hh_rlhf"] = "hh_rlhf"
     subset_is: ClassVar[str] = "data_dir"
 
-    def read(self, row: Row, at: At) -> Comparison | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
         """One pair."""
         chosen, rejected = (_transcript(row, name, at) for name in ("chosen", "rejected"))
         for messages in (chosen, rejected):
@@ -40,7 +40,7 @@ class HHRLHF(Source[Comparison]):
         return comparison(chosen[:-1], (chosen[-1].content, rejected[-1].content), at, meta)
 
 
-def _transcript(row: Row, name: str, at: At) -> Messages:
+def _transcript(row: Row, name: str, at: RowOrigin) -> Messages:
     text(row, name, at)
     head, *parts = _TURN.split(row[name] or "")
     if head.strip() or not parts or parts[0] != "Human":

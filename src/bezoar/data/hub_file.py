@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bezoar.data.choices import read_choices
-from bezoar.data.place import Place, is_hub_id, locate
+from bezoar.data.locate import DataFile, is_hub_id, locate
 from bezoar.errors import DataError, brief, first_line
 from bezoar.io import cache_dir, write_jsonl
 
@@ -33,7 +33,7 @@ def hub_file(ref: str) -> Path:
     return path
 
 
-def _place(ref: str) -> Place:
+def _place(ref: str) -> DataFile:
     parts = ref.removeprefix(PREFIX).split("/")
     fits = len(parts) in (3, 4) and all(parts) and is_hub_id("/".join(parts[:2])) and len(ref) <= 200 and ref.isprintable()
     if not fits:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bezoar.data.place import locate
-from bezoar.data.rows import At, Placed, column, text
+from bezoar.data.locate import locate
+from bezoar.data.rows import Placed, RowOrigin, column, text
 from bezoar.errors import DataError
 from bezoar.io import Row
 
@@ -48,7 +48,7 @@ def read_questions(path: str | Path, folder: Path = Path(), *, references: str |
     return list(questions.values())
 
 
-def _question(row: Row, at: At) -> Question:
+def _question(row: Row, at: RowOrigin) -> Question:
     if "instruction" in row:  # AlpacaEval
         return Question(at.line, str(row.get("dataset") or "instruction"), (text(row, "instruction", at),))
     number = _whole(row, "prompt_id" if "prompt_id" in row else "question_id", at)
@@ -78,14 +78,14 @@ def _rows(path: str | Path, folder: Path) -> list[Placed]:
     return list(places[0].rows())
 
 
-def _whole(row: Row, name: str, at: At) -> int:
+def _whole(row: Row, name: str, at: RowOrigin) -> int:
     value = column(row, name, at)
     if not isinstance(value, int) or isinstance(value, bool):
         raise at.wrong(f"the column {name!r} is a {type(value).__name__}, not a whole number; write one.")
     return value
 
 
-def _texts(value: Any, name: str, at: At) -> tuple[str, ...]:
+def _texts(value: Any, name: str, at: RowOrigin) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise at.wrong(f"the column {name!r} is not a list of texts; write one text a turn.")
     return tuple(item.strip() for item in value)

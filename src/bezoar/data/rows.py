@@ -13,7 +13,7 @@ from bezoar.reading import LIMITS, Limits, Row, TooMuchError, check_file, read_l
 SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 
 
-class At(NamedTuple):
+class RowOrigin(NamedTuple):
     """Where a row stands: `text` is what an error names (file:line), `label` and `line` make the row's id."""
 
     text: str
@@ -30,7 +30,7 @@ class At(NamedTuple):
         return DataError(f"{self.text}: {brief(what)}")
 
 
-Placed = tuple[At, Row]
+Placed = tuple[RowOrigin, Row]
 
 
 def suffix(path: Path) -> str:
@@ -57,10 +57,10 @@ def read_file(path: Path, label: str, limits: Limits = LIMITS) -> Iterator[Place
         raise DataError(f"{path}: the file holds no rows; check that it was written to its end.")
 
 
-def _lines(path: Path, label: str, limits: Limits) -> Iterator[tuple[At, str]]:
+def _lines(path: Path, label: str, limits: Limits) -> Iterator[tuple[RowOrigin, str]]:
     """The lines that are not blank; blank ones count too, since a packed file can hold billions."""
     for number, line in read_lines(path, limits):
-        at = At(f"{path}:{number}", label, number)
+        at = RowOrigin(f"{path}:{number}", label, number)
         if number > limits.rows:
             raise at.wrong(f"the file holds more than {limits.rows:,} lines; take fewer with limit, or raise limits.rows.")
         if line.strip():
@@ -76,7 +76,7 @@ def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
     """One array of objects, one object, or JSON Lines under the wrong name; an array is read row by row."""
     if is_array(path):
         for number, item in read_array(path, limits):
-            at = At(f"{path}: row {number}", label, number)
+            at = RowOrigin(f"{path}: row {number}", label, number)
             yield at, _object(item, at)
         return
     _, first = next(_lines(path, label, limits), (None, ""))
@@ -85,7 +85,7 @@ def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
     if _is_whole_object(first):
         yield from _jsonl(path, label, limits)
         return
-    at = At(f"{path}: row 1", label, 1)
+    at = RowOrigin(f"{path}: row 1", label, 1)
     try:
         yield at, _object(strict_json.parse(read_text(path, int(limits.row_mb * 2**20))), at)
     except strict_json.NotJSONError as error:
@@ -114,7 +114,7 @@ def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
 
 def _parquet(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
     for number, row in parquet.read_rows(path, limits):
-        yield At(f"{path}: row {number}", label, number), row
+        yield RowOrigin(f"{path}: row {number}", label, number), row
 
 
 def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> Iterator[Placed]:
@@ -126,7 +126,7 @@ def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> I
     number = 0
     try:
         for number, row in enumerate(datasets.load_dataset(dataset, split=split, streaming=True, **options), 1):
-            yield At(f"{label}: row {number}", label, number), dict(row)
+            yield RowOrigin(f"{label}: row {number}", label, number), dict(row)
     except DataError:
         raise
     except Exception as error:
@@ -136,7 +136,7 @@ def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> I
         ) from None
 
 
-def parse_json(text: str, at: At) -> Any:
+def parse_json(text: str, at: RowOrigin) -> Any:
     """A JSON value; DataError for what `strict_json` does not take."""
     try:
         return strict_json.parse(text)
@@ -144,7 +144,7 @@ def parse_json(text: str, at: At) -> Any:
         raise at.wrong(f"{error}.") from None
 
 
-def parse_column(text: str, name: str, at: At) -> Any:
+def parse_column(text: str, name: str, at: RowOrigin) -> Any:
     """The JSON value whose text stands in a column."""
     try:
         return strict_json.parse(text)
@@ -152,20 +152,20 @@ def parse_column(text: str, name: str, at: At) -> Any:
         raise at.wrong(f"the text in the column {name!r}: {error}.") from None
 
 
-def _object(value: Any, at: At) -> Row:
+def _object(value: Any, at: RowOrigin) -> Row:
     if not isinstance(value, dict):
         raise at.wrong(f"the row is a JSON {type(value).__name__}, not an object; write one object a row.")
     return value
 
 
-def column(row: Row, name: str, at: At) -> Any:
+def column(row: Row, name: str, at: RowOrigin) -> Any:
     """The value in a needed column; DataError names the columns that are there."""
     if name not in row:
         raise at.wrong(f"the row has no column {name!r}; it has {', '.join(map(str, row)) or 'none'}.")
     return row[name]
 
 
-def text(row: Row, name: str, at: At, *, needed: bool = True) -> str:
+def text(row: Row, name: str, at: RowOrigin, *, needed: bool = True) -> str:
     """A column of text without white space at its ends; null, like an absent column that is not needed, is empty."""
     value = column(row, name, at) if needed else row.get(name)
     if value is None:
@@ -175,7 +175,7 @@ def text(row: Row, name: str, at: At, *, needed: bool = True) -> str:
     return value.strip()
 
 
-def number(row: Row, name: str, at: At) -> float:
+def number(row: Row, name: str, at: RowOrigin) -> float:
     """A column that holds a number."""
     value = column(row, name, at)
     if isinstance(value, bool) or not isinstance(value, int | float):

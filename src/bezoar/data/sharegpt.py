@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import Chat, Dropped, Message
-from bezoar.data.rows import At, column, parse_column, text
+from bezoar.data.rows import RowOrigin, column, parse_column, text
 from bezoar.data.source import Source
 from bezoar.data.turns import conversation, messages_in
 from bezoar.io import Row
@@ -20,7 +20,7 @@ class ShareGPT(Source[Chat]):
 
     kind: Literal["sharegpt"] = "sharegpt"
 
-    def read(self, row: Row, at: At) -> Chat | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
         """One conversation."""
         turns = column(row, "conversations", at)
         turns = parse_column(turns, "conversations", at) if isinstance(turns, str) else turns

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
-from bezoar.chat.types import Chat, Dropped, Message, Messages, Sifted
-from bezoar.data.place import Place, is_hub_id, locate
-from bezoar.data.rows import At, Placed
-from bezoar.data.sample import ItemT, Window
+from bezoar.chat.types import Chat, Dropped, Filtered, Message, Messages
+from bezoar.data.locate import DataFile, is_hub_id, locate
+from bezoar.data.rows import Placed, RowOrigin
+from bezoar.data.subset import ItemT, Subset
 from bezoar.errors import DataError
 from bezoar.io import num_rows
 from bezoar.reading import Limits, Row
@@ -51,11 +51,11 @@ class Source(Generic[ItemT]):
         if self.skip < 0 or (self.limit is not None and self.limit < 1):
             raise ValueError("skip must be at least 0 and limit at least 1")
 
-    def read(self, row: Row, at: At) -> ItemT | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> ItemT | Dropped:
         """What one row of the format becomes."""
         raise NotImplementedError
 
-    def load(self, folder: Path = Path()) -> Sifted[ItemT]:
+    def load(self, folder: Path = Path()) -> Filtered[ItemT]:
         """The rows that are taken, and those that were dropped on the way; a relative path is read against `folder`."""
         return self._window().take(self._read_all(folder))
 
@@ -74,10 +74,10 @@ class Source(Generic[ItemT]):
         most = max(0, sum(_num_rows(file) for file in files) - self.skip)
         return min(most, self.limit or most)
 
-    def _window(self) -> Window:
-        return Window(self.skip, self.limit, self.shuffle_seed)
+    def _window(self) -> Subset:
+        return Subset(self.skip, self.limit, self.shuffle_seed)
 
-    def _places(self, folder: Path) -> list[Place]:
+    def _places(self, folder: Path) -> list[DataFile]:
         return locate(self.path, folder, subset=self.subset, split=self.split, subset_is=self.subset_is)
 
     def _read_all(self, folder: Path) -> Iterator[ItemT | Dropped]:
@@ -98,11 +98,11 @@ class Source(Generic[ItemT]):
         if path and path.suffix == ".parquet" and whole and num_rows(path) > self.limits.rows:
             raise DataError(f"{path}: the file holds {num_rows(path):,} rows; take fewer with limit, or raise limits.rows.")
 
-    def _rows(self, place: Place) -> Iterator[Placed]:
+    def _rows(self, place: DataFile) -> Iterator[Placed]:
         return place.rows(self.limits)
 
 
-def _check_meta(meta: dict[str, Any], at: At) -> None:
+def _check_meta(meta: dict[str, Any], at: RowOrigin) -> None:
     """DataError for what cannot be written down: Parquet and the Hub have values that JSON has not."""
     try:
         _META.encode(meta).encode()
@@ -117,7 +117,7 @@ def _num_rows(file: Path) -> int:
         return 1 + sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
-def chat(prompt: str, answer: str, at: At, meta: dict[str, Any]) -> Chat | Dropped:
+def chat(prompt: str, answer: str, at: RowOrigin, meta: dict[str, Any]) -> Chat | Dropped:
     """A chat of one turn; Dropped when a side is empty."""
     if not prompt or not answer:
         return Dropped(at.id, "empty answer" if prompt else "empty prompt", at.text)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bezoar.chat.types import Chat, Comparison, Dropped, Message, Messages, Role, ToolCall
-from bezoar.data.rows import At, parse_column, parse_json, text
+from bezoar.data.rows import RowOrigin, parse_column, parse_json, text
 from bezoar.io import Row
 
 SPEAKERS: dict[str, Role] = {
@@ -21,7 +21,7 @@ _NEXT: dict[str, tuple[str, ...]] = {
 }
 
 
-def messages_in(value: Any, at: At, *, who: str = "role", what: str = "content") -> Messages:
+def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "content") -> Messages:
     """A list of {who, what} objects as messages; neighbouring function calls are one turn. DataError for another shape."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         value = parse_column(value, "with the conversation", at)
@@ -43,7 +43,7 @@ def messages_in(value: Any, at: At, *, who: str = "role", what: str = "content")
     return tuple(messages)
 
 
-def calls_in(value: Any, at: At) -> tuple[ToolCall, ...]:
+def calls_in(value: Any, at: RowOrigin) -> tuple[ToolCall, ...]:
     """{name, arguments} objects, alone or in a list, also in OpenAI's {function: ...}; arguments may be JSON text."""
     calls = []
     for item in value if isinstance(value, list) else [value]:
@@ -55,7 +55,7 @@ def calls_in(value: Any, at: At) -> tuple[ToolCall, ...]:
     return tuple(calls)
 
 
-def _json(value: Any, at: At) -> Any:
+def _json(value: Any, at: RowOrigin) -> Any:
     return parse_json(value, at) if isinstance(value, str) and value else value
 
 
@@ -77,7 +77,7 @@ def fault(messages: Messages, *, answered: bool = True) -> str:
     return "" if answered or before in ("user", "tool") else "no prompt"
 
 
-def conversation(messages: Messages, at: At, meta: dict[str, Any]) -> Chat | Dropped:
+def conversation(messages: Messages, at: RowOrigin, meta: dict[str, Any]) -> Chat | Dropped:
     """The chat, or Dropped with the reason; an empty system message is left out."""
     if messages and messages[0].role == "system" and not messages[0].content:
         messages = messages[1:]
@@ -85,7 +85,7 @@ def conversation(messages: Messages, at: At, meta: dict[str, Any]) -> Chat | Dro
     return Dropped(at.id, reason, at.text) if reason else Chat(at.id, messages, meta)
 
 
-def comparison(prompt: Messages, answers: tuple[str, str], at: At, meta: dict[str, Any]) -> Comparison | Dropped:
+def comparison(prompt: Messages, answers: tuple[str, str], at: RowOrigin, meta: dict[str, Any]) -> Comparison | Dropped:
     """The pair (chosen, rejected), or Dropped: a bad prompt, an empty answer, or two equal answers."""
     chosen, rejected = answers
     reason = fault(prompt, answered=False)
@@ -96,7 +96,7 @@ def comparison(prompt: Messages, answers: tuple[str, str], at: At, meta: dict[st
     return Dropped(at.id, reason, at.text) if reason else Comparison(at.id, prompt, chosen, rejected, meta)
 
 
-def pair_in(row: Row, at: At, names: tuple[str, str, str], meta: dict[str, Any]) -> Comparison | Dropped:
+def pair_in(row: Row, at: RowOrigin, names: tuple[str, str, str], meta: dict[str, Any]) -> Comparison | Dropped:
     """A pair from the columns `names` (prompt, chosen, rejected), each text or a list of messages.
 
     Lists that hold the prompt too are split before their last message; when the two prompts differ the row is dropped.
@@ -114,7 +114,7 @@ def pair_in(row: Row, at: At, names: tuple[str, str, str], meta: dict[str, Any])
     return comparison(prompts[0], (sides[0][1], sides[1][1]), at, meta)
 
 
-def _side(row: Row, name: str, at: At) -> tuple[Messages, str]:
+def _side(row: Row, name: str, at: RowOrigin) -> tuple[Messages, str]:
     if not isinstance(row.get(name), list):
         return (), text(row, name, at)
     messages = messages_in(row[name], at)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import Comparison, Dropped
-from bezoar.data.rows import At, number
+from bezoar.data.rows import RowOrigin, number
 from bezoar.data.source import Source
 from bezoar.data.turns import pair_in
 from bezoar.io import Row
@@ -20,7 +20,7 @@ class UltraFeedback(Source[Comparison]):
     min_margin: float = 0.0
     kind: Literal["ultrafeedback"] = "ultrafeedback"
 
-    def read(self, row: Row, at: At) -> Comparison | Dropped:
+    def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
         """One pair."""
         scores = row["metadata"] if isinstance(row.get("metadata"), dict) else row
         meta = {name: number(scores, name, at) for name in ("score_chosen", "score_rejected")}

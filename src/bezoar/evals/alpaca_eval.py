@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bezoar.chat.types import Comparison
-from bezoar.data.rows import At, column, number, read_file, text
+from bezoar.data.rows import RowOrigin, column, number, read_file, text
 from bezoar.io import Row
 
 
@@ -30,7 +30,7 @@ def read_alpaca_eval(path: Path) -> tuple[list[Comparison], list[float | None]]:
     return pairs, values
 
 
-def _share(row: Row, at: At) -> float | None:
+def _share(row: Row, at: RowOrigin) -> float | None:
     if column(row, "preference", at) is None:
         return None
     preference = number(row, "preference", at)

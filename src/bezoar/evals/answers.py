@@ -11,12 +11,12 @@ from bezoar.errors import DataError
 from bezoar.evals.agreement import bradley_terry
 from bezoar.evals.alpaca_eval import read_alpaca_eval, standard_error
 from bezoar.evals.fastchat import answered, read_games, read_single
-from bezoar.evals.grading import fastchat_rating
 from bezoar.evals.outcome import Outcome
 from bezoar.evals.stats import Score, score
 from bezoar.evals.win_rate import length_controlled
 from bezoar.io import Row
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.verdicts.rating import fastchat_rating
 
 
 def columns(path: Path) -> Row:

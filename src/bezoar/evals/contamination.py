@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bezoar.chat.types import Chat, Comparison
-from bezoar.evals.outcome import Given, Keep, Outcome
-from bezoar.refs import RowsRef
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.references import RowsRef
 
 _WORD = re.compile(r"\w+")
 Text = tuple[str, str]
@@ -25,13 +25,13 @@ class Contamination:
         if not self.rows or self.n < 4:
             raise ValueError("contamination needs the rows of a stage and an n of at least 4")
 
-    def run(self, model: str, given: Given, keep: Keep) -> Outcome:
+    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
         """The training rows against the items of all other sections; items that stand there whole are said aloud."""
         rows = [row_text(row) for name in self.rows for row in given.rows(name)]
         found = contamination(rows, given.texts, self.n).to_dict()
         for name, counts in found["benchmarks"].items():
             if counts["contaminated"]:
-                given.watch.say(f"warning: {counts['contaminated']} of {counts['items']} items of {name} stand in the training rows.")
+                given.progress.say(f"warning: {counts['contaminated']} of {counts['items']} items of {name} stand in the training rows.")
         return Outcome(info={"contamination": found})
 
 

@@ -8,21 +8,21 @@ from typing import Literal
 from bezoar.chat.types import Comparison, Message, Messages
 from bezoar.data.mt_bench import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.evals.conversation import Turn, converse, spread
-from bezoar.evals.judges import Judged, PairJudge, pair_judge
-from bezoar.evals.outcome import Given, Keep, Outcome
+from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import detectable
 from bezoar.evals.win_rate import outcome
 from bezoar.io import content_hash
-from bezoar.judge.pairwise import Preference
-from bezoar.judge.verdict import Unparsed
-from bezoar.llm.quote import Calls, Range, exactly, text_tokens
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.llm.types import Ask
 from bezoar.prompts import locate_file
-from bezoar.refs import FileRef, ModelRef
+from bezoar.references import FileRef, ModelRef
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.pairwise import Preference
 
 
 @dataclass(frozen=True)
-class WinRate(Judged):
+class WinRate(JudgeConfig):
     """Recipe keys: the model that is played `against`, the judge, and which `turn` of the questions is judged (the second is
     shown with the first). `max_tokens` is for an answer; `limit` takes the categories in turn."""
 
@@ -45,11 +45,11 @@ class WinRate(Judged):
         """The questions that are asked, cut after the judged turn; those without it are left out."""
         return asked_questions(self.questions, self.turn, self.limit)
 
-    def run(self, model: str, given: Given, keep: Keep) -> Outcome:
+    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
         """`measure` of the named models; answers and verdicts are kept by the journal."""
         return self.measure(given.ask_model(model), given.ask_model(self.against), pair_judge(self, given, model), seed=given.seed)
 
-    def detectable(self, rows: dict[str, Range]) -> dict[str, float]:
+    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
         """The distance from one half, with 0.5 as the spread of a prompt (our assumption)."""
         return {"win rate": detectable(len(self.load()), 0.5)}
 
@@ -72,13 +72,13 @@ class WinRate(Judged):
         texts = {"win rate": [(str(q.id), "\n".join(q.turns)) for q in asked]}
         return Outcome(found.scores, found.items, {"win_rate": {**found.info["win_rate"], **facts}}, texts)
 
-    def quote(self) -> list[tuple[str, Calls]]:
+    def quote(self) -> list[tuple[str, RequestEstimate]]:
         """Answers of both models (named "") and the judge's comparisons."""
         asked = self.load()
         num = exactly(len(asked))
         question = exactly(sum(text_tokens(" ".join(q.turns)) for q in asked) / max(1, len(asked)))
-        written = Range(0.1, 0.5, 1) * self.max_tokens
-        return [("", Calls(num * (2 * self.turn), question, written)), *((self.judge, calls) for calls in self.pairwise.quote(num) if self.judge)]
+        written = Estimate(0.1, 0.5, 1) * self.max_tokens
+        return [("", RequestEstimate(num * (2 * self.turn), question, written)), *((self.judge, calls) for calls in self.pairwise.quote(num) if self.judge)]
 
 
 def num_left_out(ref: str, turn: int, limit: int | None) -> int:

@@ -9,14 +9,14 @@ from bezoar.evals.duel import WinRate
 from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.lm_eval import LmEval
 from bezoar.evals.mt_bench import MTBench
-from bezoar.evals.outcome import Given, Outcome, keep_in
-from bezoar.evals.overlap import Overlap
+from bezoar.evals.outcome import EvalContext, Outcome, cache_parts_in
 from bezoar.evals.preferences import Preferences
 from bezoar.evals.revision import Revision
 from bezoar.evals.reward_bench import RewardBench
-from bezoar.evals.rewards import OverRows, Rewards, Steering
-from bezoar.llm.quote import Calls, Range
-from bezoar.refs import ModelRef
+from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
+from bezoar.evals.rouge_bleu import RougeBleu
+from bezoar.llm.cost import Estimate, RequestEstimate
+from bezoar.references import ModelRef
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Evaluate:
     judge_card: JudgeCard | None = None
     reward_bench: RewardBench | None = None
     preferences: Preferences | None = None
-    overlap: Overlap | None = None
+    overlap: RougeBleu | None = None
     rewards: Rewards | None = None
     steering: Steering | None = None
-    over_rows: OverRows | None = None
+    over_rows: WinRateOverRows | None = None
     lm_eval: LmEval | None = None
     mt_bench: MTBench | None = None
     win_rate: WinRate | None = None
@@ -55,23 +55,23 @@ class Evaluate:
         sections = [getattr(self, f.name) for f in fields(self)]
         return [getattr(section, method) for section in sections if hasattr(section, method)]
 
-    def run(self, given: Given) -> Outcome:
+    def run(self, given: EvalContext) -> Outcome:
         """Every section in turn; a share of failures above 2 % is said aloud."""
-        outcome, keep = Outcome(), keep_in(given.work_dir)
+        outcome, keep = Outcome(), cache_parts_in(given.work_dir)
         for run in self._having("run"):
             outcome += run(self.model, replace(given, texts=outcome.texts), keep)
         for warning in outcome.warnings():
-            given.watch.say(f"warning: {warning}")
+            given.progress.say(f"warning: {warning}")
         return outcome
 
     def files(self) -> list[Path]:
         """Files of the package whose content changes the scores."""
         return [path for files in self._having("files") for path in files()]
 
-    def quote(self, rows: dict[str, Range]) -> list[tuple[str, Calls]]:
+    def quote(self, rows: dict[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
         """(language model, calls) of the judged parts; "" is the evaluated model itself."""
         return [line for quote in self._having("quote") for line in quote()]
 
-    def detectable(self, rows: dict[str, Range]) -> dict[str, float]:
+    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
         """Score -> the smallest difference of two models that its number of items can show (80 % power)."""
         return {name: least for detectable in self._having("detectable") for name, least in detectable(rows).items()}

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bezoar.data.mt_bench import read_answers
-from bezoar.data.rows import At, column, number, read_file, text
+from bezoar.data.rows import RowOrigin, column, number, read_file, text
 from bezoar.evals.conversation import Turn
-from bezoar.evals.grading import HIGHEST, LOWEST, Rating, parse_rating
 from bezoar.evals.mt_bench import category_scores
 from bezoar.evals.stats import Score, clustered_score, score
 from bezoar.io import Row
+from bezoar.verdicts.rating import HIGHEST, LOWEST, Rating, parse_rating
 
 FAILED_SCORE = -1  # what FastChat writes for a judgement that it could not read
 TURNS = (1, 2)
@@ -108,21 +108,21 @@ def read_pairwise(path: Path) -> list[Game]:
     return [(*names, share) for *names, share in read_games(path) if share is not None]  # type: ignore[misc]
 
 
-def _winner(row: Row, name: str, at: At, known: dict[str, float | None]) -> str:
+def _winner(row: Row, name: str, at: RowOrigin, known: dict[str, float | None]) -> str:
     value = column(row, name, at)
     if not isinstance(value, str) or value not in known:
         raise at.wrong(f"{name} is {value!r}, none of {', '.join(known)}; mend the line.")
     return value
 
 
-def _turn(row: Row, at: At) -> int:
+def _turn(row: Row, at: RowOrigin) -> int:
     value = column(row, "turn", at)
     if isinstance(value, bool) or value not in TURNS:
         raise at.wrong(f"turn is {str(value)[:40]}; the turns of MT-Bench are 1 and 2; mend the line.")
     return int(value)
 
 
-def _name(row: Row, name: str, at: At) -> str:
+def _name(row: Row, name: str, at: RowOrigin) -> str:
     value = column(row, name, at)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise at.wrong(f"the column {name!r} is {str(value)[:40]!r}, not a name; this is not a FastChat judgement file of this mode.")

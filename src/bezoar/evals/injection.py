@@ -9,8 +9,8 @@ from bezoar.evals.judges import PairJudge
 from bezoar.evals.outcome import Outcome
 from bezoar.evals.stats import clustered_score
 from bezoar.io import Row
-from bezoar.judge.pairwise import Preference, Side
-from bezoar.judge.verdict import Unparsed
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.pairwise import Preference, Side
 
 NAME = "judge/injection"
 

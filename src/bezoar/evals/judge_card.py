@@ -8,22 +8,22 @@ import numpy as np
 from bezoar.chat.types import Comparison
 from bezoar.errors import RecipeError
 from bezoar.evals.agreement import cohen_kappa
-from bezoar.evals.gold import Gold
 from bezoar.evals.injection import CONTROL, NAME, PLANTS, injection
-from bezoar.evals.judges import Judged, PairJudge, pair_judge
-from bezoar.evals.outcome import Given, Keep, Outcome
+from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
+from bezoar.evals.labelled_pairs import LabelledPairs
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import Score, clustered_score, percentiles, resamples, score
 from bezoar.evals.win_rate import first_position
 from bezoar.io import Row, content_hash
-from bezoar.judge.pairwise import Preference, Side
-from bezoar.judge.verdict import Unparsed
-from bezoar.llm.quote import Calls, Range, exactly
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.pairwise import Preference, Side
 
 Games = list[Side | Unparsed]
 
 
 @dataclass(frozen=True)
-class JudgeCard(Judged, Gold):
+class JudgeCard(JudgeConfig, LabelledPairs):
     """Recipe keys: the judge (the evaluated model by default), the gold pairs, and how often they are asked again under other
     seeds (`repeats`). `own` is the name of the judge's own model in the pairs' `meta["models"]`. Below `min_accuracy` or
     `min_kappa` the run stops, before the sections that follow ask the judge for anything. With `injection` the pairs are asked once
@@ -39,16 +39,16 @@ class JudgeCard(Judged, Gold):
     min_kappa: float | None = None
 
     def __post_init__(self) -> None:
-        Gold.__post_init__(self)
+        LabelledPairs.__post_init__(self)
         if self.judge and self.reward_model:
             raise ValueError("judge_card examines a judge or a reward_model; remove one of them")
 
-    def run(self, model: str, given: Given, keep: Keep) -> Outcome:
+    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
         """`measure` of the judge on the pairs."""
         pairs, judge = self.read(given), pair_judge(self, given, model)
         made = self.measure(pairs, judge)
         if self.judge or self.reward_model:
-            given.watch.say(f"judge {judge.name}: {'; '.join(map(str, made.scores[:4]))}")
+            given.progress.say(f"judge {judge.name}: {'; '.join(map(str, made.scores[:4]))}")
             made.info["judge_card"]["scores"] = [s.to_dict() for s in made.scores]
             made = Outcome(info=made.info)
         return made
@@ -74,13 +74,13 @@ class JudgeCard(Judged, Gold):
             facts |= {**fell.info, "conditions": {"judge/": same, NAME: {**same, "plants": content_hash(PLANTS, CONTROL)}}}
         return Outcome(made.scores, made.items, {"judge_card": facts})
 
-    def quote(self) -> list[tuple[str, Calls]]:
+    def quote(self) -> list[tuple[str, RequestEstimate]]:
         """Two questions a pair and time that it is asked, planted words included, to the evaluated model ("") where no other judge is named."""
         if self.reward_model or self.rows:
             return []
         return [(self.judge, calls) for calls in self.pairwise.quote(exactly(len(self.read()) * (1 + self.repeats + self.injection)))]
 
-    def detectable(self, rows: Mapping[str, Range]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Of the accuracy."""
         return self.least("judge card", rows)
 

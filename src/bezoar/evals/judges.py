@@ -6,20 +6,20 @@ from typing import Any, Literal
 
 from bezoar.chat.types import Comparison
 from bezoar.errors import RecipeError
-from bezoar.evals.outcome import Given
+from bezoar.evals.outcome import EvalContext
 from bezoar.io import content_hash
-from bezoar.judge.goodness import Goodness
-from bezoar.judge.pairwise import Pairwise, Preference, Side
-from bezoar.judge.verdict import Unparsed
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.model.reward_weights import RewardWeights
 from bezoar.prompts import read_prompt
-from bezoar.refs import BackendRef, FileRef, RewardRef
+from bezoar.references import BackendRef, FileRef, RewardRef
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.pairwise import Pairwise, Preference, Side
 
 Judgement = tuple[list[Preference], list[float | None]]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgeConfig:
     """Recipe keys of the judge of pairs: a language model `judge`, which gets `prompt` and says its verdict in at most
     `judge_tokens` tokens or by log-probability, or the model `reward_model` with a score head, whose outputs `goodness` makes one."""
 
@@ -28,7 +28,7 @@ class Judged:
     prompt: FileRef = "bezoar:pairwise.txt"
     verdict: Literal["text", "logprob"] = "text"
     judge_tokens: int = 512
-    goodness: Goodness | None = None
+    goodness: RewardWeights | None = None
 
     @property
     def pairwise(self) -> Pairwise:
@@ -46,14 +46,14 @@ class PairJudge:
     compare: Callable[[Sequence[Comparison], int], Judgement]
 
 
-def pair_judge(section: Judged, given: Given, model: str) -> PairJudge:
+def pair_judge(section: JudgeConfig, given: EvalContext, model: str) -> PairJudge:
     """The judge that a section names, else `model` itself: as a reward model if it has a score head, else asked."""
     if section.judge:
         return asked_judge(section.pairwise, given.ask(section.judge), given.identity(section.judge))
     name = section.reward_model or model
     stack = given.open_model(name) if section.reward_model or not given.answers_only else None
     if section.reward_model or has_head(stack):
-        return reward_judge(name, stack, given.renderer, section.goodness)
+        return reward_judge(name, stack, given.template, section.goodness)
     return asked_judge(replace(section.pairwise, judge=name), given.ask_model(name), getattr(stack, "identity", name))
 
 
@@ -62,18 +62,18 @@ def asked_judge(judge: Pairwise, ask: Ask, identity: str) -> PairJudge:
     return PairJudge(judge.judge, judge_hash(judge, identity), lambda pairs, number: judged(pairs, judge, _reseeded(ask, number)))
 
 
-def reward_judge(name: str, stack: Any, renderer: Any, goodness: Goodness | None = None) -> PairJudge:
+def reward_judge(name: str, stack: Any, template: Any, goodness: RewardWeights | None = None) -> PairJudge:
     """A reward model: the same verdict in both orders, a tie for equal rewards. RecipeError for a model without a score head."""
     if not has_head(stack):
         raise RecipeError(f"{name}: the model has no score head; name one that was trained with scores, such as `kind: bradley_terry`.")
     from bezoar.evals.reward_model import reward_margins
 
     def compare(pairs: Sequence[Comparison], number: int) -> Judgement:
-        margins = reward_margins(stack, pairs, renderer, goodness)
+        margins = reward_margins(stack, pairs, template, goodness)
         sides = [_side(margin) for margin in margins]
         return [Preference(pair.id, side, side) for pair, side in zip(pairs, sides, strict=True)], margins
 
-    return PairJudge(name, content_hash("reward", stack.identity, repr(renderer), repr(goodness)), compare)
+    return PairJudge(name, content_hash("reward", stack.identity, repr(template), repr(goodness)), compare)
 
 
 def _side(margin: float | None) -> Side | Unparsed:

@@ -7,12 +7,12 @@ from typing import Any
 
 from bezoar.errors import RecipeError
 from bezoar.evals.agreement import bradley_terry
-from bezoar.evals.gaps import Gap, gaps
+from bezoar.evals.model_differences import ModelDifference, gaps
 from bezoar.evals.outcome import compare, condition, read_outcome, read_scores
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
 from bezoar.io import Row, canonical
-from bezoar.own import as_written
-from bezoar.refs import stage_folders
+from bezoar.own_files import as_written
+from bezoar.references import stage_folders
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Table:
     benchmark: str
     condition: str
     lines: list[tuple[str, Score]]
-    against_first: dict[str, Gap] = field(default_factory=dict)
+    against_first: dict[str, ModelDifference] = field(default_factory=dict)
     apart: str = ""
 
     def verdict(self, name: str) -> str:

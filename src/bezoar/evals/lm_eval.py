@@ -10,26 +10,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.data.rows import read_file
 from bezoar.errors import RecipeError
-from bezoar.evals.local_tasks import configs
-from bezoar.evals.outcome import Given, Keep, Outcome, keep_in
+from bezoar.evals.harness_tasks import configs
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome, cache_parts_in
 from bezoar.evals.stats import Score, detectable, score
 from bezoar.io import Row, content_hash
-from bezoar.llm.quote import Range
+from bezoar.llm.cost import Estimate
+from bezoar.progress import Progress
 from bezoar.prompts import locate_file
-from bezoar.refs import FileRef
-from bezoar.watch import Watch
+from bezoar.references import FileRef
 
 FEWSHOT_SEED = 1234  # the harness's default
-NOTHING_KEPT = keep_in(None)
+NOTHING_KEPT = cache_parts_in(None)
 NO_TEMPLATE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task by its `name` in the harness's registry, or a local file by `path` (its columns: `evals/local_tasks.py`).
+    """A task by its `name` in the harness's registry, or a local file by `path` (its columns: `evals/harness_tasks.py`).
 
     For a file, `template` turns a row's `{query}` into the prompt and `max_tokens` bounds a written answer. `shots` None
     is the task's own number. `limit` takes the first items.
@@ -76,32 +76,32 @@ class LmEval:
         if not titles or len(set(titles)) < len(titles):
             raise ValueError("lm_eval needs tasks with different names; give a task a name of its own")
 
-    def run(self, model: str, given: Given, keep: Keep) -> Outcome:
+    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
         """`measure` of the named model, a task at a time; one that only answers is asked for the written tasks."""
         if given.answers_only:
-            from bezoar.evals.lm_ask import AskLM
+            from bezoar.evals.harness_endpoint import AskLM
 
             return self.run_lm(AskLM(given.ask_model(model)), keep, {"template": "the endpoint's"})
-        return self.measure(given.open_model(model), given.renderer, watch=given.watch, keep=keep)
+        return self.measure(given.open_model(model), given.template, progress=given.progress, keep=keep)
 
-    def detectable(self, rows: dict[str, Range]) -> dict[str, float]:
+    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
         """Of the tasks that are local files."""
         counts = {task.title: task.count() for task in self.tasks}
         return {title: detectable(num) for title, num in counts.items() if num}
 
-    def measure(self, stack: Any, renderer: AnyRenderer, *, watch: Watch | None = None, keep: Keep = NOTHING_KEPT) -> Outcome:
+    def measure(self, stack: Any, template: Template, *, progress: Progress | None = None, keep: CachePart = NOTHING_KEPT) -> Outcome:
         """Every task on `stack`, a `model.stack.Stack`.
 
         In bfloat16 the log-probability of a choice carries rounding of about 0.15 nats, which depends on what is scored beside
         it (as it does on the batch size in the harness itself); in float32 it carries 1e-4.
         """
-        from bezoar.evals.lm_bridge import StackLM
+        from bezoar.evals.harness_stack import StackLM
 
-        lm = StackLM(stack, renderer, watch)
-        told = {"template": renderer.kind, "template_hash": content_hash(lm.chat_template(True))} if self.chat_template else {}
+        lm = StackLM(stack, template, progress)
+        told = {"template": template.kind, "template_hash": content_hash(lm.chat_template(True))} if self.chat_template else {}
         return self.run_lm(lm, keep, told)
 
-    def run_lm(self, lm: Any, keep: Keep = NOTHING_KEPT, template: Mapping[str, str] = NO_TEMPLATE) -> Outcome:
+    def run_lm(self, lm: Any, keep: CachePart = NOTHING_KEPT, template: Mapping[str, str] = NO_TEMPLATE) -> Outcome:
         """Every task on any `lm_eval.api.model.LM`; `template` says what prompts are put into."""
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         done = [keep(f"lm_eval {task.title}", partial(_run_task, task, lm, self.chat_template)) for task in self.tasks]

@@ -13,14 +13,14 @@ from typing import Any
 from bezoar.data.mt_bench import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.errors import DataError
 from bezoar.evals.conversation import Turn, converse, spread, temperature
-from bezoar.evals.grading import Rating, Verdict, grade_request, read_grade
-from bezoar.evals.outcome import Given, Keep, Outcome
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import Score, clustered_score, detectable, score
 from bezoar.io import Row, content_hash
-from bezoar.llm.quote import Calls, Range, exactly, text_tokens
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.llm.types import Ask, Request
 from bezoar.prompts import locate_file, read_prompt, seal
-from bezoar.refs import BackendRef, FileRef
+from bezoar.references import BackendRef, FileRef
+from bezoar.verdicts.rating import Rating, Verdict, grade_request, read_grade
 
 PROMPTS = tuple(f"bezoar:mt_bench/{turn}{kind}.md" for turn in ("single", "second-turn") for kind in ("", "-reference"))
 
@@ -49,7 +49,7 @@ class MTBench:
                 raise DataError(f"{self.questions}: question {question.id} has {len(question.turns)} turns; MT-Bench has one or two.")
         return kept
 
-    def run(self, model: str, given: Given, keep: Keep) -> Outcome:
+    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
         """`measure` of the named model; answers and grades are kept by the journal."""
         return self.measure(given.ask_model(model), given.ask(self.judge), seed=given.seed, judge_identity=given.identity(self.judge))
 
@@ -95,17 +95,17 @@ class MTBench:
         }
         return Outcome(mt_bench_scores(categories, values), items, {"mt_bench": facts})
 
-    def quote(self) -> list[tuple[str, Calls]]:
+    def quote(self) -> list[tuple[str, RequestEstimate]]:
         """Answers of the model itself (named "") and grades of the judge."""
         asked = self.load()
         num = exactly(sum(len(q.turns) for q in asked))
         question = sum(text_tokens(" ".join(q.turns)) for q in asked) / max(1, len(asked))
-        words = Range(self.max_tokens * 0.1, self.max_tokens * 0.5, self.max_tokens)
-        written = exactly(1) if self.verdict == "logprob" else Range(0.1, 0.3, 1) * self.judge_tokens
+        words = Estimate(self.max_tokens * 0.1, self.max_tokens * 0.5, self.max_tokens)
+        written = exactly(1) if self.verdict == "logprob" else Estimate(0.1, 0.3, 1) * self.judge_tokens
         prompt = exactly(text_tokens(read_prompt(PROMPTS[0])) + question) + words * 1.5
-        return [("", Calls(num, exactly(question) + words * 0.5, words)), (self.judge, Calls(num, prompt, written))]
+        return [("", RequestEstimate(num, exactly(question) + words * 0.5, words)), (self.judge, RequestEstimate(num, prompt, written))]
 
-    def detectable(self, rows: dict[str, Range]) -> dict[str, float]:
+    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
         """In points, with 2.5 points as the spread of one question's difference (our assumption)."""
         return {"mt_bench": detectable(len(self.load()), 2.5)}
 

@@ -5,22 +5,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bezoar import own
-from bezoar.chat.render import AnyRenderer
+from bezoar import own_files as own
+from bezoar.chat.templates import Template
 from bezoar.chat.types import Chat, Comparison
 from bezoar.errors import DataError
 from bezoar.evals.stats import Difference, Score, holm, paired
 from bezoar.io import Row, content_hash, read_jsonl, remove, write_json, write_jsonl
 from bezoar.llm.types import Ask
-from bezoar.own import ADVICE, read_own
-from bezoar.watch import Watch
+from bezoar.own_files import ADVICE, read_own
+from bezoar.progress import Progress
 
 LOUD_FAILURES = 0.02
-Keep = Callable[[str, Callable[[], "Outcome"]], "Outcome"]
+CachePart = Callable[[str, Callable[[], "Outcome"]], "Outcome"]
 """What gives the outcome of a named part, carried out now or, after a kill, read back from where it was kept."""
 
 
-def keep_in(folder: Path | None) -> Keep:
+def cache_parts_in(folder: Path | None) -> CachePart:
     """Finished parts as files of `folder`; None keeps nothing."""
 
     def keep(name: str, make: Callable[[], Outcome]) -> Outcome:
@@ -38,18 +38,18 @@ def keep_in(folder: Path | None) -> Keep:
 
 
 @dataclass(frozen=True)
-class Given:
+class EvalContext:
     """The world of an evaluation. `open_model` gives a `model.stack.Stack`, `ask_model` asks the same model by name,
     `ask` a language model of the recipe's backends, which `identity` names; `rows` are those of a finished stage. Parts that
     are done are kept in `work_dir`, which belongs to this evaluation with these settings alone; `texts` are those of the
     sections before. With `answers_only` the evaluated model can be asked, not opened."""
 
-    renderer: AnyRenderer
+    template: Template
     open_model: Callable[[str], Any]
     ask_model: Callable[[str], Ask]
     ask: Callable[[str], Ask]
     rows: Callable[[str], Sequence[Chat] | Sequence[Comparison]]
-    watch: Watch = field(default_factory=Watch)
+    progress: Progress = field(default_factory=Progress)
     seed: int = 0
     work_dir: Path | None = None
     identity: Callable[[str], str] = str

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bezoar.chat.branches import Branches, branches
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.types import Chat, Comparison
 from bezoar.errors import DataError
-from bezoar.evals.outcome import Given, Keep, Outcome
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import detectable, score
 from bezoar.io import Row, content_hash
-from bezoar.llm.quote import Range
-from bezoar.refs import ModelRef, RowsRef
+from bezoar.llm.cost import Estimate
+from bezoar.references import ModelRef, RowsRef
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,21 @@ class Preferences:
         if self.reference == model:
             raise ValueError("preferences.reference is the evaluated model itself, so every margin is 0; name the model below it")
 
-    def run(self, model: str, given: Given, keep: Keep) -> Outcome:
+    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
         """`measure` of the named model on the named rows."""
 
         def make() -> Outcome:
             reference = given.open_model(self.reference) if self.reference else None
-            return self.measure(given.rows(self.rows), given.open_model(model), reference, given.renderer)
+            return self.measure(given.rows(self.rows), given.open_model(model), reference, given.template)
 
         return keep("preferences", make)
 
-    def detectable(self, rows: dict[str, Range]) -> dict[str, float]:
+    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
         """Of the accuracies."""
         num = min(self.limit or 1 << 30, int(rows[self.rows].expected) if self.rows in rows else 0)
         return {"preferences": detectable(num)} if num else {}
 
-    def measure(self, rows: Sequence[Chat] | Sequence[Comparison], stack: Any, reference: Any, renderer: AnyRenderer) -> Outcome:
+    def measure(self, rows: Sequence[Chat] | Sequence[Comparison], stack: Any, reference: Any, template: Template) -> Outcome:
         """Score both answers of every pair with `stack` and, unless it is None, with `reference` (both `model.stack.Stack`).
 
         A pair that is longer than the model's context is a failure, not cut.
@@ -57,15 +56,15 @@ class Preferences:
         if not pairs:
             raise DataError(f"{self.rows}: these rows are not comparisons; name a stage that gives pairs.")
         longest = min(context_length(s) for s in (stack, reference) if s is not None)
-        trees = [branches(pair.prompt, (pair.chosen, pair.rejected), renderer, stack.tokenizer) for pair in pairs]
-        fits = [len(trunk) + max(map(len, answers)) <= longest for trunk, answers in trees]
-        kept = [tree for tree, fit in zip(trees, fits, strict=True) if fit]
+        groups = [render_completions(pair.prompt, (pair.chosen, pair.rejected), template, stack.tokenizer) for pair in pairs]
+        fits = [len(prompt) + max(map(len, answers)) <= longest for prompt, answers in groups]
+        kept = [group for group, fit in zip(groups, fits, strict=True) if fit]
         policy = answer_logprobs(stack, kept)
         base = answer_logprobs(reference, kept) if reference is not None else [None] * len(kept)
         margins = iter([_margins(*three, self.beta) for three in zip(kept, policy, base, strict=True)])
         records = [next(margins) if fit else None for fit in fits]
         outcome = self._outcome([pair.id for pair in pairs], records, reference is not None)
-        same = {"template": renderer.kind, "template's settings": content_hash(asdict(renderer)), "pairs": content_hash([p.to_row() for p in pairs])}
+        same = {"template": template.kind, "template's settings": content_hash(asdict(template)), "pairs": content_hash([p.to_row() for p in pairs])}
         outcome.info["preferences"]["conditions"] = {
             "preferences/log-prob": same,
             "preferences/implicit reward": {**same, "beta": self.beta, "reference": getattr(reference, "identity", "")},
@@ -84,16 +83,16 @@ class Preferences:
             scores += [score(f"{name} accuracy", right), score(f"{name} margin", margins)]
             for kind, values in (("accuracy", right), ("margin", margins)):
                 items += [{"benchmark": f"{name} {kind}", "id": i, "value": v} for i, v in zip(ids, values, strict=True)]
-        facts = {"beta": self.beta, "reference": self.reference, "num_too_long": sum(r is None for r in records)}
-        return Outcome(scores, items, {"preferences": facts})
+        labels = {"beta": self.beta, "reference": self.reference, "num_too_long": sum(r is None for r in records)}
+        return Outcome(scores, items, {"preferences": labels})
 
 
-def answer_logprobs(stack: Any, trees: Sequence[Branches]) -> list[list[float]]:
+def answer_logprobs(stack: Any, groups: Sequence[RenderedCompletions]) -> list[list[float]]:
     """Sums (nats) of the log-probabilities of every branch of every tree."""
+    from bezoar.model.prompt_group import prompt_group
     from bezoar.model.score import score as score_trees
-    from bezoar.model.tree import answers_tree
 
-    return [[branch.total for branch in tree] for tree in score_trees(stack, [answers_tree(*tree) for tree in trees])]
+    return [[completion.total for completion in group] for group in score_trees(stack, [prompt_group(*group) for group in groups])]
 
 
 def context_length(stack: Any) -> int:
@@ -104,9 +103,9 @@ def context_length(stack: Any) -> int:
     return int(length)
 
 
-def _margins(tree: Branches, policy: Sequence[float], base: Sequence[float] | None, beta: float) -> dict[str, float]:
+def _margins(group: RenderedCompletions, policy: Sequence[float], base: Sequence[float] | None, beta: float) -> dict[str, float]:
     """Chosen minus rejected; exactly 0 for two equal answers, whatever the rounding."""
-    chosen, rejected = tree[1]
+    chosen, rejected = group[1]
     found = {"logprob": policy[0] - policy[1], "per_token": policy[0] / len(chosen) - policy[1] / len(rejected)}
     if base is not None:
         found["reward"] = beta * ((policy[0] - base[0]) - (policy[1] - base[1]))

@@ -16,21 +16,21 @@ from bezoar.errors import DataError
 from bezoar.evals.conversation import Turn, converse
 from bezoar.evals.duel import asked_questions, solution
 from bezoar.evals.fastchat import answered
-from bezoar.evals.judges import Judged, Judgement, PairJudge, pair_judge
-from bezoar.evals.outcome import Given, Keep, Outcome
+from bezoar.evals.judges import JudgeConfig, Judgement, PairJudge, pair_judge
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import detectable, score
 from bezoar.evals.win_rate import outcome, prompt_value
 from bezoar.io import content_hash
-from bezoar.judge.pairwise import Preference, conversation
-from bezoar.judge.verdict import Unparsed
-from bezoar.llm.quote import Calls, Range, exactly
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.llm.revise import Round, revisions
 from bezoar.llm.types import Ask
-from bezoar.refs import FileRef, ModelRef, RowsRef
-from bezoar.synth.revise import Round, revisions
+from bezoar.references import FileRef, ModelRef, RowsRef
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.pairwise import Preference, conversation
 
 
 @dataclass(frozen=True)
-class Revision(Judged):
+class Revision(JudgeConfig):
     """Recipe keys, with those of the judge. The first answers are those of a FastChat file `answers` to the `questions` (their
     `turn`), the answers of `rows` (`limit` must be given), or what the model `by`, by default the evaluated one, says to the questions.
 
@@ -60,19 +60,19 @@ class Revision(Judged):
         if self.rows and self.limit is None:
             raise ValueError("revision.limit is needed with rows: every row is judged twice an iteration; add it")
 
-    def run(self, model: str, given: Given, keep: Keep) -> Outcome:
+    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
         """`measure` of the named model; all replies are kept by the journal. Says what failed and what was not made."""
         first = self.first(given, self.by or model)
         made = self.measure(first, given.ask_model(model), pair_judge(self, given, model))
         facts = made.info["revision"]
         for number, counts in enumerate(facts["iterations"], 1):
             if counts["failures"]:
-                given.watch.say(f"revision {number}: {counts['failures']} of {len(first)} answers were not revised.")
+                given.progress.say(f"revision {number}: {counts['failures']} of {len(first)} answers were not revised.")
         if facts["not_made"]:
-            given.watch.say(f"revision: {facts['stopped']}; iterations {facts['not_made'][0]} to {self.times} were not made.")
+            given.progress.say(f"revision: {facts['stopped']}; iterations {facts['not_made'][0]} to {self.times} were not made.")
         return made
 
-    def first(self, given: Given, by: str) -> list[Chat]:
+    def first(self, given: EvalContext, by: str) -> list[Chat]:
         """The conversations to the answers that are revised; one that failed has no answer at its end."""
         if self.rows:
             rows = [row.as_chat() if isinstance(row, Comparison) else row for row in given.rows(self.rows)[: self.limit]]
@@ -112,16 +112,16 @@ class Revision(Judged):
         texts = {"revision": [(chat.id, chat.prompt[-1].content) for chat in first]}
         return Outcome(found.scores, found.items, {"revision": facts}, texts)
 
-    def quote(self) -> list[tuple[str, Calls]]:
+    def quote(self) -> list[tuple[str, RequestEstimate]]:
         """First answers where a model writes them, the rounds, and the judge's comparisons; fewer when it stops early."""
-        num, answer, said = self._num(), Range(0.1, 0.5, 1) * self.first_tokens, Range(0.1, 0.5, 1) * self.max_tokens
-        rounds = Range(1, self.times, self.times) * num
-        lines = [] if self.answers or self.rows else [("", Calls(exactly(num * self.turn), exactly(100), answer))]
+        num, answer, said = self._num(), Estimate(0.1, 0.5, 1) * self.first_tokens, Estimate(0.1, 0.5, 1) * self.max_tokens
+        rounds = Estimate(1, self.times, self.times) * num
+        lines = [] if self.answers or self.rows else [("", RequestEstimate(exactly(num * self.turn), exactly(100), answer))]
         games = rounds * (2 if self.stop == "no_gain" and self.times > 1 else 1)
         judged = [(self.judge, calls) for calls in self.pairwise.quote(games)] if self.judge else []
-        return [*lines, ("", Calls(rounds, answer + exactly(200), said)), *judged]
+        return [*lines, ("", RequestEstimate(rounds, answer + exactly(200), said)), *judged]
 
-    def detectable(self, rows: dict[str, Range]) -> dict[str, float]:
+    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
         """The distance from one half, with 0.5 as the spread of a prompt (our assumption)."""
         return {"revision": detectable(self._num(), 0.5)}
 

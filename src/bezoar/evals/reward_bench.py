@@ -11,20 +11,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.chat.types import Comparison
 from bezoar.errors import RecipeError
-from bezoar.evals.gold import Gold
-from bezoar.evals.judges import Judged, PairJudge, asked_judge, has_head, reward_judge
-from bezoar.evals.outcome import Given, Keep, Outcome
+from bezoar.evals.judges import JudgeConfig, PairJudge, asked_judge, has_head, reward_judge
+from bezoar.evals.labelled_pairs import LabelledPairs
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.preferences import Preferences
 from bezoar.evals.stats import NONE, NUM_RESAMPLES, SEED, Score, percentiles, score
 from bezoar.evals.win_rate import prompt_value
 from bezoar.io import Row, content_hash
-from bezoar.judge.goodness import Goodness
-from bezoar.judge.pairwise import Pairwise
-from bezoar.llm.quote import Calls, Range, exactly
-from bezoar.refs import FileRef, ModelRef
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.model.reward_weights import RewardWeights
+from bezoar.references import FileRef, ModelRef
+from bezoar.verdicts.pairwise import Pairwise
 
 Scorer = Callable[[Sequence[Comparison]], Sequence[float | None]]
 By = Literal["", "reward", "implicit reward", "log-prob", "log-prob per token", "judge"]
@@ -40,7 +40,7 @@ SECTIONS = {
 
 
 @dataclass(frozen=True)
-class RewardBench(Gold):
+class RewardBench(LabelledPairs):
     """Recipe keys: the gold pairs and `by` what the evaluated model tells the better answer: the reward of its score head
     (several outputs made one by `goodness`), its implicit reward over `reference`, its log-probability, or its verdict when it
     is asked as a judge with `prompt`.
@@ -53,7 +53,7 @@ class RewardBench(Gold):
     prompt: FileRef = "bezoar:pairwise.txt"
     verdict: Literal["text", "logprob"] = "text"
     judge_tokens: int = 512
-    goodness: Goodness | None = None
+    goodness: RewardWeights | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +65,7 @@ class RewardBench(Gold):
         if self.reference == model:
             raise ValueError("reward_bench.reference is the evaluated model itself, so every margin is 0; name the model below it")
 
-    def run(self, model: str, given: Given, keep: Keep) -> Outcome:
+    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
         """`reward_bench` of the named model."""
         pairs = self.read(given)
 
@@ -78,27 +78,27 @@ class RewardBench(Gold):
 
         return keep("reward_bench", make)
 
-    def scorer(self, model: str, given: Given) -> tuple[str, Scorer]:
+    def scorer(self, model: str, given: EvalContext) -> tuple[str, Scorer]:
         """By what the model is scored, and how. RecipeError where it cannot be."""
         stack = None if given.answers_only else given.open_model(model)
         by = self.by or ("implicit reward" if self.reference else "reward" if has_head(stack) else "judge")
         if by == "judge":
-            judged = Judged(prompt=self.prompt, verdict=self.verdict, judge_tokens=self.judge_tokens)
+            judged = JudgeConfig(prompt=self.prompt, verdict=self.verdict, judge_tokens=self.judge_tokens)
             identity = getattr(stack, "identity", model)
             return by, judge_scorer(asked_judge(replace(judged.pairwise, judge=model), given.ask_model(model), identity))
         if stack is None:
             raise RecipeError(f"reward_bench: {model} only answers, so it has no {by}; ask it as a judge (by: judge).")
         if by == "reward":
-            return by, judge_scorer(reward_judge(model, stack, given.renderer, self.goodness))
-        return by, likelihood_scorer(stack, given.open_model(self.reference) if self.reference else None, given.renderer, by)
+            return by, judge_scorer(reward_judge(model, stack, given.template, self.goodness))
+        return by, likelihood_scorer(stack, given.open_model(self.reference) if self.reference else None, given.template, by)
 
-    def quote(self) -> list[tuple[str, Calls]]:
+    def quote(self) -> list[tuple[str, RequestEstimate]]:
         """Questions to the evaluated model, where it is a judge."""
         if self.by != "judge" or self.rows:
             return []
         return [("", calls) for calls in Pairwise("", verdict=self.verdict, max_tokens=self.judge_tokens).quote(exactly(len(self.read())))]
 
-    def detectable(self, rows: Mapping[str, Range]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Of the accuracy over all pairs."""
         return self.least("RewardBench", rows)
 
@@ -158,11 +158,11 @@ def judge_scorer(judge: PairJudge) -> Scorer:
     return margins
 
 
-def likelihood_scorer(stack: Any, reference: Any, renderer: AnyRenderer, kind: str = "implicit reward") -> Scorer:
+def likelihood_scorer(stack: Any, reference: Any, template: Template, kind: str = "implicit reward") -> Scorer:
     """A model as a judge: its implicit reward over `reference`, or `log-prob` or `log-prob per token` where that is None."""
 
     def margins(pairs: Sequence[Comparison]) -> list[float | None]:
-        items = Preferences("pairs", "reference" if reference is not None else None).measure(pairs, stack, reference, renderer).items
+        items = Preferences("pairs", "reference" if reference is not None else None).measure(pairs, stack, reference, template).items
         return [item["value"] for item in items if item["benchmark"] == f"preferences/{kind} margin"]
 
     return margins

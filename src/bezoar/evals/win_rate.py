@@ -13,8 +13,8 @@ from bezoar.chat.types import Comparison
 from bezoar.evals.outcome import Outcome
 from bezoar.evals.stats import NONE, Floats, Score, clustered_score, percentiles, resamples, score
 from bezoar.io import Row
-from bezoar.judge.pairwise import Preference, Side
-from bezoar.judge.verdict import Unparsed
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.pairwise import Preference, Side
 
 _GAIN: dict[Side, float] = {"A": 1.0, "tie": 0.5, "B": 0.0}
 

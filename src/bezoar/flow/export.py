@@ -5,11 +5,11 @@ from typing import Any
 
 from bezoar.chat.types import as_chats
 from bezoar.errors import RecipeError
+from bezoar.flow.chat import open_model
 from bezoar.flow.out import check_new
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
-from bezoar.flow.talk import open_model
-from bezoar.refs import unknown
+from bezoar.references import unknown
 from bezoar.terminal import plain
 
 MAX_MEAN_KL = 0.05

@@ -5,18 +5,18 @@ from importlib.util import find_spec
 from typing import Any
 
 from bezoar.errors import DataError
-from bezoar.flow.keys import all_keys
+from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import Recipe
-from bezoar.flow.refs import located
+from bezoar.flow.references import located
 from bezoar.flow.rundir import RunDir
-from bezoar.llm.quote import Calls, Range, price
-from bezoar.model.find import local_config
-from bezoar.own import read_own
+from bezoar.llm.cost import Estimate, RequestEstimate, price
+from bezoar.model.resolve import local_config
+from bezoar.own_files import read_own
 from bezoar.terminal import plain
 from bezoar.train.fullest import fullest
 from bezoar.train.memory import available, largest_budget, predict_memory
 
-NO_ROWS = Range(0, 0, 0)
+NO_ROWS = Estimate(0, 0, 0)
 
 
 @dataclass
@@ -27,8 +27,8 @@ class StagePlan:
     kind: str
     current: bool
     reads: list[str]
-    rows: Range = NO_ROWS
-    calls: list[tuple[str, Calls]] = field(default_factory=list)
+    rows: Estimate = NO_ROWS
+    calls: list[tuple[str, RequestEstimate]] = field(default_factory=list)
     memory_bytes: int | None = None
     fits: int | None = None  # the largest tokens_per_batch that the memory which is free would hold
     note: str = ""
@@ -46,7 +46,7 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
         if current:
             folder = run.stage_dir(name)
             rows = read_own(folder / "stats.json", rows_out=int | None)["rows_out"] or 0 if folder else 0
-            line.rows = Range(rows, rows, rows)
+            line.rows = Estimate(rows, rows, rows)
         else:
             _expect(recipe, run, name, lines, line)
         lines[name] = line
@@ -58,7 +58,7 @@ def _expect(recipe: Recipe, run: RunDir, name: str, lines: dict[str, StagePlan],
     stage, category = recipe.stages[name], recipe.category(name)
     if category == "source":
         count = stage.count(recipe.path.parent)
-        line.rows = Range(count, count, count)
+        line.rows = Estimate(count, count, count)
     elif category in ("scheme", "filter"):
         read = lines[stage.seeds if category == "scheme" else stage.rows].rows
         line.rows, calls = stage.quote(read)
@@ -155,7 +155,7 @@ def _print_shared(lines: list[StagePlan], console: Any) -> None:
         console.print(plain(f"{', '.join(names)}: {told}."))
 
 
-def _sums(recipe: Recipe, line: StagePlan) -> tuple[Range, Range, Range]:
+def _sums(recipe: Recipe, line: StagePlan) -> tuple[Estimate, Estimate, Estimate]:
     requests, tokens, money = NO_ROWS, NO_ROWS, NO_ROWS
     for backend, calls in line.calls:
         requests += calls.num

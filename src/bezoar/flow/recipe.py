@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bezoar.chat.render import ChatML, HubTemplate, OpenBezoarTemplate
+from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate
 from bezoar.data import SOURCES
 from bezoar.errors import RecipeError, brief
 from bezoar.evals import EVALUATIONS
-from bezoar.flow.document import KeyPath, read_yaml
-from bezoar.flow.load import build, place
-from bezoar.flow.refs import Ref, located, refs
+from bezoar.flow.references import Ref, located, refs
+from bezoar.flow.yaml_document import KeyPath, read_yaml
+from bezoar.flow.yaml_loader import build, place
 from bezoar.judge import FILTERS
 from bezoar.llm import BACKENDS
 from bezoar.model.spec import ModelSpec

@@ -10,29 +10,29 @@ from bezoar.data.columns import Columns
 from bezoar.errors import DataError, RecipeError
 from bezoar.evals.duel import asked_questions
 from bezoar.evals.revision import answered_chats
-from bezoar.flow.measure import World
+from bezoar.flow.model_argument import find_model
 from bezoar.flow.out import check_file, is_revision
-from bezoar.flow.subject import find_subject
+from bezoar.flow.standalone_eval import ModelCache
 from bezoar.io import read_jsonl, write_jsonl
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
+from bezoar.llm.revise import Round, revisions
 from bezoar.llm.types import Ask
-from bezoar.synth.revise import Round, revisions
+from bezoar.progress import Progress
 from bezoar.terminal import plain
-from bezoar.watch import Watch
 
 
 def revise_file(model: str, answers: Path, out: Path, *, questions: str, turn: int, times: int, max_tokens: int, console: Any) -> None:
-    """Revise the answers of a file with the model `model` (see `find_subject`) into `out`; replies are journalled beside it."""
+    """Revise the answers of a file with the model `model` (see `find_model`) into `out`; replies are journalled beside it."""
     check_file(out, [answers, Path(questions), Path(model)] if questions else [answers, Path(model)])
-    rows, subject = read_answers(answers, questions, turn), find_subject(model)
+    rows, subject = read_answers(answers, questions, turn), find_model(model)
     if subject.answers:
         raise RecipeError(f"{model}: this is a file of answers; name the model that revises first, then the file.")
     if out.exists() and not is_revision(out, rows):
         raise RecipeError(f"{out}: the file is there already and holds no revisions of these answers; name another with --out.")
     with Journal(Path(f"{out}.journal.sqlite")) as journal:
-        world = World(lambda backend: Pool(backend, journal, Budget(), Watch("revise", None, console)))
+        world = ModelCache(lambda backend: Pool(backend, journal, Budget(), Progress("revise", None, console)))
         revise_chats(rows, world.ask(subject), out, times=times, max_tokens=max_tokens, console=console)
 
 

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.errors import BezoarError, RecipeError
-from bezoar.flow.keys import all_keys
+from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir, key_record
-from bezoar.flow.stages import Stats, Work, carry_out
+from bezoar.flow.stages import StageContext, Stats, carry_out
 from bezoar.io import failure
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
-from bezoar.watch import Watch, check_boards, open_boards
+from bezoar.progress import Progress, check_metric_sinks, open_metric_sinks
 
 
 def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequence[str] = ()) -> dict[str, Stats]:
     """Bring every stage up to date; returns the statistics of the stages that ran, by name. `log` names boards (watch.BOARDS)."""
     done: dict[str, Stats] = {}
-    check_boards(log)
+    check_metric_sinks(log)
     run.check_owner(recipe)
     with run.locked():
         run.check_owner(recipe)
@@ -31,14 +31,14 @@ def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequenc
         keys, parts = all_keys(recipe, cut)
         if all(run.stored(name).get("key") == key for name, key in keys.items()):
             return done
-        with Journal(journal_path(run), say=console.print if console else None) as journal, open_boards(log, run.path) as boards:
+        with Journal(journal_path(run), say=console.print if console else None) as journal, open_metric_sinks(log, run.path) as boards:
             budget = Budget(recipe.budget_usd, journal, run=recipe.name)
             for number, name in enumerate(recipe.stages, 1):
                 keys, parts = all_keys(recipe, cut)
                 if run.stored(name).get("key") == keys[name]:
                     continue
-                watch = Watch(name, run.path / "metrics.jsonl", console, boards=boards)
-                work = Work(recipe, run, name, watch, journal, budget)
+                progress = Progress(name, run.path / "metrics.jsonl", console, boards=boards)
+                work = StageContext(recipe, run, name, progress, journal, budget)
                 record = key_record(keys[name], parts[name], recipe=recipe, name=name)
                 with _Told(name), run.output(name, number, record) as out:
                     done[name] = carry_out(work, out, run.work_dir(name, keys[name]))
@@ -48,7 +48,7 @@ def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequenc
                         record.update(key=keys[name], parts=parts[name])
                     else:
                         cut.discard(name)
-                watch.say(f"{number:02d} {name}: {summary(done[name])}")
+                progress.say(f"{number:02d} {name}: {summary(done[name])}")
     return done
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from bezoar.chat.types import AnyRow, row_to_item
 from bezoar.errors import DataError, RecipeError
-from bezoar.flow.keys import Parts
+from bezoar.flow.cache_key import Parts
 from bezoar.flow.out import check_folder, check_place, is_run_dir
 from bezoar.flow.recipe import Recipe
 from bezoar.io import atomic_write, num_rows, read_parquet, remove, sync, sync_entries, write_json
 from bezoar.model.spec import ModelSpec
-from bezoar.own import as_written, read_own
-from bezoar.refs import stage_folders
+from bezoar.own_files import as_written, read_own
+from bezoar.references import stage_folders
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,10 @@ class RunDir:
             check_folder(self.path)
             return
         if is_run_dir(self.path):
-            owner = read_own(self.path / "resolved.json", name=str)["name"]
-            if owner != recipe.name:
+            answer_index = read_own(self.path / "resolved.json", name=str)["name"]
+            if answer_index != recipe.name:
                 raise RecipeError(
-                    f"{self.path}: this run directory belongs to the recipe {owner!r}, not {recipe.name!r}; name another with --out."
+                    f"{self.path}: this run directory belongs to the recipe {answer_index!r}, not {recipe.name!r}; name another with --out."
                 )
         elif any(path.name != ".lock" for path in self.path.iterdir()):
             raise RecipeError(f"{self.path}: the folder is not empty and is no run directory; name another with --out.")

@@ -3,10 +3,10 @@
 from bezoar.judge.attribute_pairs import AttributePairs
 from bezoar.judge.attributes import Attributes
 from bezoar.judge.best_of_n import BestOfN
+from bezoar.judge.condition_on_attributes import Steer
 from bezoar.judge.filter import Filter
-from bezoar.judge.form import Dedup, Form
-from bezoar.judge.label import Label
-from bezoar.judge.steer import Steer
+from bezoar.judge.heuristics import Dedup, Form
+from bezoar.judge.predict_attributes import Label
 
 FILTERS: dict[str, type] = {
     "filter": Filter, "form": Form, "dedup": Dedup, "best_of_n": BestOfN, "steer": Steer,

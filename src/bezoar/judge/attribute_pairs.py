@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bezoar.chat.types import Chat, Comparison, Dropped, Messages, Sifted
+from bezoar.chat.types import Chat, Comparison, Dropped, Filtered, Messages
 from bezoar.errors import DataError
-from bezoar.judge.goodness import Goodness
-from bezoar.llm.quote import Calls, Range
-from bezoar.refs import RowsRef
+from bezoar.llm.cost import Estimate, RequestEstimate
+from bezoar.model.reward_weights import RewardWeights
+from bezoar.references import RowsRef
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class AttributePairs:
         if not self.weights:
             raise ValueError("weights must name at least one attribute")
 
-    def sift(self, rows: Sequence[Chat]) -> Sifted[Comparison]:
+    def sift(self, rows: Sequence[Chat]) -> Filtered[Comparison]:
         """A pair a prompt, in the order of the prompts; dropped ones have "no second answer" or are a "tie".
 
         DataError for a row without a weighted attribute.
@@ -33,7 +33,7 @@ class AttributePairs:
         groups: dict[Messages, list[tuple[float, Chat]]] = {}
         for row in rows:
             groups.setdefault(row.prompt, []).append((self._score(row), row))
-        sifted = Sifted[Comparison]([])
+        sifted = Filtered[Comparison]([])
         for prompt, scored in groups.items():
             (high, best), (low, worst) = max(scored, key=lambda one: one[0]), min(scored, key=lambda one: one[0])
             if len(scored) == 1 or high == low:
@@ -43,12 +43,12 @@ class AttributePairs:
             sifted.rows.append(Comparison(best.id, prompt, best.answer, worst.answer, meta))
         return sifted
 
-    def quote(self, rows: Range) -> tuple[Range, list[Calls]]:
+    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give, two answers a prompt and a quarter of ties taken for granted; no calls."""
-        return rows * Range(0, 0.375, 0.5), []
+        return rows * Estimate(0, 0.375, 0.5), []
 
     def _score(self, row: Chat) -> float:
         given = row.meta.get("attributes") or {}
         if not isinstance(given, dict) or not all(isinstance(given.get(name), (int, float)) for name in self.weights):
             raise DataError(f"row {row.id}: it lacks one of the attributes {', '.join(self.weights)}; label the rows first (kind: label or attributes).")
-        return Goodness(self.weights).score(list(given), list(given.values()))
+        return RewardWeights(self.weights).score(list(given), list(given.values()))

@@ -11,14 +11,14 @@ from typing import Any, Literal, NamedTuple
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
-from bezoar.judge.filter import Judged, record
-from bezoar.judge.label import labelled, level
-from bezoar.judge.own_words import ONE_WORD, own_words
-from bezoar.judge.verdict import Unparsed
-from bezoar.llm.quote import Calls, Range, exactly
+from bezoar.judge.filter import FilterResult, record
+from bezoar.judge.predict_attributes import labelled, level
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import fill, locate_file, read_prompt, seal
-from bezoar.refs import BackendRef, FileRef, RowsRef
+from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.own_words import ONE_WORD, own_words
 
 _LEVELS = ("0", "1", "2", "3", "4")
 _NUM_KEPT, _NUM_MORE, _SPREAD = 3, 2, 2
@@ -67,7 +67,7 @@ class Attributes:
         if self.repeats > 1 and (self.temperature <= 0 or self.verdict == "logprob"):
             raise ValueError("repeats above 1 give the same rating again at temperature 0 or with verdict: logprob; set repeats: 1")
 
-    def judge_rows(self, rows: list[Chat], ask: Ask) -> Judged:
+    def judge_rows(self, rows: list[Chat], ask: Ask) -> FilterResult:
         """All of `rows`: accepted with their attributes, rejected for a spread above 2, or unparsed."""
         attributes = read_attributes(self.definitions)
         template = read_prompt(self.prompt, "attributes", "record")
@@ -81,16 +81,16 @@ class Attributes:
         more = self._ratings([requests[i] for i in wide], range(self.repeats, self.repeats + _NUM_MORE), names, ask)
         for i, ratings in zip(wide, more, strict=True):
             found[i] += ratings
-        judged = Judged([], [], [])
+        judged = FilterResult([], [], [])
         for row, ratings in zip(rows, found, strict=True):
             self._sort(row, ratings, names, judged)
         return judged
 
-    def quote(self, rows: Range) -> tuple[Range, list[Calls]]:
+    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give (a tenth is taken to be dropped, as in the paper), and calls: the repeats, or one an attribute."""
         num = len(read_attributes(self.definitions)) if self.verdict == "logprob" else self.repeats
-        written = exactly(0) if self.verdict == "logprob" else Range(15, 30, self.max_tokens)
-        return rows * Range(0, 0.9, 1), [Calls(rows * num, Range(200, 700, 3000), written)]
+        written = exactly(0) if self.verdict == "logprob" else Estimate(15, 30, self.max_tokens)
+        return rows * Estimate(0, 0.9, 1), [RequestEstimate(rows * num, Estimate(200, 700, 3000), written)]
 
     def _request(self, text: str) -> Request:
         return Request((Message("user", text),), temperature=self.temperature, max_tokens=self.max_tokens)
@@ -101,7 +101,7 @@ class Attributes:
         replies = iter(ask(seeded) if seeded else [])
         return [[read_rating(next(replies), names) for _ in seeds] for _ in requests]
 
-    def _sort(self, row: Chat, ratings: list[Rating | Unparsed], names: list[str], judged: Judged) -> None:
+    def _sort(self, row: Chat, ratings: list[Rating | Unparsed], names: list[str], judged: FilterResult) -> None:
         parsed = _parsed(ratings)
         if len(parsed) < self.repeats:
             failed = next(r for r in ratings if isinstance(r, Unparsed))
@@ -115,13 +115,13 @@ class Attributes:
         means = {name: level(sum(rating[name] for rating in kept) / len(kept)) for name in names}
         judged.accepted.append(labelled(row, means, ratings=parsed))
 
-    def _by_digits(self, rows: list[Chat], attributes: list[Attribute], template: str, ask: Ask) -> Judged:
+    def _by_digits(self, rows: list[Chat], attributes: list[Attribute], template: str, ask: Ask) -> FilterResult:
         requests = [
             Request((Message("user", seal(fill(template, attributes=a.text), record=record(row))),), max_tokens=1, prefill=f"{a.name}: ", choices=_LEVELS)
             for row in rows for a in attributes
         ]  # fmt: skip
         replies = iter(ask(requests) if requests else [])
-        judged = Judged([], [], [])
+        judged = FilterResult([], [], [])
         for row in rows:
             means = {a.name: expected_level(next(replies)) for a in attributes}
             failed = next((m for m in means.values() if isinstance(m, Unparsed)), None)

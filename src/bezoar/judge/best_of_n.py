@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from bezoar.chat.types import Answers, AnyRow, Chat, Comparison, Dropped, Message, Sifted
+from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Message, SampledAnswers
 from bezoar.errors import DataError
-from bezoar.llm.quote import Calls, Range
-from bezoar.refs import RowsRef
+from bezoar.llm.cost import Estimate, RequestEstimate
+from bezoar.references import RowsRef
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,20 @@ class BestOfN:
         if self.give == "own" and self.by != "reward":
             raise ValueError("by has no effect with give: own, which reads no number; remove it")
 
-    def sift(self, rows: Sequence[AnyRow]) -> Sifted[Chat | Comparison]:
+    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat | Comparison]:
         """Of equal numbers the first answer counts. Prompts without a number are dropped as "no number", for pairs those whose
         answers or numbers are all equal as "no difference"."""
         kept: list[Chat | Comparison] = []
         dropped: list[Dropped] = []
         for row in rows:
-            if isinstance(row, Answers) and self.give == "own":
+            if isinstance(row, SampledAnswers) and self.give == "own":
                 found = own_pair(row)
                 if isinstance(found, Dropped):
                     dropped.append(found)
                 else:
                     kept.append(found)
                 continue
-            if not isinstance(row, Answers) or self.by not in row.numbers:
+            if not isinstance(row, SampledAnswers) or self.by not in row.numbers:
                 raise DataError(f"row {row.id}: it has no answers with a number {self.by!r}; name a stage of kind sample that has a reward.")
             known = [i for i, value in enumerate(row.numbers[self.by]) if not math.isnan(value)]
             if not known:
@@ -56,14 +56,14 @@ class BestOfN:
                 dropped.append(Dropped(row.id, "no difference"))
             else:
                 kept.append(Comparison(row.id, row.prompt, row.answers[best], row.answers[worst], {**row.meta, **numbers}))
-        return Sifted(kept, dropped)
+        return Filtered(kept, dropped)
 
-    def quote(self, rows: Range) -> tuple[Range, list[Calls]]:
+    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give; no calls."""
-        return Range(0, rows.expected, rows.high), []
+        return Estimate(0, rows.expected, rows.high), []
 
 
-def own_pair(row: Answers) -> Comparison | Dropped:
+def own_pair(row: SampledAnswers) -> Comparison | Dropped:
     """The row's own answer over the first sampled one."""
     own = str(row.meta.get("own", ""))
     if not own.strip() or own == row.answers[0]:

@@ -9,18 +9,18 @@ from typing import Literal
 from bezoar.chat.types import Chat, Message, Messages
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
-from bezoar.judge.verdict import CHOICES, Unparsed, Verdict, by_score, parse_verdict, read_logprobs, read_text
-from bezoar.llm.quote import Calls, Range, exactly
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Request
 from bezoar.prompts import locate_file, read_prompt, seal, without_headings
-from bezoar.refs import BackendRef, FileRef, RowsRef
+from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.verdicts.accept_reject import CHOICES, Unparsed, Verdict, by_score, parse_verdict, read_logprobs, read_text
 
 _PROMPT_TOKENS = 500
 _HEADINGS = tuple(f"[{name}]" for name in ("System message", "Conversation so far", "Instruction", "Reference answer", "Response"))
 
 
 @dataclass(frozen=True)
-class Judged:
+class FilterResult:
     """The rows by verdict, each with `meta.verdict` (accept, reject, unparsed), `meta.reason` and, by probabilities, `meta.score`."""
 
     accepted: list[Chat]
@@ -57,7 +57,7 @@ class Filter:
         if self.max_tokens < 1:
             raise ValueError("max_tokens must be at least 1")
 
-    def judge_rows(self, rows: list[Chat], ask: Ask) -> Judged:
+    def judge_rows(self, rows: list[Chat], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
         rubric = read_prompt(self.rubric, "record")
         shown = self._shown(rubric)
@@ -71,13 +71,13 @@ class Filter:
                 verdicts = best_share(verdicts, self.keep_share)
         marked = [marked_row(row, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
         parts = {label: [row for row in marked if row.meta["verdict"] == label] for label in ("accept", "reject", "unparsed")}
-        return Judged(parts["accept"], parts["reject"], parts["unparsed"])
+        return FilterResult(parts["accept"], parts["reject"], parts["unparsed"])
 
-    def quote(self, rows: Range) -> tuple[Range, list[Calls]]:
+    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give, and calls: one a row. Two thirds are taken to be accepted."""
-        share = Range(0, 2 / 3, 1) if self.keep_share is None else exactly(self.keep_share)
-        written = Range(10, 30, self.max_tokens) if self.verdict == "text" else exactly(0)
-        return rows * share, [Calls(rows, Range(_PROMPT_TOKENS / 2, _PROMPT_TOKENS, 4 * _PROMPT_TOKENS), written)]
+        share = Estimate(0, 2 / 3, 1) if self.keep_share is None else exactly(self.keep_share)
+        written = Estimate(10, 30, self.max_tokens) if self.verdict == "text" else exactly(0)
+        return rows * share, [RequestEstimate(rows, Estimate(_PROMPT_TOKENS / 2, _PROMPT_TOKENS, 4 * _PROMPT_TOKENS), written)]
 
     def _shown(self, rubric: str) -> Messages:
         """The judged examples as turns; what the judge is made to say is what `verdict` asks of it."""

@@ -20,9 +20,9 @@ from bezoar.llm.budget import REFUSED, Budget
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.failures import advice, dead, meaning, none_answered, retry_after_s, status_inside
 from bezoar.llm.journal import Entry, Journal
+from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
 from bezoar.llm.transport import Attempt, Transport
 from bezoar.llm.types import Reply, Request
-from bezoar.llm.wire import NO_CHOICE, NO_LOGPROBS
 from bezoar.stop import unbroken
 
 GRACE_S = 5.0

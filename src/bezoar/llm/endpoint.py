@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl, urlsplit
 from bezoar.errors import EndpointError
 from bezoar.io import canonical
 from bezoar.llm.budget import Prices
+from bezoar.llm.openai_format import from_body, to_body
 from bezoar.llm.types import Reply, Request
-from bezoar.llm.wire import from_body, to_body
 from bezoar.secrets import looks_like_key, mask, read_key
 
 _OURS = ("messages", "model", "stream", "n", "best_of")

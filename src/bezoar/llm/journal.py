@@ -218,21 +218,21 @@ class Journal:
         """What the replies that `run` asked for have cost, failed ones included."""
         return float((self._rows("SELECT usd FROM spent WHERE key = ?", (run,)) or [(0.0,)])[0][0])
 
-    def reserve(self, owner: str, run: str, held_usd: float, most_usd: Sequence[float], *, limit_usd: float) -> tuple[int, float]:
+    def reserve(self, answer_index: str, run: str, held_usd: float, most_usd: Sequence[float], *, limit_usd: float) -> tuple[int, float]:
         """(how many of the next requests, which may cost `most_usd`, fit into the run's limit, what other processes of it hold).
 
-        The money of those is put aside for `owner` (hex digits, claimed) beside the `held_usd` that it holds already.
+        The money of those is put aside for `answer_index` (hex digits, claimed) beside the `held_usd` that it holds already.
         """
 
         def write() -> tuple[int, float]:
             spent = self._db.execute("SELECT COALESCE(SUM(usd), 0) FROM spent WHERE key = ?", (run,)).fetchone()[0]
-            others = dict(self._db.execute("SELECT key, usd FROM reserved WHERE run = ? AND key <> ?", (run, owner)).fetchall())
+            others = dict(self._db.execute("SELECT key, usd FROM reserved WHERE run = ? AND key <> ?", (run, answer_index)).fetchall())
             for gone in [key for key in others if not self.claims.taken(key)]:  # its process has ended
                 self._db.execute("DELETE FROM reserved WHERE key = ?", (gone,))
                 del others[gone]
             held = sum(others.values())
             count = affordable(most_usd, limit_usd - spent - held - held_usd)
-            self._db.execute("INSERT OR REPLACE INTO reserved VALUES (?, ?, ?)", (owner, run, held_usd + sum(most_usd[:count])))
+            self._db.execute("INSERT OR REPLACE INTO reserved VALUES (?, ?, ?)", (answer_index, run, held_usd + sum(most_usd[:count])))
             return count, held
 
         return self._write(write, durable=False)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from bezoar.chat.render import ChatML, HubTemplate, OpenBezoarTemplate, until
+from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate, until
 from bezoar.io import cached_hash, canonical, content_hash
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.model.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from bezoar.model.prompt_group import PromptGroup
     from bezoar.model.stack import Stack
-    from bezoar.model.tree import Tree
 
 AnyTemplate = Annotated[ChatML | OpenBezoarTemplate | HubTemplate, Field(discriminator="kind")]
 
@@ -121,33 +121,33 @@ class StackBackend:
         """Sums of the log-probabilities of each choice's tokens, without an end token."""
         if not requests:
             return []
+        from bezoar.model.prompt_group import prompt_group
         from bezoar.model.score import score
-        from bezoar.model.tree import answers_tree
 
         encode, context = self.stack.tokenizer.encode, int(self.stack.net.config.max_position_embeddings)
-        trees = []
+        groups = []
         for request in requests:
-            trees.append(answers_tree(self.prompt(request), [encode(choice) for choice in request.choices]))
-        scores = iter(score(self.stack, [tree for tree in trees if tree.longest <= context]))
+            groups.append(prompt_group(self.prompt(request), [encode(choice) for choice in request.choices]))
+        scores = iter(score(self.stack, [group for group in groups if group.longest <= context]))
         return [
-            self._chosen(request, tree, [one.total for one in next(scores)]) if tree.longest <= context else _too_long(len(tree.trunk))
-            for request, tree in zip(requests, trees, strict=True)
+            self._chosen(request, group, [one.total for one in next(scores)]) if group.longest <= context else _too_long(len(group.prompt))
+            for request, group in zip(requests, groups, strict=True)
         ]
 
-    def _chosen(self, request: Request, tree: "Tree", totals: list[float]) -> Reply:
+    def _chosen(self, request: Request, group: "PromptGroup", totals: list[float]) -> Reply:
         best = max(range(len(totals)), key=totals.__getitem__)
-        return Reply(request.choices[best], logprobs=tuple(totals), prompt_tokens=len(tree.trunk))
+        return Reply(request.choices[best], logprobs=tuple(totals), prompt_tokens=len(group.prompt))
 
     def _complete(self, requests: list[Request]) -> list[Reply]:
         """Texts; a prompt that leaves no room in the context is a reply with finish "error"."""
         if not requests:
             return []
-        from bezoar.model.decode import Limits, generate
+        from bezoar.model.generation import SamplingParams, generate
 
         tokenizer, end = self.stack.tokenizer, self.renderer.end(self.stack.tokenizer)
         prompts = [self.prompt(request) for request in requests]
         limits = [
-            Limits(
+            SamplingParams(
                 max_tokens=request.max_tokens, temperature=request.temperature, top_p=request.top_p, stop_tokens=(end, tokenizer.eos_id),
                 stop=(*request.stop, *self.renderer.stops()), seed=int(content_hash(dataclasses.asdict(request)), 16),
             )

@@ -9,8 +9,8 @@ from bezoar.llm.budget import REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.types import Backend, Reply, Request
+from bezoar.progress import Advance, Progress
 from bezoar.stop import unbroken
-from bezoar.watch import Advance, Watch
 
 
 class Pool:
@@ -20,8 +20,8 @@ class Pool:
     batches, and with them the last bits of its answers, do not depend on where an earlier process died.
     """
 
-    def __init__(self, backend: Backend | EndpointBackend, journal: Journal, budget: Budget, watch: Watch, stage: str = "") -> None:
-        self.backend, self.journal, self.budget, self.watch, self.stage = backend, journal, budget, watch, stage
+    def __init__(self, backend: Backend | EndpointBackend, journal: Journal, budget: Budget, progress: Progress, stage: str = "") -> None:
+        self.backend, self.journal, self.budget, self.progress, self.stage = backend, journal, budget, progress, stage
         self._prices: Prices = getattr(backend, "prices", None) or Prices()
         self._asked = self._from_journal = self._failed = self._refused = 0
         self._prompt_tokens = self._completion_tokens = 0
@@ -36,7 +36,7 @@ class Pool:
         replies = self.journal.look_up(unique, self.backend.read) if isinstance(self.backend, EndpointBackend) else self.journal.get_many(unique)
         num_known = len(replies)
         if num_known < len(unique):
-            with self.watch.progress("replies", len(unique)) as advance:
+            with self.progress.bar("replies", len(unique)) as advance:
                 advance(num_known)
                 self._clock = _Clock(advance)
                 if isinstance(self.backend, EndpointBackend):
@@ -46,7 +46,7 @@ class Pool:
         seconds = time.monotonic() - started
         self._count(list(replies.values()), num_known, seconds)
         if num_known < len(unique):
-            self.watch.log(event="replies", asked=len(unique), from_journal=num_known, seconds=round(seconds, 3), totals=self.counts())
+            self.progress.log(event="replies", asked=len(unique), from_journal=num_known, seconds=round(seconds, 3), totals=self.counts())
         return [replies[key] for key in keys]
 
     def ask_all(self, requests: Sequence[Request]) -> list[Reply]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bezoar.chat.render import until
+from bezoar.chat.templates import until
 from bezoar.errors import DataError
 from bezoar.io import content_hash, file_hash, read_jsonl
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.prompts import locate_file
-from bezoar.refs import FileRef
+from bezoar.references import FileRef
 
 Rule = Callable[[Request], str]
 

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from bezoar.chat.types import Messages
 from bezoar.io import content_hash
+from bezoar.model.spec import Sampling
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Request:
     prefill: str = ""
     choices: tuple[str, ...] = ()
     seed: int = 0
+
+    @classmethod
+    def sampled(cls, messages: Messages, how: Sampling, seed: int, *, prefill: str = "") -> "Request":
+        """One draw."""
+        return cls(messages, how.temperature, how.top_p, how.max_tokens, prefill=prefill, seed=seed)
 
     def key(self, identity: str) -> str:
         """The journal key: the whole request and the identity of the model that is asked."""
@@ -74,3 +80,12 @@ class Backend(Protocol):
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
         """Yield (index, reply) as answers arrive, each index once; what is yielded together is journalled together."""
         ...
+
+
+def fault(reply: Reply) -> str:
+    """Why a reply cannot be used: "failed", "refused", "unreadable", "budget", "empty" or "cut"; "" when it can."""
+    if reply.finish == "error":
+        return "failed" if reply.passing else reply.failure
+    if not reply.text.strip():
+        return "empty"
+    return "cut" if reply.finish == "length" else ""

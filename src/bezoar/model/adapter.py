@@ -13,7 +13,7 @@ from torch import nn
 from bezoar.errors import DataError
 from bezoar.io import read_object, write_json
 from bezoar.model.folder import named
-from bezoar.model.linear import Adapter, linear_names
+from bezoar.model.linear import LoRAWeights, linear_names
 from bezoar.model.spec import LoRA
 from bezoar.model.tensors import load_tensors, save_tensors
 
@@ -23,7 +23,7 @@ _ELSEWHERE = ("use_dora", "rank_pattern", "alpha_pattern", "layer_replication", 
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight", re.DOTALL)
 
 
-def read_adapter(folder: Path, net: nn.Module) -> dict[str, Adapter]:
+def read_adapter(folder: Path, net: nn.Module) -> dict[str, LoRAWeights]:
     """The adapters in a folder by the names of the net's linear layers. DataError names what is lacking, left over or of another shape."""
     file = folder / WEIGHTS
     if not file.is_file():
@@ -48,10 +48,10 @@ def read_adapter(folder: Path, net: nn.Module) -> dict[str, Adapter]:
             if tuple(tensor.shape) != shape or not tensor.is_floating_point():
                 told = f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
                 raise DataError(f"{file}: {_key(name, half)} is {told}, and the model and {CONFIG} ask for {list(shape)}; name an adapter that fits.")
-    return {name: Adapter(state[_key(name, "A")], state[_key(name, "B")], scale=scale, dropout=0.0) for name in sorted(found)}
+    return {name: LoRAWeights(state[_key(name, "A")], state[_key(name, "B")], scale=scale, dropout=0.0) for name in sorted(found)}
 
 
-def save_adapter(folder: Path, lora: LoRA, adapters: dict[str, Adapter], *, base: str) -> None:
+def save_adapter(folder: Path, lora: LoRA, adapters: dict[str, LoRAWeights], *, base: str) -> None:
     """Write adapters by the names of their layers; durable on return."""
     targets = sorted({name.rsplit(".", 1)[1] for name in adapters})
     save_tensors(folder / WEIGHTS, {key: tensor for name, one in adapters.items() for key, tensor in keyed(name, one).items()})
@@ -61,7 +61,7 @@ def save_adapter(folder: Path, lora: LoRA, adapters: dict[str, Adapter], *, base
     })  # fmt: skip
 
 
-def keyed(name: str, adapter: Adapter) -> dict[str, nn.Parameter]:
+def keyed(name: str, adapter: LoRAWeights) -> dict[str, nn.Parameter]:
     """A [r, I] and B [O, r] of a layer's adapter under the names that peft gives them."""
     return {_key(name, "A"): adapter.down, _key(name, "B"): adapter.up}
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from bezoar.model.fast_paths import usable
 from bezoar.model.fused import rms_norm, rotate, swiglu
 from bezoar.model.linear import project
-from bezoar.model.paths import usable
 
 KNOWN = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bezoar.model.tensors import kept_tensors, save_tensors
 
 
-class Packed(nn.Module):
+class NF4Weight(nn.Module):
     """A weight in NF4 with doubly quantised scales (QLoRA, arXiv 2305.14314, section 3), stored by bitsandbytes.
 
     `keep` holds the dequantised weight too: the same values to the bit, traded against memory.
@@ -27,7 +27,7 @@ class Packed(nn.Module):
         self.kept = self._unpacked() if keep else None
 
     @classmethod
-    def of(cls, weight: Tensor, *, keep: bool) -> "Packed":
+    def of(cls, weight: Tensor, *, keep: bool) -> "NF4Weight":
         """A weight [O, I] brought into 4 bits."""
         from bitsandbytes.functional import quantize_4bit
 
@@ -39,7 +39,7 @@ class Packed(nn.Module):
         return {f"{name}.data": self.data, **{f"{name}.{k}": v for k, v in self.state.as_dict(packed=True).items()}}
 
     @classmethod
-    def restored(cls, tensors: dict[str, Tensor], name: str, *, keep: bool) -> "Packed":
+    def restored(cls, tensors: dict[str, Tensor], name: str, *, keep: bool) -> "NF4Weight":
         """The inverse of `stored`."""
         from bitsandbytes.functional import QuantState
 
@@ -58,7 +58,7 @@ class Packed(nn.Module):
         return self._unpacked() if self.kept is None else self.kept
 
 
-class Adapter(nn.Module):
+class LoRAWeights(nn.Module):
     """One low-rank adapter (LoRA, arXiv 2106.09685): y += alpha / r * B A dropout(x). A [r, I], B [O, r], float32."""
 
     def __init__(self, down: Tensor, up: Tensor, *, scale: float, dropout: float) -> None:
@@ -74,23 +74,23 @@ class StackedLinear(nn.Module):
     without it the result is to the bit that of a stack that never had it.
     """
 
-    def __init__(self, inner: nn.Linear, *, packed: Packed | None = None) -> None:
+    def __init__(self, inner: nn.Linear, *, packed: NF4Weight | None = None) -> None:
         super().__init__()
         self.weight: Any = packed or nn.Parameter(inner.weight.detach(), requires_grad=False)
         self.bias = None if inner.bias is None else nn.Parameter(inner.bias.detach(), requires_grad=False)
         self.in_features, self.out_features = inner.in_features, inner.out_features
-        self.lower: list[Adapter] = []
+        self.lower: list[LoRAWeights] = []
         self.lower_down: Tensor | None = None
         self.lower_up: Tensor | None = None
-        self.top: Adapter | None = None
+        self.top: LoRAWeights | None = None
         self.use_top = True
 
     def matrix(self) -> Tensor:
         """The frozen weight [O, I]."""
-        weight: Tensor = self.weight() if isinstance(self.weight, Packed) else self.weight
+        weight: Tensor = self.weight() if isinstance(self.weight, NF4Weight) else self.weight
         return weight
 
-    def freeze(self, adapter: Adapter) -> None:
+    def freeze(self, adapter: LoRAWeights) -> None:
         """Put a frozen adapter on the lower ones."""
         self.lower.append(adapter)
         weight = self.matrix()
@@ -127,12 +127,12 @@ def project(x: Tensor, layers: list[Any]) -> list[Tensor]:
     ours = all(isinstance(layer, StackedLinear) and "forward" not in layer.__dict__ for layer in layers)
     if not ours:
         return [layer(x) for layer in layers]
-    flat = x.reshape(-1, x.shape[-1])
+    batch = x.reshape(-1, x.shape[-1])
     tops = [layer.top if layer.use_top else None for layer in layers]
     weights = [w for top in tops if top for w in (top.down, top.up)]
     dropout = next((top.dropout for top in tops if top), 0.0) if layers[0].training else 0.0
-    mask, kept = drop_mask(flat, dropout) if dropout else (None, 1.0)
-    outs = _Project.apply(flat, layers, tops, mask, kept, *weights)  # type: ignore[no-untyped-call]
+    mask, kept = drop_mask(batch, dropout) if dropout else (None, 1.0)
+    outs = _Project.apply(batch, layers, tops, mask, kept, *weights)  # type: ignore[no-untyped-call]
     return [out.view(*x.shape[:-1], -1) for out in outs]
 
 
@@ -145,7 +145,7 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, layers: list[StackedLinear], tops: list[Adapter | None], mask: Tensor | None, kept: float, *weights: Tensor
+        ctx: Any, x: Tensor, layers: list[StackedLinear], tops: list[LoRAWeights | None], mask: Tensor | None, kept: float, *weights: Tensor
     ) -> tuple[Tensor, ...]:
         outs = [layer.frozen(x) for layer in layers]
         ctx.layers, ctx.tops, ctx.kept, ctx.lows = layers, tops, kept, []
@@ -225,9 +225,9 @@ def quantize(net: nn.Module, *, device: str, file: Path | None = None) -> None:
     layers = [(name, module) for name, module in linear_names(net, "all-linear") if isinstance(module, nn.Linear)]
     tensors = None if file is None else kept_tensors(file)
     if tensors is not None:
-        packed = {name: Packed.restored(tensors, name, keep=device == "cpu") for name, _ in layers}
+        packed = {name: NF4Weight.restored(tensors, name, keep=device == "cpu") for name, _ in layers}
     else:
-        packed = {name: Packed.of(module.weight.to(device), keep=device == "cpu") for name, module in layers}
+        packed = {name: NF4Weight.of(module.weight.to(device), keep=device == "cpu") for name, module in layers}
         if file is not None:
             save_tensors(file, {k: v for name, weight in packed.items() for k, v in weight.stored(name).items()})
     for name, module in layers:

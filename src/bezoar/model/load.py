@@ -12,14 +12,14 @@ import bezoar.model.attention as attention
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError
 from bezoar.io import cache_dir, cached_hash, read_object
-from bezoar.model.find import resolve
 from bezoar.model.folder import named, printable, read_config, reason, weight_files
 from bezoar.model.layer import install
 from bezoar.model.linear import quantize
+from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import ModelSpec
 from bezoar.model.tensors import open_tensors, refuse_not_finite
 
-__all__ = ["DTYPES", "load_net", "load_tokenizer", "quiet", "resolve"]
+__all__ = ["DTYPES", "load_net", "load_tokenizer", "silence_libraries", "resolve_model"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _MOST_BESIDE = 2**27
@@ -34,8 +34,8 @@ def load_tokenizer(path: str) -> HubTokenizer:
     """The tokenizer in a model's folder. DataError, with the file that is at fault, where it cannot be used."""
     from transformers import AutoTokenizer
 
-    quiet()
-    folder = resolve(path)
+    silence_libraries()
+    folder = resolve_model(path)
     read_config(folder)
     try:
         inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -62,8 +62,8 @@ def load_tokenizer(path: str) -> HubTokenizer:
 
 def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
     """The network (transformers causal LM) with attention "bezoar", dropout off, its linear layers in 4 bits if `spec` says so."""
-    quiet()
-    folder = resolve(spec.path)
+    silence_libraries()
+    folder = resolve_model(spec.path)
     net = read_net(folder, DTYPES[spec.dtype])
     if spec.quantize == "nf4":
         file = cache_dir() / "nf4" / f"{cached_hash(folder)}-{spec.dtype}.safetensors"
@@ -168,7 +168,7 @@ def _read_generation(net: Any, folder: Path) -> None:
         raise DataError(f"{file}: not settings of generation ({reason(error)}); mend the file or remove it.") from None
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """Keep the libraries' own bars and notes off the console, and large tensors in large pages (a tenth of a step's time)."""
     from transformers.utils import logging as transformers_logging
 

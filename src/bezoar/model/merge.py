@@ -14,11 +14,11 @@ from torch import Tensor
 
 from bezoar.errors import TrainingError
 from bezoar.io import atomic_dir
-from bezoar.model.flat import flatten
 from bezoar.model.load import DTYPES
+from bezoar.model.packed import pack
+from bezoar.model.prompt_group import answer
 from bezoar.model.spec import ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.model.tree import answer
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def compare(one: Stack, two: Stack, rows: Sequence[Sequence[int]]) -> Agreement:
     """How near the next-token distributions of two models are on rows of at least two tokens."""
     kls, same = [], []
     for row in rows:
-        flat = flatten([answer(row[:1], row[1:])]).to(one.device)
-        hidden = (one.hidden(flat), two.hidden(flat))
+        batch = pack([answer(row[:1], row[1:])]).to(one.device)
+        hidden = (one.hidden(batch), two.hidden(batch))
         for part in torch.split(torch.arange(len(row) - 1, device=one.device), 256):
             p, q = (_log_softmax(h[part], s.head_weight) for h, s in zip(hidden, (one, two), strict=True))
             kls.append((p.exp() * (p - q)).sum(-1))

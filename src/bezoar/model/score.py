@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bezoar.model.flat import Flat, flatten
-from bezoar.model.head import logprobs_and_greedy
+from bezoar.model.chunked_logprobs import logprobs_and_greedy
+from bezoar.model.packed import PackedBatch, pack
+from bezoar.model.prompt_group import PromptGroup, best_fit
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Tree, pack
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,20 @@ class Scored:
 
 
 @torch.no_grad()
-def score(stack: Stack, trees: Sequence[Tree], *, max_tokens: int = 4096) -> list[list[Scored]]:
+def score(stack: Stack, groups: Sequence[PromptGroup], *, max_tokens: int = 4096) -> list[list[Scored]]:
     """What the stack makes of every branch of every tree, in their order; at most `max_tokens` tokens are read at once."""
-    results: list[list[Scored]] = [[] for _ in trees]
-    for group in pack([tree.num_fed for tree in trees], max_tokens):
-        flat = flatten([trees[i] for i in group]).to(stack.device)
-        for i, scored in zip(group, _by_tree(stack, flat, [trees[i] for i in group]), strict=True):
+    results: list[list[Scored]] = [[] for _ in groups]
+    for micro_batch in best_fit([group.num_input_tokens for group in groups], max_tokens):
+        batch = pack([groups[i] for i in micro_batch]).to(stack.device)
+        for i, scored in zip(micro_batch, _by_tree(stack, batch, [groups[i] for i in micro_batch]), strict=True):
             results[i] = scored
     return results
 
 
-def _by_tree(stack: Stack, flat: Flat, trees: list[Tree]) -> list[list[Scored]]:
-    hidden = stack.hidden(flat)
-    values, greedy = (x.cpu() for x in logprobs_and_greedy(hidden, stack.head_weight, flat.target))
-    sizes = [branch.num_trained for tree in trees for branch in tree.branches]
+def _by_tree(stack: Stack, batch: PackedBatch, groups: list[PromptGroup]) -> list[list[Scored]]:
+    hidden = stack.hidden(batch)
+    values, greedy = (x.cpu() for x in logprobs_and_greedy(hidden, stack.head_weight, batch.target))
+    sizes = [completion.num_trained for group in groups for completion in group.completions]
     scored = [Scored(v, bool(g.all())) for v, g in zip(torch.split(values, sizes), torch.split(greedy, sizes), strict=True)]
     ends = iter(scored)
-    return [[next(ends) for _ in tree.branches] for tree in trees]
+    return [[next(ends) for _ in group.completions] for group in groups]

@@ -133,9 +133,9 @@ class _Segments(torch.autograd.Function):
         for a, b, c, d in segments:
             part, total = _forward(q[:, :, a:b], k[:, :, a:b], v[:, :, a:b], True, scale)
             if d > c:
-                trunk, total_trunk = _forward(q[:, :, a:b], k[:, :, c:d], v[:, :, c:d], False, scale)
+                prompt, total_trunk = _forward(q[:, :, a:b], k[:, :, c:d], v[:, :, c:d], False, scale)
                 whole = torch.logaddexp(total, total_trunk)
-                part = part.float() * (total - whole).exp()[..., None] + trunk.float() * (total_trunk - whole).exp()[..., None]
+                part = part.float() * (total - whole).exp()[..., None] + prompt.float() * (total_trunk - whole).exp()[..., None]
                 total = whole
             o[:, :, a:b], totals[:, :, a:b] = part, total
         ctx.save_for_backward(query, key, value, totals)

@@ -1,4 +1,4 @@
-"""Which base model to load and how: the part of a model that a recipe writes. Imports no torch."""
+"""What a recipe writes about a model: which base to load, its adapter, and how texts are drawn from it. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -29,3 +29,16 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.targets:
             raise ValueError("r must be at least 1, alpha above 0, dropout in [0, 1), and targets not empty; change the value")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a text is drawn. The values of the papers are not known; these are ours."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    max_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_tokens < 1:
+            raise ValueError("temperature must be at least 0, top_p between 0 and 1, max_tokens at least 1")

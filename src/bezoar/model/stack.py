@@ -13,12 +13,12 @@ from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError, RecipeError
 from bezoar.io import cached_hash, content_hash, sync
 from bezoar.model.adapter import keyed, read_adapter, save_adapter
-from bezoar.model.find import resolve, weights_identity
-from bezoar.model.flat import Flat
 from bezoar.model.folder import named
 from bezoar.model.layer import fast_layers, trims
-from bezoar.model.linear import Adapter, StackedLinear, linear_names, replace
+from bezoar.model.linear import LoRAWeights, StackedLinear, linear_names, replace
 from bezoar.model.load import DTYPES, load_net, load_tokenizer
+from bezoar.model.packed import PackedBatch
+from bezoar.model.resolve import resolve_model, weights_identity
 from bezoar.model.score_head import ScoreHead, load_head
 from bezoar.model.spec import LoRA, ModelSpec
 
@@ -38,7 +38,7 @@ class Stack:
         self.top: LoRA | None = None
         self._head_trains = False
         size = int(self.head_weight.shape[1])
-        self.score_head = load_head(resolve(spec.path), size=size)
+        self.score_head = load_head(resolve_model(spec.path), size=size)
         for folder in self.adapters:
             self._load(folder)
             self.score_head = load_head(folder, size=size) or self.score_head
@@ -69,9 +69,9 @@ class Stack:
         hidden: Tensor = out.last_hidden_state
         return hidden if read is None or trimmed else hidden.index_select(1, read)
 
-    def hidden(self, flat: Flat) -> Tensor:
+    def hidden(self, batch: PackedBatch) -> Tensor:
         """The hidden states [A, E] at the positions of a flat row that predict its trained tokens."""
-        return self.backbone(flat.tokens[None], flat.positions[None], flat.layout, flat.index)[0]
+        return self.backbone(batch.tokens[None], batch.positions[None], batch.layout, batch.index)[0]
 
     @property
     def head_weight(self) -> Tensor:
@@ -83,7 +83,7 @@ class Stack:
         """(name, layer) of the linear layers that carry adapters or are in 4 bits."""
         yield from ((name, m) for name, m in self.net.named_modules() if isinstance(m, StackedLinear))
 
-    def grow(self, lora: LoRA | None, *, seed: int, outputs: tuple[str, ...] = ()) -> dict[str, nn.Parameter]:
+    def add_adapter(self, lora: LoRA | None, *, seed: int, outputs: tuple[str, ...] = ()) -> dict[str, nn.Parameter]:
         """Put a fresh top adapter on the stack, which changes nothing until it trains, or (None) make all weights train.
 
         With `outputs` a score head trains too: the one that the stack has where it gives the same outputs, else a fresh one.
@@ -105,11 +105,11 @@ class Stack:
             bound = layer.in_features**-0.5  # the uniform bound of peft's and nn.Linear's initialisation
             down = (torch.rand(lora.r, layer.in_features, generator=generator) * 2 - 1) * bound
             up = torch.zeros(layer.out_features, lora.r)
-            layer.top = Adapter(down, up, scale=lora.alpha / lora.r, dropout=lora.dropout).to(self.device)
+            layer.top = LoRAWeights(down, up, scale=lora.alpha / lora.r, dropout=lora.dropout).to(self.device)
         return self._trained()
 
     @contextmanager
-    def without_top(self) -> Iterator[None]:
+    def disable_adapter(self) -> Iterator[None]:
         """Forward passes inside are those of the reference."""
         layers = [layer for _, layer in self.layers()]
         for layer in layers:
@@ -131,11 +131,11 @@ class Stack:
     def _top(self) -> dict[str, nn.Parameter]:
         return {key: parameter for name, top in self._tops().items() for key, parameter in keyed(name, top).items()}
 
-    def _tops(self) -> dict[str, Adapter]:
+    def _tops(self) -> dict[str, LoRAWeights]:
         return {name: layer.top for name, layer in self.layers() if layer.top is not None}
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The weights that train, by the names that `grow` gave them."""
+        """The weights that train, by the names that `add_adapter` gave them."""
         return {name: parameter.detach() for name, parameter in self._trained().items()}
 
     def set_trained(self, state: dict[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bezoar.own import as_written
+from bezoar.own_files import as_written
 from bezoar.terminal import plain
 
 

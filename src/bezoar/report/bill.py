@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bezoar.report.numbers import finite
+from bezoar.report.formatting import finite
 from bezoar.report.run import Run, Stage
 
 

@@ -6,13 +6,13 @@ from bezoar.io import atomic_write
 from bezoar.report.dataset_card import dataset_card
 from bezoar.report.model_card import model_card
 from bezoar.report.run import load_run
-from bezoar.report.scores import load_board
+from bezoar.report.scores import load_scoreboard
 
 
 def write_cards(run_dir: Path) -> list[Path]:
     """Write the cards of all finished schemes, filters and training stages; returns their paths."""
     run = load_run(run_dir)
-    board = load_board(run)
+    board = load_scoreboard(run)
     paths = []
     for stage in run.of("scheme", "filter", "train"):
         if stage.folder is not None:

@@ -7,16 +7,16 @@ from typing import Any
 from bezoar.evals.leaderboard import Table
 from bezoar.evals.outcome import Outcome, told
 from bezoar.evals.stats import Difference, Score
-from bezoar.report.numbers import ABSENT, count, failures, interval, listed, number, signed
+from bezoar.report.formatting import ABSENT, count, failures, interval, listed, number, signed
 from bezoar.report.run import load_run
-from bezoar.report.scores import Board, load_board
+from bezoar.report.scores import Scoreboard, load_scoreboard
 from bezoar.terminal import plain
 
 
 def print_scores(run_dir: Path, console: Any) -> None:
     """Print what the scores say and the main ones; a run without scores says which evaluations have not run."""
     run = load_run(run_dir)
-    board = load_board(run)
+    board = load_scoreboard(run)
     if board.cells:
         console.print(_table(board))
     waiting = [s.name for s in run.of("evaluate") if not s.done]
@@ -79,7 +79,7 @@ def _lines(title: str, head: list[str], rows: Sequence[tuple[str, ...]]) -> Any:
     return table
 
 
-def _table(board: Board) -> Any:
+def _table(board: Scoreboard) -> Any:
     from rich.table import Table
 
     table = Table(title="Scores with 95 % intervals", title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))

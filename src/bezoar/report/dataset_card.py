@@ -6,8 +6,8 @@ from typing import Any
 from bezoar.parquet import open_parquet
 from bezoar.report import markdown as md
 from bezoar.report.bill import cost_per_row, line
+from bezoar.report.formatting import count, percent, seconds, usd
 from bezoar.report.lineage import ancestors, backends, licence, terms_of
-from bezoar.report.numbers import count, percent, seconds, usd
 from bezoar.report.rows import read_rows
 from bezoar.report.run import Run, Stage
 

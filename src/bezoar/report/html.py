@@ -5,10 +5,10 @@ import hashlib
 from pathlib import Path
 
 from bezoar.io import atomic_write
+from bezoar.report.components import absent, section
 from bezoar.report.markup import Markup, h
-from bezoar.report.parts import absent, section
 from bezoar.report.run import Run, load_run
-from bezoar.report.scores import Board, load_board
+from bezoar.report.scores import Scoreboard, load_scoreboard
 from bezoar.report.sections.bill import bill
 from bezoar.report.sections.failures import failures
 from bezoar.report.sections.mt_bench import mt_bench
@@ -27,11 +27,11 @@ def write_report(run_dir: Path) -> Path:
     """Write `report.html` into a run directory, whole or partial, and return its path."""
     run = load_run(run_dir)
     path = run_dir / "report.html"
-    atomic_write(path, page(run, load_board(run)))
+    atomic_write(path, page(run, load_scoreboard(run)))
     return path
 
 
-def page(run: Run, board: Board) -> str:
+def page(run: Run, board: Scoreboard) -> str:
     """The whole document. Its policy forbids everything but its own style sheet, so no row can load or run anything."""
     sets = load_sets(run)
     sections = [scores(run, board), mt_bench(run, board), revision(board), training(run), flow(run), lengths(run, sets), bill(run), samples(run, sets),

@@ -3,8 +3,8 @@
 from pathlib import PurePath
 from typing import Any
 
+from bezoar.report.licences import LicenceTerms, joint_licence, model_terms, seed_terms
 from bezoar.report.run import Run, Stage, Table
-from bezoar.report.terms import Terms, joint_licence, model_terms, seed_terms
 
 BASES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Names of packaged models -> their ids on the Hub."""
@@ -59,9 +59,9 @@ def base_model(run: Run, stage: Stage) -> str:
     return BASES.get(path, public_name(path)) or "unknown"
 
 
-def terms_of(run: Run, stages: list[Stage]) -> dict[str, Terms]:
+def terms_of(run: Run, stages: list[Stage]) -> dict[str, LicenceTerms]:
     """What the rows or weights of these stages stand on: shown name -> terms. A judge's answers are not part of the rows."""
-    found: dict[str, Terms] = {}
+    found: dict[str, LicenceTerms] = {}
     for stage in stages:
         if stage.category == "source":
             found[f"rows of {stage.name} ({stage.kind})"] = seed_terms(str(stage.fields.get("path") or ""))
@@ -74,6 +74,6 @@ def terms_of(run: Run, stages: list[Stage]) -> dict[str, Terms]:
     return found
 
 
-def licence(found: dict[str, Terms]) -> str:
+def licence(found: dict[str, LicenceTerms]) -> str:
     """The licence identifier of the whole."""
     return joint_licence(found.values())

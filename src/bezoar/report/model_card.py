@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from bezoar.chat.render import ChatML, OpenBezoarTemplate
+from bezoar.chat.templates import ChatML, OpenBezoarTemplate
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Message
 from bezoar.evals.stats import Score
 from bezoar.report import markdown as md
+from bezoar.report.formatting import count, failures, number, seconds, size
+from bezoar.report.licences import LicenceTerms
 from bezoar.report.lineage import BASES, ancestors, base_model, licence, terms_of
-from bezoar.report.numbers import count, failures, number, seconds, size
 from bezoar.report.run import Run, Stage
-from bezoar.report.scores import Board
+from bezoar.report.scores import Scoreboard
 from bezoar.report.sections.training import BASIC, objective
-from bezoar.report.terms import Terms
 
 EXAMPLE = "Explain in two sentences why the sky is blue."
 LIMITS = """\
@@ -22,7 +22,7 @@ LIMITS = """\
 """
 
 
-def model_card(run: Run, stage: Stage, board: Board) -> str:
+def model_card(run: Run, stage: Stage, board: Scoreboard) -> str:
     """README.md of a training stage."""
     base = base_model(run, stage)
     line_of = ancestors(run, stage)
@@ -42,7 +42,7 @@ def model_card(run: Run, stage: Stage, board: Board) -> str:
     return "\n".join(parts)
 
 
-def _head(run: Run, stage: Stage, board: Board, *, base: str, terms: dict[str, Terms]) -> dict[str, Any]:
+def _head(run: Run, stage: Stage, board: Scoreboard, *, base: str, terms: dict[str, LicenceTerms]) -> dict[str, Any]:
     merged = stage.path("model") is not None
     head: dict[str, Any] = {
         "license": licence(terms), **({"language": ["en"]} if all(t.english for t in terms.values()) else {}), "base_model": base, "base_model_relation": "finetune" if merged else "adapter",
@@ -54,7 +54,7 @@ def _head(run: Run, stage: Stage, board: Board, *, base: str, terms: dict[str, T
     return head
 
 
-def _own(board: Board, stage: Stage) -> dict[str, Score]:
+def _own(board: Scoreboard, stage: Stage) -> dict[str, Score]:
     return {name: board.cells[name, stage.name] for name in board.benchmarks if (name, stage.name) in board.cells}
 
 
@@ -116,14 +116,14 @@ def _prompt(run: Run) -> str:
     kind = fields.get("kind", "unknown")
     if kind not in ("chatml", "openbezoar"):
         return f"Prompts are written in the template `{md.words(kind)}`" + (", the one that comes with the tokenizer.\n" if kind == "hub" else ".\n")
-    renderer = ChatML(str(fields.get("system") or "")) if kind == "chatml" else OpenBezoarTemplate()
+    template = ChatML(str(fields.get("system") or "")) if kind == "chatml" else OpenBezoarTemplate()
     tokenizer = ByteTokenizer()
     tokenizer.bos_id = None
-    pieces = [*renderer.pieces((Message("user", EXAMPLE),), tokenizer), *renderer.opening()]
+    pieces = [*template.pieces((Message("user", EXAMPLE),), tokenizer), *template.opening()]
     return f"Prompts are written in the template `{kind}`, behind the tokenizer's first token where it has one:\n\n" + md.fence("".join(piece.text for piece in pieces))
 
 
-def _scores(board: Board, stage: Stage) -> str:
+def _scores(board: Scoreboard, stage: Stage) -> str:
     own = _own(board, stage)
     if not own:
         return "This model has not been scored in the run.\n"

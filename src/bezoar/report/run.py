@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from bezoar.errors import RecipeError
 from bezoar.io import Row
-from bezoar.own import read_own
-from bezoar.refs import stage_folders
-from bezoar.report.numbers import finite
+from bezoar.own_files import read_own
+from bezoar.references import stage_folders
+from bezoar.report.formatting import finite
 
 Table = dict[str, Any]
 Category = Literal["source", "scheme", "filter", "train", "evaluate", ""]

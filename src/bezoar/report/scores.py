@@ -5,12 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bezoar.evals.gaps import Gap, gaps
+from bezoar.evals.model_differences import ModelDifference, gaps
 from bezoar.evals.outcome import condition
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Score
 from bezoar.io import Row, canonical
-from bezoar.own import read_own
-from bezoar.report.numbers import finite, listed
+from bezoar.own_files import read_own
+from bezoar.report.formatting import finite, listed
 from bezoar.report.run import Run, lenient_jsonl
 
 
@@ -30,7 +30,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Board:
+class Scoreboard:
     """`labels` maps model keys, in order, to shown names; `cells` and `items` are by (benchmark, model key).
 
     `parts` holds scores of a part of a benchmark's items, such as MT-Bench's categories, by (benchmark, model key).
@@ -42,7 +42,7 @@ class Board:
     parts: dict[tuple[str, str], dict[str, Score]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     answers: dict[str, list[Row]] = field(default_factory=dict)
-    _gaps: dict[tuple[str, str], dict[str, Gap]] = field(default_factory=dict, repr=False)
+    _gaps: dict[tuple[str, str], dict[str, ModelDifference]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def benchmarks(self) -> list[str]:
@@ -76,7 +76,7 @@ class Board:
         found = {model: self.score(benchmark, model) for model in self.labels}
         return {model: score for model, score in found.items() if score is not None}
 
-    def against(self, benchmark: str, reference: str) -> dict[str, Gap]:
+    def against(self, benchmark: str, reference: str) -> dict[str, ModelDifference]:
         """Model key -> its difference from `reference`, for all other models that have a score."""
         if (benchmark, reference) not in self._gaps:
             sides = {model: (score, self.items.get((benchmark, model), {})) for model, score in self.of(benchmark).items()}
@@ -132,9 +132,9 @@ class Board:
         return sentences or ["No benchmark has a value for two models, so nothing can be compared."]
 
 
-def load_board(run: Run) -> Board:
+def load_scoreboard(run: Run) -> Scoreboard:
     """Read scores.json and items.jsonl of every finished evaluation; several stages of one model are joined."""
-    board = Board()
+    board = Scoreboard()
     for stage in run.of("evaluate"):
         path = stage.path("scores.json")
         if path is None:
@@ -156,7 +156,7 @@ def read_score(row: Row) -> Score:
     return Score(**{**known, "name": str(row.get("name", "score")), "group": str(row.get("group") or "")})
 
 
-def _read_scores(board: Board, model: str, scores: list[Score]) -> None:
+def _read_scores(board: Scoreboard, model: str, scores: list[Score]) -> None:
     whole = {score.name for score in scores if not score.group}
     for score in scores:
         if score.group and score.name in whole:
@@ -165,7 +165,7 @@ def _read_scores(board: Board, model: str, scores: list[Score]) -> None:
             board.cells[score.name, model] = score
 
 
-def _read_items(board: Board, model: str, path: Path | None) -> None:
+def _read_items(board: Scoreboard, model: str, path: Path | None) -> None:
     for row in lenient_jsonl(path)[0] if path else []:
         value = finite(row.get("value"))
         if value is not None:

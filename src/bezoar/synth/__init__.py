@@ -4,7 +4,7 @@ from bezoar.synth.critique_revise import CritiqueRevise
 from bezoar.synth.evol_instruct import EvolInstruct
 from bezoar.synth.lamini import LaMini
 from bezoar.synth.orca import Orca
-from bezoar.synth.sample import Sample
+from bezoar.synth.sampled_answers import Sample
 
 SCHEMES: dict[str, type] = {
     "lamini": LaMini, "orca": Orca, "evol_instruct": EvolInstruct, "critique_revise": CritiqueRevise, "sample": Sample,

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Message, Sifted
+from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Message
 from bezoar.data.critiques import Revised, conversation, critique_alone, parse, trained
 from bezoar.errors import DataError
-from bezoar.llm.quote import Calls, Range
+from bezoar.llm.cost import Estimate, RequestEstimate
 from bezoar.llm.types import Ask
+from bezoar.model.spec import Sampling
 from bezoar.prompts import read_prompt, seal
-from bezoar.refs import BackendRef, FileRef, RowsRef
-from bezoar.synth.asking import Draft, Sampling, answer, quote_answers
+from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.synth.answering import Draft, answer, quote_answers
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class CritiqueRevise:
     kind: Literal["critique_revise"] = "critique_revise"
     any_rows: ClassVar[bool] = True
 
-    def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Sifted[Chat]:
+    def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """A row of question and critique with revision a seed; `meta` has the seed. DataError for seeds of another kind."""
         prompt = read_prompt(self.prompt, "conversation", "response")
         pair_prompt = read_prompt(self.pair_prompt, "conversation", "response", "revision")
@@ -50,15 +51,15 @@ class CritiqueRevise:
         done = answer(drafts, ask, self.answers, seed=seed, retries=self.retries)
         made = [_row(reply, *given[reply.id]) for reply in done.rows]
         rows = [row for row in made if isinstance(row, Chat)]
-        return Sifted(rows, [*dropped, *done.dropped, *(row for row in made if isinstance(row, Dropped))])
+        return Filtered(rows, [*dropped, *done.dropped, *(row for row in made if isinstance(row, Dropped))])
 
     def _draft(self, chat: Chat, text: str, revision: str) -> Draft:
         said = seal(text, conversation=conversation(chat.prompt), response=chat.answer, revision=revision)
         return Draft(f"cnr-{chat.id}", (Message("user", said),), {**chat.meta, "scheme": self.kind, "seed": chat.id})
 
-    def quote(self, rows: Range) -> tuple[Range, list[Calls]]:
+    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give (a half at least, we take it), and calls: one a seed."""
-        return Range(rows.low * 0.5, rows.expected * 0.8, rows.high), [quote_answers(rows, 600, self.answers, self.retries)]
+        return Estimate(rows.low * 0.5, rows.expected * 0.8, rows.high), [quote_answers(rows, 600, self.answers, self.retries)]
 
 
 def _response(item: AnyRow) -> tuple[Chat, str]:

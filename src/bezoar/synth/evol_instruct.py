@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from bezoar.chat.types import Chat, Dropped, Message, Sifted
-from bezoar.llm.quote import Calls, Range, exactly
-from bezoar.llm.types import Ask, Request
+from bezoar.chat.types import Chat, Dropped, Filtered, Message
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.llm.types import Ask, Request, fault
+from bezoar.model.spec import Sampling
 from bezoar.prompts import read_prompt
-from bezoar.refs import BackendRef, FileRef, RowsRef
-from bezoar.synth.asking import INVENTION, Draft, Sampling, answer, draws, fault, quote_answers, seed_of
+from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.rng import rng_for, seed_for
+from bezoar.synth.answering import INVENTION, Draft, answer, quote_answers
 from bezoar.synth.evol_rules import Comparer, by_answer, copies_prompt
 from bezoar.synth.evol_write import OPS, Line, Op, Wording, evolved_text, read_wording
 
@@ -67,7 +69,7 @@ class EvolInstruct:
         if self.equality != "information" and self.min_nats != MIN_NATS:
             raise ValueError("min_nats has an effect with equality: information alone; remove it")
 
-    def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Sifted[Chat]:
+    def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of user and answer; `meta` has the seed's id, round, ops, and what the seed was about.
 
         Dropped: each eliminated evolution, with the rule as its reason: "copied words", "equal", "equality unparsed", "sorry",
@@ -93,23 +95,23 @@ class EvolInstruct:
             lines = [after.get(line.seed, line) for line in lines]
         if self.keep == "last":
             rows = list({row.meta["seed"]: row for row in rows}.values())
-        return Sifted(rows, dropped)
+        return Filtered(rows, dropped)
 
-    def quote(self, rows: Range) -> tuple[Range, list[Calls]]:
+    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give, and calls: evolutions, comparisons, answers. Half of the evolutions are taken to survive."""
         most = self.num_seeds if self.num_seeds is not None else rows.high
-        num = Range(min(rows.low, most), min(rows.expected, most), min(rows.high, most)) * self.rounds
-        judged = Range(num.low * 0.5, num.expected, num.high)
-        given = Range(0, num.expected / 2, num.high) * (1 if self.keep == "all" else 1 / self.rounds)
-        evolving = Calls(num, exactly(300), Range(20, self.evolutions.max_tokens / 4, self.evolutions.max_tokens))
-        comparing = Calls(judged, exactly(250), exactly(8 if self.equality == "text" else 0))
+        num = Estimate(min(rows.low, most), min(rows.expected, most), min(rows.high, most)) * self.rounds
+        judged = Estimate(num.low * 0.5, num.expected, num.high)
+        given = Estimate(0, num.expected / 2, num.high) * (1 if self.keep == "all" else 1 / self.rounds)
+        evolving = RequestEstimate(num, exactly(300), Estimate(20, self.evolutions.max_tokens / 4, self.evolutions.max_tokens))
+        comparing = RequestEstimate(judged, exactly(250), exactly(8 if self.equality == "text" else 0))
         return given, [evolving, comparing, quote_answers(judged, 100, self.answers, self.retries)]
 
     def _sample(self, seeds: list[Chat], seed: int) -> list[Chat]:
         usable = [row for row in seeds if _instruction(row)]
         if self.num_seeds is None or self.num_seeds >= len(usable):
             return usable
-        chosen = draws(seed, "seeds").sample(range(len(usable)), self.num_seeds)
+        chosen = rng_for(seed, "seeds").sample(range(len(usable)), self.num_seeds)
         return [usable[i] for i in sorted(chosen)]
 
     def _comparer(self) -> Comparer:
@@ -119,10 +121,10 @@ class EvolInstruct:
 
     def _step(self, line: Line, number: int, seed: int) -> Line:
         """The line with the operation of a round, its text not yet changed."""
-        op = draws(seed, "op", line.seed, number).choice(self.ops)
+        op = rng_for(seed, "op", line.seed, number).choice(self.ops)
         return replace(line, steps=(*line.steps, (number, op)))
 
-    def _evolve(self, lines: Sequence[Line], wording: Wording, ask: Ask, *, seed: int) -> Sifted[Line]:
+    def _evolve(self, lines: Sequence[Line], wording: Wording, ask: Ask, *, seed: int) -> Filtered[Line]:
         """The lines with their evolved texts, less those that rule 4 or a bad reply eliminates."""
         requests = [self._request(line, wording, seed) for line in lines]
         rows: list[Line] = []
@@ -134,15 +136,15 @@ class EvolInstruct:
                 dropped.append(Dropped(line.id, reason, reply.error or reply.text[:400]))
             else:
                 rows.append(replace(line, text=text))
-        return Sifted(rows, dropped)
+        return Filtered(rows, dropped)
 
     def _request(self, line: Line, wording: Wording, seed: int) -> Request:
         prefill = wording.opening(line) if self.begin else ""
-        request = self.evolutions.request(wording.messages(line, seed), seed_of(seed, "evolve", line.id), prefill=prefill)
+        request = Request.sampled(wording.messages(line, seed), self.evolutions, seed_for(seed, "evolve", line.id), prefill=prefill)
         return replace(request, stop=("\n",)) if self.begin else request
 
 
-def _compare(before: Sequence[Line], after: Sequence[Line], comparer: Comparer, ask: Ask) -> Sifted[Line]:
+def _compare(before: Sequence[Line], after: Sequence[Line], comparer: Comparer, ask: Ask) -> Filtered[Line]:
     """Rule 1: the evolutions that differ from what they came from."""
     old = {line.seed: line.text for line in before}
     verdicts = comparer.judge([(old[line.seed], line.text) for line in after], ask)
@@ -152,7 +154,7 @@ def _compare(before: Sequence[Line], after: Sequence[Line], comparer: Comparer, 
         for line, (verdict, why) in zip(after, verdicts, strict=True)
         if verdict in reasons
     ]
-    return Sifted([line for line, (verdict, _) in zip(after, verdicts, strict=True) if verdict == "not equal"], dropped)
+    return Filtered([line for line, (verdict, _) in zip(after, verdicts, strict=True) if verdict == "not equal"], dropped)
 
 
 def _line(row: Chat) -> Line:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bezoar.chat.types import Chat, Dropped, Message, Sifted
-from bezoar.judge.own_words import own_words
+from bezoar.chat.types import Chat, Dropped, Filtered, Message
+from bezoar.data.near_duplicates import words
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import fill, seal
-from bezoar.synth.near import words
+from bezoar.verdicts.own_words import own_words
 
 EQUALITY = ("Equal", "Not Equal")
 MAX_SORRY_WORDS = 80
@@ -101,7 +101,7 @@ class Comparer:
         return fill(self.prompt, first=first) if self.how == "information" else seal(self.prompt, first=first, second=second)
 
 
-def by_answer(rows: Sequence[Chat]) -> Sifted[Chat]:
+def by_answer(rows: Sequence[Chat]) -> Filtered[Chat]:
     """Rules 2 and 3: the rows whose answers pass."""
     kept: list[Chat] = []
     dropped: list[Dropped] = []
@@ -111,4 +111,4 @@ def by_answer(rows: Sequence[Chat]) -> Sifted[Chat]:
             dropped.append(Dropped(row.id, reason, f"{row.prompt[-1].content[:300]} -> {row.answer[:300]}"))
         else:
             kept.append(row)
-    return Sifted(kept, dropped)
+    return Filtered(kept, dropped)

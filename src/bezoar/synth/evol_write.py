@@ -10,7 +10,7 @@ from bezoar.chat.types import Message
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
 from bezoar.prompts import fill, locate_file, read_prompt
-from bezoar.synth.asking import draws
+from bezoar.rng import rng_for
 from bezoar.synth.examples import clean
 
 Op = Literal["constraints", "deepen", "concretise", "reasoning", "complicate", "breadth"]
@@ -49,7 +49,7 @@ class Wording:
     def messages(self, line: Line, seed: int) -> tuple[Message, ...]:
         """What is asked to evolve `line` by its last operation: up to three worked rewritings as earlier turns, then it."""
         prompt, worked = self.prompts[line.op], self.worked.get(line.op, [])
-        shown = draws(seed, "worked", line.id).sample(worked, min(NUM_WORKED, len(worked)))
+        shown = rng_for(seed, "worked", line.id).sample(worked, min(NUM_WORKED, len(worked)))
         turns = [m for before, after in shown for m in (Message("user", fill(prompt, prompt=before)), Message("assistant", after))]
         return (*turns, Message("user", fill(prompt, prompt=line.text)))
 

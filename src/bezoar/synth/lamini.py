@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bezoar.chat.types import Chat, Dropped, Message, Sifted
+from bezoar.chat.types import Chat, Dropped, Filtered, Message
+from bezoar.data.near_duplicates import NearDuplicates, check_threshold, phrases, words
 from bezoar.errors import DataError
-from bezoar.llm.quote import Calls, Range, exactly
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.model.spec import Sampling
 from bezoar.prompts import fill, read_list, read_prompt
-from bezoar.refs import BackendRef, FileRef, RowsRef
-from bezoar.synth.asking import INVENTION, Draft, Sampling, answer, draws, quote_answers, seed_of
+from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.rng import rng_for, seed_for
+from bezoar.synth.answering import INVENTION, Draft, answer, quote_answers
 from bezoar.synth.examples import is_instruction, opens_well, parse_examples
-from bezoar.synth.near import Seen, check_threshold, phrases, words
 
 OPENING = "<example>"
 NUM_TOPICS = 3
@@ -64,7 +66,7 @@ class LaMini:
         if not 0 <= self.topic_share <= 1 or self.spare < 0:
             raise ValueError("topic_share must be between 0 and 1, spare at least 0")
 
-    def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Sifted[Chat]:
+    def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of a user's instruction and the answer; `meta` names scheme, source, the seeds shown and the topics.
 
         Dropped: failed and unparsed lists; instructions that are cut, too short, too long, near duplicates, "no instruction"
@@ -84,16 +86,16 @@ class LaMini:
             search.dropped += done.dropped
         surplus = [Dropped(row.id, "surplus", row.prompt[-1].content) for row in rows[self.num_rows :]]
         surplus += [Dropped(draft.id, "surplus", draft.prompt[-1].content) for draft in search.found]
-        return Sifted(rows[: self.num_rows], [*search.dropped, *surplus])
+        return Filtered(rows[: self.num_rows], [*search.dropped, *surplus])
 
-    def quote(self, rows: Range) -> tuple[Range, list[Calls]]:
+    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give, and calls: lists first, then answers. A list is taken to give half of what it is asked for."""
         wanted = math.ceil(self.num_rows * (1 + self.spare))
         lists = math.ceil(wanted / self.ask_for)
         most = min(self.max_waves * self.num_rows, 5 * lists)
         list_tokens = min(self.lists.max_tokens, 30 * self.ask_for)
-        asked = Calls(Range(lists, 2 * lists, most), exactly(_PROMPT_TOKENS), Range(list_tokens / 2, list_tokens, self.lists.max_tokens))
-        given = Range(0, self.num_rows, self.num_rows)
+        asked = RequestEstimate(Estimate(lists, 2 * lists, most), exactly(_PROMPT_TOKENS), Estimate(list_tokens / 2, list_tokens, self.lists.max_tokens))
+        given = Estimate(0, self.num_rows, self.num_rows)
         return given, [asked, quote_answers(exactly(wanted), 50, self.answers, self.retries)]
 
 
@@ -117,7 +119,7 @@ class _Search:
         if scheme.openers and not self.openers:
             raise DataError("lamini: no seed is a question or begins with an English verb; set openers to false.")
         self.own_words = phrases(self.guided) | phrases(self.with_topics)
-        self.seen = Seen(scheme.near_duplicate)
+        self.seen = NearDuplicates(scheme.near_duplicate)
         for row in seeds:
             self.seen.add(row.id, _instruction(row))
         self.found: deque[Draft] = deque()
@@ -138,7 +140,7 @@ class _Search:
     def _list(self, number: int) -> "_List":
         """List `number`: what is asked for, and the provenance of what comes of it."""
         scheme = self.scheme
-        random = draws(self.seed, "list", number)
+        random = rng_for(self.seed, "list", number)
         shown = random.sample(self.shown, scheme.num_examples)
         values = {"examples": "\n".join(f"{OPENING}{_instruction(s)}</example>" for s in shown), "num": str(scheme.ask_for)}
         meta: dict[str, object] = {"scheme": "lamini", "source": "guided", "seeds": [s.id for s in shown]}
@@ -150,7 +152,7 @@ class _Search:
             prompt = self.with_topics
         prefill = OPENING + (random.choice(self.openers) if scheme.openers else "")
         messages = (Message("user", fill(prompt, **values)),)
-        return _List(f"lamini-{number}", scheme.lists.request(messages, seed_of(self.seed, "list", number), prefill=prefill), meta)
+        return _List(f"lamini-{number}", Request.sampled(messages, scheme.lists, seed_for(self.seed, "list", number), prefill=prefill), meta)
 
     def _read(self, listing: "_List", reply: Reply) -> None:
         """Queue the new instructions of a reply and count the others."""

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bezoar.chat.types import Chat, Dropped, Message, Sifted
+from bezoar.chat.types import Chat, Dropped, Filtered, Message
 from bezoar.errors import DataError, RecipeError
 from bezoar.io import read_jsonl
-from bezoar.llm.quote import Calls, Range, text_tokens
+from bezoar.llm.cost import Estimate, RequestEstimate, text_tokens
 from bezoar.llm.types import Ask
+from bezoar.model.spec import Sampling
 from bezoar.prompts import fill, locate_file, read_prompt
-from bezoar.refs import BackendRef, FileRef, RowsRef
-from bezoar.synth.asking import Draft, Sampling, answer, draws, quote_answers
+from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.rng import rng_for
+from bezoar.synth.answering import Draft, answer, quote_answers
 
 SUBMIXES = ("cot", "niv2", "t0", "flan2021")
 SYSTEM_IDS: dict[str, tuple[int, ...]] = {
@@ -63,7 +65,7 @@ class Orca:
         if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) <= 0:
             raise ValueError("shares must be weights of at least 0, one of them more")
 
-    def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Sifted[Chat]:
+    def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of system (absent for message 1), user, answer; `meta` has the task's, the target and the message's number.
 
         Dropped: few-shot and too long tasks, and rows whose answer is unusable. DataError when a seed is no FLAN task or a
@@ -73,13 +75,13 @@ class Orca:
         fit, dropped = self._fit(seeds)
         drafts = [_draft(row, texts, hint, seed) for row in self._sample(fit, seed)]
         done = answer(drafts, ask, self.answers, seed=seed, retries=self.retries)
-        return Sifted(done.rows, [*dropped, *done.dropped])
+        return Filtered(done.rows, [*dropped, *done.dropped])
 
-    def quote(self, rows: Range) -> tuple[Range, list[Calls]]:
+    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give, and calls."""
-        num = Range(min(rows.low, self.num_rows), min(rows.expected, self.num_rows), min(rows.high, self.num_rows))
+        num = Estimate(min(rows.low, self.num_rows), min(rows.expected, self.num_rows), min(rows.high, self.num_rows))
         calls = quote_answers(num, min(300, self.max_prompt_tokens), self.answers, self.retries)
-        return Range(num.low * 0.5, num.expected, num.high), [calls]
+        return Estimate(num.low * 0.5, num.expected, num.high), [calls]
 
     def _fit(self, seeds: Sequence[Chat]) -> tuple[list[Chat], list[Dropped]]:
         """The zero-shot rows within the length, and the others."""
@@ -115,7 +117,7 @@ def draw_tasks(rows: Sequence[Chat], num: int, seed: int, per_task: int | None =
     tasks: dict[str, list[Chat]] = {}
     for row in rows:
         tasks.setdefault(str(row.meta.get("task_name", "")), []).append(row)
-    random = draws(seed, "tasks", str(rows[0].meta["submix"]) if rows else "")
+    random = rng_for(seed, "tasks", str(rows[0].meta["submix"]) if rows else "")
     for name in tasks:
         random.shuffle(tasks[name])
         tasks[name] = tasks[name][:per_task]
@@ -162,7 +164,7 @@ def read_systems(ref: str) -> dict[int, str]:
 
 def _draft(row: Chat, texts: dict[int, str], hint: str, seed: int) -> Draft:
     ids = system_ids(row.meta["submix"], str(row.meta.get("template_type", "")))
-    number = draws(seed, "system", row.id).choice(ids)
+    number = rng_for(seed, "system", row.id).choice(ids)
     said = (Message("system", texts[number]),) if texts[number] else ()
     task = row.prompt[-1].content
     asked = (*said, Message("user", fill(hint, task=task, target=row.answer))) if hint else ()

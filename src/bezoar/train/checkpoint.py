@@ -15,11 +15,11 @@ from torch import Tensor
 from bezoar.errors import DataError
 from bezoar.io import atomic_dir, set_aside
 from bezoar.model.tensors import load_tensors, save_tensors
-from bezoar.own import checked, keep
+from bezoar.own_files import checked, keep
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """How far a training stage has come: `step` optimiser steps are done."""
 
     step: int = 0
@@ -34,19 +34,19 @@ class Progress:
     splits: int = 0
 
 
-def save(folder: Path, progress: Progress, *, weights: dict[str, Tensor], best: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def save(folder: Path, state: TrainerState, *, weights: dict[str, Tensor], best: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
     """Write `folder`/step-N and remove older ones; a kill or a power cut at any moment leaves the old or the new."""
-    with atomic_dir(folder / f"step-{progress.step}") as work:
+    with atomic_dir(folder / f"step-{state.step}") as work:
         tensors, numbers = _optimizer_state(optimizer)
-        for file, state in (("weights", weights), ("best", best), ("optimizer", tensors)):
-            save_tensors(work / f"{file}.safetensors", _plain(state))
-        keep(work / "progress.json", {**asdict(progress), "optimizer": numbers})
+        for file, each in (("weights", weights), ("best", best), ("optimizer", tensors)):
+            save_tensors(work / f"{file}.safetensors", _plain(each))
+        keep(work / "progress.json", {**asdict(state), "optimizer": numbers})
     for step, old in _steps(folder):
-        if step != progress.step:
+        if step != state.step:
             shutil.rmtree(old)
 
 
-def load(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]] | None:
+def load(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[TrainerState, dict[str, Tensor], dict[str, Tensor]] | None:
     """The latest progress, weights and best weights, with the optimiser's state restored; None when there is no checkpoint.
 
     A damaged one is set aside, aloud.
@@ -54,13 +54,13 @@ def load(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict
     for _, latest in reversed(_steps(folder)):
         try:
             values = checked(latest / "progress.json")
-            weights, best, state = (load_tensors(latest / f"{file}.safetensors", ours=True) for file in ("weights", "best", "optimizer"))
+            weights, best, states = (load_tensors(latest / f"{file}.safetensors", ours=True) for file in ("weights", "best", "optimizer"))
         except DataError as error:
             set_aside(latest, error)
             continue
-        _restore(optimizer, state, values.pop("optimizer"))
+        _restore(optimizer, states, values.pop("optimizer"))
         values["evaluations"] = [(int(step), float(loss)) for step, loss in values["evaluations"]]
-        return Progress(**values), weights, best
+        return TrainerState(**values), weights, best
     return None
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bezoar.model import flex
-from bezoar.model.flat import flatten
-from bezoar.model.head import logprobs
+from bezoar.model import flex_attention as flex
+from bezoar.model.chunked_logprobs import logprobs
+from bezoar.model.fast_paths import FLEX, note
 from bezoar.model.layer import fast_layers
-from bezoar.model.linear import Packed
-from bezoar.model.load import quiet
-from bezoar.model.paths import FLEX, note
+from bezoar.model.linear import NF4Weight
+from bezoar.model.load import silence_libraries
+from bezoar.model.packed import pack
+from bezoar.model.prompt_group import Completion, PromptGroup
 from bezoar.model.segments import Segment, attend, attend_dense
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Branch, Tree
 
 ALL = "all together"
 """Fails where any path does; noted where no other check says which."""
@@ -54,21 +54,21 @@ def examine(device: str | None = None) -> list[Check]:
         _make_model(model)
         exact, nf4, half = (_stack(ModelSpec(str(model), *s), device) for s in (("none", "float32"), ("nf4", "float32"), ("none", "bfloat16")))  # type: ignore[arg-type]
         exact.save_trained(Path(folder))
-        trees, found = _trees(), []
+        groups, found = _trees(), []
         if exact.device.type == "cuda":  # first, for the others run on it
             found.append(_check(FLEX, "a dense mask", 1e-4, lambda: _attention(_flex, exact), lambda: _attention(attend_dense, exact)))
             note([check.name for check in found if not check.passed])
         checks: list[tuple[str, str, float, Callable[[], Result], Callable[[], Result]]] = [
-            (ALL, "transformers and peft, one sequence at a time", 1e-4, lambda: _run(exact, trees), lambda: _plain(model, Path(folder), trees)),
-            ("packing", "a row for each prompt", 1e-4, lambda: _run(exact, trees), lambda: _run_each(exact, trees)),
-            ("shared prompts", "a prompt for each answer", 1e-4, lambda: _run(exact, trees), lambda: _run(exact, trees, share=False)),
-            ("fused layers", "transformers' layers", 1e-4, lambda: _run(exact, trees), lambda: _run_with(exact, trees, fast=False)),
-            ("recomputed activations", "kept activations", 1e-6, lambda: _run_with(exact, trees, recompute=True), lambda: _run(exact, trees)),
+            (ALL, "transformers and peft, one sequence at a time", 1e-4, lambda: _run(exact, groups), lambda: _plain(model, Path(folder), groups)),
+            ("packing", "a row for each prompt", 1e-4, lambda: _run(exact, groups), lambda: _run_each(exact, groups)),
+            ("shared prompts", "a prompt for each answer", 1e-4, lambda: _run(exact, groups), lambda: _run(exact, groups, share=False)),
+            ("fused layers", "transformers' layers", 1e-4, lambda: _run(exact, groups), lambda: _run_with(exact, groups, fast=False)),
+            ("recomputed activations", "kept activations", 1e-6, lambda: _run_with(exact, groups, recompute=True), lambda: _run(exact, groups)),
             ("attention by segments", "a dense mask", 1e-4, lambda: _attention(attend, exact), lambda: _attention(attend_dense, exact)),
             ("chunked head", "full logits", 1e-4, lambda: _head(True), lambda: _head(False)),
-            ("4 bits after an evaluation", "4 bits before it", 0.0, lambda: _after_evaluation(nf4, trees), lambda: _run(nf4, trees)),
-            ("4 bits unpacked anew", "4 bits unpacked once", 0.0, lambda: _run_unkept(nf4, trees), lambda: _run(nf4, trees)),
-            ("bfloat16", "float32", 0.1, lambda: _run(half, trees), lambda: _run(exact, trees)),
+            ("4 bits after an evaluation", "4 bits before it", 0.0, lambda: _after_evaluation(nf4, groups), lambda: _run(nf4, groups)),
+            ("4 bits unpacked anew", "4 bits unpacked once", 0.0, lambda: _run_unkept(nf4, groups), lambda: _run(nf4, groups)),
+            ("bfloat16", "float32", 0.1, lambda: _run(half, groups), lambda: _run(exact, groups)),
         ]
         found += [_check(name, against, allowed, fast, slow) for name, against, allowed, fast, slow in checks]
     failed = [check.name for check in found if not check.passed]
@@ -96,7 +96,7 @@ def _error(one: Tensor, two: Tensor) -> float:
 def _make_model(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    quiet()
+    silence_libraries()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -108,12 +108,12 @@ def _make_model(folder: Path) -> None:
 def _stack(spec: ModelSpec, device: str | None) -> Stack:
     stack = Stack(spec, device=device)
     generator = torch.Generator().manual_seed(1)
-    for parameter in stack.grow(LoRA(r=4, alpha=8.0, dropout=0.0), seed=0).values():
+    for parameter in stack.add_adapter(LoRA(r=4, alpha=8.0, dropout=0.0), seed=0).values():
         parameter.data.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
     return stack
 
 
-def _trees() -> list[Tree]:
+def _trees() -> list[PromptGroup]:
     generator = torch.Generator().manual_seed(2)
 
     def tokens(count: int) -> list[int]:
@@ -121,7 +121,7 @@ def _trees() -> list[Tree]:
         return drawn
 
     sizes = ((20, (9, 4)), (1, (6,)), (150, (140, 30)), (33, (2, 2, 7)))
-    return [Tree(tokens(n), [Branch(tokens(m), [True] * m) for m in answers]) for n, answers in sizes]
+    return [PromptGroup(tokens(n), [Completion(tokens(m), [True] * m) for m in answers]) for n, answers in sizes]
 
 
 def _weighted(values: Tensor, inputs: list[Tensor]) -> Result:
@@ -129,56 +129,56 @@ def _weighted(values: Tensor, inputs: list[Tensor]) -> Result:
     return values, list(torch.autograd.grad((weights * values.float()).sum(), inputs))
 
 
-def _values(stack: Stack, trees: list[Tree], *, share: bool = True) -> Tensor:
-    flat = flatten(trees, share=share).to(stack.device)
-    return logprobs(stack.hidden(flat), stack.head_weight, flat.target)
+def _values(stack: Stack, groups: list[PromptGroup], *, share: bool = True) -> Tensor:
+    batch = pack(groups, share=share).to(stack.device)
+    return logprobs(stack.hidden(batch), stack.head_weight, batch.target)
 
 
-def _run(stack: Stack, trees: list[Tree], *, share: bool = True) -> Result:
+def _run(stack: Stack, groups: list[PromptGroup], *, share: bool = True) -> Result:
     stack.net.train()
-    return _weighted(_values(stack, trees, share=share), _parameters(stack))
+    return _weighted(_values(stack, groups, share=share), _parameters(stack))
 
 
 def _parameters(stack: Stack) -> list[Tensor]:
     return [w for _, layer in stack.layers() if layer.top for w in (layer.top.down, layer.top.up)]
 
 
-def _run_each(stack: Stack, trees: list[Tree]) -> Result:
-    return _weighted(torch.cat([_values(stack, [tree]) for tree in trees]), _parameters(stack))
+def _run_each(stack: Stack, groups: list[PromptGroup]) -> Result:
+    return _weighted(torch.cat([_values(stack, [group]) for group in groups]), _parameters(stack))
 
 
-def _run_with(stack: Stack, trees: list[Tree], **flags: bool) -> Result:
+def _run_with(stack: Stack, groups: list[PromptGroup], **flags: bool) -> Result:
     """With flags of the fused layers turned the other way."""
     layers = fast_layers(stack.net)
     for layer in layers:
         vars(layer).update(flags)
     try:
-        return _run(stack, trees)
+        return _run(stack, groups)
     finally:
         for layer in layers:
             vars(layer).update({name: not value for name, value in flags.items()})
 
 
-def _after_evaluation(stack: Stack, trees: list[Tree]) -> Result:
+def _after_evaluation(stack: Stack, groups: list[PromptGroup]) -> Result:
     stack.net.eval()
     with torch.no_grad():
-        _values(stack, trees)
-    return _run(stack, trees)
+        _values(stack, groups)
+    return _run(stack, groups)
 
 
-def _run_unkept(stack: Stack, trees: list[Tree]) -> Result:
-    packed = [layer.weight for _, layer in stack.layers() if isinstance(layer.weight, Packed)]
+def _run_unkept(stack: Stack, groups: list[PromptGroup]) -> Result:
+    packed = [layer.weight for _, layer in stack.layers() if isinstance(layer.weight, NF4Weight)]
     kept = [weight.kept for weight in packed]
     for weight in packed:
         weight.kept = None
     try:
-        return _run(stack, trees)
+        return _run(stack, groups)
     finally:
         for weight, matrix in zip(packed, kept, strict=True):
             weight.kept = matrix
 
 
-def _plain(model: Path, adapter: Path, trees: list[Tree]) -> Result:
+def _plain(model: Path, adapter: Path, groups: list[PromptGroup]) -> Result:
     """One sequence at a time, eager attention, full logits."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -186,11 +186,11 @@ def _plain(model: Path, adapter: Path, trees: list[Tree]) -> Result:
     base = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager", dtype=torch.float32)
     net = PeftModel.from_pretrained(base, adapter / "adapter", is_trainable=True)
     found = []
-    for tree in trees:
-        for branch in tree.branches:
-            row = torch.tensor([tree.trunk + branch.tokens])
-            logs = net(input_ids=row).logits[0, len(tree.trunk) - 1 : -1].log_softmax(-1)
-            found.append(logs.gather(1, row[0, len(tree.trunk) :, None])[:, 0])
+    for group in groups:
+        for completion in group.completions:
+            row = torch.tensor([group.prompt + completion.tokens])
+            logs = net(input_ids=row).logits[0, len(group.prompt) - 1 : -1].log_softmax(-1)
+            found.append(logs.gather(1, row[0, len(group.prompt) :, None])[:, 0])
     return _weighted(torch.cat(found), [p for p in net.parameters() if p.requires_grad])
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from heapq import nlargest
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow
-from bezoar.model.tree import pack
+from bezoar.model.prompt_group import best_fit
 from bezoar.train.rows import conversations
 from bezoar.train.train import Train
 
@@ -14,13 +14,13 @@ _SPARE = 4
 """So many times a batch of rows is tokenised: the rows with the most characters hold those with the most tokens."""
 
 
-def fullest(rows: Sequence[AnyRow], settings: Train, renderer: AnyRenderer, tokenizer: Tokenizer) -> int:
+def fullest(rows: Sequence[AnyRow], settings: Train, template: Template, tokenizer: Tokenizer) -> int:
     """Tokens of the fullest micro-batch when the longest rows that are not dropped meet in one step."""
     likely = nlargest(_SPARE * settings.batch_size, rows, key=_characters)
-    trees = [settings.objective.tree(row, renderer, tokenizer) for row in likely]
-    sizes = sorted(tree.num_fed if tree.longest <= settings.max_length else settings.max_length * (settings.too_long == "cut") for tree in trees)
+    groups = [settings.objective.group(row, template, tokenizer) for row in likely]
+    sizes = sorted(group.num_input_tokens if group.longest <= settings.max_length else settings.max_length * (settings.too_long == "cut") for group in groups)
     sizes = sizes[-settings.batch_size :]
-    return max((sum(sizes[i] for i in group) for group in pack(sizes, settings.tokens_per_batch)), default=0)
+    return max((sum(sizes[i] for i in micro_batch) for micro_batch in best_fit(sizes, settings.tokens_per_batch)), default=0)
 
 
 def _characters(row: AnyRow) -> int:

@@ -18,47 +18,47 @@ from torch import Tensor, nn
 from bezoar.chat.types import Dropped
 from bezoar.errors import DataError, TrainingError
 from bezoar.io import content_hash
-from bezoar.model.find import tokenizer_identity
+from bezoar.model.fast_paths import refuse_broken, usable
 from bezoar.model.layer import recompute
-from bezoar.model.paths import refuse_broken, usable
+from bezoar.model.resolve import tokenizer_identity
 from bezoar.model.stack import Stack
 from bezoar.model.tensors import kept_tensors, save_tensors
+from bezoar.progress import Progress
 from bezoar.train import checkpoint
-from bezoar.train.checkpoint import Progress
-from bezoar.train.machine import fresh_peak, peak_flops, step_flops
+from bezoar.train.checkpoint import TrainerState
+from bezoar.train.hardware import fresh_peak, peak_flops, step_flops
+from bezoar.train.label_check import Example, check_labels
 from bezoar.train.memory import available, llama_like, predict_memory
-from bezoar.train.optim import factor, optimizer, scale_rates
-from bezoar.train.order import epoch_order
-from bezoar.train.prepare import Rows, identity, num_cut, num_fed, prepare
-from bezoar.train.proof import Item, prove
+from bezoar.train.optim import lr_multiplier, optimizer, scale_rates
 from bezoar.train.result import write_result
-from bezoar.train.step import Totals, Work, evaluate, gradient, reference
-from bezoar.train.train import Place, Train
-from bezoar.watch import Watch
+from bezoar.train.sampler import epoch_order
+from bezoar.train.step import Totals, TrainState, evaluate, gradient, reference
+from bezoar.train.tokenized_cache import Rows, identity, num_cut, num_input_tokens, prepare
+from bezoar.train.train import StageInputs, Train
 
 LENGTHS_KEPT = 10_000
 """Rows whose lengths are written down for the report."""
 
 
-def train(settings: Train, rows: Rows, where: Place, *, watch: Watch, seed: int) -> dict[str, Any]:
+def train(settings: Train, rows: Rows, where: StageInputs, *, progress: Progress, seed: int) -> dict[str, Any]:
     """Carry out a training stage; a stage that was killed goes on from its last checkpoint."""
-    refuse_broken(watch.stage)
+    refuse_broken(progress.stage)
     fresh_peak()
     stack = Stack(where.spec, where.adapters)
     prover = partial(
-        prove, objective=settings.objective, renderer=where.renderer, tokenizer=stack.tokenizer,
+        check_labels, objective=settings.objective, template=where.template, tokenizer=stack.tokenizer,
         max_length=settings.max_length, too_long=settings.too_long,
     )  # fmt: skip
-    made_with = content_hash(repr(settings.objective), repr(where.renderer), tokenizer_identity(where.spec), settings.max_length, settings.too_long)
-    items, dropped = prepare(rows, prover, key=made_with, watch=watch)
+    made_with = content_hash(repr(settings.objective), repr(where.template), tokenizer_identity(where.spec), settings.max_length, settings.too_long)
+    items, dropped = prepare(rows, prover, key=made_with, progress=progress)
     if not items:
-        raise DataError(f"stage {watch.stage}: none of its {len(rows)} rows can be trained; look at failures.jsonl or raise max_length.")
-    if "baseline" in settings.objective.needs and all(item.tree.trunk == items[0].tree.trunk for item in items):
-        raise DataError(f"stage {watch.stage}: {settings.objective.kind} reads each prompt with answers to another, and there is one prompt; add rows.")
+        raise DataError(f"stage {progress.stage}: none of its {len(rows)} rows can be trained; look at failures.jsonl or raise max_length.")
+    if "baseline" in settings.objective.needs and all(item.group.prompt == items[0].group.prompt for item in items):
+        raise DataError(f"stage {progress.stage}: {settings.objective.kind} reads each prompt with answers to another, and there is one prompt; add rows.")
     torch.manual_seed(seed)
     outputs = settings.objective.outputs if "scores" in settings.objective.needs else ()  # type: ignore[attr-defined]
-    named = stack.grow(settings.adapter, seed=seed, outputs=outputs)
-    loop = Loop(settings, where, watch, seed, Work(stack, settings.objective, items, neftune=settings.neftune), named)
+    named = stack.add_adapter(settings.adapter, seed=seed, outputs=outputs)
+    loop = Loop(settings, where, progress, seed, TrainState(stack, settings.objective, items, neftune=settings.neftune), named)
     started = time.process_time()
     loop.run()
     loop.cpu_s = time.process_time() - started
@@ -70,12 +70,12 @@ class Loop:
     """One training stage under way."""
 
     settings: Train
-    where: Place
-    watch: Watch
+    where: StageInputs
+    progress: Progress
     seed: int
-    work: Work
+    work: TrainState
     named: dict[str, nn.Parameter]
-    progress: Progress = field(default_factory=Progress)
+    state: TrainerState = field(default_factory=TrainerState)
     best: dict[str, Tensor] = field(default_factory=dict)
     cpu_s: float = 0.0
 
@@ -103,46 +103,46 @@ class Loop:
         folder = self.folder
         found = checkpoint.load(folder, chosen)
         if found:
-            self.progress, weights, self.best = found
+            self.state, weights, self.best = found
             stack.set_trained(weights)
-        self.watch.rewind(self.progress.step)
+        self.progress.rewind(self.state.step)
         self._save_memory()
         if "reference" in settings.objective.needs:
             self._reference()
-        with self.watch.progress("steps", self.num_steps) as advance:
-            advance(self.progress.step)
-            if not self.progress.step and self.held_out:
+        with self.progress.bar("steps", self.num_steps) as advance:
+            advance(self.state.step)
+            if not self.state.step and self.held_out:
                 self._evaluate()
-            while self.progress.step < self.num_steps and not self._stopped():
+            while self.state.step < self.num_steps and not self._stopped():
                 self._step(chosen)
                 if self._evaluation_due():
                     self._evaluate()
-                if self.progress.step % settings.checkpoint_every == 0 and self.progress.step < self.num_steps:
-                    checkpoint.save(folder, self.progress, weights=stack.trained_state(), best=self.best, optimizer=chosen)
-                advance(1, f"loss {self.progress.last_loss:.3f}")
+                if self.state.step % settings.checkpoint_every == 0 and self.state.step < self.num_steps:
+                    checkpoint.save(folder, self.state, weights=stack.trained_state(), best=self.best, optimizer=chosen)
+                advance(1, f"loss {self.state.last_loss:.3f}")
         if self.best:
             stack.set_trained(self.best)
 
     def _step(self, chosen: torch.optim.Optimizer) -> None:
-        settings, progress, started = self.settings, self.progress, time.monotonic()
-        scale_rates(chosen, factor(settings.schedule, progress.step, num_steps=self.num_steps, warmup=self.warmup))
-        rows = self.rows_of(progress.step)
+        settings, state, started = self.settings, self.state, time.monotonic()
+        scale_rates(chosen, lr_multiplier(settings.schedule, state.step, num_steps=self.num_steps, warmup=self.warmup))
+        rows = self.rows_of(state.step)
         totals = self._gradient(rows)
         norm = float(nn.utils.clip_grad_norm_(self.named.values(), settings.clip))
         if not math.isfinite(norm):
             names = ", ".join(self.work.items[i].id for i in rows)
-            raise TrainingError(f"step {progress.step}: the gradient is not finite on the rows {names}; look at them, or lower lr.")
+            raise TrainingError(f"step {state.step}: the gradient is not finite on the rows {names}; look at them, or lower lr.")
         chosen.step()
         chosen.zero_grad(set_to_none=True)
         spent = time.monotonic() - started
-        progress.step += 1
-        progress.first_loss = totals.loss if progress.first_loss is None else progress.first_loss
-        progress.last_loss = totals.loss
-        progress.tokens += totals.tokens
-        progress.trained_tokens += totals.trained
-        progress.seconds += spent
-        self.watch.log(
-            step=progress.step, epoch=round(progress.step / self.steps_per_epoch, 4), loss=totals.loss, **totals.metrics,
+        state.step += 1
+        state.first_loss = totals.loss if state.first_loss is None else state.first_loss
+        state.last_loss = totals.loss
+        state.tokens += totals.tokens
+        state.trained_tokens += totals.trained
+        state.seconds += spent
+        self.progress.log(
+            step=state.step, epoch=round(state.step / self.steps_per_epoch, 4), loss=totals.loss, **totals.metrics,
             grad_norm=norm, lr=chosen.param_groups[0]["lr"], tokens_per_s=round(totals.tokens / spent, 1), tokens=totals.tokens,
             trained_tokens=totals.trained, padding=0.0, **self._mfu(totals, spent),
         )  # fmt: skip
@@ -159,43 +159,43 @@ class Loop:
         """The gradient of a step; out of memory, the step is done anew in micro-batches of half the size."""
         budget = self.settings.tokens_per_batch
         while True:
-            groups = self.work.micro_batches(rows, budget)
+            batches = self.work.micro_batches(rows, budget)
             try:
-                return self._gradient_of(groups)
+                return self._gradient_of(batches)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
-                if all(len(group) == 1 for group in groups):
-                    longest = max(rows, key=lambda i: self.work.items[i].tree.num_fed)
+                if all(len(micro_batch) == 1 for micro_batch in batches):
+                    longest = max(rows, key=lambda i: self.work.items[i].group.num_input_tokens)
                     raise TrainingError(
-                        f"step {self.progress.step}: no memory for the row {self.work.items[longest].id} alone; lower max_length."
+                        f"step {self.state.step}: no memory for the row {self.work.items[longest].id} alone; lower max_length."
                     ) from error
             for parameter in self.named.values():
                 parameter.grad = None
-            self.progress.splits += 1
+            self.state.splits += 1
             budget = max(1, budget // 2)
 
-    def _gradient_of(self, groups: list[list[int]]) -> Totals:
-        return gradient(self.work, groups, seed=self.seed, step=self.progress.step)
+    def _gradient_of(self, batches: list[list[int]]) -> Totals:
+        return gradient(self.work, batches, seed=self.seed, step=self.state.step)
 
     def _evaluation_due(self) -> bool:
-        step, every = self.progress.step, self.settings.eval_every or self.steps_per_epoch
+        step, every = self.state.step, self.settings.eval_every or self.steps_per_epoch
         return bool(self.held_out) and (step % every == 0 or step == self.num_steps)
 
     def _evaluate(self) -> None:
-        started, progress = time.monotonic(), self.progress
+        started, state = time.monotonic(), self.state
         totals = evaluate(self.work, self.held_out, self.settings.tokens_per_batch)
-        progress.seconds += time.monotonic() - started
-        progress.evaluations.append((progress.step, totals.loss))
-        self.watch.log(step=progress.step, validation_loss=totals.loss, **{f"validation_{k}": v for k, v in totals.metrics.items()})
-        if progress.step and (progress.best_loss is None or totals.loss < progress.best_loss):
-            progress.best_loss, progress.best_step = totals.loss, progress.step
+        state.seconds += time.monotonic() - started
+        state.evaluations.append((state.step, totals.loss))
+        self.progress.log(step=state.step, validation_loss=totals.loss, **{f"validation_{k}": v for k, v in totals.metrics.items()})
+        if state.step and (state.best_loss is None or totals.loss < state.best_loss):
+            state.best_loss, state.best_step = totals.loss, state.step
             self.best = {name: tensor.detach().clone() for name, tensor in self.work.stack.trained_state().items()}
-        if progress.step and self.settings.keep == "all":
-            self.work.stack.save_trained(self.folder / "kept" / f"step-{progress.step}")
+        if state.step and self.settings.keep == "all":
+            self.work.stack.save_trained(self.folder / "kept" / f"step-{state.step}")
 
     def _stopped(self) -> bool:
-        since = sum(step > self.progress.best_step for step, _ in self.progress.evaluations)
+        since = sum(step > self.state.best_step for step, _ in self.state.evaluations)
         return 0 < self.settings.patience <= since
 
     def _reference(self) -> None:
@@ -203,15 +203,15 @@ class Loop:
         file = self.folder / "references.safetensors"
         found = kept_tensors(file)
         if found is None:
-            groups = [
-                group for step in range(min(self.steps_per_epoch, self.num_steps))
-                for group in self.work.micro_batches(self.rows_of(step), self.settings.tokens_per_batch)
+            batches = [
+                micro_batch for step in range(min(self.steps_per_epoch, self.num_steps))
+                for micro_batch in self.work.micro_batches(self.rows_of(step), self.settings.tokens_per_batch)
             ]  # fmt: skip
-            groups += self.work.micro_batches(self.held_out, self.settings.tokens_per_batch)
-            with self.watch.progress("reference", len(groups)) as advance:
+            batches += self.work.micro_batches(self.held_out, self.settings.tokens_per_batch)
+            with self.progress.bar("reference", len(batches)) as advance:
                 values: dict[int, Tensor] = {}
-                for group in groups:
-                    values.update(reference(self.work, [group]))
+                for micro_batch in batches:
+                    values.update(reference(self.work, [micro_batch]))
                     advance()
             # three tensors, not one a row: a file of a million would be slow to open
             sizes = torch.tensor([len(value) for value in values.values()])
@@ -222,13 +222,13 @@ class Loop:
 
     def _save_memory(self) -> None:
         """Recompute activations where the recipe says so, or where the predicted peak is more than what is free."""
-        sizes = num_fed(self.work.items)
+        sizes = num_input_tokens(self.work.items)
         tokens = max(min(self.settings.tokens_per_batch, sum(sizes)), max(sizes))
         stack = self.work.stack
         found = predict_memory(stack.net.config.to_dict(), stack.spec, self.settings.adapter, tokens=tokens, on_gpu=stack.device.type == "cuda")
         short = found is not None and found.activations > available()[0]
         if usable("recomputed activations") and (self.settings.recompute == "always" or (self.settings.recompute == "auto" and short)):
-            self.watch.say(f"  {self.watch.stage}: activations are computed anew to save memory")
+            self.progress.say(f"  {self.progress.stage}: activations are computed anew to save memory")
             recompute(stack.net)
 
     @cached_property
@@ -243,14 +243,14 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-def _finish(loop: Loop, items: Sequence[Item], dropped: list[Dropped]) -> dict[str, Any]:
+def _finish(loop: Loop, items: Sequence[Example], dropped: list[Dropped]) -> dict[str, Any]:
     """Write the result and its statistics."""
-    out, progress = loop.where.out_dir, loop.progress
+    out, state = loop.where.out_dir, loop.state
     more = {
         "cut": num_cut(items), "rows_trained": len(loop.trained), "rows_validation": len(loop.held_out),
-        "best_validation_loss": progress.best_loss, "best_step": progress.best_step, "memory_splits": progress.splits,
-        "token_lengths": [item.tree.longest for item in items[:LENGTHS_KEPT]],
+        "best_validation_loss": state.best_loss, "best_step": state.best_step, "memory_splits": state.splits,
+        "token_lengths": [item.group.longest for item in items[:LENGTHS_KEPT]],
     }  # fmt: skip
     if loop.settings.keep == "all":
         shutil.copytree(loop.folder / "kept", out / "checkpoints")
-    return write_result(out, loop.work.stack, progress, rows=len(items), dropped=dropped, named=loop.named, cpu_s=loop.cpu_s, more=more)
+    return write_result(out, loop.work.stack, state, rows=len(items), dropped=dropped, named=loop.named, cpu_s=loop.cpu_s, more=more)

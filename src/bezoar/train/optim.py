@@ -43,7 +43,7 @@ def scale_rates(chosen: torch.optim.Optimizer, scale: float) -> None:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * scale
 
 
-def factor(schedule: Schedule, step: int, *, num_steps: int, warmup: int) -> float:
+def lr_multiplier(schedule: Schedule, step: int, *, num_steps: int, warmup: int) -> float:
     """What the learning rate is multiplied by at `step` (0-based): a linear rise over `warmup` steps, then the schedule down to 0."""
     if step < warmup:
         return (step + 1) / warmup

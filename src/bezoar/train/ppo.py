@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bezoar.chat.types import AnyRow
-from bezoar.judge.goodness import Goodness
+from bezoar.model.reward_weights import RewardWeights
 from bezoar.model.spec import LoRA
-from bezoar.refs import ModelRef, RewardRef, RowsRef
-from bezoar.train.train import Optimizer, Place
-from bezoar.watch import Watch
+from bezoar.progress import Progress
+from bezoar.references import ModelRef, RewardRef, RowsRef
+from bezoar.train.train import Optimizer, StageInputs
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PPO:
     reward: RewardRef
     rows: RowsRef
     reset: float = 0.0
-    goodness: Goodness = field(default_factory=Goodness)
+    goodness: RewardWeights = field(default_factory=RewardWeights)
     normalise: Literal["none", "mean", "std"] = "none"
     adapter: LoRA = field(default_factory=lambda: LoRA(dropout=0.0))
     updates: int = 100
@@ -88,8 +88,8 @@ class PPO:
         if self.adapter.dropout:
             raise ValueError("adapter.dropout has no effect, since PPO trains without dropout; set it to 0")
 
-    def run(self, rows: Sequence[AnyRow], where: Place, *, watch: Watch, seed: int) -> dict[str, Any]:
+    def run(self, rows: Sequence[AnyRow], where: StageInputs, *, progress: Progress, seed: int) -> dict[str, Any]:
         """Train into `where.out_dir`: `adapter/`, `failures.jsonl`, `stats.json`; returns the statistics."""
         from bezoar.train.ppo_loop import train
 
-        return train(self, rows, where, watch=watch, seed=seed)
+        return train(self, rows, where, progress=progress, seed=seed)

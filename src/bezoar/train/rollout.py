@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.chat.types import Messages
 from bezoar.io import content_hash
-from bezoar.judge.goodness import Goodness
-from bezoar.model.decode import Limits, generate
-from bezoar.model.flat import flatten
-from bezoar.model.head import entropies, logprobs
+from bezoar.model.chunked_logprobs import entropies, logprobs
+from bezoar.model.completions import reward_completions
+from bezoar.model.generation import SamplingParams, generate
+from bezoar.model.packed import pack
+from bezoar.model.prompt_group import PromptGroup, answer, best_fit
+from bezoar.model.reward_weights import RewardWeights
 from bezoar.model.score_head import ScoreHead
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Tree, answer, pack
-from bezoar.synth.asking import seed_of
-from bezoar.synth.sample import reward_answers
+from bezoar.rng import seed_for
 from bezoar.train.step import states
 
 
@@ -40,14 +40,14 @@ class Rollout:
     """One answer: the tree of prompt and answer, how many tokens of it were forced, and whether the model ended it."""
 
     prompt: Prompt
-    tree: Tree
+    group: PromptGroup
     forced: int
     ended: bool
 
     @property
     def tokens(self) -> list[int]:
         """The answer, with the end token where it ended."""
-        return self.tree.branches[0].tokens
+        return self.group.completions[0].tokens
 
 
 @dataclass
@@ -58,11 +58,11 @@ class Policy:
     value_head: ScoreHead
     temperature: float
 
-    def read(self, trees: Sequence[Tree]) -> tuple[Tensor, Tensor, Tensor]:
+    def read(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities and values [A] at the tokens of the answers, each value of the state before its token, and the states [A, E]."""
-        flat = flatten(trees).to(self.stack.device)
-        working, hidden = states(self.stack, flat)
-        return logprobs(working, self.stack.head_weight, flat.target, temperature=self.temperature), self.value_head(hidden)[:, 0], working
+        batch = pack(groups).to(self.stack.device)
+        working, hidden = states(self.stack, batch)
+        return logprobs(working, self.stack.head_weight, batch.target, temperature=self.temperature), self.value_head(hidden)[:, 0], working
 
 
 def draw_prefix(prompt: Prompt, *, share: float, max_tokens: int, seed: int, update: int) -> list[int]:
@@ -78,7 +78,7 @@ def draw_prefix(prompt: Prompt, *, share: float, max_tokens: int, seed: int, upd
 def roll_out(policy: Policy, prompts: Sequence[Prompt], prefixes: Sequence[list[int]], end: int, *, max_tokens: int, seed: int) -> list[Rollout]:
     """One answer to each prompt that begins with its prefix. The tokens drawn depend on (weights, seed, prompt) alone."""
     limits = [
-        Limits(max_tokens - len(prefix), policy.temperature, stop_tokens=(end,), seed=seed_of(seed, prompt.id))
+        SamplingParams(max_tokens - len(prefix), policy.temperature, stop_tokens=(end,), seed=seed_for(seed, prompt.id))
         for prompt, prefix in zip(prompts, prefixes, strict=True)
     ]
     made = generate(policy.stack, [[*p.tokens, *prefix] for p, prefix in zip(prompts, prefixes, strict=True)], limits)
@@ -89,18 +89,18 @@ def roll_out(policy: Policy, prompts: Sequence[Prompt], prefixes: Sequence[list[
     return found
 
 
-def score(rollouts: Sequence[Rollout], policy: Policy, judge: Stack, renderer: AnyRenderer, *, goodness: Goodness, missing_end: float) -> list[float]:
+def score(rollouts: Sequence[Rollout], policy: Policy, judge: Stack, template: Template, *, goodness: RewardWeights, missing_end: float) -> list[float]:
     """The reward model's score of every answer, read as text by its own tokenizer; `missing_end` where the answer was cut off."""
     decode = policy.stack.tokenizer.decode
     texts = [[decode(one.tokens[:-1] if one.ended else one.tokens)] for one in rollouts]
     assert judge.score_head is not None
     outputs = judge.score_head.outputs
-    values = [one for [one] in reward_answers(judge, renderer, [r.prompt.messages for r in rollouts], texts)]
+    values = [one for [one] in reward_completions(judge, template, [r.prompt.messages for r in rollouts], texts)]
     return [goodness.score(outputs, v) if r.ended else missing_end for r, v in zip(rollouts, values, strict=True)]
 
 
 @dataclass
-class Reading:
+class RolloutScores:
     """What the old policy and the stack below make of rollouts, rows [N, T] with 0 behind the end of an answer."""
 
     logprobs: Tensor
@@ -113,25 +113,25 @@ class Reading:
 
 
 @torch.no_grad()
-def read(policy: Policy, rollouts: Sequence[Rollout], groups: Sequence[Sequence[int]]) -> Reading:
-    """Read the rollouts in the micro-batches `groups`; with one minibatch they are trained in the same, and the ratio starts at 1 to the bit."""
+def read(policy: Policy, rollouts: Sequence[Rollout], batches: Sequence[Sequence[int]]) -> RolloutScores:
+    """Read the rollouts in the micro-batches `batches`; with one minibatch they are trained in the same, and the ratio starts at 1 to the bit."""
     lengths = torch.tensor([len(one.tokens) for one in rollouts], device=policy.stack.device)
     steps = torch.arange(int(lengths.max()), device=policy.stack.device)[None]
     forced = torch.tensor([one.forced for one in rollouts], device=policy.stack.device)
     mask = (steps < lengths[:, None]).float()
     rows, entropy = [torch.zeros_like(mask) for _ in range(3)], 0.0
-    for group in groups:
-        trees = [rollouts[i].tree for i in group]
-        found, values, states = policy.read(trees)
+    for micro_batch in batches:
+        groups = [rollouts[i].group for i in micro_batch]
+        found, values, states = policy.read(groups)
         entropy += float(entropies(states, policy.stack.head_weight, temperature=policy.temperature).sum())
-        with policy.stack.without_top():
-            reference = policy.read(trees)[0]
-        for row, flat in zip(rows, (found, reference, values), strict=True):
-            for i, part in zip(group, torch.split(flat, [len(rollouts[i].tokens) for i in group]), strict=True):
+        with policy.stack.disable_adapter():
+            reference = policy.read(groups)[0]
+        for row, batch in zip(rows, (found, reference, values), strict=True):
+            for i, part in zip(micro_batch, torch.split(batch, [len(rollouts[i].tokens) for i in micro_batch]), strict=True):
                 row[i, : len(part)] = part
-    return Reading(rows[0], rows[1], rows[2], mask, mask * (steps >= forced[:, None]), lengths, entropy / float(mask.sum()))
+    return RolloutScores(rows[0], rows[1], rows[2], mask, mask * (steps >= forced[:, None]), lengths, entropy / float(mask.sum()))
 
 
 def micro_batches(rollouts: Sequence[Rollout], budget: int) -> list[list[int]]:
     """Rollouts in groups of at most `budget` tokens."""
-    return pack([one.tree.num_fed for one in rollouts], budget)
+    return best_fit([one.group.num_input_tokens for one in rollouts], budget)

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from bezoar.errors import TrainingError
 from bezoar.io import content_hash
-from bezoar.model.flat import Flat, flatten
-from bezoar.model.head import logprobs
+from bezoar.model.chunked_logprobs import logprobs
+from bezoar.model.packed import PackedBatch, pack
+from bezoar.model.prompt_group import PromptGroup, best_fit
 from bezoar.model.stack import Stack
-from bezoar.model.tree import Tree, pack
-from bezoar.train.proof import Item
-from bezoar.train.terms import Batch, Objective, Terms, Unit
+from bezoar.train.label_check import Example
+from bezoar.train.objective import LossInputs, LossOutput, Objective, Unit
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Totals:
     loss: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
 
-    def add(self, terms: Terms, units: int) -> None:
+    def add(self, terms: LossOutput, units: int) -> None:
         """Add a micro-batch's share of the means."""
         self.loss += float(terms.loss.detach().double().sum()) / units
         for name, values in terms.metrics.items():
@@ -45,64 +45,64 @@ class Totals:
 
 
 @dataclass
-class Work:
+class TrainState:
     """What every forward pass of a stage needs: the stack, the objective, the rows and, by row, the reference log-probabilities."""
 
     stack: Stack
     objective: Objective
-    items: Sequence[Item]
+    items: Sequence[Example]
     references: dict[int, Tensor] = field(default_factory=dict)  # row -> [A] of its trained tokens
     baseline: Tensor | None = None  # [] of the step under way
     neftune: float = 0.0
 
     def micro_batches(self, rows: Sequence[int], budget: int) -> list[list[int]]:
         """`rows` in groups of at most `budget` tokens, best fit first."""
-        groups = pack([self.items[i].tree.num_fed for i in rows], budget)
-        return [[rows[i] for i in group] for group in groups]
+        batches = best_fit([self.items[i].group.num_input_tokens for i in rows], budget)
+        return [[rows[i] for i in micro_batch] for micro_batch in batches]
 
     def units(self, rows: Sequence[int]) -> int:
         """How many units of the objective the rows hold."""
-        return sum(count_units(self.items[i].tree, self.objective.unit) for i in rows)
+        return sum(count_units(self.items[i].group, self.objective.unit) for i in rows)
 
-    def forward(self, rows: Sequence[int]) -> Terms:
+    def forward(self, rows: Sequence[int]) -> LossOutput:
         """The terms of one micro-batch, in one flat row."""
-        trees = [self.items[i].tree for i in rows]
-        values, batch = self.scores(trees) if "scores" in self.objective.needs else self.logprobs(trees)
+        groups = [self.items[i].group for i in rows]
+        values, batch = self.scores(groups) if "scores" in self.objective.needs else self.logprobs(groups)
         if "reference" in self.objective.needs:
             batch.reference = torch.cat([self.references[i] for i in rows]).to(values.device)
         batch.baseline = self.baseline
-        if trees[0].facts:
-            batch.facts = torch.tensor([tree.facts for tree in trees], device=values.device)
+        if groups[0].labels:
+            batch.labels = torch.tensor([group.labels for group in groups], device=values.device)
         terms = self.objective.loss(batch, values)
         if terms.loss.shape != (self.units(rows),):
             raise ValueError(f"{self.objective.kind}: the loss must have one value a {self.objective.unit}")
         return terms
 
-    def logprobs(self, trees: Sequence[Tree]) -> tuple[Tensor, Batch]:
+    def logprobs(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, LossInputs]:
         """Log-probabilities [A] of the trained tokens of one micro-batch."""
-        hidden, flat = self._hidden(trees)
-        return logprobs(hidden, self.stack.head_weight, flat.target), Batch(flat.owner, flat.num_answers)
+        hidden, batch = self._hidden(groups)
+        return logprobs(hidden, self.stack.head_weight, batch.target), LossInputs(batch.answer_index, batch.num_answers)
 
-    def scores(self, trees: Sequence[Tree]) -> tuple[Tensor, Batch]:
+    def scores(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, LossInputs]:
         """Outputs [N, K] of the score head for the answers of one micro-batch."""
-        hidden, flat = self._hidden(trees)
+        hidden, batch = self._hidden(groups)
         assert self.stack.score_head is not None
-        return self.stack.score_head(hidden), Batch(flat.owner, flat.num_answers)
+        return self.stack.score_head(hidden), LossInputs(batch.answer_index, batch.num_answers)
 
-    def _hidden(self, trees: Sequence[Tree]) -> tuple[Tensor, Flat]:
-        flat = flatten(trees).to(self.stack.device)
-        with self._noise(flat):
-            return states(self.stack, flat)[0], flat
+    def _hidden(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, PackedBatch]:
+        batch = pack(groups).to(self.stack.device)
+        with self._noise(batch):
+            return states(self.stack, batch)[0], batch
 
     @contextmanager
-    def _noise(self, flat: Flat) -> Iterator[None]:
+    def _noise(self, batch: PackedBatch) -> Iterator[None]:
         """Uniform noise on the embeddings while training, of size neftune / sqrt(length E) (NEFTune, arXiv 2310.05914)."""
         if not self.neftune or not self.stack.net.training:
             yield
             return
 
         def add(module: Any, inputs: Any, out: Tensor) -> Tensor:
-            size = self.neftune * (flat.lengths * out.shape[-1]).rsqrt()
+            size = self.neftune * (batch.lengths * out.shape[-1]).rsqrt()
             return out + (torch.rand_like(out) * 2 - 1) * size[:, None].to(out.dtype)
 
         hook = self.stack.net.get_input_embeddings().register_forward_hook(add)
@@ -112,13 +112,13 @@ class Work:
             hook.remove()
 
 
-def count_units(tree: Tree, unit: Unit) -> int:
+def count_units(group: PromptGroup, unit: Unit) -> int:
     """Units in one row."""
     if unit == "token":
-        return sum(branch.num_trained for branch in tree.branches)
+        return sum(completion.num_trained for completion in group.completions)
     if unit == "label":
-        return sum(not math.isnan(fact) for fact in tree.facts)
-    return {"answer": len(tree.branches), "pair": len(tree.branches) // 2, "group": 1}[unit]
+        return sum(not math.isnan(fact) for fact in group.labels)
+    return {"answer": len(group.completions), "pair": len(group.completions) // 2, "group": 1}[unit]
 
 
 def autocast(stack: Stack) -> AbstractContextManager[object]:
@@ -128,57 +128,57 @@ def autocast(stack: Stack) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def states(stack: Stack, flat: Flat) -> tuple[Tensor, Tensor]:
+def states(stack: Stack, batch: PackedBatch) -> tuple[Tensor, Tensor]:
     """The states [A, E] before the trained tokens, in the precision of the work and as the last layer gives them."""
     with autocast(stack) as mixed:
-        hidden = stack.hidden(flat)
+        hidden = stack.hidden(batch)
     return (hidden.bfloat16() if mixed else hidden), hidden
 
 
-def gradient(work: Work, groups: list[list[int]], *, seed: int, step: int) -> Totals:
-    """Add the gradient of the mean loss over all units of `groups` to the parameters.
+def gradient(work: TrainState, batches: list[list[int]], *, seed: int, step: int) -> Totals:
+    """Add the gradient of the mean loss over all units of `batches` to the parameters.
 
     Dropout draws from a generator seeded by (seed, step, number of the micro-batch): a resumed run draws the same.
     TrainingError names the rows of a micro-batch whose loss is not a finite number.
     """
     work.stack.net.train()
-    rows = [i for group in groups for i in group]
+    rows = [i for micro_batch in batches for i in micro_batch]
     units, totals = work.units(rows), Totals()
-    work.baseline = baseline(work, rows, max(sum(work.items[i].tree.num_fed for i in group) for group in groups))
-    for number, group in enumerate(groups):
+    work.baseline = baseline(work, rows, max(sum(work.items[i].group.num_input_tokens for i in micro_batch) for micro_batch in batches))
+    for number, micro_batch in enumerate(batches):
         torch.manual_seed(int(content_hash(seed, step, number), 16) % 2**63)
-        terms = work.forward(group)
+        terms = work.forward(micro_batch)
         loss = terms.loss.sum() / units
         if not torch.isfinite(loss):
-            names = ", ".join(work.items[i].id for i in group)
+            names = ", ".join(work.items[i].id for i in micro_batch)
             raise TrainingError(f"step {step}: the loss is {loss.item()} on the rows {names}; look at them, or lower lr.")
         loss.backward()  # type: ignore[no-untyped-call]
         totals.add(terms, units)
-        _count(totals, work, group)
+        _count(totals, work, micro_batch)
     totals.units = units
     return totals
 
 
 @torch.no_grad()
-def evaluate(work: Work, rows: Sequence[int], budget: int) -> Totals:
+def evaluate(work: TrainState, rows: Sequence[int], budget: int) -> Totals:
     """The mean loss and metrics of `rows`, dropout off."""
     work.stack.net.eval()
     units, totals = work.units(rows), Totals()
     work.baseline = baseline(work, rows, budget)
-    for group in work.micro_batches(rows, budget):
-        totals.add(work.forward(group), units)
-        _count(totals, work, group)
+    for micro_batch in work.micro_batches(rows, budget):
+        totals.add(work.forward(micro_batch), units)
+        _count(totals, work, micro_batch)
     totals.units = units
     return totals
 
 
-def _count(totals: Totals, work: Work, rows: Sequence[int]) -> None:
-    totals.tokens += sum(work.items[i].tree.num_fed for i in rows)
-    totals.trained += sum(count_units(work.items[i].tree, "token") for i in rows)
+def _count(totals: Totals, work: TrainState, rows: Sequence[int]) -> None:
+    totals.tokens += sum(work.items[i].group.num_input_tokens for i in rows)
+    totals.trained += sum(count_units(work.items[i].group, "token") for i in rows)
 
 
 @torch.no_grad()
-def baseline(work: Work, rows: Sequence[int], budget: int) -> Tensor | None:
+def baseline(work: TrainState, rows: Sequence[int], budget: int) -> Tensor | None:
     """Mean of log pi(y'|x) - log ref(y'|x) over rows, y' the answers of the next row with another prompt; None where not needed.
 
     KTO's reference point (arXiv 2402.01306, section 4.1), over the whole step; dropout off. Which row follows does not depend on the step.
@@ -187,26 +187,26 @@ def baseline(work: Work, rows: Sequence[int], budget: int) -> Tensor | None:
         return None
     training = work.stack.net.training
     work.stack.net.eval()
-    trees = [Tree(work.items[i].tree.trunk, _other(work, i).branches) for i in rows]
+    groups = [PromptGroup(work.items[i].group.prompt, _other(work, i).completions) for i in rows]
     total, count = torch.zeros(()), 0
-    for group in pack([tree.num_fed for tree in trees], budget):
-        mine = [trees[i] for i in group]
+    for micro_batch in best_fit([group.num_input_tokens for group in groups], budget):
+        mine = [groups[i] for i in micro_batch]
         moved, batch = work.logprobs(mine)
-        with work.stack.without_top():
+        with work.stack.disable_adapter():
             moved = moved - work.logprobs(mine)[0]
         total, count = total + moved.sum(), count + batch.num_answers
     work.stack.net.train(training)
     return total / count
 
 
-def _other(work: Work, row: int) -> Tree:
+def _other(work: TrainState, row: int) -> PromptGroup:
     """The next row of the stage, round and round, with another prompt."""
-    own, count = work.items[row].tree.trunk, len(work.items)
-    return next(tree for i in range(1, count) if (tree := work.items[(row + i) % count].tree).trunk != own)
+    own, count = work.items[row].group.prompt, len(work.items)
+    return next(group for i in range(1, count) if (group := work.items[(row + i) % count].group).prompt != own)
 
 
 @torch.no_grad()
-def reference(work: Work, groups: list[list[int]]) -> dict[int, Tensor]:
+def reference(work: TrainState, batches: list[list[int]]) -> dict[int, Tensor]:
     """By row, the log-probabilities of its trained tokens under the stack below, on the CPU.
 
     On the micro-batches that the first epoch trains on, the forward pass is the same to the bit: a policy that has not
@@ -214,9 +214,9 @@ def reference(work: Work, groups: list[list[int]]) -> dict[int, Tensor]:
     """
     work.stack.net.eval()
     values: dict[int, Tensor] = {}
-    with work.stack.without_top():
-        for group in groups:
-            sizes = [count_units(work.items[i].tree, "token") for i in group]
-            parts = torch.split(work.logprobs([work.items[i].tree for i in group])[0].cpu(), sizes)
-            values.update({i: part.clone() for i, part in zip(group, parts, strict=True)})
+    with work.stack.disable_adapter():
+        for micro_batch in batches:
+            sizes = [count_units(work.items[i].group, "token") for i in micro_batch]
+            parts = torch.split(work.logprobs([work.items[i].group for i in micro_batch])[0].cpu(), sizes)
+            values.update({i: part.clone() for i, part in zip(micro_batch, parts, strict=True)})
     return values

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.model.spec import LoRA, ModelSpec
-from bezoar.refs import ModelRef, RowsRef
+from bezoar.progress import Progress
+from bezoar.references import ModelRef, RowsRef
+from bezoar.train.objective import Objective
 from bezoar.train.objectives import OBJECTIVES
-from bezoar.train.prepare import Rows
-from bezoar.train.terms import Objective
-from bezoar.watch import Watch
+from bezoar.train.tokenized_cache import Rows
 
 if TYPE_CHECKING:
     AnyObjective = Objective
@@ -28,7 +28,7 @@ Optimizer = Literal["adamw", "adamw_8bit_paged", "rmsprop"]
 
 
 @dataclass(frozen=True)
-class Place:
+class StageInputs:
     """Where a training stage stands: the base and the adapters below it, the template, and its folders.
 
     `work_dir` keeps checkpoints between kills; `out_dir` receives the result; `reward` is the base and the adapters of a reward
@@ -37,7 +37,7 @@ class Place:
 
     spec: ModelSpec
     adapters: list[Path]
-    renderer: AnyRenderer
+    template: Template
     work_dir: Path
     out_dir: Path
     reward: tuple[ModelSpec, list[Path]] | None = None
@@ -108,8 +108,8 @@ class Train:
         if self.weight_decay and self.optimizer == "rmsprop":
             raise ValueError("weight_decay has no effect that is decoupled with rmsprop; remove it")
 
-    def run(self, rows: Rows, where: Place, *, watch: Watch, seed: int) -> dict[str, Any]:
+    def run(self, rows: Rows, where: StageInputs, *, progress: Progress, seed: int) -> dict[str, Any]:
         """Train into `where.out_dir`: `adapter/` (or `model/`), `failures.jsonl`, `stats.json`; returns the statistics."""
         from bezoar.train.loop import train
 
-        return train(self, rows, where, watch=watch, seed=seed)
+        return train(self, rows, where, progress=progress, seed=seed)

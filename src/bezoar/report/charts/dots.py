@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from bezoar.report.charts.frame import colour, drawing, empty, marker, text
 from bezoar.report.charts.scale import Scale, tick_label
+from bezoar.report.formatting import ABSENT, count, finite, interval, number
 from bezoar.report.markup import Markup, h
-from bezoar.report.numbers import ABSENT, count, finite, interval, number
 
 WIDTH, LEFT, LINE = 360, 96, 26
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from bezoar.report.charts.dots import shortened
 from bezoar.report.charts.frame import drawing, empty, text
+from bezoar.report.formatting import count, percent
 from bezoar.report.markup import Markup, h
-from bezoar.report.numbers import count, percent
 
 WIDTH, LEFT, RIGHT, LINE, BAR = 1040, 170, 10, 46, 14
 NUM_SHADES, MAX_NAMED = 5, 6

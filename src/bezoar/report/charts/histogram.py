@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from bezoar.report.charts.frame import colour, drawing, empty, text
 from bezoar.report.charts.scale import Scale, nice_step, numbers, tick_label
+from bezoar.report.formatting import count
 from bezoar.report.markup import Markup, h
-from bezoar.report.numbers import count
 
 WIDTH, HEIGHT = 270, 128
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from bezoar.report.charts.frame import axes, colour, drawing, empty, marker, text
 from bezoar.report.charts.scale import Scale, smoothed, thinned
+from bezoar.report.formatting import count, finite, number
 from bezoar.report.markup import Markup, h
-from bezoar.report.numbers import count, finite, number
 
 WIDTH, HEIGHT = 360, 210
 Point = tuple[float, float]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bezoar.report.numbers import finite
+from bezoar.report.formatting import finite
 
 
 def numbers(values: Iterable[object]) -> list[float]:

@@ -1,9 +1,9 @@
 """The bill: time, requests, tokens and money of every stage, and what a kept row cost."""
 
 from bezoar.report.bill import cost_per_row, line, total
+from bezoar.report.components import section, table
+from bezoar.report.formatting import count, seconds, usd
 from bezoar.report.markup import Child, Markup, h
-from bezoar.report.numbers import count, seconds, usd
-from bezoar.report.parts import section, table
 from bezoar.report.run import Run, Stage
 from bezoar.report.sections.training import objective
 

@@ -3,9 +3,9 @@
 from collections import Counter
 
 from bezoar.io import Row
+from bezoar.report.components import absent, cut, folded, section, table
+from bezoar.report.formatting import count
 from bezoar.report.markup import Child, Markup, h
-from bezoar.report.numbers import count
-from bezoar.report.parts import absent, cut, folded, section, table
 from bezoar.report.run import Run
 
 NUM_SHOWN = 8

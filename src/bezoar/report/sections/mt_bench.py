@@ -5,18 +5,18 @@ from typing import Any
 from bezoar.evals.stats import Score
 from bezoar.io import Row
 from bezoar.report.charts.frame import marker
+from bezoar.report.components import absent, bubble, cut, folded, section, table
+from bezoar.report.formatting import ABSENT, count, failures, finite, interval, number
 from bezoar.report.markup import Child, Markup, h
-from bezoar.report.numbers import ABSENT, count, failures, finite, interval, number
-from bezoar.report.parts import absent, bubble, cut, folded, section, table
 from bezoar.report.run import Run
-from bezoar.report.scores import Board
+from bezoar.report.scores import Scoreboard
 
 NAME = "mt_bench"
 NUM_QUESTIONS = 8
 INTRO = "Two-turn questions, each answer rated from 1 to 10 by the judge model. A rating is one judge's opinion."
 
 
-def mt_bench(run: Run, board: Board) -> Markup | None:
+def mt_bench(run: Run, board: Scoreboard) -> Markup | None:
     """None where the recipe asks for no MT-Bench."""
     per = {model: board.parts.get((NAME, model), {}) for model in board.labels}
     if not any(per.values()) and not board.answers:
@@ -27,7 +27,7 @@ def mt_bench(run: Run, board: Board) -> Markup | None:
     return section("mt-bench", "MT-Bench", INTRO, parts)
 
 
-def _categories(board: Board, per: dict[str, dict[str, Score]]) -> Markup:
+def _categories(board: Scoreboard, per: dict[str, dict[str, Score]]) -> Markup:
     names = list(dict.fromkeys(category for scores in per.values() for category in scores))
     rows = [_line(c, [per[m].get(c) for m in board.labels]) for c in names]
     turns = [name for name in board.benchmarks if name.startswith(f"{NAME}/")]
@@ -50,7 +50,7 @@ def _cell(score: Score | None, *, sized: bool) -> Child:
     return [number(score.value), h("small", bounds) if bounds else None, h("small", f"{count(score.n)} ratings") if sized else None, failed]
 
 
-def _answers(board: Board) -> list[Markup]:
+def _answers(board: Scoreboard) -> list[Markup]:
     by_id = {m: {str(row.get("id")): row for row in rows} for m, rows in board.answers.items()}
     order = list(dict.fromkeys(i for rows in by_id.values() for i in rows))
     return [_question(board, {m: rows[i] for m, rows in by_id.items() if i in rows}, shown=n == 0) for n, i in enumerate(_spread(order, by_id))]
@@ -70,7 +70,7 @@ def _category(row: Row) -> str:
     return str(row.get("group") or row.get("category") or "")
 
 
-def _question(board: Board, rows: dict[str, Row], *, shown: bool) -> Markup:
+def _question(board: Scoreboard, rows: dict[str, Row], *, shown: bool) -> Markup:
     row = next(iter(rows.values()))
     turns = as_texts(row.get("question"))
     columns = [h("div", _heading(index, label, rows[model]), _said(rows[model])) for index, (model, label) in enumerate(board.labels.items()) if model in rows]

@@ -3,9 +3,9 @@
 from typing import Any
 
 from bezoar.report.charts.dots import Dot, dot_plot
+from bezoar.report.components import section
 from bezoar.report.markup import Markup, h
-from bezoar.report.parts import section
-from bezoar.report.scores import Board
+from bezoar.report.scores import Scoreboard
 
 INTRO = (
     "The share of wins of revised answers over the original ones, both orders, ties half, with its 95 % interval; the dashed line is one half. "
@@ -13,14 +13,14 @@ INTRO = (
 )
 
 
-def revision(board: Board) -> Markup | None:
+def revision(board: Scoreboard) -> Markup | None:
     """A panel a model; None where nothing was revised."""
     facts = {model: (board.facts.get(model, {}).get("info") or {}).get("revision") for model in board.labels}
     panels = [_panel(board, model, known) for model, known in facts.items() if isinstance(known, dict)]
     return section("revision", "Revision", INTRO, h("div", panels, cls="charts c3col")) if panels else None
 
 
-def _panel(board: Board, model: str, facts: dict[str, Any]) -> Markup:
+def _panel(board: Scoreboard, model: str, facts: dict[str, Any]) -> Markup:
     dots, notes = [], []
     for number, counts in enumerate(facts.get("iterations") or [], 1):
         for name, kind in ((f"iteration {number}", "win rate"), ("no position", "win rate/free of position")):

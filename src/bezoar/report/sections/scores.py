@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from bezoar.evals.outcome import told
 from bezoar.evals.stats import Score
 from bezoar.report.charts.dots import Dot, dot_plot
+from bezoar.report.components import absent, folded, section, table
+from bezoar.report.formatting import ABSENT, count, failures, interval, number, signed
 from bezoar.report.markup import Child, Markup, h
-from bezoar.report.numbers import ABSENT, count, failures, interval, number, signed
-from bezoar.report.parts import absent, folded, section, table
 from bezoar.report.run import Run
-from bezoar.report.scores import Board, read_score
+from bezoar.report.scores import Scoreboard, read_score
 
 NOTE = (
     "Square brackets hold 95 % intervals. Under each model stands its difference from the first model, over the items that both answered: ▲ or ▼ where a "
@@ -18,7 +18,7 @@ NOTE = (
 )
 
 
-def scores(run: Run, board: Board) -> Markup:
+def scores(run: Run, board: Scoreboard) -> Markup:
     """The table, the panels, and the note that says how verdicts are made; the scores beside the main ones are folded."""
     waiting = [s.name for s in run.of("evaluate") if not s.done]
     later = f"Not run yet: {', '.join(waiting)}." if waiting else ""
@@ -30,12 +30,12 @@ def scores(run: Run, board: Board) -> Markup:
                    absent(later) if later else None, *_judges(board), *_told(board), h("p", NOTE, cls="note"), h("h3", "Values with 95 % intervals"), _panels(board, board.main), more)
 
 
-def _table(board: Board, benchmarks: Sequence[str]) -> Markup:
+def _table(board: Scoreboard, benchmarks: Sequence[str]) -> Markup:
     rows = [[_name(board, b), _verdict(board, b), *(_cell(board, b, m) for m in board.labels)] for b in benchmarks]
     return table(["Benchmark", "Verdict", *board.labels.values()], rows, words=2)
 
 
-def _judges(board: Board) -> list[Markup]:
+def _judges(board: Scoreboard) -> list[Markup]:
     """The card of every judge that was examined, once."""
     found = [facts.get("info", {}).get("judge_card") or {} for facts in board.facts.values()]
     cards = {card["judge_hash"]: card for card in found if card.get("scores") or card.get("injection")}
@@ -48,12 +48,12 @@ def _judges(board: Board) -> list[Markup]:
     ) if card.get("injection") else None) for name, card in cards.items()]  # fmt: skip
 
 
-def _told(board: Board) -> list[Markup]:
+def _told(board: Scoreboard) -> list[Markup]:
     """What the facts of each model say beside its scores."""
     return [h("p", f"{board.labels[model]}: {sentence}", cls="note") for model, facts in board.facts.items() for sentence in told(facts.get("info") or {})]
 
 
-def _name(board: Board, benchmark: str) -> Child:
+def _name(board: Scoreboard, benchmark: str) -> Child:
     known = list(board.of(benchmark).values())
     sizes = {s.n for s in known}
     lower = any(not s.higher_is_better for s in known)
@@ -61,7 +61,7 @@ def _name(board: Board, benchmark: str) -> Child:
     return [benchmark, h("small", size + (", lower is better" if lower else ""))]
 
 
-def _cell(board: Board, benchmark: str, model: str) -> Child:
+def _cell(board: Scoreboard, benchmark: str, model: str) -> Child:
     score = board.score(benchmark, model)
     if score is None:
         cell = board.cells.get((benchmark, model))
@@ -75,7 +75,7 @@ def _cell(board: Board, benchmark: str, model: str) -> Child:
     return [value, h("small", bounds), h("small", ", ".join(told)) if told else None, _change(board, benchmark, model, score)]
 
 
-def _change(board: Board, benchmark: str, model: str, score: Score) -> Child:
+def _change(board: Scoreboard, benchmark: str, model: str, score: Score) -> Child:
     first = next(iter(board.of(benchmark)))
     gap = board.against(benchmark, first).get(model)
     if gap is None:
@@ -86,16 +86,16 @@ def _change(board: Board, benchmark: str, model: str, score: Score) -> Child:
     return h("small", f"{mark} {signed(gap.value)}" if gap.value else "≈ the same", cls=cls, title=f"against {board.labels[first]}, {basis}")
 
 
-def _verdict(board: Board, benchmark: str) -> Child:
+def _verdict(board: Scoreboard, benchmark: str) -> Child:
     verdict = board.verdict(benchmark)
     return h("span", board.told(verdict), cls="same" if verdict.none else None) if verdict else h("span", "nothing to compare", cls="same")
 
 
-def _panels(board: Board, benchmarks: Sequence[str]) -> Markup:
+def _panels(board: Scoreboard, benchmarks: Sequence[str]) -> Markup:
     return h("div", [_panel(board, benchmark) for benchmark in benchmarks], cls="charts c3col")
 
 
-def _panel(board: Board, benchmark: str) -> Markup:
+def _panel(board: Scoreboard, benchmark: str) -> Markup:
     dots = []
     for model, label in board.labels.items():
         score = board.score(benchmark, model)

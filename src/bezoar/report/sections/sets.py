@@ -2,9 +2,9 @@
 
 from bezoar.report.charts.flow import Step, flow_chart
 from bezoar.report.charts.histogram import bins_over, histogram
+from bezoar.report.components import absent, folded, row_card, section
+from bezoar.report.formatting import count
 from bezoar.report.markup import Child, Markup, h
-from bezoar.report.numbers import count
-from bezoar.report.parts import absent, folded, row_card, section
 from bezoar.report.rows import MAX_READ, RowSet, read_rows
 from bezoar.report.run import Run, Stage
 

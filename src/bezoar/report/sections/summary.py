@@ -1,13 +1,13 @@
 """The head of the page: the name, the verdict, the figures of the whole run, and what is absent."""
 
 from bezoar.report.bill import total
+from bezoar.report.formatting import count, listed, seconds, usd
 from bezoar.report.markup import Markup, h
-from bezoar.report.numbers import count, listed, seconds, usd
 from bezoar.report.run import Run
-from bezoar.report.scores import Board
+from bezoar.report.scores import Scoreboard
 
 
-def summary(run: Run, board: Board) -> Markup:
+def summary(run: Run, board: Scoreboard) -> Markup:
     """What a reader should know after ten seconds."""
     first, *others = board.headline
     ended = max((str(s.key.get("finished", "")) for s in run.stages if s.done), default="")
@@ -17,7 +17,7 @@ def summary(run: Run, board: Board) -> Markup:
              [h("p", sentence, cls="then") for sentence in others], tiles, _gaps(run))
 
 
-def _tiles(run: Run, board: Board) -> list[tuple[str, str]]:
+def _tiles(run: Run, board: Scoreboard) -> list[tuple[str, str]]:
     whole = total(run.stages)
     made = sum(s.count("rows_out") for s in run.of("scheme"))
     trained = {s.inputs.get("rows") for s in run.of("train") if s.done}

@@ -5,9 +5,9 @@ from typing import Literal
 
 from bezoar.io import Row
 from bezoar.report.charts.lines import Curve, line_chart
+from bezoar.report.components import absent, folded, section, table
+from bezoar.report.formatting import ABSENT, count, finite, number, seconds, size
 from bezoar.report.markup import Child, Markup, h
-from bezoar.report.numbers import ABSENT, count, finite, number, seconds, size
-from bezoar.report.parts import absent, folded, section, table
 from bezoar.report.run import Run, Stage
 
 SHOWN = ("loss", "margin", "accuracy", "reward", "kl", "distance")

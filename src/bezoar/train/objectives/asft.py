@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.train.objective import LossInputs, LossOutput, Need
 from bezoar.train.objectives.pairs import OnPairs, add_sft, log_odds, pair_terms, require
-from bezoar.train.terms import Batch, Need, Terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ class ASFT(OnPairs):
     def __post_init__(self) -> None:
         require(self, "odds_weight", "beta", from_0=("sft_weight",))
 
-    def loss(self, batch: Batch, logprobs: Tensor) -> Terms:
+    def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a pair [P]. `p_chosen` and `p_rejected` are the p(y) of the formula."""
         from torch.nn.functional import logsigmoid
 

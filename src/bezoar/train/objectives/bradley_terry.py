@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Comparison
 from bezoar.errors import DataError
-from bezoar.model.tree import Tree
+from bezoar.model.prompt_group import PromptGroup
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
 from bezoar.train.objectives.pairs import pair_terms
 from bezoar.train.rows import prompt_and_answers
-from bezoar.train.terms import Batch, Need, Terms, Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,16 +43,16 @@ class BradleyTerry:
         """The reward."""
         return (self.output,)
 
-    def tree(self, row: AnyRow, renderer: AnyRenderer, tokenizer: Tokenizer) -> Tree:
+    def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt with two branches: chosen, rejected. DataError without a strength that the loss needs."""
-        from bezoar.model.reward import score_tree
+        from bezoar.model.reward import score_group
 
         if not isinstance(row, Comparison):
             raise DataError(f"row {row.id}: the objective needs comparisons, but this is none; name a stage of pairs under `rows`.")
-        facts = () if self.loss_type == "plain" else (_strength(row),)
-        return score_tree(*prompt_and_answers(row, renderer, tokenizer), facts)
+        labels = () if self.loss_type == "plain" else (_strength(row),)
+        return score_group(*prompt_and_answers(row, template, tokenizer), labels)
 
-    def loss(self, batch: Batch, scores: Tensor) -> Terms:
+    def loss(self, batch: LossInputs, scores: Tensor) -> LossOutput:
         """[N, 1] -> one loss a pair [P]."""
         from torch.nn.functional import logsigmoid
 
@@ -60,8 +60,8 @@ class BradleyTerry:
         margin = rewards[:, 0] - rewards[:, 1]
         if self.loss_type == "plain":
             return pair_terms(-logsigmoid(margin), rewards)
-        assert batch.facts is not None
-        strength = batch.facts[:, 0]
+        assert batch.labels is not None
+        strength = batch.labels[:, 0]
         loss = -logsigmoid(margin - strength) if self.loss_type == "margin" else -strength * logsigmoid(margin)
         return pair_terms(loss, rewards)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.train.objective import LossInputs, LossOutput, Need
 from bezoar.train.objectives.pairs import OnPairs, add_sft, log_ratios, pair_terms, require
-from bezoar.train.terms import Batch, Need, Terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class DPO(OnPairs):
         if self.smoothing == "robust" and not self.label_smoothing:
             raise ValueError("smoothing: robust has no effect with label_smoothing 0; set the share of wrong labels")
 
-    def loss(self, batch: Batch, logprobs: Tensor) -> Terms:
+    def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a pair [P]."""
         from torch.nn.functional import logsigmoid
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from bezoar.train.objective import LossInputs, LossOutput, Need
 from bezoar.train.objectives.pairs import OnPairs, add_sft, log_ratios, pair_terms, require
-from bezoar.train.terms import Batch, Need, Terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class Hinge(OnPairs):
         """The reference, if it is asked for."""
         return frozenset({"reference"}) if self.reference else frozenset()
 
-    def loss(self, batch: Batch, logprobs: Tensor) -> Terms:
+    def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a pair [P]."""
         values = log_ratios(batch, logprobs) if self.reference else logprobs
         rewards = self.beta * batch.sums(values).view(-1, 2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.train.objective import LossInputs, LossOutput, Need
 from bezoar.train.objectives.pairs import OnPairs, log_ratios, pair_terms, require
-from bezoar.train.terms import Batch, Need, Terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class IPO(OnPairs):
     def __post_init__(self) -> None:
         require(self, "beta")
 
-    def loss(self, batch: Batch, logprobs: Tensor) -> Terms:
+    def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a pair [P]."""
         ratios = log_ratios(batch, logprobs)
         scores = (batch.means(ratios) if self.normalise == "token" else batch.sums(ratios)).view(-1, 2)

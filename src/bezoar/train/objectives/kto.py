@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Chat, Comparison
 from bezoar.errors import DataError
-from bezoar.model.tree import Tree, answers_tree
+from bezoar.model.prompt_group import PromptGroup, prompt_group
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
 from bezoar.train.objectives.pairs import log_ratios, require
 from bezoar.train.rows import prompt_and_answers
-from bezoar.train.terms import Batch, Need, Terms, Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,29 +42,29 @@ class KTO:
     def __post_init__(self) -> None:
         require(self, "beta", "desirable_weight", "undesirable_weight")
 
-    def tree(self, row: AnyRow, renderer: AnyRenderer, tokenizer: Tokenizer) -> Tree:
+    def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt with one branch an answer; its facts are 1 for each desirable answer, else 0."""
-        facts: tuple[float, ...] = (1.0, 0.0)
+        labels: tuple[float, ...] = (1.0, 0.0)
         if not isinstance(row, Comparison):
             desirable = row.meta.get("desirable") if isinstance(row, Chat) else None
             if not isinstance(desirable, bool):
                 raise DataError(f"row {row.id}: kto needs comparisons, or chats with meta.desirable true or false; add it.")
-            facts = (float(desirable),)
-        trunk, answers = prompt_and_answers(row, renderer, tokenizer)
-        return answers_tree(trunk, answers, facts)
+            labels = (float(desirable),)
+        prompt, answers = prompt_and_answers(row, template, tokenizer)
+        return prompt_group(prompt, answers, labels)
 
-    def loss(self, batch: Batch, logprobs: Tensor) -> Terms:
+    def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss an answer [N]. `margin` is beta (r - z) towards the label."""
         import torch
 
-        assert batch.facts is not None
+        assert batch.labels is not None
         assert batch.baseline is not None
-        good = batch.facts.flatten() > 0
+        good = batch.labels.flatten() > 0
         rewards = self.beta * batch.sums(log_ratios(batch, logprobs))
         z = batch.baseline.clamp(min=0)
         margin = torch.where(good, 1.0, -1.0) * (rewards - self.beta * z)
         loss = torch.where(good, self.desirable_weight, self.undesirable_weight) * torch.sigmoid(-margin)
         seen = margin.detach()
-        return Terms(loss, {
+        return LossOutput(loss, {
             "margin": seen, "accuracy": (seen > 0).float(), "reward": rewards.detach(), "kl": z.expand_as(seen),
         })  # fmt: skip

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow
-from bezoar.model.tree import Tree
-from bezoar.train.rows import pair_tree
-from bezoar.train.terms import Batch, Terms, Unit
+from bezoar.model.prompt_group import PromptGroup
+from bezoar.train.objective import LossInputs, LossOutput, Unit
+from bezoar.train.rows import pair_group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +26,9 @@ class OnPairs:
 
     unit: ClassVar[Unit] = "pair"
 
-    def tree(self, row: AnyRow, renderer: AnyRenderer, tokenizer: Tokenizer) -> Tree:
+    def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt with two branches: chosen, rejected."""
-        return pair_tree(row, renderer, tokenizer)
+        return pair_group(row, template, tokenizer)
 
 
 def require(objective: Any, *above_0: str, from_0: tuple[str, ...] = ()) -> None:
@@ -38,21 +38,21 @@ def require(objective: Any, *above_0: str, from_0: tuple[str, ...] = ()) -> None
             raise ValueError(f"{name} must be {'at least' if name in from_0 else 'above'} 0; change the value")
 
 
-def pair_terms(loss: Tensor, rewards: Tensor, **more: Tensor) -> Terms:
+def pair_terms(loss: Tensor, rewards: Tensor, **more: Tensor) -> LossOutput:
     """Terms of a loss [P], with what is watched of the objective's rewards [P, 2] and further values [P]."""
     seen = rewards.detach()
     margin = seen[:, 0] - seen[:, 1]
     watched = {"margin": margin, "accuracy": (margin > 0).float(), "reward_chosen": seen[:, 0], "reward_rejected": seen[:, 1]}
-    return Terms(loss, {**watched, **{name: value.detach() for name, value in more.items()}})
+    return LossOutput(loss, {**watched, **{name: value.detach() for name, value in more.items()}})
 
 
-def log_ratios(batch: Batch, logprobs: Tensor) -> Tensor:
+def log_ratios(batch: LossInputs, logprobs: Tensor) -> Tensor:
     """log pi - log ref of the trained tokens [A]."""
     assert batch.reference is not None
     return logprobs - batch.reference
 
 
-def add_sft(loss: Tensor, weight: float, batch: Batch, logprobs: Tensor) -> Tensor:
+def add_sft(loss: Tensor, weight: float, batch: LossInputs, logprobs: Tensor) -> Tensor:
     """loss [P] + weight times the mean negative log-likelihood of the chosen answer's tokens with its end token.
 
     The mean over each answer's own tokens follows equation 1 of Iterative RPO (arXiv 2404.19733). TRL's "sft" is the mean

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import Chat, Comparison
 from bezoar.data.helpsteer2 import ATTRIBUTES
 from bezoar.errors import DataError
-from bezoar.model.tree import Tree
+from bezoar.model.prompt_group import PromptGroup
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
 from bezoar.train.rows import prompt_and_answers
-from bezoar.train.terms import Batch, Need, Terms, Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,24 +45,24 @@ class Regression:
         """The attributes."""
         return self.attributes
 
-    def tree(self, row: Chat | Comparison, renderer: AnyRenderer, tokenizer: Tokenizer) -> Tree:
+    def group(self, row: Chat | Comparison, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt with its answers, and their labels as facts, nan where unknown. DataError when none is known."""
-        from bezoar.model.reward import score_tree
+        from bezoar.model.reward import score_group
 
-        trunk, answers = prompt_and_answers(row, renderer, tokenizer)
-        facts = tuple(_label(row, given.get(name)) for given in _given(row, self.attributes) for name in self.attributes)
-        if all(math.isnan(fact) for fact in facts):
+        prompt, answers = prompt_and_answers(row, template, tokenizer)
+        labels = tuple(_label(row, given.get(name)) for given in _given(row, self.attributes) for name in self.attributes)
+        if all(math.isnan(fact) for fact in labels):
             where = "meta.attributes" if isinstance(row, Chat) else f"meta.{self.attributes[0]}_chosen"
             raise DataError(f"row {row.id}: it has no label of {', '.join(self.attributes)} in {where}; use other rows or attributes.")
-        return score_tree(trunk, answers, facts)
+        return score_group(prompt, answers, labels)
 
-    def loss(self, batch: Batch, scores: Tensor) -> Terms:
+    def loss(self, batch: LossInputs, scores: Tensor) -> LossOutput:
         """[N, K] -> one loss a label."""
-        assert batch.facts is not None
-        labels = batch.facts.view(scores.shape)
+        assert batch.labels is not None
+        labels = batch.labels.view(scores.shape)
         known = ~labels.isnan()
         error = scores[known] - labels[known]
-        return Terms(error**2, {"absolute_error": error.detach().abs()})
+        return LossOutput(error**2, {"absolute_error": error.detach().abs()})
 
 
 def _given(row: Chat | Comparison, names: tuple[str, ...]) -> list[dict[str, Any]]:

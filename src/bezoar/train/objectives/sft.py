@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow
-from bezoar.model.tree import Tree
-from bezoar.train.rows import chat_tree
-from bezoar.train.terms import Batch, Need, Terms, Unit
+from bezoar.model.prompt_group import PromptGroup
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
+from bezoar.train.rows import chat_group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +30,10 @@ class SFT:
     unit: ClassVar[Unit] = "token"
     needs: ClassVar[frozenset[Need]] = frozenset()
 
-    def tree(self, row: AnyRow, renderer: AnyRenderer, tokenizer: Tokenizer) -> Tree:
+    def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """One branch with all that is trained."""
-        return chat_tree(row, renderer, tokenizer, loss_on=self.loss_on)
+        return chat_group(row, template, tokenizer, loss_on=self.loss_on)
 
-    def loss(self, batch: Batch, logprobs: Tensor) -> Terms:
+    def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a token [A]."""
-        return Terms(-logprobs)
+        return LossOutput(-logprobs)

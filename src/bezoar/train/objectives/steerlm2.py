@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bezoar.chat.render import AnyRenderer
+from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
-from bezoar.chat.types import Answers, AnyRow
+from bezoar.chat.types import AnyRow, SampledAnswers
 from bezoar.errors import DataError
-from bezoar.model.tree import Tree, answers_tree
+from bezoar.model.prompt_group import PromptGroup, prompt_group
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
 from bezoar.train.rows import prompt_and_answers
-from bezoar.train.terms import Batch, Need, Terms, Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,27 +37,27 @@ class SteerLM2:
     unit: ClassVar[Unit] = "group"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
 
-    def tree(self, row: AnyRow, renderer: AnyRenderer, tokenizer: Tokenizer) -> Tree:
+    def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt, which holds the levels, with n answers; facts: log P(a|x,y_i) + log P(y_i|x)."""
-        if not isinstance(row, Answers) or not {"attribute_logprob", "prior_logprob"} <= row.numbers.keys():
+        if not isinstance(row, SampledAnswers) or not {"attribute_logprob", "prior_logprob"} <= row.numbers.keys():
             raise DataError(f"row {row.id}: steerlm2 needs answers with attribute_logprob and prior_logprob; sample with attributes, reward and prior.")
-        facts = tuple(a + p for a, p in zip(row.numbers["attribute_logprob"], row.numbers["prior_logprob"], strict=True))
-        if len(facts) < 2 or not all(math.isfinite(fact) for fact in facts):
+        labels = tuple(a + p for a, p in zip(row.numbers["attribute_logprob"], row.numbers["prior_logprob"], strict=True))
+        if len(labels) < 2 or not all(math.isfinite(fact) for fact in labels):
             raise DataError(f"row {row.id}: steerlm2 needs at least two answers, each with finite log-probabilities; remove the row.")
-        trunk, answers = prompt_and_answers(row, renderer, tokenizer)
-        return answers_tree(trunk, answers, facts)
+        prompt, answers = prompt_and_answers(row, template, tokenizer)
+        return prompt_group(prompt, answers, labels)
 
-    def loss(self, batch: Batch, logprobs: Tensor) -> Terms:
+    def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a group [R]."""
         assert batch.reference is not None
-        assert batch.facts is not None
-        shape = batch.facts.shape
+        assert batch.labels is not None
+        shape = batch.labels.shape
         moved = batch.sums(logprobs - batch.reference).view(shape)
-        target = (batch.facts - batch.sums(batch.reference).view(shape)).softmax(-1)
+        target = (batch.labels - batch.sums(batch.reference).view(shape)).softmax(-1)
         logs = moved.log_softmax(-1)
         loss = (target * (target.clamp_min(1e-38).log() - logs)).sum(-1)
         if self.per_token:
             loss = loss / batch.lengths(logprobs).view(shape).mean(-1)
         current = logs.detach().exp()
         distance = ((target + 1e-8) * ((target + 1e-8) / (current + 1e-8)).log()).sum(-1)
-        return Terms(loss, {"distance": distance, "largest_target": target.max(-1).values})
+        return LossOutput(loss, {"distance": distance, "largest_target": target.max(-1).values})

@@ -1,0 +1,123 @@
+"""What the `path` of a source names: files, a folder, a seed file of the package, or a Hub dataset and its local mirror."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from bezoar import strict_json
+from bezoar.data.rows import Placed, read_file, read_hub, suffix
+from bezoar.errors import DataError, brief
+from bezoar.reading import LIMITS, Limits, check_file, user_path
+
+# (Hub id, subset, split) -> path below the folder that BEZOAR_DATA names. Where the mirror holds a part of a split, the
+# ids of its rows still say which file was read.
+MIRROR: dict[tuple[str, str, str], str] = {
+    ("databricks/databricks-dolly-15k", "", "train"): "dolly/databricks-dolly-15k.jsonl",
+    ("Anthropic/hh-rlhf", "harmless-base", "test"): "hh-rlhf/harmless-base/test.jsonl.gz",
+    ("Anthropic/hh-rlhf", "helpful-base", "train"): "hh-rlhf/helpful-single-turn/train_gt.jsonl",
+    ("Anthropic/hh-rlhf", "helpful-base", "test"): "hh-rlhf/helpful-single-turn/test.jsonl",
+    ("kowndinya23/flan2022", "", "train"): "flan",
+    ("HuggingFaceH4/ultrafeedback_binarized", "", "train_prefs"): "ultrafeedback/train_clean.jsonl",
+    ("HuggingFaceH4/ultrafeedback_binarized", "", "test_prefs"): "ultrafeedback/eval_clean.jsonl",
+    ("llamafactory/glaive_toolcall_en", "", "train"): "tool_calls/glaive_toolcall_en_demo.json",
+    ("HuggingFaceH4/mt_bench_prompts", "", "train"): "mt_bench/question.jsonl",
+    ("allenai/ai2_arc", "ARC-Easy", "test"): "eval/arc_easy.jsonl",
+    ("allenai/ai2_arc", "ARC-Challenge", "test"): "eval/arc_challenge.jsonl",
+    ("ybisk/piqa", "", "validation"): "eval/piqa.jsonl",
+    ("allenai/openbookqa", "main", "test"): "eval/openbook_qa.jsonl",
+    ("allenai/winogrande", "winogrande_xl", "validation"): "eval/winogrande.jsonl",
+    ("google/boolq", "", "validation"): "eval/boolq.jsonl",
+    ("openai/gsm8k", "main", "test"): "eval/gsm8k.jsonl",
+    ("truthfulqa/truthful_qa", "multiple_choice", "validation"): "eval/truthfulqa_mc.json",
+}
+
+LICENCES: dict[str, str] = {
+    "databricks/databricks-dolly-15k": "CC BY-SA 3.0",
+    "Anthropic/hh-rlhf": "MIT",
+    "kowndinya23/flan2022": "Apache-2.0 (sources vary)",
+    "HuggingFaceH4/ultrafeedback_binarized": "MIT",
+    "nvidia/HelpSteer2": "CC BY 4.0",
+    "llamafactory/glaive_toolcall_en": "Apache-2.0",
+    "allenai/ai2_arc": "CC BY-SA 4.0",
+}
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_SEEDS = "bezoar:"
+_MOST_NAMES = 100_000
+
+
+class DataFile(NamedTuple):
+    """One file, or with `path` None one split of a Hub dataset; `label` begins the ids of its rows."""
+
+    label: str
+    licence: str
+    path: Path | None
+    dataset: str = ""
+    split: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+    def rows(self, limits: Limits = LIMITS) -> Iterator[Placed]:
+        """The rows in order, read as they are asked for; `limits` are those of a file."""
+        if self.path is not None:
+            return read_file(self.path, self.label, limits)
+        return read_hub(self.dataset, self.label, self.split, dict(self.options))
+
+
+def is_hub_id(path: str) -> bool:
+    """`owner/name` without the suffix of a data file; a local folder of that shape is written `./owner/name`."""
+    return bool(_HUB_ID.match(path)) and not suffix(Path(path))
+
+
+def locate(path: str | Path, folder: Path, *, subset: str = "", split: str = "", subset_is: str = "name") -> list[DataFile]:
+    """The files that `path` names, a relative one against `folder`, or the one Hub split; a `Path` is always a file or folder.
+
+    A Hub id is read from the mirror where BEZOAR_DATA is set and the mirror knows the dataset. DataError when nothing is there.
+    """
+    if isinstance(path, Path):
+        return _files(folder / path, "/".join(path.parts[-2:]), "")
+    if is_hub_id(path):
+        mirror = os.environ.get("BEZOAR_DATA", "")
+        known = {key: file for key, file in MIRROR.items() if key[0] == path}
+        if not mirror or not known:
+            label = "/".join(part for part in (path, subset, split or "train") if part)
+            options = ((subset_is, subset),) if subset else ()
+            return [DataFile(label, LICENCES.get(path, ""), None, path, split or "train", options)]
+        if (path, subset, split or "train") not in known:
+            have = ", ".join(f"{s + ' ' if s else ''}{t}" for _, s, t in known)
+            raise DataError(f"{path}: the mirror in BEZOAR_DATA holds {have} alone; choose one or unset BEZOAR_DATA.")
+        below = known[path, subset, split or "train"]
+        return _files(Path(mirror) / below, below, LICENCES.get(path, ""))
+    if path.startswith(_SEEDS):
+        return _files(Path(__file__).parents[1] / "seeds" / path.removeprefix(_SEEDS), path, "Apache-2.0")
+    where = folder / user_path(path)
+    return _files(where, "/".join(where.parts[-2:]) if Path(path).is_absolute() else path, "")
+
+
+def _files(where: Path, label: str, licence: str) -> list[DataFile]:
+    if not os.path.isdir(where):
+        if not os.path.lexists(where):
+            hint = "a Hub dataset is written owner/name" if "/" not in label else "check the path"
+            raise DataError(f"{brief(str(where))}: no such file or folder; {hint}.")
+        check_file(where)
+        return [DataFile(label, licence, where)]
+    files = _data_files(where)
+    if not files:
+        raise DataError(f"{where}: the folder holds no data files; it should hold .jsonl, .json, .tsv or .parquet files.")
+    return [DataFile(f"{label.rstrip('/')}/{file.relative_to(where).as_posix()}", licence, file) for file in files]
+
+
+def _data_files(where: Path) -> list[Path]:
+    """The data files at any depth, in order. DataError where there is no end of names, as below `/`."""
+    found: list[Path] = []
+    num_names = 0
+    for folder, _, names in os.walk(where):
+        num_names += len(names) + 1
+        if num_names > _MOST_NAMES:
+            raise DataError(f"{where}: the folder holds more than {_MOST_NAMES:,} files and folders; name one below it.")
+        found += [file for name in names if suffix(file := Path(folder, name)) and file.is_file()]
+    for file in found:
+        if not strict_json.is_text(str(file)):
+            raise DataError(f"{str(file)!a}: the file's name is not UTF-8; rename it.")
+    return sorted(found)

@@ -1,0 +1,114 @@
+"""Talking to the models of a run: a conversation with one, or one prompt to several."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from bezoar.chat.attribute_levels import parse_attributes, steered
+from bezoar.chat.types import Message, Messages
+from bezoar.errors import DataError, RecipeError
+from bezoar.flow.recipe import Recipe
+from bezoar.flow.rundir import RunDir
+from bezoar.references import unknown
+from bezoar.terminal import Console, head, plain, show
+
+NOT_UTF8 = "{}: this is not UTF-8 text; write or send it as UTF-8."
+
+
+def model_names(recipe: Recipe, run: RunDir) -> list[str]:
+    """The models that can be talked to: the bases and all finished training stages."""
+    return [*recipe.models, *(n for n in recipe.stages if recipe.category(n) == "train" and run.stage_dir(n))]
+
+
+def shown_models(recipe: Recipe, run: RunDir) -> list[str]:
+    """The models that stages evaluate, else all. RecipeError when there is none."""
+    names = model_names(recipe, run)
+    if not names:
+        raise RecipeError(f"{run.path}: the run has no model to talk to; add models: to its recipe.")
+    evaluated = [s.model for n, s in recipe.stages.items() if recipe.category(n) == "evaluate" and s.model in names]
+    return list(dict.fromkeys(evaluated)) or names
+
+
+def check_name(recipe: Recipe, run: RunDir, name: str) -> None:
+    """RecipeError, with the names that there are, unless `name` is a finished model."""
+    names = model_names(recipe, run)
+    if name not in names:
+        raise RecipeError(f"{run.path}: {unknown(name, 'finished model', names)}")
+
+
+def open_model(recipe: Recipe, run: RunDir, name: str) -> Any:
+    """The model `name` as a Stack. RecipeError lists the names when there is none."""
+    check_name(recipe, run, name)
+    from bezoar.model.stack import Stack
+
+    spec, adapters = run.model(recipe, name)
+    return Stack(spec, adapters)
+
+
+def answer(stack: Any, recipe: Recipe, messages: Messages, *, temperature: float, max_tokens: int = 512) -> Iterator[str]:
+    """The pieces of a model's answer as they come."""
+    from bezoar.model.generation import stream
+
+    return stream(stack, recipe.template, messages, temperature=temperature, max_tokens=max_tokens)
+
+
+def read_well(text: str, place: str) -> str:
+    """`text`; DataError when it was made of bytes that are no UTF-8."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(NOT_UTF8.format(place))
+    return text
+
+
+def opening(system: str, attributes: str) -> Messages:
+    """What a conversation begins with: a system message, levels such as `helpfulness=4,verbosity=1`, both or nothing."""
+    said = (Message("system", read_well(system, "--system")),) if system else ()
+    return steered(said, parse_attributes(attributes)) if attributes else said
+
+
+def converse(recipe: Recipe, run: RunDir, name: str, *, start: Messages, temperature: float) -> None:
+    """Read lines and stream answers until the input ends; `/clear` starts anew."""
+    name = name or shown_models(recipe, run)[-1]
+    stack = open_model(recipe, run, name)
+    messages = list(start)
+    Console(stderr=True).print(f"{name} is listening; /clear starts anew, an empty line or Ctrl-D ends.")
+    while True:
+        try:
+            said = read_well(input("you> " if sys.stdin.isatty() else ""), "standard input").strip()
+        except EOFError:
+            return
+        except UnicodeDecodeError:
+            raise DataError(NOT_UTF8.format("standard input")) from None
+        if not said:
+            return
+        if said == "/clear":
+            messages = list(start)
+            continue
+        messages.append(Message("user", said))
+        pieces = []
+        for piece in answer(stack, recipe, tuple(messages), temperature=temperature):
+            show(piece)
+            pieces.append(piece)
+        show("\n")
+        messages.append(Message("assistant", "".join(pieces)))
+
+
+def side_by_side(recipe: Recipe, run: RunDir, prompt: str, names: list[str], console: Any) -> None:
+    """Print the greedy answers of several models to one prompt, a panel each."""
+    from rich.table import Table
+
+    asked = (Message("user", read_well(prompt, "the prompt")),)
+    names = names or shown_models(recipe, run)
+    for name in names:
+        check_name(recipe, run, name)
+    texts = ["".join(answer(open_model(recipe, run, n), recipe, asked, temperature=0.0, max_tokens=200)).strip() for n in names]
+    if not console.is_terminal:
+        for name, text in zip(names, texts, strict=True):
+            head(name, console)
+            console.print(plain(text))
+        return
+    for first in range(0, len(names), 2):
+        table = Table(width=console.width)
+        for name in names[first : first + 2]:
+            table.add_column(plain(name))
+        table.add_row(*map(plain, texts[first : first + 2]))
+        console.print(table)

@@ -1,0 +1,117 @@
+"""What people ask of a run between runs: why a stage would run again, and its rows as people read them."""
+
+import os
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bezoar.chat.types import AnyRow, Chat, Comparison, Message
+from bezoar.errors import RecipeError
+from bezoar.flow.cache_key import all_keys, changed
+from bezoar.flow.recipe import Recipe, load_recipe
+from bezoar.flow.rundir import RunDir
+from bezoar.own_files import read_own
+from bezoar.references import unknown
+from bezoar.terminal import head, one_line, plain
+
+
+def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
+    """Lines that say whether a stage is current and, if not, what changed since it ran."""
+    check_stage(recipe, stage)
+    keys, parts = all_keys(recipe, run.cut(recipe))
+    stored = run.stored(stage)
+    if not stored:
+        return [f"{stage} would run: it has no output in {run.path} yet"]
+    if stored["key"] == keys[stage]:
+        return [f"{stage} is current: nothing it depends on changed since {stored['finished']}"]
+    lines = [f"{stage} would run again, because:"]
+    for line in changed(stored["parts"], parts[stage]):
+        lines.append(f"  {line}")
+    for upstream in recipe.upstream(stage):
+        if run.stored(upstream).get("key") != keys[upstream]:
+            lines += [f"  {line}" for line in why(recipe, run, upstream)]
+    return lines
+
+
+def check_stage(recipe: Recipe, stage: str) -> None:
+    """RecipeError, with the stages that there are, unless `stage` is one."""
+    if stage not in recipe.stages:
+        raise RecipeError(f"{recipe.path}: {unknown(stage, 'stage', recipe.stages)}")
+
+
+def stage_rows(recipe: Recipe, run: RunDir, stage: str, num: int) -> list[AnyRow]:
+    """The first rows of a stage of the recipe, or of one that left its output in the run. RecipeError where there are none."""
+    if run.stage_dir(stage) is None:
+        check_stage(recipe, stage)
+    return list(islice(run.stored_rows(stage), num))
+
+
+def find_run(path: Path) -> tuple[Recipe, RunDir]:
+    """The run directory `path`, or that of the recipe file `path`, with its recipe."""
+    if path.is_dir():
+        if not (path / "resolved.json").exists():
+            raise RecipeError(f"{path}: no run directory (resolved.json is missing); name one made by `bezoar run`.")
+        written = Path(read_own(path / "resolved.json", recipe=str)["recipe"])
+        return load_recipe(written if os.access(written, os.R_OK) else path / "recipe.yaml"), RunDir(path)
+    recipe = load_recipe(path)
+    return recipe, RunDir(Path("runs") / recipe.name)
+
+
+def print_rows(items: Iterable[AnyRow], console: Any, *, num: int) -> None:
+    """Print the first `num` rows: each turn with its role, and the row's provenance."""
+    for item in islice(items, num):
+        head(item.id, console)
+        for message in item.messages if isinstance(item, Chat) else item.prompt:
+            _print_turn(message, console)
+        for label, text in _answers(item):
+            console.print(*label, plain(text))
+        console.print(plain(one_line(", ".join(f"{k}={v}" for k, v in item.meta.items())), "dim"))
+
+
+def _answers(item: AnyRow) -> list[tuple[list[Any], str]]:
+    """(label in its colours, text) of every answer that stands beside the prompt."""
+    if isinstance(item, Comparison):
+        return [([plain("chosen  ", "green")], item.chosen), ([plain("rejected", "red")], item.rejected)]
+    if isinstance(item, Chat):
+        return []
+    numbers = [", ".join(f"{name} {values[i]:.4g}" for name, values in item.numbers.items()) for i in range(len(item.answers))]
+    return [([plain(f"answer {i}", "green"), plain(said, "dim")], text) for i, (said, text) in enumerate(zip(numbers, item.answers, strict=True), 1)]
+
+
+def _print_turn(message: Message, console: Any) -> None:
+    colours = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
+    console.print(plain(message.role, colours[message.role]), plain(message.content))
+
+
+def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: int) -> None:
+    """Print rows of a training stage's data as tokens, the trained ones in colour; needs the model's tokenizer."""
+    check_stage(recipe, stage)
+    component = recipe.stages[stage]
+    readers = (
+        [component]
+        if recipe.stages[stage].kind == "train"
+        else [s for s in recipe.stages.values() if getattr(s, "rows", None) == stage and s.kind == "train"]
+    )
+    if not readers:
+        raise RecipeError(f"{recipe.path}: no training stage reads the rows of {stage}; name one that does.")
+    from bezoar.model.load import load_tokenizer
+
+    spec, _ = run.model(recipe, _base(recipe, readers[0].model))
+    tokenizer = load_tokenizer(spec.path)
+    for item in stage_rows(recipe, run, readers[0].rows, num):
+        group = readers[0].objective.group(item, recipe.template, tokenizer)
+        head(item.id, console)
+        parts = [(group.prompt, [False] * len(group.prompt))]
+        parts += [(completion.tokens, completion.trained) for completion in group.completions]
+        for tokens, trained in parts:
+            line = plain("")
+            for token, flag in zip(tokens, trained, strict=True):
+                line.append_text(plain(tokenizer.decode([token], markers=True), "black on green" if flag else "dim"))
+            console.print(line)
+
+
+def _base(recipe: Recipe, name: str) -> str:
+    while name not in recipe.models:
+        name = recipe.stages[name].model
+    return name

@@ -1,0 +1,74 @@
+"""Estimates of what will be asked of language models: counts, tokens and money, each low, expected and high."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A low, an expected and a high value."""
+
+    low: float
+    expected: float
+    high: float
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        return Estimate(self.low + other.low, self.expected + other.expected, self.high + other.high)
+
+    def __mul__(self, factor: "float | Estimate") -> "Estimate":
+        f = factor if isinstance(factor, Estimate) else Estimate(factor, factor, factor)
+        return Estimate(self.low * f.low, self.expected * f.expected, self.high * f.high)
+
+    def __bool__(self) -> bool:
+        return self.high > 0
+
+    def __str__(self) -> str:
+        return self._with_bounds(_short)
+
+    def money(self) -> str:
+        """US dollars with cents."""
+        return self._with_bounds("{:.2f}".format)
+
+    def _with_bounds(self, show: Callable[[float], str]) -> str:
+        low, expected, high = show(self.low), show(self.expected), show(self.high)
+        return expected if low == high else f"{expected} ({low}-{high})"
+
+
+def exactly(number: float) -> Estimate:
+    """A range of one value."""
+    return Estimate(number, number, number)
+
+
+def _short(number: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            return f"{number / (1e3 if letter == 'k' else size):.3g}{letter}"
+    return f"{number:.0f}"
+
+
+@dataclass(frozen=True)
+class RequestEstimate:
+    """So many requests, each with about so many prompt and completion tokens."""
+
+    num: Estimate
+    prompt_tokens: Estimate
+    completion_tokens: Estimate
+
+    def tokens(self) -> Estimate:
+        """All tokens of all requests."""
+        return self.num * (self.prompt_tokens + self.completion_tokens)
+
+
+def text_tokens(text: str) -> int:
+    """About how many tokens a text has: four characters a token."""
+    return max(1, len(text) // 4)
+
+
+def price(calls: RequestEstimate, backend: Any) -> Estimate:
+    """US dollars; nothing for a language model without prices."""
+    prices = getattr(backend, "prices", None)
+    if prices is None:
+        return exactly(0)
+    paid_in, paid_out = float(prices.input_usd_per_million) / 1e6, float(prices.output_usd_per_million) / 1e6
+    return (calls.num * calls.prompt_tokens) * paid_in + (calls.num * calls.completion_tokens) * paid_out

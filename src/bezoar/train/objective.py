@@ -1,0 +1,77 @@
+"""What an objective is given and what it returns. Imports no torch.
+
+A trained tokens of a micro-batch, N answers, R rows, F facts of a row, K outputs of a score head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from bezoar.chat.templates import Template
+from bezoar.chat.tokenizer import Tokenizer
+from bezoar.model.prompt_group import PromptGroup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Unit = Literal["token", "answer", "pair", "group", "label"]
+"""What a loss has one value of: a group is a row with all its answers, a label a fact of a row that is known."""
+Need = Literal["reference", "scores", "baseline"]
+"""`reference`: log-probabilities by the stack below; `scores`: outputs of the score head in place of log-probabilities;
+`baseline`: how far answers to other prompts have moved from the reference."""
+
+
+@dataclass
+class LossInputs:
+    """One micro-batch. Answers stand in the order of the rows and, within a row, of the branches of its tree."""
+
+    answer_index: Tensor  # [A], the answer that a trained token belongs to
+    num_answers: int
+    reference: Tensor | None = None  # [A], log-probabilities by the stack below, without a gradient
+    labels: Tensor | None = None  # [R, F], the facts of the rows
+    baseline: Tensor | None = None  # [], mean of log pi - log ref over mismatched answers of the whole step, without a gradient
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Sum values [A] of trained tokens by answer: [N]."""
+        return values.new_zeros(self.num_answers).index_add(0, self.answer_index, values)
+
+    def lengths(self, like: Tensor) -> Tensor:
+        """Trained tokens by answer, as numbers such as `like`: [N]."""
+        return self.sums(like.new_ones(self.answer_index.shape[0]))
+
+    def means(self, values: Tensor) -> Tensor:
+        """Means of values [A] of trained tokens by answer: [N]."""
+        return self.sums(values) / self.lengths(values)
+
+
+@dataclass
+class LossOutput:
+    """The loss of each unit, never their mean, and further numbers a unit for people to watch."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """A training objective: a frozen dataclass whose fields are its recipe keys."""
+
+    unit: ClassVar[Unit]
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What its loss reads beside log-probabilities. With `scores` it names the head's outputs in a property `outputs`."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Its name in recipes."""
+        ...
+
+    def group(self, row: Any, template: Template, tokenizer: Tokenizer) -> PromptGroup:
+        """The prompt and the answers of a row. DataError when the row is of the wrong kind."""
+        ...
+
+    def loss(self, batch: LossInputs, values: Tensor, /) -> LossOutput:
+        """From the log-probabilities [A] of the trained tokens, or the scores [N, K] of the answers, to one loss a unit."""
+        ...

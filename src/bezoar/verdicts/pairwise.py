@@ -1,0 +1,98 @@
+"""Which of two answers is better, asked in both orders (arXiv 2306.05685, section 3.4)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bezoar.chat.types import Comparison, Message, Messages
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.llm.types import Ask, Reply, Request
+from bezoar.prompts import read_prompt, seal
+from bezoar.references import BackendRef, FileRef
+from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.own_words import own_words
+
+Side = Literal["A", "B", "tie"]
+CHOICES = ("A", "B", "C")
+_SIDES: dict[str, Side] = {"A": "A", "B": "B", "C": "tie"}
+_MARK = re.compile(r"\[\[\s*+([ABC])\s*+\]\]")
+_SWAPPED: dict[Side, Side] = {"A": "B", "B": "A", "tie": "tie"}
+
+
+@dataclass(frozen=True)
+class Preference:
+    """The verdicts on one pair, both with A for the first answer of the pair as given: `first` in its order, `second` swapped."""
+
+    id: str
+    first: Side | Unparsed
+    second: Side | Unparsed
+
+    @property
+    def verdict(self) -> Side | Unparsed:
+        """The winner when both orders agree, a tie when they do not; unparsed when either is."""
+        if isinstance(self.first, Unparsed):
+            return self.first
+        if isinstance(self.second, Unparsed):
+            return self.second
+        return self.first if self.first == self.second else "tie"
+
+    @property
+    def consistent(self) -> bool:
+        """Whether both orders were read and agree."""
+        return not isinstance(self.first, Unparsed) and self.first == self.second
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """Recipe keys of a pairwise judge; `verdict: logprob` takes the likeliest of the three verdicts, for weak judges."""
+
+    judge: BackendRef
+    prompt: FileRef = "bezoar:pairwise.txt"
+    verdict: Literal["text", "logprob"] = "text"
+    max_tokens: int = 512
+
+    def compare(self, pairs: Sequence[Comparison], ask: Ask) -> list[Preference]:
+        """Two requests a pair. A is `chosen`, B is `rejected`."""
+        template = read_prompt(self.prompt, "prompt", "a", "b")
+        requests = [self._request(template, pair) for pair in [*pairs, *(pair.swap() for pair in pairs)]]
+        sides = [read_side(reply, self.verdict) for reply in (ask(requests) if requests else [])]
+        swapped = [side if isinstance(side, Unparsed) else _SWAPPED[side] for side in sides[len(pairs) :]]
+        return [Preference(pair.id, *both) for pair, *both in zip(pairs, sides[: len(pairs)], swapped, strict=True)]
+
+    def quote(self, num_pairs: Estimate) -> list[RequestEstimate]:
+        """Calls: two a pair."""
+        written = Estimate(20, 120, self.max_tokens) if self.verdict == "text" else exactly(0)
+        return [RequestEstimate(num_pairs * 2, Estimate(300, 900, 3000), written)]
+
+    def _request(self, template: str, pair: Comparison) -> Request:
+        text = seal(template, prompt=conversation(pair.prompt), a=pair.chosen, b=pair.rejected)
+        messages = (Message("user", text),)
+        if self.verdict == "logprob":
+            return Request(messages, max_tokens=1, prefill="[[", choices=CHOICES)
+        return Request(messages, max_tokens=self.max_tokens)
+
+
+def conversation(messages: Messages) -> str:
+    """The turns as a judge reads them."""
+    return "\n\n".join(f"{m.role.capitalize()}: {m.content}" for m in messages if m.content)
+
+
+def parse_side(text: str) -> Side | Unparsed:
+    """The one of [[A]], [[B]], [[C]] that stands among the judge's own words, once or more; unparsed when none does or several."""
+    marks = set(_MARK.findall(own_words(text)))
+    if len(marks) != 1:
+        return Unparsed(text, "several verdicts" if marks else "no verdict")
+    return _SIDES[marks.pop()]
+
+
+def read_side(reply: Reply, verdict: Literal["text", "logprob"]) -> Side | Unparsed:
+    """The verdict in a reply."""
+    if reply.finish == "error":
+        return Unparsed("", f"failed: {reply.error}")
+    if verdict == "text":
+        return parse_side(reply.text)
+    if len(reply.logprobs) != len(CHOICES):
+        return Unparsed(reply.text, "no log-probabilities of the three verdicts")
+    best = max(range(len(CHOICES)), key=reply.logprobs.__getitem__)
+    return _SIDES[CHOICES[best]]
