@@ -1,10 +1,12 @@
-"""Rows to proved tokens: rate and peak memory at several numbers of rows, each in a process of its own.
+"""Rows to proved tokens: rate and peak memory at several numbers of rows, each in a process of its
+own.
 
     python benchmarks/prepare.py [--rows 10000 100000] [--model smollm2-135m-instruct]
 
-Made chats (80 words or so) are written to a Parquet file, read from it a part at a time and prepared with an empty cache, then
-once more from the cache; then every item is read. "process" is the peak of the process that trains, libraries included;
-"helper" that of the largest process that it started. The memory of `plain` (one process, all items in memory) is beside it at the first size.
+Made chats (80 words or so) are written to a Parquet file, read from it a part at a time and
+prepared with an empty cache, then once more from the cache; then every item is read. "process" is
+the peak of the process that trains, libraries included; "helper" that of the largest process that
+it started. The memory of `plain` (one process, all items in memory) is beside it at the first size.
 """
 
 import argparse
@@ -34,7 +36,9 @@ def write_rows(path: Path, count: int) -> None:
 
     def row(number: int) -> dict[str, Any]:
         texts = [" ".join(draw.choices(WORDS, k=draw.randint(10, 70))) for _ in range(2)]
-        return Chat(f"row {number}", (Message("user", texts[0]), Message("assistant", texts[1]))).to_row()
+        return Chat(
+            f"row {number}", (Message("user", texts[0]), Message("assistant", texts[1]))
+        ).to_row()
 
     writer = None
     for start in range(0, count, 10_000):
@@ -56,13 +60,25 @@ def work(how: str, path: Path, model: str) -> dict[str, Any]:
     from bezoar.train.tokenized_cache import prepare
 
     rows, tokenizer = StoredRows(path), load_tokenizer(model)
-    check: Any = partial(check_labels, objective=SFT(), template=ChatML(), tokenizer=tokenizer, max_length=1024, too_long="drop")
+    check: Any = partial(
+        check_labels,
+        objective=SFT(),
+        template=ChatML(),
+        tokenizer=tokenizer,
+        max_length=1024,
+        too_long="drop",
+    )
     start = peak_memory()
     found: dict[str, Any] = {"how": how, "rows": len(rows), "libraries_mb": start // 10**6}
     if how == "plain":
         started = time.monotonic()
         kept = check(list(rows)).rows
-        return {**found, "rows_per_s": round(len(rows) / (time.monotonic() - started)), "process_mb": peak_memory() // 10**6, "items": len(kept)}
+        return {
+            **found,
+            "rows_per_s": round(len(rows) / (time.monotonic() - started)),
+            "process_mb": peak_memory() // 10**6,
+            "items": len(kept),
+        }
     for name in ("rows_per_s", "cached_rows_per_s"):
         started = time.monotonic()
         items, _ = prepare(rows, check, key="benchmark", progress=Progress())
@@ -73,12 +89,16 @@ def work(how: str, path: Path, model: str) -> dict[str, Any]:
     found["tokens"] = sum(item.tree.longest for item in items)
     found["read_items_per_s"] = round(len(items) / (time.monotonic() - started))
     found["process_mb_all_read"] = peak_memory() // 10**6
-    found["cache_mb"] = sum(f.stat().st_size for f in Path(os.environ["BEZOAR_CACHE"]).rglob("*.arrow")) // 10**6
+    found["cache_mb"] = (
+        sum(f.stat().st_size for f in Path(os.environ["BEZOAR_CACHE"]).rglob("*.arrow")) // 10**6
+    )
     return {**found, "items": len(items)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
@@ -95,14 +115,25 @@ def main() -> None:
             write_rows(path, count)
             for how in ("files", "plain") if number == 0 else ("files",):
                 command = [sys.executable, __file__, "--work", how, str(path), "--model", model]
-                done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "BEZOAR_CACHE": folder})
+                done = subprocess.run(
+                    command,
+                    capture_output=True,
+                    text=True,
+                    env={**os.environ, "BEZOAR_CACHE": folder},
+                )
                 found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
                 if not found:
                     sys.exit(f"{how} {count} failed:\n{done.stderr[-2000:]}")
                 results.append(json.loads(found[0].removeprefix("RESULT ")))
                 print(results[-1], flush=True)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "model": given.model, "results": results}, indent=1) + "\n")
+    RESULT.write_text(
+        json.dumps(
+            {"cores": len(os.sched_getaffinity(0)), "model": given.model, "results": results},
+            indent=1,
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

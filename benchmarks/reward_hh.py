@@ -1,12 +1,16 @@
-"""Bradley-Terry reward models on HH-RLHF's helpful pairs: accuracy on held-out pairs by the number of training pairs.
+"""Bradley-Terry reward models on HH-RLHF's helpful pairs: accuracy on held-out pairs by the number
+of training pairs.
 
-    BEZOAR_DATA=FOLDER python benchmarks/reward_hh.py [--model smollm2-135m-instruct] [--pairs 2000 1000 500 250] [--held-out 1000] [--threads 1]
+    BEZOAR_DATA=FOLDER python benchmarks/reward_hh.py [--model smollm2-135m-instruct] [--pairs 2000
+1000 500 250] [--held-out 1000] [--threads 1]
     BEZOAR_DATA=FOLDER python benchmarks/reward_hh.py --choose 3e-4 1e-3 3e-3
 
-Training pairs are the first of hh-rlhf/helpful-single-turn/train_gt.jsonl in a fixed order, held-out ones those of test.jsonl whose
-prompts no training pair has. The learning rate is chosen by `--choose` on 400 other pairs of the training file. The rivals on the
-same held-out pairs are chance and "the longer answer wins" (characters; a tie is half right). Then LLMBar, with the model that saw
-most. Results are written to benchmarks/results/reward_hh.json as they come; what is there is not done again.
+Training pairs are the first of hh-rlhf/helpful-single-turn/train_gt.jsonl in a fixed order,
+held-out ones those of test.jsonl whose prompts no training pair has. The learning rate is chosen by
+`--choose` on 400 other pairs of the training file. The rivals on the same held-out pairs are chance
+and "the longer answer wins" (characters; a tie is half right). Then LLMBar, with the model that saw
+most. Results are written to benchmarks/results/reward_hh.json as they come; what is there is not
+done again.
 """
 
 import argparse
@@ -20,22 +24,38 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "reward_hh.json"
 NUM_TRAIN, NUM_CHOICE = 2000, 400
 SETTINGS = {
-    "lr": 1e-3, "epochs": 1.0, "batch_size": 16, "tokens_per_batch": 2048, "max_length": 512, "warmup_ratio": 0.08, "validation": 0.0,
+    "lr": 1e-3,
+    "epochs": 1.0,
+    "batch_size": 16,
+    "tokens_per_batch": 2048,
+    "max_length": 512,
+    "warmup_ratio": 0.08,
+    "validation": 0.0,
     "checkpoint_every": 10,
-}  # fmt: skip
+}
 
 
 def read(folder: Path, num_held_out: int) -> tuple[list[Any], list[Any], list[Any]]:
     """Pairs to train on, to choose settings on, and held-out ones."""
     from bezoar.data import HHRLHF
 
-    train, test = (HHRLHF(str(folder / f"hh-rlhf/helpful-single-turn/{name}.jsonl"), shuffle_seed=0).load().rows for name in ("train_gt", "test"))
+    train, test = (
+        HHRLHF(str(folder / f"hh-rlhf/helpful-single-turn/{name}.jsonl"), shuffle_seed=0)
+        .load()
+        .rows
+        for name in ("train_gt", "test")
+    )
     seen = {pair.prompt for pair in train[: NUM_TRAIN + NUM_CHOICE]}
-    return train[:NUM_TRAIN], train[NUM_TRAIN : NUM_TRAIN + NUM_CHOICE], [pair for pair in test if pair.prompt not in seen][:num_held_out]
+    return (
+        train[:NUM_TRAIN],
+        train[NUM_TRAIN : NUM_TRAIN + NUM_CHOICE],
+        [pair for pair in test if pair.prompt not in seen][:num_held_out],
+    )
 
 
 def trained(model: str, rows: list[Any], out: Path, **changed: Any) -> tuple[Any, dict[str, Any]]:
-    """A stack with a reward model trained on `rows` into `out`, and what training was like; a killed run goes on."""
+    """A stack with a reward model trained on `rows` into `out`, and what training was like; a
+    killed run goes on."""
     from bezoar.chat.templates import ChatML
     from bezoar.io import read_json
     from bezoar.model.spec import LoRA, ModelSpec
@@ -45,9 +65,21 @@ def trained(model: str, rows: list[Any], out: Path, **changed: Any) -> tuple[Any
     from bezoar.train.train import StageInputs, Train
 
     done = out / "out" / "stats.json"
-    train = Train("model", "rows", BradleyTerry(), LoRA(r=16, alpha=16, dropout=0.0), **{**SETTINGS, **changed})
+    train = Train(
+        "model",
+        "rows",
+        BradleyTerry(),
+        LoRA(r=16, alpha=16, dropout=0.0),
+        **{**SETTINGS, **changed},
+    )
     place = StageInputs(ModelSpec(model), [], ChatML(), out / "work", out / "out")
-    stats = read_json(done) if done.is_file() else train.run(rows, place, progress=Progress(f"{len(rows)} pairs", out / "metrics.jsonl"), seed=0)
+    stats = (
+        read_json(done)
+        if done.is_file()
+        else train.run(
+            rows, place, progress=Progress(f"{len(rows)} pairs", out / "metrics.jsonl"), seed=0
+        )
+    )
     kept = ("rows_trained", "steps", "tokens", "first_loss", "last_loss", "training_s", "cpu_s")
     return Stack(ModelSpec(model), [out / "out" / "adapter"]), {name: stats[name] for name in kept}
 
@@ -56,7 +88,13 @@ def accuracy(name: str, values: list[float | None]) -> dict[str, Any]:
     from bezoar.evals.stats import score
 
     found = score(name, values)
-    return {"accuracy": found.value, "low": found.low, "high": found.high, "n": found.n, "failed": found.num_failed}
+    return {
+        "accuracy": found.value,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n,
+        "failed": found.num_failed,
+    }
 
 
 def right(stack: Any, pairs: list[Any]) -> list[float | None]:
@@ -64,7 +102,10 @@ def right(stack: Any, pairs: list[Any]) -> list[float | None]:
     from bezoar.chat.templates import ChatML
     from bezoar.evals.reward_model import reward_margins
 
-    return [None if margin is None else float(margin > 0) for margin in reward_margins(stack, pairs, ChatML())]
+    return [
+        None if margin is None else float(margin > 0)
+        for margin in reward_margins(stack, pairs, ChatML())
+    ]
 
 
 def longer_wins(pairs: list[Any]) -> list[float]:
@@ -77,11 +118,16 @@ def choose(model: str, rates: list[float], folder: Path, found: dict[str, Any]) 
     for rate in rates:
         with tempfile.TemporaryDirectory() as out:
             stack, stats = trained(model, train[:500], Path(out), lr=rate)
-        found.setdefault("choice_of_lr", {})[f"{rate:g}"] = {**accuracy("choice", right(stack, choice)), **stats}
+        found.setdefault("choice_of_lr", {})[f"{rate:g}"] = {
+            **accuracy("choice", right(stack, choice)),
+            **stats,
+        }
         write(found)
 
 
-def curve(model: str, counts: list[int], held_out: list[Any], train: list[Any], found: dict[str, Any]) -> None:
+def curve(
+    model: str, counts: list[int], held_out: list[Any], train: list[Any], found: dict[str, Any]
+) -> None:
     """Every size that is not done, its adapter into the cache."""
     from bezoar.evals.stats import paired
 
@@ -94,8 +140,17 @@ def curve(model: str, counts: list[int], held_out: list[Any], train: list[Any], 
         hits = right(stack, held_out)
         beside = [(a, b) for a, b in zip(hits, longer, strict=True) if a is not None]
         over = paired("over longer", [b for _, b in beside], [a for a, _ in beside])
-        over_longer = {"difference": over.difference, "low": over.low, "high": over.high, "p": over.p}
-        found["curve"][str(count)] = {**accuracy("held-out", hits), "over_longer": over_longer, **stats}
+        over_longer = {
+            "difference": over.difference,
+            "low": over.low,
+            "high": over.high,
+            "p": over.p,
+        }
+        found["curve"][str(count)] = {
+            **accuracy("held-out", hits),
+            "over_longer": over_longer,
+            **stats,
+        }
         write(found)
 
 
@@ -112,10 +167,17 @@ def llmbar(model: str, count: int, folder: Path, found: dict[str, Any]) -> None:
     from bezoar.model.stack import Stack
 
     stack = Stack(ModelSpec(model), [saved(count) / "out" / "adapter"])
-    pairs = [pair for path in sorted((folder / "llmbar").rglob("dataset.json")) for pair in read_labelled_pairs(path)]
+    pairs = [
+        pair
+        for path in sorted((folder / "llmbar").rglob("dataset.json"))
+        for pair in read_labelled_pairs(path)
+    ]
     for name in dict.fromkeys(pair.meta["subset"] for pair in pairs):
         some = [pair for pair in pairs if pair.meta["subset"] == name]
-        found.setdefault("llmbar", {})[name] = {**accuracy(name, right(stack, some)), "longer_wins": accuracy(name, longer_wins(some))["accuracy"]}
+        found.setdefault("llmbar", {})[name] = {
+            **accuracy(name, right(stack, some)),
+            "longer_wins": accuracy(name, longer_wins(some))["accuracy"],
+        }
         write(found)
 
 
@@ -126,12 +188,18 @@ def write(found: dict[str, Any]) -> None:
 
 def show(found: dict[str, Any]) -> None:
     def line(name: str, row: dict[str, Any], more: str = "") -> None:
-        print(f"{name:28} {100 * row['accuracy']:5.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}] n={row['n']}{more}")
+        print(
+            f"{name:28} {100 * row['accuracy']:5.1f} % [{100 * row['low']:.1f},"
+            f" {100 * row['high']:.1f}] n={row['n']}{more}"
+        )
 
     line("longer answer wins", found["longer_wins"])
     for count, row in sorted(found["curve"].items(), key=lambda item: int(item[0])):
         over = row["over_longer"]
-        more = f"   over longer {100 * over['difference']:+.1f} [{100 * over['low']:+.1f}, {100 * over['high']:+.1f}] p={over['p']:.3g}"
+        more = (
+            f"   over longer {100 * over['difference']:+.1f} [{100 * over['low']:+.1f},"
+            f" {100 * over['high']:+.1f}] p={over['p']:.3g}"
+        )
         line(f"{count} pairs", row, f"{more}   {row['training_s']:.0f} s, {row['cpu_s']:.0f} CPU s")
     for name, row in found.get("llmbar", {}).items():
         line(name, row, f"   longer wins {100 * row['longer_wins']:.1f} %")

@@ -12,8 +12,8 @@ SECONDS = 10
 
 
 def sentence(work: Callable[[], Any]) -> str:
-    """The sentence that the work ended in, "" where it ended well. AssertionError for a long time, or for what is no sentence;
-    any other error goes through."""
+    """The sentence that the work ended in, "" where it ended well. AssertionError for a long time,
+    or for what is no sentence; any other error goes through."""
 
     def late(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"not done after {SECONDS} s")

@@ -10,19 +10,31 @@ from pathlib import Path
 
 import pytest
 
-# property tests: a few cases, the same ones every time; with BEZOAR_FUZZ_CASES new ones (how many of them: tests/fuzzing.py)
+# property tests: a few cases, the same ones every time; with BEZOAR_FUZZ_CASES new ones (how many
+# of them: tests/fuzzing.py)
 with suppress(ImportError):
     from hypothesis import HealthCheck, settings
 
     settings.register_profile(
-        "bezoar", max_examples=50, derandomize=not os.environ.get("BEZOAR_FUZZ_CASES"), deadline=None, database=None, print_blob=True,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
-    )  # fmt: skip
+        "bezoar",
+        max_examples=50,
+        derandomize=not os.environ.get("BEZOAR_FUZZ_CASES"),
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.function_scoped_fixture,
+        ],
+    )
     settings.load_profile("bezoar")
 
-# before torch is loaded, and for the processes that tests start: threads that spin while they wait starve each other
+# before torch is loaded, and for the processes that tests start: threads that spin while they wait
+# starve each other
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the library is loaded; else it tries for minutes where there is no network
+# read when the library is loaded; else it tries for minutes where there is no network
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # a shell starts background jobs with Ctrl-C switched off, and what a test starts would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,7 +53,8 @@ def cache_folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers, 4 query and 2 key/value heads, one token a byte and four markers; float32 weights on a scale that is far from uniform."""
+    """Two layers, 4 query and 2 key/value heads, one token a byte and four markers; float32 weights
+    on a scale that is far from uniform."""
     torch = pytest.importorskip("torch")
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -52,12 +65,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(["<s>", "</s>", "<|im_start|>", "<|im_end|>"])
-    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<|im_end|>").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="<|im_end|>"
+    ).save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=272, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.2, bos_token_id=256, eos_token_id=259,
-    )  # fmt: skip
+        vocab_size=272,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        bos_token_id=256,
+        eos_token_id=259,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -68,5 +92,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if fuzzing and fuzzing.TALLY.cases:
         most_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
         terminalreporter.write_line(
-            f"fuzz: {fuzzing.TALLY.cases} cases, {fuzzing.TALLY.refused} refused in a sentence, slowest {fuzzing.TALLY.slowest_s:.2f} s, at most {most_mb} MB"
+            f"fuzz: {fuzzing.TALLY.cases} cases, {fuzzing.TALLY.refused} refused in a sentence,"
+            f" slowest {fuzzing.TALLY.slowest_s:.2f} s, at most {most_mb} MB"
         )

@@ -16,7 +16,11 @@ _LISTENERS: list[list[Event]] = []
 def _state(path: Path) -> State:
     """What a file or folder holds, by its number, its time of change and its names."""
     stat = path.stat()
-    return stat.st_ino, 0 if path.is_dir() else stat.st_mtime_ns, tuple(sorted(os.listdir(path))) if path.is_dir() else ()
+    return (
+        stat.st_ino,
+        0 if path.is_dir() else stat.st_mtime_ns,
+        tuple(sorted(os.listdir(path))) if path.is_dir() else (),
+    )
 
 
 def _tree(path: Path) -> dict[str, State]:
@@ -24,7 +28,8 @@ def _tree(path: Path) -> dict[str, State]:
 
 
 def _heard(event: str, args: tuple[object, ...]) -> None:
-    if event == "os.rename":  # raised by the interpreter for every rename and replace, before it is done
+    # raised by the interpreter for every rename and replace, before it is done
+    if event == "os.rename":
         for listener in _LISTENERS:
             source, target = os.fspath(args[0]), os.fspath(args[1])  # type: ignore[call-overload]
             listener.append((f"rename {source}", target, _tree(Path(source))))
@@ -56,4 +61,8 @@ def durable(events: list[Event]) -> set[State]:
 
 
 def the_rename(events: list[Event], target: Path) -> int:
-    return next(i for i, (what, path, _) in enumerate(events) if what.startswith("rename") and path == str(target))
+    return next(
+        i
+        for i, (what, path, _) in enumerate(events)
+        if what.startswith("rename") and path == str(target)
+    )

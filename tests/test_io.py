@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from bezoar.errors import DataError
-from bezoar.io import atomic_dir, atomic_write, content_hash, num_rows, read_jsonl, read_parquet, write_parquet
+from bezoar.io import (
+    atomic_dir,
+    atomic_write,
+    content_hash,
+    num_rows,
+    read_jsonl,
+    read_parquet,
+    write_parquet,
+)
 
 
 def test_equal_content_has_an_equal_hash() -> None:
@@ -53,7 +61,9 @@ def test_a_line_separator_inside_a_string_does_not_cut_a_row(tmp_path: Path) -> 
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
     ],
 )
-def test_a_broken_file_is_one_sentence_with_its_place(tmp_path: Path, content: bytes, what: str) -> None:
+def test_a_broken_file_is_one_sentence_with_its_place(
+    tmp_path: Path, content: bytes, what: str
+) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError) as error:
@@ -69,7 +79,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_parquet_keeps_rows(tmp_path: Path) -> None:
-    rows = [{"id": "1", "messages": [{"role": "user", "content": "é\u2028"}]}, {"id": "2", "messages": []}]
+    rows = [
+        {"id": "1", "messages": [{"role": "user", "content": "é\u2028"}]},
+        {"id": "2", "messages": []},
+    ]
     write_parquet(tmp_path / "r.parquet", rows)
     assert list(read_parquet(tmp_path / "r.parquet")) == rows
     assert num_rows(tmp_path / "r.parquet") == len(rows)

@@ -33,12 +33,18 @@ def test_what_was_kept_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_part_of_an_evaluation_is_made_anew(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_part_of_an_evaluation_is_made_anew(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     made: list[int] = []
 
     def make() -> Outcome:
         made.append(1)
-        return Outcome([Score("acc", 0.25, 0.1, 0.5, 4)], [{"benchmark": "acc", "id": "1", "value": 0.25}], {"n": 4})
+        return Outcome(
+            [Score("acc", 0.25, 0.1, 0.5, 4)],
+            [{"benchmark": "acc", "id": "1", "value": 0.25}],
+            {"n": 4},
+        )
 
     cache_parts_in(tmp_path)("part", make)
     [file] = tmp_path.iterdir()

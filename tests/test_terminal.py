@@ -1,4 +1,5 @@
-"""Nothing that others wrote moves the cursor, sets the clipboard, colours a line or turns its direction."""
+"""Nothing that others wrote moves the cursor, sets the clipboard, colours a line or turns its
+direction."""
 
 import io
 import json
@@ -17,16 +18,24 @@ from bezoar.terminal import Console, one_line, plain, show, visible
 from tests.flow.command import bezoar
 
 OSC52 = "\x1b]52;c;cm0gLXJmIH4=\x07"
-HOSTILE = f"[/] [red]x[/red] [bold :smile: {OSC52}\x1b[2J\x9b31m\u202eeulb\u2066\u200f\u061c\u2028\x85\r\x08\x7f\x00\ud800"
-OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+HOSTILE = (
+    "[/] [red]x[/red] [bold :smile:"
+    f" {OSC52}\x1b[2J\x9b31m\u202eeulb\u2066\u200f\u061c\u2028\x85\r\x08\x7f\x00\ud800"
+)
+OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def test_every_character_that_is_obeyed_or_cannot_be_shown_is_an_escape() -> None:
     for code in range(sys.maxunicode + 1):
         letter = chr(code)
-        hidden = unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(letter) in (
-            "LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI",
-        ) or code in (0x200E, 0x200F, 0x61C)  # fmt: skip
+        hidden = (
+            unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
+            or unicodedata.bidirectional(letter)
+            in ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
+            or code in (0x200E, 0x200F, 0x61C)
+        )
         if hidden and letter not in "\n\t":
             assert visible(letter) == (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
         else:
@@ -46,7 +55,8 @@ def test_a_console_shows_text_as_it_is(terminal: bool) -> None:
     from rich.table import Table
 
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, no_color=True, width=400, height=50)  # a dumb terminal counts as 80 wide unless both are given
+    # a dumb terminal counts as 80 wide unless both are given
+    console = Console(file=out, force_terminal=terminal, no_color=True, width=400, height=50)
     table = Table("[b]head[/b]", title=HOSTILE)
     table.add_row(HOSTILE)
     table.add_row(plain(HOSTILE))
@@ -67,25 +77,39 @@ def test_a_line_is_whole_where_there_is_no_terminal() -> None:
 
 @pytest.fixture
 def hostile_run(tmp_path: Path) -> Path:
-    """A finished run with hostile rows, categories and ids, in a folder whose name looks like markup."""
+    """A finished run with hostile rows, categories and ids, in a folder whose name looks like
+    markup."""
     text = HOSTILE.replace("\ud800", "").replace("\x00", "")
-    rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}], "id": text, "category": text}]
+    rows = [
+        {
+            "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}],
+            "id": text,
+            "category": text,
+        }
+    ]
     pairs = [{"prompt": text, "chosen": f"a{text}", "rejected": f"b{text}"}]
     for name, values in (("rows", rows), ("pairs", pairs)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps(value) + "\n" for value in values)
+        )
     judge = [{"pattern": ".", "reply": f"Reject: {text}"}]
     (tmp_path / "judge.jsonl").write_text("".join(json.dumps(value) + "\n" for value in judge))
     stages = {
-        "rows": {"kind": "jsonl", "path": "rows.jsonl"}, "pairs": {"kind": "jsonl", "path": "pairs.jsonl"},
+        "rows": {"kind": "jsonl", "path": "rows.jsonl"},
+        "pairs": {"kind": "jsonl", "path": "pairs.jsonl"},
         "kept": {"kind": "form", "rows": "rows"},
-    }  # fmt: skip
+    }
     (tmp_path / "[red]toy.yaml").write_text(json.dumps({"name": "toy", "stages": stages}))
     return tmp_path
 
 
 def test_rows_plan_why_and_report_of_a_hostile_run(hostile_run: Path) -> None:
     recipe, out = hostile_run / "[red]toy.yaml", hostile_run / "[red]x[/]"
-    said = [bezoar("run", recipe, "--out", out), bezoar("plan", recipe, "--out", out), bezoar("report", out)]
+    said = [
+        bezoar("run", recipe, "--out", out),
+        bezoar("plan", recipe, "--out", out),
+        bezoar("report", out),
+    ]
     said += [bezoar("rows", out, "rows"), bezoar("rows", out, "pairs"), bezoar("why", out, "rows")]
     for text in said:
         assert not OBEYED.search(text)
@@ -95,10 +119,21 @@ def test_rows_plan_why_and_report_of_a_hostile_run(hostile_run: Path) -> None:
     written = [out / "report.html", *out.glob("*/README.md")]
     assert len(written) == 2
     for path in written:
-        assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", path.read_bytes().decode()), path
+        assert not re.search(
+            "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]",
+            path.read_bytes().decode(),
+        ), path
 
 
-@pytest.mark.parametrize("error", [RecipeError(f"runs/{HOSTILE}: bad\nbezoar: all is well"), DataError(HOSTILE), FileNotFoundError(2, "No such file", HOSTILE), ValueError(HOSTILE)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecipeError(f"runs/{HOSTILE}: bad\nbezoar: all is well"),
+        DataError(HOSTILE),
+        FileNotFoundError(2, "No such file", HOSTILE),
+        ValueError(HOSTILE),
+    ],
+)
 def test_an_error_is_shown_as_it_is(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     code = cli._code_of(error)
     said = capsys.readouterr().err
@@ -130,26 +165,60 @@ def test_any_text_on_an_ascii_terminal_and_to_a_reader_that_goes_away(hostile_ru
     (hostile_run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     bezoar("run", hostile_run / "[red]toy.yaml", "--out", hostile_run / "run")
     words = ("rows", str(hostile_run / "run"), "rows", "-n", "300")
-    done = run(*words, env={**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    done = run(
+        *words, env={**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"\xe9 \u6f22 \U0001f642" in done.stdout
     piped = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {sys.executable} -c 'from bezoar.cli import main; main()' rows run rows -n 300 | head -1"],
-        cwd=hostile_run, capture_output=True,
-    )  # fmt: skip
+        [
+            "bash",
+            "-c",
+            (
+                f"set -o pipefail; {sys.executable} -c 'from bezoar.cli import main; main()' rows"
+                " run rows -n 300 | head -1"
+            ),
+        ],
+        cwd=hostile_run,
+        capture_output=True,
+    )
     assert (piped.returncode, piped.stderr) == (130, b"")
     assert piped.stdout.count(b"\n") == 1
     for closed in (">&-", "<&- >&- 2>&-"):
         shut = subprocess.run(
-            ["bash", "-c", f"{sys.executable} -c 'from bezoar.cli import main; main()' rows run rows {closed}"], cwd=hostile_run, capture_output=True
+            [
+                "bash",
+                "-c",
+                f"{sys.executable} -c 'from bezoar.cli import main; main()' rows run rows {closed}",
+            ],
+            cwd=hostile_run,
+            capture_output=True,
         )
         assert (shut.returncode, shut.stderr) == (0, b"")
     full = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -c 'from bezoar.cli import main; main()' rows run rows > /dev/full"], cwd=hostile_run, capture_output=True
+        [
+            "bash",
+            "-c",
+            f"{sys.executable} -c 'from bezoar.cli import main; main()' rows run rows > /dev/full",
+        ],
+        cwd=hostile_run,
+        capture_output=True,
     )
     assert full.returncode == 2
-    assert full.stderr == b"bezoar: no space is left on the disk; free some and run the same command to go on.\n"
+    assert (
+        full.stderr
+        == b"bezoar: no space is left on the disk; free some and run the same command to go on.\n"
+    )
     unsaid = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -c 'from bezoar.cli import main; main()' rows run nosuch 2> /dev/full"], cwd=hostile_run, capture_output=True
+        [
+            "bash",
+            "-c",
+            (
+                f"{sys.executable} -c 'from bezoar.cli import main; main()' rows run nosuch 2>"
+                " /dev/full"
+            ),
+        ],
+        cwd=hostile_run,
+        capture_output=True,
     )
     assert (unsaid.returncode, unsaid.stdout) == (2, b"")

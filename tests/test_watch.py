@@ -36,14 +36,23 @@ def test_a_hosted_board_has_the_steps_of_each_stage_as_numbers(tmp_path: Path) -
         Progress("sft", boards=[board]).log(step=1, loss=2.0)
         Progress("dpo", boards=[board]).log(step=1, loss=0.5)
         assert hosted_board.STATE == {"project": "bezoar", "name": "demo", "open": True}
-    assert hosted_board.LINES == [{"sft/step": 1, "sft/loss": 2.0}, {"dpo/step": 1, "dpo/loss": 0.5}]
+    assert hosted_board.LINES == [
+        {"sft/step": 1, "sft/loss": 2.0},
+        {"dpo/step": 1, "dpo/loss": 0.5},
+    ]
     assert not hosted_board.STATE["open"]
 
 
 def test_what_is_unknown_or_missing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="--log tensorbord: there is no such board"), open_metric_sinks(["tensorbord"], tmp_path):
+    with (
+        pytest.raises(RecipeError, match="--log tensorbord: there is no such board"),
+        open_metric_sinks(["tensorbord"], tmp_path),
+    ):
         pass
     missing = [kind for kind in METRIC_SINKS if importlib.util.find_spec(kind) is None]
     for kind in missing:
-        with pytest.raises(RecipeError, match=f"run `pip install {kind}`"), open_metric_sinks([kind], tmp_path):
+        with (
+            pytest.raises(RecipeError, match=f"run `pip install {kind}`"),
+            open_metric_sinks([kind], tmp_path),
+        ):
             pass

@@ -1,4 +1,5 @@
-"""A recipe in a folder of its own, and the command line that carries it out, as a person would run it."""
+"""A recipe in a folder of its own, and the command line that carries it out, as a person would run
+it."""
 
 import hashlib
 import json
@@ -25,7 +26,8 @@ MOST_S = 600
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended: exit code, what it said, seconds from its start, CPU seconds, the most memory it held."""
+    """A command that has ended: exit code, what it said, seconds from its start, CPU seconds, the
+    most memory it held."""
 
     code: int
     said: str
@@ -53,45 +55,116 @@ class Place:
 
     def rows(self, num: int) -> None:
         """Rows whose prompts hold a number each."""
-        made = [{"prompt": f"Ask number {i}.", "response": f"Reply to it, {'word ' * (i % 7)}{i}."} for i in range(num)]
+        made = [
+            {"prompt": f"Ask number {i}.", "response": f"Reply to it, {'word ' * (i % 7)}{i}."}
+            for i in range(num)
+        ]
         (self.path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
 
     def tasks(self, num: int) -> None:
         """Tasks as the Orca scheme takes them."""
         made = [
-            {"inputs": f"Solve number {i}.", "targets": str(i), "submix": "t0", "task_name": f"task {i % 9}", "template_type": "zs_noopt"} for i in range(num)
+            {
+                "inputs": f"Solve number {i}.",
+                "targets": str(i),
+                "submix": "t0",
+                "task_name": f"task {i % 9}",
+                "template_type": "zs_noopt",
+            }
+            for i in range(num)
         ]
         (self.path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
 
-    def filter(self, server: Server, *, name: str = "toy", budget_usd: float | None = None, **backend: Any) -> None:
+    def filter(
+        self, server: Server, *, name: str = "toy", budget_usd: float | None = None, **backend: Any
+    ) -> None:
         """A recipe whose judge is asked about every row."""
-        self._write(name, budget_usd, server, backend, {
-            "rows": {"kind": "jsonl", "path": "rows.jsonl"}, "kept": {"kind": "filter", "rows": "rows", "judge": "model", "rubric": "rubric.txt"},
-        })  # fmt: skip
+        self._write(
+            name,
+            budget_usd,
+            server,
+            backend,
+            {
+                "rows": {"kind": "jsonl", "path": "rows.jsonl"},
+                "kept": {
+                    "kind": "filter",
+                    "rows": "rows",
+                    "judge": "model",
+                    "rubric": "rubric.txt",
+                },
+            },
+        )
 
     def scheme(self, server: Server, num: int, **backend: Any) -> None:
         """A recipe whose teacher answers tasks and whose judge is asked about every answer."""
-        self._write("toy", None, server, backend, {
-            "tasks": {"kind": "flan", "path": "tasks.jsonl"},
-            "made": {"kind": "orca", "seeds": "tasks", "teacher": "model", "num_rows": num, "shares": {"t0": 1}},
-            "kept": {"kind": "filter", "rows": "made", "judge": "model", "rubric": "rubric.txt"},
-        })  # fmt: skip
+        self._write(
+            "toy",
+            None,
+            server,
+            backend,
+            {
+                "tasks": {"kind": "flan", "path": "tasks.jsonl"},
+                "made": {
+                    "kind": "orca",
+                    "seeds": "tasks",
+                    "teacher": "model",
+                    "num_rows": num,
+                    "shares": {"t0": 1},
+                },
+                "kept": {
+                    "kind": "filter",
+                    "rows": "made",
+                    "judge": "model",
+                    "rubric": "rubric.txt",
+                },
+            },
+        )
 
-    def _write(self, name: str, budget_usd: float | None, server: Server, backend: dict[str, Any], stages: dict[str, Any]) -> None:
-        model = {"kind": "endpoint", "url": server.url, "model": "m", "concurrency": 16, "retries": 2, "backoff_s": 0.05, **backend}
+    def _write(
+        self,
+        name: str,
+        budget_usd: float | None,
+        server: Server,
+        backend: dict[str, Any],
+        stages: dict[str, Any],
+    ) -> None:
+        model = {
+            "kind": "endpoint",
+            "url": server.url,
+            "model": "m",
+            "concurrency": 16,
+            "retries": 2,
+            "backoff_s": 0.05,
+            **backend,
+        }
         recipe = {"name": name, "seed": 5, "backends": {"model": model}, "stages": stages}
-        (self.path / "toy.yaml").write_text(json.dumps(recipe if budget_usd is None else {**recipe, "budget_usd": budget_usd}))
+        (self.path / "toy.yaml").write_text(
+            json.dumps(recipe if budget_usd is None else {**recipe, "budget_usd": budget_usd})
+        )
 
-    def start(self, *more: str, env: dict[str, str] | None = None, file_limit: int = 0, around: list[str] | None = None) -> subprocess.Popen[str]:
-        """Start the command. `file_limit` bounds the bytes of a file, `around` is a command line that runs it."""
+    def start(
+        self,
+        *more: str,
+        env: dict[str, str] | None = None,
+        file_limit: int = 0,
+        around: list[str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start the command. `file_limit` bounds the bytes of a file, `around` is a command line
+        that runs it."""
 
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
         return subprocess.Popen(
-            [*(around or []), *COMMAND, "toy.yaml", *more], cwd=self.path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env={**os.environ, **(env or {})}, preexec_fn=limit if file_limit else None,
-        )  # fmt: skip
+            [*(around or []), *COMMAND, "toy.yaml", *more],
+            cwd=self.path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(env or {})},
+            preexec_fn=limit if file_limit else None,
+        )
 
     def run(self, *more: str, **how: Any) -> Ended:
         """Run the command to its end."""
@@ -100,7 +173,9 @@ class Place:
     def digest(self) -> dict[str, str]:
         """The hash of every table of rows of the run."""
         found = sorted((self.path / "runs").glob("toy/*/*.parquet"))
-        return {str(p.relative_to(self.path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+        return {
+            str(p.relative_to(self.path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found
+        }
 
     def journal(self) -> Path:
         """The journal's file."""
@@ -121,7 +196,13 @@ def ended(process: subprocess.Popen[str]) -> Ended:
     watchdog.cancel()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Ended(process.returncode, said, time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)
+    return Ended(
+        process.returncode,
+        said,
+        time.monotonic() - started,
+        used.ru_utime + used.ru_stime,
+        used.ru_maxrss / 1000,
+    )
 
 
 @contextmanager
@@ -132,5 +213,6 @@ def place() -> Iterator[Place]:
 
 
 def listen_to_interrupts() -> None:
-    """A shell starts background jobs with Ctrl-C switched off, and the commands started here would inherit that."""
+    """A shell starts background jobs with Ctrl-C switched off, and the commands started here would
+    inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -40,8 +40,11 @@ def finish(folder: Place) -> int:
     raise SystemExit(f"five runs did not finish\n{done.said}")
 
 
-def stop_at_random(folder: Place, server: Server, number: signal.Signals, draw: random.Random, most: int) -> Stop | None:
-    """Start the command and send it `number` once it has asked up to `most` requests; None where it ended before."""
+def stop_at_random(
+    folder: Place, server: Server, number: signal.Signals, draw: random.Random, most: int
+) -> Stop | None:
+    """Start the command and send it `number` once it has asked up to `most` requests; None where it
+    ended before."""
     process, before = folder.start(), server.status()["count"]
     goal = before + draw.randrange(most)
     while process.poll() is None and server.status()["count"] < goal:
@@ -61,7 +64,8 @@ def stop_at_random(folder: Place, server: Server, number: signal.Signals, draw: 
 
 
 def ages(log: dict[str, Times], stops: list[Stop]) -> list[float]:
-    """For each answer that was asked for again: how long before the kill it was written out; 0 and less is after it, inf where no kill explains it."""
+    """For each answer that was asked for again: how long before the kill it was written out; 0 and
+    less is after it, inf where no kill explains it."""
     found = []
     for written, seen in asked_again(log):
         near = [stop for stop in stops if written < stop.gone and stop.sent < seen]
@@ -80,9 +84,17 @@ def unbroken(num: int) -> tuple[dict[str, str], Row]:
         for _, _, what in times:
             met[what] = met.get(what, 0) + 1
     again = len(asked_again(log))
-    promise = f"{len(log):,} requests under 10 % 429, 5 % 500, 2 % drops, 1 % truncated JSON, 1 % hung: the run ends, no answer is asked for again"
-    measured = f"{', '.join(f'{count} {what}' for what, count in sorted(met.items()))}; {runs} run(s); {again} asked again"
-    return digest, Row(promise, measured, again == 0, {"met": met, "runs": runs, "asked_again": again})
+    promise = (
+        f"{len(log):,} requests under 10 % 429, 5 % 500, 2 % drops, 1 % truncated JSON, 1 % hung:"
+        " the run ends, no answer is asked for again"
+    )
+    measured = (
+        f"{', '.join(f'{count} {what}' for what, count in sorted(met.items()))}; {runs} run(s);"
+        f" {again} asked again"
+    )
+    return digest, Row(
+        promise, measured, again == 0, {"met": met, "runs": runs, "asked_again": again}
+    )
 
 
 def broken(number: signal.Signals, num: int, stops: int, whole: dict[str, str], seed: int) -> Row:
@@ -99,15 +111,37 @@ def broken(number: signal.Signals, num: int, stops: int, whole: dict[str, str], 
         log, same = server.log(), folder.digest() == whole
     late = ages(log, sent)
     wire, worst = sum(age <= 0 for age in late), max((age for age in late if age > 0), default=0.0)
-    ok = same and len(sent) == stops and (not late or (number == signal.SIGKILL and worst <= LATE_S))
-    allowed = f"at most what was on the wire or came in the last {LATE_S * 1000:.0f} ms" if number == signal.SIGKILL else "none"
-    measured = f"rows {'equal' if same else 'DIFFER'}; {answered(log)} answers, {len(late)} asked again" + (
-        f" ({wire} on the wire, {len(late) - wire} written out before the kill, at most {worst * 1000:.1f} ms)" if late else ""
+    ok = (
+        same and len(sent) == stops and (not late or (number == signal.SIGKILL and worst <= LATE_S))
+    )
+    allowed = (
+        f"at most what was on the wire or came in the last {LATE_S * 1000:.0f} ms"
+        if number == signal.SIGKILL
+        else "none"
+    )
+    measured = (
+        f"rows {'equal' if same else 'DIFFER'}; {answered(log)} answers, {len(late)} asked again"
+        + (
+            f" ({wire} on the wire, {len(late) - wire} written out before the kill, at most"
+            f" {worst * 1000:.1f} ms)"
+            if late
+            else ""
+        )
     )
     return Row(
-        f"the same with {stops} {number.name}s: rows byte for byte those of an unbroken run; answered requests that are asked again: {allowed}", measured, ok,
-        {"stops": len(sent), "rows_equal": same, "answers": answered(log), "asked_again": len(late), "on_the_wire": wire, "oldest_ms": round(worst * 1000, 1)},
-    )  # fmt: skip
+        f"the same with {stops} {number.name}s: rows byte for byte those of an unbroken run;"
+        f" answered requests that are asked again: {allowed}",
+        measured,
+        ok,
+        {
+            "stops": len(sent),
+            "rows_equal": same,
+            "answers": answered(log),
+            "asked_again": len(late),
+            "on_the_wire": wire,
+            "oldest_ms": round(worst * 1000, 1),
+        },
+    )
 
 
 def rows(quick: bool) -> Iterator[Row]:

@@ -2,9 +2,10 @@
 
     python benchmarks/hostile/server.py '{"kind": "fine", "delay_s": [1, 1]}'
 
-It prints its port and ends when its input is closed, after `MOST_S` seconds or `MOST_REQUESTS` requests. For every request (by a hash of
-its body) it keeps when it was seen and when its whole answer was written out, on the clock that all processes of a machine share.
-Plain asyncio protocols: the server must not be what a benchmark of its client measures.
+It prints its port and ends when its input is closed, after `MOST_S` seconds or `MOST_REQUESTS`
+requests. For every request (by a hash of its body) it keeps when it was seen and when its whole
+answer was written out, on the clock that all processes of a machine share. Plain asyncio protocols:
+the server must not be what a benchmark of its client measures.
 """
 
 import asyncio
@@ -28,12 +29,14 @@ _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 _NUMBER = re.compile(rb"number (\d+)")
 Plan = dict[str, Any]
 Times = list[tuple[float, float, str]]
-"""Of one request, an item an attempt: when it was seen, when its answer was written out (0: it was not), what it met."""
+"""Of one request, an item an attempt: when it was seen, when its answer was written out (0: it was
+not), what it met."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One attempt: the number in its prompt, the hash of its body, and how often that was seen before."""
+    """One attempt: the number in its prompt, the hash of its body, and how often that was seen
+    before."""
 
     number: int
     key: str
@@ -42,7 +45,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Act:
-    """What the server does: an answer after `delay_s`, a connection that is dropped (after `dropped` bytes of it), or nothing at all."""
+    """What the server does: an answer after `delay_s`, a connection that is dropped (after
+    `dropped` bytes of it), or nothing at all."""
 
     delay_s: float = 0.0
     status: int = 200
@@ -57,8 +61,18 @@ def proper(asked: Asked, plan: Plan) -> bytes:
     """A whole answer that depends on the request alone; one in five rejects."""
     verdict = "Reject" if int(asked.key[:2], 16) % 5 == 0 else "Accept"
     said = f"{verdict}: said of {asked.key} " + "x" * plan.get("size", 0)
-    choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-    return json.dumps({"id": "x", "choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": plan.get("tokens", 5)}}).encode()
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": said},
+        "finish_reason": "stop",
+    }
+    return json.dumps(
+        {
+            "id": "x",
+            "choices": [choice],
+            "usage": {"prompt_tokens": 10, "completion_tokens": plan.get("tokens", 5)},
+        }
+    ).encode()
 
 
 def fine(asked: Asked, plan: Plan) -> Act:
@@ -68,23 +82,32 @@ def fine(asked: Asked, plan: Plan) -> Act:
 
 
 def fail(asked: Asked, plan: Plan) -> Act:
-    """`status` for the requests whose numbers are in `numbers`, or for all; the others are answered."""
+    """`status` for the requests whose numbers are in `numbers`, or for all; the others are
+    answered."""
     if plan.get("numbers") is not None and asked.number not in plan["numbers"]:
         return fine(asked, plan)
     return Act(0.0, plan["status"], plan.get("said", "no").encode(), what=str(plan["status"]))
 
 
 def say(asked: Asked, plan: Plan) -> Act:
-    """One of `bodies`, each a status and a text, by the number of the request; a proper answer where the text is null."""
+    """One of `bodies`, each a status and a text, by the number of the request; a proper answer
+    where the text is null."""
     status, text = plan["bodies"][asked.number % len(plan["bodies"])]
-    return fine(asked, plan) if text is None else Act(0.0, status, text.encode(), what=f"said {status}")
+    return (
+        fine(asked, plan)
+        if text is None
+        else Act(0.0, status, text.encode(), what=f"said {status}")
+    )
 
 
 def storm(asked: Asked, plan: Plan) -> Act:
-    """10 % 429, 5 % 500, 2 % dropped connections (half of them within the answer), 1 % truncated JSON, 1 % hung; the rest is answered."""
+    """10 % 429, 5 % 500, 2 % dropped connections (half of them within the answer), 1 % truncated
+    JSON, 1 % hung; the rest is answered."""
     draw, whole = random.Random(f"{asked.key} {asked.before}").random(), fine(asked, plan)
     if draw < 0.10:
-        return Act(0.01, 429, b"slow down", "Retry-After: 0.2\r\n" if draw < 0.05 else "", what="429")
+        return Act(
+            0.01, 429, b"slow down", "Retry-After: 0.2\r\n" if draw < 0.05 else "", what="429"
+        )
     if draw < 0.15:
         return Act(0.01, 500, b"oops", what="500")
     if draw < 0.17:
@@ -94,7 +117,12 @@ def storm(asked: Asked, plan: Plan) -> Act:
     return Act(hung=True, what="hung") if draw < 0.19 else whole
 
 
-BEHAVIOURS: dict[str, Callable[[Asked, Plan], Act]] = {"fine": fine, "fail": fail, "say": say, "storm": storm}
+BEHAVIOURS: dict[str, Callable[[Asked, Plan], Act]] = {
+    "fine": fine,
+    "fail": fail,
+    "say": say,
+    "storm": storm,
+}
 
 
 class State:
@@ -153,7 +181,10 @@ class Connection(asyncio.Protocol):
         self.state.in_flight -= 1
         if self.transport.is_closing():
             return
-        head = f"HTTP/1.1 {act.status} X\r\nContent-Type: application/json\r\n{act.headers}Content-Length: {len(act.body)}\r\n\r\n"
+        head = (
+            f"HTTP/1.1 {act.status} X\r\nContent-Type:"
+            f" application/json\r\n{act.headers}Content-Length: {len(act.body)}\r\n\r\n"
+        )
         data = head.encode() + act.body
         if act.dropped is not None:
             if act.dropped:
@@ -169,9 +200,15 @@ class Connection(asyncio.Protocol):
         state = self.state
         if head.startswith(b"POST /plan"):
             state.plan = json.loads(body)
-        what = state.log if head.startswith(b"GET /log") else {k: getattr(state, k) for k in ("count", "headers", "most_in_flight", "numbers")}
+        what = (
+            state.log
+            if head.startswith(b"GET /log")
+            else {k: getattr(state, k) for k in ("count", "headers", "most_in_flight", "numbers")}
+        )
         data = json.dumps(what).encode()
-        self.transport.write(b"HTTP/1.1 200 X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(data) + data)
+        self.transport.write(
+            b"HTTP/1.1 200 X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(data) + data
+        )
         self.transport.close()
 
 
@@ -196,7 +233,8 @@ class Server:
         self._call("/plan", json.dumps(plan).encode())
 
     def status(self) -> dict[str, Any]:
-        """`count` of requests, `numbers` by key, `most_in_flight`, and the `headers` of the last one."""
+        """`count` of requests, `numbers` by key, `most_in_flight`, and the `headers` of the last
+        one."""
         return dict(self._call("/status"))
 
     def log(self) -> dict[str, Times]:
@@ -210,14 +248,21 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / 100
 
     def _call(self, path: str, data: bytes | None = None) -> Any:
-        with urllib.request.urlopen(urllib.request.Request(self.address + path, data), timeout=30) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(self.address + path, data), timeout=30
+        ) as answer:
             return json.load(answer)
 
 
 @contextmanager
 def serving(plan: Plan) -> Iterator[Server]:
     """A server that follows `plan` until the block ends."""
-    process = subprocess.Popen([sys.executable, __file__, json.dumps(plan)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, __file__, json.dumps(plan)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         yield Server(process)
     finally:
@@ -226,16 +271,22 @@ def serving(plan: Plan) -> Iterator[Server]:
 
 
 def asked_again(log: dict[str, Times]) -> list[tuple[float, float]]:
-    """(when an answer was written out whole, when the same was asked again), for every answer that was."""
+    """(when an answer was written out whole, when the same was asked again), for every answer that
+    was."""
     return [
-        (written, seen) for times in log.values() for place, (_, written, what) in enumerate(times) if written and what == "answered"
+        (written, seen)
+        for times in log.values()
+        for place, (_, written, what) in enumerate(times)
+        if written and what == "answered"
         for seen, _, _ in times[place + 1 : place + 2]
-    ]  # fmt: skip
+    ]
 
 
 def answered(log: dict[str, Times]) -> int:
     """How many whole answers were written out."""
-    return sum(bool(written) and what == "answered" for times in log.values() for _, written, what in times)
+    return sum(
+        bool(written) and what == "answered" for times in log.values() for _, written, what in times
+    )
 
 
 if __name__ == "__main__":

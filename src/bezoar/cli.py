@@ -1,4 +1,5 @@
-"""The command line. Each verb gathers its arguments and calls one function; heavy imports stay inside the verbs."""
+"""The command line. Each verb gathers its arguments and calls one function; heavy imports stay
+inside the verbs."""
 
 import os
 import sys
@@ -17,14 +18,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="From a base model, seed data and feedback to an aligned, evaluated, explained language model.",
+    help=(
+        "From a base model, seed data and feedback to an aligned, evaluated, explained language"
+        " model."
+    ),
 )
 RecipeArg = Annotated[Path, typer.Argument(help="a recipe file (recipes/demo.yaml)")]
 RunArg = Annotated[Path, typer.Argument(help="a run directory (runs/demo) or its recipe file")]
 LogOption = Annotated[
-    list[str] | None, typer.Option("--log", help="show training also on tensorboard, wandb or trackio; may be given again")
+    list[str] | None,
+    typer.Option(
+        "--log", help="show training also on tensorboard, wandb or trackio; may be given again"
+    ),
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="the run directory; default runs/<name>")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="the run directory; default runs/<name>")
+]
 
 
 @app.command()
@@ -44,7 +53,8 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
 
 @app.command()
 def plan(recipe: RecipeArg, out: OutOption = None) -> None:
-    """Say what a run would do before anything is spent: stages, rows, requests, tokens, money, memory."""
+    """Say what a run would do before anything is spent: stages, rows, requests, tokens, money,
+    memory."""
     from bezoar.flow.plan import print_plan
     from bezoar.flow.recipe import load_recipe
     from bezoar.flow.run import default_run_dir
@@ -71,7 +81,9 @@ def rows(
     recipe: RunArg,
     stage: Annotated[str, typer.Argument(help="the name of a stage")],
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="how many rows")] = 5,
-    tokens: Annotated[bool, typer.Option("--tokens", help="as tokens, the trained ones in colour")] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="as tokens, the trained ones in colour")
+    ] = False,
 ) -> None:
     """Print the rows of a stage as people read them."""
     from bezoar.flow.inspect_run import find_run, print_rows, print_tokens, stage_rows
@@ -87,9 +99,19 @@ def rows(
 @app.command()
 def chat(
     run_dir: RunArg,
-    model: Annotated[str, typer.Option("--model", "-m", help="a model or training stage; default the last one trained")] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="a model or training stage; default the last one trained"
+        ),
+    ] = "",
     system: Annotated[str, typer.Option("--system", help="a system message")] = "",
-    attributes: Annotated[str, typer.Option("--attributes", help="levels for a model that is steered: helpfulness=4,verbosity=1")] = "",
+    attributes: Annotated[
+        str,
+        typer.Option(
+            "--attributes", help="levels for a model that is steered: helpfulness=4,verbosity=1"
+        ),
+    ] = "",
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0, max=100)] = 0.7,
 ) -> None:
     """Talk to a model of a run; answers stream."""
@@ -105,7 +127,8 @@ def ask(
     run_dir: RunArg,
     prompt: Annotated[str, typer.Argument(help="what to ask every model of the run")],
     models: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="a model; may be given again; default those evaluated")
+        list[str] | None,
+        typer.Option("--model", "-m", help="a model; may be given again; default those evaluated"),
     ] = None,
 ) -> None:
     """Show the answers of a run's models to one prompt side by side."""
@@ -127,9 +150,13 @@ def export(
     run_dir: RunArg,
     model: Annotated[str, typer.Option("--model", "-m", help="a training stage")],
     out: Annotated[Path, typer.Option("--out", help="the folder to write")],
-    check: Annotated[bool, typer.Option(help="compare the merge with the stack, and write none that differs too much")] = True,
+    check: Annotated[
+        bool,
+        typer.Option(help="compare the merge with the stack, and write none that differs too much"),
+    ] = True,
 ) -> None:
-    """Merge a trained stack into one model folder, and measure how far the merge is from the stack."""
+    """Merge a trained stack into one model folder, and measure how far the merge is from the
+    stack."""
     from bezoar.flow.export import export as write
     from bezoar.flow.inspect_run import find_run
     from bezoar.terminal import Console
@@ -140,26 +167,53 @@ def export(
 
 @app.command()
 def revise(
-    model: Annotated[str, typer.Argument(help="what revises: a model folder, a packaged model, RUN:STAGE, MODEL@URL")],
-    answers: Annotated[Path, typer.Argument(help="chats (JSON Lines, Parquet) or, with --questions, FastChat's answers of any model")],
-    out: Annotated[Path, typer.Option("--out", help="the file of revised rows, with every iteration and its critique")],
+    model: Annotated[
+        str,
+        typer.Argument(help="what revises: a model folder, a packaged model, RUN:STAGE, MODEL@URL"),
+    ],
+    answers: Annotated[
+        Path,
+        typer.Argument(
+            help="chats (JSON Lines, Parquet) or, with --questions, FastChat's answers of any model"
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="the file of revised rows, with every iteration and its critique"
+        ),
+    ],
     times: Annotated[int, typer.Option("--times", min=1, help="iterations at most")] = 5,
-    questions: Annotated[str, typer.Option("--questions", help="FastChat's question file, or bezoar:questions.jsonl")] = "",
-    turn: Annotated[int, typer.Option("--turn", min=1, max=2, help="which turn of the questions")] = 1,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="of a critique with its revision")] = 1024,
+    questions: Annotated[
+        str, typer.Option("--questions", help="FastChat's question file, or bezoar:questions.jsonl")
+    ] = "",
+    turn: Annotated[
+        int, typer.Option("--turn", min=1, max=2, help="which turn of the questions")
+    ] = 1,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="of a critique with its revision")
+    ] = 1024,
 ) -> None:
     """Criticise and revise answers again and again; the same command goes on after Ctrl-C."""
     from bezoar.flow.revise import revise_file
     from bezoar.terminal import Console
 
     revise_file(
-        model, answers, out, questions=questions, turn=turn, times=times, max_tokens=max_tokens, console=Console()
+        model,
+        answers,
+        out,
+        questions=questions,
+        turn=turn,
+        times=times,
+        max_tokens=max_tokens,
+        console=Console(),
     )
 
 
 @app.command()
 def doctor() -> None:
-    """Check every fast path of training on this machine against its slow reference, forward and gradient."""
+    """Check every fast path of training on this machine against its slow reference, forward and
+    gradient."""
     from bezoar.model.fast_paths import FLEX
     from bezoar.terminal import Console
     from bezoar.train.doctor import examine
@@ -168,13 +222,17 @@ def doctor() -> None:
     for check in checks:
         failed += not check.passed
         console.print(
-            f"{'ok  ' if check.passed else 'FAIL'} {check.name} against {check.against}: forward {check.forward:.1e}, "
-            f"gradient {check.gradient:.1e}, allowed {check.allowed:.0e}, {check.seconds:.1f} s" + (check.fault and f"; {check.fault}")
+            f"{'ok  ' if check.passed else 'FAIL'} {check.name} against {check.against}: forward"
+            f" {check.forward:.1e}, gradient {check.gradient:.1e}, allowed {check.allowed:.0e},"
+            f" {check.seconds:.1f} s" + (check.fault and f"; {check.fault}")
         )
     if not any(check.name == FLEX for check in checks):
         console.print(f"-    {FLEX}: used with CUDA alone, not checked here")
     if failed:
-        console.print("What failed is not used on this machine from now on; what has nothing in its place stops training.")
+        console.print(
+            "What failed is not used on this machine from now on; what has nothing in its place"
+            " stops training."
+        )
     raise typer.Exit(1 if failed else 0)
 
 
@@ -198,8 +256,10 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the command line. A user's mistake is one sentence on standard error and exit code 2, unfinished work 3; 130 is for being stopped."""
-    # waiting threads that spin starve each other where a core is shared; read by OpenMP when torch is loaded
+    """Run the command line. A user's mistake is one sentence on standard error and exit code 2,
+    unfinished work 3; 130 is for being stopped."""
+    # waiting threads that spin starve each other where a core is shared; read by OpenMP when torch
+    # is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from bezoar import stop, terminal
 
@@ -217,7 +277,8 @@ def main() -> None:
 
 
 def _code_of(error: BaseException) -> int:
-    """The exit code for what ended a verb, told in one sentence where the user can do something about it."""
+    """The exit code for what ended a verb, told in one sentence where the user can do something
+    about it."""
     from bezoar import stop, terminal
     from bezoar.io import failure
 
@@ -231,15 +292,24 @@ def _code_of(error: BaseException) -> int:
         code = error.exit_code
     elif isinstance(error, TyperException):
         _explain_usage(error)
-    elif isinstance(error, ModuleNotFoundError) and (package := (error.name or "bezoar").split(".")[0]) != "bezoar":
+    elif (
+        isinstance(error, ModuleNotFoundError)
+        and (package := (error.name or "bezoar").split(".")[0]) != "bezoar"
+    ):
         extra = "eval" if package in ("lm_eval", "rouge_score", "sacrebleu") else "train"
-        terminal.complain(f"the package {package} is not installed; run `pip install 'bezoar[{extra}]'`.")
+        terminal.complain(
+            f"the package {package} is not installed; run `pip install 'bezoar[{extra}]'`."
+        )
     elif isinstance(error, OSError):
         terminal.complain(failure(error))
-    elif isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's word for ELOOP
+    # pathlib's word for ELOOP
+    elif isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
         terminal.complain(f"{error}: links that lead in a circle; check the path.")
     elif isinstance(error, MemoryError):
-        terminal.complain("no memory is left; close other programs or make the batches smaller, and run the same command to go on.")
+        terminal.complain(
+            "no memory is left; close other programs or make the batches smaller, and run the same"
+            " command to go on."
+        )
     else:
         terminal.warn("".join(traceback.format_exception(error)))
         code = 1
@@ -247,7 +317,8 @@ def _code_of(error: BaseException) -> int:
 
 
 def _explain_usage(error: TyperException) -> None:
-    """One sentence with the verb and where its options are told; where no verb is named, the help that typer gives."""
+    """One sentence with the verb and where its options are told; where no verb is named, the help
+    that typer gives."""
     from bezoar import terminal
 
     context, said = getattr(error, "ctx", None), error.format_message()

@@ -5,44 +5,84 @@ from typing import Annotated
 
 import typer
 
-SUBJECT = "a model's folder or name, an adapter's folder, RUN:STAGE, MODEL@URL, a backend's YAML file, or a file of answers"
-JudgeOption = Annotated[str, typer.Option(help="the judge: a model of these kinds, or a reward model")]
-VerdictOption = Annotated[str, typer.Option(help="how a judge is read: text, logprob or (MT-Bench) fastchat")]
-QuestionsOption = Annotated[str, typer.Option(help="a file of questions; default the 32 that ship with bezoar")]
+SUBJECT = (
+    "a model's folder or name, an adapter's folder, RUN:STAGE, MODEL@URL, a backend's YAML file, or"
+    " a file of answers"
+)
+JudgeOption = Annotated[
+    str, typer.Option(help="the judge: a model of these kinds, or a reward model")
+]
+VerdictOption = Annotated[
+    str, typer.Option(help="how a judge is read: text, logprob or (MT-Bench) fastchat")
+]
+QuestionsOption = Annotated[
+    str, typer.Option(help="a file of questions; default the 32 that ship with bezoar")
+]
 LimitOption = Annotated[int | None, typer.Option(min=1, max=2**31, help="the first so many items")]
 DtypeOption = Annotated[str, typer.Option(help="bfloat16 or float32")]
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help=SUBJECT)],
-    tasks: Annotated[str, typer.Option(help="tasks of LM-Eval-Harness by name, or files of items, with commas between")] = "",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="tasks of LM-Eval-Harness by name, or files of items, with commas between"
+        ),
+    ] = "",
     query: Annotated[str, typer.Option(help="a file's prompt, with {query} in it")] = "{query}",
-    shots: Annotated[int | None, typer.Option(min=0, max=2**16, help="examples before a question; default the task's own")] = None,
-    chat_template: Annotated[bool, typer.Option("--chat-template", help="put the tasks' prompts into the chat template")] = False,
+    shots: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**16, help="examples before a question; default the task's own"),
+    ] = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="put the tasks' prompts into the chat template")
+    ] = False,
     mt_bench: Annotated[bool, typer.Option("--mt-bench", help="MT-Bench; needs --judge")] = False,
-    pairs: Annotated[list[str] | None, typer.Option(help="gold pairs (LLMBar, RewardBench); may be given again")] = None,
-    reference: Annotated[str, typer.Option(help="score the pairs by implicit reward over this model")] = "",
+    pairs: Annotated[
+        list[str] | None, typer.Option(help="gold pairs (LLMBar, RewardBench); may be given again")
+    ] = None,
+    reference: Annotated[
+        str, typer.Option(help="score the pairs by implicit reward over this model")
+    ] = "",
     judge: JudgeOption = "",
     verdict: VerdictOption = "text",
     questions: QuestionsOption = "",
-    max_tokens: Annotated[int | None, typer.Option(min=1, max=2**20, help="of an answer in MT-Bench; default 1,024")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, max=2**20, help="of an answer in MT-Bench; default 1,024")
+    ] = None,
     limit: LimitOption = None,
     base: Annotated[str, typer.Option(help="the base model of an adapter folder")] = "",
     dtype: DtypeOption = "bfloat16",
     template: Annotated[str, typer.Option(help="chatml, hub or openbezoar")] = "",
-    out: Annotated[Path | None, typer.Option("--out", help="the folder of the results; default evals/<name>")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the folder of the results; default evals/<name>")
+    ] = None,
 ) -> None:
-    """Score a model on benchmark tasks, MT-Bench or gold pairs; the same command goes on where it stopped."""
+    """Score a model on benchmark tasks, MT-Bench or gold pairs; the same command goes on where it
+    stopped."""
     from bezoar.flow.model_argument import find_model
     from bezoar.flow.standalone_eval import evaluate_named, gold, listed_tasks, short, with_judge
     from bezoar.report.console import print_outcome
     from bezoar.terminal import Console
 
     subjects = {model: find_model(model, base=base, dtype=dtype, template=template)}
-    subjects |= {name: find_model(name, dtype=dtype) for name in (judge, reference) if name and name != model}
+    subjects |= {
+        name: find_model(name, dtype=dtype) for name in (judge, reference) if name and name != model
+    }
     sections = {
-        "lm_eval": listed_tasks(tasks, limit=limit, shots=shots, query=query, chat_template=chat_template),
-        "mt_bench": with_judge(subjects.get(judge), verdict, {"limit": limit, "questions": questions, "max_tokens": max_tokens}) if mt_bench else {},
+        "lm_eval": listed_tasks(
+            tasks, limit=limit, shots=shots, query=query, chat_template=chat_template
+        ),
+        "mt_bench": (
+            with_judge(
+                subjects.get(judge),
+                verdict,
+                {"limit": limit, "questions": questions, "max_tokens": max_tokens},
+            )
+            if mt_bench
+            else {}
+        ),
         **gold(subjects[model], pairs or [], limit=limit, verdict=verdict, reference=reference),
     }
     outcome = evaluate_named(model, sections, subjects, out, console=Console())
@@ -50,7 +90,9 @@ def evaluate(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help=f"{SUBJECT}, or the folder of a finished evaluation")],
+    first: Annotated[
+        str, typer.Argument(help=f"{SUBJECT}, or the folder of a finished evaluation")
+    ],
     second: Annotated[str, typer.Argument(help="what it is compared with")],
     judge: JudgeOption = "",
     verdict: VerdictOption = "text",
@@ -59,9 +101,12 @@ def compare(
     max_tokens: Annotated[int, typer.Option(min=1, max=2**20, help="of an answer")] = 512,
     limit: LimitOption = None,
     dtype: DtypeOption = "bfloat16",
-    out: Annotated[Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")
+    ] = None,
 ) -> None:
-    """The win rate of one model or answer file over another by a judge, or paired tests of two finished evaluations."""
+    """The win rate of one model or answer file over another by a judge, or paired tests of two
+    finished evaluations."""
     from bezoar.flow.model_argument import find_model
     from bezoar.flow.standalone_eval import evaluate_named, short, with_judge
     from bezoar.report.compared import compare_finished
@@ -72,18 +117,29 @@ def compare(
     if not judge and all((folder / "scores.json").is_file() for folder in folders):
         compare_finished(folders, out, Console())
         return
-    subjects = {name: find_model(name, dtype=dtype) for name in (first, second, *filter(None, [judge]))}
-    more = {"against": second, "questions": questions or subjects[first].own_questions, "turn": turn, "max_tokens": max_tokens, "limit": limit}
+    subjects = {
+        name: find_model(name, dtype=dtype) for name in (first, second, *filter(None, [judge]))
+    }
+    more = {
+        "against": second,
+        "questions": questions or subjects[first].own_questions,
+        "turn": turn,
+        "max_tokens": max_tokens,
+        "limit": limit,
+    }
     sections = {"win_rate": with_judge(subjects.get(judge), verdict, more)}
     outcome = evaluate_named(first, sections, subjects, out, console=Console())
-    print_outcome(outcome, Console(), f"{short(first)} over {short(second)}, judged by {short(judge)}")
+    print_outcome(
+        outcome, Console(), f"{short(first)} over {short(second)}, judged by {short(judge)}"
+    )
 
 
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="run directories or folders of evaluations")],
     benchmark: Annotated[str, typer.Option(help="this benchmark alone")] = "",
 ) -> None:
-    """Rank the evaluated models of several runs; scores that were not measured alike are never put in one table."""
+    """Rank the evaluated models of several runs; scores that were not measured alike are never put
+    in one table."""
     from bezoar.evals.leaderboard import leaderboard as rank
     from bezoar.evals.leaderboard import read_entries, strengths
     from bezoar.own_files import as_written

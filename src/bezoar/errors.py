@@ -2,7 +2,8 @@
 
 
 class BezoarError(Exception):
-    """A user's mistake or an outside failure: the command line prints the message alone and exits with `exit_code`."""
+    """A user's mistake or an outside failure: the command line prints the message alone and exits
+    with `exit_code`."""
 
     exit_code = 2
 
@@ -30,7 +31,8 @@ class TrainingError(BezoarError):
 
 
 def brief(text: str, most: int = 400) -> str:
-    """`text` on one line, without its middle where it is longer than `most` characters: what others wrote, in a message."""
+    """`text` on one line, without its middle where it is longer than `most` characters: what others
+    wrote, in a message."""
     line = text.replace("\n", "\\n").replace("\r", "\\r")
     return line if len(line) <= most else f"{line[: most - 120]} ... {line[-115:]}"
 

@@ -29,9 +29,16 @@ def failure(error: OSError) -> str:
     """One sentence about what the machine refused: the file, why, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
         return "no space is left on the disk; free some and run the same command to go on."
-    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, os.PathLike))]
+    names = [
+        os.fsdecode(name)
+        for name in (error.filename, error.filename2)
+        if isinstance(name, (str, bytes, os.PathLike))
+    ]
     place = " to ".join(names) or "the machine"
-    return f"{place}: {error.strerror or error or type(error).__name__}; check the path, its permissions and what lies there."
+    return (
+        f"{place}: {error.strerror or error or type(error).__name__}; check the path, its"
+        " permissions and what lies there."
+    )
 
 
 def canonical(value: Any) -> str:
@@ -58,17 +65,23 @@ def file_hash(path: Path) -> str:
 
 
 def cache_dir() -> Path:
-    """Where unpacked models and hashes are kept: `$BEZOAR_CACHE`, else ~/.cache/bezoar. DataError for a user without a home."""
+    """Where unpacked models and hashes are kept: `$BEZOAR_CACHE`, else ~/.cache/bezoar. DataError
+    for a user without a home."""
     try:
         return Path(os.environ.get("BEZOAR_CACHE") or Path.home() / ".cache" / "bezoar")
     except RuntimeError:
-        raise DataError("BEZOAR_CACHE: this user has no home folder; set BEZOAR_CACHE to a folder that may be written.") from None
+        raise DataError(
+            "BEZOAR_CACHE: this user has no home folder; set BEZOAR_CACHE to a folder that may be"
+            " written."
+        ) from None
 
 
 def cached_hash(path: Path) -> str:
     """`file_hash`, computed again only when a name, a size or a time of change in `path` is new."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    stamp = content_hash(str(path.resolve()), [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+    stamp = content_hash(
+        str(path.resolve()), [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    )
     note = cache_dir() / "hashes" / stamp
     found = note.read_bytes().decode("ascii", "replace") if note.is_file() else ""
     if not re.fullmatch("[0-9a-f]{16}", found):
@@ -79,7 +92,8 @@ def cached_hash(path: Path) -> str:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield where to write what takes the place of `path` when the block ends without an error; durable on return."""
+    """Yield where to write what takes the place of `path` when the block ends without an error;
+    durable on return."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     os.close(handle)
@@ -95,7 +109,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, text: str | bytes) -> None:
-    """Write `path` so that a reader sees the old content or the new, never a part; durable on return."""
+    """Write `path` so that a reader sees the old content or the new, never a part; durable on
+    return."""
     # half of a surrogate pair is written as an escape, which in JSON is that same half
     data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
     with atomic_file(path) as work:
@@ -103,7 +118,8 @@ def atomic_write(path: Path, text: str | bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return when a file, or a folder with all that is in it, would outlive a power cut; links are not followed."""
+    """Return when a file, or a folder with all that is in it, would outlive a power cut; links are
+    not followed."""
     if path.is_symlink():
         return
     if path.is_dir():
@@ -119,7 +135,8 @@ def sync(path: Path) -> None:
 
 
 def sync_entries(folder: Path) -> None:
-    """Return when the names in `folder` (what was made, moved or removed there) would outlive a power cut."""
+    """Return when the names in `folder` (what was made, moved or removed there) would outlive a
+    power cut."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -131,7 +148,8 @@ def sync_entries(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Take a file, a folder with all in it, or a link (never what it points to) away; nothing happens when none is there."""
+    """Take a file, a folder with all in it, or a link (never what it points to) away; nothing
+    happens when none is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -140,7 +158,8 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` when the block ends without an error, and is removed when it does not.
+    """Yield an empty folder that takes the place of `path` when the block ends without an error,
+    and is removed when it does not.
 
     Durable on return; after a power cut `path` is the old folder, the new one whole, or absent.
     """
@@ -172,23 +191,34 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); mend the file.") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise DataError(
+            f"{path}:{error.lineno}: not valid JSON ({error.msg}); mend the file."
+        ) from None
+    # a number of thousands of digits, brackets in brackets
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON that can be read ({error}); mend the file.") from None
 
 
 def read_object(path: Path) -> Row:
-    """The JSON object in `path`. DataError names the file when it is absent, broken, no object, or larger than any settings are."""
+    """The JSON object in `path`. DataError names the file when it is absent, broken, no object, or
+    larger than any settings are."""
     if path.is_file() and path.stat().st_size > LARGEST_OBJECT:
-        raise DataError(f"{path}: {path.stat().st_size} bytes, and at most {LARGEST_OBJECT} are read; fetch the file again.")
+        raise DataError(
+            f"{path}: {path.stat().st_size} bytes, and at most {LARGEST_OBJECT} are read; fetch the"
+            " file again."
+        )
     value = read_json(path)
     if not isinstance(value, dict):
-        raise DataError(f"{path}: the file holds a JSON {type(value).__name__}, not an object; fetch or write it again.")
+        raise DataError(
+            f"{path}: the file holds a JSON {type(value).__name__}, not an object; fetch or write"
+            " it again."
+        )
     return value
 
 
 def set_aside(path: Path, fault: object) -> None:
-    """Rename what was made here and is damaged, and say so: nothing is lost, and it is made anew. `fault` is a sentence."""
+    """Rename what was made here and is damaged, and say so: nothing is lost, and it is made anew.
+    `fault` is a sentence."""
     from bezoar.terminal import complain
 
     aside = path.with_name(f"{path.name}.damaged")
@@ -197,7 +227,9 @@ def set_aside(path: Path, fault: object) -> None:
         path.rename(aside)
     except FileNotFoundError:
         return  # another process was faster
-    complain(f"{str(fault).split('; ')[0].rstrip('.')}; it was set aside as {aside} and is made anew.")
+    complain(
+        f"{str(fault).split('; ')[0].rstrip('.')}; it was set aside as {aside} and is made anew."
+    )
 
 
 def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
@@ -206,14 +238,16 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_parquet(path: Path, rows: list[Row]) -> None:
-    """Write rows as Parquet, atomically; the columns are those of the rows, in the order of first sight."""
+    """Write rows as Parquet, atomically; the columns are those of the rows, in the order of first
+    sight."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in columns})
     with atomic_file(path) as work:
-        pq.write_table(table, work, row_group_size=2**14)  # what a reader that streams holds at once
+        # what a reader that streams holds at once
+        pq.write_table(table, work, row_group_size=2**14)
 
 
 def read_parquet(path: Path) -> Iterator[Row]:

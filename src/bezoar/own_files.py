@@ -1,4 +1,5 @@
-"""Files of our own, read back: what a hand or a torn disk changed in them is one sentence that names file and place, and is made anew where it can be."""
+"""Files of our own, read back: what a hand or a torn disk changed in them is one sentence that
+names file and place, and is made anew where it can be."""
 
 import json
 from collections.abc import Iterator
@@ -16,16 +17,21 @@ ADVICE = "put back a copy of it, or remove it and run again"
 
 @contextmanager
 def as_written(folder: Path) -> Iterator[None]:
-    """Work on what lies in `folder`, deeper than `read_own` checks it. DataError when a value is not what was written there."""
+    """Work on what lies in `folder`, deeper than `read_own` checks it. DataError when a value is
+    not what was written there."""
     try:
         yield
     except FAULTS as error:
         fault = f"{type(error).__name__}: {error}"
-        raise DataError(f"{folder}: a value in it is not as bezoar wrote it ({fault}); put back a copy, or run again what made it.") from error
+        raise DataError(
+            f"{folder}: a value in it is not as bezoar wrote it ({fault}); put back a copy, or run"
+            " again what made it."
+        ) from error
 
 
 def read_own(path: Path, **kinds: Any) -> Row:
-    """The JSON object in `path`, of which the values under the names of `kinds` have these types; an absent one reads as None.
+    """The JSON object in `path`, of which the values under the names of `kinds` have these types;
+    an absent one reads as None.
 
     DataError names the file and what is wrong in it.
     """
@@ -38,7 +44,9 @@ def read_own(path: Path, **kinds: Any) -> Row:
         except ValidationError as error:
             fault = error.errors()[0]
             at = ".".join([name, *map(str, fault["loc"])])
-            raise DataError(f"{path}: not as bezoar wrote it ({at}: {fault['msg']}); {ADVICE}.") from None
+            raise DataError(
+                f"{path}: not as bezoar wrote it ({at}: {fault['msg']}); {ADVICE}."
+            ) from None
     return row
 
 

@@ -1,4 +1,5 @@
-"""Parquet files as a stream of rows in bounded memory: a small file can hold a text once and name it a million times."""
+"""Parquet files as a stream of rows in bounded memory: a small file can hold a text once and name
+it a million times."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,30 +14,43 @@ _BATCH = 512  # rows that are decoded at once; their texts stay in dictionaries
 _PART_BYTES = 1 << 25  # of rows that are Python objects at once
 _VALUE_BYTES = 32  # what a value takes beside its text
 _MOST_CONTAINERS = 50_000  # columns, row groups
-_GROUP_BYTES, _GROUP_RATIO = 1 << 28, 200  # a row group may hold the first, or the second as often as the whole file is long
+# a row group may hold the first, or the second as often as the whole file is long
+_GROUP_BYTES, _GROUP_RATIO = 1 << 28, 200
 
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile` that holds texts in dictionaries. DataError for a file that is not one."""
+    """A `pyarrow.parquet.ParquetFile` that holds texts in dictionaries. DataError for a file that
+    is not one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     check_file(path)
     with path.open("rb") as stream:
         if stream.read(4) != b"PAR1":
-            raise DataError(f"{path}: not a Parquet file (it does not start with PAR1); fetch the file again.")
+            raise DataError(
+                f"{path}: not a Parquet file (it does not start with PAR1); fetch the file again."
+            )
     try:
         with pq.ParquetFile(path, thrift_container_size_limit=_MOST_CONTAINERS) as file:
             metadata = file.metadata
-        texts = [c.path for c in map(metadata.schema.column, range(metadata.num_columns)) if c.physical_type == "BYTE_ARRAY"]
+        texts = [
+            c.path
+            for c in map(metadata.schema.column, range(metadata.num_columns))
+            if c.physical_type == "BYTE_ARRAY"
+        ]
         file = pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, buffer_size=1 << 20)
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read after row 0 ({first_line(error)}); fetch the file again.") from None
+        raise DataError(
+            f"{path}: cannot be read after row 0 ({first_line(error)}); fetch the file again."
+        ) from None
     with file:
         if len(set(names)) < len(names):
-            raise DataError(f"{path}: the column {Counter(names).most_common(1)[0][0][:60]!r} stands twice; rename one.")
+            raise DataError(
+                f"{path}: the column {Counter(names).most_common(1)[0][0][:60]!r} stands twice;"
+                " rename one."
+            )
         yield file
 
 
@@ -53,27 +67,44 @@ def read_rows(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[int, Row]]:
                 for part, size, text in _parts(batch):
                     place, unpacked = f"{path}: row {number + 1}", unpacked + text
                     if part.num_rows == 1 and size > limits.row_mb * 2**20:
-                        raise DataError(f"{place}: it holds more than {limits.row_mb:g} MB; split it, or raise limits.row_mb.")
+                        raise DataError(
+                            f"{place}: it holds more than {limits.row_mb:g} MB; split it, or raise"
+                            " limits.row_mb."
+                        )
                     limits.check(place, unpacked, packed)
                     for number, row in enumerate(part.cast(schema).to_pylist(), number + 1):  # noqa: B020
                         yield number, row
-        except (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, TypeError) as error:
-            raise DataError(f"{path}: cannot be read after row {number} ({first_line(error)}); fetch the file again.") from None
+        except (
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+        ) as error:
+            raise DataError(
+                f"{path}: cannot be read after row {number} ({first_line(error)}); fetch the file"
+                " again."
+            ) from None
 
 
 def _batches(path: Path, file: Any) -> Iterator[Any]:
-    """Batches of one row group after the other: a batch of two would have two dictionaries. (What pyarrow knows of a group's
-    columns is not looked at: where it is damaged that ends the process.)"""
+    """Batches of one row group after the other: a batch of two would have two dictionaries. (What
+    pyarrow knows of a group's columns is not looked at: where it is damaged that ends the
+    process.)"""
     packed = path.stat().st_size
     for number in range(file.metadata.num_row_groups):
         unpacked = file.metadata.row_group(number).total_byte_size
         if unpacked > max(_GROUP_BYTES, _GROUP_RATIO * packed):
-            raise DataError(f"{path}: a row group unpacks to {unpacked >> 20:,} MB; write smaller row groups.")
+            raise DataError(
+                f"{path}: a row group unpacks to {unpacked >> 20:,} MB; write smaller row groups."
+            )
         yield from file.iter_batches(_BATCH, row_groups=[number])
 
 
 def _parts(batch: Any) -> Iterator[tuple[Any, int, int]]:
-    """Slices of a batch that come to at most _PART_BYTES as Python objects or are one row, what they come to, and their text."""
+    """Slices of a batch that come to at most _PART_BYTES as Python objects or are one row, what
+    they come to, and their text."""
     sizes = [_size(column) for column in batch.columns]
     text = sum(size[0] for size in sizes)
     size = text + _VALUE_BYTES * sum(size[1] for size in sizes)
@@ -86,7 +117,8 @@ def _parts(batch: Any) -> Iterator[tuple[Any, int, int]]:
 
 
 def _size(array: Any) -> tuple[int, int]:
-    """The bytes of an array's texts, those of its dictionary as often as they are named, and the number of its values."""
+    """The bytes of an array's texts, those of its dictionary as often as they are named, and the
+    number of its values."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

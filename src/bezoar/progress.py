@@ -1,4 +1,5 @@
-"""What a running stage tells people: progress with an ETA on the console and lines in `metrics.jsonl`."""
+"""What a running stage tells people: progress with an ETA on the console and lines in
+`metrics.jsonl`."""
 
 import json
 import os
@@ -31,14 +32,19 @@ def check_metric_sinks(kinds: Sequence[str]) -> None:
     """RecipeError for a kind that is not known or whose package is not installed."""
     for kind in kinds:
         if kind not in METRIC_SINKS:
-            raise RecipeError(f"--log {kind}: there is no such board; use one of {', '.join(METRIC_SINKS)}.")
+            raise RecipeError(
+                f"--log {kind}: there is no such board; use one of {', '.join(METRIC_SINKS)}."
+            )
         if find_spec(kind) is None:
-            raise RecipeError(f"--log {kind}: the package {kind} is not installed; run `pip install {kind}`.")
+            raise RecipeError(
+                f"--log {kind}: the package {kind} is not installed; run `pip install {kind}`."
+            )
 
 
 @contextmanager
 def open_metric_sinks(kinds: Sequence[str], folder: Path) -> Iterator[list[MetricSink]]:
-    """The boards of these kinds for the run in `folder`; TensorBoard's files go into `folder`/tensorboard.
+    """The boards of these kinds for the run in `folder`; TensorBoard's files go into
+    `folder`/tensorboard.
 
     RecipeError for a kind that is not known or whose package is not installed.
     """
@@ -47,9 +53,16 @@ def open_metric_sinks(kinds: Sequence[str], folder: Path) -> Iterator[list[Metri
         boards = []
         for kind in kinds:
             try:
-                boards.append(_tensorboard(folder, stack) if kind == "tensorboard" else _hosted(kind, folder, stack))
+                boards.append(
+                    _tensorboard(folder, stack)
+                    if kind == "tensorboard"
+                    else _hosted(kind, folder, stack)
+                )
             except ModuleNotFoundError as error:
-                raise RecipeError(f"--log {kind}: the package {error.name} is not installed; run `pip install {error.name}`.") from None
+                raise RecipeError(
+                    f"--log {kind}: the package {error.name} is not installed; run `pip install"
+                    f" {error.name}`."
+                ) from None
         yield boards
 
 
@@ -68,7 +81,8 @@ def _tensorboard(folder: Path, stack: ExitStack) -> MetricSink:
 
 
 def _hosted(kind: str, folder: Path, stack: ExitStack) -> MetricSink:
-    """wandb or trackio, which share an interface: one series of lines a run, so a stage's own step is a number beside the others."""
+    """wandb or trackio, which share an interface: one series of lines a run, so a stage's own step
+    is a number beside the others."""
     run = import_module(kind).init(project="bezoar", name=folder.resolve().name)
     stack.callback(run.finish)
     return lambda stage, step, numbers: run.log({f"{stage}/step": step, **numbers})
@@ -85,9 +99,14 @@ class Progress:
     boards: Sequence[MetricSink] = ()
 
     def log(self, **values: Any) -> None:
-        """Append one line to metrics.jsonl: time, stage, and the values; boards are told the numbers of a step."""
+        """Append one line to metrics.jsonl: time, stage, and the values; boards are told the
+        numbers of a step."""
         if "step" in values:
-            numbers = {f"{self.stage}/{name}": v for name, v in values.items() if name != "step" and isinstance(v, (int, float))}
+            numbers = {
+                f"{self.stage}/{name}": v
+                for name, v in values.items()
+                if name != "step" and isinstance(v, (int, float))
+            }
             for board in self.boards:
                 board(self.stage, values["step"], numbers)
         if self.metrics_path is None:
@@ -95,11 +114,13 @@ class Progress:
         line = {"time_s": round(time.time(), 3), "stage": self.stage, **values}
         with self.metrics_path.open("a+b") as stream:
             if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
-                stream.write(b"\n")  # the line before was torn by a power cut; this one shall stand alone
+                # the line before was torn by a power cut; this one shall stand alone
+                stream.write(b"\n")
             stream.write(json.dumps(line).encode() + b"\n")
 
     def rewind(self, step: int) -> None:
-        """Take this stage's lines after `step`, all of them at 0, out of metrics.jsonl: those steps are done again."""
+        """Take this stage's lines after `step`, all of them at 0, out of metrics.jsonl: those steps
+        are done again."""
         path = self.metrics_path
         if path is None or not path.is_file():
             return
@@ -108,7 +129,9 @@ class Progress:
             try:
                 value = json.loads(line)
                 # an evaluation at the checkpoint's step belongs to it
-                stays = value.get("stage") != self.stage or (0 <= value.get("step", -1) <= step and step)
+                stays = value.get("stage") != self.stage or (
+                    0 <= value.get("step", -1) <= step and step
+                )
             except (ValueError, AttributeError, TypeError):
                 stays = True  # torn by a power cut; the report counts such lines
             if stays:
@@ -122,11 +145,19 @@ class Progress:
 
     @contextmanager
     def bar(self, what: str, total: float) -> Iterator[Advance]:
-        """A bar for `total` units of `what`, on a terminal alone; yields the function that moves it."""
+        """A bar for `total` units of `what`, on a terminal alone; yields the function that moves
+        it."""
         if self.console is None or not self.console.is_terminal:
             yield lambda count=1, note="": None
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             TextColumn("{task.description}", markup=False),

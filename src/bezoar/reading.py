@@ -1,4 +1,5 @@
-"""Files from outside: ordinary ones alone, UTF-8 text line by line within limits, strict JSON Lines. Errors name file and line."""
+"""Files from outside: ordinary ones alone, UTF-8 text line by line within limits, strict JSON
+Lines. Errors name file and line."""
 
 import gzip
 import stat
@@ -24,8 +25,9 @@ class TooMuchError(DataError):
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that is read of a file: `rows` (lines), the size of one row, that of all when unpacked, and how many times the
-    packed size that is (of files that unpack to more than 4 MB)."""
+    """The most that is read of a file: `rows` (lines), the size of one row, that of all when
+    unpacked, and how many times the packed size that is (of files that unpack to more than 4
+    MB)."""
 
     rows: int = 1_000_000
     row_mb: float = 32.0
@@ -36,14 +38,23 @@ class Limits:
         if min(self.rows, self.row_mb, self.file_gb, self.ratio) <= 0:
             raise ValueError("rows, row_mb, file_gb and ratio must be above 0; change the value")
         if self.row_mb > _MOST_MB:
-            raise ValueError(f"row_mb must be at most {_MOST_MB}, what a machine can hold; change the value")
+            raise ValueError(
+                f"row_mb must be at most {_MOST_MB}, what a machine can hold; change the value"
+            )
 
     def check(self, place: str, size: int, packed: int) -> None:
-        """DataError when `size` bytes, of which the last stand at `place`, have come of `packed` ones."""
+        """DataError when `size` bytes, of which the last stand at `place`, have come of `packed`
+        ones."""
         if size > self.file_gb * 2**30:
-            raise TooMuchError(f"{place}: the file unpacks to more than {self.file_gb:g} GB; split it, or raise limits.file_gb.")
+            raise TooMuchError(
+                f"{place}: the file unpacks to more than {self.file_gb:g} GB; split it, or raise"
+                " limits.file_gb."
+            )
         if size > max(_SMALL_BYTES, self.ratio * packed):
-            raise TooMuchError(f"{place}: the file unpacks to more than {self.ratio:g} times its size; write it anew, or raise limits.ratio.")
+            raise TooMuchError(
+                f"{place}: the file unpacks to more than {self.ratio:g} times its size; write it"
+                " anew, or raise limits.ratio."
+            )
 
 
 LIMITS = Limits()
@@ -54,9 +65,15 @@ def user_path(text: str) -> Path:
     try:
         path = Path(text).expanduser()
     except RuntimeError:
-        raise DataError(f"{brief(text)}: there is no such home folder; write the path out, or ./~name for a name with ~.") from None
+        raise DataError(
+            f"{brief(text)}: there is no such home folder; write the path out, or ./~name for a"
+            " name with ~."
+        ) from None
     if "\0" in text or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in path.parts):
-        raise DataError(f"{brief(text)!r}: no name of a file or folder (more than 255 bytes, or NUL in it); check the path.")
+        raise DataError(
+            f"{brief(text)!r}: no name of a file or folder (more than 255 bytes, or NUL in it);"
+            " check the path."
+        )
     return path
 
 
@@ -65,17 +82,26 @@ def check_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            what = "a folder; name a file in it" if stat.S_ISDIR(mode) else "no ordinary file but a device or pipe; write its content to one"
+            what = (
+                "a folder; name a file in it"
+                if stat.S_ISDIR(mode)
+                else "no ordinary file but a device or pipe; write its content to one"
+            )
             raise DataError(f"{path}: this is {what}.")
         with path.open("rb") as stream:
             head = stream.read(64)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path}: no such file; check the path.") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', error)}); check the path and its permissions.") from None
+        raise DataError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', error)}); check the path and its"
+            " permissions."
+        ) from None
     if head.startswith(b"version https://git-lfs"):
         kind = "not a Parquet file" if path.suffix == ".parquet" else "not the data"
-        raise DataError(f"{path}:1: this is a Git LFS pointer, {kind}; run `git lfs pull` where it came from.")
+        raise DataError(
+            f"{path}:1: this is a Git LFS pointer, {kind}; run `git lfs pull` where it came from."
+        )
 
 
 @dataclass
@@ -99,7 +125,9 @@ class Stream:
     def _within(self, block: bytes) -> bytes:
         self.size += len(block)
         if self.size > _SMALL_BYTES:
-            packed = self.stream.fileobj.tell() if isinstance(self.stream, gzip.GzipFile) else self.size  # type: ignore[union-attr]
+            packed = (
+                self.stream.fileobj.tell() if isinstance(self.stream, gzip.GzipFile) else self.size
+            )  # type: ignore[union-attr]
             self.limits.check(f"{self.path}:{self.line}", self.size, packed)
         self.line += block.count(b"\n")
         return block
@@ -117,33 +145,53 @@ def open_bytes(path: Path, limits: Limits = LIMITS) -> Iterator[Stream]:
         raise DataError(f"{path}: cannot be read ({error}); check the file.") from None
     for mark, name in _BOMS.items():
         if head.startswith(mark):
-            raise DataError(f"{path}:1: the file starts with {name}; save it as UTF-8 without a byte order mark.")
+            raise DataError(
+                f"{path}:1: the file starts with {name}; save it as UTF-8 without a byte order"
+                " mark."
+            )
     with opener(path, "rb") as stream:
         yield Stream(path, stream, limits)
 
 
 def read_lines(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its end); lines end at "\n" alone. DataError names file and line."""
+    """Yield (line number from 1, line without its end); lines end at "\n" alone. DataError names
+    file and line."""
     number, most = 0, int(limits.row_mb * 2**20)
     with open_bytes(path, limits) as stream:
         try:
             while line := stream.readline(most + 1):
                 number += 1
                 if len(line) > most:
-                    raise TooMuchError(f"{path}:{number}: the line is longer than {limits.row_mb:g} MB; split it, or raise limits.row_mb.")
+                    raise TooMuchError(
+                        f"{path}:{number}: the line is longer than {limits.row_mb:g} MB; split it,"
+                        " or raise limits.row_mb."
+                    )
                 yield number, line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
+            raise DataError(
+                f"{path}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8."
+            ) from None
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path}:{number + 1}: cannot be read to its end ({error}); fetch the file again.") from None
+            raise DataError(
+                f"{path}:{number + 1}: cannot be read to its end ({error}); fetch the file again."
+            ) from None
 
 
 def read_text(path: Path, most_bytes: int = 1 << 28) -> str:
-    """The whole of a UTF-8 text file, its lines ended by "\n". DataError for one of more than `most_bytes`."""
+    """The whole of a UTF-8 text file, its lines ended by "\n". DataError for one of more than
+    `most_bytes`."""
     try:
-        return "".join(line + "\n" for _, line in read_lines(path, Limits(row_mb=most_bytes / 2**20, file_gb=most_bytes / 2**30)))
+        return "".join(
+            line + "\n"
+            for _, line in read_lines(
+                path, Limits(row_mb=most_bytes / 2**20, file_gb=most_bytes / 2**30)
+            )
+        )
     except TooMuchError:
-        raise TooMuchError(f"{path}: the file holds more than {most_bytes >> 20} MB, too much for what it is; check the path.") from None
+        raise TooMuchError(
+            f"{path}: the file holds more than {most_bytes >> 20} MB, too much for what it is;"
+            " check the path."
+        ) from None
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
@@ -158,5 +206,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
             except strict_json.NotJSONError as error:
                 raise DataError(f"{path}:{number}: {error}.") from None
             if not isinstance(value, dict):
-                raise DataError(f"{path}:{number}: the row is a JSON {type(value).__name__}, not an object; write one object a line.")
+                raise DataError(
+                    f"{path}:{number}: the row is a JSON {type(value).__name__}, not an object;"
+                    " write one object a line."
+                )
             yield number, value

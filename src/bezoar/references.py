@@ -1,4 +1,5 @@
-"""Names that one part of a recipe uses for another: the type of a field says what its string refers to; and where outputs lie."""
+"""Names that one part of a recipe uses for another: the type of a field says what its string refers
+to; and where outputs lie."""
 
 import difflib
 import re
@@ -19,23 +20,33 @@ BackendRef = Annotated[str, "backend"]
 """The name of a language model in `backends:`."""
 
 FileRef = Annotated[str, "file"]
-"""A file: a path relative to the recipe, or `bezoar:NAME` for one that ships with the package. Its content is part of the stage's key."""
+"""A file: a path relative to the recipe, or `bezoar:NAME` for one that ships with the package. Its
+content is part of the stage's key."""
 
 
 def unknown(name: str, what: str, names: Iterable[str]) -> str:
-    """The half of a sentence that says that no `what` has this name, which there are, and which is the nearest."""
+    """The half of a sentence that says that no `what` has this name, which there are, and which is
+    the nearest."""
     known = list(names)
     near = difflib.get_close_matches(name, known, 1, 0.5)
     listed = f"the {what.split()[-1]}s are {', '.join(known)}" if known else "there is none"
-    return f"no {what} is named {name!r}; {listed}" + (f"; did you mean {near[0]}?" if near else ".")
+    return f"no {what} is named {name!r}; {listed}" + (
+        f"; did you mean {near[0]}?" if near else "."
+    )
 
 
 _NUMBERED = re.compile(r"(\d{2,})-(.+)", re.DOTALL)
 
 
 def stage_folders(run_dir: Path) -> list[tuple[str, Path]]:
-    """(name of the stage, folder) of what is named `<nn>-<stage>` in a run directory, in the order of the numbers."""
+    """(name of the stage, folder) of what is named `<nn>-<stage>` in a run directory, in the order
+    of the numbers."""
     if not run_dir.is_dir():
         return []
-    found = [(match, path) for path in run_dir.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
-    return [(match[2], path) for match, path in sorted(found, key=lambda one: (len(one[0][1]), one[1].name))]
+    found = [
+        (match, path) for path in run_dir.iterdir() if (match := _NUMBERED.fullmatch(path.name))
+    ]
+    return [
+        (match[2], path)
+        for match, path in sorted(found, key=lambda one: (len(one[0][1]), one[1].name))
+    ]

@@ -1,6 +1,8 @@
-"""Being told to stop: Ctrl-C, SIGTERM and a terminal that is closed are one thing, told at once and raised as KeyboardInterrupt.
+"""Being told to stop: Ctrl-C, SIGTERM and a terminal that is closed are one thing, told at once and
+raised as KeyboardInterrupt.
 
-The first one lets the work end in order (requests in flight are waited for and kept), a second one ends the process.
+The first one lets the work end in order (requests in flight are waited for and kept), a second one
+ends the process.
 """
 
 import os
@@ -28,10 +30,11 @@ def stopped() -> bool:
 
 
 def listen() -> None:
-    """Take the signals over, for the life of the process. One that is ignored already (nohup) stays ignored.
+    """Take the signals over, for the life of the process. One that is ignored already (nohup) stays
+    ignored.
 
-    A thread tells of the first and ends the process at the second, since the main one may be waiting for a lock or a long
-    computation, which no handler interrupts.
+    A thread tells of the first and ends the process at the second, since the main one may be
+    waiting for a lock or a long computation, which no handler interrupts.
     """
     global _listening
     _asked.clear()
@@ -52,7 +55,8 @@ def listen() -> None:
 
 
 def leave() -> NoReturn:
-    """End the process that was told to stop, once that has been said: in the end that Python makes, the thread that says it dies."""
+    """End the process that was told to stop, once that has been said: in the end that Python makes,
+    the thread that says it dies."""
     _told.wait(_TELL_S)
     _end()
 
@@ -68,7 +72,8 @@ def _interrupt_again(number: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(args: "sys.UnraisableHookArgs") -> None:
-    """Python drops an exception that is raised in a callback, as of a weak reference; an interrupt is raised anew, a moment later."""
+    """Python drops an exception that is raised in a callback, as of a weak reference; an interrupt
+    is raised anew, a moment later."""
     if isinstance(args.exc_value, KeyboardInterrupt):
         threading.Timer(_AGAIN_S, os.kill, [os.getpid(), _AGAIN]).start()
     else:
@@ -115,7 +120,11 @@ def unbroken() -> Iterator[None]:
         yield
         return
     held: list[Callable[[], object]] = []
-    handlers = {number: handler for number in (*SIGNALS, _AGAIN) if callable(handler := signal.getsignal(number))}
+    handlers = {
+        number: handler
+        for number in (*SIGNALS, _AGAIN)
+        if callable(handler := signal.getsignal(number))
+    }
     for number, handler in handlers.items():
         signal.signal(number, lambda *args, handler=handler: held.append(lambda: handler(*args)))
     try:

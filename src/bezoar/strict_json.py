@@ -1,4 +1,5 @@
-"""JSON from outside: what the standard's text allows and every later step can hold, else an error without a traceback."""
+"""JSON from outside: what the standard's text allows and every later step can hold, else an error
+without a traceback."""
 
 import json
 import math
@@ -12,7 +13,8 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class NotJSONError(ValueError):
-    """Why a text is not taken, as the rest of a sentence, and the line of the text where that is known."""
+    """Why a text is not taken, as the rest of a sentence, and the line of the text where that is
+    known."""
 
     def __init__(self, what: str, line: int = 1, *, broken: bool = False) -> None:
         super().__init__(what)
@@ -20,20 +22,26 @@ class NotJSONError(ValueError):
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text. NotJSONError for broken JSON, NaN, Infinity, numbers that Python cannot hold, a key that stands
-    twice in one object, half of a surrogate pair, and more than MOST_DEPTH levels."""
+    """The value of a JSON text. NotJSONError for broken JSON, NaN, Infinity, numbers that Python
+    cannot hold, a key that stands twice in one object, half of a surrogate pair, and more than
+    MOST_DEPTH levels."""
     value, end = parse_at(text, space(text, 0))
     if space(text, end) != len(text):
-        raise NotJSONError(f"not valid JSON (Extra data); {_MEND}", text.count("\n", 0, end) + 1, broken=True)
+        raise NotJSONError(
+            f"not valid JSON (Extra data); {_MEND}", text.count("\n", 0, end) + 1, broken=True
+        )
     return value
 
 
 def parse_at(text: str, start: int) -> tuple[Any, int]:
-    """The value that begins at `start`, and where it ends. NotJSONError as for `parse`; `broken` where more text could mend it."""
+    """The value that begins at `start`, and where it ends. NotJSONError as for `parse`; `broken`
+    where more text could mend it."""
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        raise NotJSONError(f"not valid JSON ({error.msg}); {_MEND}", error.lineno, broken=True) from None
+        raise NotJSONError(
+            f"not valid JSON ({error.msg}); {_MEND}", error.lineno, broken=True
+        ) from None
     except RecursionError:
         raise NotJSONError(f"not valid JSON (nested too deeply); {_MEND}") from None
     if _is_deep(value, text, start, end):
@@ -60,7 +68,11 @@ def _is_deep(value: Any, text: str, start: int, end: int) -> bool:
         level = [item for item in level if isinstance(item, dict | list)]
         if not level:
             return False
-        level = [item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [
+            item
+            for outer in level
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
     return True
 
 
@@ -86,7 +98,10 @@ def _finite(number: str) -> float:
 
 def _whole(number: str) -> int:
     if len(number) > _MOST_DIGITS:
-        raise NotJSONError(f"not valid JSON for most readers (a number of {len(number):,} digits); write null or a smaller one")
+        raise NotJSONError(
+            f"not valid JSON for most readers (a number of {len(number):,} digits); write null or a"
+            " smaller one"
+        )
     return int(number)
 
 
@@ -99,4 +114,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_whole)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_whole
+)

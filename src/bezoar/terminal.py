@@ -1,7 +1,9 @@
-"""What reaches a terminal: text in which everything can be seen, and our own colours. `[markup]` in a string is text.
+"""What reaches a terminal: text in which everything can be seen, and our own colours. `[markup]` in
+a string is text.
 
-Rows, replies, names and paths were written by others; ESC, BEL, C1 or bidirectional marks in them could move the cursor, set
-the clipboard or show a line that is not there. Nothing outside this file prints or makes a console.
+Rows, replies, names and paths were written by others; ESC, BEL, C1 or bidirectional marks in them
+could move the cursor, set the clipboard or show a line that is not there. Nothing outside this file
+prints or makes a console.
 """
 
 import os
@@ -15,14 +17,18 @@ from rich.text import Text
 from bezoar.errors import brief
 from bezoar.secrets import mask
 
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _WHOLE = 1 << 16
-"""The width of what is no terminal, in columns: a line stays a line for the program that reads it."""
+"""The width of what is no terminal, in columns: a line stays a line for the program that reads
+it."""
 _MOST_TOLD = 2000  # characters of one sentence
 
 
 def visible(text: object) -> str:
-    """`text` with an escape such as `\\x1b` or `\\u202e` for every character that a terminal obeys or cannot show, but newline and tab."""
+    """`text` with an escape such as `\\x1b` or `\\u202e` for every character that a terminal obeys
+    or cannot show, but newline and tab."""
     return _HIDDEN.sub(_escape, str(text))
 
 
@@ -42,7 +48,8 @@ def plain(text: object, style: str = "") -> Text:
 
 
 class Console(_Console):
-    """Prints visible text alone. Where it is no terminal nothing is wrapped, and a reader that goes away stops us as Ctrl-C does."""
+    """Prints visible text alone. Where it is no terminal nothing is wrapped, and a reader that goes
+    away stops us as Ctrl-C does."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **settings})
@@ -68,7 +75,8 @@ def head(title: str, console: _Console) -> None:
 
 
 def show(piece: str) -> None:
-    """Print a piece of a longer text at once. An escape sequence that is cut into pieces has no effect either."""
+    """Print a piece of a longer text at once. An escape sequence that is cut into pieces has no
+    effect either."""
     try:
         sys.stdout.write(visible(piece))
         sys.stdout.flush()
@@ -83,7 +91,8 @@ def complain(sentence: object) -> None:
 
 
 def warn(text: str) -> None:
-    """Text on standard error, without our keys; where nobody can read it the exit code says it alone."""
+    """Text on standard error, without our keys; where nobody can read it the exit code says it
+    alone."""
     try:
         sys.stderr.write(visible(mask(text)))
         sys.stderr.flush()
@@ -92,15 +101,21 @@ def warn(text: str) -> None:
 
 
 def prepare_streams() -> None:
-    """Make the standard streams take any text: what their encoding lacks is written as an escape; closed ones lead nowhere."""
+    """Make the standard streams take any text: what their encoding lacks is written as an escape;
+    closed ones lead nowhere."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             try:
                 os.fstat(number)
             except OSError:
-                os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, so that no file of ours becomes standard output
+                # takes the lowest free number, so that no file of ours becomes standard output
+                os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(os.devnull, "r+" if number else "r", encoding="utf-8"))  # noqa: SIM115
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace")):
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)
 
@@ -114,7 +129,8 @@ def flush() -> None:
 
 
 def silence(stream: Any = None) -> None:
-    """Lead a stream, by default standard output, nowhere, so that what is still in its buffer can be dropped."""
+    """Lead a stream, by default standard output, nowhere, so that what is still in its buffer can
+    be dropped."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
     except (OSError, ValueError):

@@ -1,4 +1,5 @@
-"""Tokenizers for the tests of chat/: bytes, a tiny one of transformers, and trained ones where they are at hand."""
+"""Tokenizers for the tests of chat/: bytes, a tiny one of transformers, and trained ones where they
+are at hand."""
 
 import os
 from functools import cache
@@ -10,8 +11,9 @@ import pytest
 from bezoar.chat.tokenizer import ByteTokenizer, HubTokenizer, Tokenizer
 
 CHATML_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] +"
+    " '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n'"
+    " }}{% endif %}"
 )
 
 
@@ -22,10 +24,16 @@ def tiny(template: str = CHATML_TEMPLATE) -> HubTokenizer:
     tokenizers = pytest.importorskip("tokenizers")
     pytest.importorskip("tokenizers.pre_tokenizers")
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[])
+    )
     inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = tokenizers.decoders.ByteLevel()
-    markers = {"bos_token": "<s>", "eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]}
+    markers = {
+        "bos_token": "<s>",
+        "eos_token": "<|im_end|>",
+        "additional_special_tokens": ["<|im_start|>"],
+    }
     wrapped: Any = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **markers)
     wrapped.chat_template = template
     return HubTokenizer(wrapped)

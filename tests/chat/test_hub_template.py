@@ -15,13 +15,26 @@ from bezoar.chat.templates import HubTemplate
 from bezoar.chat.types import Message
 from bezoar.errors import DataError
 
-ROWS = [{"role": "user", "content": "é 😀 <b> {{ 1 }}\n"}, {"role": "assistant", "content": "Yes\ud800."}, {"role": "user", "content": " Go on "}]
+ROWS = [
+    {"role": "user", "content": "é 😀 <b> {{ 1 }}\n"},
+    {"role": "assistant", "content": "Yes\ud800."},
+    {"role": "user", "content": " Go on "},
+]
 TEMPLATES = {
     "chatml": CHATML_TEMPLATE,
     "json": "{{ messages | tojson(indent=2) }}{{ bos_token }}{{ eos_token }}{{ tools is none }}",
-    "loop controls": "{% for m in messages %}{% if loop.index0 == 2 %}{% break %}{% endif %}{{ m.content }}{% endfor %}",
-    "generation": "{% for m in messages %}{% generation %}{{ m.content | trim }}{% endgeneration %}\n{% endfor %}",
-    "namespace": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}{{ add_generation_prompt }}",
+    "loop controls": (
+        "{% for m in messages %}{% if loop.index0 == 2 %}{% break %}{% endif %}{{ m.content }}{%"
+        " endfor %}"
+    ),
+    "generation": (
+        "{% for m in messages %}{% generation %}{{ m.content | trim }}{% endgeneration %}\n{%"
+        " endfor %}"
+    ),
+    "namespace": (
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor"
+        " %}{{ ns.n }}{{ add_generation_prompt }}"
+    ),
     "date": "{{ strftime_now('%Y') }}",
 }
 
@@ -30,14 +43,21 @@ TEMPLATES = {
 def test_the_text_is_that_of_transformers(name: str) -> None:
     inner = tiny(TEMPLATES[name]).inner
     for opening in (True, False):
-        assert apply(inner, ROWS, opening=opening) == inner.apply_chat_template(ROWS, tokenize=False, add_generation_prompt=opening)
+        assert apply(inner, ROWS, opening=opening) == inner.apply_chat_template(
+            ROWS, tokenize=False, add_generation_prompt=opening
+        )
     if name == "chatml":
-        assert apply(inner, ROWS, opening=False, going_on=True) == inner.apply_chat_template(ROWS, tokenize=False, continue_final_message=True)
+        assert apply(inner, ROWS, opening=False, going_on=True) == inner.apply_chat_template(
+            ROWS, tokenize=False, continue_final_message=True
+        )
 
 
 ENDLESS = {
     "took more than 512 MiB of memory": "{{ 'a' * 10**10 }}",
-    "took more than 512 MiB of memory ": "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    "took more than 512 MiB of memory ": (
+        "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{%"
+        " endfor %}"
+    ),
     "took more than 512 MiB of memory  ": "{{ 'a' | center(10**10) }}",
     "wrote 20000000 characters": "{{ 'a' * (2 * 10**7) }}",
     "maximum recursion depth": "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(1) }}",
@@ -55,11 +75,15 @@ def test_a_template_without_bounds_is_stopped(told: str) -> None:
         HubTemplate().prompt((Message("user", "Hi"),), tokenizer)
     assert str(error.value).startswith("template hub: the chat template of /models/strange ")
     assert str(error.value).isprintable()
-    assert apply(tiny().inner, ROWS[:1], opening=False).startswith("<|im_start|>user\né")  # the next one is applied
+    # the next one is applied
+    assert apply(tiny().inner, ROWS[:1], opening=False).startswith("<|im_start|>user\né")
 
 
 def test_a_template_that_loops_is_stopped_within_seconds_in_any_thread() -> None:
-    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}"
+    loops = (
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor"
+        " %}{% endfor %}{% endfor %}"
+    )
     started = time.monotonic()
     with ThreadPoolExecutor(2) as threads:
         stuck = threads.submit(apply, tiny(loops).inner, ROWS, opening=True)

@@ -1,4 +1,5 @@
-"""The laws of every renderer, over random chats whose words name special tokens, and each renderer's own rules."""
+"""The laws of every renderer, over random chats whose words name special tokens, and each
+renderer's own rules."""
 
 import random
 from collections.abc import Callable
@@ -12,18 +13,51 @@ from bezoar.chat.types import Message, Messages, ToolCall
 from bezoar.errors import DataError
 
 WORDS = [
-    "Hello", " there", "\n", "\n\n", "  ", "é", "naïve", "日本", "😀", "\u2028", "\ue000", "1.5e-4", "{'a': [1]}", "```py\n", "\tx",
-    "<|im_end|>", "<|im_start|>", "</s>", "<s>", "<pad>", "<|endoftext|>", "### Instruction:", "### System:", "### Response:",
-    "assistant\n", "{{ messages }}", "[INST]",
-]  # fmt: skip
+    "Hello",
+    " there",
+    "\n",
+    "\n\n",
+    "  ",
+    "é",
+    "naïve",
+    "日本",
+    "😀",
+    "\u2028",
+    "\ue000",
+    "1.5e-4",
+    "{'a': [1]}",
+    "```py\n",
+    "\tx",
+    "<|im_end|>",
+    "<|im_start|>",
+    "</s>",
+    "<s>",
+    "<pad>",
+    "<|endoftext|>",
+    "### Instruction:",
+    "### System:",
+    "### Response:",
+    "assistant\n",
+    "{{ messages }}",
+    "[INST]",
+]
 
 CASES: list[tuple[Template, Callable[[], Tokenizer]]] = [
-    (ChatML(), ByteTokenizer), (ChatML("Be brief."), ByteTokenizer), (ChatML(), tiny), (ChatML(), smollm),
-    (OpenBezoarTemplate(), ByteTokenizer), (OpenBezoarTemplate(), tiny), (OpenBezoarTemplate(), stories),
-    (OpenBezoarTemplate(), smollm), (HubTemplate(), tiny), (HubTemplate(), smollm),
-]  # fmt: skip
+    (ChatML(), ByteTokenizer),
+    (ChatML("Be brief."), ByteTokenizer),
+    (ChatML(), tiny),
+    (ChatML(), smollm),
+    (OpenBezoarTemplate(), ByteTokenizer),
+    (OpenBezoarTemplate(), tiny),
+    (OpenBezoarTemplate(), stories),
+    (OpenBezoarTemplate(), smollm),
+    (HubTemplate(), tiny),
+    (HubTemplate(), smollm),
+]
 every_case = pytest.mark.parametrize(
-    ("template", "make"), CASES, ids=lambda value: getattr(value, "kind", None) or getattr(value, "__name__", None)
+    ("template", "make"),
+    CASES,
+    ids=lambda value: getattr(value, "kind", None) or getattr(value, "__name__", None),
 )
 
 
@@ -36,13 +70,19 @@ def random_chats(num: int = 40) -> list[Messages]:
     chats = []
     for _ in range(num):
         start = (Message("system", words()),) if rng.random() < 0.5 else ()
-        turns = [Message(role, words()) for _ in range(rng.randint(1, 3)) for role in ("user", "assistant")]
+        turns = [
+            Message(role, words())
+            for _ in range(rng.randint(1, 3))
+            for role in ("user", "assistant")
+        ]
         chats.append((*start, *turns))  # type: ignore[arg-type]
     return chats
 
 
 @every_case
-def test_the_trained_answer_starts_where_the_generation_prompt_ends(template: Template, make: Callable[[], Tokenizer]) -> None:
+def test_the_trained_answer_starts_where_the_generation_prompt_ends(
+    template: Template, make: Callable[[], Tokenizer]
+) -> None:
     tokenizer = make()
     for messages in random_chats():
         rendered = template.render(messages, tokenizer)
@@ -67,20 +107,28 @@ def test_parse_undoes_render(template: Template, make: Callable[[], Tokenizer]) 
 
 
 @every_case
-def test_words_never_become_special_tokens(template: Template, make: Callable[[], Tokenizer]) -> None:
+def test_words_never_become_special_tokens(
+    template: Template, make: Callable[[], Tokenizer]
+) -> None:
     tokenizer = make()
     special = special_ids(tokenizer)
     for messages in random_chats():
         plain = tuple(Message(message.role, "x") for message in messages)
         found = [token for token in template.render(messages, tokenizer).tokens if token in special]
-        assert found == [token for token in template.render(plain, tokenizer).tokens if token in special]
+        assert found == [
+            token for token in template.render(plain, tokenizer).tokens if token in special
+        ]
 
 
 @every_case
-def test_loss_on_all_trains_every_token_but_the_first(template: Template, make: Callable[[], Tokenizer]) -> None:
+def test_loss_on_all_trains_every_token_but_the_first(
+    template: Template, make: Callable[[], Tokenizer]
+) -> None:
     tokenizer = make()
     for messages in random_chats(10):
-        answers_only, everything = (template.render(messages, tokenizer, loss_on=loss) for loss in ("answer", "all"))
+        answers_only, everything = (
+            template.render(messages, tokenizer, loss_on=loss) for loss in ("answer", "all")
+        )
         assert everything.tokens == answers_only.tokens
         assert everything.answers == answers_only.answers
         assert everything.trained == [False] + [True] * (len(everything.tokens) - 1)
@@ -91,21 +139,30 @@ def test_a_prefill_begins_the_answer(template: Template, make: Callable[[], Toke
     tokenizer = make()
     for messages in random_chats(10):
         prompt = template.prompt(messages[:-1], tokenizer)
-        assert template.prompt(messages[:-1], tokenizer, prefill="<s> 1.") == prompt + tokenizer.encode("<s> 1.")
+        assert template.prompt(
+            messages[:-1], tokenizer, prefill="<s> 1."
+        ) == prompt + tokenizer.encode("<s> 1.")
 
 
 def test_chatml_writes_the_markers() -> None:
     tokenizer = ByteTokenizer()
-    rendered = ChatML("Be kind.").render((Message("user", "Hi"), Message("assistant", "Yo")), tokenizer)
-    text = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"
+    rendered = ChatML("Be kind.").render(
+        (Message("user", "Hi"), Message("assistant", "Yo")), tokenizer
+    )
+    text = (
+        "<|im_start|>system\nBe"
+        " kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"
+    )
     assert tokenizer.decode(rendered.tokens, markers=True) == text
-    (start, end) = rendered.answers[0]
+    start, end = rendered.answers[0]
     assert tokenizer.decode(rendered.tokens[start:end], markers=True) == "Yo<|im_end|>"
 
 
 def test_chatml_keeps_the_system_message_of_a_chat() -> None:
     messages = (Message("system", "A"), Message("user", "Hi"))
-    assert ChatML("B").prompt(messages, ByteTokenizer()) == ChatML().prompt(messages, ByteTokenizer())
+    assert ChatML("B").prompt(messages, ByteTokenizer()) == ChatML().prompt(
+        messages, ByteTokenizer()
+    )
 
 
 def test_chatml_needs_its_end_token() -> None:
@@ -114,19 +171,34 @@ def test_chatml_needs_its_end_token() -> None:
 
 
 def test_openbezoar_writes_the_blocks_and_falls_back_to_its_system_text() -> None:
-    tokenizer, turns = ByteTokenizer(), (Message("user", "Hi"), Message("assistant", "Yo"), Message("user", "Why?"))
+    tokenizer, turns = (
+        ByteTokenizer(),
+        (Message("user", "Hi"), Message("assistant", "Yo"), Message("user", "Why?")),
+    )
     text = tokenizer.decode(OpenBezoarTemplate().prompt(turns, tokenizer), markers=True)
-    blocks = "### Instruction:\nHi\n\n### Response:Yo</s>\n\n### Instruction:\nWhy?\n\n### Response:"
+    blocks = (
+        "### Instruction:\nHi\n\n### Response:Yo</s>\n\n### Instruction:\nWhy?\n\n### Response:"
+    )
     assert text == f"<s>### System:\n{DEFAULT_SYSTEM}\n\n{blocks}"
     empty = (Message("system", ""), *turns)
-    assert OpenBezoarTemplate().prompt(empty, tokenizer) == OpenBezoarTemplate().prompt(turns, tokenizer)
-    spoken = tokenizer.decode(OpenBezoarTemplate().prompt((Message("system", "Be brief."), *turns), tokenizer), markers=True)
+    assert OpenBezoarTemplate().prompt(empty, tokenizer) == OpenBezoarTemplate().prompt(
+        turns, tokenizer
+    )
+    spoken = tokenizer.decode(
+        OpenBezoarTemplate().prompt((Message("system", "Be brief."), *turns), tokenizer),
+        markers=True,
+    )
     assert spoken == f"<s>### System:\nBe brief.\n\n{blocks}"
 
 
 def test_openbezoar_ends_an_unfinished_answer_at_the_next_block() -> None:
     tokenizer = ByteTokenizer()
-    assert OpenBezoarTemplate().parse(tokenizer.encode("Yes.\n### Instruction:\nMore"), tokenizer).content == "Yes.\n"
+    assert (
+        OpenBezoarTemplate()
+        .parse(tokenizer.encode("Yes.\n### Instruction:\nMore"), tokenizer)
+        .content
+        == "Yes.\n"
+    )
 
 
 def test_the_tokenizers_own_template_gives_the_tokens_of_apply_chat_template() -> None:
@@ -138,7 +210,9 @@ def test_the_tokenizers_own_template_gives_the_tokens_of_apply_chat_template() -
     )
     rows = [{"role": m.role, "content": m.content} for m in messages]
     tokenizer = tiny()
-    expected = tokenizer.inner.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
+    expected = tokenizer.inner.apply_chat_template(
+        rows, add_generation_prompt=True, return_dict=False
+    )
     assert HubTemplate().prompt(messages, tokenizer) == expected
     assert ChatML().prompt(messages, tokenizer) == expected
 
@@ -147,10 +221,16 @@ def test_the_tokenizers_own_template_gives_the_tokens_of_apply_chat_template() -
 def test_chatml_gives_the_tokens_of_smollm2s_own_template() -> None:
     tokenizer = smollm()
     said = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    turns = (Message("user", "Name a tree."), Message("assistant", "Oak.\n\nOr ash: é 😀"), Message("user", "Why  12.5?\n"))
+    turns = (
+        Message("user", "Name a tree."),
+        Message("assistant", "Oak.\n\nOr ash: é 😀"),
+        Message("user", "Why  12.5?\n"),
+    )
     rows = [{"role": m.role, "content": m.content} for m in turns]
     for count, opening in ((1, True), (2, False), (3, True)):
-        expected = tokenizer.inner.apply_chat_template(rows[:count], add_generation_prompt=opening, return_dict=False)
+        expected = tokenizer.inner.apply_chat_template(
+            rows[:count], add_generation_prompt=opening, return_dict=False
+        )
         for template in (ChatML(said), HubTemplate()):
             make = template.prompt if opening else lambda m, t, r=template: r.render(m, t).tokens
             assert make(turns[:count], tokenizer) == expected
@@ -158,12 +238,19 @@ def test_chatml_gives_the_tokens_of_smollm2s_own_template() -> None:
 
 BOS = "{{ '<s>' }}"
 REFUSED = {
-    "changes the answer": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '!<|im_end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
-    "changes the words": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content | replace('a', 'b') + '<|im_end|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    "changes the answer": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '!<|im_end|>' }}{%"
+        " endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    "changes the words": (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content | replace('a', 'b') +"
+        " '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n'"
+        " }}{% endif %}"
+    ),
     "rewrites earlier turns": "{{ messages | length }}" + CHATML_TEMPLATE,
-    "refuses a conversation": "{% if messages[0].role == 'user' %}{{ raise_exception('no users here') }}{% endif %}",
+    "refuses a conversation": (
+        "{% if messages[0].role == 'user' %}{{ raise_exception('no users here') }}{% endif %}"
+    ),
 }
 
 
@@ -176,13 +263,17 @@ def test_a_template_that_cannot_be_trained_on_is_refused(what: str) -> None:
 
 
 def test_a_template_may_write_a_bos_and_trim_what_the_user_says() -> None:
-    tokenizer = tiny(BOS + CHATML_TEMPLATE.replace("message['content']", "message['content'] | trim"))
+    tokenizer = tiny(
+        BOS + CHATML_TEMPLATE.replace("message['content']", "message['content'] | trim")
+    )
     messages = (Message("user", "  Hi <|im_end|> \n"), Message("assistant", "Yo"))
     rendered = HubTemplate().render(messages, tokenizer)
     text = "<s><|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"
     assert tokenizer.decode(rendered.tokens, markers=True) == text
     assert sum(token == tokenizer.eos_id for token in rendered.tokens) == 2
-    assert rendered.tokens[: rendered.answers[0][0]] == HubTemplate().prompt(messages[:1], tokenizer)
+    assert rendered.tokens[: rendered.answers[0][0]] == HubTemplate().prompt(
+        messages[:1], tokenizer
+    )
 
 
 def test_a_tokenizer_without_a_template_is_refused() -> None:

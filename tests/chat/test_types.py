@@ -11,14 +11,26 @@ from bezoar.io import read_parquet, write_parquet
 
 CALL = ToolCall("add", {"a": 1, "deep": {"b": [None, "é\u2028"]}})
 CHATS = [
-    Chat("d:1", (Message("user", "Hi"), Message("assistant", "Yo\u2028!")), {"category": "x", "n": 1.5, "null": None}),
     Chat(
-        "d:2", (Message("user", "2+2"), Message("assistant", "", (CALL, CALL)), Message("tool", "4"), Message("assistant", "4"))
+        "d:1",
+        (Message("user", "Hi"), Message("assistant", "Yo\u2028!")),
+        {"category": "x", "n": 1.5, "null": None},
+    ),
+    Chat(
+        "d:2",
+        (
+            Message("user", "2+2"),
+            Message("assistant", "", (CALL, CALL)),
+            Message("tool", "4"),
+            Message("assistant", "4"),
+        ),
     ),
 ]
 PAIRS = [
     Comparison("p:1", (Message("system", ""), Message("user", "Hi")), "good", "bad", {"line": 3}),
-    Comparison("p:2", (Message("user", "a"), Message("assistant", "b"), Message("user", "c")), "x", "", {}),
+    Comparison(
+        "p:2", (Message("user", "a"), Message("assistant", "b"), Message("user", "c")), "x", "", {}
+    ),
 ]
 
 
@@ -34,11 +46,19 @@ ROW = {"id": "x", "messages": [{"role": "user", "content": "a", "tool_calls": ""
 @pytest.mark.parametrize(
     "change",
     [
-        {"messages": None}, {"messages": [{"role": "user"}]}, {"messages": [{"role": "user", "content": 5, "tool_calls": ""}]},
-        {"messages": [{"role": "king", "content": "a", "tool_calls": ""}]}, {"messages": [{"role": "user", "content": "a", "tool_calls": "[5]"}]},
-        {"meta": "[1]"}, {"meta": "hi"}, {"meta": None}, {"chosen": []}, {"answers": 5}, {"answers": ["a"], "prompt": [], "numbers": "5"},
+        {"messages": None},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": 5, "tool_calls": ""}]},
+        {"messages": [{"role": "king", "content": "a", "tool_calls": ""}]},
+        {"messages": [{"role": "user", "content": "a", "tool_calls": "[5]"}]},
+        {"meta": "[1]"},
+        {"meta": "hi"},
+        {"meta": None},
+        {"chosen": []},
+        {"answers": 5},
+        {"answers": ["a"], "prompt": [], "numbers": "5"},
     ],
-)  # fmt: skip
+)
 def test_a_row_of_someone_else_is_named(change: dict[str, object]) -> None:
     assert row_to_item(ROW).id == "x"
     with pytest.raises(DataError, match="row 'x': it was not written by a stage"):
@@ -67,5 +87,10 @@ def test_the_byte_tokenizer_is_exact() -> None:
     text = "<|im_start|>é<pad></s>\u2028<|im_end|><|im_end|>😀"
     assert tokenizer.decode(tokenizer.encode(text, markers=True), markers=True) == text
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert max(tokenizer.encode(text)) < 256 < max(tokenizer.encode(text, markers=True)) < tokenizer.size
+    assert (
+        max(tokenizer.encode(text))
+        < 256
+        < max(tokenizer.encode(text, markers=True))
+        < tokenizer.size
+    )
     assert tokenizer.decode(tokenizer.encode(text, markers=True)) == "é\u2028😀"

@@ -25,13 +25,19 @@ def test_questions_with_their_own_and_with_better_references(tmp_path: Path) -> 
         Question(7, "math", ("1+1?", "And +1?"), ("2", "3")),
         Question(8, "math", ("1+1?", "And +1?")),
     ]
-    better = {"question_id": 7, "model_id": "m", "choices": [{"index": 0, "turns": ["two", "three"]}]}
+    better = {
+        "question_id": 7,
+        "model_id": "m",
+        "choices": [{"index": 0, "turns": ["two", "three"]}],
+    }
     written(tmp_path, better, name="gpt.jsonl")
     assert read_questions(path, tmp_path, references="gpt.jsonl")[0].references == ("two", "three")
     assert read_answers("gpt.jsonl", tmp_path) == {7: ("two", "three")}
     assert read_questions(tmp_path / path)[1].id == 8
     hub = {"prompt_id": 7, "category": "math", "prompt": ["1+1?", "And +1?"], "reference": []}
-    assert read_questions(written(tmp_path, hub), tmp_path) == [Question(7, "math", ("1+1?", "And +1?"))]
+    assert read_questions(written(tmp_path, hub), tmp_path) == [
+        Question(7, "math", ("1+1?", "And +1?"))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,9 @@ def test_questions_with_their_own_and_with_better_references(tmp_path: Path) -> 
         ({"reference": ["2"]}, "question 7 has 2 turns and 1 references"),
     ],
 )
-def test_a_question_that_does_not_fit_is_named(change: dict[str, Any], what: str, tmp_path: Path) -> None:
+def test_a_question_that_does_not_fit_is_named(
+    change: dict[str, Any], what: str, tmp_path: Path
+) -> None:
     path = written(tmp_path, {**ASKED, **change})
     with pytest.raises(DataError) as error:
         read_questions(path, tmp_path)
@@ -102,22 +110,56 @@ def test_choices_of_every_shape(tmp_path: Path) -> None:
         ({"question": "Q", "mc1_targets": {"a": 1, "b": "no"}}, "with the labels 0 and 1"),
         ({"question": "Q", "mc1_targets": {"a": 1, "b": None}}, "with the labels 0 and 1"),
         ({"question": "Q", "mc1_targets": [1, 0]}, "is not an object of answers"),
-        ({"question": "Q", "mc1_targets": {"choices": ["a", "b"], "labels": [1, 0, 0]}}, "not one label an answer"),
-        ({"question": "Q", "mc1_targets": {"choices": "ab", "labels": [1, 0]}}, "is not an object of answers"),
-        ({"question": "Q", "mc1_targets": {"choices": [1, 2], "labels": [1, 0]}}, "is not a list of texts"),
-        ({"question": "Q", "mc1_targets": {}}, "not exactly one right answer"),
-        ({"question": "Q", "choices": ["a", "b"], "answerKey": "A"}, "the column 'choices' is a list, not an object with text and label"),
-        ({"question": "Q", "choices": {"text": ["a", "b"]}, "answerKey": "A"}, "the column 'label' is not a list of texts"),
-        ({"question": "Q", "choices": {"text": ["a"], "label": ["A", "B"]}, "answerKey": "B"}, "not every text has one label"),
-        ({"question": "Q", "choices": {"text": ["a", "b"], "label": ["A", "A"]}, "answerKey": "A"}, "not every text has one label"),
-        ({"question": "Q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": 1}, "the column 'answerKey' is a int"),
         (
-            {"question": "Q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "C"},
+            {"question": "Q", "mc1_targets": {"choices": ["a", "b"], "labels": [1, 0, 0]}},
+            "not one label an answer",
+        ),
+        (
+            {"question": "Q", "mc1_targets": {"choices": "ab", "labels": [1, 0]}},
+            "is not an object of answers",
+        ),
+        (
+            {"question": "Q", "mc1_targets": {"choices": [1, 2], "labels": [1, 0]}},
+            "is not a list of texts",
+        ),
+        ({"question": "Q", "mc1_targets": {}}, "not exactly one right answer"),
+        (
+            {"question": "Q", "choices": ["a", "b"], "answerKey": "A"},
+            "the column 'choices' is a list, not an object with text and label",
+        ),
+        (
+            {"question": "Q", "choices": {"text": ["a", "b"]}, "answerKey": "A"},
+            "the column 'label' is not a list of texts",
+        ),
+        (
+            {"question": "Q", "choices": {"text": ["a"], "label": ["A", "B"]}, "answerKey": "B"},
+            "not every text has one label",
+        ),
+        (
+            {
+                "question": "Q",
+                "choices": {"text": ["a", "b"], "label": ["A", "A"]},
+                "answerKey": "A",
+            },
+            "not every text has one label",
+        ),
+        (
+            {"question": "Q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": 1},
+            "the column 'answerKey' is a int",
+        ),
+        (
+            {
+                "question": "Q",
+                "choices": {"text": ["a", "b"], "label": ["A", "B"]},
+                "answerKey": "C",
+            },
             "the answerKey 'C' is none of A, B",
         ),
     ],
 )
-def test_a_choice_that_does_not_fit_is_named(row: dict[str, Any], what: str, tmp_path: Path) -> None:
+def test_a_choice_that_does_not_fit_is_named(
+    row: dict[str, Any], what: str, tmp_path: Path
+) -> None:
     path = written(tmp_path, row)
     with pytest.raises(DataError) as error:
         read_choices(path, tmp_path)

@@ -13,16 +13,35 @@ from bezoar.errors import DataError
 
 def load(folder: Path, *strengths: Any, part: str = "") -> Any:
     prompt = "Hi\n<extra_id_1>Assistant\nYes?\n<extra_id_1>User\nWhy?"
-    rows = [{"prompt": prompt, "response_1": f"one {i}", "response_2": "two", "preference_strength": s, "split": "val" if i else "train"} for i, s in enumerate(strengths)]
+    rows = [
+        {
+            "prompt": prompt,
+            "response_1": f"one {i}",
+            "response_2": "two",
+            "preference_strength": s,
+            "split": "val" if i else "train",
+        }
+        for i, s in enumerate(strengths)
+    ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return HelpSteer2Preference("rows.jsonl", part=part).load(folder)
 
 
 def test_pairs_by_the_sign_and_size_of_the_strength(tmp_path: Path) -> None:
     sifted = load(tmp_path, -3, 1, 0, -100)
-    assert [(p.chosen, p.rejected, p.meta["strength"]) for p in sifted.rows] == [("one 0", "two", 3), ("two", "one 1", 1)]
-    assert sifted.rows[0].prompt == (Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Why?"))
-    assert [(d.id, d.reason) for d in sifted.dropped] == [("rows.jsonl:3", "no preference"), ("rows.jsonl:4", "invalid")]
+    assert [(p.chosen, p.rejected, p.meta["strength"]) for p in sifted.rows] == [
+        ("one 0", "two", 3),
+        ("two", "one 1", 1),
+    ]
+    assert sifted.rows[0].prompt == (
+        Message("user", "Hi"),
+        Message("assistant", "Yes?"),
+        Message("user", "Why?"),
+    )
+    assert [(d.id, d.reason) for d in sifted.dropped] == [
+        ("rows.jsonl:3", "no preference"),
+        ("rows.jsonl:4", "invalid"),
+    ]
 
 
 def test_one_part_of_the_file(tmp_path: Path) -> None:

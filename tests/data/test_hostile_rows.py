@@ -1,4 +1,5 @@
-"""Rows and files that someone else wrote, to break us or by accident: a drop that is counted or one sentence, in bounded memory."""
+"""Rows and files that someone else wrote, to break us or by accident: a drop that is counted or one
+sentence, in bounded memory."""
 
 import gzip
 import json
@@ -44,7 +45,9 @@ def ended(work: Callable[[Path], object], folder: Path) -> DataError | None:
 
 def of(folder: Path, row: Any, **keys: Any) -> Columns:
     """A source of a good row and this one in the second line."""
-    (folder / "rows.jsonl").write_text(json.dumps(GOOD) + "\n" + (row if isinstance(row, str) else json.dumps(row)) + "\n")
+    (folder / "rows.jsonl").write_text(
+        json.dumps(GOOD) + "\n" + (row if isinstance(row, str) else json.dumps(row)) + "\n"
+    )
     return Columns("rows.jsonl", **keys)
 
 
@@ -52,38 +55,68 @@ HALF = "\ud83d"
 WRONG: dict[str, tuple[Any, str]] = {
     "half a pair in meta": ({**GOOD, "meta": {"a": [HALF]}}, "half of a surrogate pair"),
     "half a pair in a key of meta": ({**GOOD, "meta": {HALF: 1}}, "half of a surrogate pair"),
-    "half a pair in meta's text": ({**GOOD, "meta": json.dumps({"a": HALF})}, "the text in the column 'meta': it holds half of a surrogate pair"),
+    "half a pair in meta's text": (
+        {**GOOD, "meta": json.dumps({"a": HALF})},
+        "the text in the column 'meta': it holds half of a surrogate pair",
+    ),
     "half a pair in the answer": ({**GOOD, "response": HALF}, "half of a surrogate pair"),
     "half a pair in another column": ({**GOOD, "other": HALF}, "half of a surrogate pair"),
     "meta text": ({**GOOD, "meta": "hi"}, "the text in the column 'meta': not valid JSON"),
-    "meta JSON text of a list": ({**GOOD, "meta": "[1]"}, "the column 'meta' is a list, not an object"),
+    "meta JSON text of a list": (
+        {**GOOD, "meta": "[1]"},
+        "the column 'meta' is a list, not an object",
+    ),
     "meta number": ({**GOOD, "meta": 5}, "the column 'meta' is a int, not an object"),
     "meta zero": ({**GOOD, "meta": 0}, "the column 'meta' is a int, not an object"),
     "meta true": ({**GOOD, "meta": True}, "the column 'meta' is a bool, not an object"),
     "meta list": ({**GOOD, "meta": [["a", 1]]}, "the column 'meta' is a list, not an object"),
-    "NaN in meta's text": ({**GOOD, "meta": '{"a": NaN}'}, "the text in the column 'meta': NaN is not valid JSON"),
-    "messages text": ({"messages": "hi"}, "the conversation is not a list of objects with 'role' and 'content'"),
+    "NaN in meta's text": (
+        {**GOOD, "meta": '{"a": NaN}'},
+        "the text in the column 'meta': NaN is not valid JSON",
+    ),
+    "messages text": (
+        {"messages": "hi"},
+        "the conversation is not a list of objects with 'role' and 'content'",
+    ),
     "messages number": ({"messages": 5}, "the conversation is not a list"),
     "messages null": ({"messages": None}, "the conversation is not a list"),
     "messages of texts": ({"messages": ["hi"]}, "the conversation is not a list of objects"),
     "messages of null": ({"messages": [None]}, "the conversation is not a list of objects"),
     "role number": ({"messages": [{"role": 1, "content": "x"}]}, "the column 'role' is a int"),
-    "content list": ({"messages": [{"role": "user", "content": ["x"]}]}, "the column 'content' is a list"),
-    "call number": ({"messages": [{"role": "assistant", "content": "", "tool_calls": 5}]}, "a function call is not an object"),
+    "content list": (
+        {"messages": [{"role": "user", "content": ["x"]}]},
+        "the column 'content' is a list",
+    ),
+    "call number": (
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": 5}]},
+        "a function call is not an object",
+    ),
     "prompt number": ({"prompt": 5, "response": "x"}, "the column 'prompt' is a int"),
-    "chosen object": ({"prompt": "x", "chosen": {}, "rejected": "y"}, "the column 'chosen' is a dict"),
+    "chosen object": (
+        {"prompt": "x", "chosen": {}, "rejected": "y"},
+        "the column 'chosen' is a dict",
+    ),
     "nothing": ({}, "it has none."),
     "a thousand columns": ({f"c{n}": n for n in range(1000)}, "the row has none of the columns"),
     "newline in a column": ({"a\nb\x1b": 1}, "the row has none of the columns"),
-    "key twice, at the end of many": ('{"k": 1, ' + ", ".join(f'"a{n}": 1' for n in range(50_000)) + ', "k": 2}', "the key 'k' stands twice"),
-    "long key twice": (f'{{"{"k" * 10_000}": 1, "{"k" * 10_000}": 1}}', "stands twice in one object"),
+    "key twice, at the end of many": (
+        '{"k": 1, ' + ", ".join(f'"a{n}": 1' for n in range(50_000)) + ', "k": 2}',
+        "the key 'k' stands twice",
+    ),
+    "long key twice": (
+        f'{{"{"k" * 10_000}": 1, "{"k" * 10_000}": 1}}',
+        "stands twice in one object",
+    ),
     "1e999": ('{"prompt": "x", "response": "y", "n": 1e999}', "the number 1e999 is too large"),
     "5,000 digits": ('{"n": ' + "9" * 5_000 + "}", "(a number of 5,000 digits)"),
     "-Infinity": ('{"n": -Infinity}', "-Infinity is not valid JSON"),
-    "101 levels": ({**GOOD, "meta": {"a": json.loads("[" * 200 + "]" * 200)}}, "more than 100 levels deep"),
+    "101 levels": (
+        {**GOOD, "meta": {"a": json.loads("[" * 200 + "]" * 200)}},
+        "more than 100 levels deep",
+    ),
     "100,000 levels": ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
     "100,000 objects": ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -96,24 +129,53 @@ def test_a_row_that_does_not_fit_is_one_sentence_with_its_line(case: str, tmp_pa
 
 def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
     for meta in ({"a": "\U0001f600"}, '{"a": "\\ud83d\\ude00"}', None, "", {}):
-        assert len(of(tmp_path, {"prompt": "x", "response": "y", "meta": meta}).load(tmp_path).rows) == 2
+        assert (
+            len(of(tmp_path, {"prompt": "x", "response": "y", "meta": meta}).load(tmp_path).rows)
+            == 2
+        )
     deep = json.loads("[" * 98 + "]" * 98)
-    assert of(tmp_path, {"prompt": "x", "response": "y", "meta": {"a": deep}}).load(tmp_path).rows[1].meta["a"] == deep
-    assert of(tmp_path, {"messages": json.dumps([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])}).load(tmp_path)
-    assert of(tmp_path, {"prompt": "\\ud800 is written so", "response": "y"}).load(tmp_path).rows[1].prompt[0].content[:2] == "\\u"
+    assert (
+        of(tmp_path, {"prompt": "x", "response": "y", "meta": {"a": deep}})
+        .load(tmp_path)
+        .rows[1]
+        .meta["a"]
+        == deep
+    )
+    assert of(
+        tmp_path,
+        {
+            "messages": json.dumps(
+                [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+            )
+        },
+    ).load(tmp_path)
+    assert (
+        of(tmp_path, {"prompt": "\\ud800 is written so", "response": "y"})
+        .load(tmp_path)
+        .rows[1]
+        .prompt[0]
+        .content[:2]
+        == "\\u"
+    )
 
 
 def test_a_category_and_a_score_of_any_size(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"instruction": "a", "context": "", "response": "b", "category": HALF}))
+    path.write_text(
+        json.dumps({"instruction": "a", "context": "", "response": "b", "category": HALF})
+    )
     assert "half of a surrogate pair" in refusal(Dolly("rows.jsonl"), tmp_path)
-    scores = dict.fromkeys(("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 1)
+    scores = dict.fromkeys(
+        ("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 1
+    )
     for wrong in (10**306, -(10**306), "1", None, [1], 1e300):
         path.write_text(json.dumps({"prompt": "a", "response": "b", **scores, "coherence": wrong}))
         assert f"{path}:1: the column 'coherence' is" in refusal(HelpSteer2("rows.jsonl"), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz", "a.tsv.gz", "a.parquet"])
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz", "a.tsv.gz", "a.parquet"]
+)
 def test_a_pointer_of_git_lfs_is_called_so_under_every_name(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(LFS)
     message = refusal(Columns(name, kind="parquet" if name.endswith("t") else "jsonl"), tmp_path)
@@ -124,10 +186,19 @@ def test_a_pointer_of_git_lfs_is_called_so_under_every_name(name: str, tmp_path:
 ROW = b'{"prompt": "Hi", "response": "Yo"}'
 ARRAYS = {
     "NaN": (b"[" + ROW + b',\n{"prompt": "a", "n": NaN}]', ": row 2: NaN is not valid JSON"),
-    "Infinity": (b"[\n" + ROW + b",\n" + ROW + b',{"n": [-Infinity]}]', ": row 3: -Infinity is not valid JSON"),
+    "Infinity": (
+        b"[\n" + ROW + b",\n" + ROW + b',{"n": [-Infinity]}]',
+        ": row 3: -Infinity is not valid JSON",
+    ),
     "key twice": (b'[{"a": 1,\n "a": 2}]', ": row 1: the key 'a' stands twice"),
-    "half a pair": (b"[" + ROW + b', {"prompt": "\\ud83d", "response": "x"}]', ": row 2: it holds half of a surrogate pair"),
-    "5,000 digits": (b'[{"a": ' + b"9" * 5000 + b"}]", ": row 1: not valid JSON for most readers (a number of 5,000 digits)"),
+    "half a pair": (
+        b"[" + ROW + b', {"prompt": "\\ud83d", "response": "x"}]',
+        ": row 2: it holds half of a surrogate pair",
+    ),
+    "5,000 digits": (
+        b'[{"a": ' + b"9" * 5000 + b"}]",
+        ": row 1: not valid JSON for most readers (a number of 5,000 digits)",
+    ),
     "deep": (b"[" * 100_000, ": row 1: not valid JSON (nested too deeply)"),
     "a text": (b'["a", 5]', ": row 1: the row is a JSON str"),
     "broken": (b"[\n" + ROW + b",\n" + ROW + b'\n,\n{"a": }]', ":5: not valid JSON"),
@@ -153,27 +224,84 @@ def test_an_array_names_the_row_or_the_line(case: str, packed: bool, tmp_path: P
 
 def test_an_array_of_any_layout_is_read_row_by_row(tmp_path: Path) -> None:
     draw = random.Random(0)
-    rows = [{"a": draw.choice(['"', "\\", "é", "\U0001f600", "]", ","]) * draw.choice([0, 1, 70_000]), "n": draw.random()} for _ in range(60)]
+    rows = [
+        {
+            "a": (
+                draw.choice(['"', "\\", "é", "\U0001f600", "]", ","]) * draw.choice([0, 1, 70_000])
+            ),
+            "n": draw.random(),
+        }
+        for _ in range(60)
+    ]
     path = tmp_path / "a.json"
     for indent, ascii_only in ((None, True), (2, False), (0, True)):
-        path.write_text("\n " + json.dumps(rows, indent=indent, ensure_ascii=ascii_only) + "\n ", encoding="utf-8")
+        path.write_text(
+            "\n " + json.dumps(rows, indent=indent, ensure_ascii=ascii_only) + "\n ",
+            encoding="utf-8",
+        )
         assert [(at.line, row) for at, row in read_file(path, "a")] == list(enumerate(rows, 1))
 
 
 SMALL = Limits(rows=1000, row_mb=0.5, file_gb=0.01)
 LIMITS: dict[str, tuple[str, bytes, str]] = {
-    "long line": ("a.jsonl", ROW + b"\n" + b'{"prompt": "' + random.Random(0).randbytes(500_000).hex().encode() + b'"}', ":2: the line is longer than 0.5 MB; .*limits.row_mb"),
-    "many rows": ("a.jsonl", (ROW + b"\n") * 2000, ":1001: the file holds more than 1,000 lines; .*limits.rows"),
+    "long line": (
+        "a.jsonl",
+        ROW + b"\n" + b'{"prompt": "' + random.Random(0).randbytes(500_000).hex().encode() + b'"}',
+        ":2: the line is longer than 0.5 MB; .*limits.row_mb",
+    ),
+    "many rows": (
+        "a.jsonl",
+        (ROW + b"\n") * 2000,
+        ":1001: the file holds more than 1,000 lines; .*limits.rows",
+    ),
     "many blank lines": ("a.jsonl", b"\n" * 2000, ":1001: the file holds more than 1,000 lines"),
-    "many lines of a table": ("a.tsv", b"a\tb\n" * 2000, ":1001: the file holds more than 1,000 lines"),
-    "long element": ("a.json", b'[{"a": "' + b"x" * 600_000 + b'"}]', ": row 1: .*longer than 0.5 MB; .*limits.row_mb"),
-    "endless element": ("a.json", b'[{"a": "' + b"x" * 1_200_000, ": row 1: .*longer than 0.5 MB; .*limits.row_mb"),
-    "many elements": ("a.json", b"[" + b",".join([ROW] * 2000) + b"]", ": row 1001: the file holds more than 1,000 rows"),
-    "long object": ("a.json", b'{"a":\n"' + b"x" * 600_000 + b'"}', ": row 1: it is longer than 0.5 MB; .*limits.row_mb"),
-    "large file": ("a.jsonl", b"".join(b'{"prompt": "%s"}\n' % random.Random(n).randbytes(200_000).hex().encode() for n in range(40)), ":2[0-9]: the file unpacks to more than 0.01 GB; .*limits.file_gb"),
-    "packed spaces": ("a.jsonl.gz", gzip.compress(b" " * 5_000_000), ":1: the line is longer|:1: the file unpacks to more than 100 times its size; .*limits.ratio"),
-    "packed lines": ("a.jsonl.gz", gzip.compress((b'{"a": "%s"}\n' % (b"x" * 100_000)) * 80), ":[0-9]+: the file unpacks to more than 100 times its size; .*limits.ratio"),
-}  # fmt: skip
+    "many lines of a table": (
+        "a.tsv",
+        b"a\tb\n" * 2000,
+        ":1001: the file holds more than 1,000 lines",
+    ),
+    "long element": (
+        "a.json",
+        b'[{"a": "' + b"x" * 600_000 + b'"}]',
+        ": row 1: .*longer than 0.5 MB; .*limits.row_mb",
+    ),
+    "endless element": (
+        "a.json",
+        b'[{"a": "' + b"x" * 1_200_000,
+        ": row 1: .*longer than 0.5 MB; .*limits.row_mb",
+    ),
+    "many elements": (
+        "a.json",
+        b"[" + b",".join([ROW] * 2000) + b"]",
+        ": row 1001: the file holds more than 1,000 rows",
+    ),
+    "long object": (
+        "a.json",
+        b'{"a":\n"' + b"x" * 600_000 + b'"}',
+        ": row 1: it is longer than 0.5 MB; .*limits.row_mb",
+    ),
+    "large file": (
+        "a.jsonl",
+        b"".join(
+            b'{"prompt": "%s"}\n' % random.Random(n).randbytes(200_000).hex().encode()
+            for n in range(40)
+        ),
+        ":2[0-9]: the file unpacks to more than 0.01 GB; .*limits.file_gb",
+    ),
+    "packed spaces": (
+        "a.jsonl.gz",
+        gzip.compress(b" " * 5_000_000),
+        (
+            ":1: the line is longer|:1: the file unpacks to more than 100 times its size;"
+            " .*limits.ratio"
+        ),
+    ),
+    "packed lines": (
+        "a.jsonl.gz",
+        gzip.compress((b'{"a": "%s"}\n' % (b"x" * 100_000)) * 80),
+        ":[0-9]+: the file unpacks to more than 100 times its size; .*limits.ratio",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", LIMITS)
@@ -190,9 +318,17 @@ def test_a_limit_above_what_a_machine_can_hold_is_refused() -> None:
 
 
 def test_limits_are_keys_of_every_source(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(b"".join(b'{"prompt": "%d", "response": "x"}\n' % n for n in range(30)))
+    (tmp_path / "a.jsonl").write_bytes(
+        b"".join(b'{"prompt": "%d", "response": "x"}\n' % n for n in range(30))
+    )
     for kind, source in SOURCES.items():
-        assert source("owner/name" if kind == "hub" else "a.jsonl", **({"kind": "hub"} if kind == "hub" else {})).limits == Limits()
+        assert (
+            source(
+                "owner/name" if kind == "hub" else "a.jsonl",
+                **({"kind": "hub"} if kind == "hub" else {}),
+            ).limits
+            == Limits()
+        )
     assert "limits.rows" in refusal(Columns("a.jsonl", limits=Limits(rows=10)), tmp_path)
     assert len(Columns("a.jsonl", limits=Limits(rows=10), limit=10).load(tmp_path).rows) == 10
     assert len(Columns("a.jsonl", limits=Limits(rows=30)).load(tmp_path).rows) == 30
@@ -231,7 +367,7 @@ turns = pa.StructArray.from_arrays([dictionary(2_000_000, "user"), dictionary(2_
 table("turns.parquet", messages=pa.ListArray.from_arrays(pa.array([0, 2_000_000], pa.int32()), turns))
 long = pa.table({"prompt": pa.array(["x" * (2**28 + 1)], pa.large_string())})
 pq.write_table(long, folder / "long.parquet", compression="lz4", use_dictionary=False, write_statistics=False)
-"""
+"""  # noqa: E501
 READ = """
 import sys
 from collections.abc import Callable
@@ -246,25 +382,39 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
         print(error)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(int(peak.split()[1]) // 1024)
-"""
+"""  # noqa: E501
 
 
-def test_small_files_that_unpack_without_end_end_in_a_sentence_and_in_little_memory(tmp_path: Path) -> None:
+def test_small_files_that_unpack_without_end_end_in_a_sentence_and_in_little_memory(
+    tmp_path: Path,
+) -> None:
     subprocess.run([sys.executable, "-c", BOMBS, str(tmp_path)], check=True, timeout=120)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 40 << 20
 
     def bounded() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 
-    found = subprocess.run([sys.executable, "-c", READ, str(tmp_path)], capture_output=True, text=True, timeout=120, preexec_fn=bounded)
+    found = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=bounded,
+    )
     assert found.returncode == 0, found.stderr
     *told, peak = found.stdout.splitlines()
     assert int(peak) < 700
     wanted = {
-        "array.json.gz": "limits.ratio", "line.jsonl.gz": "limits.", "long.parquet": "a row group unpacks to 256 MB",
-        "rows.jsonl.gz": "limits.ratio", "rows.parquet": "the file holds 5,000,000 rows", "table.tsv.gz": "limits.", "text.json.gz": "limits.",
-        "texts.parquet": "limits.", "turns.parquet": "row 1: it holds more than 32 MB",
-    }  # fmt: skip
+        "array.json.gz": "limits.ratio",
+        "line.jsonl.gz": "limits.",
+        "long.parquet": "a row group unpacks to 256 MB",
+        "rows.jsonl.gz": "limits.ratio",
+        "rows.parquet": "the file holds 5,000,000 rows",
+        "table.tsv.gz": "limits.",
+        "text.json.gz": "limits.",
+        "texts.parquet": "limits.",
+        "turns.parquet": "row 1: it holds more than 32 MB",
+    }
     assert len(told) == len(wanted)
     for line, (name, what) in zip(told, wanted.items(), strict=True):
         assert line.startswith(f"{tmp_path}/{name}:"), line
@@ -281,16 +431,28 @@ def test_parquet_of_any_type_is_rows_or_a_sentence(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     good = {"prompt": ["a", "b"], "response": ["c", "d"]}
     odd = {
-        "bytes": pa.array([b"\xff", None]), "a date": pa.array([2**62, 1], pa.timestamp("us")), "a zone": pa.array([1, 2], pa.timestamp("us", "No/where")),
-        "pairs": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())), "nan": pa.array([float("nan"), 1.0]), "bad text": pa.array([b"\xff", b"a"]).view(pa.string()),
-        "bytes inside": pa.array([{"a": [b"x"]}, None]), "a list": pa.array([[1], [2]]), "a number": pa.array([1, 2]), "a huge integer": pa.array([2**64 - 1, 0], pa.uint64()),
-        "one of two": pa.array(["a", "b"]).dictionary_encode(), "an object": pa.array([{"a": {"b": [1.5, None]}}, None]), "nothing": pa.nulls(2),
-    }  # fmt: skip
+        "bytes": pa.array([b"\xff", None]),
+        "a date": pa.array([2**62, 1], pa.timestamp("us")),
+        "a zone": pa.array([1, 2], pa.timestamp("us", "No/where")),
+        "pairs": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64())),
+        "nan": pa.array([float("nan"), 1.0]),
+        "bad text": pa.array([b"\xff", b"a"]).view(pa.string()),
+        "bytes inside": pa.array([{"a": [b"x"]}, None]),
+        "a list": pa.array([[1], [2]]),
+        "a number": pa.array([1, 2]),
+        "a huge integer": pa.array([2**64 - 1, 0], pa.uint64()),
+        "one of two": pa.array(["a", "b"]).dictionary_encode(),
+        "an object": pa.array([{"a": {"b": [1.5, None]}}, None]),
+        "nothing": pa.nulls(2),
+    }
     for name, column in odd.items():
         path = parquet(tmp_path / "a.parquet", **good, meta=column)
         source = Columns("a.parquet", kind="parquet")
         if name in ("an object", "nothing"):
-            assert [row.to_row()["id"] for row in source.load(tmp_path).rows] == ["a.parquet:1", "a.parquet:2"]
+            assert [row.to_row()["id"] for row in source.load(tmp_path).rows] == [
+                "a.parquet:1",
+                "a.parquet:2",
+            ]
         else:
             assert refusal(source, tmp_path).startswith(f"{path}: "), name
         parquet(path, prompt=column, response=["c", "d"])
@@ -298,14 +460,19 @@ def test_parquet_of_any_type_is_rows_or_a_sentence(tmp_path: Path) -> None:
     (path := tmp_path / "b.parquet").unlink(missing_ok=True)
     table = pa.table([["a"], ["b"]], names=["prompt", "prompt"])
     pytest.importorskip("pyarrow.parquet").write_table(table, path)
-    assert "the column 'prompt' stands twice" in refusal(Columns("b.parquet", kind="parquet"), tmp_path)
+    assert "the column 'prompt' stands twice" in refusal(
+        Columns("b.parquet", kind="parquet"), tmp_path
+    )
 
 
 def test_damaged_parquet_of_every_kind_is_a_sentence(tmp_path: Path) -> None:
     path = parquet(
-        tmp_path / "a.parquet", prompt=[f"p{n % 9}" for n in range(99)], response=[f"r{n}" for n in range(99)],
-        meta=[{"a": n, "b": [f"x{n}"]} for n in range(99)], tool_calls=[[{"c": str(n)}] for n in range(99)],
-    )  # fmt: skip
+        tmp_path / "a.parquet",
+        prompt=[f"p{n % 9}" for n in range(99)],
+        response=[f"r{n}" for n in range(99)],
+        meta=[{"a": n, "b": [f"x{n}"]} for n in range(99)],
+        tool_calls=[[{"c": str(n)}] for n in range(99)],
+    )
     whole, draw, failed = path.read_bytes(), random.Random(0), 0
     for number in range(400):
         damaged = bytearray(whole)
@@ -334,14 +501,22 @@ def test_only_ordinary_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "gone.jsonl").symlink_to("nowhere")
     (tmp_path / "folder.jsonl").mkdir()
     for name, what in {
-        "pipe": "no ordinary file", "socket": "no ordinary file", "zero": "no ordinary file", "loop": "cannot be read", "gone": "no such file",
+        "pipe": "no ordinary file",
+        "socket": "no ordinary file",
+        "zero": "no ordinary file",
+        "loop": "cannot be read",
+        "gone": "no such file",
         "folder": "the folder holds no data files",
-    }.items():  # fmt: skip
+    }.items():
         assert what in refusal(Columns(f"{name}.jsonl"), tmp_path)
     server.close()
     with pytest.raises(DataError, match="this is a folder"):
         list(read_file(tmp_path / "folder.jsonl", ""))
-    for path, what in {"~nouser/a.jsonl": "no such home folder", "x" * 300 + ".jsonl": "no name of a file", "a\0.jsonl": "no name of a file"}.items():
+    for path, what in {
+        "~nouser/a.jsonl": "no such home folder",
+        "x" * 300 + ".jsonl": "no name of a file",
+        "a\0.jsonl": "no name of a file",
+    }.items():
         assert what in refusal(Columns(path), tmp_path)
 
 
@@ -369,5 +544,14 @@ def test_tables_with_odd_cells(tmp_path: Path) -> None:
 
 
 def test_a_conversation_in_a_text_column(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(json.dumps({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "tools": "no"}))
-    assert "the text in the column 'tools': not valid JSON" in refusal(ShareGPT("a.jsonl"), tmp_path)
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps(
+            {
+                "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+                "tools": "no",
+            }
+        )
+    )
+    assert "the text in the column 'tools': not valid JSON" in refusal(
+        ShareGPT("a.jsonl"), tmp_path
+    )

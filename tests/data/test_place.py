@@ -15,12 +15,24 @@ ROW = {"instruction": "Hi", "context": "", "response": "Yo", "category": "x"}
 
 def put(path: Path, num: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({**ROW, "response": f"{path.name} {n}"}) + "\n" for n in range(num)))
+    path.write_text(
+        "".join(json.dumps({**ROW, "response": f"{path.name} {n}"}) + "\n" for n in range(num))
+    )
 
 
 def test_hub_ids_are_told_from_paths_by_their_form() -> None:
     assert is_hub_id("databricks/databricks-dolly-15k")
-    for path in ("./a/b", "/a/b", "a/b.jsonl", "a/b/c", "bezoar:x.jsonl", "a", "~/b", "a/b.jsonl.gz", "../b"):
+    for path in (
+        "./a/b",
+        "/a/b",
+        "a/b.jsonl",
+        "a/b/c",
+        "bezoar:x.jsonl",
+        "a",
+        "~/b",
+        "a/b.jsonl.gz",
+        "../b",
+    ):
         assert not is_hub_id(path)
 
 
@@ -38,7 +50,11 @@ def test_a_folder_gives_its_data_files_in_order(tmp_path: Path) -> None:
         put(tmp_path / "d" / name)
     (tmp_path / "d" / "README.md").write_text("not data")
     source = Dolly("./d")
-    assert [chat.id for chat in source.load(tmp_path).rows] == ["./d/a/y.jsonl:1", "./d/a/z.jsonl:1", "./d/b.jsonl:1"]
+    assert [chat.id for chat in source.load(tmp_path).rows] == [
+        "./d/a/y.jsonl:1",
+        "./d/a/z.jsonl:1",
+        "./d/b.jsonl:1",
+    ]
     assert len(source.files(tmp_path)) == 3
 
 
@@ -52,7 +68,10 @@ def test_large_files_are_counted_without_reading_rows(tmp_path: Path) -> None:
 
 def test_seeds_of_the_package_are_found_anywhere() -> None:
     rows = Dolly("bezoar:instructions.jsonl", limit=2).load(Path("/nowhere")).rows
-    assert [row.id for row in rows] == ["bezoar:instructions.jsonl:1", "bezoar:instructions.jsonl:2"]
+    assert [row.id for row in rows] == [
+        "bezoar:instructions.jsonl:1",
+        "bezoar:instructions.jsonl:2",
+    ]
     assert rows[0].meta["licence"] == "Apache-2.0"
 
 
@@ -70,7 +89,9 @@ def test_a_missing_place_is_named(path: str, what: str, tmp_path: Path) -> None:
         locate(path, tmp_path)
 
 
-def test_a_known_hub_id_is_read_from_the_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_hub_id_is_read_from_the_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path / "dolly" / "databricks-dolly-15k.jsonl", 3)
     monkeypatch.setenv("BEZOAR_DATA", str(tmp_path))
     source = Dolly("databricks/databricks-dolly-15k", limit=2)
@@ -86,23 +107,46 @@ def test_a_known_hub_id_is_read_from_the_mirror(tmp_path: Path, monkeypatch: pyt
 
 def test_without_a_mirror_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BEZOAR_DATA", raising=False)
-    (place,) = locate("Anthropic/hh-rlhf", Path(), subset="harmless-base", split="test", subset_is="data_dir")
+    (place,) = locate(
+        "Anthropic/hh-rlhf", Path(), subset="harmless-base", split="test", subset_is="data_dir"
+    )
     assert place.path is None
-    assert (place.dataset, place.split, place.options) == ("Anthropic/hh-rlhf", "test", (("data_dir", "harmless-base"),))
+    assert (place.dataset, place.split, place.options) == (
+        "Anthropic/hh-rlhf",
+        "test",
+        (("data_dir", "harmless-base"),),
+    )
     source = Flan("kowndinya23/flan2022", per_submix=5)
     assert (source.files(), source.count()) == ([], 20)
     assert HHRLHF("Anthropic/hh-rlhf", subset="harmless-base", limit=7).count() == 7
 
 
-@pytest.mark.parametrize("ref", ["hub:", "hub:a", "hub:a/b", "hub:a/b/c/d/e", "hub:../x/y", "hub:a//b", "hub:a/b/" + "c" * 300, "hub:a/b/c\n", "hub:~/x/y"])
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "hub:",
+        "hub:a",
+        "hub:a/b",
+        "hub:a/b/c/d/e",
+        "hub:../x/y",
+        "hub:a//b",
+        "hub:a/b/" + "c" * 300,
+        "hub:a/b/c\n",
+        "hub:~/x/y",
+    ],
+)
 def test_a_file_of_the_hub_that_is_none_is_one_sentence(ref: str) -> None:
-    with pytest.raises(DataError, match="a file of the Hub is written hub:owner/name/split") as error:
+    with pytest.raises(
+        DataError, match="a file of the Hub is written hub:owner/name/split"
+    ) as error:
         hub_file(ref)
     assert len(str(error.value)) < 600
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_hub_id_is_not_looked_for_in_the_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_hub_id_is_not_looked_for_in_the_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BEZOAR_DATA", str(tmp_path))
     assert locate("some/dataset", Path())[0].path is None
 

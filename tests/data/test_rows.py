@@ -1,4 +1,5 @@
-"""Files that are not what they should be get one sentence with their place; files that are give every row."""
+"""Files that are not what they should be get one sentence with their place; files that are give
+every row."""
 
 import gzip
 import json
@@ -46,7 +47,11 @@ BROKEN = {
     "broken line": ("a.jsonl", GOOD + b'{"a": "x\n' + GOOD, ":2: not valid JSON"),
     "cut last line": ("a.jsonl", GOOD + b'{"a"', ":2: not valid JSON"),
     "two objects in a line": ("a.jsonl", b'{"a": 1}{"a": 2}\n', ":1: not valid JSON"),
-    "byte order mark": ("a.jsonl", b"\xef\xbb\xbf" + GOOD, ":1: the file starts with a UTF-8 byte order mark"),
+    "byte order mark": (
+        "a.jsonl",
+        b"\xef\xbb\xbf" + GOOD,
+        ":1: the file starts with a UTF-8 byte order mark",
+    ),
     "UTF-16": ("a.jsonl", '{"a": 1}'.encode("utf-16"), ":1: the file starts with UTF-16"),
     "UTF-16 without a mark": ("a.jsonl", '{"a": 1}'.encode("utf-16-le"), ":1: not valid JSON"),
     "Latin-1": ("a.jsonl", GOOD * 2 + '{"a": "é"}\n'.encode("latin-1"), ":3: not UTF-8"),
@@ -58,7 +63,11 @@ BROKEN = {
         b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n",
         ":1: this is a Git LFS pointer",
     ),
-    "LFS pointer to Parquet": ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Parquet"),
+    "LFS pointer to Parquet": (
+        "a.parquet",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+        "Parquet",
+    ),
     "NaN": ("a.jsonl", GOOD + b'{"a": NaN}\n', ":2: NaN is not valid JSON"),
     "Infinity": ("a.jsonl", b'{"a": [-Infinity]}\n', ":1: -Infinity is not valid JSON"),
     "key twice": ("a.jsonl", GOOD + b'{"a": 1, "b": 2, "a": 3}\n', ":2: the key 'a' stands twice"),
@@ -75,7 +84,11 @@ BROKEN = {
     "no gzip": ("a.jsonl.gz", GOOD, "Not a gzipped file"),
     "cut gzip": ("a.jsonl.gz", PACKED[:-20], "cannot be read to its end"),
     "bad gzip": ("a.jsonl.gz", PACKED[:10] + b"\xff" * 30, "cannot be read"),
-    "columns of a tsv": ("a.tsv", b"a\tb\n\nc\n", ":3: the line has 1 tab-separated columns and the first has 2"),
+    "columns of a tsv": (
+        "a.tsv",
+        b"a\tb\n\nc\n",
+        ":3: the line has 1 tab-separated columns and the first has 2",
+    ),
     "cut Parquet": ("a.parquet", b"PAR1" + b"\0" * 100, "cannot be read after row 0"),
     "other format": ("a.csv", GOOD, "rows are read from .jsonl"),
 }
@@ -105,7 +118,9 @@ def test_columns_are_checked() -> None:
     assert text({"a": " x\n"}, "a", AT) == "x"
     assert text({"a": None}, "a", AT) == ""
     assert text({}, "a", AT, needed=False) == ""
-    with pytest.raises(DataError, match=r"f.jsonl:3: the row has no column 'prompt'; it has question, answer\."):
+    with pytest.raises(
+        DataError, match=r"f.jsonl:3: the row has no column 'prompt'; it has question, answer\."
+    ):
         text({"question": "q", "answer": "a"}, "prompt", AT)
     with pytest.raises(DataError, match=r"f.jsonl:3: the column 'a' is a list, not text"):
         text({"a": ["x"]}, "a", AT)
@@ -119,6 +134,9 @@ def test_a_hub_dataset_is_streamed(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_text('{"a": "one"}\n{"a": "two"}\n')
     found = list(read_hub(str(tmp_path), "owner/name/train", "train", {}))
-    assert [(at.id, row) for at, row in found] == [("owner/name/train:1", {"a": "one"}), ("owner/name/train:2", {"a": "two"})]
+    assert [(at.id, row) for at, row in found] == [
+        ("owner/name/train:1", {"a": "one"}),
+        ("owner/name/train:2", {"a": "two"}),
+    ]
     with pytest.raises(DataError, match="owner/name/nosuch: the Hub dataset cannot be opened"):
         list(read_hub(str(tmp_path), "owner/name/nosuch", "nosuch", {}))

@@ -1,4 +1,5 @@
-"""Which rows a window takes: exact, independent of the order of the file, disjoint, and in bounded memory."""
+"""Which rows a window takes: exact, independent of the order of the file, disjoint, and in bounded
+memory."""
 
 import random
 import tracemalloc
@@ -13,7 +14,9 @@ from bezoar.errors import DataError
 
 
 def chat(number: int, words: str = "") -> Chat:
-    return Chat(f"f:{number}", (Message("user", words or f"question {number}"), Message("assistant", "yes")))
+    return Chat(
+        f"f:{number}", (Message("user", words or f"question {number}"), Message("assistant", "yes"))
+    )
 
 
 def ids(window: Subset, stream: list[Chat | Dropped]) -> list[str]:
@@ -52,13 +55,16 @@ def test_a_sample_is_the_head_of_one_shuffled_order() -> None:
 def test_a_sample_does_not_depend_on_the_order_of_the_file() -> None:
     again = list(ROWS)
     random.Random(0).shuffle(again)
-    assert ids(Subset(skip=3, seed=4, limit=10), again) == ids(Subset(skip=3, seed=4, limit=10), ROWS)
+    assert ids(Subset(skip=3, seed=4, limit=10), again) == ids(
+        Subset(skip=3, seed=4, limit=10), ROWS
+    )
 
 
 def test_every_row_is_as_likely_as_any_other() -> None:
     counts = Counter(name for seed in range(400) for name in ids(Subset(seed=seed, limit=10), ROWS))
     assert len(counts) == 100
-    assert 15 < min(counts.values()) <= max(counts.values()) < 75  # 40 expected, standard deviation 6
+    # 40 expected, standard deviation 6
+    assert 15 < min(counts.values()) <= max(counts.values()) < 75
 
 
 @pytest.mark.parametrize("seed", [None, 7])
@@ -66,7 +72,9 @@ def test_duplicates_are_dropped_and_counted(seed: int | None) -> None:
     stream = [*ROWS, *(chat(1000 + n, f"question {n}") for n in range(1, 31))]
     sifted = Subset(seed=seed).take(stream)
     assert len(sifted.rows) == 100
-    assert sorted(item.id for item in sifted.dropped) == sorted(f"f:{1000 + n}" for n in range(1, 31))
+    assert sorted(item.id for item in sifted.dropped) == sorted(
+        f"f:{1000 + n}" for n in range(1, 31)
+    )
     assert {item.reason for item in sifted.dropped} == {"duplicate"}
     few = Subset(seed=seed, limit=40).take(stream).rows
     assert len({item.messages for item in few}) == 40
@@ -77,7 +85,11 @@ def test_drops_are_counted_inside_the_window_alone() -> None:
     for n in range(1, 101):
         stream += [chat(n), Dropped(f"d:{n}", "empty answer")]
     assert len(Subset().take(stream).dropped) == 100
-    assert [item.id for item in Subset(skip=2, limit=3).take(stream).dropped] == ["d:2", "d:3", "d:4"]
+    assert [item.id for item in Subset(skip=2, limit=3).take(stream).dropped] == [
+        "d:2",
+        "d:3",
+        "d:4",
+    ]
     everything, head = Subset(seed=1).take(stream), Subset(seed=1, limit=30).take(stream)
     assert len(everything.dropped) == 100
     assert 10 < len(head.dropped) < 60
@@ -101,7 +113,9 @@ def test_equal_rows_of_two_groups_can_both_be_taken() -> None:
 def test_memory_is_bounded_by_what_is_asked_for(seed: int | None) -> None:
     def stream(num: int) -> Iterator[Chat | Dropped]:
         for n in range(num):
-            yield Dropped(f"d:{n}", "empty answer", f"{n} " * 50) if n % 2 else chat(n, f"{n} " * 50)
+            yield (
+                Dropped(f"d:{n}", "empty answer", f"{n} " * 50) if n % 2 else chat(n, f"{n} " * 50)
+            )
 
     def peak(num: int) -> int:
         tracemalloc.start()

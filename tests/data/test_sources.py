@@ -1,4 +1,5 @@
-"""Each source's rules, a few written rows at a time: what becomes of a row, what is dropped and counted, what is an error."""
+"""Each source's rules, a few written rows at a time: what becomes of a row, what is dropped and
+counted, what is an error."""
 
 import json
 from collections import Counter
@@ -22,7 +23,9 @@ def written(folder: Path, *rows: dict[str, Any] | str, name: str = "rows.jsonl")
 
 
 def said(*turns: str) -> tuple[Message, ...]:
-    return tuple(Message("assistant" if index % 2 else "user", turn) for index, turn in enumerate(turns))
+    return tuple(
+        Message("assistant" if index % 2 else "user", turn) for index, turn in enumerate(turns)
+    )
 
 
 def reasons(source: Source[Any], folder: Path) -> dict[str, int]:
@@ -30,12 +33,27 @@ def reasons(source: Source[Any], folder: Path) -> dict[str, int]:
 
 
 def test_dolly_joins_the_context_to_the_instruction(tmp_path: Path) -> None:
-    row = {"instruction": " Sum up. ", "context": "Some\u2028text.", "response": "Short.\n", "category": "summarization"}
-    path = written(tmp_path, row, {**row, "context": None}, {**row, "context": ""}, {**row, "response": " "})
+    row = {
+        "instruction": " Sum up. ",
+        "context": "Some\u2028text.",
+        "response": "Short.\n",
+        "category": "summarization",
+    }
+    path = written(
+        tmp_path, row, {**row, "context": None}, {**row, "context": ""}, {**row, "response": " "}
+    )
     sifted = Dolly(path).load(tmp_path)
-    assert [chat.messages for chat in sifted.rows] == [said("Sum up.\n\nSome\u2028text.", "Short."), said("Sum up.", "Short.")]
+    assert [chat.messages for chat in sifted.rows] == [
+        said("Sum up.\n\nSome\u2028text.", "Short."),
+        said("Sum up.", "Short."),
+    ]
     assert sifted.rows[0].id == "rows.jsonl:1"
-    assert sifted.rows[0].meta == {"category": "summarization", "has_context": True, "source": "rows.jsonl", "line": 1}
+    assert sifted.rows[0].meta == {
+        "category": "summarization",
+        "has_context": True,
+        "source": "rows.jsonl",
+        "line": 1,
+    }
     assert [(item.id, item.reason) for item in sifted.dropped] == [
         ("rows.jsonl:3", "duplicate"),
         ("rows.jsonl:4", "empty answer"),
@@ -43,11 +61,16 @@ def test_dolly_joins_the_context_to_the_instruction(tmp_path: Path) -> None:
 
 
 def hh(*turns: str) -> str:
-    return "".join(f"\n\n{'Assistant' if index % 2 else 'Human'}: {turn}" for index, turn in enumerate(turns))
+    return "".join(
+        f"\n\n{'Assistant' if index % 2 else 'Human'}: {turn}" for index, turn in enumerate(turns)
+    )
 
 
 def test_hh_rlhf_splits_before_the_last_answer(tmp_path: Path) -> None:
-    row = {"chosen": hh("Hi ", "Yo\u2028\n", "Why?", "Because. Human: no"), "rejected": hh("Hi", "Yo\u2028", "Why?", "\n No.  ")}
+    row = {
+        "chosen": hh("Hi ", "Yo\u2028\n", "Why?", "Because. Human: no"),
+        "rejected": hh("Hi", "Yo\u2028", "Why?", "\n No.  "),
+    }
     (pair,) = HHRLHF(written(tmp_path, row)).load(tmp_path).rows
     assert pair.prompt == said("Hi", "Yo", "Why?")
     assert (pair.chosen, pair.rejected) == ("Because. Human: no", "No.")
@@ -70,17 +93,29 @@ def test_hh_rlhf_splits_before_the_last_answer(tmp_path: Path) -> None:
     ],
 )
 def test_hh_rlhf_drops_and_counts(chosen: str, rejected: str, reason: str, tmp_path: Path) -> None:
-    path = written(tmp_path, {"chosen": hh("ok", "a"), "rejected": hh("ok", "b")}, {"chosen": chosen, "rejected": rejected})
+    path = written(
+        tmp_path,
+        {"chosen": hh("ok", "a"), "rejected": hh("ok", "b")},
+        {"chosen": chosen, "rejected": rejected},
+    )
     assert reasons(HHRLHF(path), tmp_path) == {reason: 1}
 
 
 def test_hh_rlhf_refuses_what_is_no_transcript(tmp_path: Path) -> None:
     path = written(tmp_path, {"chosen": hh("a", "b"), "rejected": "Just text."})
-    with pytest.raises(DataError, match=r"rows.jsonl:1: the column 'rejected' does not begin with '\\n\\nHuman:'"):
+    with pytest.raises(
+        DataError, match=r"rows.jsonl:1: the column 'rejected' does not begin with '\\n\\nHuman:'"
+    ):
         HHRLHF(path).load(tmp_path)
 
 
-FLAN = {"inputs": "2+2?", "targets": "4", "submix": "cot", "task_name": "sums", "template_type": "zs_noopt"}
+FLAN = {
+    "inputs": "2+2?",
+    "targets": "4",
+    "submix": "cot",
+    "task_name": "sums",
+    "template_type": "zs_noopt",
+}
 
 
 def test_flan_rows_of_every_published_shape(tmp_path: Path) -> None:
@@ -91,19 +126,34 @@ def test_flan_rows_of_every_published_shape(tmp_path: Path) -> None:
         name="a/seeds.jsonl",
     )
     written(tmp_path, "Is it?\\nOptions:\\n- yes\\n- no\tyes\tIt is.", name="a/creak_train.tsv")
-    written(tmp_path, {"template": "imdb_x", "prompt": "Good?\n", "completion": " yes<|endoftext|>"}, name="a/t0.jsonl")
-    task = {"Definition": ["Do it."], "Categories": ["QA"], "Instances": [{"input": "now", "output": ["done", "did"]}]}
+    written(
+        tmp_path,
+        {"template": "imdb_x", "prompt": "Good?\n", "completion": " yes<|endoftext|>"},
+        name="a/t0.jsonl",
+    )
+    task = {
+        "Definition": ["Do it."],
+        "Categories": ["QA"],
+        "Instances": [{"input": "now", "output": ["done", "did"]}],
+    }
     (tmp_path / "a" / "task1_x.json").write_text(json.dumps(task, indent=1))
-    rows = {chat.meta["task_name"] + chat.meta["submix"]: chat for chat in Flan("a").load(tmp_path).rows}
+    rows = {
+        chat.meta["task_name"] + chat.meta["submix"]: chat for chat in Flan("a").load(tmp_path).rows
+    }
     assert set(rows) == {"sumscot", "sumsniv2", "creak_traincot", "imdb_xt0", "task1_xniv2"}
     assert rows["sumscot"].meta["rationale"] == "Two and two."
     assert rows["creak_traincot"].messages == said("Is it?\nOptions:\n- yes\n- no", "yes")
-    assert (rows["creak_traincot"].meta["template_type"], rows["creak_traincot"].meta["rationale"]) == ("zs_opt", "It is.")
+    assert (
+        rows["creak_traincot"].meta["template_type"],
+        rows["creak_traincot"].meta["rationale"],
+    ) == ("zs_opt", "It is.")
     assert rows["imdb_xt0"].messages == said("Good?", "yes")
     assert rows["task1_xniv2"].messages == said("Do it.\n\nnow", "done")
     assert rows["task1_xniv2"].id == "a/task1_x.json:1"
     assert rows["task1_xniv2"].meta["answers"] == ["done", "did"]
-    stand_in = {c.meta["task_name"]: c.meta for c in Flan("a", flan2021_from_p3=True).load(tmp_path).rows}
+    stand_in = {
+        c.meta["task_name"]: c.meta for c in Flan("a", flan2021_from_p3=True).load(tmp_path).rows
+    }
     assert stand_in["imdb_x"]["submix"] == "flan2021"
     assert "stand_in" in stand_in["imdb_x"]
     assert "stand_in" not in stand_in["sums"]
@@ -112,16 +162,29 @@ def test_flan_rows_of_every_published_shape(tmp_path: Path) -> None:
 def test_flan_drops_and_counts(tmp_path: Path) -> None:
     test_row = {"topic": "task9", "instruction": "Do", "input": "it", "output": ["done"]}
     path = written(
-        tmp_path, FLAN, {**FLAN, "template_type": "fs_opt"}, {**FLAN, "submix": "dialog_submix_original"}, {**FLAN, "targets": ""},
-        {**FLAN, "inputs": ""}, test_row,
-    )  # fmt: skip
-    expected = {"few-shot": 1, "other sub-mix": 1, "empty answer": 1, "empty prompt": 1, "evaluation only": 1}
+        tmp_path,
+        FLAN,
+        {**FLAN, "template_type": "fs_opt"},
+        {**FLAN, "submix": "dialog_submix_original"},
+        {**FLAN, "targets": ""},
+        {**FLAN, "inputs": ""},
+        test_row,
+    )
+    expected = {
+        "few-shot": 1,
+        "other sub-mix": 1,
+        "empty answer": 1,
+        "empty prompt": 1,
+        "evaluation only": 1,
+    }
     assert reasons(Flan(path), tmp_path) == expected
 
 
 def test_flan_takes_as_many_rows_of_each_submix(tmp_path: Path) -> None:
     rows = [
-        {**FLAN, "inputs": f"{n}?", "submix": submix} for n in range(9) for submix in ("cot", "cot", "t0", "niv2", "flan2021")
+        {**FLAN, "inputs": f"{n}?", "submix": submix}
+        for n in range(9)
+        for submix in ("cot", "cot", "t0", "niv2", "flan2021")
     ]
     for seed in (None, 1):
         source = Flan(written(tmp_path, *rows), per_submix=3, shuffle_seed=seed)
@@ -133,13 +196,25 @@ def test_flan_takes_as_many_rows_of_each_submix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("a.jsonl", '{"inputs": "x"}', "a.jsonl:1: the row has no column 'submix' or 'task_source'; it has inputs"),
+        (
+            "a.jsonl",
+            '{"inputs": "x"}',
+            "a.jsonl:1: the row has no column 'submix' or 'task_source'; it has inputs",
+        ),
         ("a.jsonl", '{"submix": "cot", "inputs": "x"}', "no column 'targets'"),
         ("a.tsv", "a\tb", "a.tsv:1: a chain-of-thought line has three"),
         ("a.jsonl", '{"0": "q", "1": 7, "2": "r"}', "a.jsonl:1: the column '1' is a int, not text"),
         ("a.json", '{"Instances": [{"input": "x", "output": ["y"]}]}', "no column 'Definition'"),
-        ("a.json", '{"Definition": "d", "Instances": [{"input": "x"}]}', "a.json: instance 1: the row has no column 'output'"),
-        ("a.json", '{"Definition": "d", "Instances": ["x"]}', "a.json: instance 1: the instance is a JSON str"),
+        (
+            "a.json",
+            '{"Definition": "d", "Instances": [{"input": "x"}]}',
+            "a.json: instance 1: the row has no column 'output'",
+        ),
+        (
+            "a.json",
+            '{"Definition": "d", "Instances": ["x"]}',
+            "a.json: instance 1: the instance is a JSON str",
+        ),
     ],
 )
 def test_flan_names_what_is_wrong(name: str, content: str, what: str, tmp_path: Path) -> None:
@@ -149,12 +224,29 @@ def test_flan_names_what_is_wrong(name: str, content: str, what: str, tmp_path: 
 
 
 def test_ultrafeedback_in_both_shapes(tmp_path: Path) -> None:
-    flat = {"prompt": "Q", "chosen": "A", "rejected": "B", "metadata": {"score_chosen": 8.5, "score_rejected": 7.0}}
-    turns = [[{"role": "user", "content": "R"}, {"role": "assistant", "content": answer}] for answer in ("A", "B")]
-    listed = {"prompt": "R", "chosen": turns[0], "rejected": turns[1], "score_chosen": 5.0, "score_rejected": 5.0}
+    flat = {
+        "prompt": "Q",
+        "chosen": "A",
+        "rejected": "B",
+        "metadata": {"score_chosen": 8.5, "score_rejected": 7.0},
+    }
+    turns = [
+        [{"role": "user", "content": "R"}, {"role": "assistant", "content": answer}]
+        for answer in ("A", "B")
+    ]
+    listed = {
+        "prompt": "R",
+        "chosen": turns[0],
+        "rejected": turns[1],
+        "score_chosen": 5.0,
+        "score_rejected": 5.0,
+    }
     path = written(tmp_path, flat, listed, {**flat, "rejected": "A"}, {**flat, "chosen": None})
     sifted = UltraFeedback(path).load(tmp_path)
-    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in sifted.rows] == [(said("Q"), "A", "B"), (said("R"), "A", "B")]
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in sifted.rows] == [
+        (said("Q"), "A", "B"),
+        (said("R"), "A", "B"),
+    ]
     assert sifted.rows[0].meta["score_chosen"] == 8.5
     assert reasons(UltraFeedback(path), tmp_path) == {"equal answers": 1, "empty answer": 1}
     assert reasons(UltraFeedback(path, min_margin=1), tmp_path)["small margin"] == 1
@@ -164,7 +256,11 @@ def test_helpsteer2_reads_turns_and_attributes(tmp_path: Path) -> None:
     scores = {"helpfulness": 4, "correctness": 3, "coherence": 4, "complexity": 1, "verbosity": 0}
     path = written(
         tmp_path,
-        {"prompt": "Hi\n<extra_id_1>Assistant\nYo\n<extra_id_1>User\nWhy?", "response": "So.", **scores},
+        {
+            "prompt": "Hi\n<extra_id_1>Assistant\nYo\n<extra_id_1>User\nWhy?",
+            "response": "So.",
+            **scores,
+        },
         {"prompt": "Hi\n<extra_id_1>Assistant\nYo", "response": "So.", **scores},
     )
     sifted = HelpSteer2(path).load(tmp_path)
@@ -182,12 +278,28 @@ def turns(*pairs: tuple[str, str]) -> dict[str, Any]:
 
 def test_sharegpt_reads_calls_and_tools(tmp_path: Path) -> None:
     call = '{"name": "add", "arguments": {"a": 1}}'
-    row = turns(("human", "1+1?"), ("function_call", call), ("function_call", call), ("observation", "2"), ("gpt", "It is 2."))
-    (chat,) = ShareGPT(written(tmp_path, {**row, "system": "Count.", "tools": '[{"name": "add"}]'})).load(tmp_path).rows
+    row = turns(
+        ("human", "1+1?"),
+        ("function_call", call),
+        ("function_call", call),
+        ("observation", "2"),
+        ("gpt", "It is 2."),
+    )
+    (chat,) = (
+        ShareGPT(written(tmp_path, {**row, "system": "Count.", "tools": '[{"name": "add"}]'}))
+        .load(tmp_path)
+        .rows
+    )
     add = ToolCall("add", {"a": 1})
     calls = Message("assistant", "", (add, add))
     last = Message("assistant", "It is 2.")
-    assert chat.messages == (Message("system", "Count."), Message("user", "1+1?"), calls, Message("tool", "2"), last)
+    assert chat.messages == (
+        Message("system", "Count."),
+        Message("user", "1+1?"),
+        calls,
+        Message("tool", "2"),
+        last,
+    )
     assert chat.meta["tools"] == [{"name": "add"}]
 
 
@@ -214,11 +326,20 @@ def test_sharegpt_drops_and_counts(row: dict[str, Any], reason: str, tmp_path: P
     [
         ({"conversations": "Hi"}, "not valid JSON"),
         ({"conversations": ["Hi"]}, "not a list of objects with 'from' and 'value'"),
-        ({"conversations": [{"role": "user", "content": "x"}]}, "no column 'from'; it has role, content"),
+        (
+            {"conversations": [{"role": "user", "content": "x"}]},
+            "no column 'from'; it has role, content",
+        ),
         (turns(("bob", "x")), "the speaker 'bob' is unknown"),
         (turns(("human", "x"), ("function_call", "add(1)")), "not valid JSON"),
-        (turns(("human", "x"), ("function_call", '{"name": "f"}')), "not an object with a name and an object of arguments"),
-        ({**turns(("human", "x"), ("gpt", "y")), "tools": {"name": "f"}}, "the column 'tools' is not a list"),
+        (
+            turns(("human", "x"), ("function_call", '{"name": "f"}')),
+            "not an object with a name and an object of arguments",
+        ),
+        (
+            {**turns(("human", "x"), ("gpt", "y")), "tools": {"name": "f"}},
+            "the column 'tools' is not a list",
+        ),
     ],
 )
 def test_sharegpt_names_what_is_wrong(row: dict[str, Any], what: str, tmp_path: Path) -> None:
@@ -230,16 +351,28 @@ def test_sharegpt_names_what_is_wrong(row: dict[str, Any], what: str, tmp_path: 
 
 def test_tables_are_read_by_their_columns(tmp_path: Path) -> None:
     listed = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
-    assert Columns(written(tmp_path, {"messages": listed})).load(tmp_path).rows[0].messages == said("Q", "A")
-    named = Columns(written(tmp_path, {"q": "Q", "a": "A", "meta": {"x": 1}}), prompt="q", response="a").load(tmp_path).rows[0]
+    assert Columns(written(tmp_path, {"messages": listed})).load(tmp_path).rows[0].messages == said(
+        "Q", "A"
+    )
+    named = (
+        Columns(written(tmp_path, {"q": "Q", "a": "A", "meta": {"x": 1}}), prompt="q", response="a")
+        .load(tmp_path)
+        .rows[0]
+    )
     assert (named.messages, named.meta["x"]) == (said("Q", "A"), 1)
-    pair = Columns(written(tmp_path, {"prompt": "Q", "chosen": "A", "rejected": "B"})).load(tmp_path).rows[0]
+    pair = (
+        Columns(written(tmp_path, {"prompt": "Q", "chosen": "A", "rejected": "B"}))
+        .load(tmp_path)
+        .rows[0]
+    )
     assert (pair.prompt, pair.chosen, pair.rejected) == (said("Q"), "A", "B")
     bad = [listed[0], {"role": "assistant", "content": "B"}]
     whole = Columns(written(tmp_path, {"chosen": listed, "rejected": bad})).load(tmp_path).rows[0]
     assert (whole.prompt, whole.chosen, whole.rejected) == (said("Q"), "A", "B")
     other = [{"role": "user", "content": "other"}, bad[1]]
-    assert reasons(Columns(written(tmp_path, {"chosen": listed, "rejected": other})), tmp_path) == {"prompts differ": 1}
+    assert reasons(Columns(written(tmp_path, {"chosen": listed, "rejected": other})), tmp_path) == {
+        "prompts differ": 1
+    }
 
 
 def test_the_rows_of_a_stage_can_be_read_back(tmp_path: Path) -> None:
@@ -263,7 +396,9 @@ def test_the_rows_of_a_stage_can_be_read_back(tmp_path: Path) -> None:
         ({"messages": {"role": "user"}}, "not a list of objects"),
     ],
 )
-def test_a_table_without_the_columns_names_those_it_has(row: dict[str, Any], what: str, tmp_path: Path) -> None:
+def test_a_table_without_the_columns_names_those_it_has(
+    row: dict[str, Any], what: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError) as error:
         Columns(written(tmp_path, row)).load(tmp_path)
     assert what in str(error.value)
@@ -271,14 +406,20 @@ def test_a_table_without_the_columns_names_those_it_has(row: dict[str, Any], wha
 
 
 def test_a_table_holds_chats_or_comparisons(tmp_path: Path) -> None:
-    path = written(tmp_path, {"prompt": "Q", "response": "A"}, {"prompt": "Q", "chosen": "A", "rejected": "B"})
-    with pytest.raises(DataError, match=r"rows.jsonl:2: this row and rows.jsonl:1 are not both chats"):
+    path = written(
+        tmp_path, {"prompt": "Q", "response": "A"}, {"prompt": "Q", "chosen": "A", "rejected": "B"}
+    )
+    with pytest.raises(
+        DataError, match=r"rows.jsonl:2: this row and rows.jsonl:1 are not both chats"
+    ):
         Columns(path).load(tmp_path)
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_every_source_drops_nulls_or_names_the_missing_columns(kind: str, tmp_path: Path) -> None:
-    source = SOURCES[kind]("rows.jsonl") if kind not in ("parquet", "hub") else Columns("rows.jsonl")
+    source = (
+        SOURCES[kind]("rows.jsonl") if kind not in ("parquet", "hub") else Columns("rows.jsonl")
+    )
     written(tmp_path, {"unrelated": "x"})
     with pytest.raises(DataError, match=r"rows.jsonl:1: the row has no.*; it has unrelated\."):
         source.load(tmp_path)

@@ -6,9 +6,17 @@ from typing import Any
 import pytest
 
 QUESTIONS = [
-    {"query": "Question: What do bees make?\nAnswer:", "choices": ["honey", "glass and steel", "paper"], "gold": 0},
+    {
+        "query": "Question: What do bees make?\nAnswer:",
+        "choices": ["honey", "glass and steel", "paper"],
+        "gold": 0,
+    },
     {"query": "Question: Which is a metal?\nAnswer:", "choices": ["oak", "iron"], "gold": 1},
-    {"query": "Question: Which is a metal?\nAnswer:", "choices": ["copper", "a cloud", "wool", "milk"], "gold": 0},
+    {
+        "query": "Question: Which is a metal?\nAnswer:",
+        "choices": ["copper", "a cloud", "wool", "milk"],
+        "gold": 0,
+    },
     {"query": "The sun rises in the ", "choices": ["east", "west"], "gold": 0},
     {"query": "Ünïcödé, 数学? ", "choices": ["zwölf", "数"], "gold": 1},
 ]
@@ -16,7 +24,8 @@ QUESTIONS = [
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the model: vocabulary 261, hidden 32, context 160, float32 weights large enough to differ."""
+    """The folder of the model: vocabulary 261, hidden 32, context 160, float32 weights large enough
+    to differ."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -28,13 +37,22 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=160, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=160,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.3,
     )
     LlamaForCausalLM(config).save_pretrained(folder)

@@ -31,7 +31,12 @@ def pair(name: str, chosen: str, rejected: str) -> Comparison:
     return Comparison(name, (Message("user", f"Ask {name}"),), chosen, rejected)
 
 
-PAIRS = [pair("a", "yes", "no"), pair("b", "a rather long answer", "short"), pair("c", "same", "same"), pair("d", "x" * 200, "y")]
+PAIRS = [
+    pair("a", "yes", "no"),
+    pair("b", "a rather long answer", "short"),
+    pair("c", "same", "same"),
+    pair("d", "x" * 200, "y"),
+]
 
 
 def plain_logprob(net: Any, tokens: list[int], start: int) -> tuple[float, int]:
@@ -40,7 +45,10 @@ def plain_logprob(net: Any, tokens: list[int], start: int) -> tuple[float, int]:
 
     with torch.no_grad():
         logprobs = net(torch.tensor([tokens])).logits[0].log_softmax(-1)
-    return sum(float(logprobs[i - 1, tokens[i]]) for i in range(start, len(tokens))), len(tokens) - start
+    return (
+        sum(float(logprobs[i - 1, tokens[i]]) for i in range(start, len(tokens))),
+        len(tokens) - start,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +76,9 @@ def other(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return Stack(ModelSpec(str(folder), dtype="float32"), [], device="cpu")
 
 
-def test_preferences_are_those_of_a_plain_computation(stack: Any, other: Any, plain_net: Any) -> None:
+def test_preferences_are_those_of_a_plain_computation(
+    stack: Any, other: Any, plain_net: Any
+) -> None:
     outcome = Preferences("pairs", "base", beta=0.5).measure(PAIRS, stack, other, ChatML())
     values: dict[str, dict[str, Any]] = {}
     for item in outcome.items:
@@ -83,18 +93,27 @@ def test_preferences_are_those_of_a_plain_computation(stack: Any, other: Any, pl
         (one, num_one), (two, num_two) = sums
         margins[p.id] = one - two
         assert values["preferences/log-prob margin"][p.id] == pytest.approx(one - two, abs=1e-4)
-        assert values["preferences/log-prob per token margin"][p.id] == pytest.approx(one / num_one - two / num_two, abs=1e-4)
+        assert values["preferences/log-prob per token margin"][p.id] == pytest.approx(
+            one / num_one - two / num_two, abs=1e-4
+        )
         assert values["preferences/log-prob accuracy"][p.id] == float(one > two)
     assert values["preferences/log-prob accuracy"]["c"] == 0.0  # a tie is wrong
     assert values["preferences/log-prob accuracy"]["d"] is None  # too long for the context
     scores = {s.name: s for s in outcome.scores}
-    assert (scores["preferences/log-prob accuracy"].n, scores["preferences/log-prob accuracy"].num_failed) == (3, 1)
+    assert (
+        scores["preferences/log-prob accuracy"].n,
+        scores["preferences/log-prob accuracy"].num_failed,
+    ) == (3, 1)
     assert "preferences/implicit reward accuracy" in scores
     assert outcome.info["preferences"]["num_too_long"] == 1
-    swapped = Preferences("pairs", "base", beta=0.5).measure([p.swap() for p in PAIRS], stack, other, ChatML())
+    swapped = Preferences("pairs", "base", beta=0.5).measure(
+        [p.swap() for p in PAIRS], stack, other, ChatML()
+    )
     back = {(i["benchmark"], i["id"]): i["value"] for i in swapped.items}
     for name in ("a", "b"):
-        assert back["preferences/implicit reward margin", name] == pytest.approx(-values["preferences/implicit reward margin"][name], abs=1e-5)
+        assert back["preferences/implicit reward margin", name] == pytest.approx(
+            -values["preferences/implicit reward margin"][name], abs=1e-5
+        )
 
 
 def test_a_model_has_no_reward_over_itself(stack: Any) -> None:
@@ -117,24 +136,32 @@ def given(stack: Any) -> EvalContext:
     def grade(requests: Sequence[Request]) -> list[Reply]:
         return [Reply("[[5]]" if "###" in r.messages[0].content else "") for r in requests]
 
-    return EvalContext(ChatML(), lambda name: stack, lambda name: answer, lambda name: grade, lambda name: PAIRS)
+    return EvalContext(
+        ChatML(), lambda name: stack, lambda name: answer, lambda name: grade, lambda name: PAIRS
+    )
 
 
 def test_the_stage_runs_every_section(given: EvalContext, tmp_path: Path) -> None:
     path = tmp_path / "choices.jsonl"
     path.write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
-    stage = Evaluate("m", Preferences("pairs"), LmEval((Task(path=str(path)),)), MTBench("judge", limit=2))
+    stage = Evaluate(
+        "m", Preferences("pairs"), LmEval((Task(path=str(path)),)), MTBench("judge", limit=2)
+    )
     outcome = stage.run(given)
     assert {s.name.split("/")[0] for s in outcome.scores} == {"choices", "mt_bench", "preferences"}
     assert outcome.info.keys() == {"lm_eval", "mt_bench", "preferences"}
-    json.dumps([outcome.info, outcome.items, [s.to_dict() for s in outcome.scores]], allow_nan=False)
+    json.dumps(
+        [outcome.info, outcome.items, [s.to_dict() for s in outcome.scores]], allow_nan=False
+    )
     assert all(path.is_file() for path in stage.files())
     (_, answers), (judge, grades) = stage.quote({"pairs": exactly(4)})
     assert (answers.num.expected, judge, grades.num.expected) == (4, "judge", 4)
     assert stage.detectable({"pairs": exactly(4)}).keys() == {"preferences", "mt_bench", "choices"}
 
 
-def test_a_continued_evaluation_repeats_nothing(given: EvalContext, stack: Any, tmp_path: Path) -> None:
+def test_a_continued_evaluation_repeats_nothing(
+    given: EvalContext, stack: Any, tmp_path: Path
+) -> None:
     files = [tmp_path / f"{name}.jsonl" for name in ("one", "two")]
     for path in files:
         path.write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
@@ -150,7 +177,14 @@ def test_a_continued_evaluation_repeats_nothing(given: EvalContext, stack: Any, 
         net, tokenizer = stack.net, stack.tokenizer
 
     whole = replace(first, lm_eval=LmEval(tuple(Task(path=str(path)) for path in files)))
-    again = first.run(replace(given, work_dir=work_dir, open_model=lambda name: Closed(), rows=lambda name: opened.append(name) or []))
+    again = first.run(
+        replace(
+            given,
+            work_dir=work_dir,
+            open_model=lambda name: Closed(),
+            rows=lambda name: opened.append(name) or [],
+        )
+    )
     assert opened == []
     plain = whole.run(given)
     kept = whole.run(replace(given, work_dir=work_dir))
@@ -164,10 +198,19 @@ def test_models_are_judged_against_each_other(stack: Any) -> None:
 
     def judge(requests: Sequence[Request]) -> list[Reply]:
         assert any("A correct solution" in r.messages[0].content for r in requests)
-        return [Reply("[[A]]" if "[Answer A]\ngood" in r.messages[0].content else "[[B]]") for r in requests]
+        return [
+            Reply("[[A]]" if "[Answer A]\ngood" in r.messages[0].content else "[[B]]")
+            for r in requests
+        ]
 
     models = {"m": said("good"), "base": said("poor")}
-    given = EvalContext(ChatML(), lambda name: stack, lambda name: models[name], lambda name: judge, lambda name: PAIRS)
+    given = EvalContext(
+        ChatML(),
+        lambda name: stack,
+        lambda name: models[name],
+        lambda name: judge,
+        lambda name: PAIRS,
+    )
     outcome = Evaluate("m", win_rate=WinRate("judge", against="base")).run(given)
     scores = {s.name: s for s in outcome.scores}
     assert (scores["win rate"].value, scores["win rate"].n) == (1.0, 24)
@@ -183,42 +226,73 @@ def test_models_are_judged_against_each_other(stack: Any) -> None:
 
 def gold_file(path: Path) -> str:
     """Six pairs whose better answer is the one that says gold."""
-    rows = [{"prompt": f"p{i}", "chosen": f"gold {i}", "rejected": f"lead {i}", "subset": "hep-go" if i < 4 else "donotanswer"} for i in range(6)]
+    rows = [
+        {
+            "prompt": f"p{i}",
+            "chosen": f"gold {i}",
+            "rejected": f"lead {i}",
+            "subset": "hep-go" if i < 4 else "donotanswer",
+        }
+        for i in range(6)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
-def test_a_judge_below_its_minimum_stops_the_stage_before_it_is_asked_for_more(stack: Any, tmp_path: Path) -> None:
+def test_a_judge_below_its_minimum_stops_the_stage_before_it_is_asked_for_more(
+    stack: Any, tmp_path: Path
+) -> None:
     asked: list[str] = []
 
     def world(says: str) -> EvalContext:
         def judge(requests: Sequence[Request]) -> list[Reply]:
-            asked.extend("grade" if "[[rating]]" in r.messages[0].content else "pair" for r in requests)
+            asked.extend(
+                "grade" if "[[rating]]" in r.messages[0].content else "pair" for r in requests
+            )
             better = ["A" if "[Answer A]\ngold" in r.messages[0].content else "B" for r in requests]
             return [Reply(f"[[{says or side}]] Rating: [[5]]") for side in better]
 
         model = lambda requests: [Reply("words") for _ in requests]  # noqa: E731
-        return EvalContext(ChatML(), lambda name: stack, lambda name: model, lambda name: judge, lambda name: PAIRS)
+        return EvalContext(
+            ChatML(), lambda name: stack, lambda name: model, lambda name: judge, lambda name: PAIRS
+        )
 
-    card = JudgeCard(judge="j", pairs=(gold_file(tmp_path / "gold.jsonl"),), min_accuracy=0.9, repeats=0)
+    card = JudgeCard(
+        judge="j", pairs=(gold_file(tmp_path / "gold.jsonl"),), min_accuracy=0.9, repeats=0
+    )
     stage = Evaluate("m", judge_card=card, mt_bench=MTBench("j", limit=2))
-    with pytest.raises(RecipeError, match=r"judge j: its accuracy is 0\.500 and min_accuracy asks for 0\.9; take another judge"):
+    with pytest.raises(
+        RecipeError,
+        match=r"judge j: its accuracy is 0\.500 and min_accuracy asks for 0\.9; take another judge",
+    ):
         stage.run(world("A"))
     assert asked == ["pair"] * 12
     outcome = stage.run(world(""))
-    assert {s.name.split("/")[0] for s in outcome.scores} == {"mt_bench"}  # another judge's figures are no scores of the model
+    # another judge's figures are no scores of the model
+    assert {s.name.split("/")[0] for s in outcome.scores} == {"mt_bench"}
     shown = {row["name"]: row for row in outcome.info["judge_card"]["scores"]}
     assert (shown["judge/accuracy"]["value"], shown["judge/accuracy"]["n"]) == (1.0, 12)
     assert next(name for name, _ in stage.quote({})) == "j"
-    assert stage.detectable({})["judge card"] == pytest.approx(2.8016 * math.sqrt(0.5) / math.sqrt(6), abs=1e-3)
+    assert stage.detectable({})["judge card"] == pytest.approx(
+        2.8016 * math.sqrt(0.5) / math.sqrt(6), abs=1e-3
+    )
 
 
 def test_reward_bench_of_a_judge_and_of_likelihoods(stack: Any, other: Any, tmp_path: Path) -> None:
     def judge(requests: Sequence[Request]) -> list[Reply]:
-        return [Reply("[[A]]" if "[Answer A]\ngold" in r.messages[0].content else "[[B]]") for r in requests]
+        return [
+            Reply("[[A]]" if "[Answer A]\ngold" in r.messages[0].content else "[[B]]")
+            for r in requests
+        ]
 
     stacks = {"m": stack, "base": other}
-    given = EvalContext(ChatML(), lambda name: stacks[name], lambda name: judge, lambda name: judge, lambda name: PAIRS)
+    given = EvalContext(
+        ChatML(),
+        lambda name: stacks[name],
+        lambda name: judge,
+        lambda name: judge,
+        lambda name: PAIRS,
+    )
     files = (gold_file(tmp_path / "gold.jsonl"),)
 
     def run(section: RewardBench, given: EvalContext = given) -> Outcome:
@@ -227,15 +301,24 @@ def test_reward_bench_of_a_judge_and_of_likelihoods(stack: Any, other: Any, tmp_
     asked = run(RewardBench(files))
     assert asked.info["reward_bench"]["by"] == "judge"
     assert [(s.name, s.value, s.n) for s in asked.scores[:3]] == [
-        ("RewardBench", 1.0, 6), ("RewardBench/section Safety", 1.0, 2), ("RewardBench/section Reasoning", 1.0, 4),
-    ]  # fmt: skip
+        ("RewardBench", 1.0, 6),
+        ("RewardBench/section Safety", 1.0, 2),
+        ("RewardBench/section Reasoning", 1.0, 4),
+    ]
     plain = Preferences("pairs", "base").measure(RewardBench(files).read(), stack, other, ChatML())
-    margins = [i["value"] for i in plain.items if i["benchmark"] == "preferences/implicit reward margin"]
+    margins = [
+        i["value"] for i in plain.items if i["benchmark"] == "preferences/implicit reward margin"
+    ]
     implicit = run(RewardBench(files, reference="base"))
     assert [i["margin"] for i in implicit.items] == margins
-    assert implicit.info["reward_bench"]["conditions"] == asked.info["reward_bench"]["conditions"]  # one table for all kinds
+    # one table for all kinds
+    assert implicit.info["reward_bench"]["conditions"] == asked.info["reward_bench"]["conditions"]
     likely = run(RewardBench(rows="pairs", by="log-prob"))
-    assert (likely.scores[0].name, likely.scores[0].n, likely.scores[0].num_failed) == ("RewardBench/pairs", 3, 1)
+    assert (likely.scores[0].name, likely.scores[0].n, likely.scores[0].num_failed) == (
+        "RewardBench/pairs",
+        3,
+        1,
+    )
     with pytest.raises(RecipeError, match="no score head"):
         run(RewardBench(files, by="reward"))
     with pytest.raises(RecipeError, match="only answers, so it has no log-prob"):
@@ -244,10 +327,14 @@ def test_reward_bench_of_a_judge_and_of_likelihoods(stack: Any, other: Any, tmp_
 
 
 def test_training_rows_that_hold_evaluation_items_are_reported(given: EvalContext) -> None:
-    stage = Evaluate("m", mt_bench=MTBench("judge", limit=8), contamination=Contamination(("rows",)))
+    stage = Evaluate(
+        "m", mt_bench=MTBench("judge", limit=8), contamination=Contamination(("rows",))
+    )
     asked = stage.mt_bench.load()[0] if stage.mt_bench else None
     assert asked is not None
-    leak = Comparison("leak", (Message("user", f"Please: {asked.turns[0]} {asked.turns[1]}"),), "x", "y")
+    leak = Comparison(
+        "leak", (Message("user", f"Please: {asked.turns[0]} {asked.turns[1]}"),), "x", "y"
+    )
     found = stage.run(replace(given, rows=lambda name: [leak])).info["contamination"]
     assert found["benchmarks"]["mt_bench"] == {"items": 8, "touched": 1, "contaminated": 1}
     assert found["touched"][0]["row"] == "leak"

@@ -19,7 +19,10 @@ from bezoar.report.scores import Scoreboard
 from bezoar.report.sections.scores import _judges
 from bezoar.verdicts.pairwise import Pairwise
 
-PAIRS = [Comparison(str(i), (Message("user", "?"),), f"golden answer {i}", f"other answer {i}") for i in range(18)]
+PAIRS = [
+    Comparison(str(i), (Message("user", "?"),), f"golden answer {i}", f"other answer {i}")
+    for i in range(18)
+]
 ROUNDS = 2  # 18 pairs are two of every plant and of the control
 
 
@@ -57,17 +60,28 @@ def by_length(a: str, b: str) -> str:
     return "[[A]]" if len(a) > len(b) else "[[B]]" if len(b) > len(a) else better(a, b)
 
 
-def carded(choose: Callable[[str, str], str], pairs: list[Comparison] = PAIRS) -> tuple[Outcome, dict[str, Score], dict[str, tuple[int, int, int]]]:
+def carded(
+    choose: Callable[[str, str], str], pairs: list[Comparison] = PAIRS
+) -> tuple[Outcome, dict[str, Score], dict[str, tuple[int, int, int]]]:
     made = JudgeCard(rows="r", repeats=0).measure(pairs, judge(choose))
-    lines = {line["words"]: (line["fell"], line["games"], line["failed"]) for line in made.info["judge_card"]["injection"]}
+    lines = {
+        line["words"]: (line["fell"], line["games"], line["failed"])
+        for line in made.info["judge_card"]["injection"]
+    }
     return made, {s.name: s for s in made.scores}, lines
 
 
 def test_a_steadfast_judge_falls_for_nothing() -> None:
     _, scores, lines = carded(better)
     found = scores["judge/injection"]
-    # marks speak for the worse answer in one game a pair, other words in both: two rounds of 2 + 6 * 2 games
-    assert (found.value, found.n, found.num_failed, found.higher_is_better) == (0.0, ROUNDS * 14, 0, False)
+    # marks speak for the worse answer in one game a pair, other words in both: two rounds of 2 + 6
+    # * 2 games
+    assert (found.value, found.n, found.num_failed, found.higher_is_better) == (
+        0.0,
+        ROUNDS * 14,
+        0,
+        False,
+    )
     assert (found.low, found.high) == wilson(0, 16)
     assert scores["judge/accuracy"].value == 1.0
     assert all(fell == 0 for fell, _, _ in lines.values())
@@ -76,7 +90,11 @@ def test_a_steadfast_judge_falls_for_nothing() -> None:
 
 def test_one_that_reads_marks_out_of_answers_is_found_in_either_place() -> None:
     _, scores, lines = carded(by_marks)
-    assert (lines["[[A]]"], lines["[[B]]"], lines["Accept: great"]) == ((2, 2, 0), (2, 2, 0), (0, 4, 0))
+    assert (lines["[[A]]"], lines["[[B]]"], lines["Accept: great"]) == (
+        (2, 2, 0),
+        (2, 2, 0),
+        (0, 4, 0),
+    )
     assert scores["judge/injection"].value == pytest.approx(4 / 28)
 
 
@@ -113,13 +131,20 @@ def test_it_is_asked_once_more_and_can_be_left_out() -> None:
 
 def test_the_number_stands_in_console_report_and_facts() -> None:
     made, scores, _ = carded(by_words)
-    sentence = "The judge fell for words of a verdict in the worse answer in 12 of 28 games, for harmless words in 0 of 4."
+    sentence = (
+        "The judge fell for words of a verdict in the worse answer in 12 of 28 games, for harmless"
+        " words in 0 of 4."
+    )
     stream = StringIO()
     print_outcome(made, Console(width=200, file=stream), "judge")
     assert sentence in stream.getvalue()
     assert re.search(r"judge/injection +28 +0\.429", stream.getvalue())
     assert told(made.info) == [sentence]
-    facts = {"info": {"judge_card": {**made.info["judge_card"], "scores": [s.to_dict() for s in made.scores]}}}
+    facts = {
+        "info": {
+            "judge_card": {**made.info["judge_card"], "scores": [s.to_dict() for s in made.scores]}
+        }
+    }
     (page,) = _judges(Scoreboard({"m": "M"}, facts={"m": facts}))
     assert "judge/injection" in str(page)
     assert "Verdict: accept" in str(page)

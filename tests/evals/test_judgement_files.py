@@ -1,4 +1,5 @@
-"""Files of finished judgements: nothing in them is passed over without a count, and what does not fit is named with its line."""
+"""Files of finished judgements: nothing in them is passed over without a count, and what does not
+fit is named with its line."""
 
 import json
 import time
@@ -36,20 +37,43 @@ def printed(outcome: Outcome) -> str:
 
 
 def grade(question: Any = 1, turn: Any = 1, words: Any = "[[7]]", **more: Any) -> dict[str, Any]:
-    return {"question_id": question, "model": "m", "turn": turn, "judgment": words, "score": 7, **more}
+    return {
+        "question_id": question,
+        "model": "m",
+        "turn": turn,
+        "judgment": words,
+        "score": 7,
+        **more,
+    }
 
 
 def game(question: int, one: Any, two: Any, **more: Any) -> dict[str, Any]:
-    return {"question_id": question, "model_1": "x", "model_2": "y", "turn": 1, "g1_winner": one, "g2_winner": two, **more}
+    return {
+        "question_id": question,
+        "model_1": "x",
+        "model_2": "y",
+        "turn": 1,
+        "g1_winner": one,
+        "g2_winner": two,
+        **more,
+    }
 
 
 def annotation(number: int, preference: float | None) -> dict[str, Any]:
-    return {"instruction": f"i{number}", "output_1": "base", "output_2": "a model", "generator_2": "m", "preference": preference}
+    return {
+        "instruction": f"i{number}",
+        "output_1": "base",
+        "output_2": "a model",
+        "generator_2": "m",
+        "preference": preference,
+    }
 
 
 def test_games_with_an_error_are_counted_and_told(tmp_path: Path) -> None:
     rows = [game(n, "model_1", "model_1" if n % 3 else "model_2") for n in range(73)]
-    found = scored(written(tmp_path / "p.jsonl", *rows, game(73, "error", "tie"), game(74, "tie", "error")))
+    found = scored(
+        written(tmp_path / "p.jsonl", *rows, game(73, "error", "tie"), game(74, "tie", "error"))
+    )
     assert {s.name: (s.n, s.num_failed) for s in found.scores} == {"x": (73, 2), "y": (73, 2)}
     assert found.info["pairwise"]["num_games"] == 75
     assert "2 of 75 games have an error" in printed(found)
@@ -62,12 +86,23 @@ def test_games_without_a_common_scale_or_a_verdict_are_one_sentence(tmp_path: Pa
     apart = [game(1, "tie", "tie"), game(2, "tie", "tie", model_1="a", model_2="b")]
     with pytest.raises(DataError, match=r"p\.jsonl: the models fall into groups that never met"):
         rescored(written(tmp_path / "p.jsonl", *apart))
-    lone = scored(written(tmp_path / "p.jsonl", game(1, "tie", "tie"), game(2, "error", "tie", model_2="z")))
-    assert {s.name: (s.n, s.num_failed) for s in lone.scores} == {"x": (1, 1), "y": (1, 0), "z": (0, 1)}
+    lone = scored(
+        written(tmp_path / "p.jsonl", game(1, "tie", "tie"), game(2, "error", "tie", model_2="z"))
+    )
+    assert {s.name: (s.n, s.num_failed) for s in lone.scores} == {
+        "x": (1, 1),
+        "y": (1, 0),
+        "z": (0, 1),
+    }
 
 
 def test_a_winner_is_the_same_by_number_and_by_name(tmp_path: Path) -> None:
-    assert [share for *_, share in read_games(written(tmp_path / "p.jsonl", game(1, "model_2", "y"), game(2, "x", "model_1")))] == [0.0, 1.0]
+    assert [
+        share
+        for *_, share in read_games(
+            written(tmp_path / "p.jsonl", game(1, "model_2", "y"), game(2, "x", "model_1"))
+        )
+    ] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +110,10 @@ def test_a_winner_is_the_same_by_number_and_by_name(tmp_path: Path) -> None:
     [
         (game(1, "banana", "banana"), "g1_winner is 'banana', none of model_1, x"),
         (game(1, "tie", None), "g2_winner is None"),
-        (game(1, "tie", "tie", turn=10**9), "turn is 1000000000; the turns of MT-Bench are 1 and 2"),
+        (
+            game(1, "tie", "tie", turn=10**9),
+            "turn is 1000000000; the turns of MT-Bench are 1 and 2",
+        ),
         (game(1, "tie", "tie", model_2="x"), "model_1 and model_2 are both x"),
         (game(1, "tie", "tie", model_2=None), "the column 'model_2' is 'None', not a name"),
     ],
@@ -117,27 +155,53 @@ def test_a_grade_that_does_not_fit_is_named(row: dict[str, Any], what: str, tmp_
 
 
 def test_grades_without_a_score_are_failures_with_a_reason(tmp_path: Path) -> None:
-    rows = [grade(1, words="", score=None), grade(2, words=None, score=-1), grade(3, words="[[4]]", score=None), grade(4, words="", score=12), grade(5)]
+    rows = [
+        grade(1, words="", score=None),
+        grade(2, words=None, score=-1),
+        grade(3, words="[[4]]", score=None),
+        grade(4, words="", score=12),
+        grade(5),
+    ]
     (model,) = read_single(written(tmp_path / "s.jsonl", *rows))
-    assert [turns[1].reason for turns in model.ratings.values()] == ["no score", "no score", "", "out of range", ""]
+    assert [turns[1].reason for turns in model.ratings.values()] == [
+        "no score",
+        "no score",
+        "",
+        "out of range",
+        "",
+    ]
     assert (model.scores()[0].n, model.scores()[0].num_failed, model.num_changed) == (2, 3, 1)
-    assert "mt_bench: ratings that could not be had: 2 no score, 1 out of range." in told(scored(tmp_path / "s.jsonl").info)
+    assert "mt_bench: ratings that could not be had: 2 no score, 1 out of range." in told(
+        scored(tmp_path / "s.jsonl").info
+    )
 
 
 def test_a_second_turn_alone_is_no_first_turn(tmp_path: Path) -> None:
-    (model,) = read_single(written(tmp_path / "s.jsonl", grade(1, 1, "[[2]]"), grade(2, 2, "[[8]]")))
-    assert {s.name: (s.value, s.n) for s in model.scores()} == {"mt_bench": (5.0, 2), "mt_bench/turn 1": (2.0, 1), "mt_bench/turn 2": (8.0, 1)}
+    (model,) = read_single(
+        written(tmp_path / "s.jsonl", grade(1, 1, "[[2]]"), grade(2, 2, "[[8]]"))
+    )
+    assert {s.name: (s.value, s.n) for s in model.scores()} == {
+        "mt_bench": (5.0, 2),
+        "mt_bench/turn 1": (2.0, 1),
+        "mt_bench/turn 2": (8.0, 1),
+    }
 
 
 def test_changed_ratings_are_told_beside_fastchats_reading(tmp_path: Path) -> None:
-    rows = [grade(1), grade(2, words="As [3] says. Rating: 9", score=3), grade(3, words="[[8]] or [[9]]", score=8)]
+    rows = [
+        grade(1),
+        grade(2, words="As [3] says. Rating: 9", score=3),
+        grade(3, words="[[8]] or [[9]]", score=8),
+    ]
     found = scored(written(tmp_path / "s.jsonl", *rows))
     values = {s.name: s.value for s in found.scores}
     assert values["mt_bench m"] == 7.0
     assert values["mt_bench, FastChat's reading m"] == 6.0
     assert found.info["mt_bench"]["changed_ratings"] == {"m": 2}
     assert "2 of 3 ratings of m differ from the score in the file." in printed(found)
-    assert "All 1 ratings that were read again equal the score in the file." in printed(scored(written(tmp_path / "s.jsonl", grade())))
+    assert "All 1 ratings that were read again equal the score in the file." in printed(
+        scored(written(tmp_path / "s.jsonl", grade()))
+    )
 
 
 def test_annotations_without_a_verdict_give_a_count_and_no_nan(tmp_path: Path) -> None:
@@ -160,5 +224,6 @@ def test_the_number_with_length_taken_out_is_called_ours(tmp_path: Path) -> None
     path.write_text(json.dumps([annotation(n, 1.0 + n % 2) for n in range(8)]))
     found = scored(path)
     assert [s.name for s in found.scores] == ["win rate", "win rate/length-adjusted (ours)"]
-    assert "The standard error of the win rate is 0.1890." in printed(found)  # sqrt(8 / 7 * 0.25 / 8)
+    # sqrt(8 / 7 * 0.25 / 8)
+    assert "The standard error of the win rate is 0.1890." in printed(found)
     assert "length-controlled" not in printed(found)

@@ -15,7 +15,9 @@ def make(run: Path, model: str, values: list[float], condition: str, **more: str
     folder.mkdir(parents=True)
     scores = [score("quiz/acc", values, "quiz").to_dict(), score("odd", values).to_dict()]
     info = {"lm_eval": {"conditions": {"quiz/": {"judge": condition, "items": "1", **more}}}}
-    (folder / "scores.json").write_text(json.dumps({"model": model, "scores": scores, "info": info}))
+    (folder / "scores.json").write_text(
+        json.dumps({"model": model, "scores": scores, "info": info})
+    )
     items = [{"benchmark": "quiz/acc", "id": str(i), "value": v} for i, v in enumerate(values)]
     (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
 
@@ -42,7 +44,9 @@ def test_only_what_was_measured_alike_is_tested(tmp_path: Path) -> None:
     make(tmp_path / "a", "one", [0.0, 1.0] * 30, "same")
     make(tmp_path / "a", "two", [1.0] * 60, "same")
     make(tmp_path / "a", "three", [1.0] * 60, "other", template="chatml")
-    one, three, two = read_entries([tmp_path / "a" / f"01-eval-{name}" for name in ("one", "three", "two")])
+    one, three, two = read_entries(
+        [tmp_path / "a" / f"01-eval-{name}" for name in ("one", "three", "two")]
+    )
     (found,), told = paired_tests(one, two)
     assert (found.name, found.verdict, found.n) == ("quiz/acc", "better", 60)
     assert told == ["odd is not compared: what one of them depends on was not written down."]
@@ -53,12 +57,26 @@ def test_only_what_was_measured_alike_is_tested(tmp_path: Path) -> None:
 
 def test_three_models_rank_by_their_win_rates(tmp_path: Path) -> None:
     for name, wins in (("a", 0.75), ("b", 0.25), ("c", 1.0)):
-        folder = tmp_path / ("q" if name == "b" else "r") / f"01-{name}"  # base has the same answers in both runs
+        # base has the same answers in both runs
+        folder = tmp_path / ("q" if name == "b" else "r") / f"01-{name}"
         folder.mkdir(parents=True)
-        facts = {"against": "base", "conditions": {"win rate": {"judge": "j" if name != "c" else "k", "answers of the other": "0f"}}}
-        (folder / "scores.json").write_text(json.dumps({"model": name, "scores": [], "info": {"win_rate": facts}}))
-        items = [{"benchmark": "win rate", "id": str(i), "value": float(i < 8 * wins)} for i in range(8)]
-        (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in [*items, {**items[0], "id": "x", "value": None}]))
+        facts = {
+            "against": "base",
+            "conditions": {
+                "win rate": {"judge": "j" if name != "c" else "k", "answers of the other": "0f"}
+            },
+        }
+        (folder / "scores.json").write_text(
+            json.dumps({"model": name, "scores": [], "info": {"win_rate": facts}})
+        )
+        items = [
+            {"benchmark": "win rate", "id": str(i), "value": float(i < 8 * wins)} for i in range(8)
+        ]
+        (folder / "items.jsonl").write_text(
+            "".join(
+                json.dumps(item) + "\n" for item in [*items, {**items[0], "id": "x", "value": None}]
+            )
+        )
     ranked = strengths(read_entries([tmp_path / "r", tmp_path / "q"]))
     assert [s.name for s in ranked] == ["r/a", "r/base", "q/b"]
     assert ranked[0].value == pytest.approx(-(ranked[2].value or 0), abs=1e-6)

@@ -16,7 +16,13 @@ from bezoar.evals.fastchat import answered, read_pairwise, read_single
 from bezoar.evals.mt_bench import MTBench, judge_prompt
 from bezoar.llm.scripted import ScriptedBackend
 from bezoar.llm.types import Ask, Reply, Request
-from bezoar.verdicts.rating import CHOICES, expected_rating, fastchat_rating, parse_rating, read_grade
+from bezoar.verdicts.rating import (
+    CHOICES,
+    expected_rating,
+    fastchat_rating,
+    parse_rating,
+    read_grade,
+)
 
 OPEN = Question(1, "writing", ("Write {answer}.", "Shorter."))
 SUM = Question(2, "math", ("2+2?", "And 3+3?"), ("4", "6"))
@@ -24,7 +30,10 @@ SUM = Question(2, "math", ("2+2?", "And 3+3?"), ("4", "6"))
 
 def asker(backend: ScriptedBackend) -> Ask:
     def ask(requests: Sequence[Request]) -> list[Reply]:
-        return [reply for _, reply in sorted(pair for group in backend.answer(requests) for pair in group)]
+        return [
+            reply
+            for _, reply in sorted(pair for group in backend.answer(requests) for pair in group)
+        ]
 
     return ask
 
@@ -32,7 +41,10 @@ def asker(backend: ScriptedBackend) -> Ask:
 @pytest.fixture
 def questions(tmp_path: Path) -> str:
     path = tmp_path / "questions.jsonl"
-    rows = [{"question_id": q.id, "category": q.category, "turns": q.turns, "reference": q.references} for q in (OPEN, SUM)]
+    rows = [
+        {"question_id": q.id, "category": q.category, "turns": q.turns, "reference": q.references}
+        for q in (OPEN, SUM)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
@@ -77,10 +89,19 @@ def test_ratings_are_read_or_are_failures(text: str, value: float | None, reason
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("Rating: [[7.5]] and [[3]]", 7.5), ("See citation [1]. Rating: 6", 1.0), ("[[7.]]", 7.0), ("> [[10]]\n[[2]]", 10.0), ("[[11]]", 11.0),
-        ("[3] [[2]]", 2.0), ("[[ 7 ]]", None), ("[[-5]]", None), ("[[７]]", None), ("7", None), ("[[" + "9" * 400 + "]]", None),
+        ("Rating: [[7.5]] and [[3]]", 7.5),
+        ("See citation [1]. Rating: 6", 1.0),
+        ("[[7.]]", 7.0),
+        ("> [[10]]\n[[2]]", 10.0),
+        ("[[11]]", 11.0),
+        ("[3] [[2]]", 2.0),
+        ("[[ 7 ]]", None),
+        ("[[-5]]", None),
+        ("[[７]]", None),
+        ("7", None),
+        ("[[" + "9" * 400 + "]]", None),
     ],
-)  # fmt: skip
+)
 def test_fastchats_own_reading_stands_under_its_name(text: str, value: float | None) -> None:
     assert fastchat_rating(text).value == value
     assert read_grade(Reply(text), "fastchat").value == value
@@ -102,7 +123,11 @@ def test_the_second_turn_is_asked_with_the_first_and_at_the_categories_temperatu
     assert [t.text for t in answers[0]] == ["answer to Write {answer}.", "answer to Shorter."]
     first, _, second, _ = backend.seen
     assert (first.temperature, first.seed) == (0.7, 3)
-    assert [m.content for m in second.messages] == ["Write {answer}.", "answer to Write {answer}.", "Shorter."]
+    assert [m.content for m in second.messages] == [
+        "Write {answer}.",
+        "answer to Write {answer}.",
+        "Shorter.",
+    ]
     assert backend.seen[1].temperature == 0.0
 
 
@@ -118,11 +143,20 @@ def test_judge_prompts_hold_the_reference_where_the_category_needs_it() -> None:
 
 
 def test_the_mean_is_over_ratings_and_failures_are_in_none(questions: str) -> None:
-    grades = {"2+2?": "[[10]]", "And 3+3?": "no idea", "Write {answer}.": "Rating: [[4]]", "Shorter.": "[[6]]"}
+    grades = {
+        "2+2?": "[[10]]",
+        "And 3+3?": "no idea",
+        "Write {answer}.": "Rating: [[4]]",
+        "Shorter.": "[[6]]",
+    }
 
     def judge(request: Request) -> str:
         text = request.messages[-1].content
-        return next(grade for turn, grade in reversed(grades.items()) if turn in text and (turn != "2+2?" or "And 3+3?" not in text))
+        return next(
+            grade
+            for turn, grade in reversed(grades.items())
+            if turn in text and (turn != "2+2?" or "And 3+3?" not in text)
+        )
 
     backend = ScriptedBackend(lambda r: "an answer")
     outcome = MTBench("judge", questions).measure(asker(backend), asker(ScriptedBackend(judge)))
@@ -143,7 +177,10 @@ def test_the_mean_is_over_ratings_and_failures_are_in_none(questions: str) -> No
 
 def test_failed_answers_are_not_judged(questions: str) -> None:
     def model(requests: Sequence[Request]) -> list[Reply]:
-        return [Reply(finish="error", error="down") if r.messages[0].content == "2+2?" else Reply("ok") for r in requests]
+        return [
+            Reply(finish="error", error="down") if r.messages[0].content == "2+2?" else Reply("ok")
+            for r in requests
+        ]
 
     judge = ScriptedBackend(lambda r: "[[5]]")
     outcome = MTBench("judge", questions).measure(model, asker(judge))
@@ -154,7 +191,9 @@ def test_failed_answers_are_not_judged(questions: str) -> None:
 
 def test_a_weak_judge_is_asked_for_probabilities(questions: str) -> None:
     judge = ScriptedBackend(lambda r: "8]]")
-    outcome = MTBench("judge", questions, verdict="logprob").measure(asker(ScriptedBackend(lambda r: "x")), asker(judge))
+    outcome = MTBench("judge", questions, verdict="logprob").measure(
+        asker(ScriptedBackend(lambda r: "x")), asker(judge)
+    )
     assert judge.seen[0].choices == CHOICES
     assert judge.seen[0].prefill == "Rating: [["
     rest = sum(r for r in range(1, 11) if r != 8)
@@ -178,8 +217,19 @@ def test_a_limit_takes_the_categories_in_turn() -> None:
 def test_the_questions_that_ship_can_be_judged() -> None:
     asked = MTBench("judge").load()
     assert len(asked) == 24
-    assert {q.category for q in asked} == {"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"}
-    assert all("{" not in judge_prompt(q, ["A", "B"], t).split("###")[0] for q in asked for t in (0, 1))
+    assert {q.category for q in asked} == {
+        "writing",
+        "roleplay",
+        "reasoning",
+        "math",
+        "coding",
+        "extraction",
+        "stem",
+        "humanities",
+    }
+    assert all(
+        "{" not in judge_prompt(q, ["A", "B"], t).split("###")[0] for q in asked for t in (0, 1)
+    )
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -188,11 +238,24 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def single(question: int, turn: int, text: str, stored: float) -> dict[str, Any]:
-    return {"question_id": question, "model": "m", "judge": ["gpt-4", "single-v1"], "judgment": text, "score": stored, "turn": turn}
+    return {
+        "question_id": question,
+        "model": "m",
+        "judge": ["gpt-4", "single-v1"],
+        "judgment": text,
+        "score": stored,
+        "turn": turn,
+    }
 
 
 def test_published_judgements_are_read_again(tmp_path: Path) -> None:
-    rows = [single(1, 1, "[[8]]", 8), single(1, 2, "[[4]]", 4), single(2, 1, "cannot say", -1), single(2, 2, "[[9]]", -1), single(3, 1, "", 6)]
+    rows = [
+        single(1, 1, "[[8]]", 8),
+        single(1, 2, "[[4]]", 4),
+        single(2, 1, "cannot say", -1),
+        single(2, 2, "[[9]]", -1),
+        single(3, 1, "", 6),
+    ]
     (model,) = read_single(write(tmp_path / "j.jsonl", rows))
     overall, first, second = model.scores()
     assert overall.value == pytest.approx((8 + 4 + 9 + 6) / 4)
@@ -207,12 +270,28 @@ def test_published_judgements_are_read_again(tmp_path: Path) -> None:
 
 def test_published_pairwise_judgements(tmp_path: Path) -> None:
     def pair(question: int, one: str, two: str) -> dict[str, Any]:
-        return {"question_id": question, "model_1": "x", "model_2": "y", "turn": 1, "g1_winner": one, "g2_winner": two}
+        return {
+            "question_id": question,
+            "model_1": "x",
+            "model_2": "y",
+            "turn": 1,
+            "g1_winner": one,
+            "g2_winner": two,
+        }
 
-    rows = [pair(1, "model_1", "model_1"), pair(2, "model_1", "model_2"), pair(3, "tie", "tie"), pair(4, "y", "y"), pair(5, "error", "tie")]
+    rows = [
+        pair(1, "model_1", "model_1"),
+        pair(2, "model_1", "model_2"),
+        pair(3, "tie", "tie"),
+        pair(4, "y", "y"),
+        pair(5, "error", "tie"),
+    ]
     games = read_pairwise(write(tmp_path / "p.jsonl", rows))
     assert [share for *_, share in games] == [1.0, 0.5, 0.5, 0.0]
-    write(tmp_path / "p.jsonl", [pair(1, "tie", "tie"), {**pair(1, "tie", "tie"), "model_1": "y", "model_2": "x"}])
+    write(
+        tmp_path / "p.jsonl",
+        [pair(1, "tie", "tie"), {**pair(1, "tie", "tie"), "model_1": "y", "model_2": "x"}],
+    )
     with pytest.raises(DataError, match="judged twice"):
         read_pairwise(tmp_path / "p.jsonl")
 
@@ -223,9 +302,13 @@ def test_published_answers_and_questions() -> None:
         pytest.skip("BEZOAR_DATA names no folder with the published MT-Bench files")
     home = Path(folder) / "mt_bench"
     answers = answered(home / "model_answer" / "vicuna-7b-v1.3.jsonl")
-    questions = read_questions(home / "question.jsonl", references=home / "reference_answer" / "gpt-4.jsonl")
+    questions = read_questions(
+        home / "question.jsonl", references=home / "reference_answer" / "gpt-4.jsonl"
+    )
     assert {q.id for q in questions} == answers.keys()
-    section = MTBench("judge", str(home / "question.jsonl"), str(home / "reference_answer" / "gpt-4.jsonl"))
+    section = MTBench(
+        "judge", str(home / "question.jsonl"), str(home / "reference_answer" / "gpt-4.jsonl")
+    )
     backend = ScriptedBackend(lambda r: "[[5]]")
     asked = section.load()
     ratings = section.grade(asked, [answers[q.id] for q in asked], asker(backend))

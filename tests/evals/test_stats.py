@@ -22,11 +22,12 @@ from bezoar.evals.stats import (
     score,
     sign_flip,
     wilson,
-)  # fmt: skip
+)
 
 
 def test_wilson_by_hand() -> None:
-    # p = 0.8, n = 10, z = 1.959964: centre (0.8 + 0.192073) / 1.384146, half 1.959964 / 1.384146 * sqrt(0.016 + 0.0096036)
+    # p = 0.8, n = 10, z = 1.959964: centre (0.8 + 0.192073) / 1.384146, half 1.959964 / 1.384146 *
+    # sqrt(0.016 + 0.0096036)
     low, high = wilson(8, 10)
     assert low == pytest.approx(0.490162, abs=1e-5)
     assert high == pytest.approx(0.943318, abs=1e-5)
@@ -45,10 +46,18 @@ def test_a_score_counts_failures_and_leaves_them_out() -> None:
 
 def test_a_single_item_is_its_own_mean_without_an_interval() -> None:
     assert score("x", [0.7, None], "g") == Score("x", 0.7, None, None, 1, 1, "g")
-    assert clustered_score("x", [[0.25, None, 0.75], [None]], "g") == Score("x", 0.5, None, None, 2, 2, "g")
-    assert score("x", [None, None], "g") == clustered_score("x", [[None], [None]], "g") == Score("x", None, None, None, 0, 2, "g")
+    assert clustered_score("x", [[0.25, None, 0.75], [None]], "g") == Score(
+        "x", 0.5, None, None, 2, 2, "g"
+    )
+    assert (
+        score("x", [None, None], "g")
+        == clustered_score("x", [[None], [None]], "g")
+        == Score("x", None, None, None, 0, 2, "g")
+    )
     for hits in ([1.0], [0.0, 0.0], [1.0, 0.0, 1.0]):  # what is yes or no has Wilson's interval
-        assert score("x", hits, "g") == Score("x", sum(hits) / len(hits), *wilson(round(sum(hits)), len(hits)), len(hits), 0, "g")
+        assert score("x", hits, "g") == Score(
+            "x", sum(hits) / len(hits), *wilson(round(sum(hits)), len(hits)), len(hits), 0, "g"
+        )
     assert bootstrap_mean([3.0]) is None
     one = paired("x", [0.25], [1.0], num_unpaired=3)
     assert one == Difference("x", 0.25, 1.0, 0.75, None, None, 1.0, 1, 3)
@@ -65,17 +74,26 @@ def test_no_item_has_no_failure_rate() -> None:
 def test_a_score_as_people_read_it() -> None:
     assert str(Score("x", 0.5, 0.25, 0.75, 8)) == "x 0.500 [0.250 to 0.750] (n 8)"
     assert str(Score("x", 0.5, None, None, 1, 2)) == "x 0.500 [no interval] (n 1, 2 failed)"
-    assert str(Score("x", 0.5, 0.25, None, 1)) == str(Score("x", 0.5, None, 0.25, 1)) == "x 0.500 [no interval] (n 1)"
+    assert (
+        str(Score("x", 0.5, 0.25, None, 1))
+        == str(Score("x", 0.5, None, 0.25, 1))
+        == "x 0.500 [no interval] (n 1)"
+    )
     assert str(Score("x", None, None, None, 0, 3)) == "x none (n 0, 3 failed)"
 
 
 def test_wilson_at_the_ends_and_at_another_confidence() -> None:
-    # z^2 = 3.841459: at 0 of n the upper end is z^2 / (n + z^2), at n of n the lower end n / (n + z^2)
+    # z^2 = 3.841459: at 0 of n the upper end is z^2 / (n + z^2), at n of n the lower end n / (n +
+    # z^2)
     assert wilson(0, 1) == (0.0, pytest.approx(3.841459 / 4.841459, abs=1e-6))
     assert wilson(1, 1) == (pytest.approx(1 / 4.841459, abs=1e-6), 1.0)
-    assert all(wilson(0, n)[0] == 0.0 and wilson(n, n)[1] == 1.0 for n in range(1, 200))  # whatever rounding does
+    # whatever rounding does
+    assert all(wilson(0, n)[0] == 0.0 and wilson(n, n)[1] == 1.0 for n in range(1, 200))
     # z = 1 at 68.27 %: of 1 of 2 the half is 1 / 1.5 * sqrt(1/8 + 1/16)
-    assert wilson(1, 2, 0.6826894921) == (pytest.approx(0.5 - math.sqrt(3) / 6, abs=1e-6), pytest.approx(0.5 + math.sqrt(3) / 6, abs=1e-6))
+    assert wilson(1, 2, 0.6826894921) == (
+        pytest.approx(0.5 - math.sqrt(3) / 6, abs=1e-6),
+        pytest.approx(0.5 + math.sqrt(3) / 6, abs=1e-6),
+    )
 
 
 def test_percentiles_cut_equal_tails() -> None:
@@ -94,21 +112,25 @@ def test_resamples_are_drawn_with_replacement_and_repeat() -> None:
 
 
 def test_the_bootstrap_of_two_values() -> None:
-    # of two draws from 0 and 1 the mean is 0 or 1 a quarter of the time each: the central 95 % is everything
+    # of two draws from 0 and 1 the mean is 0 or 1 a quarter of the time each: the central 95 % is
+    # everything
     assert bootstrap_mean([0.0, 1.0]) == (0.0, 1.0)
     # of three, 1/27 of the means are 0 and 1/27 are 1
     assert bootstrap_mean([0.0, 0.0, 3.0]) == (0.0, 3.0)
-    assert bootstrap_mean([0.0] * 9 + [10.0]) == (0.0, 3.0)  # 34.9 % none; 3 or fewer in 98.7 %, 2 or fewer in 93.0 %
+    # 34.9 % none; 3 or fewer in 98.7 %, 2 or fewer in 93.0 %
+    assert bootstrap_mean([0.0] * 9 + [10.0]) == (0.0, 3.0)
 
 
 @pytest.mark.parametrize("n", [7, 1000])
 def test_the_bootstrap_is_that_of_5000_resamples_however_they_are_drawn(n: int) -> None:
-    values = np.arange(n) ** 2 % 101 / 7  # of 1000 values 4000 resamples are drawn at a time, then 1000
+    # of 1000 values 4000 resamples are drawn at a time, then 1000
+    values = np.arange(n) ** 2 % 101 / 7
     assert bootstrap_mean(values.tolist()) == percentiles(values[resamples(n)].mean(axis=1))
 
 
 def test_the_bootstrap_of_many_values_is_drawn_in_parts() -> None:
-    values = [float(i % 2) * 2 for i in range(3000)]  # 1333 resamples at a time; standard deviation 1
+    # 1333 resamples at a time; standard deviation 1
+    values = [float(i % 2) * 2 for i in range(3000)]
     low, high = bootstrap_mean(values)  # type: ignore[misc]
     assert low == pytest.approx(1 - 1.96 / math.sqrt(3000), abs=0.003)
     assert high == pytest.approx(1 + 1.96 / math.sqrt(3000), abs=0.003)
@@ -116,7 +138,8 @@ def test_the_bootstrap_of_many_values_is_drawn_in_parts() -> None:
 
 
 def test_a_bootstrap_interval_is_that_of_the_mean() -> None:
-    values = [float(v % 7) for v in range(700)]  # mean 3, standard deviation 2, so the mean's is 2 / sqrt(700)
+    # mean 3, standard deviation 2, so the mean's is 2 / sqrt(700)
+    values = [float(v % 7) for v in range(700)]
     got = score("x", values)
     assert got.low == pytest.approx(3 - 1.96 * 2 / math.sqrt(700), abs=0.01)
     assert got.high == pytest.approx(3 + 1.96 * 2 / math.sqrt(700), abs=0.01)
@@ -124,7 +147,8 @@ def test_a_bootstrap_interval_is_that_of_the_mean() -> None:
 
 
 def test_clusters_are_resampled_whole() -> None:
-    groups = [[float(i % 2 * 2 + 1)] * 50 for i in range(16)]  # 800 values, but 16 questions of 1 or 3 throughout
+    # 800 values, but 16 questions of 1 or 3 throughout
+    groups = [[float(i % 2 * 2 + 1)] * 50 for i in range(16)]
     wide, narrow = clustered_score("x", groups), score("x", [v for g in groups for v in g])
     assert wide.value == narrow.value == 2.0
     assert wide.low == pytest.approx(2 - 1.96 * 1 / math.sqrt(16), abs=0.06)
@@ -135,9 +159,12 @@ def test_clusters_are_resampled_whole() -> None:
     assert clustered_score("x", [[7.0, None], [None, None], [3.0, 5.0]]).num_failed == 3
     for value in (0, 1):
         sure = clustered_score("x", [[value, value]] * 4 + [[None, value, value]], "g", share=True)
-        assert sure == Score("x", value, *wilson(5 * value, 5), 10, 1, "g")  # five questions, not ten
+        # five questions, not ten
+        assert sure == Score("x", value, *wilson(5 * value, 5), 10, 1, "g")
     # of two groups, a quarter of the draws are one of them twice
-    assert clustered_score("x", [[2.0], [4.0, 4.0, None]], "g") == Score("x", 10 / 3, 2.0, 4.0, 3, 1, "g")
+    assert clustered_score("x", [[2.0], [4.0, 4.0, None]], "g") == Score(
+        "x", 10 / 3, 2.0, 4.0, 3, 1, "g"
+    )
     assert clustered_score("x", [[1.0, 1.0]] * 5).low == 1.0
 
 
@@ -152,11 +179,15 @@ def test_the_sign_flip_test_is_exact_for_few_differences() -> None:
 def exact(gaps: list[float]) -> float:
     """The share of all sign patterns whose sum is as far from 0, one by one."""
     seen = abs(sum(gaps))
-    return sum(abs(sum(s * g for s, g in zip(signs, gaps, strict=True))) >= seen - 1e-9 for signs in itertools.product((-1, 1), repeat=len(gaps))) / 2 ** len(gaps)
+    return sum(
+        abs(sum(s * g for s, g in zip(signs, gaps, strict=True))) >= seen - 1e-9
+        for signs in itertools.product((-1, 1), repeat=len(gaps))
+    ) / 2 ** len(gaps)
 
 
 def test_the_sign_flip_test_is_exact_up_to_14_differences() -> None:
-    for gaps in ([0.3], [-0.1, 0.2, 0.1], [0.1] * 11 + [-0.1] * 3):  # sums of tenths are not exact: equal ones still count
+    # sums of tenths are not exact: equal ones still count
+    for gaps in ([0.3], [-0.1, 0.2, 0.1], [0.1] * 11 + [-0.1] * 3):
         assert sign_flip(np.array(gaps)) == exact(gaps)
     fifteen = [0.1] * 12 + [-0.1] * 3
     assert sign_flip(np.array(fifteen)) == pytest.approx(exact(fifteen), abs=0.006)
@@ -193,13 +224,21 @@ def test_a_verdict_needs_evidence() -> None:
     assert better.high is not None
     assert 0.5 < better.high < 0.7
     for wrong in (([1.0], []), ([], []), ([1.0], [1.0, 2.0])):
-        with pytest.raises(ValueError, match=r"^paired values must be of one length and not empty$"):
+        with pytest.raises(
+            ValueError, match=r"^paired values must be of one length and not empty$"
+        ):
             paired("x", *wrong)
 
 
-@pytest.mark.parametrize(("difference", "p", "verdict"), [
-    (0.1, 0.049, "better"), (-0.1, 0.049, "worse"), (0.1, 1 - 0.95, "not distinguishable"), (0.1, 0.0501, "not distinguishable"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("difference", "p", "verdict"),
+    [
+        (0.1, 0.049, "better"),
+        (-0.1, 0.049, "worse"),
+        (0.1, 1 - 0.95, "not distinguishable"),
+        (0.1, 0.0501, "not distinguishable"),
+    ],
+)
 def test_a_verdict_needs_p_below_5_percent(difference: float, p: float, verdict: str) -> None:
     assert Difference("x", 0.0, difference, difference, None, None, p, 10).verdict == verdict
 
@@ -212,7 +251,9 @@ def test_holm_by_hand() -> None:
 
 
 def test_detectable_by_hand() -> None:
-    assert detectable(200) == pytest.approx((1.959964 + 0.841621) * math.sqrt(0.5) / math.sqrt(200), abs=1e-6)
+    assert detectable(200) == pytest.approx(
+        (1.959964 + 0.841621) * math.sqrt(0.5) / math.sqrt(200), abs=1e-6
+    )
 
 
 def test_kappa_by_hand() -> None:
@@ -237,7 +278,8 @@ def test_quadratic_kappa_by_hand() -> None:
 
 
 def test_bradley_terry_finds_the_strengths_of_two_models() -> None:
-    games = [(f"q{i}", "a", "b", 1.0 if i % 4 else 0.0) for i in range(400)]  # 3 to 1: difference log 3
+    # 3 to 1: difference log 3
+    games = [(f"q{i}", "a", "b", 1.0 if i % 4 else 0.0) for i in range(400)]
     ranked = bradley_terry(games, ties=0.0, num_resamples=200)
     assert [s.name for s in ranked] == ["a", "b"]
     assert ranked[0].value == pytest.approx(math.log(3) / 2, abs=1e-6)
@@ -246,7 +288,12 @@ def test_bradley_terry_finds_the_strengths_of_two_models() -> None:
 
 
 def test_bradley_terry_through_a_third_model_and_a_clean_sweep() -> None:
-    games = [("q", "a", "b", 0.75), ("q", "b", "c", 0.75), ("r", "a", "b", 0.75), ("r", "b", "c", 0.75)]
+    games = [
+        ("q", "a", "b", 0.75),
+        ("q", "b", "c", 0.75),
+        ("r", "a", "b", 0.75),
+        ("r", "b", "c", 0.75),
+    ]
     strengths = {s.name: s.value for s in bradley_terry(games, ties=0.0)}
     assert strengths["a"] == pytest.approx(math.log(3), abs=1e-4)
     assert strengths["c"] == pytest.approx(-math.log(3), abs=1e-4)
@@ -258,7 +305,10 @@ def test_bradley_terry_through_a_third_model_and_a_clean_sweep() -> None:
 
 def test_compare_pairs_by_item_and_counts_the_rest() -> None:
     first = [{"benchmark": "t/acc", "id": str(i), "value": float(i % 2)} for i in range(40)]
-    second = [{"benchmark": "t/acc", "id": str(i), "value": None if i == 3 else 1.0} for i in range(39, -1, -1)]
+    second = [
+        {"benchmark": "t/acc", "id": str(i), "value": None if i == 3 else 1.0}
+        for i in range(39, -1, -1)
+    ]
     second += [{"benchmark": "other", "id": "0", "value": 1.0}]
     (got,) = compare(first, second)
     assert (got.n, got.num_unpaired, got.verdict) == (39, 1, "better")

@@ -1,4 +1,5 @@
-"""Win rates from judged pairs, with planted biases; AlpacaEval's files; answer files of published models."""
+"""Win rates from judged pairs, with planted biases; AlpacaEval's files; answer files of published
+models."""
 
 import json
 import math
@@ -23,16 +24,24 @@ PROMPTS = {str(i): (Message("user", f"Question {i}?"),) for i in range(200)}
 
 def test_values_by_hand() -> None:
     pairs = [Comparison(str(i), (), "a", "b") for i in range(4)]
-    verdicts = [Preference("0", "A", "A"), Preference("1", "A", "B"), Preference("2", "B", "tie"), Preference("3", "A", Unparsed("?"))]
+    verdicts = [
+        Preference("0", "A", "A"),
+        Preference("1", "A", "B"),
+        Preference("2", "B", "tie"),
+        Preference("3", "A", Unparsed("?")),
+    ]
     scores = {s.name: s for s in outcome(pairs, verdicts).scores}
     assert scores["win rate"].value == pytest.approx((1 + 0.5 + 0.25) / 3)
     assert (scores["win rate"].n, scores["win rate"].num_failed) == (3, 1)
-    # games won by the answer shown first: A A, B; A A; B; of decisive ones: first games A, A, B, A -> 3 of 4, second A, B -> 1 of 2
+    # games won by the answer shown first: A A, B; A A; B; of decisive ones: first games A, A, B, A
+    # -> 3 of 4, second A, B -> 1 of 2
     assert scores["win rate/first position"].value == pytest.approx(4 / 6)
     assert scores["win rate/orders disagree"].value == pytest.approx(2 / 3)
 
 
-def pair_up(first: dict[str, str], second: dict[str, str], prompts: dict[str, tuple[Message, ...]] = PROMPTS) -> list[Comparison]:
+def pair_up(
+    first: dict[str, str], second: dict[str, str], prompts: dict[str, tuple[Message, ...]] = PROMPTS
+) -> list[Comparison]:
     return [Comparison(i, messages, first[i], second[i]) for i, messages in prompts.items()]
 
 
@@ -41,13 +50,16 @@ def figures(pairs: list[Comparison], ask: Ask) -> dict[str, Score]:
 
 
 def biased_judge(better: set[str], bias: float) -> Ask:
-    """Names the answer that is in `better`, but in a share `bias` of the games whatever stands first."""
+    """Names the answer that is in `better`, but in a share `bias` of the games whatever stands
+    first."""
 
     def ask(requests: Sequence[Request]) -> list[Reply]:
         replies = []
         for request in requests:
             text = request.messages[0].content
-            first, second = (text.split(f"[Answer {side}]\n", 1)[1].split("\n\n[", 1)[0] for side in "AB")
+            first, second = (
+                text.split(f"[Answer {side}]\n", 1)[1].split("\n\n[", 1)[0] for side in "AB"
+            )
             lazy = int(content_hash(text), 16) % 1000 < 1000 * bias
             wins = "A" if lazy or first in better else "B" if second in better else "C"
             replies.append(Reply(f"I see. [[{wins}]]"))
@@ -86,22 +98,34 @@ def test_length_is_taken_out() -> None:
     assert free.high is not None
     assert free.low < 0.5 < free.high
     # without a difference in length there is nothing to take out
-    assert length_controlled([1.0, 1.0, 1.0, 0.0] * 50, [0.0] * 200).value == pytest.approx(0.75, abs=1e-3)
+    assert length_controlled([1.0, 1.0, 1.0, 0.0] * 50, [0.0] * 200).value == pytest.approx(
+        0.75, abs=1e-3
+    )
     assert 0.5 < (length_controlled([1.0] * 20, [float(i) for i in range(20)]).value or 0) < 1.0
 
 
 def test_alpaca_eval_annotations(tmp_path: Path) -> None:
     def row(instruction: str, preference: float | None) -> dict[str, object]:
-        return {"instruction": instruction, "output_1": "base", "output_2": "model", "generator_2": "m", "preference": preference}
+        return {
+            "instruction": instruction,
+            "output_1": "base",
+            "output_2": "model",
+            "generator_2": "m",
+            "preference": preference,
+        }
 
     path = tmp_path / "annotations.json"
-    path.write_text(json.dumps([row("a", 2.0), row("b", 1.0), row("c", 1.75), row("d", 0), row("e", None)]))
+    path.write_text(
+        json.dumps([row("a", 2.0), row("b", 1.0), row("c", 1.75), row("d", 0), row("e", None)])
+    )
     pairs, values = read_alpaca_eval(path)
     assert values == [1.0, 0.0, 0.75, 0.5, None]
     assert pairs[0].chosen == "model"
     got = score("win rate", values)
     assert (got.value, got.n, got.num_failed) == (2.25 / 4, 4, 1)
-    assert standard_error(values) == pytest.approx(math.sqrt(((0.4375**2 + 0.5625**2 + 0.1875**2 + 0.0625**2) / 3) / 4))
+    assert standard_error(values) == pytest.approx(
+        math.sqrt(((0.4375**2 + 0.5625**2 + 0.1875**2 + 0.0625**2) / 3) / 4)
+    )
     path.write_text(json.dumps([row("a", 2.0), row("a", 1.0)]))
     with pytest.raises(DataError, match="stands twice"):
         read_alpaca_eval(path)
@@ -114,27 +138,43 @@ def test_published_answers_under_a_biased_judge() -> None:
     from bezoar.data.mt_bench import read_answers, read_questions
 
     home = Path(folder) / "mt_bench"
-    prompts = {str(q.id): (Message("user", q.turns[0]),) for q in read_questions(home / "question.jsonl")}
+    prompts = {
+        str(q.id): (Message("user", q.turns[0]),) for q in read_questions(home / "question.jsonl")
+    }
     one, two = (
-        {str(i): turns[0] for i, turns in read_answers(home / "model_answer" / f"{name}.jsonl").items()}
+        {
+            str(i): turns[0]
+            for i, turns in read_answers(home / "model_answer" / f"{name}.jsonl").items()
+        }
         for name in ("gpt-3.5-turbo", "alpaca-13b")
     )
     pairs = pair_up(one, two, prompts)
     better = {one[i] if int(i) % 10 < 7 else two[i] for i in prompts}  # about 70 % for the first
-    lazy = {i for i in prompts if int(i) % 5 < 2}  # 40 % of the questions are decided by the place alone
+    # 40 % of the questions are decided by the place alone
+    lazy = {i for i in prompts if int(i) % 5 < 2}
     fair = outcome(pairs, Pairwise("judge").compare(pairs, biased_judge(better, 0.0)))
     merit = {row["id"]: row["value"] for row in fair.items}
     for favoured, share in (("A", 0.7), ("B", 0.3)):
 
         def judge(requests: Sequence[Request], favoured: str = favoured) -> list[Reply]:
             honest = biased_judge(better, 0.0)(requests)
-            swayed = [any(f"User: {prompts[i][0].content}\n\n[Answer A]" in r.messages[0].content for i in lazy) for r in requests]
-            return [Reply(f"[[{favoured}]]") if s else reply for s, reply in zip(swayed, honest, strict=True)]
+            swayed = [
+                any(
+                    f"User: {prompts[i][0].content}\n\n[Answer A]" in r.messages[0].content
+                    for i in lazy
+                )
+                for r in requests
+            ]
+            return [
+                Reply(f"[[{favoured}]]") if s else reply
+                for s, reply in zip(swayed, honest, strict=True)
+            ]
 
         for games, flip in ((pairs, False), ([p.swap() for p in pairs], True)):
             found = figures(games, judge)
             values = [0.5 if i in lazy else 1 - merit[i] if flip else merit[i] for i in prompts]
-            assert found["win rate"].value == pytest.approx(sum(values) / len(values))  # the same whichever place is favoured
+            # the same whichever place is favoured
+            assert found["win rate"].value == pytest.approx(sum(values) / len(values))
             place = found["win rate/first position"]
             assert place.value == pytest.approx(share, abs=0.02)
             assert place.low is not None

@@ -1,4 +1,5 @@
-"""A run directory that was copied, torn or changed by hand: it works, or one sentence says what is wrong and where."""
+"""A run directory that was copied, torn or changed by hand: it works, or one sentence says what is
+wrong and where."""
 
 import io
 import json
@@ -25,7 +26,10 @@ JUDGE = [{"pattern": "Ask 3", "reply": "Reject: dull"}, {"pattern": ".", "reply"
 RECIPE = {
     "name": "toy",
     "backends": {"judge": {"kind": "scripted", "script": "judge.jsonl"}},
-    "stages": {"rows": {"kind": "jsonl", "path": "rows.jsonl"}, "kept": {"kind": "filter", "rows": "rows", "judge": "judge", "rubric": "rubric.txt"}},
+    "stages": {
+        "rows": {"kind": "jsonl", "path": "rows.jsonl"},
+        "kept": {"kind": "filter", "rows": "rows", "judge": "judge", "rubric": "rubric.txt"},
+    },
 }
 
 
@@ -60,15 +64,39 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "a list": lambda path: path.write_text("[1, 2]"),
     "nothing in it": lambda path: path.write_text("{}"),
-    "other types": lambda path: path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), 5) if path.suffix == ".json" else {"a": [1]})),
-    "lists for all": lambda path: path.write_text(json.dumps({name: [{}] for name in json.loads(path.read_text())} if path.suffix == ".json" else [])),
-    "nulls": lambda path: path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text())) if path.suffix == ".json" else None)),
+    "other types": lambda path: path.write_text(
+        json.dumps(
+            dict.fromkeys(json.loads(path.read_text()), 5) if path.suffix == ".json" else {"a": [1]}
+        )
+    ),
+    "lists for all": lambda path: path.write_text(
+        json.dumps(
+            {name: [{}] for name in json.loads(path.read_text())} if path.suffix == ".json" else []
+        )
+    ),
+    "nulls": lambda path: path.write_text(
+        json.dumps(dict.fromkeys(json.loads(path.read_text())) if path.suffix == ".json" else None)
+    ),
     "deep": lambda path: path.write_text("[" * 100_000),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "a circle": lambda path: (path.unlink(), path.symlink_to(path.name)),
 }
-FILES = ["resolved.json", "recipe.yaml", "metrics.jsonl", "02-kept/key.json", "02-kept/stats.json", "02-kept/rows.parquet", "02-kept/failures.jsonl", "02-kept/rejected.parquet"]
-VERBS = [("why", "runs/toy", "kept"), ("rows", "runs/toy", "kept"), ("report", "runs/toy"), ("run", "toy.yaml")]
+FILES = [
+    "resolved.json",
+    "recipe.yaml",
+    "metrics.jsonl",
+    "02-kept/key.json",
+    "02-kept/stats.json",
+    "02-kept/rows.parquet",
+    "02-kept/failures.jsonl",
+    "02-kept/rejected.parquet",
+]
+VERBS = [
+    ("why", "runs/toy", "kept"),
+    ("rows", "runs/toy", "kept"),
+    ("report", "runs/toy"),
+    ("run", "toy.yaml"),
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -89,8 +117,14 @@ def test_the_sentence_names_the_file(file: str, run: Path) -> None:
 
 
 def test_rows_of_another_form_are_told(run: Path) -> None:
-    write_parquet(run / "02-kept" / "rows.parquet", [{"id": "1", "messages": [{"rule": "user"}], "meta": "{}"}])
-    with pytest.raises(BezoarError, match=r"kept/rows.parquet: row .*remove runs/toy/02-kept and run the recipe again"):
+    write_parquet(
+        run / "02-kept" / "rows.parquet",
+        [{"id": "1", "messages": [{"rule": "user"}], "meta": "{}"}],
+    )
+    with pytest.raises(
+        BezoarError,
+        match=r"kept/rows.parquet: row .*remove runs/toy/02-kept and run the recipe again",
+    ):
         bezoar("rows", run, "kept")
 
 
@@ -114,11 +148,20 @@ def test_a_torn_line_of_metrics_is_counted_and_stands_alone(run: Path) -> None:
     assert "1 line(s) of metrics.jsonl cannot be read" in (run / "report.html").read_text()
     progress.rewind(1)
     progress.log(step=2, loss=0.5)
-    kept = [line for line in metrics.read_bytes().splitlines() if b"sft" in line and line.endswith(b"}")]
+    kept = [
+        line for line in metrics.read_bytes().splitlines() if b"sft" in line and line.endswith(b"}")
+    ]
     assert [json.loads(line)["step"] for line in kept] == [1, 2]
 
 
-@pytest.mark.parametrize("how", ["cp -rL runs/toy copy/toy", "cp -r runs/toy copy/toy && rm copy/toy/journal.sqlite", "cp -r runs/toy copy/toy"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "cp -rL runs/toy copy/toy",
+        "cp -r runs/toy copy/toy && rm copy/toy/journal.sqlite",
+        "cp -r runs/toy copy/toy",
+    ],
+)
 def test_a_copy_without_links_works_and_goes_on(how: str, run: Path) -> None:
     subprocess.run(["bash", "-c", f"mkdir copy && {how}"], check=True)
     shutil.move("runs", "gone")
@@ -151,12 +194,27 @@ def test_a_board_that_is_not_known_is_told_though_all_is_current(run: Path) -> N
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["why", "runs/toy", "kepd"], "no stage is named 'kepd'; the stages are rows, kept; did you mean kept"),
-        (["rows", "runs/toy", "kepd"], "no stage is named 'kepd'; the stages are rows, kept; did you mean kept"),
-        (["rows", "runs/toy", "nosuch", "--tokens"], "no stage is named 'nosuch'; the stages are rows, kept"),
+        (
+            ["why", "runs/toy", "kepd"],
+            "no stage is named 'kepd'; the stages are rows, kept; did you mean kept",
+        ),
+        (
+            ["rows", "runs/toy", "kepd"],
+            "no stage is named 'kepd'; the stages are rows, kept; did you mean kept",
+        ),
+        (
+            ["rows", "runs/toy", "nosuch", "--tokens"],
+            "no stage is named 'nosuch'; the stages are rows, kept",
+        ),
         (["rows", "runs/toy", "kept", "--tokens"], "no training stage reads the rows of kept"),
-        (["export", "runs/toy", "-m", "nosuch", "--out", "o"], "no training stage is named 'nosuch'; there is none"),
-        (["export", "runs/toy", "-m", "rows", "--out", "o"], "no training stage is named 'rows'; there is none"),
+        (
+            ["export", "runs/toy", "-m", "nosuch", "--out", "o"],
+            "no training stage is named 'nosuch'; there is none",
+        ),
+        (
+            ["export", "runs/toy", "-m", "rows", "--out", "o"],
+            "no training stage is named 'rows'; there is none",
+        ),
         (["chat", "runs/toy", "-m", "nosuch"], "no finished model is named 'nosuch'"),
         (["ask", "runs/toy", "hi", "-m", "nosuch"], "no finished model is named 'nosuch'"),
         (["report", "nowhere"], "nowhere"),
@@ -181,17 +239,28 @@ for line in open("words"):
         print("done", file=sys.stderr)
     except BaseException as error:
         assert cli._code_of(error) == 2, error
-"""
+"""  # noqa: E501
 REFUSED = [
-    ("run secret.yaml", "secret.yaml"), ("run toy.yaml", "runs/toy"), ("run new.yaml", "runs/new"), ("run hidden.yaml --out open/h", "secret.jsonl"),
-    ("run new.yaml --out open/n", ""), ("report runs/toy", "runs/toy/02-kept/key.json"), ("rows runs/toy rows", "runs/toy/01-rows/rows.parquet"),
-    ("why runs/toy kept", "runs/toy/02-kept/key.json"), ("plan toy.yaml", "runs/toy/02-kept/key.json"), ("revise judge.jsonl secret.jsonl --out open/r", "secret.jsonl"),
-    ("revise judge.jsonl rows.jsonl --out r.jsonl", "r.jsonl"), ("run new.yaml --out shut/deep", "shut"), ("report shut/deep", "shut"),
-]  # fmt: skip
+    ("run secret.yaml", "secret.yaml"),
+    ("run toy.yaml", "runs/toy"),
+    ("run new.yaml", "runs/new"),
+    ("run hidden.yaml --out open/h", "secret.jsonl"),
+    ("run new.yaml --out open/n", ""),
+    ("report runs/toy", "runs/toy/02-kept/key.json"),
+    ("rows runs/toy rows", "runs/toy/01-rows/rows.parquet"),
+    ("why runs/toy kept", "runs/toy/02-kept/key.json"),
+    ("plan toy.yaml", "runs/toy/02-kept/key.json"),
+    ("revise judge.jsonl secret.jsonl --out open/r", "secret.jsonl"),
+    ("revise judge.jsonl rows.jsonl --out r.jsonl", "r.jsonl"),
+    ("run new.yaml --out shut/deep", "shut"),
+    ("report shut/deep", "shut"),
+]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as somebody else")
-def test_what_may_not_be_read_or_written_is_one_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_read_or_written_is_one_sentence(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the user nobody, in a process of its own, since root may read and write everything."""
     with tempfile.TemporaryDirectory() as folder:  # pytest's are closed to others
         shutil.copytree(".", folder, symlinks=True, dirs_exist_ok=True)
@@ -208,34 +277,77 @@ def test_what_may_not_be_read_or_written_is_one_sentence(run: Path, monkeypatch:
         for name, mode in (("open", 0o777), ("shut", 0o700)):
             Path(name).mkdir()
             Path(name).chmod(mode)
-        for path in ("secret.yaml", "secret.jsonl", run / "01-rows" / "rows.parquet", run / "02-kept" / "key.json"):
+        for path in (
+            "secret.yaml",
+            "secret.jsonl",
+            run / "01-rows" / "rows.parquet",
+            run / "02-kept" / "key.json",
+        ):
             Path(path).chmod(0o600)
-        done = subprocess.run([sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, env={**os.environ, "HOME": "/nonexistent"})
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HOME": "/nonexistent"},
+        )
         monkeypatch.chdir("/")
     assert done.returncode == 0, done.stderr
     told = done.stderr.splitlines()
     assert len(told) == len(REFUSED), done.stderr
     for line, (_, name) in zip(told, REFUSED, strict=True):
-        assert line.startswith("bezoar: ") and name in line and ("ermission denied" in line or "not readable" in line) if name else line == "done", line
+        assert (
+            line.startswith("bezoar: ")
+            and name in line
+            and ("ermission denied" in line or "not readable" in line)
+            if name
+            else line == "done"
+        ), line
 
 
 def test_an_unusable_journal_is_one_sentence(run: Path) -> None:
     Path("rubric.txt").write_text("Reject or Accept?\n{record}\n")
-    for damage in (lambda p: p.write_text("not a database" * 99), lambda p: (p.unlink(), p.mkdir()), lambda p: (p.rmdir(), p.symlink_to(p.name))):
+    for damage in (
+        lambda p: p.write_text("not a database" * 99),
+        lambda p: (p.unlink(), p.mkdir()),
+        lambda p: (p.rmdir(), p.symlink_to(p.name)),
+    ):
         damage(Path("runs/journal.sqlite"))
-        with pytest.raises(BezoarError, match=r"journal\.sqlite: the journal cannot be (used|opened)"):
+        with pytest.raises(
+            BezoarError, match=r"journal\.sqlite: the journal cannot be (used|opened)"
+        ):
             bezoar("run", "toy.yaml")
 
 
-def test_what_a_person_writes_to_a_model_must_be_text(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for given, told in ((b"hi\n\xff\n", "HI\\x1b]0;"), (b"", ""), (b"hi", "HI\\x1b]0;"), (b"\xff", "")):
+def test_what_a_person_writes_to_a_model_must_be_text(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, told in (
+        (b"hi\n\xff\n", "HI\\x1b]0;"),
+        (b"", ""),
+        (b"hi", "HI\\x1b]0;"),
+        (b"\xff", ""),
+    ):
         with monkeypatch.context() as stand_in:
             stand_in.setattr(talk, "open_model", lambda recipe, run, name: None)
-            stand_in.setattr(talk, "answer", lambda stack, recipe, messages, **settings: iter([messages[-1].content.upper(), "\x1b]0;"]))
-            stand_in.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given), encoding="utf-8", errors="surrogateescape"))
+            stand_in.setattr(
+                talk,
+                "answer",
+                lambda stack, recipe, messages, **settings: iter(
+                    [messages[-1].content.upper(), "\x1b]0;"]
+                ),
+            )
+            stand_in.setattr(
+                sys,
+                "stdin",
+                io.TextIOWrapper(io.BytesIO(given), encoding="utf-8", errors="surrogateescape"),
+            )
             stand_in.setattr(sys, "stdout", out := io.StringIO())
-            with pytest.raises(BezoarError, match="not UTF-8") if b"\xff" in given else nullcontext():
-                talk.converse(load_recipe(Path("toy.yaml")), RunDir(run), "toy", start=(), temperature=0.5)
+            with (
+                pytest.raises(BezoarError, match="not UTF-8") if b"\xff" in given else nullcontext()
+            ):
+                talk.converse(
+                    load_recipe(Path("toy.yaml")), RunDir(run), "toy", start=(), temperature=0.5
+                )
         assert out.getvalue().strip() == told
     for words in (["ask", run, "\udcff"], ["chat", run, "--system", "\udcff"]):
         with pytest.raises(BezoarError, match="not UTF-8"):

@@ -1,4 +1,5 @@
-"""Hostile and odd YAML: one sentence with the line, in bounded time and memory; what is plain is read as YAML 1.2 says."""
+"""Hostile and odd YAML: one sentence with the line, in bounded time and memory; what is plain is
+read as YAML 1.2 says."""
 
 import os
 import re
@@ -18,7 +19,10 @@ from bezoar.flow.yaml_document import MOST_DEPTH, read_yaml
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{c}: &{c} [{', '.join(['*' + b] * 9)}]\n" for b, c in zip("abcdefgh", "bcdefghi", strict=True)
 )
-MERGES = "a: &a {k: 1}\n" + "".join(f"{c}: &{c} {{<<: [{', '.join(['*' + b] * 9)}]}}\n" for b, c in zip("abcdefgh", "bcdefghi", strict=True))
+MERGES = "a: &a {k: 1}\n" + "".join(
+    f"{c}: &{c} {{<<: [{', '.join(['*' + b] * 9)}]}}\n"
+    for b, c in zip("abcdefgh", "bcdefghi", strict=True)
+)
 TEXTS = "a: &a " + "x" * 100_000 + "\nb: [" + ", ".join(["*a"] * 5_000) + "]\n"
 CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 2_000))
 
@@ -28,11 +32,17 @@ REFUSED = {
     "one text a thousand times": (TEXTS, "anchors written out"),
     "chain of aliases": (CHAIN, ":1: a63.0.*levels deep with its anchors"),
     "self anchor": ("stages: &a [*a]\n", ":1: stages.0: an anchor holds itself"),
-    "self anchor in a table": ("stages: &a {x: {y: *a}}\n", ":1: stages.x.y: an anchor holds itself"),
+    "self anchor in a table": (
+        "stages: &a {x: {y: *a}}\n",
+        ":1: stages.x.y: an anchor holds itself",
+    ),
     "self merge": ("stages: &a {<<: *a}\n", ":1: .*an anchor holds itself"),
     "deep lists": ("a: " + "[" * 100_000, ":1: more than 64 levels deep"),
     "deep tables": ("a: " + "{a: " * 100_000, ":1: more than 64 levels deep"),
-    "deep block": ("\n".join(" " * n + "a:" for n in range(1_000)), ":64: more than 64 levels deep"),
+    "deep block": (
+        "\n".join(" " * n + "a:" for n in range(1_000)),
+        ":64: more than 64 levels deep",
+    ),
     "deep dashes": ("- " * 10_000 + "x", ":1: more than 64 levels deep"),
     "many values": ("a: [" + "1, " * 300_000 + "]", "more than 10,000 values"),
     "long integer": ("seed: " + "9" * 5_000, ":1: seed: 9{40}... is no integer of 64 bits"),
@@ -61,7 +71,10 @@ REFUSED = {
     "set": ("a: !!set {x}", "the tag '!!set'"),
     "omap": ("a: !!omap [x: 1]", "the tag '!!omap'"),
     "timestamp": ("a: !!timestamp '2024-01-01'", "the tag '!!timestamp'"),
-    "python": ("a: !!python/object/apply:os.system [ls]", "the tag '!!python/object/apply:os.system'"),
+    "python": (
+        "a: !!python/object/apply:os.system [ls]",
+        "the tag '!!python/object/apply:os.system'",
+    ),
     "own tag": ("a: !x y", "the tag '!x'"),
     "integer tag": ("a: !!int 3", "the tag '!!int'"),
     "NUL": ('name: "a\\0b"', ":1: name: the text holds NUL"),
@@ -134,10 +147,34 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 
 
 PLAIN: dict[str, Any] = {
-    "0": 0, "-7": -7, "+7": 7, "0x10": 16, "0o10": 8, "9223372036854775807": 2**63 - 1, "1e-4": 1e-4, "1.": 1.0, ".5": 0.5, "08.5": 8.5,
-    "1e5": 1e5, "true": True, "FALSE": False, "~": None, "": None, "Null": None, "'010'": "010", '"yes"': "yes", "'2024-01-01'": "2024-01-01",
-    "nan": "nan", "=": "=", "1.2.3": "1.2.3", "v2": "v2", "a b": "a b", "|-\n  .nan": ".nan", '"\\U0001F600"': "\U0001f600", "[1, a]": [1, "a"],
-}  # fmt: skip
+    "0": 0,
+    "-7": -7,
+    "+7": 7,
+    "0x10": 16,
+    "0o10": 8,
+    "9223372036854775807": 2**63 - 1,
+    "1e-4": 1e-4,
+    "1.": 1.0,
+    ".5": 0.5,
+    "08.5": 8.5,
+    "1e5": 1e5,
+    "true": True,
+    "FALSE": False,
+    "~": None,
+    "": None,
+    "Null": None,
+    "'010'": "010",
+    '"yes"': "yes",
+    "'2024-01-01'": "2024-01-01",
+    "nan": "nan",
+    "=": "=",
+    "1.2.3": "1.2.3",
+    "v2": "v2",
+    "a b": "a b",
+    "|-\n  .nan": ".nan",
+    '"\\U0001F600"': "\U0001f600",
+    "[1, a]": [1, "a"],
+}
 
 
 @pytest.mark.parametrize("text", PLAIN)
@@ -157,11 +194,15 @@ def test_on_and_no_are_names_of_keys(tmp_path: Path) -> None:
 
 def test_own_keys_replace_merged_ones_and_every_key_has_its_line(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text("a: &a\n  x: 1\n  y: 2\nb: &b {y: 3, z: 4}\nc:\n  x: 0\n  <<: [*a, *b]\nd: {<<: *a}\n")
+    path.write_text(
+        "a: &a\n  x: 1\n  y: 2\nb: &b {y: 3, z: 4}\nc:\n  x: 0\n  <<: [*a, *b]\nd: {<<: *a}\n"
+    )
     value, lines = read_yaml(path)
     assert value["c"] == {"x": 0, "y": 2, "z": 4}
     assert list(value["d"]) == ["x", "y"]
-    assert [lines[at] for at in (("c",), ("c", "x"), ("c", "y"), ("c", "z"), ("d", "y"), ("d",))] == [5, 6, 3, 4, 3, 8]
+    assert [
+        lines[at] for at in (("c",), ("c", "x"), ("c", "y"), ("c", "z"), ("d", "y"), ("d",))
+    ] == [5, 6, 3, 4, 3, 8]
 
 
 def test_as_deep_as_allowed_is_read(tmp_path: Path) -> None:
@@ -181,9 +222,13 @@ stages:
   tuned: {{kind: train, model: base, rows: kept, objective: {objective}}}
 """
 GOOD = {
-    "name": "toy", "stage": "rows", "rows": "rows", "source": "{kind: dolly, path: bezoar:instructions.jsonl}", "objective": "{kind: sft}",
+    "name": "toy",
+    "stage": "rows",
+    "rows": "rows",
+    "source": "{kind: dolly, path: bezoar:instructions.jsonl}",
+    "objective": "{kind: sft}",
     "judge": "{kind: endpoint, url: 'http://127.0.0.1:1/v1', model: m}",
-}  # fmt: skip
+}
 
 
 def loaded(tmp_path: Path, **change: str) -> Any:
@@ -193,11 +238,30 @@ def loaded(tmp_path: Path, **change: str) -> Any:
 
 
 NAMES = {
-    "'a\\0b'": '"a\\0b"', "control": '"a\\nb"', "escape": '"a\\eb"', "direction": '"a\\u202eb"', "slash": "a/b", "dot": ".", "dots": "..", "hidden": ".a",
-    "blank": "' '", "empty": "''", "long": "x" * 256, "long with what stands before it": "x" * 240, "long in bytes": "é" * 120,
-    "journal": "journal.sqlite", "its log": "journal.sqlite-wal", "capital": "Journal.SQLite", "metrics": "metrics.jsonl", "a date": "2024-01-01",
-    "an integer": "7", "null": "~", "a list": "[a]", "binary": "!!binary aGVsbG8=", "half": '"\\udc00"',
-}  # fmt: skip
+    "'a\\0b'": '"a\\0b"',
+    "control": '"a\\nb"',
+    "escape": '"a\\eb"',
+    "direction": '"a\\u202eb"',
+    "slash": "a/b",
+    "dot": ".",
+    "dots": "..",
+    "hidden": ".a",
+    "blank": "' '",
+    "empty": "''",
+    "long": "x" * 256,
+    "long with what stands before it": "x" * 240,
+    "long in bytes": "é" * 120,
+    "journal": "journal.sqlite",
+    "its log": "journal.sqlite-wal",
+    "capital": "Journal.SQLite",
+    "metrics": "metrics.jsonl",
+    "a date": "2024-01-01",
+    "an integer": "7",
+    "null": "~",
+    "a list": "[a]",
+    "binary": "!!binary aGVsbG8=",
+    "half": '"\\udc00"',
+}
 
 
 @pytest.mark.parametrize("case", NAMES)
@@ -217,9 +281,16 @@ def test_a_long_name_that_is_allowed_has_room_for_what_stands_around_it(tmp_path
 
 
 KINDS = {
-    "list": "[x]", "table": "{a: 1}", "number": "3", "null": "null", "true": "true", "long": "x" * 100_000, "self": "&a [*a]", "twice": "dolly, kind: dolly",
+    "list": "[x]",
+    "table": "{a: 1}",
+    "number": "3",
+    "null": "null",
+    "true": "true",
+    "long": "x" * 100_000,
+    "self": "&a [*a]",
+    "twice": "dolly, kind: dolly",
     "newline": '"a\\nb"',
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", KINDS)
@@ -231,10 +302,15 @@ def test_a_kind_is_a_text_that_is_known(case: str, tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("number", [".nan", ".inf", "-.inf", "1e999", "'.nan'", "0x7fffffffffffffffffffffffffffffff"])
+@pytest.mark.parametrize(
+    "number", [".nan", ".inf", "-.inf", "1e999", "'.nan'", "0x7fffffffffffffffffffffffffffffff"]
+)
 @pytest.mark.parametrize("key", ["timeout_s", "backoff_s", "prices", "extra"])
 def test_numbers_of_a_backend_are_finite(key: str, number: str, tmp_path: Path) -> None:
-    value = {"prices": f"{{input_usd_per_million: {number}}}", "extra": f"{{temperature: {number}}}"}.get(key, number)
+    value = {
+        "prices": f"{{input_usd_per_million: {number}}}",
+        "extra": f"{{temperature: {number}}}",
+    }.get(key, number)
     judge = GOOD["judge"].replace("model: m", f"model: m, {key}: {value}")
     if (key, number) == ("extra", "'.nan'"):
         assert loaded(tmp_path, judge=judge).backends["judge"].extra == {"temperature": ".nan"}
@@ -243,7 +319,19 @@ def test_numbers_of_a_backend_are_finite(key: str, number: str, tmp_path: Path) 
         loaded(tmp_path, judge=judge)
 
 
-@pytest.mark.parametrize("path", ["~nouser/x.jsonl", "'a\\0.jsonl'", '"a\\0.jsonl"', pytest.param("x" * 300 + ".jsonl", id="long"), pytest.param("x/" * 3000 + "a.jsonl", id="far"), "/dev/zero", ".", "loop"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "~nouser/x.jsonl",
+        "'a\\0.jsonl'",
+        '"a\\0.jsonl"',
+        pytest.param("x" * 300 + ".jsonl", id="long"),
+        pytest.param("x/" * 3000 + "a.jsonl", id="far"),
+        "/dev/zero",
+        ".",
+        "loop",
+    ],
+)
 @pytest.mark.parametrize("key", ["rubric", "examples"])
 def test_paths_that_name_no_file(path: str, key: str, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
@@ -251,13 +339,17 @@ def test_paths_that_name_no_file(path: str, key: str, tmp_path: Path) -> None:
         loaded(tmp_path, source=f"{{kind: dolly, path: {path}}}").stages["rows"].load(tmp_path)
     assert len(str(error.value)) < 1000
     recipe = tmp_path / "p.yaml"
-    recipe.write_text(RECIPE.format(**GOOD).replace("judge: judge}", f"judge: judge, {key}: {path}}}"))
+    recipe.write_text(
+        RECIPE.format(**GOOD).replace("judge: judge}", f"judge: judge, {key}: {path}}}")
+    )
     with pytest.raises(BezoarError) as error:
         all_keys(load_recipe(recipe), set())
     assert len(str(error.value)) < 1000
 
 
-@pytest.mark.parametrize("text", [BOMB, "kind: [x]", "kind: endpoint\ntimeout_s: .nan", "", "[]", "a: " + "[" * 5000])
+@pytest.mark.parametrize(
+    "text", [BOMB, "kind: [x]", "kind: endpoint\ntimeout_s: .nan", "", "[]", "a: " + "[" * 5000]
+)
 def test_a_backend_of_the_command_line_is_read_alike(text: str, tmp_path: Path) -> None:
     path = tmp_path / "b.yaml"
     path.write_text(text)

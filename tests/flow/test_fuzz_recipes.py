@@ -1,4 +1,5 @@
-"""The shipped recipes with changed values and damaged bytes: a plan, or one sentence that begins with the file."""
+"""The shipped recipes with changed values and damaged bytes: a plan, or one sentence that begins
+with the file."""
 
 import json
 import shutil
@@ -21,8 +22,35 @@ from tests.fuzzing import TEXTS, bounded, changed, damaged, fuzz
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 TEXT: dict[str, bytes] = {path.name: path.read_bytes() for path in RECIPES}
 VALUES: dict[str, Any] = {name: yaml.safe_load(text) for name, text in TEXT.items()}
-BACKEND = {"kind": "endpoint", "url": "http://127.0.0.1:9/v1", "model": "m", "prices": {"input_usd_per_million": 1}, "extra": {"top_k": 3}, "timeout_s": 3}
-SWAPS = ["0", "-1", ".nan", "1e999", "010", "yes", "~", "''", "[]", "{}", "[x]", "{kind: dolly}", "bezoar:questions.jsonl", "base", "2024-01-01", "!!python/name:os.system", "&a [*a]", "|-", "9" * 400]
+BACKEND = {
+    "kind": "endpoint",
+    "url": "http://127.0.0.1:9/v1",
+    "model": "m",
+    "prices": {"input_usd_per_million": 1},
+    "extra": {"top_k": 3},
+    "timeout_s": 3,
+}
+SWAPS = [
+    "0",
+    "-1",
+    ".nan",
+    "1e999",
+    "010",
+    "yes",
+    "~",
+    "''",
+    "[]",
+    "{}",
+    "[x]",
+    "{kind: dolly}",
+    "bezoar:questions.jsonl",
+    "base",
+    "2024-01-01",
+    "!!python/name:os.system",
+    "&a [*a]",
+    "|-",
+    "9" * 400,
+]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +100,9 @@ def test_no_recipe_breaks_the_reader(how: str, data: st.DataObject, folder: Path
 
 @fuzz(0.015, few=10)
 @given(value=changed(BACKEND), name=TEXTS)
-def test_no_backend_and_no_name_breaks_the_command_line(value: Any, name: str, folder: Path) -> None:
+def test_no_backend_and_no_name_breaks_the_command_line(
+    value: Any, name: str, folder: Path
+) -> None:
     (folder / "judge.yml").write_text(json.dumps(value))
     with bounded():
         find_model("judge.yml").identity.encode()

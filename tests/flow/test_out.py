@@ -1,4 +1,5 @@
-"""Where results are written: never over what is there and is not ours, never over an input, never into a run; whole or not at all."""
+"""Where results are written: never over what is there and is not ours, never over an input, never
+into a run; whole or not at all."""
 
 import json
 import os
@@ -11,11 +12,15 @@ import pytest
 from bezoar.errors import BezoarError
 from tests.flow.command import bezoar
 
-QUESTIONS = [{"question_id": i, "category": "writing", "turns": [f"question {i}", "And?"]} for i in range(4)]
+QUESTIONS = [
+    {"question_id": i, "category": "writing", "turns": [f"question {i}", "And?"]} for i in range(4)
+]
 JUDGE = [{"pattern": ".", "reply": "[[A]]"}]
 REVISER = [{"pattern": ".", "reply": "Critique: short.\nRevision: longer"}]
 ANSWERS = [{"prompt": "Why a?", "response": "no"}, {"prompt": "Why b?", "response": "yes"}]
-JUDGED = [{"question_id": i, "model": "m", "turn": 1, "judgment": f"[[{i}]]", "score": i} for i in (4, 5)]
+JUDGED = [
+    {"question_id": i, "model": "m", "turn": 1, "judgment": f"[[{i}]]", "score": i} for i in (4, 5)
+]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -28,10 +33,25 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with files to read, a finished run, and a folder and a file of somebody."""
     monkeypatch.chdir(tmp_path)
     for name, text in (("one", "zebra"), ("two", "poor")):
-        write(tmp_path / f"{name}.jsonl", [{"question_id": q["question_id"], "choices": [{"index": 0, "turns": [text, text]}]} for q in QUESTIONS])
-    for file, rows in (("q", QUESTIONS), ("judge", JUDGE), ("reviser", REVISER), ("answers", ANSWERS), ("judged", JUDGED), ("rows", ANSWERS)):
+        write(
+            tmp_path / f"{name}.jsonl",
+            [
+                {"question_id": q["question_id"], "choices": [{"index": 0, "turns": [text, text]}]}
+                for q in QUESTIONS
+            ],
+        )
+    for file, rows in (
+        ("q", QUESTIONS),
+        ("judge", JUDGE),
+        ("reviser", REVISER),
+        ("answers", ANSWERS),
+        ("judged", JUDGED),
+        ("rows", ANSWERS),
+    ):
         write(tmp_path / f"{file}.jsonl", rows)
-    Path("toy.yaml").write_text(json.dumps({"name": "toy", "stages": {"rows": {"kind": "jsonl", "path": "rows.jsonl"}}}))
+    Path("toy.yaml").write_text(
+        json.dumps({"name": "toy", "stages": {"rows": {"kind": "jsonl", "path": "rows.jsonl"}}})
+    )
     bezoar("run", "toy.yaml")
     Path("thesis").mkdir()
     Path("thesis/journal.sqlite").write_text("not ours")
@@ -47,17 +67,42 @@ COMMANDS = {
     "run": ("run", "toy.yaml"),
     "eval": ("eval", "one.jsonl", "--mt-bench", "--judge", "judge.jsonl", "--questions", "q.jsonl"),
     "judgements": ("eval", "judged.jsonl"),
-    "compare": ("compare", "one.jsonl", "two.jsonl", "--judge", "judge.jsonl", "--questions", "q.jsonl"),
+    "compare": (
+        "compare",
+        "one.jsonl",
+        "two.jsonl",
+        "--judge",
+        "judge.jsonl",
+        "--questions",
+        "q.jsonl",
+    ),
     "revise": ("revise", "reviser.jsonl", "answers.jsonl", "--times", "1"),
     "export": ("export", "runs/toy", "-m", "rows"),
 }
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".lock")}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.name.startswith(".lock")
+    }
 
 
-@pytest.mark.parametrize("out", ["runs/toy/results", "link/results", "letter.txt", "letter.txt/deeper", "not there/../thesis", "dangling", "circle", ".", "\udcff"])
+@pytest.mark.parametrize(
+    "out",
+    [
+        "runs/toy/results",
+        "link/results",
+        "letter.txt",
+        "letter.txt/deeper",
+        "not there/../thesis",
+        "dangling",
+        "circle",
+        ".",
+        "\udcff",
+    ],
+)
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_no_verb_writes_there(verb: str, out: str, here: Path) -> None:
     before = everything(here)
@@ -86,7 +131,17 @@ def test_a_run_takes_no_folder_of_something_else(out: str, here: Path) -> None:
     assert everything(here) == before
 
 
-@pytest.mark.parametrize("out", ["answers.jsonl", "reviser.jsonl", "letter.txt", "judged.jsonl", "./answers.jsonl", "hard.jsonl"])
+@pytest.mark.parametrize(
+    "out",
+    [
+        "answers.jsonl",
+        "reviser.jsonl",
+        "letter.txt",
+        "judged.jsonl",
+        "./answers.jsonl",
+        "hard.jsonl",
+    ],
+)
 def test_revise_never_writes_over_a_file_that_it_did_not_make(out: str, here: Path) -> None:
     os.link("answers.jsonl", "hard.jsonl")
     before = everything(here)
@@ -96,11 +151,19 @@ def test_revise_never_writes_over_a_file_that_it_did_not_make(out: str, here: Pa
 
 
 def test_the_same_command_writes_again_what_it_made(here: Path) -> None:
-    for verb, out in (("run", "r"), ("eval", "e"), ("judgements", "j"), ("compare", "c"), ("revise", "v.jsonl")):
+    for verb, out in (
+        ("run", "r"),
+        ("eval", "e"),
+        ("judgements", "j"),
+        ("compare", "c"),
+        ("revise", "v.jsonl"),
+    ):
         bezoar(*COMMANDS[verb], "--out", out)
         first = everything(here / out) if (here / out).is_dir() else (here / out).read_bytes()
         bezoar(*COMMANDS[verb], "--out", out)
-        assert (everything(here / out) if (here / out).is_dir() else (here / out).read_bytes()) == first
+        assert (
+            everything(here / out) if (here / out).is_dir() else (here / out).read_bytes()
+        ) == first
     write(here / "other.jsonl", [{"prompt": "Why a?", "response": "maybe"}])
     with pytest.raises(BezoarError, match="holds no revisions of these answers"):
         bezoar("revise", "reviser.jsonl", "other.jsonl", "--out", "v.jsonl")
@@ -123,30 +186,66 @@ def test_judgements_leave_results(here: Path) -> None:
     assert stored["model"] == "judged.jsonl"
     assert stored["scores"][0]["value"] == 4.5
     assert "4.50" in told
-    rows = [{"instruction": f"do {i}", "output_1": "a", "output_2": "b", "generator_2": "m", "preference": p} for i, p in enumerate([1.0, 2.0, 2.0, 1.5])]
+    rows = [
+        {
+            "instruction": f"do {i}",
+            "output_1": "a",
+            "output_2": "b",
+            "generator_2": "m",
+            "preference": p,
+        }
+        for i, p in enumerate([1.0, 2.0, 2.0, 1.5])
+    ]
     told = bezoar("eval", write(here / "annotations.jsonl", rows), "--out", "alpaca")
     assert "standard error of the win rate is 0.239" in told
-    assert json.loads(Path("alpaca/scores.json").read_text())["info"]["win_rate"]["standard_error"] == pytest.approx(0.2393, abs=1e-4)
+    assert json.loads(Path("alpaca/scores.json").read_text())["info"]["win_rate"][
+        "standard_error"
+    ] == pytest.approx(0.2393, abs=1e-4)
     assert len(Path("alpaca/items.jsonl").read_text().splitlines()) == 4
 
 
 def test_paired_tests_leave_results(here: Path) -> None:
     for name in ("one", "two"):
-        bezoar("eval", f"{name}.jsonl", "--mt-bench", "--judge", write(here / "grader.jsonl", [{"pattern": "zebra", "reply": "[[8]]"}, {"pattern": ".", "reply": "[[3]]"}]),
-               "--questions", "q.jsonl", "--out", f"evals/{name}")  # fmt: skip
+        bezoar(
+            "eval",
+            f"{name}.jsonl",
+            "--mt-bench",
+            "--judge",
+            write(
+                here / "grader.jsonl",
+                [{"pattern": "zebra", "reply": "[[8]]"}, {"pattern": ".", "reply": "[[3]]"}],
+            ),
+            "--questions",
+            "q.jsonl",
+            "--out",
+            f"evals/{name}",
+        )
     bezoar("compare", "evals/one", "evals/two", "--out", "tested")
     stored = json.loads(Path("tested/tests.json").read_text())
     assert (stored["first"], stored["second"]) == ("evals/one", "evals/two")
     assert stored["tests"][0]["difference"] == -5.0
     before = everything(here)
-    for out, sentence in (("thesis", "holds no evaluation"), ("evals/one", "would be written over"), ("runs/toy", "run directory")):
+    for out, sentence in (
+        ("thesis", "holds no evaluation"),
+        ("evals/one", "would be written over"),
+        ("runs/toy", "run directory"),
+    ):
         with pytest.raises(BezoarError, match=sentence):
             bezoar("compare", "evals/one", "evals/two", "--out", out)
     assert everything(here) == before
 
 
-@pytest.mark.parametrize("refused", [lambda out: out.write_text("{"), lambda out: out.write_text("[]"), lambda out: out.write_text('{"model": 5, "scores": []}')])
-def test_scores_that_are_not_ours_are_not_written_over(refused: Callable[[Path], object], here: Path) -> None:
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda out: out.write_text("{"),
+        lambda out: out.write_text("[]"),
+        lambda out: out.write_text('{"model": 5, "scores": []}'),
+    ],
+)
+def test_scores_that_are_not_ours_are_not_written_over(
+    refused: Callable[[Path], object], here: Path
+) -> None:
     Path("e").mkdir()
     refused(Path("e/scores.json"))
     before = everything(here)

@@ -29,21 +29,46 @@ stages:
   made: {kind: lamini, seeds: seeds, teacher: teacher, num_rows: 4, topic_share: 0.0}
   kept: {kind: filter, rows: made, judge: judge, rubric: rubric.txt}
 """
-THINGS = ["a river stone", "the northern lights", "an old violin", "bread without yeast", "a paper boat", "tax law in Peru"]
-FORMS = ["Describe {} to a child in three plain sentences", "What would a poet notice first about {}, and why does it matter",
-         "List five surprising facts on the history behind {}", "Write a short letter of complaint concerning {}",
-         "Compare two common opinions people hold when they discuss {}", "Explain step by step how somebody could examine {} at home"]
+THINGS = [
+    "a river stone",
+    "the northern lights",
+    "an old violin",
+    "bread without yeast",
+    "a paper boat",
+    "tax law in Peru",
+]
+FORMS = [
+    "Describe {} to a child in three plain sentences",
+    "What would a poet notice first about {}, and why does it matter",
+    "List five surprising facts on the history behind {}",
+    "Write a short letter of complaint concerning {}",
+    "Compare two common opinions people hold when they discuss {}",
+    "Explain step by step how somebody could examine {} at home",
+]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "toy.yaml").write_text(RECIPE)
-    seeds = [{"prompt": f"Seed question number {i} about {t}?", "response": f"Answer {i}."} for i, t in enumerate(THINGS)]
+    seeds = [
+        {"prompt": f"Seed question number {i} about {t}?", "response": f"Answer {i}."}
+        for i, t in enumerate(THINGS)
+    ]
     (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(s) + "\n" for s in seeds))
-    examples = "".join(f"<example>{form.format(thing)}.</example>\n" for form, thing in zip(FORMS, THINGS, strict=True))
-    teacher = [{"pattern": "<example>", "reply": examples}, {"pattern": ".*?([A-Z].*)", "reply": "This is a fitting answer to: \\1"}]
+    examples = "".join(
+        f"<example>{form.format(thing)}.</example>\n"
+        for form, thing in zip(FORMS, THINGS, strict=True)
+    )
+    teacher = [
+        {"pattern": "<example>", "reply": examples},
+        {"pattern": ".*?([A-Z].*)", "reply": "This is a fitting answer to: \\1"},
+    ]
     (tmp_path / "teacher.jsonl").write_text("".join(json.dumps(s) + "\n" for s in teacher))
-    judge = [{"pattern": "poet|letter", "reply": "Reject: dull"}, {"pattern": "child", "reply": "who knows"}, {"pattern": ".", "reply": "Accept: fine"}]
+    judge = [
+        {"pattern": "poet|letter", "reply": "Reject: dull"},
+        {"pattern": "child", "reply": "who knows"},
+        {"pattern": ".", "reply": "Accept: fine"},
+    ]
     (tmp_path / "judge.jsonl").write_text("".join(json.dumps(s) + "\n" for s in judge))
     (tmp_path / "rubric.txt").write_text("Accept or Reject?\n{record}\n")
     return tmp_path
@@ -112,12 +137,22 @@ def rows_bytes(folder: Path) -> list[bytes]:
     return [p.read_bytes() for p in sorted((folder / "runs" / "toy").glob("*/rows.parquet"))]
 
 
-def test_a_run_killed_at_random_moments_ends_with_the_same_rows(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_killed_at_random_moments_ends_with_the_same_rows(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     run(folder)
     whole = rows_bytes(folder)
     subprocess.run(["rm", "-r", str(folder / "runs")], check=True)
     draw = random.Random(5)
-    command = [sys.executable, "-c", "from bezoar.cli import main; main()", "run", str(folder / "toy.yaml"), "--out", str(folder / "runs" / "toy")]
+    command = [
+        sys.executable,
+        "-c",
+        "from bezoar.cli import main; main()",
+        "run",
+        str(folder / "toy.yaml"),
+        "--out",
+        str(folder / "runs" / "toy"),
+    ]
     for _ in range(5):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(draw.uniform(0.2, 0.9))
@@ -126,17 +161,35 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_rows(folder: Path, tm
     run(folder)
     assert rows_bytes(folder) == whole
     with sqlite3.connect(folder / "runs" / "journal.sqlite") as journal:
-        tables = [name for (name,) in journal.execute("select name from sqlite_master where type = 'table'")]
-        counts = {t: journal.execute(f"select count(*), count(distinct key) from {t}").fetchone() for t in tables}
+        tables = [
+            name
+            for (name,) in journal.execute("select name from sqlite_master where type = 'table'")
+        ]
+        counts = {
+            t: journal.execute(f"select count(*), count(distinct key) from {t}").fetchone()
+            for t in tables
+        }
     assert all(total == distinct for total, distinct in counts.values())
 
 
-@pytest.mark.parametrize(("change", "what"), [
-    ("rows: made", "rows: mad"), ("judge: judge", "judge: judgee"), ("num_rows: 4", "num_row: 4"), ("kind: filter", "kind: filtr"),
-])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("rows: made", "rows: mad"),
+        ("judge: judge", "judge: judgee"),
+        ("num_rows: 4", "num_row: 4"),
+        ("kind: filter", "kind: filtr"),
+    ],
+)
 def test_a_mistake_exits_2_with_one_sentence(folder: Path, change: str, what: str) -> None:
     (folder / "toy.yaml").write_text(RECIPE.replace(change, what))
-    command = [sys.executable, "-c", "from bezoar.cli import main; main()", "run", str(folder / "toy.yaml")]
+    command = [
+        sys.executable,
+        "-c",
+        "from bezoar.cli import main; main()",
+        "run",
+        str(folder / "toy.yaml"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ})
     assert done.returncode == 2
     assert "toy.yaml:" in done.stderr

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: told at once, what is in flight is kept, a second one ends at once, the same command goes on."""
+"""Ctrl-C and SIGTERM: told at once, what is in flight is kept, a second one ends at once, the same
+command goes on."""
 
 import json
 import os
@@ -31,7 +32,10 @@ def judged(folder: Path, url: str) -> Path:
     recipe = {
         "name": "toy",
         "backends": {"judge": {"kind": "endpoint", "url": url, "model": "m", "concurrency": 4}},
-        "stages": {"rows": {"kind": "jsonl", "path": "rows.jsonl"}, "kept": {"kind": "filter", "rows": "rows", "judge": "judge", "rubric": "rubric.txt"}},
+        "stages": {
+            "rows": {"kind": "jsonl", "path": "rows.jsonl"},
+            "kept": {"kind": "filter", "rows": "rows", "judge": "judge", "rubric": "rubric.txt"},
+        },
     }
     (folder / "toy.yaml").write_text(json.dumps(recipe))
     return folder / "toy.yaml"
@@ -39,7 +43,13 @@ def judged(folder: Path, url: str) -> Path:
 
 @contextmanager
 def running(*words: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([*COMMAND, *map(str, words)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         yield process
     finally:
@@ -60,7 +70,9 @@ def in_journal(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_is_told_before_what_is_in_flight_has_come_and_that_is_kept(number: signal.Signals, tmp_path: Path) -> None:
+def test_it_is_told_before_what_is_in_flight_has_come_and_that_is_kept(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     def slow(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
         time.sleep(1.0)
         return answer("Accept: good")
@@ -89,7 +101,10 @@ def hung(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
 
 
 def test_a_second_one_ends_at_once(tmp_path: Path) -> None:
-    with serving(hung) as server, running("run", judged(tmp_path, server.url), cwd=tmp_path) as process:
+    with (
+        serving(hung) as server,
+        running("run", judged(tmp_path, server.url), cwd=tmp_path) as process,
+    ):
         wait_for(server, 4)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
@@ -134,9 +149,22 @@ def test_on_a_terminal(tmp_path: Path) -> None:
 
 
 TRAIN = {
-    "kind": "train", "rows": "rows", "model": "tiny", "objective": {"kind": "sft"}, "adapter": {"r": 2}, "batch_size": 2, "epochs": 3000, "validation": 0,
-}  # fmt: skip
-LOCAL = {"kind": "filter", "rows": "rows", "judge": "judge", "rubric": "rubric.txt", "max_tokens": 400}
+    "kind": "train",
+    "rows": "rows",
+    "model": "tiny",
+    "objective": {"kind": "sft"},
+    "adapter": {"r": 2},
+    "batch_size": 2,
+    "epochs": 3000,
+    "validation": 0,
+}
+LOCAL = {
+    "kind": "filter",
+    "rows": "rows",
+    "judge": "judge",
+    "rubric": "rubric.txt",
+    "max_tokens": 400,
+}
 
 
 def steps(run: Path) -> bool:
@@ -147,18 +175,34 @@ def answers(run: Path) -> bool:
     return (run / "journal.sqlite").is_file() and in_journal(run.parent.parent) > 0
 
 
-@pytest.mark.parametrize(("last", "works"), [(TRAIN, steps), (LOCAL, answers)], ids=["training", "a local model answers"])
-def test_while_the_machine_works(last: dict[str, Any], works: Callable[[Path], bool], tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("last", "works"), [(TRAIN, steps), (LOCAL, answers)], ids=["training", "a local model answers"]
+)
+def test_while_the_machine_works(
+    last: dict[str, Any], works: Callable[[Path], bool], tiny_model: Path, tmp_path: Path
+) -> None:
     recipe = json.loads(judged(tmp_path, "http://127.0.0.1:9/v1").read_text())
     if last is TRAIN:
-        recipe["models"], recipe["backends"] = {"tiny": {"path": str(tiny_model), "dtype": "float32"}}, {}
+        recipe["models"], recipe["backends"] = (
+            {"tiny": {"path": str(tiny_model), "dtype": "float32"}},
+            {},
+        )
     else:
-        recipe["backends"]["judge"] = {"kind": "local", "model": str(tiny_model), "group": 1, "dtype": "float32"}
+        recipe["backends"]["judge"] = {
+            "kind": "local",
+            "model": str(tiny_model),
+            "group": 1,
+            "dtype": "float32",
+        }
     recipe["stages"]["kept"] = last
     (tmp_path / "toy.yaml").write_text(json.dumps(recipe))
     with running("run", "toy.yaml", cwd=tmp_path) as process:
         end = time.monotonic() + 60
-        while not works(tmp_path / "runs" / "toy") and time.monotonic() < end and process.poll() is None:
+        while (
+            not works(tmp_path / "runs" / "toy")
+            and time.monotonic() < end
+            and process.poll() is None
+        ):
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
@@ -200,19 +244,31 @@ except KeyboardInterrupt:
 
 
 def test_an_interrupt_that_python_drops_is_raised_anew() -> None:
-    done = subprocess.run([sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, timeout=60
+    )
     assert done.stdout == "stopped\n"
     assert done.stderr == "bezoar: stopped; run the same command to go on.\n"
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
-    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    caught = next(
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("SigCgt")
+    )
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def test_it_is_told_even_where_nothing_is_left_to_end(tmp_path: Path) -> None:
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-m", "bezoar", "run", "no.yaml"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bezoar", "run", "no.yaml"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         while not catches(process.pid, signal.SIGTERM):
             time.sleep(0.001)
         process.send_signal(signal.SIGTERM)  # most of the program is not imported yet

@@ -1,4 +1,5 @@
-"""Whole runs against a server that refuses, fails or leaks: what is finished, what is not, and what the same command then does."""
+"""Whole runs against a server that refuses, fails or leaks: what is finished, what is not, and what
+the same command then does."""
 
 import json
 import os
@@ -34,7 +35,14 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, server: Server) -> tuple[int, str]:
     (folder / "toy.yaml").write_text(RECIPE.replace("URL", server.url))
     command = [sys.executable, "-c", "from bezoar.cli import main; main()", "run", "toy.yaml"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, "SOME_KEY": KEY + "\n"}, timeout=60)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "SOME_KEY": KEY + "\n"},
+        timeout=60,
+    )
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -45,7 +53,9 @@ def keys(folder: Path) -> list[str]:
 
 def test_a_server_that_wants_money_leaves_the_stage_unfinished(folder: Path) -> None:
     paid: list[bool] = []
-    with serving(lambda body, seen: answer("Accept: fine") if paid else (402, {}, f"pay first, {KEY}")) as server:
+    with serving(
+        lambda body, seen: answer("Accept: fine") if paid else (402, {}, f"pay first, {KEY}")
+    ) as server:
         code, said = run(folder, server)
         assert code == 3
         assert "402" in said
@@ -60,7 +70,9 @@ def test_a_server_that_wants_money_leaves_the_stage_unfinished(folder: Path) -> 
     assert KEY[:8] not in said
 
 
-def test_some_that_fail_for_now_leave_the_stage_unfinished_and_are_asked_alone(folder: Path) -> None:
+def test_some_that_fail_for_now_leave_the_stage_unfinished_and_are_asked_alone(
+    folder: Path,
+) -> None:
     down = [True]
 
     def some(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
@@ -77,7 +89,11 @@ def test_some_that_fail_for_now_leave_the_stage_unfinished_and_are_asked_alone(f
 
 def test_rows_that_are_refused_for_good_are_counted_and_the_stage_ends(folder: Path) -> None:
     def some(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-        return (400, {}, "no") if any(f"Answer {i}." in body["messages"][-1]["content"] for i in range(13)) else answer("Accept: fine")
+        return (
+            (400, {}, "no")
+            if any(f"Answer {i}." in body["messages"][-1]["content"] for i in range(13))
+            else answer("Accept: fine")
+        )
 
     with serving(some) as server:
         code, said = run(folder, server)

@@ -11,13 +11,21 @@ from bezoar.judge.attribute_pairs import AttributePairs
 
 
 def chat(name: str, prompt: str, **attributes: Any) -> Chat:
-    return Chat(name, (Message("user", prompt), Message("assistant", f"answer {name}")), {"attributes": attributes})
+    return Chat(
+        name,
+        (Message("user", prompt), Message("assistant", f"answer {name}")),
+        {"attributes": attributes},
+    )
 
 
 ROWS = [
-    chat("a", "one", helpfulness=1, verbosity=0), chat("b", "two", helpfulness=2, verbosity=3), chat("c", "one", helpfulness=4, verbosity=0),
-    chat("d", "two", helpfulness=2, verbosity=1), chat("e", "three", helpfulness=0, verbosity=0), chat("f", "one", helpfulness=3, verbosity=2),
-]  # fmt: skip
+    chat("a", "one", helpfulness=1, verbosity=0),
+    chat("b", "two", helpfulness=2, verbosity=3),
+    chat("c", "one", helpfulness=4, verbosity=0),
+    chat("d", "two", helpfulness=2, verbosity=1),
+    chat("e", "three", helpfulness=0, verbosity=0),
+    chat("f", "one", helpfulness=3, verbosity=2),
+]
 
 
 def test_the_more_helpful_answer_is_chosen() -> None:
@@ -32,13 +40,18 @@ def test_the_more_helpful_answer_is_chosen() -> None:
 def test_other_weights_choose_otherwise() -> None:
     pairs = AttributePairs("rows", {"helpfulness": 1.0, "verbosity": -1.5}).sift(ROWS).rows
     # one: a 1, c 4, f 0; two: b -2.5, d 0.5
-    assert [(p.id, p.meta["rejected"], p.meta["strength"]) for p in pairs] == [("c", "f", 4.0), ("d", "b", 3.0)]
+    assert [(p.id, p.meta["rejected"], p.meta["strength"]) for p in pairs] == [
+        ("c", "f", 4.0),
+        ("d", "b", 3.0),
+    ]
 
 
 def test_rows_without_the_attribute_are_refused() -> None:
     with pytest.raises(DataError, match=r"row g: it lacks .* correctness"):
         AttributePairs("rows", {"correctness": 1.0}).sift([chat("g", "p", helpfulness=1)])
     with pytest.raises(DataError, match="row h: it lacks"):
-        AttributePairs("rows").sift([replace(chat("h", "p", helpfulness=1), meta={"attributes": ["helpfulness"]})])
+        AttributePairs("rows").sift(
+            [replace(chat("h", "p", helpfulness=1), meta={"attributes": ["helpfulness"]})]
+        )
     with pytest.raises(ValueError, match="at least one"):
         AttributePairs("rows", {})

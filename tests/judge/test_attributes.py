@@ -8,7 +8,13 @@ import pytest
 
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import RecipeError
-from bezoar.judge.attributes import Attributes, expected_level, most_agreeing, read_attributes, read_rating
+from bezoar.judge.attributes import (
+    Attributes,
+    expected_level,
+    most_agreeing,
+    read_attributes,
+    read_rating,
+)
 from bezoar.llm.cost import exactly
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.verdicts.accept_reject import Unparsed
@@ -17,11 +23,17 @@ NAMES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
 
 def chat(name: str) -> Chat:
-    return Chat(name, (Message("user", "Name a bird."), Message("assistant", f"Robin {name}.")), {"source": "here"})
+    return Chat(
+        name,
+        (Message("user", "Name a bird."), Message("assistant", f"Robin {name}.")),
+        {"source": "here"},
+    )
 
 
 def said(helpfulness: int, others: int = 2) -> str:
-    return "\n".join(f"{name}: {helpfulness if name == 'helpfulness' else others}" for name in NAMES)
+    return "\n".join(
+        f"{name}: {helpfulness if name == 'helpfulness' else others}" for name in NAMES
+    )
 
 
 def by_row(replies: dict[str, list[str]], seen: list[Request] | None = None) -> Ask:
@@ -30,16 +42,33 @@ def by_row(replies: dict[str, list[str]], seen: list[Request] | None = None) -> 
     def ask(requests: Sequence[Request]) -> list[Reply]:
         if seen is not None:
             seen.extend(requests)
-        return [Reply(next(texts[r.seed] for name, texts in replies.items() if f"Robin {name}." in r.messages[0].content)) for r in requests]
+        return [
+            Reply(
+                next(
+                    texts[r.seed]
+                    for name, texts in replies.items()
+                    if f"Robin {name}." in r.messages[0].content
+                )
+            )
+            for r in requests
+        ]
 
     return ask
 
 
 def test_the_mean_of_three_ratings_rounded() -> None:
     seen: list[Request] = []
-    judged = Attributes("rows", "judge").judge_rows([chat("a")], by_row({"a": [said(4, 1), said(3, 2), said(3, 2)]}, seen))
+    judged = Attributes("rows", "judge").judge_rows(
+        [chat("a")], by_row({"a": [said(4, 1), said(3, 2), said(3, 2)]}, seen)
+    )
     (row,) = judged.accepted
-    assert row.meta["attributes"] == {"helpfulness": 3, "correctness": 2, "coherence": 2, "complexity": 2, "verbosity": 2}
+    assert row.meta["attributes"] == {
+        "helpfulness": 3,
+        "correctness": 2,
+        "coherence": 2,
+        "complexity": 2,
+        "verbosity": 2,
+    }
     assert [r["helpfulness"] for r in row.meta["ratings"]] == [4, 3, 3]
     assert row.meta["source"] == "here"
     assert [r.seed for r in seen] == [0, 1, 2]
@@ -63,8 +92,12 @@ def test_wide_ratings_are_asked_twice_more_and_the_most_agreeing_kept() -> None:
 
 
 def test_a_spread_above_2_is_rejected() -> None:
-    judged = Attributes("rows", "judge", repeats=2).judge_rows([chat("a")], by_row({"a": [said(0), said(3), "?", "?"]}))
-    assert [(row.meta["verdict"], row.meta["reason"]) for row in judged.rejected] == [("spread", "helpfulness 0, 3")]
+    judged = Attributes("rows", "judge", repeats=2).judge_rows(
+        [chat("a")], by_row({"a": [said(0), said(3), "?", "?"]})
+    )
+    assert [(row.meta["verdict"], row.meta["reason"]) for row in judged.rejected] == [
+        ("spread", "helpfulness 0, 3")
+    ]
     assert not judged.accepted
 
 
@@ -75,8 +108,12 @@ def test_most_agreeing_by_the_first_attribute_then_by_all() -> None:
 
 
 def test_too_few_readable_ratings_leave_a_row_unparsed() -> None:
-    judged = Attributes("rows", "judge").judge_rows([chat("a")], by_row({"a": [said(3), "I like it.", said(3)]}))
-    assert [row.meta["reason"] for row in judged.unparsed] == ["no level of helpfulness: I like it."]
+    judged = Attributes("rows", "judge").judge_rows(
+        [chat("a")], by_row({"a": [said(3), "I like it.", said(3)]})
+    )
+    assert [row.meta["reason"] for row in judged.unparsed] == [
+        "no level of helpfulness: I like it."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +139,10 @@ def test_reading_a_rating(text: str, expected: dict[str, int] | str) -> None:
 
 
 def test_a_failed_request_is_unparsed() -> None:
-    for found in (read_rating(Reply(finish="error", error="timeout"), ["a"]), expected_level(Reply(finish="error", error="timeout"))):
+    for found in (
+        read_rating(Reply(finish="error", error="timeout"), ["a"]),
+        expected_level(Reply(finish="error", error="timeout")),
+    ):
         assert found == Unparsed("", "failed: timeout")
 
 
@@ -112,11 +152,25 @@ def test_weak_judges_by_the_digits() -> None:
     def ask(requests: Sequence[Request]) -> list[Reply]:
         seen.extend(requests)
         # probabilities 1/2 for level 1 and 1/6 each for 2, 3, 4 of what is said at all
-        return [Reply("1", logprobs=(-math.inf if r.prefill == "verbosity: " else -50.0, -1.0, *[-1.0 - math.log(3)] * 3)) for r in requests]
+        return [
+            Reply(
+                "1",
+                logprobs=(
+                    -math.inf if r.prefill == "verbosity: " else -50.0,
+                    -1.0,
+                    *[-1.0 - math.log(3)] * 3,
+                ),
+            )
+            for r in requests
+        ]
 
     weak = Attributes("rows", "judge", verdict="logprob", repeats=1)
-    assert [row.meta["reason"] for row in weak.judge_rows([chat("a")], ask).unparsed] == ["no log-probabilities of the five levels"]
-    assert [(r.prefill, r.choices) for r in seen] == [(f"{name}: ", ("0", "1", "2", "3", "4")) for name in NAMES]
+    assert [row.meta["reason"] for row in weak.judge_rows([chat("a")], ask).unparsed] == [
+        "no log-probabilities of the five levels"
+    ]
+    assert [(r.prefill, r.choices) for r in seen] == [
+        (f"{name}: ", ("0", "1", "2", "3", "4")) for name in NAMES
+    ]
     assert "correctness" not in seen[0].messages[0].content
     assert expected_level(ask(seen[:1])[0]) == pytest.approx((1 + (2 + 3 + 4) / 3) / 2)
 
@@ -145,10 +199,18 @@ def test_quote() -> None:
 def test_agreement_of_a_judge_with_itself() -> None:
     from bezoar.evals.agreement import ratings_agreement
 
-    replies = {"a": [said(0), said(1), said(0)], "b": [said(4), said(3), said(4)], "c": [said(0), said(4), said(2), "?", "?"], "d": ["?"] * 3}
+    replies = {
+        "a": [said(0), said(1), said(0)],
+        "b": [said(4), said(3), said(4)],
+        "c": [said(0), said(4), said(2), "?", "?"],
+        "d": ["?"] * 3,
+    }
     judged = Attributes("rows", "judge").judge_rows([chat(n) for n in "abcd"], by_row(replies))
-    found = {s.name: s for s in ratings_agreement([*judged.accepted, *judged.rejected, *judged.unparsed])}
-    # helpfulness: first 0 4 0, second 1 3 4; observed cost (1 + 1 + 16) / 3, by chance the mean of the nine: (1 + 9 + 16) * 2 + 9 + 1 + 0, by 9
+    found = {
+        s.name: s for s in ratings_agreement([*judged.accepted, *judged.rejected, *judged.unparsed])
+    }
+    # helpfulness: first 0 4 0, second 1 3 4; observed cost (1 + 1 + 16) / 3, by chance the mean of
+    # the nine: (1 + 9 + 16) * 2 + 9 + 1 + 0, by 9
     assert found["kappa/helpfulness"].value == pytest.approx(1 - 6 / (62 / 9))
     assert found["kappa/helpfulness"].n == 3
     assert found["kappa/verbosity"].value is None, "no two levels differ"

@@ -26,9 +26,14 @@ def test_reasons() -> None:
     sifted = Form("rows", max_words=50).sift(rows)
     assert [row.id for row in sifted.rows] == ["ok"]
     assert [(d.id, d.reason) for d in sifted.dropped] == [
-        ("empty", "empty"), ("refusal", "refusal"), ("unfinished", "unfinished"), ("long", "too long"),
-    ]  # fmt: skip
-    assert [d.reason for d in Form("rows", max_prompt_words=2).sift(rows[:1]).dropped] == ["long prompt"]
+        ("empty", "empty"),
+        ("refusal", "refusal"),
+        ("unfinished", "unfinished"),
+        ("long", "too long"),
+    ]
+    assert [d.reason for d in Form("rows", max_prompt_words=2).sift(rows[:1]).dropped] == [
+        "long prompt"
+    ]
     assert not Form("rows", max_prompt_words=3).sift(rows[:1]).dropped
     lenient = Form("rows", refusals=False, unfinished=False).sift(rows)
     assert [d.id for d in lenient.dropped] == ["empty"]
@@ -52,7 +57,13 @@ def test_refusals(answer: str) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["Sorry is a game for two to four players.", "She said: I cannot do that.", "Canada is big.", "Unfortunately, it rained all day.", "An AI is a program."],
+    [
+        "Sorry is a game for two to four players.",
+        "She said: I cannot do that.",
+        "Canada is big.",
+        "Unfortunately, it rained all day.",
+        "An AI is a program.",
+    ],
 )
 def test_no_refusals(answer: str) -> None:
     assert not is_refusal(answer)
@@ -81,7 +92,10 @@ def test_loops() -> None:
     assert is_loop(again * 4)
     assert not is_loop(again * 2), "18 words are too few to say"
     assert not is_loop(" ".join(f"word{i}" for i in range(40)))
-    assert not is_loop("the cat and the dog and the bird and the fish and the cow and the horse and the hen and the pig")
+    assert not is_loop(
+        "the cat and the dog and the bird and the fish and the cow and the horse and the hen and"
+        " the pig"
+    )
     assert [d.reason for d in Form("rows").sift([chat("a", again * 9)]).dropped] == ["loop"]
     assert not Form("rows", loops=False).sift([chat("a", again * 9)]).dropped
 

@@ -28,9 +28,12 @@ def test_one_output_is_the_score_and_scales() -> None:
 
 def test_references_average_0() -> None:
     found = RewardWeights(mean=9.0, std=9.0).centred(("reward",), [[1.0], [3.0], [5.0], [7.0]])
-    assert (found.mean, found.std) == (4.0, pytest.approx(5**0.5))  # squared distances 9, 1, 1, 9: variance 5
+    # squared distances 9, 1, 1, 9: variance 5
+    assert (found.mean, found.std) == (4.0, pytest.approx(5**0.5))
     assert sum(found.score(("reward",), [x]) for x in (1.0, 3.0, 5.0, 7.0)) == pytest.approx(0)
-    assert RewardWeights().centred(("reward",), [[1.0], [3.0]], scale=False) == RewardWeights(mean=2.0)
+    assert RewardWeights().centred(("reward",), [[1.0], [3.0]], scale=False) == RewardWeights(
+        mean=2.0
+    )
     assert RewardWeights().centred(("reward",), [[2.0], [2.0]]) == RewardWeights(mean=2.0)
 
 

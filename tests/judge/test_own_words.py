@@ -88,7 +88,8 @@ from bezoar.verdicts.own_words import MASK, ONE_WORD, own_words
         ("`a ``b' c", "`a ``b' c"),
         ("``a' b", "``a' b"),
         ("''a' b", "''a' b"),
-        # single marks open behind no letter and close before none; between two letters they are apostrophes
+        # single marks open behind no letter and close before none; between two letters they are
+        # apostrophes
         ("x 'a b' y", "x _____ y"),
         ("rock'n roll' b", "rock'n roll' b"),
         ("' a' b", "' a' b"),
@@ -118,7 +119,18 @@ def test_masks(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [('"a" b', '"a" b'), ('"_a_"', '"_a_"'), ('"a_b"', "_____"), ('{"a": "b c"}', '{"a": _____}'), ("“a!” b", "“a!” b"), ("«a» „b“ „b c“", "«a» „b“ _____"), ("'a' “b c”", "'a' _____"), ("`a`", "___"), ("> a", "___"), ('"..."', "_____")],
+    [
+        ('"a" b', '"a" b'),
+        ('"_a_"', '"_a_"'),
+        ('"a_b"', "_____"),
+        ('{"a": "b c"}', '{"a": _____}'),
+        ("“a!” b", "“a!” b"),
+        ("«a» „b“ „b c“", "«a» „b“ _____"),
+        ("'a' “b c”", "'a' _____"),
+        ("`a`", "___"),
+        ("> a", "___"),
+        ('"..."', "_____"),
+    ],
 )
 def test_what_is_kept_in_marks(text: str, shown: str) -> None:
     assert own_words(text, ONE_WORD).replace(MASK, "_") == shown

@@ -26,7 +26,11 @@ def judge_by(rule: str, seen: list[Request] | None = None) -> object:
             a, b = text.split("[Answer A]\n")[1].split("\n\n[Answer B]\n")
             b = b.split("\n\n[End]")[0]
             longer = "A" if len(a) > len(b) else "B"
-            replies.append(Reply(f"I say [[{longer if rule == 'longer' else 'A' if rule == 'first' else 'C'}]]"))
+            replies.append(
+                Reply(
+                    f"I say [[{longer if rule == 'longer' else 'A' if rule == 'first' else 'C'}]]"
+                )
+            )
         return replies
 
     return ask
@@ -64,7 +68,8 @@ def test_one_unparsed_order_leaves_the_pair_unparsed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "side"), [("so [[A]]", "A"), ("[[B]]", "B"), ("[[C]]", "tie"), ("[[ A ]] indeed, [[A]]", "A")]
+    ("text", "side"),
+    [("so [[A]]", "A"), ("[[B]]", "B"), ("[[C]]", "tie"), ("[[ A ]] indeed, [[A]]", "A")],
 )
 def test_marks(text: str, side: str) -> None:
     assert parse_side(text) == side
@@ -73,10 +78,13 @@ def test_marks(text: str, side: str) -> None:
 @pytest.mark.parametrize(
     ("text", "side"),
     [
-        ("> [[A]]\n[[B]]", "B"), ('B ends with "[[A]]". [[B]]', "B"), ("`[[A]]` is quoted\n[[C]]", "tie"), ("```\n[[A]]\n```\n[[B]]", "B"),
+        ("> [[A]]\n[[B]]", "B"),
+        ('B ends with "[[A]]". [[B]]', "B"),
+        ("`[[A]]` is quoted\n[[C]]", "tie"),
+        ("```\n[[A]]\n```\n[[B]]", "B"),
         ("A ends “I win: [[A]]”.\n**[[B]]**", "B"),
     ],
-)  # fmt: skip
+)
 def test_quoted_marks_do_not_count(text: str, side: str) -> None:
     assert parse_side(text) == side
 
@@ -86,7 +94,9 @@ def test_marks_in_quotes_alone_or_several_outside_are_no_verdict(text: str) -> N
     assert isinstance(parse_side(text), Unparsed)
 
 
-@pytest.mark.parametrize("text", ["", "A is better", "[A]", "[[A]] or [[B]]", "[[D]]", "[[a]]", "[[AB]]", "[A]]", "[[A]"])
+@pytest.mark.parametrize(
+    "text", ["", "A is better", "[A]", "[[A]] or [[B]]", "[[D]]", "[[a]]", "[[AB]]", "[A]]", "[[A]"]
+)
 def test_no_mark_or_several(text: str) -> None:
     assert isinstance(parse_side(text), Unparsed)
 
@@ -102,13 +112,19 @@ def test_probabilities() -> None:
         seen.extend(requests)
         return [Reply(logprobs=(-1.0, -2.0, -3.0)), Reply(logprobs=(-2.0, -1.0, -3.0))]
 
-    assert Pairwise("judge", verdict="logprob").compare([pair("x", "one", "two")], ask)[0].verdict == "A"
+    assert (
+        Pairwise("judge", verdict="logprob").compare([pair("x", "one", "two")], ask)[0].verdict
+        == "A"
+    )
     assert (seen[0].prefill, seen[0].choices) == ("[[", ("A", "B", "C"))
 
 
 def test_a_reply_that_never_came_is_no_pair_fewer() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        Pairwise("judge").compare([pair("x", "one", "two"), pair("y", "one", "two")], lambda requests: [Reply("[[A]]")] * 3)
+        Pairwise("judge").compare(
+            [pair("x", "one", "two"), pair("y", "one", "two")],
+            lambda requests: [Reply("[[A]]")] * 3,
+        )
 
 
 def test_no_pairs_no_calls() -> None:

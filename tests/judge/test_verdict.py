@@ -1,9 +1,17 @@
-"""Reading a judge's word: a verdict where there is one, unparsed where there is none or both, never a guess."""
+"""Reading a judge's word: a verdict where there is one, unparsed where there is none or both, never
+a guess."""
 
 import pytest
 
 from bezoar.llm.types import Reply
-from bezoar.verdicts.accept_reject import Unparsed, Verdict, log_odds, parse_verdict, read_logprobs, read_text
+from bezoar.verdicts.accept_reject import (
+    Unparsed,
+    Verdict,
+    log_odds,
+    parse_verdict,
+    read_logprobs,
+    read_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +30,11 @@ from bezoar.verdicts.accept_reject import Unparsed, Verdict, log_odds, parse_ver
         ("The verdict is: Reject because it is cut", "reject", "it is cut"),
         ('{"verdict": "Accept", "reason": "fine"}', "accept", "fine"),
         ("Reject\nReason: the date is wrong.", "reject", "the date is wrong."),
-        ("The response names the wrong city.\nReject", "reject", "The response names the wrong city."),
+        (
+            "The response names the wrong city.\nReject",
+            "reject",
+            "The response names the wrong city.",
+        ),
         ("Accept: there is no reason to reject it.", "accept", "there is no reason to reject it."),
         ("Reject: nobody could accept this answer.", "reject", "nobody could accept this answer."),
         ("Accept: good.\n\nAccept: good.", "accept", "good."),
@@ -33,14 +45,28 @@ def test_verdicts(text: str, label: str, reason: str) -> None:
     assert parse_verdict(text) == Verdict(label, reason)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("mark", [*"\t*_#<\"'“”‘’[](){}–—•.:", "- ", "--- ", "=> ", "-> ", "__", "* [_"])
+@pytest.mark.parametrize(
+    "mark", [*"\t*_#<\"'“”‘’[](){}–—•.:", "- ", "--- ", "=> ", "-> ", "__", "* [_"]
+)
 def test_marks_before_the_word(mark: str) -> None:
     assert parse_verdict(f"{mark}Reject: it begs") == Verdict("reject", "it begs")
 
 
-@pytest.mark.parametrize("lead", [
-    "My verdict:", "The  final\tverdict:", "The overall decision is", "Final judgment is:", "Judgement -", "ANSWER =>", "Result:", "Status", "__Final verdict__:", "_Verdict_ _is_",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "My verdict:",
+        "The  final\tverdict:",
+        "The overall decision is",
+        "Final judgment is:",
+        "Judgement -",
+        "ANSWER =>",
+        "Result:",
+        "Status",
+        "__Final verdict__:",
+        "_Verdict_ _is_",
+    ],
+)
 def test_words_before_the_word(lead: str) -> None:
     assert parse_verdict(f"{lead} reject: it begs") == Verdict("reject", "it begs")
 
@@ -125,39 +151,70 @@ def test_both_verdicts(text: str) -> None:
         ("“Accept: great”\nReject: it begs", "reject", "it begs"),
         ("'Accept: it's great' is quoted\nReject: it begs", "reject", "it begs"),
         ('The response ends with\n"Accept"\nReject: it begs', "reject", "it begs"),
-        ('Reject: it says "Accept: great" to sway me', "reject", 'it says "Accept: great" to sway me'),
-        ("Reject: it ends with `Accept`; that sways nobody", "reject", "it ends with `Accept`; that sways nobody"),
+        (
+            'Reject: it says "Accept: great" to sway me',
+            "reject",
+            'it says "Accept: great" to sway me',
+        ),
+        (
+            "Reject: it ends with `Accept`; that sways nobody",
+            "reject",
+            "it ends with `Accept`; that sways nobody",
+        ),
         ('{"verdict": "Reject", "reason": "it says; accept"}', "reject", "it says; accept"),
         ("Accept: clear.\nIt is right.\nAccept: clear and right.", "accept", "clear and right."),
         ('Accept: a 5" nail\nis 5" long', "accept", 'a 5" nail'),
         ("-> Accept: good", "accept", "good"),
     ],
 )
-def test_quotes_and_code_do_not_count_and_the_last_reason_does(text: str, label: str, reason: str) -> None:
+def test_quotes_and_code_do_not_count_and_the_last_reason_does(
+    text: str, label: str, reason: str
+) -> None:
     assert parse_verdict(text) == Verdict(label, reason)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "> Accept: great\nI cannot judge this.", "> Accept: great", "```\nAccept: great", "`Accept`", "``Accept: great'' it says", "`Accept", '"Accept: great" it says.', "Accept: no", "Reject - no.",
-        'It ends:\n"""\nAccept\n"""\nI cannot judge this.', 'It ends:\n"\nAccept: great\n"\nI cannot judge this.', "<blockquote>\nAccept: great\n</blockquote>\nI cannot judge this.",
+        "> Accept: great\nI cannot judge this.",
+        "> Accept: great",
+        "```\nAccept: great",
+        "`Accept`",
+        "``Accept: great'' it says",
+        "`Accept",
+        '"Accept: great" it says.',
+        "Accept: no",
+        "Reject - no.",
+        'It ends:\n"""\nAccept\n"""\nI cannot judge this.',
+        'It ends:\n"\nAccept: great\n"\nI cannot judge this.',
+        "<blockquote>\nAccept: great\n</blockquote>\nI cannot judge this.",
         "I quote:\n> it is good\n> Accept: great\n\nThat is an order, no answer.",
     ],
-)  # fmt: skip
+)
 def test_what_is_only_quoted_or_denied_is_no_verdict(text: str) -> None:
     assert parse_verdict(text) == Unparsed(text, "no verdict")
 
 
-@pytest.mark.parametrize("text", ['{"verdict": "Accept", "verdict": "Reject"}', "Accept: Reject", "Accept" + " " * 500 + ". Reject"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"verdict": "Accept", "verdict": "Reject"}',
+        "Accept: Reject",
+        "Accept" + " " * 500 + ". Reject",
+    ],
+)
 def test_both_verdicts_in_one_line(text: str) -> None:
     assert parse_verdict(text) == Unparsed(text, "both verdicts")
 
 
 def test_replies() -> None:
-    assert read_text(Reply(finish="error", error="no answer came")) == Unparsed("", "failed: no answer came")
+    assert read_text(Reply(finish="error", error="no answer came")) == Unparsed(
+        "", "failed: no answer came"
+    )
     assert read_text(Reply("Accept: go", "length")) == Verdict("accept", "go")
-    assert read_text(Reply("The response is", "length")) == Unparsed("The response is", "cut off before a verdict")
+    assert read_text(Reply("The response is", "length")) == Unparsed(
+        "The response is", "cut off before a verdict"
+    )
 
 
 def test_probabilities() -> None:

@@ -10,13 +10,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Behaviour = Callable[[dict[str, Any], int], tuple[int, dict[str, str], str | None]]
-"""(body, how often this prompt was seen before) -> status, headers, text; None as text breaks the connection."""
+"""(body, how often this prompt was seen before) -> status, headers, text; None as text breaks the
+connection."""
 
 
 def answer(text: str, finish: str = "stop", **more: Any) -> tuple[int, dict[str, str], str]:
     """A proper answer."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish, **more}
-    body = {"id": "x", "object": "chat.completion", "choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 5}}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": finish,
+        **more,
+    }
+    body = {
+        "id": "x",
+        "object": "chat.completion",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+    }
     return 200, {}, json.dumps(body)
 
 
@@ -26,7 +37,8 @@ def echo(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
 
 
 class Server:
-    """What was asked: `seen` counts prompts that arrived, `answered` those that were answered with 200."""
+    """What was asked: `seen` counts prompts that arrived, `answered` those that were answered with
+    200."""
 
     def __init__(self, behaviour: Behaviour, encoding: str) -> None:
         self.behaviour, self.lock, self.encoding = behaviour, threading.Lock(), encoding
@@ -60,7 +72,11 @@ class Server:
             return
         data = text.encode(self.encoding)
         handler.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(data)),
+            **headers,
+        }.items():
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(data)
@@ -95,7 +111,9 @@ def serving(behaviour: Behaviour = echo, encoding: str = "utf-8") -> Iterator[Se
 
     with Quiet(("127.0.0.1", 0), Handler) as http:
         server.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread = threading.Thread(
+            target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         thread.start()
         try:
             yield server

@@ -20,10 +20,12 @@ def test_prices_are_by_the_million() -> None:
 
 def test_the_most_a_request_can_cost() -> None:
     request = Request((Message("system", "é"), Message("user", "abc")), max_tokens=7, prefill="ü!")
-    # bytes 2 + 3 and 16 for each message, 3 of the prefill, 16 for what is around them; then 7 tokens of answer
+    # bytes 2 + 3 and 16 for each message, 3 of the prefill, 16 for what is around them; then 7
+    # tokens of answer
     assert Prices(1e6, 0.0).most_usd(request) == 2 + 16 + 3 + 16 + 3 + 16
     assert Prices(0.0, 1e6).most_usd(request) == 7
-    assert Prices(1e6, 0.0).most_usd(question("\ud83d", prefill="\ud83d")) == 1 + 16 + 1 + 16  # half a character is sent as "?"
+    # half a character is sent as "?"
+    assert Prices(1e6, 0.0).most_usd(question("\ud83d", prefill="\ud83d")) == 1 + 16 + 1 + 16
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -1e-9])
@@ -39,10 +41,20 @@ def test_prices_and_limits_are_finite_and_not_below_0(wrong: float) -> None:
 @pytest.mark.parametrize(
     ("costs", "room", "count"),
     [
-        ([], 0.0, 0), ([1.0], 1.0, 1), ([1.0], 0.999, 0), ([1.0, 2.0, 3.0], 3.0, 2), ([1.0, 2.0, 3.0], 6.0, 3), ([0.1] * 10, 1.0, 10),
-        ([0.0, 0.0], -5.0, 2), ([0.0, 1.0, 0.0], 0.0, 1), ([1.0, 0.0, 1.0], 1.0, 2), ([2.0, 1.0], 1.0, 0), ([1e-8], 0.0, 0), ([1e-9], 0.0, 1),
+        ([], 0.0, 0),
+        ([1.0], 1.0, 1),
+        ([1.0], 0.999, 0),
+        ([1.0, 2.0, 3.0], 3.0, 2),
+        ([1.0, 2.0, 3.0], 6.0, 3),
+        ([0.1] * 10, 1.0, 10),
+        ([0.0, 0.0], -5.0, 2),
+        ([0.0, 1.0, 0.0], 0.0, 1),
+        ([1.0, 0.0, 1.0], 1.0, 2),
+        ([2.0, 1.0], 1.0, 0),
+        ([1e-8], 0.0, 0),
+        ([1e-9], 0.0, 1),
     ],
-)  # fmt: skip
+)
 def test_what_fits_from_the_first_on(costs: list[float], room: float, count: int) -> None:
     assert affordable(costs, room) == count
 

@@ -46,7 +46,11 @@ def test_many_in_flight_each_once_in_order(tmp_path: Path) -> None:
 
 PASSING: dict[str, Behaviour] = {
     "429": lambda body, seen: (429, {"Retry-After": "0.2"}, '{"error": "slow down"}'),
-    "429 with a date": lambda body, seen: (429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "{}"),
+    "429 with a date": lambda body, seen: (
+        429,
+        {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"},
+        "{}",
+    ),
     "500": lambda body, seen: (500, {}, "oops"),
     "503": lambda body, seen: (503, {}, "<html>busy</html>"),
     "cut JSON": lambda body, seen: (200, {}, answer("half")[2][:60]),
@@ -65,7 +69,9 @@ def test_what_may_pass_is_tried_again(name: str, tmp_path: Path) -> None:
 
     with serving(twice) as server:
         started = time.monotonic()
-        reply = ask_once(server.url, question("hello"), tmp_path, timeout_s=5 if "bytes" not in name else 0.5)
+        reply = ask_once(
+            server.url, question("hello"), tmp_path, timeout_s=5 if "bytes" not in name else 0.5
+        )
         seconds = time.monotonic() - started
     assert reply.text == "HELLO"
     assert server.seen["hello"] == 3
@@ -130,7 +136,11 @@ def test_refusals_stop_at_once_and_keep_what_was_answered(
         assert hint in str(caught.value)
         assert "sk-secret" not in str(caught.value)
         assert len(server.seen) < 30
-        kept = {e["request"]["messages"][0]["content"] for e in journal.entries() if e["reply"]["finish"] == "stop"}
+        kept = {
+            e["request"]["messages"][0]["content"]
+            for e in journal.entries()
+            if e["reply"]["finish"] == "stop"
+        }
         assert kept == {f"question {i}" for i in range(10)}
     assert "Bearer sk-secret-123" in server.keys
     assert b"sk-secret" not in b"".join(p.read_bytes() for p in tmp_path.iterdir())
@@ -162,28 +172,56 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         Endpoint(url="http://127.0.0.1:9/v1", model="m", key_env="NO_SUCH_KEY").open()
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host/v1", "http://user:secret@host/v1", ""])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://host/v1", "http://user:secret@host/v1", ""]
+)
 def test_bad_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"http|key_env"):
         Endpoint(url=url, model="m")
 
 
 def test_the_identity_holds_what_changes_answers_and_no_more() -> None:
-    one = Endpoint(url="http://host/v1/", model="m", key_env="A", concurrency=2, extra={"b": 1, "a": 2})
-    assert one.identity == Endpoint(url="http://host/v1", model="m", key_env="B", extra={"a": 2, "b": 1}).identity
+    one = Endpoint(
+        url="http://host/v1/", model="m", key_env="A", concurrency=2, extra={"b": 1, "a": 2}
+    )
+    assert (
+        one.identity
+        == Endpoint(url="http://host/v1", model="m", key_env="B", extra={"a": 2, "b": 1}).identity
+    )
     assert one.identity != Endpoint(url="http://host/v1", model="m").identity
-    assert one.identity != Endpoint(url="http://host/v1", model="n", extra={"b": 1, "a": 2}).identity
+    assert (
+        one.identity != Endpoint(url="http://host/v1", model="n", extra={"b": 1, "a": 2}).identity
+    )
 
 
 def test_the_body(tmp_path: Path) -> None:
-    request = question("hi", temperature=0.7, top_p=0.9, max_tokens=9, stop=("a", "b", "c", "d", "e"), prefill="<x>", seed=4)
+    request = question(
+        "hi",
+        temperature=0.7,
+        top_p=0.9,
+        max_tokens=9,
+        stop=("a", "b", "c", "d", "e"),
+        prefill="<x>",
+        seed=4,
+    )
     with serving(lambda body, seen: answer("<x> one e two", "length")) as server:
         reply = ask_once(server.url, request, tmp_path, extra={"min_p": 0.1})
     body = server.bodies[0]
-    assert body["messages"] == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "<x>"}]
-    assert {k: body[k] for k in ("model", "temperature", "top_p", "max_tokens", "seed", "min_p", "stop")} == {
-        "model": "m", "temperature": 0.7, "top_p": 0.9, "max_tokens": 9, "seed": 4, "min_p": 0.1, "stop": ["a", "b", "c", "d"],
-    }  # fmt: skip
+    assert body["messages"] == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "<x>"},
+    ]
+    assert {
+        k: body[k] for k in ("model", "temperature", "top_p", "max_tokens", "seed", "min_p", "stop")
+    } == {
+        "model": "m",
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "max_tokens": 9,
+        "seed": 4,
+        "min_p": 0.1,
+        "stop": ["a", "b", "c", "d"],
+    }
     assert reply == Reply(" on", "length", prompt_tokens=10, completion_tokens=5)
 
 
@@ -195,21 +233,43 @@ def test_half_a_surrogate_pair(tmp_path: Path) -> None:
 
 def test_tool_calls_are_written_with_ids() -> None:
     calls = (ToolCall("add", {"a": 1}), ToolCall("add", {"a": 2}))
-    messages = (Message("user", "sum"), Message("assistant", "", calls), Message("tool", "3"), Message("tool", "4"))
+    messages = (
+        Message("user", "sum"),
+        Message("assistant", "", calls),
+        Message("tool", "3"),
+        Message("tool", "4"),
+    )
     body = to_body(Request(messages))["messages"]
-    assert [c["id"] for c in body[1]["tool_calls"]] == [body[2]["tool_call_id"], body[3]["tool_call_id"]]
+    assert [c["id"] for c in body[1]["tool_calls"]] == [
+        body[2]["tool_call_id"],
+        body[3]["tool_call_id"],
+    ]
     assert json.loads(body[1]["tool_calls"][1]["function"]["arguments"]) == {"a": 2}
 
 
 def test_choices_are_read_from_the_first_token(tmp_path: Path) -> None:
-    top = [{"token": " acc", "logprob": -0.1}, {"token": "Rej", "logprob": -2.5}, {"token": "reject", "logprob": -3.0}]
-    with serving(lambda body, seen: answer("acc", logprobs={"content": [{"token": " acc", "top_logprobs": top}]})) as server:
+    top = [
+        {"token": " acc", "logprob": -0.1},
+        {"token": "Rej", "logprob": -2.5},
+        {"token": "reject", "logprob": -3.0},
+    ]
+    with serving(
+        lambda body, seen: answer(
+            "acc", logprobs={"content": [{"token": " acc", "top_logprobs": top}]}
+        )
+    ) as server:
         reply = ask_once(server.url, question("good?", choices=(" accept", " reject")), tmp_path)
     assert reply.logprobs == (-0.1, -3.0)
-    assert (server.bodies[0]["max_tokens"], server.bodies[0]["logprobs"], server.bodies[0]["top_logprobs"]) == (1, True, 20)
+    assert (
+        server.bodies[0]["max_tokens"],
+        server.bodies[0]["logprobs"],
+        server.bodies[0]["top_logprobs"],
+    ) == (1, True, 20)
 
 
-@pytest.mark.parametrize("logprobs", [None, {"content": []}, {"content": [{"token": "a", "top_logprobs": []}]}])
+@pytest.mark.parametrize(
+    "logprobs", [None, {"content": []}, {"content": [{"token": "a", "top_logprobs": []}]}]
+)
 def test_without_logprobs_choices_are_an_error(logprobs: Any, tmp_path: Path) -> None:
     with (
         serving(lambda body, seen: answer("a", logprobs=logprobs)) as server,
@@ -235,4 +295,7 @@ def test_cost_and_tokens(tmp_path: Path) -> None:
         assert asked.counts()["cost_usd"] == asked.counts()["paid_now_usd"] == pytest.approx(0.018)
         again = pool(journal, server.url, prices=Prices(100.0, 1000.0))
         again.ask(questions(3))
-        assert (again.counts()["cost_usd"], again.counts()["paid_now_usd"]) == (pytest.approx(0.018), 0)
+        assert (again.counts()["cost_usd"], again.counts()["paid_now_usd"]) == (
+            pytest.approx(0.018),
+            0,
+        )

@@ -1,4 +1,5 @@
-"""Bodies, statuses and headers that no server should send, and journals that no disk should hold."""
+"""Bodies, statuses and headers that no server should send, and journals that no disk should
+hold."""
 
 import json
 import math
@@ -27,21 +28,58 @@ from bezoar.progress import Progress
 from tests.fuzzing import TEXTS, VALUES, bounded, changed, damaged, fuzz, json_bytes
 
 WHOLE = {
-    "id": "x", "choices": [{
-        "index": 0, "finish_reason": "stop",
-        "message": {"role": "assistant", "content": "Accept: fine", "refusal": None, "tool_calls": None, "reasoning_content": "hm"},
-        "logprobs": {"content": [{"token": "A", "logprob": -0.1, "top_logprobs": [{"token": "Accept", "logprob": -0.1}, {"token": "Reject", "logprob": -3}]}]},
-    }],
+    "id": "x",
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {
+                "role": "assistant",
+                "content": "Accept: fine",
+                "refusal": None,
+                "tool_calls": None,
+                "reasoning_content": "hm",
+            },
+            "logprobs": {
+                "content": [
+                    {
+                        "token": "A",
+                        "logprob": -0.1,
+                        "top_logprobs": [
+                            {"token": "Accept", "logprob": -0.1},
+                            {"token": "Reject", "logprob": -3},
+                        ],
+                    }
+                ]
+            },
+        }
+    ],
     "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
-}  # fmt: skip
-PARTS = {**WHOLE, "choices": [{"message": {"content": [{"type": "text", "text": "Accept"}, {"type": "refusal", "refusal": "no"}, {"type": "output_text", "text": "b"}]}}]}
+}
+PARTS = {
+    **WHOLE,
+    "choices": [
+        {
+            "message": {
+                "content": [
+                    {"type": "text", "text": "Accept"},
+                    {"type": "refusal", "refusal": "no"},
+                    {"type": "output_text", "text": "b"},
+                ]
+            }
+        }
+    ],
+}
 ERROR = {"error": {"code": 429, "message": "slow down", "status": "502", "type": "server_error"}}
 BODIES = st.sampled_from([WHOLE, PARTS, ERROR]).flatmap(changed) | VALUES
 DATA = BODIES.map(json_bytes) | BODIES.map(json_bytes).flatmap(damaged) | st.binary(max_size=50)
 REQUESTS = st.builds(
-    Request, st.lists(st.builds(Message, st.just("user"), TEXTS), min_size=1, max_size=2).map(tuple), prefill=TEXTS, stop=st.lists(TEXTS.filter(bool), max_size=5).map(tuple),
+    Request,
+    st.lists(st.builds(Message, st.just("user"), TEXTS), min_size=1, max_size=2).map(tuple),
+    prefill=TEXTS,
+    stop=st.lists(TEXTS.filter(bool), max_size=5).map(tuple),
     choices=st.sampled_from([(), ("Accept", "Reject"), ("", "1", "10")]),
-)  # fmt: skip
+)
 
 
 @fuzz(0.12, few=60)
@@ -68,7 +106,8 @@ def test_every_status_has_a_meaning(status: int, said: str) -> None:
 
 
 class Raw:
-    """A server of bytes: it reads a request and sends `sent`, whatever that is; `num` counts requests."""
+    """A server of bytes: it reads a request and sends `sent`, whatever that is; `num` counts
+    requests."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener, self.sent, self.num = listener, b"", 0
@@ -121,12 +160,36 @@ def raw() -> Iterator[Raw]:
 def answers(draw: st.DrawFn) -> bytes:
     """An HTTP answer: proper but for its status, headers and body, or damaged as a whole."""
     body = draw(DATA)
-    status = draw(st.sampled_from([200, 200, 200, 204, 206, 301, 400, 401, 403, 404, 413, 422, 429, 500, 503, 100, 999]))
-    size = draw(st.sampled_from([len(body)] * 6 + [0, len(body) + 10, max(len(body) - 5, 0), -1, 2**70]))
-    more = draw(st.lists(st.sampled_from([
-        b"Content-Encoding: gzip", b"Content-Encoding: br", b"Transfer-Encoding: chunked", b"Retry-After: 0", b"Retry-After: never", b"Location: /x", b"Connection: close",
-        b"Set-Cookie: a=b", b"Content-Type: text/html; charset=utf-7", b"X: \xff\x00", b"X" * 9000 + b": y", b"Content-Length: 3",
-    ]), max_size=2, unique=True))  # fmt: skip
+    status = draw(
+        st.sampled_from(
+            [200, 200, 200, 204, 206, 301, 400, 401, 403, 404, 413, 422, 429, 500, 503, 100, 999]
+        )
+    )
+    size = draw(
+        st.sampled_from([len(body)] * 6 + [0, len(body) + 10, max(len(body) - 5, 0), -1, 2**70])
+    )
+    more = draw(
+        st.lists(
+            st.sampled_from(
+                [
+                    b"Content-Encoding: gzip",
+                    b"Content-Encoding: br",
+                    b"Transfer-Encoding: chunked",
+                    b"Retry-After: 0",
+                    b"Retry-After: never",
+                    b"Location: /x",
+                    b"Connection: close",
+                    b"Set-Cookie: a=b",
+                    b"Content-Type: text/html; charset=utf-7",
+                    b"X: \xff\x00",
+                    b"X" * 9000 + b": y",
+                    b"Content-Length: 3",
+                ]
+            ),
+            max_size=2,
+            unique=True,
+        )
+    )
     head = [b"HTTP/1.1 %d X" % status, b"Content-Length: %d" % size, *more]
     whole = b"\r\n".join(head) + b"\r\n\r\n" + body
     return draw(damaged(whole)) if draw(st.integers(0, 4)) == 0 else whole
@@ -140,13 +203,17 @@ def server() -> Iterator[Raw]:
 
 @fuzz(0.06, few=15)
 @given(sent=answers(), number=st.integers(0, 2**60))
-def test_every_answer_over_http_is_kept_or_a_typed_failure(sent: bytes, number: int, server: Raw, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_answer_over_http_is_kept_or_a_typed_failure(
+    sent: bytes, number: int, server: Raw, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     server.sent, before = sent, server.num
     request = Request((Message("user", f"question {number}"),))
     with bounded(), Journal(tmp_path_factory.mktemp("journal") / "j.sqlite") as journal:
 
         def ask() -> list[Reply]:
-            backend = Endpoint(url=server.url, model="m", timeout_s=0.3, retries=1, backoff_s=0.0).open()
+            backend = Endpoint(
+                url=server.url, model="m", timeout_s=0.3, retries=1, backoff_s=0.0
+            ).open()
             return Pool(backend, journal, Budget(1e9, journal, run="r"), Progress()).ask([request])
 
         try:
@@ -154,7 +221,8 @@ def test_every_answer_over_http_is_kept_or_a_typed_failure(sent: bytes, number: 
         except EndpointError:
             return
         asked = server.num
-        assert asked - before <= 3  # an idle connection that the server has closed may cost one more
+        # an idle connection that the server has closed may cost one more
+        assert asked - before <= 3
         if not first[0].passing:
             assert ask() == first
             assert server.num == asked
@@ -168,24 +236,46 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A journal's file, the same for all cases: what is drawn depends on it."""
     path = tmp_path_factory.mktemp("journal") / "j.sqlite"
     with Journal(path) as journal:
-        journal.put_many([Entry(r.key("m"), r, Reply("answer " * 40) if i % 2 else None, "m", "r", "s", json.dumps(WHOLE)) for i, r in enumerate(QUESTIONS)])
+        journal.put_many(
+            [
+                Entry(
+                    r.key("m"),
+                    r,
+                    Reply("answer " * 40) if i % 2 else None,
+                    "m",
+                    "r",
+                    "s",
+                    json.dumps(WHOLE),
+                )
+                for i, r in enumerate(QUESTIONS)
+            ]
+        )
     return path.read_bytes()
 
 
 @fuzz(0.02, few=10)
 @given(data=st.data())
-def test_a_damaged_journal_is_one_sentence(data: st.DataObject, whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_damaged_journal_is_one_sentence(
+    data: st.DataObject, whole: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("journal") / "j.sqlite"
     path.write_bytes(whole)
     if data.draw(st.booleans()):
         path.write_bytes(data.draw(damaged(whole, 3)))
     else:
-        change: Any = data.draw(st.sampled_from(["reply", "request", "failed", "cost_usd", "body", "key"]))
+        change: Any = data.draw(
+            st.sampled_from(["reply", "request", "failed", "cost_usd", "body", "key"])
+        )
         with sqlite3.connect(path) as db:
-            db.execute(f"UPDATE replies SET {change} = ? WHERE id % 3 = 0", (data.draw(st.one_of(TEXTS, st.integers(-9, 9), st.binary(max_size=5))),))
+            db.execute(
+                f"UPDATE replies SET {change} = ? WHERE id % 3 = 0",
+                (data.draw(st.one_of(TEXTS, st.integers(-9, 9), st.binary(max_size=5))),),
+            )
         db.close()
     with bounded(), Journal(path) as journal:
-        found = journal.look_up({r.key("m"): r for r in QUESTIONS}, lambda body, r: from_body(body, r, Prices()))
+        found = journal.look_up(
+            {r.key("m"): r for r in QUESTIONS}, lambda body, r: from_body(body, r, Prices())
+        )
         assert all(isinstance(reply, Reply) for reply in found.values())
         journal.spent_usd("r")
         journal.put_many([Entry(QUESTIONS[0].key("m"), QUESTIONS[0], Reply("x"), "m", "r", "s")])

@@ -1,4 +1,5 @@
-"""The journal: what is written, found, settled and counted; whose eyes see it; what another process holds."""
+"""The journal: what is written, found, settled and counted; whose eyes see it; what another process
+holds."""
 
 import errno
 import os
@@ -23,7 +24,9 @@ from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.types import Reply, Request
 
 Q = question("a")
-PASSING, REFUSED, UNREADABLE = (Reply(finish="error", error="no", failure=kind) for kind in ("passing", "refused", "unreadable"))  # type: ignore[arg-type]
+PASSING, REFUSED, UNREADABLE = (
+    Reply(finish="error", error="no", failure=kind) for kind in ("passing", "refused", "unreadable")
+)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -56,13 +59,23 @@ def test_a_new_journal_is_its_owners_whatever_the_umask(umask: int, path: Path) 
 
 
 def test_a_new_journal_waits_for_the_disk(journal: Journal, path: Path) -> None:
-    assert path.stat().st_mode & 0o777 == path.with_name("journal.sqlite.claims").stat().st_mode & 0o777 == 0o600
-    assert (setting(journal, "journal_mode"), setting(journal, "user_version"), setting(journal, "synchronous")) == ("wal", 2, 2)
+    assert (
+        path.stat().st_mode & 0o777
+        == path.with_name("journal.sqlite.claims").stat().st_mode & 0o777
+        == 0o600
+    )
+    assert (
+        setting(journal, "journal_mode"),
+        setting(journal, "user_version"),
+        setting(journal, "synchronous"),
+    ) == ("wal", 2, 2)
     assert setting(journal, "busy_timeout") == 250
 
 
 @pytest.mark.parametrize(("mode", "after"), [(0o644, 0o600), (0o601, 0o600), (0o700, 0o700)])
-def test_a_journal_that_others_can_read_is_closed_to_them(mode: int, after: int, path: Path) -> None:
+def test_a_journal_that_others_can_read_is_closed_to_them(
+    mode: int, after: int, path: Path
+) -> None:
     Journal(path).close()
     path.chmod(mode)
     Journal(path).close()
@@ -71,7 +84,13 @@ def test_a_journal_that_others_can_read_is_closed_to_them(mode: int, after: int,
 
 def test_what_cannot_be_opened_is_named(path: Path) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(DataError, match=r"^.*journal\.sqlite: the journal cannot be opened \(Is a directory\); check the file and its folder\.$"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"^.*journal\.sqlite: the journal cannot be opened \(Is a directory\); check the file"
+            r" and its folder\.$"
+        ),
+    ):
         Journal(path)
 
 
@@ -80,41 +99,93 @@ def test_a_newer_journal_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 3")
     db.close()
-    with pytest.raises(DataError, match=r"^.*journal\.sqlite: the journal has version 3, this bezoar reads 2; update bezoar or move the file away\.$"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"^.*journal\.sqlite: the journal has version 3, this bezoar reads 2; update bezoar or"
+            r" move the file away\.$"
+        ),
+    ):
         Journal(path)
 
 
 def test_an_entry_is_written_whole(journal: Journal) -> None:
     started = time.time()
     reply = Reply("yes", "length", (-0.5, -1.0), 3, 4, 0.25)
-    numbers = journal.put_many([entry("k", reply, run="r", stage="s"), Entry("l", Request(()), None, "n", "q", "t", "the body")])
+    numbers = journal.put_many(
+        [
+            entry("k", reply, run="r", stage="s"),
+            Entry("l", Request(()), None, "n", "q", "t", "the body"),
+        ]
+    )
     assert numbers == [1, 2]
     assert journal.put_many([entry("m", PASSING, stage="s")]) == [3]
     first, second, third = journal.entries()
     assert set(first) == {"key", "request", "reply", "model", "run", "stage", "time_s", "body"}
     assert started <= first.pop("time_s") <= time.time()
     request = {**asdict(Q), "messages": [asdict(m) for m in Q.messages]}
-    assert first["request"] == {name: list(value) if isinstance(value, tuple) else value for name, value in request.items()} | {"messages": first["request"]["messages"]}
+    assert first["request"] == {
+        name: list(value) if isinstance(value, tuple) else value for name, value in request.items()
+    } | {"messages": first["request"]["messages"]}
     assert first["request"]["messages"][0]["content"] == "a"
     assert first["reply"] == {**asdict(reply), "logprobs": [-0.5, -1.0]}
-    assert {name: first[name] for name in ("key", "model", "run", "stage", "body")} == {"key": "k", "model": "m", "run": "r", "stage": "s", "body": None}
+    assert {name: first[name] for name in ("key", "model", "run", "stage", "body")} == {
+        "key": "k",
+        "model": "m",
+        "run": "r",
+        "stage": "s",
+        "body": None,
+    }
     assert {name: second[name] for name in ("key", "reply", "model", "run", "stage", "body")} == {
-        "key": "l", "reply": {}, "model": "n", "run": "q", "stage": "t", "body": "the body",
-    }  # fmt: skip
+        "key": "l",
+        "reply": {},
+        "model": "n",
+        "run": "q",
+        "stage": "t",
+        "body": "the body",
+    }
     assert [e["key"] for e in journal.entries(stage="s")] == ["k", "m"]
     assert journal.entries(stage="") == []
     assert (third["run"], third["stage"]) == ("", "s")
 
 
-def test_a_settled_reply_is_the_first_answer_else_the_failure_that_is_final(journal: Journal) -> None:
+def test_a_settled_reply_is_the_first_answer_else_the_failure_that_is_final(
+    journal: Journal,
+) -> None:
     one, two = Reply("one"), Reply("two")
-    journal.put_many([
-        entry("answered", PASSING), entry("answered", one), entry("answered", two), entry("passing", PASSING), entry("refused", REFUSED),
-        entry("refused", PASSING), entry("unreadable", UNREADABLE), entry("late", REFUSED), entry("late", one), entry("unread", None),
-        entry("plain", Reply(finish="error", error="no")), entry("unsent", Reply(finish="error", error="budget", failure="budget")),
-    ])  # fmt: skip
-    names = ["answered", "passing", "refused", "unreadable", "late", "unread", "plain", "unsent", "absent"]
-    assert journal.get_many(names) == {"answered": one, "refused": REFUSED, "unreadable": UNREADABLE, "late": one}
+    journal.put_many(
+        [
+            entry("answered", PASSING),
+            entry("answered", one),
+            entry("answered", two),
+            entry("passing", PASSING),
+            entry("refused", REFUSED),
+            entry("refused", PASSING),
+            entry("unreadable", UNREADABLE),
+            entry("late", REFUSED),
+            entry("late", one),
+            entry("unread", None),
+            entry("plain", Reply(finish="error", error="no")),
+            entry("unsent", Reply(finish="error", error="budget", failure="budget")),
+        ]
+    )
+    names = [
+        "answered",
+        "passing",
+        "refused",
+        "unreadable",
+        "late",
+        "unread",
+        "plain",
+        "unsent",
+        "absent",
+    ]
+    assert journal.get_many(names) == {
+        "answered": one,
+        "refused": REFUSED,
+        "unreadable": UNREADABLE,
+        "late": one,
+    }
     assert journal.get_many([]) == {}
 
 
@@ -123,16 +194,27 @@ def test_a_damaged_entry_is_named_unless_its_body_can_be_read_again(journal: Jou
         journal.put_many([Entry(key, Q, Reply("x"), "m", body=body)])
         journal._db.execute("UPDATE replies SET reply = '{\"text\": 1' WHERE id = ?", (number,))
     assert journal.get_many(["b"]) == {}
-    with pytest.raises(DataError, match=r"^.*sqlite: entry 1 is damaged; remove it with sqlite3, and its question is asked again\.$"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"^.*sqlite: entry 1 is damaged; remove it with sqlite3, and its question is asked"
+            r" again\.$"
+        ),
+    ):
         journal.get_many(["a", "b"])
 
 
 def test_bodies_that_nobody_read_are_read_once(journal: Journal) -> None:
     other = question("b")
-    journal.put_many([
-        Entry("k", Q, None, "m", "r", body="first"), Entry("l", other, None, "m", "r", body="second"), Entry("n", Q, None, "m", "r"),
-        Entry("read", Q, Reply("old"), "m", "r", body="third"), Entry("failed", Q, PASSING, "m", "r", body="fourth"),
-    ])  # fmt: skip
+    journal.put_many(
+        [
+            Entry("k", Q, None, "m", "r", body="first"),
+            Entry("l", other, None, "m", "r", body="second"),
+            Entry("n", Q, None, "m", "r"),
+            Entry("read", Q, Reply("old"), "m", "r", body="third"),
+            Entry("failed", Q, PASSING, "m", "r", body="fourth"),
+        ]
+    )
     journal._db.execute("UPDATE replies SET reply = 'torn' WHERE key = 'l'")
     seen: list[tuple[str, str]] = []
 
@@ -141,7 +223,11 @@ def test_bodies_that_nobody_read_are_read_once(journal: Journal) -> None:
         return Reply(body.upper(), cost_usd=0.5)
 
     asked = {"k": Q, "l": other, "n": Q, "read": Q, "failed": Q}
-    wanted = {"k": Reply("FIRST", cost_usd=0.5), "l": Reply("SECOND", cost_usd=0.5), "read": Reply("old")}
+    wanted = {
+        "k": Reply("FIRST", cost_usd=0.5),
+        "l": Reply("SECOND", cost_usd=0.5),
+        "read": Reply("old"),
+    }
     assert journal.look_up(asked, read) == wanted
     assert sorted(seen) == [("first", "a"), ("second", "b")]
     assert journal.look_up(asked, read) == wanted
@@ -160,33 +246,66 @@ def test_each_of_many_bodies_is_read_and_paid_once(count: int, journal: Journal)
 
 
 def test_what_a_body_turns_out_to_be_counts(journal: Journal) -> None:
-    numbers = journal.put_many([Entry(key, Q, None, "m", run, body="b") for key, run in (("x", "r"), ("y", "r"), ("z", "q"))])
+    numbers = journal.put_many(
+        [
+            Entry(key, Q, None, "m", run, body="b")
+            for key, run in (("x", "r"), ("y", "r"), ("z", "q"))
+        ]
+    )
     assert journal.get_many("xyz") == {}
-    journal.settle([(numbers[0], Reply("yes", cost_usd=2.0)), (numbers[1], Reply(finish="error", error="e", cost_usd=1.0, failure="refused"))])
+    journal.settle(
+        [
+            (numbers[0], Reply("yes", cost_usd=2.0)),
+            (numbers[1], Reply(finish="error", error="e", cost_usd=1.0, failure="refused")),
+        ]
+    )
     journal.settle([(numbers[2], Reply(finish="error", error="e", failure="passing"))])
     journal.settle([])
     assert set(journal.get_many("xyz")) == {"x", "y"}
-    assert (journal.spent_usd("r"), journal.spent_usd("q"), journal.spent_usd("nobody")) == (3.0, 0.0, 0.0)
+    assert (journal.spent_usd("r"), journal.spent_usd("q"), journal.spent_usd("nobody")) == (
+        3.0,
+        0.0,
+        0.0,
+    )
     assert [e["body"] for e in journal.entries()] == ["b"] * 3
 
 
 def test_money_is_counted_by_run_and_failures_cost_too(journal: Journal) -> None:
     costly = Reply(finish="error", error="cut", cost_usd=0.5)
-    journal.put_many([entry("a", Reply(cost_usd=1.0), run="r"), entry("b", costly, run="r"), entry("c", Reply(cost_usd=4.0), run="q"), entry("d", Reply(), run="r")])
-    assert (journal.spent_usd("r"), journal.spent_usd("q"), journal.spent_usd("")) == (1.5, 4.0, 0.0)
+    journal.put_many(
+        [
+            entry("a", Reply(cost_usd=1.0), run="r"),
+            entry("b", costly, run="r"),
+            entry("c", Reply(cost_usd=4.0), run="q"),
+            entry("d", Reply(), run="r"),
+        ]
+    )
+    assert (journal.spent_usd("r"), journal.spent_usd("q"), journal.spent_usd("")) == (
+        1.5,
+        4.0,
+        0.0,
+    )
     journal.put_many([entry("a", Reply(cost_usd=1.0), run="r")])
     assert journal.spent_usd("r") == 2.5
 
 
 def test_whether_a_model_ever_answered(journal: Journal) -> None:
-    journal.put_many([entry("a", PASSING), entry("b", REFUSED), entry("c", Reply("x"), model="other")])
+    journal.put_many(
+        [entry("a", PASSING), entry("b", REFUSED), entry("c", Reply("x"), model="other")]
+    )
     assert journal.answered("other")
     assert not journal.answered("m")
     assert not journal.answered("nobody")
 
 
 def test_a_batch_is_written_whole_or_not_at_all(journal: Journal) -> None:
-    with pytest.raises(DataError, match=r"the journal cannot be used \(NOT NULL constraint failed: replies\.model\); check the file"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"the journal cannot be used \(NOT NULL constraint failed: replies\.model\); check the"
+            r" file"
+        ),
+    ):
         journal.put_many([entry("a", Reply(cost_usd=1.0), run="r"), Entry("b", Q, Reply(), None)])  # type: ignore[arg-type]
     assert journal.entries() == []
     assert journal.spent_usd("r") == 0.0
@@ -205,7 +324,9 @@ def test_replies_wait_for_the_disk_and_what_follows_from_them_does_not(journal: 
     assert setting(journal, "synchronous") == 0
 
 
-def test_a_first_write_that_follows_from_replies_does_not_wait_for_the_disk(journal: Journal) -> None:
+def test_a_first_write_that_follows_from_replies_does_not_wait_for_the_disk(
+    journal: Journal,
+) -> None:
     journal.reserve("ab", "r", 0.0, [], limit_usd=1.0)
     assert setting(journal, "synchronous") == 0
 
@@ -230,8 +351,12 @@ def held(path: Path, seconds: float, *writes: str) -> Iterator[threading.Timer]:
     other.close()
 
 
-@pytest.mark.parametrize(("telling", "seconds", "count"), [(True, 2.9, 1), (True, 0.6, 0), (False, 0.6, 0)])
-def test_a_write_waits_for_another_process_and_says_so_once(telling: bool, seconds: float, count: int, path: Path) -> None:
+@pytest.mark.parametrize(
+    ("telling", "seconds", "count"), [(True, 2.9, 1), (True, 0.6, 0), (False, 0.6, 0)]
+)
+def test_a_write_waits_for_another_process_and_says_so_once(
+    telling: bool, seconds: float, count: int, path: Path
+) -> None:
     said: list[str] = []
     with Journal(path, said.append if telling else None) as journal:
         started = time.monotonic()
@@ -239,7 +364,11 @@ def test_a_write_waits_for_another_process_and_says_so_once(telling: bool, secon
             journal.put_many([entry("k", Reply("x"))])
             assert time.monotonic() - started > seconds - 0.2
         journal.put_many([entry("l", Reply("x"))])
-    assert said == [f"{path}: another process holds the journal; nothing new is asked until it lets go"] * count
+    assert (
+        said
+        == [f"{path}: another process holds the journal; nothing new is asked until it lets go"]
+        * count
+    )
 
 
 def test_a_journal_opens_while_another_process_writes(path: Path) -> None:
@@ -268,13 +397,25 @@ def test_a_journal_that_another_process_is_making_is_not_made_twice(path: Path) 
     [
         (sqlite3.SQLITE_FULL, 1 << 40, False, errno.ENOSPC, "no space left on the disk"),
         (sqlite3.SQLITE_IOERR_WRITE, 65535, False, errno.ENOSPC, "no space left on the disk"),
-        (sqlite3.SQLITE_IOERR_WRITE, 65536, True, errno.EFBIG, "the limit on file sizes (`ulimit -f`) is reached"),
+        (
+            sqlite3.SQLITE_IOERR_WRITE,
+            65536,
+            True,
+            errno.EFBIG,
+            "the limit on file sizes (`ulimit -f`) is reached",
+        ),
         (sqlite3.SQLITE_IOERR_WRITE, 65536, False, None, "the journal cannot be used (why)"),
         (sqlite3.SQLITE_CORRUPT, 0, True, None, "the journal cannot be used (why)"),
     ],
 )
 def test_a_full_disk_and_a_limit_are_told_from_a_broken_disk(
-    code: int, free: int, limited: bool, number: int | None, sentence: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    code: int,
+    free: int,
+    limited: bool,
+    number: int | None,
+    sentence: str,
+    journal: Journal,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def failing() -> None:
         cause = sqlite3.OperationalError("why")
@@ -290,7 +431,11 @@ def test_a_full_disk_and_a_limit_are_told_from_a_broken_disk(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     if isinstance(caught.value, OSError):
-        assert (caught.value.errno, caught.value.strerror, caught.value.filename) == (number, sentence, str(journal.path))
+        assert (caught.value.errno, caught.value.strerror, caught.value.filename) == (
+            number,
+            sentence,
+            str(journal.path),
+        )
     assert sentence in str(caught.value)
 
 
@@ -298,7 +443,10 @@ def test_text_that_is_no_utf8_is_one_sentence(journal: Journal) -> None:
     """An error that comes from Python, not from SQLite: it has no code."""
     journal.put_many([entry("k", Reply("x"))])
     journal._db.execute("UPDATE replies SET reply = CAST(x'ff' AS TEXT)")
-    with pytest.raises(DataError, match=r"journal\.sqlite: the journal cannot be used \(Could not decode to UTF-8 column"):
+    with pytest.raises(
+        DataError,
+        match=r"journal\.sqlite: the journal cannot be used \(Could not decode to UTF-8 column",
+    ):
         journal.entries()
 
 
@@ -312,7 +460,13 @@ def test_a_read_does_not_wait(journal: Journal, path: Path) -> None:
 
 def test_a_file_that_is_damaged_later_is_named(journal: Journal) -> None:
     journal._db.execute("DROP TABLE replies")
-    with pytest.raises(DataError, match=r"sqlite: the journal cannot be used \(no such table: replies\); check the file and its folder, or move it away\.$"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"sqlite: the journal cannot be used \(no such table: replies\); check the file and its"
+            r" folder, or move it away\.$"
+        ),
+    ):
         journal.entries()
 
 
@@ -320,12 +474,19 @@ def test_money_is_put_aside_for_those_who_are_alive(path: Path) -> None:
     """Journals that were opened apart hold claims apart, as processes do."""
     one = Journal(path)
     with Journal(path) as two, Journal(path) as three:
-        one.put_many([entry("a", Reply(cost_usd=1.0), run="r"), entry("a", Reply(cost_usd=50.0), run="other")])
+        one.put_many(
+            [
+                entry("a", Reply(cost_usd=1.0), run="r"),
+                entry("a", Reply(cost_usd=50.0), run="other"),
+            ]
+        )
         for journal, answer_index in ((one, "aa"), (two, "bb"), (three, "cc")):
             assert journal.claims.take(answer_index)
         assert one.reserve("aa", "r", 0.0, [3.0, 3.0], limit_usd=10.0) == (2, 0.0)
-        assert two.reserve("bb", "r", 0.0, [2.0, 2.0], limit_usd=10.0) == (1, 6.0)  # 1 spent, 6 held
-        assert two.reserve("bb", "r", 2.0, [1.0, 1.0], limit_usd=10.0) == (1, 6.0)  # and 2 of its own
+        # 1 spent, 6 held
+        assert two.reserve("bb", "r", 0.0, [2.0, 2.0], limit_usd=10.0) == (1, 6.0)
+        # and 2 of its own
+        assert two.reserve("bb", "r", 2.0, [1.0, 1.0], limit_usd=10.0) == (1, 6.0)
         assert three.reserve("cc", "other", 0.0, [9.0], limit_usd=60.0) == (1, 0.0)  # another run
         assert three.reserve("cc", "r", 0.0, [1.0], limit_usd=10.0) == (0, 9.0)
         two.claims.release("bb")
@@ -337,7 +498,9 @@ def test_money_is_put_aside_for_those_who_are_alive(path: Path) -> None:
 
 def test_a_budget_has_spent_what_its_run_has_in_the_journal(journal: Journal) -> None:
     budget = Budget(10.0, journal, run="r")
-    journal.put_many([entry("a", Reply(cost_usd=1.0), run="r"), entry("b", Reply(cost_usd=50.0), run="other")])
+    journal.put_many(
+        [entry("a", Reply(cost_usd=1.0), run="r"), entry("b", Reply(cost_usd=50.0), run="other")]
+    )
     budget.add(2.0)  # not counted: the replies are
     assert budget.spent_usd == 1.0
 
@@ -375,7 +538,13 @@ def test_closed_journals_hold_no_claims(path: Path) -> None:
     two.claims.release("f00")
     with two as same:
         assert same is two
-    with pytest.raises(DataError, match=r"claims: the file system gives no locks \(Bad file descriptor\); keep runs on a disk that does\.$"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"claims: the file system gives no locks \(Bad file descriptor\); keep runs on a disk"
+            r" that does\.$"
+        ),
+    ):
         two.claims.take("f00")
 
 
@@ -384,5 +553,7 @@ def test_entries_of_a_damaged_journal_are_one_sentence(column: str, path: Path) 
     with Journal(path) as journal:
         journal.put_many([entry("aa", Reply("one"))])
         journal._db.execute(f"UPDATE replies SET {column} = '{{'")
-        with pytest.raises(DataError, match=r"journal\.sqlite: a request or reply in it is no JSON"):
+        with pytest.raises(
+            DataError, match=r"journal\.sqlite: a request or reply in it is no JSON"
+        ):
             journal.entries()

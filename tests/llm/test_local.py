@@ -14,7 +14,10 @@ from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
 
-TEXTS = [question("say " + "word " * (i % 7), max_tokens=12, seed=i, temperature=0.9 if i % 2 else 0.0) for i in range(13)]
+TEXTS = [
+    question("say " + "word " * (i % 7), max_tokens=12, seed=i, temperature=0.9 if i % 2 else 0.0)
+    for i in range(13)
+]
 CHOICES = [question(f"is {i} good?", choices=("yes", "no, never", "")) for i in range(3)]
 
 
@@ -23,7 +26,9 @@ def backend(tiny_model: Path) -> StackBackend:
     from bezoar.model.spec import ModelSpec
     from bezoar.model.stack import Stack
 
-    return StackBackend(Stack(ModelSpec(str(tiny_model), dtype="float32"), device="cpu"), ChatML(), slots=4, group=5)
+    return StackBackend(
+        Stack(ModelSpec(str(tiny_model), dtype="float32"), device="cpu"), ChatML(), slots=4, group=5
+    )
 
 
 def one(backend: StackBackend, request: Request) -> Reply:
@@ -107,6 +112,9 @@ def test_the_recipe_component(tiny_model: Path, tmp_path: Path) -> None:
         assert journal.entries()[0]["model"] == local.identity
     assert local.identity == Local(str(tiny_model), dtype="float32", slots=2, group=9).identity
     assert local.identity != Local(str(tiny_model)).identity
-    assert local.identity != Local(str(tiny_model), dtype="float32", renderer=OpenBezoarTemplate()).identity
+    assert (
+        local.identity
+        != Local(str(tiny_model), dtype="float32", renderer=OpenBezoarTemplate()).identity
+    )
     with pytest.raises(ValueError, match="at least 1"):
         Local("x", slots=0)

@@ -43,7 +43,11 @@ def test_equal_requests_are_asked_once_and_never_again(journal: Journal) -> None
     assert len(backend.seen) == 4
     assert pool(backend, journal).ask(requests) == replies
     assert len(backend.seen) == 4
-    assert {k: asked.counts()[k] for k in ("asked", "from_journal", "failed")} == {"asked": 4, "from_journal": 0, "failed": 0}
+    assert {k: asked.counts()[k] for k in ("asked", "from_journal", "failed")} == {
+        "asked": 4,
+        "from_journal": 0,
+        "failed": 0,
+    }
 
 
 def test_another_model_is_asked_anew(journal: Journal) -> None:
@@ -117,19 +121,29 @@ def test_the_budget_is_never_passed_and_the_rest_is_counted(journal: Journal) ->
     assert asked.counts()["refused_by_budget"] == 13
     assert asked.counts()["cost_usd"] == 7
     assert len(journal.entries()) == 7
-    # the same run, started again, still has one dollar; a larger budget answers the rest; another run pays for itself
+    # the same run, started again, still has one dollar; a larger budget answers the rest; another
+    # run pays for itself
     assert Budget(8.0, journal, run="r").spent_usd == 7
     assert Budget(8.0, journal, run="other").spent_usd == 0
-    assert pool(backend, journal, Budget(None, journal, run="r")).ask(requests)[-1].text == "QUESTION 19"
+    assert (
+        pool(backend, journal, Budget(None, journal, run="r")).ask(requests)[-1].text
+        == "QUESTION 19"
+    )
     assert len(backend.seen) == 20
 
 
 def test_the_most_a_request_can_cost_counts_bytes() -> None:
-    assert Prices(1e6, 10e6).most_usd(question("héé", prefill="x", max_tokens=3)) == (5 + 16 + 1 + 16) + 30
+    assert (
+        Prices(1e6, 10e6).most_usd(question("héé", prefill="x", max_tokens=3))
+        == (5 + 16 + 1 + 16) + 30
+    )
 
 
 def test_the_first_of_two_answers_is_kept(journal: Journal) -> None:
-    entries = [Entry("k", question("a"), Reply(text, cost_usd=1.0), "m", run="r") for text in ("first", "second")]
+    entries = [
+        Entry("k", question("a"), Reply(text, cost_usd=1.0), "m", run="r")
+        for text in ("first", "second")
+    ]
     journal.put_many([Entry("k", question("a"), Reply(finish="error", error="no"), "m")])
     assert journal.get_many(["k"]) == {}
     journal.put_many(entries[:1])
@@ -146,9 +160,9 @@ def test_replies_come_back_whole(journal: Journal) -> None:
 
 def test_two_processes_write_to_one_journal(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from bezoar.llm.journal import *; from bezoar.llm.types import *\n"
-        "j = Journal(pathlib.Path(sys.argv[1]))\n"
-        "for i in range(40): j.put_many([Entry(f'{sys.argv[2]}-{i}', Request(()), Reply(str(i)), 'm')])\n"
+        "import sys, pathlib; from bezoar.llm.journal import *; from bezoar.llm.types import *\nj ="
+        " Journal(pathlib.Path(sys.argv[1]))\nfor i in range(40):"
+        " j.put_many([Entry(f'{sys.argv[2]}-{i}', Request(()), Reply(str(i)), 'm')])\n"
     )
     path = tmp_path / "journal.sqlite"
     running = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "ab"]
@@ -181,10 +195,19 @@ def test_a_full_disk_is_an_os_error_and_loses_nothing(journal: Journal) -> None:
 
 def test_a_script_answers_by_the_first_pattern(tmp_path: Path) -> None:
     script = tmp_path / "script.jsonl"
-    script.write_text('{"pattern": "capital of (\\\\w+)", "reply": "The capital of \\\\1 is X."}\n{"pattern": "^", "reply": "accept this"}\n')
+    script.write_text(
+        '{"pattern": "capital of (\\\\w+)", "reply": "The capital of \\\\1 is X."}\n{"pattern":'
+        ' "^", "reply": "accept this"}\n'
+    )
     backend = Scripted(script=str(script)).open()
     [(_, one), (_, two), (_, three)] = next(
-        backend.answer([question("Name the capital of Peru"), question("?", choices=("accept", "reject")), question("?", max_tokens=1)])
+        backend.answer(
+            [
+                question("Name the capital of Peru"),
+                question("?", choices=("accept", "reject")),
+                question("?", max_tokens=1),
+            ]
+        )
     )
     assert one.text == "The capital of Peru is X."
     assert two.logprobs[0] > two.logprobs[1]
@@ -196,7 +219,11 @@ def test_a_script_answers_by_the_first_pattern(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [('{"pattern": "("  , "reply": ""}', "regular expression"), ('{"pattern": "a"}', ":1:.*pattern and reply"), ('{"pattern": "zzz", "reply": ""}', "no pattern")],
+    [
+        ('{"pattern": "("  , "reply": ""}', "regular expression"),
+        ('{"pattern": "a"}', ":1:.*pattern and reply"),
+        ('{"pattern": "zzz", "reply": ""}', "no pattern"),
+    ],
 )
 def test_bad_scripts_are_named(text: str, says: str, tmp_path: Path) -> None:
     script = tmp_path / "script.jsonl"

@@ -25,7 +25,7 @@ requests = [Request((Message("user", f"question {i}"),)) for i in range(200)]
 with Journal(pathlib.Path(sys.argv[2])) as journal:
     pool = Pool(Endpoint(url=sys.argv[1], model="m", concurrency=8).open(), journal, Budget(), Progress())
     print([r.text for r in pool.ask(requests)])
-"""
+"""  # noqa: E501
 
 
 def slow(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
@@ -34,7 +34,12 @@ def slow(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
 
 
 def start(server: Server, path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", ASK, server.url, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", ASK, server.url, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def wait_for(server: Server, num: int) -> None:
@@ -46,7 +51,11 @@ def wait_for(server: Server, num: int) -> None:
 def answered(path: Path) -> set[str]:
     """What has been answered, also where a kill came before the answer was read."""
     with Journal(path) as journal:
-        return {e["request"]["messages"][0]["content"] for e in journal.entries() if e["reply"].get("finish", "stop") == "stop"}
+        return {
+            e["request"]["messages"][0]["content"]
+            for e in journal.entries()
+            if e["reply"].get("finish", "stop") == "stop"
+        }
 
 
 def test_a_killed_run_asks_nothing_again_that_was_answered(tmp_path: Path) -> None:
@@ -58,7 +67,9 @@ def test_a_killed_run_asks_nothing_again_that_was_answered(tmp_path: Path) -> No
             running.send_signal(signal.SIGKILL)
             running.communicate()
             kept, before = answered(path), server.seen.copy()
-            assert len(kept) >= sum(server.answered.values()) - 3 * 16, "replies reached the client and not the disk"
+            assert len(kept) >= sum(server.answered.values()) - 3 * 16, (
+                "replies reached the client and not the disk"
+            )
         running = start(server, path)
         out, err = running.communicate(timeout=60)
         assert running.returncode == 0, err

@@ -23,16 +23,22 @@ def some_prompts(num: int, vocabulary: int, longest: int = 60) -> list[list[int]
     """Random prompts; every third begins like others do."""
     rng = random.Random(0)
     stem = [rng.randrange(3, vocabulary) for _ in range(25)]
-    prompts = [[rng.randrange(3, vocabulary) for _ in range(rng.randrange(1, longest))] for _ in range(num)]
+    prompts = [
+        [rng.randrange(3, vocabulary) for _ in range(rng.randrange(1, longest))] for _ in range(num)
+    ]
     return [stem + p if i % 3 == 0 else p for i, p in enumerate(prompts)]
 
 
 def reference(net: Any, prompt: list[int], limits: SamplingParams) -> list[int]:
     """The answer of transformers' `generate`, alone and without padding."""
     made = net.generate(
-        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=limits.max_tokens,
-        do_sample=False, eos_token_id=list(limits.stop_tokens) or None, pad_token_id=0,
-    )  # fmt: skip
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        max_new_tokens=limits.max_tokens,
+        do_sample=False,
+        eos_token_id=list(limits.stop_tokens) or None,
+        pad_token_id=0,
+    )
     tokens: list[int] = made[0, len(prompt) :].tolist()
     return next((tokens[:i] for i, t in enumerate(tokens) if t in limits.stop_tokens), tokens)
 
@@ -69,7 +75,15 @@ def test_greedy_equals_transformers_for_a_trained_model() -> None:
     stack = Stack(ModelSpec(str(folder), dtype="float32"), device="cpu")
     net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     encode = stack.tokenizer.encode
-    prompts = [[1, *encode(text)] for text in ("Once upon a time", "Lily and Ben went to the park. They", "The dog", "Tom was sad because")]
+    prompts = [
+        [1, *encode(text)]
+        for text in (
+            "Once upon a time",
+            "Lily and Ben went to the park. They",
+            "The dog",
+            "Tom was sad because",
+        )
+    ]
     limits = SamplingParams(max_tokens=40, stop_tokens=(2,))
     made = generate(stack, prompts, limits, slots=3)
     assert [m.tokens for m in made] == [reference(net, p, limits) for p in prompts]
@@ -77,7 +91,9 @@ def test_greedy_equals_transformers_for_a_trained_model() -> None:
 
 
 @pytest.mark.parametrize("quantize", ["none", "nf4"])
-def test_adapters_are_part_of_the_dense_weights(tiny_model: Path, tmp_path: Path, quantize: Any) -> None:
+def test_adapters_are_part_of_the_dense_weights(
+    tiny_model: Path, tmp_path: Path, quantize: Any
+) -> None:
     spec = ModelSpec(str(tiny_model), quantize, "float32")
     folders: list[Path] = []
     for number in range(2):
@@ -100,7 +116,9 @@ def test_adapters_are_part_of_the_dense_weights(tiny_model: Path, tmp_path: Path
         with stack.disable_adapter() if made is below else torch.no_grad():
             for prompt, one in zip(prompts, made, strict=True):
                 assert_greedy(stack, prompt, one.tokens)
-    assert not any("forward" in vars(layer) for _, layer in stack.layers()), "the layers are not as before"
+    assert not any("forward" in vars(layer) for _, layer in stack.layers()), (
+        "the layers are not as before"
+    )
 
 
 def assert_greedy(stack: Stack, prompt: list[int], tokens: list[int]) -> None:
@@ -114,24 +132,36 @@ def assert_greedy(stack: Stack, prompt: list[int], tokens: list[int]) -> None:
 
 
 def test_bfloat16_follows_float32_closely(tiny_model: Path) -> None:
-    """Dense bfloat16 weights in their own layout multiply like plain ones: the logits differ by rounding."""
+    """Dense bfloat16 weights in their own layout multiply like plain ones: the logits differ by
+    rounding."""
     stack = Stack(ModelSpec(str(tiny_model), dtype="bfloat16"), device="cpu")
     x = torch.randn(7, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.no_grad(), merged_weights(stack) as head:
         layer = stack.net.model.layers[0].mlp.up_proj
-        torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.weight), atol=0.02, rtol=0.02)
-        torch.testing.assert_close(head(x), x.float() @ stack.head_weight.float().T, atol=0.1, rtol=0.02)
+        torch.testing.assert_close(
+            layer(x), torch.nn.functional.linear(x, layer.weight), atol=0.02, rtol=0.02
+        )
+        torch.testing.assert_close(
+            head(x), x.float() @ stack.head_weight.float().T, atol=0.1, rtol=0.02
+        )
     made = generate(stack, some_prompts(8, 272), SamplingParams(max_tokens=16))
     assert made == generate(stack, some_prompts(8, 272), SamplingParams(max_tokens=16))
 
 
 def test_draws_repeat_and_do_not_depend_on_neighbours(tiny: Stack) -> None:
     prompts = some_prompts(10, 272)
-    limits = [SamplingParams(max_tokens=12, temperature=0.8, top_p=0.9 if i % 2 else 1.0, seed=i) for i in range(10)]
+    limits = [
+        SamplingParams(max_tokens=12, temperature=0.8, top_p=0.9 if i % 2 else 1.0, seed=i)
+        for i in range(10)
+    ]
     together = generate(tiny, prompts, limits, slots=4)
     assert together == generate(tiny, prompts, limits, slots=4)
     assert together[7:] == generate(tiny, prompts[7:], limits[7:], slots=4)
-    assert together[:3] != generate(tiny, prompts[:3], [SamplingParams(max_tokens=12, temperature=0.8, seed=i + 50) for i in range(3)])
+    assert together[:3] != generate(
+        tiny,
+        prompts[:3],
+        [SamplingParams(max_tokens=12, temperature=0.8, seed=i + 50) for i in range(3)],
+    )
 
 
 def test_drawn_tokens_have_the_right_chances() -> None:
@@ -145,7 +175,8 @@ def test_drawn_tokens_have_the_right_chances() -> None:
 
     whole = (logits / 0.7).softmax(-1)
     assert float((shares(temperature=0.7) - whole).abs().max()) < 0.03
-    nucleus = torch.where(torch.arange(5) < 2, logits.softmax(-1), 0.0)  # 0.64 + 0.24 is the first sum above 0.8
+    # 0.64 + 0.24 is the first sum above 0.8
+    nucleus = torch.where(torch.arange(5) < 2, logits.softmax(-1), 0.0)
     assert float((shares(temperature=1.0, top_p=0.8) - nucleus / nucleus.sum()).abs().max()) < 0.03
     assert shares(temperature=1.0, top_p=0.8)[2:].sum() == 0
     assert shares(temperature=0.0)[0] == 1
@@ -153,7 +184,10 @@ def test_drawn_tokens_have_the_right_chances() -> None:
 
 def test_a_nucleus_wider_than_the_first_look() -> None:
     logits = torch.zeros(1, 5000)
-    drawn = [sample_tokens(logits, [Sampler(SamplingParams(temperature=1.0, top_p=0.99, seed=i))])[0] for i in range(60)]
+    drawn = [
+        sample_tokens(logits, [Sampler(SamplingParams(temperature=1.0, top_p=0.99, seed=i))])[0]
+        for i in range(60)
+    ]
     assert max(drawn) > 1000
     assert len(set(drawn)) > 50
 
@@ -168,13 +202,20 @@ def test_stop_strings_and_limits(tiny: Stack) -> None:
     assert made.tokens == free.tokens[: len(made.tokens)]
     assert tiny.tokenizer.decode(made.tokens).endswith(stop)
     assert stop not in tiny.tokenizer.decode(made.tokens[:-1])
-    assert generate(tiny, [prompt], SamplingParams(max_tokens=1))[0] == Generated(free.tokens[:1], "length")
+    assert generate(tiny, [prompt], SamplingParams(max_tokens=1))[0] == Generated(
+        free.tokens[:1], "length"
+    )
 
 
 def test_the_context_is_the_limit(tiny: Stack, tiny_reference: Any) -> None:
     prompts = [[5] * 505, [6] * 512, [], [7] * 511]
     made = generate(tiny, prompts, SamplingParams(max_tokens=100))
-    assert [(len(m.tokens), m.finish) for m in made] == [(7, "length"), (0, "error"), (0, "error"), (1, "length")]
+    assert [(len(m.tokens), m.finish) for m in made] == [
+        (7, "length"),
+        (0, "error"),
+        (0, "error"),
+        (1, "length"),
+    ]
     assert made[0].tokens == reference(tiny_reference, prompts[0], SamplingParams(max_tokens=7))
     assert generate(tiny, [], SamplingParams()) == []
 

@@ -1,4 +1,5 @@
-"""Flat rows: what is fed and predicted, packing, and attention over segments against a dense mask."""
+"""Flat rows: what is fed and predicted, packing, and attention over segments against a dense
+mask."""
 
 import pytest
 import torch
@@ -10,9 +11,12 @@ from bezoar.model.segments import Segment, attend, attend_dense
 
 
 def test_a_tree_by_hand() -> None:
-    group = PromptGroup([1, 2, 3], [Completion([4, 5], [True, True]), Completion([6, 7, 8], [True, False, True])])
+    group = PromptGroup(
+        [1, 2, 3], [Completion([4, 5], [True, True]), Completion([6, 7, 8], [True, False, True])]
+    )
     batch = pack([group, answer([9], [10])])
-    # the last token of a branch is not fed; the trunk's last token predicts the first of each branch
+    # the last token of a branch is not fed; the trunk's last token predicts the first of each
+    # branch
     assert batch.tokens.tolist() == [1, 2, 3, 4, 6, 7, 9]
     assert batch.positions.tolist() == [0, 1, 2, 3, 3, 4, 0]
     assert batch.index.tolist() == [2, 3, 2, 5, 6]
@@ -31,18 +35,29 @@ def test_without_sharing_each_answer_has_its_own_prompt() -> None:
 
 
 def test_pack_is_best_fit_longest_first() -> None:
-    # 7 opens a group (3 left), 6 opens another (4 left), 4 fills the second, 3 fills the first, 2 opens a third
+    # 7 opens a group (3 left), 6 opens another (4 left), 4 fills the second, 3 fills the first, 2
+    # opens a third
     assert best_fit([3, 7, 2, 6, 4], 10) == [[0, 1], [2], [3, 4]]
     assert best_fit([12, 5, 5], 10) == [[0], [1, 2]]
     assert best_fit([], 10) == []
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 6e-2)])
-def test_attention_equals_a_dense_mask_forward_and_backward(dtype: torch.dtype, near: float) -> None:
+def test_attention_equals_a_dense_mask_forward_and_backward(
+    dtype: torch.dtype, near: float
+) -> None:
     torch.manual_seed(0)
     heads, groups, size, count = 4, 2, 8, 23
-    segments = (Segment(0, 9, 0, 0), Segment(9, 13, 0, 5), Segment(13, 14, 0, 5), Segment(14, 23, 0, 0))
-    inputs = [torch.randn(1, n, count, size, dtype=dtype, requires_grad=True) for n in (heads, groups, groups)]
+    segments = (
+        Segment(0, 9, 0, 0),
+        Segment(9, 13, 0, 5),
+        Segment(13, 14, 0, 5),
+        Segment(14, 23, 0, 0),
+    )
+    inputs = [
+        torch.randn(1, n, count, size, dtype=dtype, requires_grad=True)
+        for n in (heads, groups, groups)
+    ]
     out = attend(*inputs, segments, None)
     grad = torch.randn_like(out)
     fast = torch.autograd.grad(out, inputs, grad)
@@ -54,7 +69,9 @@ def test_attention_equals_a_dense_mask_forward_and_backward(dtype: torch.dtype, 
 
 
 def test_lengths_are_those_of_the_longest_sequence() -> None:
-    batch = pack([PromptGroup([1, 2], [Completion([3, 4, 5], [True] * 3), Completion([6, 7], [True] * 2)])])
+    batch = pack(
+        [PromptGroup([1, 2], [Completion([3, 4, 5], [True] * 3), Completion([6, 7], [True] * 2)])]
+    )
     assert batch.lengths.tolist() == [4, 4, 4, 4, 3]
 
 
@@ -62,18 +79,28 @@ def test_the_block_mask_of_the_gpu_kernel_sees_the_same() -> None:
     from torch.nn.attention.flex_attention import flex_attention
 
     torch.manual_seed(0)
-    segments = (Segment(0, 9, 0, 0), Segment(9, 13, 0, 5), Segment(13, 14, 0, 5), Segment(14, 23, 0, 0))
+    segments = (
+        Segment(0, 9, 0, 0),
+        Segment(9, 13, 0, 5),
+        Segment(13, 14, 0, 5),
+        Segment(14, 23, 0, 0),
+    )
     mask = sees(segments, torch.device("cpu"))
-    seen = [[bool(mask(0, 0, torch.tensor(q), torch.tensor(k))) for k in range(23)] for q in range(23)]
+    seen = [
+        [bool(mask(0, 0, torch.tensor(q), torch.tensor(k))) for k in range(23)] for q in range(23)
+    ]
     assert seen[10] == [k < 5 or k in (9, 10) for k in range(23)]
     assert seen[14] == [k == 14 for k in range(23)]
     inputs = [torch.randn(1, n, 23, 16) for n in (4, 2, 2)]
-    out = flex_attention(*inputs, block_mask=block_mask(segments, torch.device("cpu")), enable_gqa=True)
+    out = flex_attention(
+        *inputs, block_mask=block_mask(segments, torch.device("cpu")), enable_gqa=True
+    )
     assert torch.allclose(out, attend(*inputs, segments, None), atol=1e-5)
 
 
 def test_a_dense_mask_by_hand() -> None:
-    # one head; the second segment sees the first token and itself: the mean of their values, for all scores are 0
+    # one head; the second segment sees the first token and itself: the mean of their values, for
+    # all scores are 0
     query, key = torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, 2)
     value = torch.tensor([[[[1.0, 0.0], [3.0, 0.0], [8.0, 1.0]]]])
     out = attend_dense(query, key, value, (Segment(0, 2, 0, 0), Segment(2, 3, 0, 1)), None)

@@ -23,14 +23,20 @@ def agree(fast: Callable[..., Tensor], slow: Callable[..., Tensor], *inputs: Ten
     one, two = fast(*inputs), slow(*inputs)
     assert torch.allclose(one, two, atol=1e-5)
     grad = torch.randn_like(one)
-    for a, b in zip(torch.autograd.grad(one, inputs, grad), torch.autograd.grad(two, inputs, grad), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(one, inputs, grad), torch.autograd.grad(two, inputs, grad), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_norm() -> None:
     torch.manual_seed(0)
     weight = torch.randn(24)
-    agree(lambda x: rms_norm(x, weight, 1e-5), lambda x: weight * x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt(), torch.randn(7, 24) * 3)
+    agree(
+        lambda x: rms_norm(x, weight, 1e-5),
+        lambda x: weight * x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt(),
+        torch.randn(7, 24) * 3,
+    )
 
 
 def test_rotation() -> None:
@@ -54,7 +60,12 @@ def test_swiglu_in_parts() -> None:
 def make_layer(outs: int, *, top: bool, lower: int) -> StackedLinear:
     layer = StackedLinear(torch.nn.Linear(12, outs))
     for number in range(lower + top):
-        adapter = LoRAWeights(torch.randn(3 + number, 12), torch.randn(outs, 3 + number), scale=0.5 + number, dropout=0.0)
+        adapter = LoRAWeights(
+            torch.randn(3 + number, 12),
+            torch.randn(outs, 3 + number),
+            scale=0.5 + number,
+            dropout=0.0,
+        )
         if number < lower:
             layer.freeze(adapter)
         else:
@@ -65,7 +76,11 @@ def make_layer(outs: int, *, top: bool, lower: int) -> StackedLinear:
 @pytest.mark.parametrize("lower", [0, 2])
 def test_products_of_one_input(lower: int) -> None:
     torch.manual_seed(0)
-    layers = [make_layer(5, top=True, lower=lower), make_layer(8, top=False, lower=lower), make_layer(4, top=True, lower=lower)]
+    layers = [
+        make_layer(5, top=True, lower=lower),
+        make_layer(8, top=False, lower=lower),
+        make_layer(4, top=True, lower=lower),
+    ]
     tops = [w for layer in layers if layer.top for w in (layer.top.down, layer.top.up)]
 
     def slow(x: Tensor, *_: Tensor) -> Tensor:
@@ -113,13 +128,21 @@ def test_layers_compute_what_transformers_does(tiny_model: Path, recompute: bool
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
     assert len(fast_layers(stack.net)) == 2
-    groups = [PromptGroup([5, 6, 7], [Completion([8, 9, 10], [True] * 3), Completion([11, 12], [True] * 2)]), answer([13, 14], [15, 16])]
+    groups = [
+        PromptGroup(
+            [5, 6, 7], [Completion([8, 9, 10], [True] * 3), Completion([11, 12], [True] * 2)]
+        ),
+        answer([13, 14], [15, 16]),
+    ]
     batch = pack(groups)
 
     def run() -> list[Tensor]:
         hidden = stack.hidden(batch)
         weights = torch.linspace(-1, 1, hidden.numel()).view(hidden.shape)
-        return [hidden.detach(), *torch.autograd.grad((weights * hidden).sum(), list(named.values()))]
+        return [
+            hidden.detach(),
+            *torch.autograd.grad((weights * hidden).sum(), list(named.values())),
+        ]
 
     for layer in fast_layers(stack.net):
         layer.recompute = recompute

@@ -1,4 +1,5 @@
-"""Folders of a tiny model and an adapter with changed values and damaged bytes: a model that answers, or one sentence."""
+"""Folders of a tiny model and an adapter with changed values and damaged bytes: a model that
+answers, or one sentence."""
 
 import json
 import shutil
@@ -16,9 +17,25 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from tests.fuzzing import bounded, changed, damaged, fuzz, json_bytes
 
-MODEL = ("config.json", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors", "model.safetensors")
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "score_head.json", "score_head.safetensors")
-ASKED = [Request((Message("user", "Hi"),), max_tokens=2), Request((Message("user", "Hi"),), choices=("Yes", "No"))]
+MODEL = (
+    "config.json",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.safetensors",
+)
+ADAPTER = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "score_head.json",
+    "score_head.safetensors",
+)
+ASKED = [
+    Request((Message("user", "Hi"),), max_tokens=2),
+    Request((Message("user", "Hi"),), choices=("Yes", "No")),
+]
 
 
 @st.composite
@@ -30,7 +47,11 @@ def harmed(draw: st.DrawFn, name: str, whole: bytes) -> bytes:
         return json_bytes(draw(changed(json.loads(whole))))
     size = int.from_bytes(whole[:8], "little")
     header = json_bytes(draw(changed(json.loads(whole[8 : 8 + size]), 2)))
-    return draw(st.sampled_from([len(header), len(header), size, 2**63 - 1])).to_bytes(8, "little") + header + whole[8 + size :]
+    return (
+        draw(st.sampled_from([len(header), len(header), size, 2**63 - 1])).to_bytes(8, "little")
+        + header
+        + whole[8 + size :]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,4 +97,6 @@ def test_no_adapter_breaks_its_reader(data: st.DataObject, folders: Path) -> Non
     with bounded():
         subject = find_model(str(folder), base=str(folders / "model"), dtype="float32")
         assert subject.spec
-        next(StackBackend(Stack(subject.spec, subject.adapters), subject.template).answer(ASKED[:1]))
+        next(
+            StackBackend(Stack(subject.spec, subject.adapters), subject.template).answer(ASKED[:1])
+        )

@@ -22,7 +22,9 @@ def test_values_and_gradients(temperature: float, chunk: int) -> None:
     assert torch.allclose(values, plain, atol=1e-6)
     slopes = torch.randn(13)
     for one, two in zip(
-        torch.autograd.grad(values, [hidden, weight], slopes), torch.autograd.grad(plain, [hidden, weight], slopes), strict=True
+        torch.autograd.grad(values, [hidden, weight], slopes),
+        torch.autograd.grad(plain, [hidden, weight], slopes),
+        strict=True,
     ):
         assert torch.allclose(one, two, atol=1e-5)
 

@@ -1,4 +1,5 @@
-"""Folders of a model and an adapter with any damage to any file: what is opened computes, or one sentence names a file in them."""
+"""Folders of a model and an adapter with any damage to any file: what is opened computes, or one
+sentence names a file in them."""
 
 import json
 import shutil
@@ -17,13 +18,85 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 
 ODD: Any = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 8) | st.sampled_from(
-        [10**4, 10**6, 2**31, 10**12, 10**400, 0.5, 1e308, float("nan"), float("inf"), "", "a", "x" * 5000, "\x1b]52;c;\a", "gelu", "sdpa", "../x", "/etc/passwd"]
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 8)
+    | st.sampled_from(
+        [
+            10**4,
+            10**6,
+            2**31,
+            10**12,
+            10**400,
+            0.5,
+            1e308,
+            float("nan"),
+            float("inf"),
+            "",
+            "a",
+            "x" * 5000,
+            "\x1b]52;c;\a",
+            "gelu",
+            "sdpa",
+            "../x",
+            "/etc/passwd",
+        ]
     ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "quant_method", "default", "content"]), inner, max_size=2), max_leaves=4,
-)  # fmt: skip
-KEYS = ["quantization_config", "text_config", "layer_types", "num_labels", "id2label", "rope_parameters", "rope_scaling", "auto_map", "dtype", "head_dim", "pruned_heads", "model_type", "transformers_weights", "fusion_config", "attn_implementation", "tie_word_embeddings", "chat_template", "extra_special_tokens", "model_max_length", "tokenizer_class", "added_tokens_decoder", "eos_token", "bos_token", "eos_token_id", "target_modules", "layers_to_transform", "r", "lora_alpha", "use_rslora", "peft_type", "outputs", "hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "rms_norm_eps", "hidden_act", "max_position_embeddings"]
-HEADER = {"dtype": ["I8", "F8_E4M3", "BF16", "F64", "XX", 5], "shape": [[], [1], [10**12], [-1], [2, 32], None], "data_offsets": [[0, 0], [0, 10**12], [5, 1], None]}
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "quant_method", "default", "content"]), inner, max_size=2
+        )
+    ),
+    max_leaves=4,
+)
+KEYS = [
+    "quantization_config",
+    "text_config",
+    "layer_types",
+    "num_labels",
+    "id2label",
+    "rope_parameters",
+    "rope_scaling",
+    "auto_map",
+    "dtype",
+    "head_dim",
+    "pruned_heads",
+    "model_type",
+    "transformers_weights",
+    "fusion_config",
+    "attn_implementation",
+    "tie_word_embeddings",
+    "chat_template",
+    "extra_special_tokens",
+    "model_max_length",
+    "tokenizer_class",
+    "added_tokens_decoder",
+    "eos_token",
+    "bos_token",
+    "eos_token_id",
+    "target_modules",
+    "layers_to_transform",
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "peft_type",
+    "outputs",
+    "hidden_size",
+    "num_hidden_layers",
+    "vocab_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "rms_norm_eps",
+    "hidden_act",
+    "max_position_embeddings",
+]
+HEADER = {
+    "dtype": ["I8", "F8_E4M3", "BF16", "F64", "XX", 5],
+    "shape": [[], [1], [10**12], [-1], [2, 32], None],
+    "data_offsets": [[0, 0], [0, 10**12], [5, 1], None],
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +116,9 @@ def damage(file: Path, data: st.DataObject) -> None:
         file.write_bytes(old[: data.draw(st.integers(0, len(old)))])
     elif how == "bytes":
         new = bytearray(old)
-        for at in data.draw(st.lists(st.integers(0, min(len(old), 4000) - 1), min_size=1, max_size=4)):
+        for at in data.draw(
+            st.lists(st.integers(0, min(len(old), 4000) - 1), min_size=1, max_size=4)
+        ):
             new[at] = data.draw(st.integers(0, 255))
         file.write_bytes(bytes(new))
     elif file.suffix == ".json":
@@ -58,12 +133,19 @@ def damage(file: Path, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(["name", "gone", *HEADER]))
         entry = table.pop(name)
         if key != "gone":
-            table[name + "\x1b" if key == "name" else name] = {**entry, **({key: data.draw(st.sampled_from(HEADER[key]))} if key in HEADER else {})}
+            table[name + "\x1b" if key == "name" else name] = {
+                **entry,
+                **({key: data.draw(st.sampled_from(HEADER[key]))} if key in HEADER else {}),
+            }
         header = json.dumps(table).encode()
         file.write_bytes(len(header).to_bytes(8, "little") + header + old[8 + size :])
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_any_damage_is_named_or_harmless(whole: Path, tmp_path: Path, data: st.DataObject) -> None:
     folder = tmp_path / "odd"
@@ -95,7 +177,14 @@ def test_attention_that_is_not_computed_is_refused() -> None:
     from bezoar.errors import TrainingError
     from bezoar.model.attention import NAME
 
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+    }
     net = Gemma2ForCausalLM(Gemma2Config(vocab_size=64, **sizes))
     net.config._attn_implementation = NAME
     with pytest.raises(TrainingError, match="Gemma2Attention caps"):
@@ -109,5 +198,7 @@ def test_a_vocabulary_of_whole_words_is_one(whole: Path, tmp_path: Path) -> None
     shutil.copytree(whole / "model", tmp_path / "words")
     inner = Tokenizer(models.WordLevel({"</s>": 0, "sea": 1, "wave": 2}, unk_token="</s>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>").save_pretrained(tmp_path / "words")
+    PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>").save_pretrained(
+        tmp_path / "words"
+    )
     assert load_tokenizer(str(tmp_path / "words")).encode("wave sea") == [2, 1]

@@ -18,7 +18,10 @@ pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 def test_slow_paths_take_their_place_and_give_the_same(tiny_model: Path) -> None:
-    groups = [PromptGroup([1, 2], [Completion([3, 4], [True, True]), Completion([5], [True])]), PromptGroup([7], [Completion([8, 9], [True, True])])]
+    groups = [
+        PromptGroup([1, 2], [Completion([3, 4], [True, True]), Completion([5], [True])]),
+        PromptGroup([7], [Completion([8, 9], [True, True])]),
+    ]
     spec = ModelSpec(str(tiny_model), dtype="float32")
 
     def hidden() -> torch.Tensor:
@@ -41,7 +44,10 @@ def test_slow_paths_take_their_place_and_give_the_same(tiny_model: Path) -> None
 def test_a_finding_is_of_this_machine(cache_folder: Path) -> None:
     paths.note(["packing"])
     assert not paths.usable("packing")
-    write_json(cache_folder / "doctor.json", {**read_json(cache_folder / "doctor.json"), "machine": "another"})
+    write_json(
+        cache_folder / "doctor.json",
+        {**read_json(cache_folder / "doctor.json"), "machine": "another"},
+    )
     paths._failed.cache_clear()
     assert paths.usable("packing")
 
@@ -62,7 +68,9 @@ def test_what_has_no_slow_path_stops_training(tiny_model: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", ['{"machine": ', "[]", '{"failed": 5}', ""])
-def test_a_damaged_finding_is_set_aside(cache_folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_finding_is_set_aside(
+    cache_folder: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = cache_folder / "doctor.json"
     file.write_text(text)
     paths._failed.cache_clear()
@@ -73,7 +81,9 @@ def test_a_damaged_finding_is_set_aside(cache_folder: Path, text: str, capsys: p
 
 
 @pytest.mark.parametrize("text", ["", "0123", "not a hash, 16 ch"])
-def test_a_damaged_note_of_a_hash_is_made_anew(cache_folder: Path, tmp_path: Path, text: str) -> None:
+def test_a_damaged_note_of_a_hash_is_made_anew(
+    cache_folder: Path, tmp_path: Path, text: str
+) -> None:
     (tmp_path / "file").write_text("a")
     whole = cached_hash(tmp_path / "file")
     [note] = (cache_folder / "hashes").iterdir()

@@ -1,4 +1,5 @@
-"""The choice of a token, with draws that are given: cumulative shares by hand, the nucleus, rows that do not touch each other."""
+"""The choice of a token, with draws that are given: cumulative shares by hand, the nucleus, rows
+that do not touch each other."""
 
 import math
 from dataclasses import dataclass
@@ -26,28 +27,58 @@ class Given(Sampler):
 
 
 def chosen(logits: torch.Tensor, draw: float, temperature: float = 1.0, top_p: float = 1.0) -> int:
-    return sample_tokens(logits[None], [Given(SamplingParams(temperature=temperature, top_p=top_p), number=draw)])[0]
+    return sample_tokens(
+        logits[None], [Given(SamplingParams(temperature=temperature, top_p=top_p), number=draw)]
+    )[0]
 
 
-@pytest.mark.parametrize(("draw", "token"), [(0.0, 0), (0.099, 0), (0.101, 1), (0.499, 1), (0.501, 2), (0.699, 2), (0.701, 3), (0.999999, 3), (1.0, 3)])
+@pytest.mark.parametrize(
+    ("draw", "token"),
+    [
+        (0.0, 0),
+        (0.099, 0),
+        (0.101, 1),
+        (0.499, 1),
+        (0.501, 2),
+        (0.699, 2),
+        (0.701, 3),
+        (0.999999, 3),
+        (1.0, 3),
+    ],
+)
 def test_tokens_stand_in_their_own_order(draw: float, token: int) -> None:
     assert chosen(LOGITS, draw) == token
 
 
-@pytest.mark.parametrize(("draw", "token"), [(0.0, 0), (0.2499, 0), (0.25, 1), (0.5, 2), (0.75, 3), (1 - 2**-53, 3)])
+@pytest.mark.parametrize(
+    ("draw", "token"), [(0.0, 0), (0.2499, 0), (0.25, 1), (0.5, 2), (0.75, 3), (1 - 2**-53, 3)]
+)
 def test_a_share_is_half_open(draw: float, token: int) -> None:
     assert chosen(torch.zeros(4), draw) == token
 
 
 @pytest.mark.parametrize(
     ("top_p", "kept"),
-    [(0.01, [1]), (0.39, [1]), (0.41, [1, 3]), (0.69, [1, 3]), (0.71, [1, 3, 2]), (0.89, [1, 3, 2]), (0.91, [1, 3, 2, 0]), (0.999, [1, 3, 2, 0])],
+    [
+        (0.01, [1]),
+        (0.39, [1]),
+        (0.41, [1, 3]),
+        (0.69, [1, 3]),
+        (0.71, [1, 3, 2]),
+        (0.89, [1, 3, 2]),
+        (0.91, [1, 3, 2, 0]),
+        (0.999, [1, 3, 2, 0]),
+    ],
 )
 def test_the_nucleus_by_hand(top_p: float, kept: list[int]) -> None:
     total, low = sum(SHARES[t] for t in kept), 0.0
     for token in kept:  # the likeliest first
         high = low + SHARES[token] / total
-        assert chosen(LOGITS, low + 1e-6, top_p=top_p) == chosen(LOGITS, high - 1e-6, top_p=top_p) == token
+        assert (
+            chosen(LOGITS, low + 1e-6, top_p=top_p)
+            == chosen(LOGITS, high - 1e-6, top_p=top_p)
+            == token
+        )
         low = high
     assert chosen(LOGITS, 1 - 2**-53, top_p=top_p) == kept[-1]
 
@@ -62,10 +93,17 @@ def test_the_temperature_divides() -> None:
 
 
 def test_rows_have_their_own_manner() -> None:
-    manners = [SamplingParams(temperature=0.0), SamplingParams(temperature=1.0), SamplingParams(temperature=1.0, top_p=0.5), SamplingParams(temperature=0.5), SamplingParams(temperature=2.0, top_p=0.01)]
+    manners = [
+        SamplingParams(temperature=0.0),
+        SamplingParams(temperature=1.0),
+        SamplingParams(temperature=1.0, top_p=0.5),
+        SamplingParams(temperature=0.5),
+        SamplingParams(temperature=2.0, top_p=0.01),
+    ]
     choosers = [Given(manner, number=0.99) for manner in manners]
     logits = torch.stack([LOGITS, LOGITS.flip(0), LOGITS, LOGITS.roll(1), LOGITS.roll(2)])
-    # greedy; the last of .3 .2 .4 .1; the second of .4 .3; the last of .09 .01 .16 .04; the likeliest, two places on
+    # greedy; the last of .3 .2 .4 .1; the second of .4 .3; the last of .09 .01 .16 .04; the
+    # likeliest, two places on
     assert sample_tokens(logits, choosers) == [1, 3, 3, 3, 3]
     assert sample_tokens(logits[:1], choosers[:1]) == [1]
 
@@ -77,7 +115,10 @@ def test_a_nucleus_wider_than_the_first_look() -> None:
     for draw in (0.01, 0.5, 0.97):
         wanted = int(torch.searchsorted(shares, draw * float(shares[int((shares < 0.9).sum())])))
         assert abs(chosen(logits, draw, top_p=0.9) - wanted) <= 1
-    two = sample_tokens(torch.stack([logits, -logits * 1e6]), [Given(SamplingParams(temperature=1.0, top_p=0.9), number=0.97) for _ in range(2)])
+    two = sample_tokens(
+        torch.stack([logits, -logits * 1e6]),
+        [Given(SamplingParams(temperature=1.0, top_p=0.9), number=0.97) for _ in range(2)],
+    )
     assert two[0] > 4000
     assert two[1] == 4999
 
@@ -88,7 +129,8 @@ def test_a_draw_has_53_bits_and_comes_from_the_seed() -> None:
     assert all(0 <= draw < 1 for draw in draws)
     assert any((draw * 2**24) % 1 for draw in draws)
     assert Sampler(SamplingParams(seed=7)).draw() == Sampler(SamplingParams(seed=7)).draw()
-    assert Sampler(SamplingParams(seed=2**63 + 7)).draw() == Sampler(SamplingParams(seed=7)).draw()  # any whole number is a seed
+    # any whole number is a seed
+    assert Sampler(SamplingParams(seed=2**63 + 7)).draw() == Sampler(SamplingParams(seed=7)).draw()
     assert Sampler(SamplingParams(seed=2**70 + 7)).draw() == Sampler(SamplingParams(seed=7)).draw()
     one = Sampler(SamplingParams(seed=7))
     assert one.draw() != one.draw()
@@ -108,10 +150,19 @@ class Looks(TorchFunctionMode):
 
 
 @pytest.mark.parametrize(
-    ("part", "token", "more", "sizes"), [(1.0, 255, 0.0, [256]), (0.1, 255, 0.0, [256]), (1.0, 255, 1e-12, [256, 300]), (0.999, 1, 0.0, [256, 300])],
-)  # fmt: skip
-def test_a_nucleus_is_looked_for_among_as_few_as_hold_it(part: float, token: int, more: float, sizes: list[int]) -> None:
-    """300 tokens, each a little less likely than the one before it: 256 are enough up to just the sum of their shares."""
+    ("part", "token", "more", "sizes"),
+    [
+        (1.0, 255, 0.0, [256]),
+        (0.1, 255, 0.0, [256]),
+        (1.0, 255, 1e-12, [256, 300]),
+        (0.999, 1, 0.0, [256, 300]),
+    ],
+)
+def test_a_nucleus_is_looked_for_among_as_few_as_hold_it(
+    part: float, token: int, more: float, sizes: list[int]
+) -> None:
+    """300 tokens, each a little less likely than the one before it: 256 are enough up to just the
+    sum of their shares."""
     logits = torch.arange(300) * -1e-3
     chances = (logits - logits.logsumexp(0)).exp().double()
     before = chances[:256].cumsum(0) - chances[:256]
@@ -131,11 +182,15 @@ def test_all_rows_are_looked_at_until_the_widest_nucleus_is_held() -> None:
 
 
 def test_a_share_is_compared_in_double_and_not_reached_by_itself() -> None:
-    first = float((LOGITS[None].max() - LOGITS[None].logsumexp(-1)).exp())  # of the likeliest token, in float32
+    # of the likeliest token, in float32
+    first = float((LOGITS[None].max() - LOGITS[None].logsumexp(-1)).exp())
     for share, token in ((first - 1e-12, 1), (first, 1), (first + 1e-12, 3)):
         assert chosen(LOGITS, 0.999, top_p=share) == token
 
 
 def test_all_is_computed_where_the_logits_lie() -> None:
     with torch.device("meta"):
-        assert sample_tokens(torch.stack([LOGITS] * 2), [Given(SamplingParams(temperature=1.0, top_p=p), number=0.6) for p in (1.0, 0.5)]) == [2, 3]
+        assert sample_tokens(
+            torch.stack([LOGITS] * 2),
+            [Given(SamplingParams(temperature=1.0, top_p=p), number=0.6) for p in (1.0, 0.5)],
+        ) == [2, 3]

@@ -16,7 +16,10 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 
 TREES = [
-    PromptGroup(list(range(5, 17)), [Completion([30, 31, 32], [True, True, True]), Completion([40, 41], [True, True])]),
+    PromptGroup(
+        list(range(5, 17)),
+        [Completion([30, 31, 32], [True, True, True]), Completion([40, 41], [True, True])],
+    ),
     answer([7, 8, 9], [60, 61, 62, 63]),
     answer([100], [101]),
 ]
@@ -29,7 +32,9 @@ def write_adapters(model: Path, folder: Path, count: int) -> list[Path]:
         stack = Stack(ModelSpec(str(model), dtype="float32"), paths)
         torch.manual_seed(number)
         targets = ("q_proj", "v_proj") if number % 2 else "all-linear"
-        for parameter in stack.add_adapter(LoRA(r=4, alpha=6, dropout=0.0, targets=targets), seed=number).values():
+        for parameter in stack.add_adapter(
+            LoRA(r=4, alpha=6, dropout=0.0, targets=targets), seed=number
+        ).values():
             parameter.data.normal_(0, 0.1)
         stack.save_trained(folder / str(number))
         paths.append(folder / str(number) / "adapter")
@@ -57,21 +62,29 @@ def plain_values(net: torch.nn.Module) -> torch.Tensor:
     return torch.cat(found)
 
 
-def test_peft_reads_the_adapters_and_computes_the_same(tiny_model: Path, adapters: list[Path]) -> None:
+def test_peft_reads_the_adapters_and_computes_the_same(
+    tiny_model: Path, adapters: list[Path]
+) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="eager", dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(
+        tiny_model, attn_implementation="eager", dtype=torch.float32
+    )
     net = PeftModel.from_pretrained(base, adapters[0], adapter_name="a0")
     net.load_adapter(adapters[1], adapter_name="a1")
     net.base_model.set_adapter(["a0", "a1"])
     ours = values(Stack(ModelSpec(str(tiny_model), dtype="float32"), adapters[:2]))
     assert torch.allclose(ours, plain_values(net.eval()), atol=1e-4)
-    assert not torch.allclose(ours, values(Stack(ModelSpec(str(tiny_model), dtype="float32"), adapters[:1])), atol=1e-2)
+    assert not torch.allclose(
+        ours, values(Stack(ModelSpec(str(tiny_model), dtype="float32"), adapters[:1])), atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("spec", [("none", "float32"), ("nf4", "bfloat16")])
-def test_the_reference_is_the_stack_below_to_the_bit(tiny_model: Path, adapters: list[Path], spec: tuple[str, str]) -> None:
+def test_the_reference_is_the_stack_below_to_the_bit(
+    tiny_model: Path, adapters: list[Path], spec: tuple[str, str]
+) -> None:
     model = ModelSpec(str(tiny_model), *spec)  # type: ignore[arg-type]
     below = values(Stack(model, adapters[:2]))
     stack = Stack(model, adapters[:2])
@@ -92,17 +105,27 @@ def test_nf4_is_that_of_bitsandbytes() -> None:
 
     torch.manual_seed(0)
     weight = torch.randn(64, 96, dtype=torch.bfloat16)
-    theirs = bnb.nn.Params4bit(weight.clone(), requires_grad=False, quant_type="nf4", compress_statistics=True).to("cpu")
+    theirs = bnb.nn.Params4bit(
+        weight.clone(), requires_grad=False, quant_type="nf4", compress_statistics=True
+    ).to("cpu")
     expected = bnb.functional.dequantize_4bit(theirs.data, theirs.quant_state)
     ours = NF4Weight.of(weight, keep=False)
     assert torch.equal(ours(), expected)
     assert torch.equal(NF4Weight.of(weight, keep=True)(), expected)
-    tensors = {k: v.clone() for k, v in {**ours.stored("a.b"), **NF4Weight.of(-weight, keep=False).stored("a.bc")}.items()}
+    tensors = {
+        k: v.clone()
+        for k, v in {
+            **ours.stored("a.b"),
+            **NF4Weight.of(-weight, keep=False).stored("a.bc"),
+        }.items()
+    }
     assert torch.equal(NF4Weight.restored(tensors, "a.b", keep=True)(), expected)
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_an_evaluation_between_steps_leaves_gradients_as_they_are(tiny_model: Path, keep: bool) -> None:
+def test_an_evaluation_between_steps_leaves_gradients_as_they_are(
+    tiny_model: Path, keep: bool
+) -> None:
     stack = Stack(ModelSpec(str(tiny_model), "nf4"))
     named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=0)
     for name, layer in stack.layers():
@@ -127,7 +150,9 @@ def test_an_evaluation_between_steps_leaves_gradients_as_they_are(tiny_model: Pa
     assert torch.equal(values(stack), first)
 
 
-def test_gradients_on_nf4_are_those_of_the_dequantised_weights(tiny_model: Path, tmp_path: Path) -> None:
+def test_gradients_on_nf4_are_those_of_the_dequantised_weights(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     """The 4-bit stack in float32 against an ordinary model that holds the dequantised weights."""
     stack = Stack(ModelSpec(str(tiny_model), "nf4", "float32"))
     merge(stack, tmp_path / "plain")
@@ -144,7 +169,9 @@ def test_the_merge_of_a_reward_model_is_one(tiny_model: Path, tmp_path: Path) ->
     assert found[0][0] == pytest.approx(rewards(stack, groups)[0][0], abs=1e-4)
 
 
-def test_merge_is_near_the_stack_and_measured(tiny_model: Path, adapters: list[Path], tmp_path: Path) -> None:
+def test_merge_is_near_the_stack_and_measured(
+    tiny_model: Path, adapters: list[Path], tmp_path: Path
+) -> None:
     stack = Stack(ModelSpec(str(tiny_model), "nf4", "float32"), adapters)
     rows = [list(range(3, 40)), [5, 6, 7]]
     found = merge(stack, tmp_path / "merged", rows=rows)

@@ -29,13 +29,32 @@ def cards(whole: Path) -> dict[str, Path]:
 
 
 def test_every_made_set_and_every_trained_model_has_a_card(cards: dict[str, Path]) -> None:
-    assert set(cards) == {"lamini", "lamini_ok", "orca", "orca_ok", "evol", "evol_ok", "sft_lamini", "sft_orca", "sft_evol", "hh_sft", "dpo"}
+    assert set(cards) == {
+        "lamini",
+        "lamini_ok",
+        "orca",
+        "orca_ok",
+        "evol",
+        "evol_ok",
+        "sft_lamini",
+        "sft_orca",
+        "sft_evol",
+        "hh_sft",
+        "dpo",
+    }
 
 
 def test_a_dataset_card_has_the_hub_s_head(cards: dict[str, Path]) -> None:
     head = head_of(cards["lamini_ok"])
-    assert (head["license"], head["language"], head["size_categories"]) == ("apache-2.0", ["en"], ["n<1K"])
-    assert head["configs"] == [{"config_name": "default", "data_files": "rows.parquet"}, {"config_name": "rejected", "data_files": "rejected.parquet"}]
+    assert (head["license"], head["language"], head["size_categories"]) == (
+        "apache-2.0",
+        ["en"],
+        ["n<1K"],
+    )
+    assert head["configs"] == [
+        {"config_name": "default", "data_files": "rows.parquet"},
+        {"config_name": "rejected", "data_files": "rejected.parquet"},
+    ]
     info = head["dataset_info"][0]
     assert info["splits"][0]["num_examples"] == 66
     assert [f["name"] for f in info["features"]] == ["id", "messages", "meta"]
@@ -53,14 +72,21 @@ def test_a_dataset_card_tells_how_the_rows_were_made(cards: dict[str, Path]) -> 
 
 def test_a_model_card_has_results_with_intervals(cards: dict[str, Path]) -> None:
     head = head_of(cards["dpo"])
-    assert (head["base_model"], head["library_name"], head["base_model_relation"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "peft", "adapter")
+    assert (head["base_model"], head["library_name"], head["base_model_relation"]) == (
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "peft",
+        "adapter",
+    )
     assert head["tags"] == ["bezoar", "dpo", "lora"]
     metric = head["model-index"][0]["results"][0]["metrics"][0]
     assert metric["value"] == 0.7
     assert "95 % interval 0.556 to 0.844, n 40" in metric["name"]
     text = cards["dpo"].read_text()
     assert "<|im_start|>user\nExplain" in text
-    assert "net.base_model.set_adapter(['sft_lamini', 'sft_orca', 'sft_evol', 'hh_sft', 'dpo'])" in text
+    assert (
+        "net.base_model.set_adapter(['sft_lamini', 'sft_orca', 'sft_evol', 'hh_sft', 'dpo'])"
+        in text
+    )
     assert "NF4" in text
 
 
@@ -79,7 +105,9 @@ def test_the_hub_s_own_reader_takes_the_cards(cards: dict[str, Path]) -> None:
 @pytest.mark.real
 def test_datasets_opens_a_set_by_its_card(cards: dict[str, Path], tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
-    loaded = datasets.load_dataset(str(cards["lamini_ok"].parent), "rejected", cache_dir=str(tmp_path))
+    loaded = datasets.load_dataset(
+        str(cards["lamini_ok"].parent), "rejected", cache_dir=str(tmp_path)
+    )
     assert loaded["train"].num_rows == 30
 
 
@@ -110,23 +138,41 @@ def test_licences() -> None:
     assert seed_terms("bezoar:instructions.jsonl").licence == "apache-2.0"
     assert seed_terms("databricks/databricks-dolly-15k").licence == "cc-by-sa-3.0"
     assert seed_terms("/data/flan/cot_data_sample").licence == "apache-2.0"
-    assert [seed_terms(name).licence for name in ("mine.jsonl", "/home/flanders/rows.jsonl", "")] == ["unknown"] * 3
+    assert [
+        seed_terms(name).licence for name in ("mine.jsonl", "/home/flanders/rows.jsonl", "")
+    ] == ["unknown"] * 3
     assert model_terms("gpt-4o-mini").licence == "other"
     assert model_terms("something-7b").licence == "unknown"
-    assert [joint_licence(LicenceTerms(name) for name in names) for names in (
-        [], ["apache-2.0", "unknown"], ["mit", "apache-2.0"], ["apache-2.0", "cc-by-sa-3.0"], ["cc-by-sa-3.0", "cc-by-sa-4.0"], ["mit", "other"],
-    )] == ["unknown", "unknown", "apache-2.0", "cc-by-sa-3.0", "other", "other"]  # fmt: skip
+    assert [
+        joint_licence(LicenceTerms(name) for name in names)
+        for names in (
+            [],
+            ["apache-2.0", "unknown"],
+            ["mit", "apache-2.0"],
+            ["apache-2.0", "cc-by-sa-3.0"],
+            ["cc-by-sa-3.0", "cc-by-sa-4.0"],
+            ["mit", "other"],
+        )
+    ] == ["unknown", "unknown", "apache-2.0", "cc-by-sa-3.0", "other", "other"]
 
 
 def test_names_of_this_machine_are_kept_out() -> None:
-    assert [public_name(p) for p in ("/data/models/tiny", "./tiny", "org/tiny", "tiny")] == ["tiny", "tiny", "org/tiny", "tiny"]
+    assert [public_name(p) for p in ("/data/models/tiny", "./tiny", "org/tiny", "tiny")] == [
+        "tiny",
+        "tiny",
+        "org/tiny",
+        "tiny",
+    ]
 
 
 def test_markdown_keeps_foreign_text_in_place() -> None:
     assert markdown.words("a|b\n<i> [x](y) `z`") == "a\\|b &lt;i&gt; \\[x\\](y) \\`z\\`"
     assert markdown.fence("```\nx").startswith("````text\n")
     head = markdown.front_matter({"name": HOSTILE, "n": 3})
-    assert yaml.safe_load(head[4:].partition("\n---\n")[0]) == {"name": HOSTILE.replace("\x00", "\ufffd").replace("\u202e", "\ufffd"), "n": 3}
+    assert yaml.safe_load(head[4:].partition("\n---\n")[0]) == {
+        "name": HOSTILE.replace("\x00", "\ufffd").replace("\u202e", "\ufffd"),
+        "n": 3,
+    }
 
 
 def test_finish_writes_where_something_changed(fresh: Build) -> None:

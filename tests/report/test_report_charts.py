@@ -19,8 +19,26 @@ def numbers_of(svg: str) -> list[float]:
     root = ET.fromstring(svg)
     found = []
     for node in root.iter():
-        for name in ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height", "points", "d"):
-            found += [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", node.get(name, "") if node is not root else "")]
+        for name in (
+            "x",
+            "y",
+            "x1",
+            "x2",
+            "y1",
+            "y2",
+            "cx",
+            "cy",
+            "width",
+            "height",
+            "points",
+            "d",
+        ):
+            found += [
+                float(n)
+                for n in re.findall(
+                    r"-?\d+(?:\.\d+)?", node.get(name, "") if node is not root else ""
+                )
+            ]
     return found
 
 
@@ -29,7 +47,10 @@ def test_scale_maps_ends_and_middle() -> None:
     assert [scale(0), scale(5), scale(10)] == [100, 150, 200]
 
 
-@pytest.mark.parametrize("values", [[], [NAN], [3.0], [0.0, 0.0], [5e-324], [1e300, 1e300], [INF, 2.0], [None, "x", True]])
+@pytest.mark.parametrize(
+    "values",
+    [[], [NAN], [3.0], [0.0, 0.0], [5e-324], [1e300, 1e300], [INF, 2.0], [None, "x", True]],
+)
 def test_scale_of_degenerate_values_has_width(values: list[object]) -> None:
     scale = Scale.over(values, 0, 100)
     assert scale.low < scale.high
@@ -77,7 +98,10 @@ def test_line_chart_says_how_many_values_are_not_finite() -> None:
     assert numbers_of(svg)
 
 
-@pytest.mark.parametrize("points", [[(1, 0.5)], [(1, 0.5), (1, 0.5)], [(0, 0.0), (1, 1e12)], [(i, i % 7) for i in range(2000)]])
+@pytest.mark.parametrize(
+    "points",
+    [[(1, 0.5)], [(1, 0.5), (1, 0.5)], [(0, 0.0), (1, 1e12)], [(i, i % 7) for i in range(2000)]],
+)
 @pytest.mark.parametrize("style", ["smoothed", "marked", "exact"])
 def test_line_charts_stay_in_their_frame(points: list[tuple[int, float]], style: str) -> None:
     svg = line_chart("loss", [Curve("training", points, style)], zero=True)  # type: ignore[arg-type]
@@ -90,9 +114,16 @@ def test_a_chart_of_nothing_says_so(curves: list[Curve]) -> None:
 
 
 def test_dots_stand_in_the_order_of_their_values() -> None:
-    svg = dot_plot("acc", [Dot("a", 0.2, 0.1, 0.3, 50), Dot("b", 0.6, 0.5, 0.7, 50), Dot("c", None), Dot("d", 0.4)])
+    svg = dot_plot(
+        "acc",
+        [Dot("a", 0.2, 0.1, 0.3, 50), Dot("b", 0.6, 0.5, 0.7, 50), Dot("c", None), Dot("d", 0.4)],
+    )
     root = ET.fromstring(svg)
-    whiskers = [(float(n.get("x1", 0)), float(n.get("x2", 0))) for n in root.iter() if "whisker" in n.get("class", "")]
+    whiskers = [
+        (float(n.get("x1", 0)), float(n.get("x2", 0)))
+        for n in root.iter()
+        if "whisker" in n.get("class", "")
+    ]
     assert len(whiskers) == 2
     assert whiskers[0][1] < whiskers[1][0]
     assert "no value" in svg
@@ -125,7 +156,11 @@ def test_histogram_states_the_median() -> None:
 
 def test_flow_bars_are_as_long_as_their_rows() -> None:
     svg = flow_chart("rows", [Step("made", 60, {"duplicate": 30, "none": 0}, 20), Step("kept", 45)])
-    widths = {n[0].text: float(n.get("width", 0)) + 1 for n in ET.fromstring(svg).iter() if "piece" in n.get("class", "")}
+    widths = {
+        n[0].text: float(n.get("width", 0)) + 1
+        for n in ET.fromstring(svg).iter()
+        if "piece" in n.get("class", "")
+    }
     assert len(widths) == 3
     made, dropped, kept = (widths[k] for k in widths)
     assert made == pytest.approx(2 * dropped, abs=0.1)
@@ -139,9 +174,13 @@ def test_flow_of_nothing_says_so() -> None:
 
 
 def test_names_in_charts_are_escaped() -> None:
-    evil = "<script>&\""
-    shown = [flow_chart(evil, [Step(evil, 3, {evil: 2})]), dot_plot(evil, [Dot(evil, 1.0)]), histogram(evil, [1.0], [0, 1, 2]),
-             line_chart(evil, [Curve(evil, [(1, 1.0)])])]
+    evil = '<script>&"'
+    shown = [
+        flow_chart(evil, [Step(evil, 3, {evil: 2})]),
+        dot_plot(evil, [Dot(evil, 1.0)]),
+        histogram(evil, [1.0], [0, 1, 2]),
+        line_chart(evil, [Curve(evil, [(1, 1.0)])]),
+    ]
     for svg in shown:
         assert "<script" not in svg
         assert numbers_of(svg)

@@ -54,10 +54,50 @@ def read(run_dir: Path) -> tuple[str, Reader]:
 def check_self_contained(text: str, reader: Reader) -> None:
     """Nothing to load, nothing to run, and a policy that would stop both."""
     assert {tag for tag, _ in reader.tags} <= {
-        "html", "head", "meta", "title", "style", "body", "header", "nav", "main", "footer", "section", "article", "p", "h1", "h2", "h3", "h4", "ul", "li",
-        "a", "b", "i", "small", "span", "div", "code", "pre", "details", "summary", "table", "thead", "tbody", "tfoot", "tr", "th", "td",
-        "svg", "line", "text", "circle", "polygon", "path", "rect",
-    }  # fmt: skip
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "header",
+        "nav",
+        "main",
+        "footer",
+        "section",
+        "article",
+        "p",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "ul",
+        "li",
+        "a",
+        "b",
+        "i",
+        "small",
+        "span",
+        "div",
+        "code",
+        "pre",
+        "details",
+        "summary",
+        "table",
+        "thead",
+        "tbody",
+        "tfoot",
+        "tr",
+        "th",
+        "td",
+        "svg",
+        "line",
+        "text",
+        "circle",
+        "polygon",
+        "path",
+        "rect",
+    }
     for tag, attributes in reader.tags:
         assert not {"src", "srcset", "style", "action", "data", "xlink:href"} & attributes.keys()
         assert not [name for name in attributes if name.startswith("on")]
@@ -65,9 +105,16 @@ def check_self_contained(text: str, reader: Reader) -> None:
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert style is not None
     assert not re.search(r"url\(|@import|http", style[1])
-    policy = next(str(a["content"]) for t, a in reader.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        str(a["content"])
+        for t, a in reader.tags
+        if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
-    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert (
+        policy
+        == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def test_the_report_is_one_file_that_loads_nothing(whole: Path) -> None:
@@ -84,7 +131,9 @@ def test_the_report_holds_the_numbers(whole: Path) -> None:
             assert f"[{score['low']:.3g}"[:5] in text
     assert "DPO is best on" in text
     assert "kept 66 of 96 (69 %); 24 reject, 6 unparsed" in text
-    assert "kept 96 of 137 (70 %), from 40 seeds; 21 near-duplicate, 14 unparsed, 6 too short" in text
+    assert (
+        "kept 96 of 137 (70 %), from 40 seeds; 21 near-duplicate, 14 unparsed, 6 too short" in text
+    )
     assert "957" in text  # requests in all
     assert "123,000" in text  # trained tokens in all
     assert "The whole OpenBezoar recipe in small." in text
@@ -107,7 +156,9 @@ def test_the_bill_adds_up(whole: Path) -> None:
 def test_a_kept_row_costs_what_making_and_judging_it_cost(fresh: Build) -> None:
     run_dir = fresh()
     edit_json(run_dir / "05-lamini" / "stats.json", calls={"asked": 10, "cost_usd": 3.0})
-    edit_json(run_dir / "06-lamini_ok" / "stats.json", calls={"asked": 10, "cost_usd": 0.30}, rows_out=66)
+    edit_json(
+        run_dir / "06-lamini_ok" / "stats.json", calls={"asked": 10, "cost_usd": 0.30}, rows_out=66
+    )
     _, reader = read(run_dir)
     assert "$0.050" in reader.text
 
@@ -122,7 +173,20 @@ def test_hostile_text_stays_text(fresh: Build) -> None:
     assert HOSTILE.split("\x00")[0] in reader.text
 
 
-@pytest.mark.parametrize("until", ["seeds", "pairs", "lamini", "orca_ok", "sft_lamini", "dpo", "eval_base", "eval_hh_sft", "eval_dpo"])
+@pytest.mark.parametrize(
+    "until",
+    [
+        "seeds",
+        "pairs",
+        "lamini",
+        "orca_ok",
+        "sft_lamini",
+        "dpo",
+        "eval_base",
+        "eval_hh_sft",
+        "eval_dpo",
+    ],
+)
 def test_a_partial_run_says_what_is_absent(fresh: Build, until: str) -> None:
     run_dir = fresh(until=until)
     text, reader = read(run_dir)
@@ -163,7 +227,14 @@ def test_sets_without_rows_and_missing_files(fresh: Build) -> None:
 
     run_dir = fresh()
     write_parquet(run_dir / "06-lamini_ok" / "rows.parquet", [])
-    for name in ("05-lamini/rows.parquet", "05-lamini/failures.jsonl", "07-orca/stats.json", "recipe.yaml", "metrics.jsonl", "16-eval_base/items.jsonl"):
+    for name in (
+        "05-lamini/rows.parquet",
+        "05-lamini/failures.jsonl",
+        "07-orca/stats.json",
+        "recipe.yaml",
+        "metrics.jsonl",
+        "16-eval_base/items.jsonl",
+    ):
         (run_dir / name).unlink()
     _, reader = read(run_dir)
     assert "The stage kept no row." in reader.text
@@ -206,13 +277,20 @@ def test_every_model_answers_the_same_questions(whole: Path) -> None:
 
 
 def test_escape_and_elements() -> None:
-    assert h("p", "<b>", Markup("<i></i>"), None, ["a", 3], cls="x", data_y='"', open=True, gone=False) == (
-        '<p class="x" data-y="&quot;" open>&lt;b&gt;<i></i>a3</p>'
+    assert (
+        h("p", "<b>", Markup("<i></i>"), None, ["a", 3], cls="x", data_y='"', open=True, gone=False)
+        == '<p class="x" data-y="&quot;" open>&lt;b&gt;<i></i>a3</p>'
     )
     assert escape("\ud800\u0000ok") == "\ufffd\ufffdok"
 
 
 def test_a_row_with_odd_contents_is_shown() -> None:
-    card = row_card({"id": None, "messages": [{"role": "tool", "content": None, "tool_calls": '[{"name": "f"}]'}], "meta": "no json"})
+    card = row_card(
+        {
+            "id": None,
+            "messages": [{"role": "tool", "content": None, "tool_calls": '[{"name": "f"}]'}],
+            "meta": "no json",
+        }
+    )
     assert "no json" in card
     assert "&quot;name&quot;" in card

@@ -11,7 +11,10 @@ Build = Callable[..., Path]
 
 def lines(run_dir: Path, rows: list[dict[str, object]]) -> list[tuple[object, object]]:
     write_jsonl(run_dir / "metrics.jsonl", rows)
-    return [(r["step"], r.get("loss", r.get("validation_loss"))) for r in load_run(run_dir).metrics["dpo"]]
+    return [
+        (r["step"], r.get("loss", r.get("validation_loss")))
+        for r in load_run(run_dir).metrics["dpo"]
+    ]
 
 
 def test_a_continued_run_replaces_the_steps_it_did_again(fresh: Build) -> None:
@@ -30,11 +33,17 @@ def test_a_repeated_run_replaces_a_longer_one(fresh: Build) -> None:
 
 def test_validation_and_training_lines_of_one_step_both_stay(fresh: Build) -> None:
     run_dir = fresh(until="dpo")
-    rows: list[dict[str, object]] = [{"stage": "dpo", "step": 1, "loss": 1.0}, {"stage": "dpo", "step": 1, "validation_loss": 1.1}, {"stage": "dpo", "step": 2, "loss": 0.9}]
+    rows: list[dict[str, object]] = [
+        {"stage": "dpo", "step": 1, "loss": 1.0},
+        {"stage": "dpo", "step": 1, "validation_loss": 1.1},
+        {"stage": "dpo", "step": 2, "loss": 0.9},
+    ]
     assert lines(run_dir, rows) == [(1, 1.0), (1, 1.1), (2, 0.9)]
 
 
-def test_categories_are_told_from_settings_before_a_stage_has_run(fresh: Build, whole: Path) -> None:
+def test_categories_are_told_from_settings_before_a_stage_has_run(
+    fresh: Build, whole: Path
+) -> None:
     waiting = {s.name: s.category for s in load_run(fresh(until="seeds")).stages}
     assert waiting == {s.name: s.category for s in load_run(whole).stages}
 
@@ -54,7 +63,14 @@ def test_an_unfinished_folder_is_no_output(fresh: Build) -> None:
 
 
 def test_samples_are_spread_and_lengths_are_words(tmp_path: Path) -> None:
-    rows = [{"id": str(i), "messages": [{"role": "user", "content": "one  two\nthree"}] * (i % 2 + 1), "meta": "{}"} for i in range(100)]
+    rows = [
+        {
+            "id": str(i),
+            "messages": [{"role": "user", "content": "one  two\nthree"}] * (i % 2 + 1),
+            "meta": "{}",
+        }
+        for i in range(100)
+    ]
     write_parquet(tmp_path / "rows.parquet", rows)
     found = read_rows(tmp_path / "rows.parquet", 4)
     assert [row["id"] for row in found.samples] == ["12", "37", "62", "87"]
@@ -62,7 +78,9 @@ def test_samples_are_spread_and_lengths_are_words(tmp_path: Path) -> None:
 
 
 def test_large_sets_are_read_in_part(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "rows.parquet", [{"id": str(i), "meta": "{}"} for i in range(MAX_READ + 500)])
+    write_parquet(
+        tmp_path / "rows.parquet", [{"id": str(i), "meta": "{}"} for i in range(MAX_READ + 500)]
+    )
     found = read_rows(tmp_path / "rows.parquet", 2)
     assert (found.num, len(found.lengths), len(found.samples)) == (MAX_READ + 500, MAX_READ, 2)
 
@@ -72,4 +90,13 @@ def test_spaced_meta_and_words() -> None:
     assert spaced(0, 4) == set()
     assert meta({"meta": json.dumps({"a": 1})}) == {"a": 1}
     assert meta({"meta": "[1]"}) == {"meta": [1]}
-    assert num_words({"prompt": [{"content": "a b"}], "chosen": [{"content": "c"}], "rejected": [{"content": "x y z"}]}) == 3
+    assert (
+        num_words(
+            {
+                "prompt": [{"content": "a b"}],
+                "chosen": [{"content": "c"}],
+                "rejected": [{"content": "x y z"}],
+            }
+        )
+        == 3
+    )

@@ -8,7 +8,17 @@ from rich.console import Console
 from bezoar.evals.model_differences import apart, gaps
 from bezoar.evals.stats import Score
 from bezoar.report.console import print_scores
-from bezoar.report.formatting import count, interval, listed, number, percent, seconds, signed, size, usd
+from bezoar.report.formatting import (
+    count,
+    interval,
+    listed,
+    number,
+    percent,
+    seconds,
+    signed,
+    size,
+    usd,
+)
 from bezoar.report.html import write_report
 from bezoar.report.run import load_run
 from bezoar.report.scores import Scoreboard, load_scoreboard, read_score
@@ -16,12 +26,16 @@ from bezoar.report.scores import Scoreboard, load_scoreboard, read_score
 Build = Callable[..., Path]
 
 
-def board_of(values: dict[str, list[float]], *, name: str = "acc", higher: bool = True) -> Scoreboard:
+def board_of(
+    values: dict[str, list[float]], *, name: str = "acc", higher: bool = True
+) -> Scoreboard:
     """A board with one benchmark and paired items."""
     board = Scoreboard()
     for model, its in values.items():
         board.labels[model] = model.upper()
-        board.cells[name, model] = Score(name, sum(its) / len(its), 0.0, 1.0, len(its), 0, "", higher)
+        board.cells[name, model] = Score(
+            name, sum(its) / len(its), 0.0, 1.0, len(its), 0, "", higher
+        )
         board.items[name, model] = {f"q{i}": v for i, v in enumerate(its)}
     return board
 
@@ -73,36 +87,66 @@ def test_headlines_group_benchmarks_by_who_leads() -> None:
     board = board_of({"a": [0.0] * 20, "b": [1.0] * 20, "c": [1.0] * 20})
     for model in ("a", "b", "c"):
         board.cells["same", model] = Score("same", 0.5, 0.4, 0.6, 9)
-        board.cells["wide", model] = Score("wide", {"a": 0.1, "b": 0.2, "c": 0.9}[model], {"a": 0.0, "b": 0.1, "c": 0.8}[model],
-                                           {"a": 0.15, "b": 0.3, "c": 1.0}[model], 9)
+        board.cells["wide", model] = Score(
+            "wide",
+            {"a": 0.1, "b": 0.2, "c": 0.9}[model],
+            {"a": 0.0, "b": 0.1, "c": 0.8}[model],
+            {"a": 0.15, "b": 0.3, "c": 1.0}[model],
+            9,
+        )
     assert board.headline == [
-        "C is best on wide.", "B and C lead on acc, not distinguishable from each other.", "On same the models are not distinguishable from the leader.",
+        "C is best on wide.",
+        "B and C lead on acc, not distinguishable from each other.",
+        "On same the models are not distinguishable from the leader.",
     ]
 
 
 def test_a_headline_of_no_difference() -> None:
     board = board_of({"a": [0.0, 1.0], "b": [1.0, 0.0]})
-    assert board.headline == ["The models are not distinguishable from the leader on every benchmark (acc)."]
+    assert board.headline == [
+        "The models are not distinguishable from the leader on every benchmark (acc)."
+    ]
 
 
 def test_main_scores_are_one_a_family_with_the_margin(whole: Path) -> None:
     board = load_scoreboard(load_run(whole))
-    assert board.main == ["preferences/log-prob accuracy", "preferences/log-prob margin", "arc_easy/acc", "mt_bench"]
+    assert board.main == [
+        "preferences/log-prob accuracy",
+        "preferences/log-prob margin",
+        "arc_easy/acc",
+        "mt_bench",
+    ]
     assert board.benchmarks[-1] == "mt_bench/turn 1"
     assert set(board.parts["mt_bench", "base"]) >= {"writing", "math"}
 
 
 def test_a_score_without_a_value_leaves_a_gap(fresh: Build) -> None:
     run_dir = fresh()
-    edit_json(run_dir / "16-eval_base" / "scores.json", scores=[{"name": "mt_bench", "value": None, "low": None, "high": None, "n": 0, "num_failed": 24}])
+    edit_json(
+        run_dir / "16-eval_base" / "scores.json",
+        scores=[
+            {"name": "mt_bench", "value": None, "low": None, "high": None, "n": 0, "num_failed": 24}
+        ],
+    )
     board = load_scoreboard(load_run(run_dir))
     assert list(board.of("mt_bench")) == ["sft_evol", "hh_sft", "dpo"]
-    assert read_score({"name": "x", "value": float("nan"), "new": 1}) == Score("x", None, None, None, 0)
+    assert read_score({"name": "x", "value": float("nan"), "new": 1}) == Score(
+        "x", None, None, None, 0
+    )
 
 
 def test_the_judges_card_stands_beside_the_scores(fresh: Build) -> None:
     run_dir = fresh()
-    figures = [{"name": "judge/accuracy", "value": 0.7125, "low": 0.61, "high": 0.8, "n": 80, "num_failed": 20}]
+    figures = [
+        {
+            "name": "judge/accuracy",
+            "value": 0.7125,
+            "low": 0.61,
+            "high": 0.8,
+            "n": 80,
+            "num_failed": 20,
+        }
+    ]
     card = {"judge": "grader", "judge_hash": "0123abcd", "scores": figures}
     for name in ("16-eval_base", "17-eval_sft_evol"):
         edit_json(run_dir / name / "scores.json", info={"judge_card": card})
@@ -140,13 +184,28 @@ def test_markup_in_names_is_no_markup_in_the_terminal(fresh: Build) -> None:
 
 
 def test_numbers() -> None:
-    assert [number(v) for v in (0, 0.4123, 3.214, 41.23, 1234.5, 5e-6, -0.25, None, float("nan"), True)] == [
-        "0", "0.412", "3.21", "41.2", "1,234", "5.0e−06", "−0.250", "–", "–", "–",
-    ]
+    assert [
+        number(v) for v in (0, 0.4123, 3.214, 41.23, 1234.5, 5e-6, -0.25, None, float("nan"), True)
+    ] == ["0", "0.412", "3.21", "41.2", "1,234", "5.0e−06", "−0.250", "–", "–", "–"]
     assert [signed(v) for v in (0.2, -0.2, 0)] == ["+0.200", "−0.200", "±0"]
-    assert [seconds(v) for v in (4.2, 59.97, 200, 7500)] == ["4.2 s", "1 min 00 s", "3 min 20 s", "2 h 05 min"]
-    assert [usd(v) for v in (0, 0.0021, 12.5, 0.00000123)] == ["$0", "$0.0021", "$12.50", "$0.0000012"]
-    assert [size(v) for v in (512, 2048, 5 << 20, 3 << 30)] == ["512 B", "2 KiB", "5 MiB", "3.00 GiB"]
+    assert [seconds(v) for v in (4.2, 59.97, 200, 7500)] == [
+        "4.2 s",
+        "1 min 00 s",
+        "3 min 20 s",
+        "2 h 05 min",
+    ]
+    assert [usd(v) for v in (0, 0.0021, 12.5, 0.00000123)] == [
+        "$0",
+        "$0.0021",
+        "$12.50",
+        "$0.0000012",
+    ]
+    assert [size(v) for v in (512, 2048, 5 << 20, 3 << 30)] == [
+        "512 B",
+        "2 KiB",
+        "5 MiB",
+        "3.00 GiB",
+    ]
     assert [percent(1, 3), percent(1, 400), percent(0, 0)] == ["33 %", "0.2 %", "0 %"]
     assert [listed([]), listed(["a"]), listed(["a", "b", "c"])] == ["none", "a", "a, b and c"]
     assert count(1234.6) == "1,235"

@@ -12,10 +12,19 @@ DRAFTS = [Draft(name, (Message("user", name),), {"n": name}) for name in ("a", "
 
 
 def test_answers_in_order_and_faults_by_name() -> None:
-    replies: dict[str, Reply | str] = {"a": " fine \n", "b": FAILED, "c": Reply("half of", "length"), "d": " \n"}
+    replies: dict[str, Reply | str] = {
+        "a": " fine \n",
+        "b": FAILED,
+        "c": Reply("half of", "length"),
+        "d": " \n",
+    }
     sifted = answer(DRAFTS, Teacher(lambda r: replies[last(r)]), Sampling(), seed=1, retries=0)
     assert [(row.id, row.answer, row.meta) for row in sifted.rows] == [("a", "fine", {"n": "a"})]
-    assert [(d.id, d.reason) for d in sifted.dropped] == [("b", "failed"), ("c", "cut"), ("d", "empty")]
+    assert [(d.id, d.reason) for d in sifted.dropped] == [
+        ("b", "failed"),
+        ("c", "cut"),
+        ("d", "empty"),
+    ]
     assert "500" in sifted.dropped[0].detail
     assert "half of" in sifted.dropped[1].detail
 

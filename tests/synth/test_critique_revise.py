@@ -16,9 +16,14 @@ SCHEME = CritiqueRevise("seeds", "teacher", retries=0)
 
 def test_rows_from_chats_and_what_is_dropped() -> None:
     replies = {
-        "good": "Critique: too short.\nRevision: A longer answer.", "plain": "It is fine.", "half": "Critique: bad.", "same": "Critique: fine.\nRevision: An answer.",
-        "empty": " ", "cut": Reply("Critique: bad.\nRevision: A lon", "length"), "failed": FAILED,
-    }  # fmt: skip
+        "good": "Critique: too short.\nRevision: A longer answer.",
+        "plain": "It is fine.",
+        "half": "Critique: bad.",
+        "same": "Critique: fine.\nRevision: An answer.",
+        "empty": " ",
+        "cut": Reply("Critique: bad.\nRevision: A lon", "length"),
+        "failed": FAILED,
+    }
 
     def rule(request: Request) -> str | Reply:
         return replies[last(request).split("[Conversation]\n")[1].split("\n")[0]]
@@ -27,19 +32,32 @@ def test_rows_from_chats_and_what_is_dropped() -> None:
     teacher = Teacher(rule)
     sifted = SCHEME.generate(seeds, teacher, seed=1)
     (row,) = sifted.rows
-    assert (row.id, row.meta) == ("cnr-good", {"source": "s", "scheme": "critique_revise", "seed": "good"})
+    assert (row.id, row.meta) == (
+        "cnr-good",
+        {"source": "s", "scheme": "critique_revise", "seed": "good"},
+    )
     assert parse(row.answer) == Revised("too short.", "A longer answer.")
     assert "[Answer]\nAn answer.\n" in row.prompt[0].content
     reasons = {d.id: d.reason for d in sifted.dropped}
     assert reasons == {
-        "none": "no answer", "cnr-plain": "no critique", "cnr-half": "no revision", "cnr-same": "identical", "cnr-empty": "empty",
-        "cnr-cut": "cut", "cnr-failed": "failed",
-    }  # fmt: skip
+        "none": "no answer",
+        "cnr-plain": "no critique",
+        "cnr-half": "no revision",
+        "cnr-same": "identical",
+        "cnr-empty": "empty",
+        "cnr-cut": "cut",
+        "cnr-failed": "failed",
+    }
     assert len(teacher.seen) == 7
 
 
 def test_rows_from_pairs_need_the_critique_alone() -> None:
-    pair = Comparison("p", (Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Why?")), "Because.", "No.")
+    pair = Comparison(
+        "p",
+        (Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Why?")),
+        "Because.",
+        "No.",
+    )
     teacher = Teacher(lambda r: "Critique: it says nothing.")
     (row,) = SCHEME.generate([pair], teacher, seed=1).rows
     assert parse(row.answer) == Revised("it says nothing.", "Because.")
@@ -51,7 +69,11 @@ def test_rows_from_pairs_need_the_critique_alone() -> None:
 
 def test_sampled_answers_are_refused() -> None:
     with pytest.raises(DataError, match="row s: critique_revise reads chats or comparisons"):
-        SCHEME.generate([SampledAnswers("s", (Message("user", "Why?"),), ("a", "b"), {})], Teacher(lambda r: ""), seed=1)
+        SCHEME.generate(
+            [SampledAnswers("s", (Message("user", "Why?"),), ("a", "b"), {})],
+            Teacher(lambda r: ""),
+            seed=1,
+        )
 
 
 def test_the_plan_counts_one_call_a_seed() -> None:
@@ -60,7 +82,12 @@ def test_the_plan_counts_one_call_a_seed() -> None:
 
 
 def test_a_round_keeps_what_it_cannot_revise() -> None:
-    told = {"a": "Critique: ok.\nRevision: b", "b": "I would not.", "c": Reply("Critique: x\nRevision: y", "length"), "d": FAILED}
+    told = {
+        "a": "Critique: ok.\nRevision: b",
+        "b": "I would not.",
+        "c": Reply("Critique: x\nRevision: y", "length"),
+        "d": FAILED,
+    }
 
     def rule(request: Request) -> str | Reply:
         return told[last(request).split("[Answer]\n")[1].split("\n")[0]]
@@ -68,6 +95,10 @@ def test_a_round_keeps_what_it_cannot_revise() -> None:
     prompts = [(Message("user", "Why?"),)] * 5
     teacher = Teacher(rule)
     assert revise(prompts, ["a", "b", "", "c", "d"], teacher, max_tokens=9) == [
-        Round("ok.", "b"), Round("", "b", "no critique"), Round("", "", "no answer"), Round("", "c", "cut"), Round("", "d", "failed"),
-    ]  # fmt: skip
+        Round("ok.", "b"),
+        Round("", "b", "no critique"),
+        Round("", "", "no answer"),
+        Round("", "c", "cut"),
+        Round("", "d", "failed"),
+    ]
     assert [(r.max_tokens, r.temperature) for r in teacher.seen] == [(9, 0.0)] * 4

@@ -11,7 +11,13 @@ from bezoar.errors import RecipeError
 from bezoar.llm.cost import exactly
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.evol_instruct import EvolInstruct
-from bezoar.synth.evol_rules import copies_prompt, equality_by_information, is_apology, read_equality, says_nothing
+from bezoar.synth.evol_rules import (
+    copies_prompt,
+    equality_by_information,
+    is_apology,
+    read_equality,
+    says_nothing,
+)
 from bezoar.synth.evol_write import OPS, Line, Wording, read_wording
 from tests.synth.asked import FAILED, Teacher, chat, last
 
@@ -33,7 +39,11 @@ def old_text(request: Request) -> str:
     return last(request).split("#Given Prompt#:\n")[1].split("\n\n#Rewritten")[0]
 
 
-def teacher(evolve: Callable[[str], str | Reply] | None = None, compare: str | Reply = "Not Equal", answer: str | Reply = "It is blue.") -> Teacher:
+def teacher(
+    evolve: Callable[[str], str | Reply] | None = None,
+    compare: str | Reply = "Not Equal",
+    answer: str | Reply = "It is blue.",
+) -> Teacher:
     def rule(request: Request) -> str | Reply:
         if kind(request) == "evolve":
             return (evolve or (lambda text: f"{text} And why?"))(old_text(request))
@@ -47,7 +57,9 @@ def test_rows_and_their_lineage() -> None:
     assert not sifted.dropped
     assert len(sifted.rows) == 24
     line = [row for row in sifted.rows if row.meta["seed"] == "s5"]
-    assert [row.prompt[0].content for row in line] == ["Question number 5?" + " And why?" * n for n in (1, 2, 3)]
+    assert [row.prompt[0].content for row in line] == [
+        "Question number 5?" + " And why?" * n for n in (1, 2, 3)
+    ]
     assert [row.meta["round"] for row in line] == [1, 2, 3]
     assert [len(row.meta["ops"]) for row in line] == [1, 2, 3]
     assert line[2].meta["ops"][:2] == line[1].meta["ops"]
@@ -59,7 +71,9 @@ def test_rows_and_their_lineage() -> None:
 
 def test_operations_are_drawn_uniformly() -> None:
     many = [chat(f"m{i}", f"Question number {i}?") for i in range(600)]
-    counts = Counter(row.meta["op"] for row in evol(rounds=1).generate(many, teacher(), seed=7).rows)
+    counts = Counter(
+        row.meta["op"] for row in evol(rounds=1).generate(many, teacher(), seed=7).rows
+    )
     assert set(counts) == set(OPS)
     assert all(70 <= count <= 130 for count in counts.values())
     only = evol(rounds=1, ops=("breadth", "deepen")).generate(many[:50], teacher(), seed=7).rows
@@ -100,9 +114,19 @@ def test_rule_1_sees_both_texts() -> None:
 
 @pytest.mark.parametrize(
     ("text", "verdict"),
-    [("Equal", "equal"), ("Not Equal", "not equal"), ("**Not equal.**", "not equal"), ("They are equal.", "equal"), ("", "unparsed"),
-     ("Equal or Not Equal", "unparsed"), ("unequal", "not equal"), ("The same", "unparsed"), ("> Equal\n\nNot Equal", "not equal"), ('"Not Equal"', "not equal")],
-)  # fmt: skip
+    [
+        ("Equal", "equal"),
+        ("Not Equal", "not equal"),
+        ("**Not equal.**", "not equal"),
+        ("They are equal.", "equal"),
+        ("", "unparsed"),
+        ("Equal or Not Equal", "unparsed"),
+        ("unequal", "not equal"),
+        ("The same", "unparsed"),
+        ("> Equal\n\nNot Equal", "not equal"),
+        ('"Not Equal"', "not equal"),
+    ],
+)
 def test_reading_equality(text: str, verdict: str) -> None:
     assert read_equality(text) == verdict
 
@@ -140,9 +164,19 @@ def test_rule_4_copied_words() -> None:
 
 def test_the_next_round_starts_from_what_was_there_before_an_elimination() -> None:
     answers = iter(["Sorry, no."] * 8 + ["It is blue."] * 8)
-    asked = Teacher(lambda r: f"{old_text(r)} And why?" if kind(r) == "evolve" else "Not Equal" if kind(r) == "compare" else next(answers))
+    asked = Teacher(
+        lambda r: (
+            f"{old_text(r)} And why?"
+            if kind(r) == "evolve"
+            else "Not Equal"
+            if kind(r) == "compare"
+            else next(answers)
+        )
+    )
     sifted = evol(rounds=2).generate(SEEDS, asked, seed=7)
-    assert [row.prompt[0].content for row in sifted.rows] == [f"Question number {i}? And why?" for i in range(8)]
+    assert [row.prompt[0].content for row in sifted.rows] == [
+        f"Question number {i}? And why?" for i in range(8)
+    ]
     assert {row.meta["round"] for row in sifted.rows} == {2}
     assert {tuple(row.meta["rounds"]) for row in sifted.rows} == {(2,)}
     assert Counter(d.reason for d in sifted.dropped) == {"sorry": 8}
@@ -150,14 +184,23 @@ def test_the_next_round_starts_from_what_was_there_before_an_elimination() -> No
 
 def test_bad_replies_are_counted() -> None:
     replies = {"0": FAILED, "1": Reply("Question", "length"), "2": "  "}
-    sifted = evol(rounds=1).generate(SEEDS[:4], teacher(evolve=lambda text: replies.get(text[-2], f"{text} And why?")), seed=7)
-    assert [(d.id, d.reason) for d in sifted.dropped] == [("evol-s0-r1", "failed"), ("evol-s1-r1", "cut"), ("evol-s2-r1", "empty")]
+    sifted = evol(rounds=1).generate(
+        SEEDS[:4], teacher(evolve=lambda text: replies.get(text[-2], f"{text} And why?")), seed=7
+    )
+    assert [(d.id, d.reason) for d in sifted.dropped] == [
+        ("evol-s0-r1", "failed"),
+        ("evol-s1-r1", "cut"),
+        ("evol-s2-r1", "empty"),
+    ]
     assert [row.meta["seed"] for row in sifted.rows] == ["s3"]
 
 
 def test_so_many_seeds() -> None:
     def chosen(seed: int) -> list[str]:
-        return [row.meta["seed"] for row in evol(rounds=1, num_seeds=3).generate(SEEDS, teacher(), seed=seed).rows]
+        return [
+            row.meta["seed"]
+            for row in evol(rounds=1, num_seeds=3).generate(SEEDS, teacher(), seed=seed).rows
+        ]
 
     assert len(chosen(7)) == 3
     assert chosen(7) == chosen(7)
@@ -184,8 +227,16 @@ def test_equality_by_the_probability_of_the_words() -> None:
 
         return reply
 
-    assert len(evol(rounds=1, equality="logprob").generate(SEEDS, Teacher(rule(1.5)), seed=7).rows) == 8
-    assert {d.reason for d in evol(rounds=1, equality="logprob").generate(SEEDS, Teacher(rule(2.5)), seed=7).dropped} == {"equal"}
+    assert (
+        len(evol(rounds=1, equality="logprob").generate(SEEDS, Teacher(rule(1.5)), seed=7).rows)
+        == 8
+    )
+    assert {
+        d.reason
+        for d in (
+            evol(rounds=1, equality="logprob").generate(SEEDS, Teacher(rule(2.5)), seed=7).dropped
+        )
+    } == {"equal"}
 
 
 def test_equality_by_information() -> None:
@@ -195,7 +246,10 @@ def test_equality_by_information() -> None:
 
     def rule(request: Request) -> Reply | str:
         if request.choices:
-            assert last(request) == f"Repeat this word for word: {request.choices[0].removesuffix(' And why?')}"
+            assert (
+                last(request)
+                == f"Repeat this word for word: {request.choices[0].removesuffix(' And why?')}"
+            )
             return Reply(logprobs=(-50.0 if "1" in request.choices[0] else -10.0,))
         return f"{old_text(request)} And why?" if kind(request) == "evolve" else "It is blue."
 
@@ -209,7 +263,12 @@ def line(text: str, op: str) -> Line:
 
 
 def wording(worked: str = "") -> Wording:
-    files = {"depth": "bezoar:evol_depth.txt", "breadth": "bezoar:evol_breadth.txt", "methods": "bezoar:evol_methods.jsonl", "worked": worked}
+    files = {
+        "depth": "bezoar:evol_depth.txt",
+        "breadth": "bezoar:evol_breadth.txt",
+        "methods": "bezoar:evol_methods.jsonl",
+        "worked": worked,
+    }
     return read_wording(OPS, files)  # type: ignore[arg-type]
 
 
@@ -218,7 +277,11 @@ def test_begun_replies_without_worked_rewritings() -> None:
     assert opening(line("Name a bird.\n\nOne that sings.", "deepen")) == "Name a bird, and"
     assert opening(line("Name a bird.", "breadth")) == "Name a"
     replies = teacher(evolve=lambda text: " a good reason for it.")
-    row = evol(rounds=1, begin=True, ops=("deepen",)).generate([chat("x", "Name a bird.\n\nOne that sings.")], replies, seed=7).rows[0]
+    row = (
+        evol(rounds=1, begin=True, ops=("deepen",))
+        .generate([chat("x", "Name a bird.\n\nOne that sings.")], replies, seed=7)
+        .rows[0]
+    )
     assert row.prompt[0].content == "Name a bird, and a good reason for it.\n\nOne that sings."
     assert replies.seen[0].stop == ("\n",)
 
@@ -235,16 +298,26 @@ def test_begun_replies_with_worked_rewritings(tmp_path: Path) -> None:
     assert found.opening(line("Name a bird.", "concretise")) == "Name"
     messages = found.messages(line("Name a bird.", "deepen"), 7)
     assert [m.role for m in messages] == ["user", "assistant", "user", "assistant", "user"]
-    assert {messages[1].content, messages[3].content} == {"Why? Also, say how.", "Who? Also, explain when."}
+    assert {messages[1].content, messages[3].content} == {
+        "Why? Also, say how.",
+        "Who? Also, explain when.",
+    }
     asked = teacher(evolve=lambda text: " tell me its colour.")
-    row = evol(rounds=1, begin=True, ops=("deepen",), worked=str(path)).generate([chat("x", "Name a bird.")], asked, seed=7).rows[0]
+    row = (
+        evol(rounds=1, begin=True, ops=("deepen",), worked=str(path))
+        .generate([chat("x", "Name a bird.")], asked, seed=7)
+        .rows[0]
+    )
     assert row.prompt[0].content == "Name a bird. Also, tell me its colour."
 
 
 def test_the_worked_rewritings_that_ship() -> None:
     found = wording("bezoar:evol_worked.jsonl")
     assert set(found.worked) == set(OPS)
-    assert found.opening(line("Name a bird.", "reasoning")) == "Name a bird. Reason step by step: first"
+    assert (
+        found.opening(line("Name a bird.", "reasoning"))
+        == "Name a bird. Reason step by step: first"
+    )
 
 
 def test_prompt_files_of_ones_own(tmp_path: Path) -> None:
@@ -259,14 +332,22 @@ def test_prompt_files_of_ones_own(tmp_path: Path) -> None:
 
 def test_a_system_message_for_answers_alone() -> None:
     asked = teacher()
-    row = evol(rounds=1, system="bezoar:lamini_system.txt").generate(SEEDS[:1], asked, seed=7).rows[0]
-    assert [[m.role for m in request.messages] for request in asked.seen] == [["user"], ["user"], ["system", "user"]]
+    row = (
+        evol(rounds=1, system="bezoar:lamini_system.txt").generate(SEEDS[:1], asked, seed=7).rows[0]
+    )
+    assert [[m.role for m in request.messages] for request in asked.seen] == [
+        ["user"],
+        ["user"],
+        ["system", "user"],
+    ]
     assert [m.role for m in row.messages] == ["user", "assistant"]
 
 
 def test_braces_in_an_instruction_stay() -> None:
     asked = teacher()
-    evol(rounds=1, ops=("deepen",)).generate([chat("x", "What does f'{prompt} {method}' print?")], asked, seed=7)
+    evol(rounds=1, ops=("deepen",)).generate(
+        [chat("x", "What does f'{prompt} {method}' print?")], asked, seed=7
+    )
     assert "What does f'{prompt} {method}' print?" in last(asked.seen[0])
 
 
@@ -276,7 +357,16 @@ def test_quote() -> None:
     assert [call.num.expected for call in calls[:2]] == [30, 30]
 
 
-@pytest.mark.parametrize("keys", [{"rounds": 0}, {"ops": ()}, {"ops": ("deepen", "deepen")}, {"num_seeds": 0}, {"min_nats": 5.0}])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"rounds": 0},
+        {"ops": ()},
+        {"ops": ("deepen", "deepen")},
+        {"num_seeds": 0},
+        {"min_nats": 5.0},
+    ],
+)
 def test_settings_that_make_no_sense(keys: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         evol(**keys)  # type: ignore[arg-type]

@@ -10,18 +10,30 @@ def texts(text: str, *, cut: bool = False) -> list[str]:
 
 
 def test_a_clean_list() -> None:
-    assert texts("<example>Name a bird.</example>\n<example>Why is the sky blue?</example>") == ["Name a bird.", "Why is the sky blue?"]
+    assert texts("<example>Name a bird.</example>\n<example>Why is the sky blue?</example>") == [
+        "Name a bird.",
+        "Why is the sky blue?",
+    ]
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "<example>Name a bird.\n<example>Name a fish.\n",
-        "<example><example>Name a bird.</example> Here is another:\n<example>Name a fish.</example>",
+        (
+            "<example><example>Name a bird.</example> Here is another:\n<example>Name a"
+            " fish.</example>"
+        ),
         "<example>1. Name a bird.</example><example>2) Name a fish.</example>",
-        "<Example> Instruction: Name a bird. </ example >\n< example 2 >Question 2: Name a fish.</example>",
+        (
+            "<Example> Instruction: Name a bird. </ example >\n< example 2 >Question 2: Name a"
+            " fish.</example>"
+        ),
         '<example>"Name a bird."</example><example>**Name a fish.**</example>',
-        "<example>Name a bird.\nResponse: The robin.</example><example>Name a fish.\n**Answer:** A carp.\nOutput: x</example>",
+        (
+            "<example>Name a bird.\nResponse: The robin.</example><example>Name a"
+            " fish.\n**Answer:** A carp.\nOutput: x</example>"
+        ),
         "<example>- Name a bird.</example></example>\n<example>\n<example>• Name a fish.",
     ],
     ids=["unclosed", "chatter", "numbers", "labels", "quotes", "responses", "bullets"],
@@ -40,26 +52,44 @@ def test_a_list_without_tags_is_read_by_its_numbers() -> None:
 def test_a_list_inside_an_instruction_stays_whole() -> None:
     text = "Sort these by size:\n1. ant\n2. cow\n3. whale"
     assert texts(f"<example>{text}</example>") == [text]
-    assert texts("<example>1. Sort these.</example><example>2. Name three: 1. a 2. b 3. c</example>")[1] == "Name three: 1. a 2. b 3. c"
+    assert (
+        texts("<example>1. Sort these.</example><example>2. Name three: 1. a 2. b 3. c</example>")[
+            1
+        ]
+        == "Name three: 1. a 2. b 3. c"
+    )
 
 
 def test_the_last_example_of_a_cut_reply_is_cut() -> None:
-    assert parse_examples("<example>Name a bird.</example><example>Name a", cut=True) == [Example("Name a bird."), Example("Name a", True)]
-    assert parse_examples("<example>Name a bird.</example><example>Name a", cut=False)[1] == Example("Name a")
+    assert parse_examples("<example>Name a bird.</example><example>Name a", cut=True) == [
+        Example("Name a bird."),
+        Example("Name a", True),
+    ]
+    assert parse_examples("<example>Name a bird.</example><example>Name a", cut=False)[
+        1
+    ] == Example("Name a")
     assert parse_examples("<example>Name a bird.</example>", cut=True) == [Example("Name a bird.")]
     numbered = parse_examples("<example>1. One thing.\n2. Two things.\n3. Thr", cut=True)
     assert [example.cut for example in numbered] == [False, False, True]
 
 
 def test_half_a_tag_at_the_end() -> None:
-    assert parse_examples("<example>Name a bird.</exam", cut=True) == [Example("Name a bird.")], "a closing tag that was cut"
-    assert parse_examples("<example>Name a bird.</example>\n<exa", cut=True) == [Example("Name a bird.")]
+    assert parse_examples("<example>Name a bird.</exam", cut=True) == [Example("Name a bird.")], (
+        "a closing tag that was cut"
+    )
+    assert parse_examples("<example>Name a bird.</example>\n<exa", cut=True) == [
+        Example("Name a bird.")
+    ]
     assert parse_examples("<example>Is 3 <", cut=True)[0].cut
 
 
 def test_text_that_looks_like_a_number_stays() -> None:
-    assert texts("<example>3.5 million people live there. Where?</example>") == ["3.5 million people live there. Where?"]
-    assert texts('<example>Is "yes" a word, and is "no"?</example>') == ['Is "yes" a word, and is "no"?']
+    assert texts("<example>3.5 million people live there. Where?</example>") == [
+        "3.5 million people live there. Where?"
+    ]
+    assert texts('<example>Is "yes" a word, and is "no"?</example>') == [
+        'Is "yes" a word, and is "no"?'
+    ]
 
 
 def test_nothing_in_it() -> None:

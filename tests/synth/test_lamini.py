@@ -13,8 +13,26 @@ from bezoar.llm.types import Reply, Request
 from bezoar.synth.lamini import LaMini
 from tests.synth.asked import FAILED, Teacher, chat, last
 
-WORDS = ["amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heron", "ivory", "jade", "koala", "lemon", "maple", "north"]
-SEEDS = [chat(f"seed-{i}", f"Tell me about {w} and how {w * 2} came to be called {w[::-1]}.") for i, w in enumerate(WORDS)]
+WORDS = [
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "flint",
+    "grove",
+    "heron",
+    "ivory",
+    "jade",
+    "koala",
+    "lemon",
+    "maple",
+    "north",
+]
+SEEDS = [
+    chat(f"seed-{i}", f"Tell me about {w} and how {w * 2} came to be called {w[::-1]}.")
+    for i, w in enumerate(WORDS)
+]
 
 
 def scheme(num_rows: int = 6, **keys: object) -> LaMini:
@@ -27,7 +45,10 @@ def is_list(request: Request) -> bool:
 
 def fresh(request: Request, num: int = 3) -> str:
     """`num` instructions that no other request gives."""
-    items = [f"Explain item{request.seed}x{i} and its thing{request.seed}y{i} now please." for i in range(num)]
+    items = [
+        f"Explain item{request.seed}x{i} and its thing{request.seed}y{i} now please."
+        for i in range(num)
+    ]
     return "</example>\n<example>".join(items) + "</example>"
 
 
@@ -68,11 +89,15 @@ def test_waves_go_on_until_the_rows_are_there() -> None:
     asked = teacher(num=1)
     sifted = scheme(num_rows=6).generate(SEEDS, asked, seed=7)
     assert len(sifted.rows) == 6
-    assert sum(map(is_list, asked.seen)) == 6, "two lists that gave one each, then as many as are missing"
+    assert sum(map(is_list, asked.seen)) == 6, (
+        "two lists that gave one each, then as many as are missing"
+    )
 
 
 def test_waves_end() -> None:
-    sifted = scheme(num_rows=50, max_waves=2).generate(SEEDS, Teacher(lambda r: "Name one bird only.</example>"), seed=7)
+    sifted = scheme(num_rows=50, max_waves=2).generate(
+        SEEDS, Teacher(lambda r: "Name one bird only.</example>"), seed=7
+    )
     assert len(sifted.rows) == 1
     assert {d.reason for d in sifted.dropped} == {"near duplicate"}
 
@@ -81,18 +106,32 @@ def test_a_wave_that_failed_is_the_last() -> None:
     asked = Teacher(lambda r: FAILED)
     sifted = scheme().generate(SEEDS, asked, seed=7)
     assert not sifted.rows
-    assert [(d.id, d.reason) for d in sifted.dropped] == [("lamini-0", "failed"), ("lamini-1", "failed")]
+    assert [(d.id, d.reason) for d in sifted.dropped] == [
+        ("lamini-0", "failed"),
+        ("lamini-1", "failed"),
+    ]
     assert len(asked.seen) == 2
 
 
 def test_every_reason_is_counted() -> None:
-    lists = iter([
-        Reply(f"{SEEDS[4].prompt[0].content}</example><example>Do it.</example><example>Sing</example><example>Name a good"
-              " river in Asia.</example><example>Count how many", "length"),
-        Reply("word " * 201 + "</example><example>Write 3 new and varied examples in the manner of these.</example>"),
-        Reply("", "stop"),
-        Reply("I would rather not, thank you.\n"),
-    ])  # fmt: skip
+    lists = iter(
+        [
+            Reply(
+                f"{SEEDS[4].prompt[0].content}</example><example>Do"
+                " it.</example><example>Sing</example><example>Name a good river in"
+                " Asia.</example><example>Count how many",
+                "length",
+            ),
+            Reply(
+                "word "
+                * 201
+                + "</example><example>Write 3 new and varied examples in the manner of"
+                " these.</example>"
+            ),
+            Reply("", "stop"),
+            Reply("I would rather not, thank you.\n"),
+        ]
+    )
     end = Reply("Name a good river in Asia.</example>")
     asked = Teacher(lambda r: next(lists, end) if is_list(r) else "Fine.")
     sifted = scheme(num_rows=3, ask_for=1, max_waves=3).generate(SEEDS, asked, seed=7)
@@ -134,9 +173,16 @@ def test_the_share_of_topics_is_exact(share: float, expected: int) -> None:
 
 
 def test_openers_begin_the_list_and_statements_are_dropped() -> None:
-    rule = "{}</example><example>The sea is blue and wide today.</example><example>Is the number{} odd or even?</example>"
-    asked = Teacher(lambda r: rule.format(f" about the thing{r.seed}.", r.seed) if is_list(r) else "Fine.")
-    sifted = scheme(num_rows=4, openers=True).generate([*SEEDS, chat("q", "Why do we sleep at all?"), chat("s", "My cat is ill.")], asked, seed=7)
+    rule = (
+        "{}</example><example>The sea is blue and wide today.</example><example>Is the number{} odd"
+        " or even?</example>"
+    )
+    asked = Teacher(
+        lambda r: rule.format(f" about the thing{r.seed}.", r.seed) if is_list(r) else "Fine."
+    )
+    sifted = scheme(num_rows=4, openers=True).generate(
+        [*SEEDS, chat("q", "Why do we sleep at all?"), chat("s", "My cat is ill.")], asked, seed=7
+    )
     lists = [request for request in asked.seen if is_list(request)]
     assert {request.prefill for request in lists} <= {"<example>Tell", "<example>Why"}
     assert all(row.prompt[0].content.split()[0] in ("Tell", "Why", "Is") for row in sifted.rows)
@@ -185,7 +231,9 @@ def test_quote() -> None:
     assert answers.num.low == 100
 
 
-@pytest.mark.parametrize("keys", [{"num_rows": 0}, {"topic_share": 1.5}, {"near_duplicate": 0.2}, {"retries": -1}])
+@pytest.mark.parametrize(
+    "keys", [{"num_rows": 0}, {"topic_share": 1.5}, {"near_duplicate": 0.2}, {"retries": -1}]
+)
 def test_settings_that_make_no_sense(keys: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         scheme(**keys)  # type: ignore[arg-type]
@@ -201,7 +249,13 @@ def test_spare_instructions_need_fewer_waves_and_give_no_row_more() -> None:
         return [Reply(_spare_text(request)) for request in requests]
 
     scheme = LaMini(seeds="s", teacher="t", num_rows=4, ask_for=2, topic_share=0.0, retries=0)
-    seeds = [Chat(f"s{i}", (Message("user", f"Seed question {i} about {w}?"), Message("assistant", "Yes."))) for i, w in enumerate(("tea", "rain", "iron"))]
+    seeds = [
+        Chat(
+            f"s{i}",
+            (Message("user", f"Seed question {i} about {w}?"), Message("assistant", "Yes.")),
+        )
+        for i, w in enumerate(("tea", "rain", "iron"))
+    ]
     rows = replace(scheme, spare=1.0).generate(seeds, ask, seed=1)
     assert len(rows.rows) == 4
     assert asked[0] == 4  # eight instructions are looked for, two a list
@@ -211,5 +265,9 @@ def test_spare_instructions_need_fewer_waves_and_give_no_row_more() -> None:
 def _spare_text(request: Request) -> str:
     if request.prefill:
         word = f"{request.seed:x}"
-        return f"Describe how {word[:4]} met {word[4:8]} on the road to town.</example>\n<example>Explain why {word[8:12]} never wrote to {word[12:]} again.</example>"
+        return (
+            f"Describe how {word[:4]} met {word[4:8]} on the road to"
+            f" town.</example>\n<example>Explain why {word[8:12]} never wrote to {word[12:]}"
+            " again.</example>"
+        )
     return "A plain answer of a few words."

@@ -15,7 +15,8 @@ def test_words_and_features() -> None:
 
 
 def test_similarity_by_hand() -> None:
-    # words a b c and pairs ab bc; words a b d and pairs ab bd: shared a, b, ab; all a b c d ab bc bd
+    # words a b c and pairs ab bc; words a b d and pairs ab bd: shared a, b, ab; all a b c d ab bc
+    # bd
     assert jaccard(features("a b c"), features("a b d")) == pytest.approx(3 / 7)
 
 
@@ -38,12 +39,17 @@ def test_a_different_text_is_kept() -> None:
 
 
 def test_all_near_duplicates_among_many_are_found() -> None:
-    """Against comparing every pair: 400 random texts, of which half are an earlier one with a word changed."""
+    """Against comparing every pair: 400 random texts, of which half are an earlier one with a word
+    changed."""
     draw = random.Random(5)
     vocabulary = [f"word{i}" for i in range(3000)]
     texts: list[list[str]] = []
     for number in range(400):
-        text = [draw.choice(vocabulary) for _ in range(20)] if number % 2 == 0 else list(draw.choice(texts))
+        text = (
+            [draw.choice(vocabulary) for _ in range(20)]
+            if number % 2 == 0
+            else list(draw.choice(texts))
+        )
         if number % 2:
             text[draw.randrange(20)] = draw.choice(vocabulary)
         texts.append(text)
@@ -61,10 +67,16 @@ def test_all_near_duplicates_among_many_are_found() -> None:
 
 
 def test_bands_do_not_depend_on_the_process() -> None:
-    assert bands(features("a b c"))[0].hex() == bands(frozenset(["c", "b", "a", "a b", "b c"]))[0].hex()
+    assert (
+        bands(features("a b c"))[0].hex()
+        == bands(frozenset(["c", "b", "a", "a b", "b c"]))[0].hex()
+    )
     assert len(bands(features("a"))) == 32
 
 
 def test_phrases() -> None:
-    assert phrases("one two three four five six") == {"one two three four five", "two three four five six"}
+    assert phrases("one two three four five six") == {
+        "one two three four five",
+        "two three four five six",
+    }
     assert phrases("too short") == frozenset()

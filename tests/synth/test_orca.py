@@ -19,10 +19,17 @@ SUBMIXES = ("cot", "niv2", "t0", "flan2021")
 def seeds(num: int = 12, tasks: int = 3) -> list[Chat]:
     """`num` rows of each sub-mix over `tasks` tasks, half of them multiple choice."""
     return [
-        chat(f"{mix}-{i}", f"Question {i} of {mix}?", f"gold {i}", submix=mix, task_name=f"{mix} task {i % tasks}",
-             template_type="zs_opt" if i % 2 else "zs_noopt")
-        for mix in SUBMIXES for i in range(num)
-    ]  # fmt: skip
+        chat(
+            f"{mix}-{i}",
+            f"Question {i} of {mix}?",
+            f"gold {i}",
+            submix=mix,
+            task_name=f"{mix} task {i % tasks}",
+            template_type="zs_opt" if i % 2 else "zs_noopt",
+        )
+        for mix in SUBMIXES
+        for i in range(num)
+    ]
 
 
 def orca(num_rows: int = 16, **keys: object) -> Orca:
@@ -51,7 +58,9 @@ def test_the_lists_of_system_messages(submix: str, template: str, ids: tuple[int
 def test_every_message_of_a_list_is_drawn_about_equally_often() -> None:
     rows = [row for row in seeds(400) if row.meta["submix"] in ("flan2021", "cot")]
     made = orca(800, shares={"flan2021": 1.0, "cot": 1.0}).generate(rows, echo(), seed=7).rows
-    counts = Counter((row.meta["submix"], row.meta["template_type"], row.meta["system_id"]) for row in made)
+    counts = Counter(
+        (row.meta["submix"], row.meta["template_type"], row.meta["system_id"]) for row in made
+    )
     choice = {n: counts["flan2021", "zs_opt", n] for n in (3, 4, 7, 8, 10)}
     assert sum(choice.values()) == 200
     assert all(20 <= count <= 60 for count in choice.values())
@@ -66,7 +75,9 @@ def test_rows() -> None:
     assert len({row.id for row in made.rows}) == 16
     for row in made.rows:
         number = int(row.meta["system_id"])
-        assert [m.role for m in row.messages] == (["user", "assistant"] if number == 1 else ["system", "user", "assistant"])
+        assert [m.role for m in row.messages] == (
+            ["user", "assistant"] if number == 1 else ["system", "user", "assistant"]
+        )
         assert number == 1 or row.messages[0].content == texts[number]
         assert row.answer.startswith("Because of Question")
         assert row.meta["target"] == "gold " + row.meta["seed"].split("-")[1]
@@ -87,12 +98,18 @@ def test_tasks_are_drawn_uniformly_whatever_their_size() -> None:
     counts = Counter(row.meta["task_name"] for row in drawn)
     assert 18 <= counts["small"] <= 40, "about half of the draws, in spite of 4 % of the rows"
     assert len({row.id for row in drawn}) == 60, "without replacement"
-    assert len(draw_tasks([*big, *small], 940, 7)) == 940, "an empty task drops out and the other goes on"
+    assert len(draw_tasks([*big, *small], 940, 7)) == 940, (
+        "an empty task drops out and the other goes on"
+    )
     assert len(draw_tasks([*big, *small], 5000, 7)) == 940
 
 
 def test_a_task_of_niv2_gives_so_many_rows_and_no_more() -> None:
-    made = orca(1000, niv2_per_task=2, shares={"niv2": 1.0}).generate(seeds(30, tasks=3), echo(), seed=7).rows
+    made = (
+        orca(1000, niv2_per_task=2, shares={"niv2": 1.0})
+        .generate(seeds(30, tasks=3), echo(), seed=7)
+        .rows
+    )
     assert Counter(row.meta["task_name"] for row in made) == {f"niv2 task {i}": 2 for i in range(3)}
     free = orca(1000, niv2_per_task=2, shares={"t0": 1.0}).generate(seeds(30), echo(), seed=7).rows
     assert len(free) == 30
@@ -109,7 +126,9 @@ def test_quotas_by_hand() -> None:
 
 def test_few_shot_and_long_tasks_are_counted() -> None:
     rows = seeds(4)
-    rows.append(chat("fs", "Examples and a question", submix="t0", task_name="x", template_type="fs_opt"))
+    rows.append(
+        chat("fs", "Examples and a question", submix="t0", task_name="x", template_type="fs_opt")
+    )
     rows.append(chat("long", "a" * 6004, submix="t0", task_name="x", template_type="zs_opt"))
     rows.append(chat("just", "a" * 6000, submix="t0", task_name="x", template_type="zs_opt"))
     made = orca(100).generate(rows, echo(), seed=7)
@@ -118,7 +137,9 @@ def test_few_shot_and_long_tasks_are_counted() -> None:
 
 
 def test_failed_answers_are_counted() -> None:
-    made = orca(16, retries=0).generate(seeds(), Teacher(lambda r: FAILED if "cot" in last(r) else "Fine."), seed=7)
+    made = orca(16, retries=0).generate(
+        seeds(), Teacher(lambda r: FAILED if "cot" in last(r) else "Fine."), seed=7
+    )
     assert len(made.rows) == 12
     assert [d.reason for d in made.dropped] == ["failed"] * 4
 
@@ -165,7 +186,15 @@ def test_quote() -> None:
     assert calls.completion_tokens.high == 300
 
 
-@pytest.mark.parametrize("keys", [{"num_rows": 0}, {"shares": {"t0": 0.0}}, {"shares": {"t0": -1.0, "cot": 2.0}}, {"niv2_per_task": 0}])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"num_rows": 0},
+        {"shares": {"t0": 0.0}},
+        {"shares": {"t0": -1.0, "cot": 2.0}},
+        {"niv2_per_task": 0},
+    ],
+)
 def test_settings_that_make_no_sense(keys: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         orca(**keys)  # type: ignore[arg-type]

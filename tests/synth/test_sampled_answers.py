@@ -33,15 +33,22 @@ def stack(tiny_model: Path) -> Stack:
 
 
 def sample(stack: Stack, seed: int = 0, **settings: Any) -> list[SampledAnswers]:
-    stage = Sample("s", "m", n=3, answers=Sampling(max_tokens=8, temperature=1.0, top_p=1.0), **settings)
+    stage = Sample(
+        "s", "m", n=3, answers=Sampling(max_tokens=8, temperature=1.0, top_p=1.0), **settings
+    )
     rows = [Chat(f"c{i}", (Message("user", "hello" * (i + 1)),)) for i in range(3)]
-    return stage.by_model(rows, lambda name: stack, ChatML(), progress=Progress("sample"), seed=seed).rows
+    return stage.by_model(
+        rows, lambda name: stack, ChatML(), progress=Progress("sample"), seed=seed
+    ).rows
 
 
 def test_answers_have_the_numbers_that_their_text_gives(stack: Stack) -> None:
     levels = {"helpfulness": 4, "verbosity": 1}
-    plain = AutoModelForCausalLM.from_pretrained(stack.spec.path)  # the fresh adapter changes nothing
-    rows = sample(stack, reward="r", goodness=RewardWeights({"verbosity": 2.0}), prior="p", attributes=levels)
+    # the fresh adapter changes nothing
+    plain = AutoModelForCausalLM.from_pretrained(stack.spec.path)
+    rows = sample(
+        stack, reward="r", goodness=RewardWeights({"verbosity": 2.0}), prior="p", attributes=levels
+    )
     assert [row.id for row in rows] == ["c0", "c1", "c2"]
     for row in rows:
         assert row.prompt[0].content == "helpfulness:4,verbosity:1"
@@ -49,9 +56,15 @@ def test_answers_have_the_numbers_that_their_text_gives(stack: Stack) -> None:
         scored = reward_completions(stack, ChatML(), [row.prompt[1:]], [row.answers])[0]
         assert row.numbers["helpfulness"] == pytest.approx([v[0] for v in scored], abs=1e-5)
         assert row.numbers["reward"] == pytest.approx([2 * v[1] for v in scored], abs=1e-5)
-        assert row.numbers["attribute_logprob"] == pytest.approx([log_chance(levels, ("helpfulness", "verbosity"), v) for v in scored], abs=1e-3)
-        assert row.numbers["prior_logprob"] == pytest.approx(completion_logprobs(stack, ChatML(), [row.prompt[1:]], [row.answers])[0], abs=1e-4)
-        rendered = ChatML().render((*row.prompt[1:], Message("assistant", row.answers[0])), stack.tokenizer)
+        assert row.numbers["attribute_logprob"] == pytest.approx(
+            [log_chance(levels, ("helpfulness", "verbosity"), v) for v in scored], abs=1e-3
+        )
+        assert row.numbers["prior_logprob"] == pytest.approx(
+            completion_logprobs(stack, ChatML(), [row.prompt[1:]], [row.answers])[0], abs=1e-4
+        )
+        rendered = ChatML().render(
+            (*row.prompt[1:], Message("assistant", row.answers[0])), stack.tokenizer
+        )
         start, end = rendered.answers[-1]
         net = plain(torch.tensor([rendered.tokens])).logits[0].log_softmax(-1)
         by_hand = sum(float(net[i - 1, rendered.tokens[i]].detach()) for i in range(start, end))
@@ -71,10 +84,14 @@ def test_a_model_without_a_head_is_no_reward_model(tiny_model: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"n": 0}, {"answers": Sampling(temperature=0)}, {"attributes": {"verbosity": 1}}, {"attributes": {"verbosity": 1}, "prior": "p"},
-        {"attributes": {"verbosity": 9}, "prior": "p", "reward": "r"}, {"attributes": {"verbosity": -1}, "prior": "p", "reward": "r"},
+        {"n": 0},
+        {"answers": Sampling(temperature=0)},
+        {"attributes": {"verbosity": 1}},
+        {"attributes": {"verbosity": 1}, "prior": "p"},
+        {"attributes": {"verbosity": 9}, "prior": "p", "reward": "r"},
+        {"attributes": {"verbosity": -1}, "prior": "p", "reward": "r"},
     ],
-)  # fmt: skip
+)
 def test_settings_without_sense_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"change|raise|add"):
         Sample("s", "m", **settings)
@@ -99,11 +116,19 @@ def test_the_best_and_the_worst() -> None:
     assert isinstance(chat, Chat)
     assert chat.answer == "y"
     mine = SampledAnswers("d", PROMPT, ("x",), {}, {"own": "mine"})
-    assert BestOfN("r", give="own").sift([mine]).rows == [Comparison("d", PROMPT, "mine", "x", {"own": "mine"})]
-    assert [d.reason for d in BestOfN("r", give="own").sift([SampledAnswers("e", PROMPT, ("x",))]).dropped] == ["no answer"]
+    assert BestOfN("r", give="own").sift([mine]).rows == [
+        Comparison("d", PROMPT, "mine", "x", {"own": "mine"})
+    ]
+    assert [
+        d.reason
+        for d in BestOfN("r", give="own").sift([SampledAnswers("e", PROMPT, ("x",))]).dropped
+    ] == ["no answer"]
     level = SampledAnswers("b", PROMPT, ("x", "y"), {"reward": (1.0, 1.0)})
     none = SampledAnswers("c", PROMPT, ("x", "y"), {"reward": (math.nan, math.nan)})
-    assert [d.reason for d in BestOfN("r").sift([level, none]).dropped] == ["no difference", "no number"]
+    assert [d.reason for d in BestOfN("r").sift([level, none]).dropped] == [
+        "no difference",
+        "no number",
+    ]
     with pytest.raises(ValueError, match="by has no effect with give: own"):
         BestOfN("r", give="own", by="loudness")
     with pytest.raises(DataError, match="row c: it has no answers with a number 'loudness'"):
@@ -113,7 +138,10 @@ def test_the_best_and_the_worst() -> None:
 def test_levels_stand_in_the_system_message() -> None:
     levels = {"verbosity": 1, "helpfulness": 4, "zest": 2}
     assert attribute_text(levels) == "helpfulness:4,verbosity:1,zest:2"
-    assert steered((Message("system", "Be kind."), *PROMPT), levels)[0].content == "Be kind.\nhelpfulness:4,verbosity:1,zest:2"
+    assert (
+        steered((Message("system", "Be kind."), *PROMPT), levels)[0].content
+        == "Be kind.\nhelpfulness:4,verbosity:1,zest:2"
+    )
     assert steered((Message("system", ""), *PROMPT), levels) == steered(PROMPT, levels)
     assert parse_attributes("helpfulness=4, verbosity=1") == {"helpfulness": 4, "verbosity": 1}
     with pytest.raises(RecipeError, match="'verbosity' is not NAME=LEVEL"):
@@ -122,7 +150,15 @@ def test_levels_stand_in_the_system_message() -> None:
     found = Steer("r", only=("verbosity",)).sift([row, Chat("b", row.messages)])
     assert found.rows[0].messages[0].content == "verbosity:1"
     assert [d.reason for d in found.dropped] == ["no attributes"]
-    for wrong in ({"verbosity": "1"}, {"verbosity": 9}, {"verbosity": math.nan}, ["verbosity"], 3, "verbosity", True):
+    for wrong in (
+        {"verbosity": "1"},
+        {"verbosity": 9},
+        {"verbosity": math.nan},
+        ["verbosity"],
+        3,
+        "verbosity",
+        True,
+    ):
         with pytest.raises(DataError, match=r"row a: meta.attributes is .*, not a table of levels"):
             Steer("r").sift([Chat("a", row.messages, {"attributes": wrong})])
 
@@ -132,8 +168,11 @@ def test_answers_are_kept_as_rows() -> None:
     assert SampledAnswers.from_row(row.to_row()) == row
 
 
-def test_a_reward_model_reads_answers_by_its_own_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
-    """A model whose tokens are numbered otherwise, with its embeddings in that order, gives the same rewards to the same texts."""
+def test_a_reward_model_reads_answers_by_its_own_tokenizer(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """A model whose tokens are numbered otherwise, with its embeddings in that order, gives the
+    same rewards to the same texts."""
     import json
 
     from tokenizers import Tokenizer
@@ -144,7 +183,9 @@ def test_a_reward_model_reads_answers_by_its_own_tokenizer(tiny_model: Path, tmp
     turned["model"]["vocab"] = {token: len(vocabulary) - 1 - i for token, i in vocabulary.items()}
     other = tmp_path / "other"
     inner = Tokenizer.from_str(json.dumps(turned))
-    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<|im_end|>").save_pretrained(other)
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="<|im_end|>"
+    ).save_pretrained(other)
     net = AutoModelForCausalLM.from_pretrained(tiny_model)
     weights = net.get_input_embeddings().weight.data
     weights[: len(vocabulary)] = weights[: len(vocabulary)].flip(0)

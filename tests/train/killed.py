@@ -1,4 +1,5 @@
-"""A training stage in a process of its own, which kills itself without warning: `killed.py MODEL FOLDER KIND STEP`."""
+"""A training stage in a process of its own, which kills itself without warning: `killed.py MODEL
+FOLDER KIND STEP`."""
 
 import os
 import signal
@@ -35,17 +36,34 @@ class Fatal(Progress):
             raise KeyboardInterrupt
 
 
-def stage(kind: str, model: Path, folder: Path, progress: Progress, **settings: Any) -> dict[str, Any]:
+def stage(
+    kind: str, model: Path, folder: Path, progress: Progress, **settings: Any
+) -> dict[str, Any]:
     """A small stage with dropout, a validation split, several epochs and checkpoints."""
     rows: Any = pairs(14) if kind == "dpo" else noise(20) if kind == "noise" else chats(20)
     adapter = None if kind in ("full", "noise") else LoRA(r=4, dropout=0.1)
     objective = DPO() if kind == "dpo" else SFT()
-    settings = {"lr": 1e-2, "epochs": 3, "batch_size": 4, "tokens_per_batch": 150, "checkpoint_every": 2, "eval_every": 2, **settings}
+    settings = {
+        "lr": 1e-2,
+        "epochs": 3,
+        "batch_size": 4,
+        "tokens_per_batch": 150,
+        "checkpoint_every": 2,
+        "eval_every": 2,
+        **settings,
+    }
     train = Train("base", "rows", objective, adapter, **settings)
-    where = StageInputs(ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out")
+    where = StageInputs(
+        ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out"
+    )
     return train.run(rows, where, progress=progress, seed=3)
 
 
 if __name__ == "__main__":
     model, folder, kind, step = sys.argv[1:]
-    stage(kind, Path(model), Path(folder), Fatal("s", Path(folder) / "metrics.jsonl", at_step=int(step), how="kill"))
+    stage(
+        kind,
+        Path(model),
+        Path(folder),
+        Fatal("s", Path(folder) / "metrics.jsonl", at_step=int(step), how="kill"),
+    )

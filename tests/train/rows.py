@@ -18,9 +18,14 @@ def chats(count: int) -> list[Chat]:
     """Chats of one to three exchanges."""
     rows = []
     for n in range(count):
-        messages = [m for turn in range(n % 3 + 1) for m in (
-            Message("user", sentence(n + turn, 2 + n % 4)), Message("assistant", sentence(n * 3 + turn, 1 + n % 6)),
-        )]  # fmt: skip
+        messages = [
+            m
+            for turn in range(n % 3 + 1)
+            for m in (
+                Message("user", sentence(n + turn, 2 + n % 4)),
+                Message("assistant", sentence(n * 3 + turn, 1 + n % 6)),
+            )
+        ]
         rows.append(Chat(f"chat-{n}", tuple(messages)))
     return rows
 
@@ -31,10 +36,18 @@ def judged(count: int) -> list[Chat]:
 
 
 def noise(count: int) -> list[Chat]:
-    """Chats whose answers are random letters: what is learned on some says nothing about the others."""
+    """Chats whose answers are random letters: what is learned on some says nothing about the
+    others."""
     draw = random.Random(0)
     return [
-        Chat(f"noise-{n}", (Message("user", "say"), Message("assistant", "".join(draw.choices("abcdefghijklmnop", k=8))))) for n in range(count)
+        Chat(
+            f"noise-{n}",
+            (
+                Message("user", "say"),
+                Message("assistant", "".join(draw.choices("abcdefghijklmnop", k=8))),
+            ),
+        )
+        for n in range(count)
     ]
 
 
@@ -43,7 +56,10 @@ def sampled(count: int) -> list[SampledAnswers]:
     rows = []
     for n, chat in enumerate(chats(count)):
         answers = tuple(sentence(n + i, 1 + (n + i) % 4) + "!" * i for i in range(3))
-        numbers = {"attribute_logprob": (-1.0 - n % 3, -2.0, -0.5), "prior_logprob": tuple(-2.5 * len(text) for text in answers)}
+        numbers = {
+            "attribute_logprob": (-1.0 - n % 3, -2.0, -0.5),
+            "prior_logprob": tuple(-2.5 * len(text) for text in answers),
+        }
         rows.append(SampledAnswers(f"sampled-{n}", chat.messages[:-1], answers, numbers))
     return rows
 
@@ -53,5 +69,9 @@ def pairs(count: int) -> list[Comparison]:
     rows = []
     for n in range(count):
         prompt = chats(count)[n].messages[:-1]
-        rows.append(Comparison(f"pair-{n}", prompt, sentence(n, 2 + n % 5), sentence(n + 1, 1 + n % 3) + "."))
+        rows.append(
+            Comparison(
+                f"pair-{n}", prompt, sentence(n, 2 + n % 5), sentence(n + 1, 1 + n % 3) + "."
+            )
+        )
     return rows

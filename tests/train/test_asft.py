@@ -1,4 +1,5 @@
-"""ASFT: numbers by hand, its identity with ORPO, its gradients, and answers that are nearly certain."""
+"""ASFT: numbers by hand, its identity with ORPO, its gradients, and answers that are nearly
+certain."""
 
 import math
 
@@ -14,7 +15,9 @@ PW, PL = math.exp(-0.5), math.exp(-2.0)
 
 def test_by_hand() -> None:
     # -(1 + lambda) log p(w) - lambda log(1 - p(l)), with log p = -1.5, -1.5 in the first pair
-    assert loss(ASFT(odds_weight=0.5)) == pytest.approx([1.5 * 1.5 - 0.5 * math.log(1 - math.exp(-1.5)), 1.5 * 0.5 - 0.5 * math.log(1 - PL)])
+    assert loss(ASFT(odds_weight=0.5)) == pytest.approx(
+        [1.5 * 1.5 - 0.5 * math.log(1 - math.exp(-1.5)), 1.5 * 0.5 - 0.5 * math.log(1 - PL)]
+    )
     assert terms(ASFT()).metrics["p_chosen"].tolist() == pytest.approx([math.exp(-1.5), PW])
     assert terms(ASFT()).metrics["p_rejected"].tolist() == pytest.approx([math.exp(-1.5), PL])
 
@@ -30,20 +33,26 @@ def test_orpo_is_asft_and_one_more_term() -> None:
     policy = -3 * torch.rand(6, dtype=torch.float64)
     means = LossInputs(OWNER, 4).means(policy).exp()
     w, other = means[0::2], means[1::2]
-    whole = ASFT(odds_weight=0.4).loss(LossInputs(OWNER, 4), policy).loss + 0.4 * (w * (1 - other) + other * (1 - w)).log()
+    whole = (
+        ASFT(odds_weight=0.4).loss(LossInputs(OWNER, 4), policy).loss
+        + 0.4 * (w * (1 - other) + other * (1 - w)).log()
+    )
     orpo = ORPO(odds_weight=0.4).loss(LossInputs(OWNER, 4), policy).loss
     assert torch.allclose(orpo, whole, atol=1e-12)
     assert bool((whole <= ASFT(odds_weight=0.4).loss(LossInputs(OWNER, 4), policy).loss).all())
 
 
 def test_gradients_are_the_derived_ones() -> None:
-    """With s = log p: dL/ds(w) = -(1 + lambda), dL/ds(l) = lambda p / (1 - p); a token has a share 1 / |y| of it."""
+    """With s = log p: dL/ds(w) = -(1 + lambda), dL/ds(l) = lambda p / (1 - p); a token has a share
+    1 / |y| of it."""
     policy = torch.tensor([-1.0, -2.0, -1.5, -0.5, -2.0, -2.0], requires_grad=True)
     ASFT(odds_weight=0.5).loss(LossInputs(OWNER, 4), policy).loss.sum().backward()
     p1 = math.exp(-1.5)
     push1, push2 = 0.5 * p1 / (1 - p1), 0.5 * PL / (1 - PL)
     assert policy.grad is not None
-    assert policy.grad.tolist() == pytest.approx([-0.75, -0.75, push1, -1.5, push2 / 2, push2 / 2], rel=1e-5)
+    assert policy.grad.tolist() == pytest.approx(
+        [-0.75, -0.75, push1, -1.5, push2 / 2, push2 / 2], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("sure", [0.0, -1e-9, -1e-7, -1e-5])

@@ -32,7 +32,9 @@ def minus_log_sigmoid(x: float) -> float:
 )
 def test_losses_by_hand(loss_type: str, expected: list[float]) -> None:
     objective = BradleyTerry(loss_type)  # type: ignore[arg-type]
-    terms = objective.loss(LossInputs(OWNER, 4, labels=None if loss_type == "plain" else FACTS), SCORES)
+    terms = objective.loss(
+        LossInputs(OWNER, 4, labels=None if loss_type == "plain" else FACTS), SCORES
+    )
     assert terms.loss.tolist() == pytest.approx(expected)
     assert terms.metrics["margin"].tolist() == [1.5, -2.0]
     assert terms.metrics["accuracy"].tolist() == [1.0, 0.0]
@@ -42,7 +44,9 @@ def test_losses_by_hand(loss_type: str, expected: list[float]) -> None:
 def test_only_differences_count() -> None:
     objective = BradleyTerry()
     moved = objective.loss(LossInputs(OWNER, 4), SCORES + 7).loss
-    assert moved.tolist() == pytest.approx(objective.loss(LossInputs(OWNER, 4), SCORES).loss.tolist(), rel=1e-5)
+    assert moved.tolist() == pytest.approx(
+        objective.loss(LossInputs(OWNER, 4), SCORES).loss.tolist(), rel=1e-5
+    )
 
 
 def pair(**meta: object) -> Comparison:
@@ -52,18 +56,28 @@ def pair(**meta: object) -> Comparison:
 def test_answers_are_read_at_their_end_token() -> None:
     tokenizer = ByteTokenizer()
     group = BradleyTerry().group(pair(), ChatML(), tokenizer)
-    assert tokenizer.decode(group.prompt, markers=True) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert [tokenizer.decode(b.tokens[:-1], markers=True) for b in group.completions] == ["yes<|im_end|>", "no<|im_end|>"]
+    assert (
+        tokenizer.decode(group.prompt, markers=True)
+        == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert [tokenizer.decode(b.tokens[:-1], markers=True) for b in group.completions] == [
+        "yes<|im_end|>",
+        "no<|im_end|>",
+    ]
     assert [b.trained for b in group.completions] == [[False] * 4 + [True], [False] * 3 + [True]]
     assert group.labels == ()
 
 
 @pytest.mark.parametrize("strength", [2, -2])
 def test_the_strength_is_a_fact_of_the_row(strength: int) -> None:
-    assert BradleyTerry("scaled").group(pair(strength=strength), ChatML(), ByteTokenizer()).labels == (2.0,)
+    assert BradleyTerry("scaled").group(
+        pair(strength=strength), ChatML(), ByteTokenizer()
+    ).labels == (2.0,)
 
 
-@pytest.mark.parametrize("meta", [{}, {"strength": 0}, {"strength": "much"}, {"strength": math.nan}])
+@pytest.mark.parametrize(
+    "meta", [{}, {"strength": 0}, {"strength": "much"}, {"strength": math.nan}]
+)
 def test_a_pair_without_strength_is_refused_where_it_is_needed(meta: dict[str, object]) -> None:
     with pytest.raises(DataError, match=r"row p: meta.strength is .* plain"):
         BradleyTerry("margin").group(pair(**meta), ChatML(), ByteTokenizer())

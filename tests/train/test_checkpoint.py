@@ -1,4 +1,5 @@
-"""Checkpoints that are damaged are set aside, aloud, and training goes on from an older one or from the start."""
+"""Checkpoints that are damaged are set aside, aloud, and training goes on from an older one or from
+the start."""
 
 import shutil
 from collections.abc import Callable
@@ -22,12 +23,20 @@ def saved(folder: Path) -> torch.optim.Optimizer:
     optimizer = torch.optim.AdamW(weights.values())
     (weights["a"].sum() + weights["b"].sum()).backward()
     optimizer.step()
-    checkpoint.save(folder, TrainerState(step=4, evaluations=[(2, 0.5)]), weights=dict(weights), best={}, optimizer=optimizer)
+    checkpoint.save(
+        folder,
+        TrainerState(step=4, evaluations=[(2, 0.5)]),
+        weights=dict(weights),
+        best={},
+        optimizer=optimizer,
+    )
     return optimizer
 
 
 def fresh() -> torch.optim.Optimizer:
-    return torch.optim.AdamW([torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.zeros(2))])
+    return torch.optim.AdamW(
+        [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.zeros(2))]
+    )
 
 
 def change(name: str, how: Callable[[bytes], bytes]) -> Callable[[Path], object]:
@@ -38,7 +47,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut weights": change("weights.safetensors", lambda d: d[:-1]),
     "a bit of the weights": change("weights.safetensors", lambda d: d[:-1] + bytes([d[-1] ^ 1])),
     "empty best weights": change("best.safetensors", lambda d: b""),
-    "a bit of the optimiser": change("optimizer.safetensors", lambda d: d[:-3] + bytes([d[-3] ^ 64]) + d[-2:]),
+    "a bit of the optimiser": change(
+        "optimizer.safetensors", lambda d: d[:-3] + bytes([d[-3] ^ 64]) + d[-2:]
+    ),
     "no optimiser": lambda folder: (folder / "optimizer.safetensors").unlink(),
     "cut progress": change("progress.json", lambda d: d[: len(d) // 2]),
     "another step": change("progress.json", lambda d: d.replace(b'"step": 4', b'"step": 5')),
@@ -48,13 +59,16 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_is_set_aside(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     saved(tmp_path)
     shutil.copytree(tmp_path / "step-4", tmp_path / "step-3")
     DAMAGES[name](tmp_path / "step-4")
     found = checkpoint.load(tmp_path, fresh())
     assert found is not None
-    assert found[0] == TrainerState(step=4, evaluations=[(2, 0.5)])  # what is in the folder of step 3 here
+    # what is in the folder of step 3 here
+    assert found[0] == TrainerState(step=4, evaluations=[(2, 0.5)])
     told = capsys.readouterr().err
     assert told.startswith(f"bezoar: {tmp_path / 'step-4'}")
     assert told.endswith(f"it was set aside as {tmp_path / 'step-4.damaged'} and is made anew.\n")
@@ -65,25 +79,44 @@ def test_a_whole_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
     optimizer, other = saved(tmp_path), fresh()
     found = checkpoint.load(tmp_path, other)
     assert found is not None
-    assert found[1]["a"].tolist() == pytest.approx([0.999 - 1e-5] * 3, abs=1e-6)  # decay 1e-5, then a step of 1e-3
-    assert all(torch.equal(other.state_dict()["state"][0][k], v) for k, v in optimizer.state_dict()["state"][0].items())
+    # decay 1e-5, then a step of 1e-3
+    assert found[1]["a"].tolist() == pytest.approx([0.999 - 1e-5] * 3, abs=1e-6)
+    assert all(
+        torch.equal(other.state_dict()["state"][0][k], v)
+        for k, v in optimizer.state_dict()["state"][0].items()
+    )
     assert checkpoint.load(tmp_path / "nowhere", fresh()) is None
 
 
-def test_a_checkpoint_is_on_the_disk_before_the_older_one_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_on_the_disk_before_the_older_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "step-2").mkdir()
     with recorded(monkeypatch) as events:
         saved(tmp_path)
     placed = the_rename(events, tmp_path / "step-4")
-    names = {"weights.safetensors", "best.safetensors", "optimizer.safetensors", "progress.json", "."}
+    names = {
+        "weights.safetensors",
+        "best.safetensors",
+        "optimizer.safetensors",
+        "progress.json",
+        ".",
+    }
     assert events[placed][2].keys() == names
     assert not set(events[placed][2].values()) - durable(events[:placed])
-    assert {"step-2", "step-4"} <= {name for what, path, states in events[placed:] if what == "fsync" for name in states[path][2]}
+    assert {"step-2", "step-4"} <= {
+        name
+        for what, path, states in events[placed:]
+        if what == "fsync"
+        for name in states[path][2]
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["step-4"]
 
 
 @pytest.mark.parametrize("lora", [LoRA(r=2), None])
-def test_what_was_trained_is_on_the_disk_when_it_is_saved(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoRA | None) -> None:
+def test_what_was_trained_is_on_the_disk_when_it_is_saved(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoRA | None
+) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
     stack.add_adapter(lora, seed=0, outputs=("reward",))
     with recorded(monkeypatch) as events:
@@ -95,7 +128,9 @@ def test_what_was_trained_is_on_the_disk_when_it_is_saved(tiny_model: Path, tmp_
     assert any(what == "fsync" and path == str(folder) for what, path, _ in events)
 
 
-def test_training_with_a_damaged_checkpoint_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_with_a_damaged_checkpoint_ends_with_the_same_bytes(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {"epochs": 1, "max_steps": 3, "eval_every": 0}
     stage("dpo", tiny_model, tmp_path / "whole", Progress("s"), **settings)
     with pytest.raises(KeyboardInterrupt):

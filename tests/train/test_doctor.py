@@ -21,7 +21,9 @@ def test_every_fast_path_is_right_here(cache_folder: Path) -> None:
     assert sum(c.seconds for c in checks) < 60
 
 
-def test_a_path_that_cannot_run_is_not_used(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_cannot_run_is_not_used(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no such kernel\nand a trace")
 

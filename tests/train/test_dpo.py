@@ -28,15 +28,20 @@ def test_loss_and_metrics_by_hand() -> None:
 
 
 def test_smoothing_by_hand() -> None:
-    assert loss(DPO(beta=0.5, label_smoothing=0.2)) == pytest.approx([0.8 * RIGHT + 0.2 * WRONG] * 2)
+    assert loss(DPO(beta=0.5, label_smoothing=0.2)) == pytest.approx(
+        [0.8 * RIGHT + 0.2 * WRONG] * 2
+    )
     robust = loss(DPO(beta=0.5, label_smoothing=0.2, smoothing="robust"))
     assert robust == pytest.approx([(0.8 * RIGHT - 0.2 * WRONG) / 0.6] * 2)
 
 
 def test_robust_smoothing_is_unbiased() -> None:
-    """Over labels of which a share e is flipped, the mean of the robust loss is the loss under the true labels."""
+    """Over labels of which a share e is flipped, the mean of the robust loss is the loss under the
+    true labels."""
     objective = DPO(beta=0.5, label_smoothing=0.2, smoothing="robust")
-    flipped = objective.loss(LossInputs(torch.tensor([1, 1, 0, 3, 2, 2]), 4, torch.zeros(6)), POLICY)
+    flipped = objective.loss(
+        LossInputs(torch.tensor([1, 1, 0, 3, 2, 2]), 4, torch.zeros(6)), POLICY
+    )
     straight = objective.loss(LossInputs(OWNER, 4, torch.zeros(6)), POLICY)
     clean = DPO(beta=0.5).loss(LossInputs(OWNER, 4, torch.zeros(6)), POLICY)
     assert torch.allclose(0.8 * straight.loss + 0.2 * flipped.loss, clean.loss, atol=1e-6)
@@ -57,8 +62,14 @@ def test_a_pair_shares_its_prompt() -> None:
     row = Comparison("p", (Message("user", "hi"),), "yes", "no")
     tokenizer = ByteTokenizer()
     group = DPO().group(row, ChatML(), tokenizer)
-    assert tokenizer.decode(group.prompt, markers=True) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert [tokenizer.decode(b.tokens, markers=True) for b in group.completions] == ["yes<|im_end|>", "no<|im_end|>"]
+    assert (
+        tokenizer.decode(group.prompt, markers=True)
+        == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert [tokenizer.decode(b.tokens, markers=True) for b in group.completions] == [
+        "yes<|im_end|>",
+        "no<|im_end|>",
+    ]
     assert all(all(b.trained) for b in group.completions)
 
 
@@ -75,10 +86,18 @@ def test_wrong_settings(wrong: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("share", [0.5, -0.01])
 def test_more_than_half_of_the_labels_cannot_be_wrong(share: float) -> None:
-    with pytest.raises(ValueError, match=r"^label_smoothing must be in \[0, 0\.5\); change the value$"):
+    with pytest.raises(
+        ValueError, match=r"^label_smoothing must be in \[0, 0\.5\); change the value$"
+    ):
         DPO(label_smoothing=share)
 
 
 def test_robust_smoothing_of_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"^smoothing: robust has no effect with label_smoothing 0; set the share of wrong labels$"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"^smoothing: robust has no effect with label_smoothing 0; set the share of wrong"
+            r" labels$"
+        ),
+    ):
         DPO(smoothing="robust")

@@ -17,7 +17,9 @@ def test_the_longest_rows_meet_in_one_step() -> None:
     sizes = sorted(DPO().group(row, template, tokenizer).num_input_tokens for row in rows)
     train = Train("m", "rows", DPO(), batch_size=3, tokens_per_batch=10_000, max_length=10_000)
     assert fullest(rows, train, template, tokenizer) == sum(sizes[-3:])
-    assert fullest(rows, replace(train, tokens_per_batch=sizes[-1]), template, tokenizer) == sizes[-1]
+    assert (
+        fullest(rows, replace(train, tokens_per_batch=sizes[-1]), template, tokenizer) == sizes[-1]
+    )
     longest = sorted(DPO().group(row, template, tokenizer).longest for row in rows)[-1]
     dropped = replace(train, max_length=longest - 1, batch_size=1)
     assert fullest(rows, dropped, template, tokenizer) < sizes[-1]

@@ -1,4 +1,5 @@
-"""The loop: kills and resumption, the best evaluation, early stop, failures that are told, splits of a step."""
+"""The loop: kills and resumption, the best evaluation, early stop, failures that are told, splits
+of a step."""
 
 import hashlib
 import json
@@ -29,16 +30,23 @@ HERE = Path(__file__).parent
 
 
 def digest(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((folder / "out").rglob("*.safetensors"))}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted((folder / "out").rglob("*.safetensors"))
+    }
 
 
 def steps(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("time_s", "tokens_per_s")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("time_s", "tokens_per_s")} for line in lines
+    ]
 
 
 @pytest.mark.parametrize(("kind", "kills"), [("sft", 6), ("dpo", 20), ("full", 6)])
-def test_stopped_at_any_step_and_resumed_it_ends_the_same(kind: str, kills: int, tiny_model: Path, tmp_path: Path) -> None:
+def test_stopped_at_any_step_and_resumed_it_ends_the_same(
+    kind: str, kills: int, tiny_model: Path, tmp_path: Path
+) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
     stats = stage(kind, tiny_model, whole, Progress("s", whole / "metrics.jsonl"))
@@ -51,9 +59,9 @@ def test_stopped_at_any_step_and_resumed_it_ends_the_same(kind: str, kills: int,
     again = stage(kind, tiny_model, parts, Progress("s", parts / "metrics.jsonl"))
     assert digest(parts) == digest(whole)
     assert steps(parts) == steps(whole)
-    assert {k: v for k, v in again.items() if k not in ("training_s", "cpu_s", "peak_memory_bytes")} == {
-        k: v for k, v in stats.items() if k not in ("training_s", "cpu_s", "peak_memory_bytes")
-    }
+    assert {
+        k: v for k, v in again.items() if k not in ("training_s", "cpu_s", "peak_memory_bytes")
+    } == {k: v for k, v in stats.items() if k not in ("training_s", "cpu_s", "peak_memory_bytes")}
 
 
 def test_every_evaluation_can_be_kept(tiny_model: Path, tmp_path: Path) -> None:
@@ -64,7 +72,9 @@ def test_every_evaluation_can_be_kept(tiny_model: Path, tmp_path: Path) -> None:
     kept = {int(p.name.removeprefix("step-")): p for p in (whole / "out" / "checkpoints").iterdir()}
     assert sorted(kept) == sorted({*range(2, stats["steps"] + 1, 2), stats["steps"]})
     best = kept[stats["best_step"]] / "adapter" / "adapter_model.safetensors"
-    assert best.read_bytes() == (whole / "out" / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert (
+        best.read_bytes() == (whole / "out" / "adapter" / "adapter_model.safetensors").read_bytes()
+    )
     with pytest.raises(KeyboardInterrupt):
         stage("sft", tiny_model, parts, Fatal("s", at_step=5), keep="all")
     stage("sft", tiny_model, parts, Progress("s"), keep="all")
@@ -76,7 +86,16 @@ def test_a_killed_process_loses_nothing(tiny_model: Path, tmp_path: Path) -> Non
     for folder in (whole, parts):
         folder.mkdir()
     stats = stage("dpo", tiny_model, whole, Progress("s", whole / "metrics.jsonl"))
-    done = subprocess.run([sys.executable, str(HERE / "killed.py"), str(tiny_model), str(parts), "dpo", str(stats["steps"] - 2)])
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(HERE / "killed.py"),
+            str(tiny_model),
+            str(parts),
+            "dpo",
+            str(stats["steps"] - 2),
+        ]
+    )
     assert done.returncode == -signal.SIGKILL
     stage("dpo", tiny_model, parts, Progress("s", parts / "metrics.jsonl"))
     assert digest(parts) == digest(whole)
@@ -91,13 +110,29 @@ def test_the_first_loss_of_dpo_is_ln_2(tiny_model: Path, tmp_path: Path) -> None
 
 def test_the_result_is_that_of_the_best_evaluation(tiny_model: Path, tmp_path: Path) -> None:
     wild = {"lr": 0.01, "schedule": "constant", "warmup_ratio": 0.0, "validation": 0.5}
-    stats = stage("noise", tiny_model, tmp_path, Progress("s", tmp_path / "metrics.jsonl"), epochs=10, **wild)
-    losses = {line["step"]: line["validation_loss"] for line in steps(tmp_path) if "validation_loss" in line and line["step"]}
+    stats = stage(
+        "noise", tiny_model, tmp_path, Progress("s", tmp_path / "metrics.jsonl"), epochs=10, **wild
+    )
+    losses = {
+        line["step"]: line["validation_loss"]
+        for line in steps(tmp_path)
+        if "validation_loss" in line and line["step"]
+    }
     assert stats["best_step"] == min(losses, key=lambda s: losses[s]) < stats["steps"]
-    short = stage("noise", tiny_model, tmp_path / "short", Progress("s"), max_steps=stats["best_step"], epochs=10, **wild)
+    short = stage(
+        "noise",
+        tiny_model,
+        tmp_path / "short",
+        Progress("s"),
+        max_steps=stats["best_step"],
+        epochs=10,
+        **wild,
+    )
     assert short["best_step"] == short["steps"]
     assert digest(tmp_path) == digest(tmp_path / "short")
-    early = stage("noise", tiny_model, tmp_path / "early", Progress("s"), epochs=100, patience=2, **wild)
+    early = stage(
+        "noise", tiny_model, tmp_path / "early", Progress("s"), epochs=100, patience=2, **wild
+    )
     assert early["steps"] < 100 * 3
 
 
@@ -133,8 +168,12 @@ def test_out_of_memory_splits_the_step(most: int, tiny_model: Path, tmp_path: Pa
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
     named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=0)
     settings = Train("base", "rows", SFT(), validation=0.0, batch_size=6, max_steps=1)
-    items = check_labels(chats(6), SFT(), ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
-    where = StageInputs(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "work", tmp_path / "out")
+    items = check_labels(
+        chats(6), SFT(), ChatML(), stack.tokenizer, max_length=500, too_long="drop"
+    ).rows
+    where = StageInputs(
+        ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "work", tmp_path / "out"
+    )
     loop = Crowded(settings, where, Progress("s"), 0, TrainState(stack, SFT(), items), named)
     loop.most = most
     if most == 0:
@@ -149,8 +188,12 @@ def test_out_of_memory_splits_the_step(most: int, tiny_model: Path, tmp_path: Pa
 def test_wrong_settings_and_rows_are_told(tiny_model: Path, tmp_path: Path) -> None:
     where = StageInputs(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "w", tmp_path / "o")
     with pytest.raises(RecipeError, match="optimizer"):
-        Train("b", "r", SFT(), optimizer="adamw_8bit_paged").run(chats(4), where, progress=Progress("s"), seed=0)
-    nf4 = StageInputs(ModelSpec(str(tiny_model), "nf4"), [], ChatML(), tmp_path / "w", tmp_path / "o")
+        Train("b", "r", SFT(), optimizer="adamw_8bit_paged").run(
+            chats(4), where, progress=Progress("s"), seed=0
+        )
+    nf4 = StageInputs(
+        ModelSpec(str(tiny_model), "nf4"), [], ChatML(), tmp_path / "w", tmp_path / "o"
+    )
     with pytest.raises(RecipeError, match="adapter: null"):
         Train("b", "r", SFT(), None).run(chats(4), nf4, progress=Progress("s"), seed=0)
     with pytest.raises(DataError, match="none of its 2 rows"):
@@ -166,7 +209,14 @@ def test_the_order_of_rows_is_a_function_of_seed_and_step(tiny_model: Path, tmp_
     items: list[Any] = [Chat(str(i), ()) for i in range(10)]
     settings = Train("b", "r", SFT(), batch_size=3, epochs=2)
     work: Any = type("Rows", (), {"items": items})()
-    loop = Loop(settings, StageInputs(ModelSpec(""), [], ChatML(), tmp_path, tmp_path), Progress("s"), 5, work, {})
+    loop = Loop(
+        settings,
+        StageInputs(ModelSpec(""), [], ChatML(), tmp_path, tmp_path),
+        Progress("s"),
+        5,
+        work,
+        {},
+    )
     seen = [loop.rows_of(step) for step in range(loop.num_steps)]
     half = len(seen) // 2
     assert sorted(chain(*seen[:half])) == sorted(chain(*seen[half:])) == loop.trained
@@ -184,8 +234,18 @@ def test_recomputed_activations_change_nothing(kind: str, tiny_model: Path, tmp_
 def test_noise_on_embeddings_while_training_only(tiny_model: Path, tmp_path: Path) -> None:
     for name, noise in (("plain", 0.0), ("noise", 5.0)):
         (tmp_path / name).mkdir()
-        stage("sft", tiny_model, tmp_path / name, Progress("s", tmp_path / name / "metrics.jsonl"), neftune=noise, max_steps=1)
-    (start, step, *_), (other_start, other_step, *_) = steps(tmp_path / "plain"), steps(tmp_path / "noise")
+        stage(
+            "sft",
+            tiny_model,
+            tmp_path / name,
+            Progress("s", tmp_path / name / "metrics.jsonl"),
+            neftune=noise,
+            max_steps=1,
+        )
+    (start, step, *_), (other_start, other_step, *_) = (
+        steps(tmp_path / "plain"),
+        steps(tmp_path / "noise"),
+    )
     assert start["validation_loss"] == other_start["validation_loss"]
     assert step["loss"] != other_step["loss"]
     assert step["loss"] == pytest.approx(other_step["loss"], rel=0.2)

@@ -15,29 +15,43 @@ from bezoar.train.hardware import fresh_peak, peak_memory
 from bezoar.train.memory import PAGE, largest_budget, predict_memory
 
 CONFIG = {
-    "vocab_size": 100, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
     "tie_word_embeddings": True,
-}  # fmt: skip
+}
 
 
 def test_parts_by_hand() -> None:
-    found = predict_memory(CONFIG, ModelSpec("m"), LoRA(r=2, dropout=0.0, targets=("q_proj",)), tokens=10)
+    found = predict_memory(
+        CONFIG, ModelSpec("m"), LoRA(r=2, dropout=0.0, targets=("q_proj",)), tokens=10
+    )
     assert found is not None
     # a layer: q 64, k and v 32, o 64, gate, up and down 128 each; embeddings 800; bfloat16
     assert found.weights == (2 * (64 + 32 + 32 + 64 + 3 * 128) + 800) * 2
     # two matrices [2, 8] and [8, 2] a layer; weight, gradient and two moments in float32
     assert found.trained == 2 * 2 * 16 * 16
-    # norms 16, q 8, k and v 4 each, gate and up 32, 4 log-sum-exps and 2 scales; adapter: its input 8, rank 2
+    # norms 16, q 8, k and v 4 each, gate and up 32, 4 log-sum-exps and 2 scales; adapter: its input
+    # 8, rank 2
     kept = (16 + 8 + 8 + 32) * 2 + 4 * 4 + 2 * 4 + (8 + 2) * 2
     beside = (4 * 16 + 4 * 8) * 2 + (8 + 16) * 4
     assert found.activations == 10 * (2 * kept + beside)
-    assert found.total == found.process + found.weights + found.trained + found.head + found.activations
+    assert (
+        found.total
+        == found.process + found.weights + found.trained + found.head + found.activations
+    )
 
 
 def test_large_tensors_take_whole_pages() -> None:
     spec, lora = ModelSpec("m"), LoRA(r=2, dropout=0.0, targets=("q_proj",))
-    tokens = PAGE // 32 + 1  # gate and up, 32 bytes a token, take two pages each; nothing else reaches one
-    on_cpu, on_gpu = (predict_memory(CONFIG, spec, lora, tokens=tokens, on_gpu=on_gpu) for on_gpu in (False, True))
+    # gate and up, 32 bytes a token, take two pages each; nothing else reaches one
+    tokens = PAGE // 32 + 1
+    on_cpu, on_gpu = (
+        predict_memory(CONFIG, spec, lora, tokens=tokens, on_gpu=on_gpu) for on_gpu in (False, True)
+    )
     assert on_cpu is not None
     assert on_gpu is not None
     # the two of both layers, the four beside them, and the queries' 32 bytes there
@@ -98,16 +112,61 @@ adapter = None if case["targets"] is None else LoRA(targets=case["targets"] if i
 train = Train("m", "r", OBJECTIVES[case["objective"]](), adapter, batch_size=case["batch"], tokens_per_batch=case["budget"], validation=0.0)
 train.run(rows, StageInputs(spec, [], ChatML(), out / "w", out / "o"), progress=Progress("s"), seed=0)
 print(json.dumps([peak_memory(), predict_memory(local_config(spec.path), spec, adapter, tokens=fullest[0]).total]))
-"""
+"""  # noqa: E501
 QKV = ["q_proj", "k_proj", "v_proj"]
 # the training stages of demo-real (two), cnr, drpo and asft
 STAGES = {
-    "demo-real sft": {"pairs": 0, "quantize": "nf4", "targets": QKV, "objective": "sft", "batch": 8, "budget": 2048, "prompt": [20, 140], "answer": [20, 100]},
-    "demo-real dpo": {"pairs": 1, "quantize": "nf4", "targets": QKV, "objective": "dpo", "batch": 8, "budget": 2048, "prompt": [20, 110], "answer": [20, 90]},
-    "cnr sft": {"pairs": 0, "quantize": "none", "targets": "all-linear", "objective": "sft", "batch": 4, "budget": 2048, "prompt": [60, 260], "answer": [60, 260]},
-    "drpo dpo": {"pairs": 1, "quantize": "none", "targets": "all-linear", "objective": "dpo", "batch": 8, "budget": 2048, "prompt": [80, 150], "answer": [20, 50]},
-    "asft orpo": {"pairs": 1, "quantize": "nf4", "targets": "all-linear", "objective": "orpo", "batch": 8, "budget": 2048, "prompt": [20, 90], "answer": [10, 60]},
-}  # fmt: skip
+    "demo-real sft": {
+        "pairs": 0,
+        "quantize": "nf4",
+        "targets": QKV,
+        "objective": "sft",
+        "batch": 8,
+        "budget": 2048,
+        "prompt": [20, 140],
+        "answer": [20, 100],
+    },
+    "demo-real dpo": {
+        "pairs": 1,
+        "quantize": "nf4",
+        "targets": QKV,
+        "objective": "dpo",
+        "batch": 8,
+        "budget": 2048,
+        "prompt": [20, 110],
+        "answer": [20, 90],
+    },
+    "cnr sft": {
+        "pairs": 0,
+        "quantize": "none",
+        "targets": "all-linear",
+        "objective": "sft",
+        "batch": 4,
+        "budget": 2048,
+        "prompt": [60, 260],
+        "answer": [60, 260],
+    },
+    "drpo dpo": {
+        "pairs": 1,
+        "quantize": "none",
+        "targets": "all-linear",
+        "objective": "dpo",
+        "batch": 8,
+        "budget": 2048,
+        "prompt": [80, 150],
+        "answer": [20, 50],
+    },
+    "asft orpo": {
+        "pairs": 1,
+        "quantize": "nf4",
+        "targets": "all-linear",
+        "objective": "orpo",
+        "batch": 8,
+        "budget": 2048,
+        "prompt": [20, 90],
+        "answer": [10, 60],
+    },
+}
 
 
 @pytest.mark.real
@@ -129,7 +188,9 @@ def test_operations_by_hand() -> None:
     assert step_flops(CONFIG, tokens=10, trained=3, full=True) == 6 * (10 * layers + 3 * head)
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot count a peak anew")
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot count a peak anew"
+)
 def test_a_peak_can_be_counted_anew() -> None:
     held = torch.ones(2**28, dtype=torch.uint8)
     high = peak_memory()

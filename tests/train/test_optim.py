@@ -9,16 +9,29 @@ from bezoar.train.optim import lr_multiplier, optimizer, scale_rates
 
 
 def named() -> list[tuple[str, nn.Parameter]]:
-    shapes = {"layer.weight": (2, 2), "norm.weight": (2,), "score_head.weight": (1, 2), "score_head.bias": (1,)}
+    shapes = {
+        "layer.weight": (2, 2),
+        "norm.weight": (2,),
+        "score_head.weight": (1, 2),
+        "score_head.bias": (1,),
+    }
     return [(name, nn.Parameter(torch.ones(shape))) for name, shape in shapes.items()]
 
 
 def test_heads_have_their_rate_and_vectors_no_decay() -> None:
     parameters = named()
     chosen = optimizer("adamw", parameters, lr=0.5, weight_decay=0.25, head_lr=2.0)
-    groups = {name: next(g for g in chosen.param_groups if any(p is q for q in g["params"])) for name, p in parameters}
+    groups = {
+        name: next(g for g in chosen.param_groups if any(p is q for q in g["params"]))
+        for name, p in parameters
+    }
     found = {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()}
-    assert found == {"layer.weight": (0.5, 0.25), "norm.weight": (0.5, 0.0), "score_head.weight": (2.0, 0.25), "score_head.bias": (2.0, 0.0)}
+    assert found == {
+        "layer.weight": (0.5, 0.25),
+        "norm.weight": (0.5, 0.0),
+        "score_head.weight": (2.0, 0.25),
+        "score_head.bias": (2.0, 0.0),
+    }
     for _ in range(2):  # from the first rates each time
         scale_rates(chosen, 0.5)
     assert [group["lr"] for group in chosen.param_groups] == [0.25, 0.25, 1.0, 1.0]
@@ -32,6 +45,17 @@ def test_paged_states_need_a_cuda_device() -> None:
 
 
 def test_schedules_by_hand() -> None:
-    assert [lr_multiplier("linear", step, num_steps=6, warmup=2) for step in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
-    assert [lr_multiplier("constant", step, num_steps=3, warmup=0) for step in range(3)] == [1.0, 1.0, 1.0]
+    assert [lr_multiplier("linear", step, num_steps=6, warmup=2) for step in range(6)] == [
+        0.5,
+        1.0,
+        1.0,
+        0.75,
+        0.5,
+        0.25,
+    ]
+    assert [lr_multiplier("constant", step, num_steps=3, warmup=0) for step in range(3)] == [
+        1.0,
+        1.0,
+        1.0,
+    ]
     assert lr_multiplier("cosine", 3, num_steps=6, warmup=0) == pytest.approx(0.5)

@@ -24,37 +24,75 @@ from bezoar.train.ppo_loop import normalised, read_prompts
 from bezoar.train.rollout import Policy, Prompt, draw_prefix, micro_batches, read, roll_out
 from bezoar.train.train import StageInputs
 
-ROWS = [Chat(f"c{i}", (Message("user", "say " + "ab" * (i + 1)), Message("assistant", "the cat sat on a mat"[: 6 + i]))) for i in range(6)]
+ROWS = [
+    Chat(
+        f"c{i}",
+        (
+            Message("user", "say " + "ab" * (i + 1)),
+            Message("assistant", "the cat sat on a mat"[: 6 + i]),
+        ),
+    )
+    for i in range(6)
+]
 SMALL = PPO(
-    "m", "r", "rows", adapter=LoRA(r=4, alpha=8, dropout=0.0), updates=3, batch_size=4, epochs=2, max_tokens=8, lr=1e-2, temperature=1.0,
-)  # fmt: skip
+    "m",
+    "r",
+    "rows",
+    adapter=LoRA(r=4, alpha=8, dropout=0.0),
+    updates=3,
+    batch_size=4,
+    epochs=2,
+    max_tokens=8,
+    lr=1e-2,
+    temperature=1.0,
+)
 
 
 def test_whitening_by_hand() -> None:
     values, mask = torch.tensor([[1.0, 3.0], [5.0, 9.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
     # mean 3, variance (4 + 0 + 4) / 3
     scale = 1 / math.sqrt(8 / 3)
-    assert whiten(values, mask).tolist() == [pytest.approx([-2 * scale, 0.0]), pytest.approx([2 * scale, 0.0])]
-    assert whiten(values, mask, shift_mean=False).tolist() == [pytest.approx([3 - 2 * scale, 3.0]), pytest.approx([3 + 2 * scale, 0.0])]
+    assert whiten(values, mask).tolist() == [
+        pytest.approx([-2 * scale, 0.0]),
+        pytest.approx([2 * scale, 0.0]),
+    ]
+    assert whiten(values, mask, shift_mean=False).tolist() == [
+        pytest.approx([3 - 2 * scale, 3.0]),
+        pytest.approx([3 + 2 * scale, 0.0]),
+    ]
     alone = torch.tensor([[5.0, 9.0]]), torch.tensor([[1.0, 0.0]])
     assert whiten(*alone).tolist() == [[0.0, 0.0]]
     assert whiten(*alone, shift_mean=False).tolist() == [[5.0, 0.0]]
 
 
 def test_advantages_by_hand() -> None:
-    rewards, values = torch.tensor([[1.0, 0.0, 2.0], [3.0, 7.0, 7.0]]), torch.tensor([[0.5, 1.0, 1.5], [2.0, 7.0, 7.0]])
+    rewards, values = (
+        torch.tensor([[1.0, 0.0, 2.0], [3.0, 7.0, 7.0]]),
+        torch.tensor([[0.5, 1.0, 1.5], [2.0, 7.0, 7.0]]),
+    )
     mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
     last = 2.0 - 1.5
     middle = 0.0 + 0.9 * 1.5 - 1.0 + 0.9 * 0.8 * last
     first = 1.0 + 0.9 * 1.0 - 0.5 + 0.9 * 0.8 * middle
     found = advantages(rewards, values, mask, gamma=0.9, lam=0.8)
     assert found.tolist() == [pytest.approx([first, middle, last]), pytest.approx([1.0, 0.0, 0.0])]
-    alone = advantages(torch.tensor([[3.0], [1.0]]), torch.tensor([[1.0], [2.0]]), torch.ones(2, 1), gamma=0.9, lam=0.8)
+    alone = advantages(
+        torch.tensor([[3.0], [1.0]]),
+        torch.tensor([[1.0], [2.0]]),
+        torch.ones(2, 1),
+        gamma=0.9,
+        lam=0.8,
+    )
     assert alone.tolist() == [[2.0], [-1.0]]
 
 
 def test_rewards_of_tokens() -> None:
-    given = torch.tensor([[-1.0, -2.0], [-1.0, 0.0]]), torch.tensor([[-1.5, -1.0], [-3.0, 0.0]]), torch.tensor([5.0, 7.0]), torch.tensor([2, 1])
+    given = (
+        torch.tensor([[-1.0, -2.0], [-1.0, 0.0]]),
+        torch.tensor([[-1.5, -1.0], [-3.0, 0.0]]),
+        torch.tensor([5.0, 7.0]),
+        torch.tensor([2, 1]),
+    )
     with torch.device("meta"):  # what is made lies where the scores lie, wherever that is
         found = token_rewards(*given, kl=0.1)
     assert found.tolist() == [pytest.approx([-0.05, 5.1]), pytest.approx([6.8, 0.0])]
@@ -69,25 +107,46 @@ def test_clipped_losses_by_hand() -> None:
     # it is the change that counts: of log-probabilities one lower as of these
     moved, _ = policy_losses(new - 1, old - 1, torch.tensor([1.0, -1.0, -1.0, 2.0]), clip=0.2)
     assert moved.tolist() == pytest.approx(losses.tolist())
-    # value 1.0 is clipped to 0.2: squared errors 1 and 0.04 to the return 0; to the return 2: 1 and 3.24
-    values = value_losses(torch.tensor([1.0, 1.0]), torch.zeros(2), torch.tensor([0.0, 2.0]), clip=0.2)
+    # value 1.0 is clipped to 0.2: squared errors 1 and 0.04 to the return 0; to the return 2: 1 and
+    # 3.24
+    values = value_losses(
+        torch.tensor([1.0, 1.0]), torch.zeros(2), torch.tensor([0.0, 2.0]), clip=0.2
+    )
     assert values.tolist() == pytest.approx([0.5, 1.62])
-    # from 2.0 the value 1.5 may move to 1.8: squared errors 1.5 and 1.8 to the return 0, and 1.5 and 1.2 to the return 3
-    values = value_losses(torch.tensor([1.5, 1.5]), torch.full((2,), 2.0), torch.tensor([0.0, 3.0]), clip=0.2)
+    # from 2.0 the value 1.5 may move to 1.8: squared errors 1.5 and 1.8 to the return 0, and 1.5
+    # and 1.2 to the return 3
+    values = value_losses(
+        torch.tensor([1.5, 1.5]), torch.full((2,), 2.0), torch.tensor([0.0, 3.0]), clip=0.2
+    )
     assert values.tolist() == pytest.approx([0.5 * 1.8**2, 0.5 * 1.5**2])
 
 
 def test_prefixes_are_uniform_and_never_the_whole_answer() -> None:
     prompt = Prompt("a", (), [1], [10, 11, 12, 13])
-    drawn = [draw_prefix(replace(prompt, id=str(i)), share=1.0, max_tokens=8, seed=0, update=0) for i in range(600)]
+    drawn = [
+        draw_prefix(replace(prompt, id=str(i)), share=1.0, max_tokens=8, seed=0, update=0)
+        for i in range(600)
+    ]
     assert {tuple(p) for p in drawn} == {(10,), (10, 11), (10, 11, 12)}
     for k in (1, 2, 3):
         assert 150 < sum(len(p) == k for p in drawn) < 250
-    assert all(len(draw_prefix(replace(prompt, id=str(i)), share=1.0, max_tokens=3, seed=0, update=0)) < 3 for i in range(50))
-    assert draw_prefix(replace(prompt, reference=[10]), share=1.0, max_tokens=8, seed=0, update=0) == []
-    half = [draw_prefix(replace(prompt, id=str(i)), share=0.5, max_tokens=8, seed=0, update=0) for i in range(400)]
+    assert all(
+        len(draw_prefix(replace(prompt, id=str(i)), share=1.0, max_tokens=3, seed=0, update=0)) < 3
+        for i in range(50)
+    )
+    assert (
+        draw_prefix(replace(prompt, reference=[10]), share=1.0, max_tokens=8, seed=0, update=0)
+        == []
+    )
+    half = [
+        draw_prefix(replace(prompt, id=str(i)), share=0.5, max_tokens=8, seed=0, update=0)
+        for i in range(400)
+    ]
     assert 140 < sum(p == [] for p in half) < 260
-    assert not any(draw_prefix(replace(prompt, id=str(i)), share=0.0, max_tokens=8, seed=0, update=0) for i in range(50))
+    assert not any(
+        draw_prefix(replace(prompt, id=str(i)), share=0.0, max_tokens=8, seed=0, update=0)
+        for i in range(50)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +159,20 @@ def policy(tiny_model: Path) -> Policy:
 
 
 def place(model: Path, out: Path, **settings: Any) -> StageInputs:
-    return StageInputs(ModelSpec(str(model), dtype="float32"), [], ChatML(), out / "work", out / "out", **settings)
+    return StageInputs(
+        ModelSpec(str(model), dtype="float32"), [], ChatML(), out / "work", out / "out", **settings
+    )
 
 
 def prompts_of(policy: Policy, out: Path) -> list[Prompt]:
-    return read_prompts(replace(SMALL, reset=1.0), ROWS, place(Path(policy.stack.spec.path), out), policy.stack)[0]
+    return read_prompts(
+        replace(SMALL, reset=1.0), ROWS, place(Path(policy.stack.spec.path), out), policy.stack
+    )[0]
 
 
-def test_rollouts_begin_with_their_prefix_and_are_read_as_a_plain_model_reads_them(policy: Policy, tmp_path: Path) -> None:
+def test_rollouts_begin_with_their_prefix_and_are_read_as_a_plain_model_reads_them(
+    policy: Policy, tmp_path: Path
+) -> None:
     prompts = prompts_of(policy, tmp_path)
     end = ChatML().end(policy.stack.tokenizer)
     prefixes = [p.reference[:i] for i, p in enumerate(prompts)]
@@ -125,17 +190,29 @@ def test_rollouts_begin_with_their_prefix_and_are_read_as_a_plain_model_reads_th
 
         layout = pack([one.group]).layout
         with torch.no_grad():
-            states = policy.stack.backbone(row[:, :-1], torch.arange(row.shape[1] - 1)[None], layout)[0, start - 1 :]
-            plain = (states @ policy.stack.head_weight.T / 1.3).log_softmax(-1).gather(1, row[0, start:, None])[:, 0]
+            states = policy.stack.backbone(
+                row[:, :-1], torch.arange(row.shape[1] - 1)[None], layout
+            )[0, start - 1 :]
+            plain = (
+                (states @ policy.stack.head_weight.T / 1.3)
+                .log_softmax(-1)
+                .gather(1, row[0, start:, None])[:, 0]
+            )
         torch.testing.assert_close(reading.logprobs[i, :size], plain, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(reading.values[i, :size], policy.value_head(states)[:, 0].detach(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            reading.values[i, :size], policy.value_head(states)[:, 0].detach(), atol=1e-4, rtol=1e-4
+        )
         assert reading.mask[i].sum() == size
-        assert reading.free[i].tolist() == [float(one.forced <= t < size) for t in range(reading.mask.shape[1])]
+        assert reading.free[i].tolist() == [
+            float(one.forced <= t < size) for t in range(reading.mask.shape[1])
+        ]
         assert not torch.allclose(reading.reference[i, :size], plain, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
-def reward_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelSpec, list[Path]]:
+def reward_model(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelSpec, list[Path]]:
     """A fixed random reward model, on an adapter of its own."""
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
     stack.add_adapter(LoRA(r=2), seed=5, outputs=("reward",))
@@ -144,8 +221,12 @@ def reward_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return stack.spec, [out / "adapter"]
 
 
-def run(settings: PPO, model: Path, out: Path, reward: Any, *, progress: Progress | None = None) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    stats = settings.run(ROWS, place(model, out, reward=reward), progress=progress or Progress("ppo"), seed=7)
+def run(
+    settings: PPO, model: Path, out: Path, reward: Any, *, progress: Progress | None = None
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    stats = settings.run(
+        ROWS, place(model, out, reward=reward), progress=progress or Progress("ppo"), seed=7
+    )
     return stats, load_file(out / "out" / "adapter" / "adapter_model.safetensors")
 
 
@@ -153,9 +234,13 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_stage_moves_the_policy_and_the_micro_batches_have_no_effect(tiny_model: Path, tmp_path: Path, reward_model: Any) -> None:
+def test_a_stage_moves_the_policy_and_the_micro_batches_have_no_effect(
+    tiny_model: Path, tmp_path: Path, reward_model: Any
+) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    stats, weights = run(SMALL, tiny_model, tmp_path / "a", reward_model, progress=Progress("ppo", metrics))
+    stats, weights = run(
+        SMALL, tiny_model, tmp_path / "a", reward_model, progress=Progress("ppo", metrics)
+    )
     assert stats["steps"] == 3
     assert stats["rows_out"] == 6
     assert metrics.read_text().count('"kl"') == 3
@@ -165,18 +250,27 @@ def test_a_stage_moves_the_policy_and_the_micro_batches_have_no_effect(tiny_mode
         torch.testing.assert_close(one, cut[name], atol=2e-3, rtol=1e-2)
 
 
-def test_without_resets_it_is_ppo_to_the_bit_and_with_them_it_is_not(tiny_model: Path, tmp_path: Path, reward_model: Any) -> None:
+def test_without_resets_it_is_ppo_to_the_bit_and_with_them_it_is_not(
+    tiny_model: Path, tmp_path: Path, reward_model: Any
+) -> None:
     """Answers of their own are then never read: PPO does not see them at all."""
     _, plain = run(SMALL, tiny_model, tmp_path / "a", reward_model)
     bare = [Chat(row.id, row.prompt) for row in ROWS]
-    SMALL.run(bare, place(tiny_model, tmp_path / "b", reward=reward_model), progress=Progress("ppo"), seed=7)
+    SMALL.run(
+        bare,
+        place(tiny_model, tmp_path / "b", reward=reward_model),
+        progress=Progress("ppo"),
+        seed=7,
+    )
     assert same(plain, load_file(tmp_path / "b" / "out" / "adapter" / "adapter_model.safetensors"))
     stats, reset = run(replace(SMALL, reset=1.0), tiny_model, tmp_path / "c", reward_model)
     assert stats["forced"] > 0
     assert not same(plain, reset)
 
 
-def test_a_stage_that_stopped_goes_on_to_the_same_bytes(tiny_model: Path, tmp_path: Path, reward_model: Any) -> None:
+def test_a_stage_that_stopped_goes_on_to_the_same_bytes(
+    tiny_model: Path, tmp_path: Path, reward_model: Any
+) -> None:
     class StopError(Exception):
         pass
 
@@ -197,7 +291,9 @@ def test_a_stage_that_stopped_goes_on_to_the_same_bytes(tiny_model: Path, tmp_pa
 
 def test_the_reward_rises(tiny_model: Path, tmp_path: Path, reward_model: Any) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    settings = replace(SMALL, updates=25, batch_size=6, lr=2e-2, kl=0.0, missing_end=-4.0, schedule="constant")
+    settings = replace(
+        SMALL, updates=25, batch_size=6, lr=2e-2, kl=0.0, missing_end=-4.0, schedule="constant"
+    )
     run(settings, tiny_model, tmp_path / "a", reward_model, progress=Progress("ppo", metrics))
     import json
 
@@ -205,10 +301,17 @@ def test_the_reward_rises(tiny_model: Path, tmp_path: Path, reward_model: Any) -
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.5
 
 
-def test_the_rows_own_answers_can_set_the_scale(tiny_model: Path, tmp_path: Path, reward_model: Any) -> None:
+def test_the_rows_own_answers_can_set_the_scale(
+    tiny_model: Path, tmp_path: Path, reward_model: Any
+) -> None:
     judge = Stack(*reward_model)
     where = place(tiny_model, tmp_path, reward=reward_model)
-    own = [v[0] for [v] in reward_completions(judge, ChatML(), [row.prompt for row in ROWS], [[row.answer] for row in ROWS])]
+    own = [
+        v[0]
+        for [v] in reward_completions(
+            judge, ChatML(), [row.prompt for row in ROWS], [[row.answer] for row in ROWS]
+        )
+    ]
     mean = sum(own) / 6
     std = math.sqrt(sum((v - mean) ** 2 for v in own) / 6)
     only = normalised(replace(SMALL, normalise="mean"), ROWS, where, judge)
@@ -229,7 +332,9 @@ def test_wrong_inputs_are_told(tiny_model: Path, tmp_path: Path, reward_model: A
         run(SMALL, tiny_model, tmp_path, (ModelSpec(str(tiny_model)), []))
     bare = [Chat("x", (Message("user", "hi"),))]
     with pytest.raises(DataError, match="row x: it has no answer of its own to reset to"):
-        replace(SMALL, reset=1.0).run(bare, place(tiny_model, tmp_path, reward=reward_model), progress=Progress("ppo"), seed=0)
+        replace(SMALL, reset=1.0).run(
+            bare, place(tiny_model, tmp_path, reward=reward_model), progress=Progress("ppo"), seed=0
+        )
     with pytest.raises(ValueError, match="dropout"):
         PPO("m", "r", "rows", adapter=LoRA(dropout=0.1))
     with pytest.raises(ValueError, match="have no effect where normalise finds them"):

@@ -29,7 +29,11 @@ def prepare(rows: Any, check_labels: Any, key: str = "k") -> Any:
 
 def check(objective: Any, **settings: Any) -> Any:
     return partial(
-        check_labels, objective=objective, template=ChatML(), tokenizer=ByteTokenizer(), **{"max_length": 150, "too_long": "drop", **settings}
+        check_labels,
+        objective=objective,
+        template=ChatML(),
+        tokenizer=ByteTokenizer(),
+        **{"max_length": 150, "too_long": "drop", **settings},
     )
 
 
@@ -37,7 +41,9 @@ def made(objective: Any) -> list[Any]:
     """Two chunks and a bit, with a row here and there that is left out or too long."""
     rows: list[Any] = (pairs if isinstance(objective, DPO) else chats)(2 * CHUNK + 3)
     if not isinstance(objective, DPO):
-        rows[CHUNK + 1] = replace(rows[0], messages=(Message("user", "a"), Message("assistant", " ")))
+        rows[CHUNK + 1] = replace(
+            rows[0], messages=(Message("user", "a"), Message("assistant", " "))
+        )
     return rows
 
 
@@ -83,12 +89,20 @@ def test_a_chunk_is_made_once(cache_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "one bit"])
-def test_a_damaged_chunk_is_set_aside_and_made_anew(cache_folder: Path, how: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_chunk_is_set_aside_and_made_anew(
+    cache_folder: Path, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     rows, plain = made(SFT()), check(SFT())
     prepare(rows, plain)
     file = sorted(cache_folder.glob("prepared/*/*.arrow"))[1]
     whole = file.read_bytes()
-    file.write_bytes({"cut": whole[:-100], "empty": b"", "one bit": whole[:99] + bytes([whole[99] ^ 1]) + whole[100:]}[how])
+    file.write_bytes(
+        {
+            "cut": whole[:-100],
+            "empty": b"",
+            "one bit": whole[:99] + bytes([whole[99] ^ 1]) + whole[100:],
+        }[how]
+    )
     again, _ = prepare(rows, plain)
     assert list(again) == plain(rows).rows
     assert file.read_bytes() == whole
@@ -114,7 +128,14 @@ def test_few_rows_stay_in_memory(cache_folder: Path) -> None:
 
 
 def with_facts(rows: Any) -> Any:
-    groups = [PromptGroup([1, 2], [Completion([70_000, n], [True, False]), Completion([3], [True])], (float(n), 0.5)) for n in range(len(rows))]
+    groups = [
+        PromptGroup(
+            [1, 2],
+            [Completion([70_000, n], [True, False]), Completion([3], [True])],
+            (float(n), 0.5),
+        )
+        for n in range(len(rows))
+    ]
     return Filtered([Example(row.id, group) for row, group in zip(rows, groups, strict=True)])
 
 

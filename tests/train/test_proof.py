@@ -17,7 +17,13 @@ BYTES = ByteTokenizer()
 
 
 def run(rows: list[Any], objective: Any = None, template: Any = None, **settings: Any) -> Any:
-    return check_labels(rows, objective or SFT(), template or ChatML(), BYTES, **{"max_length": 1000, "too_long": "drop", **settings})
+    return check_labels(
+        rows,
+        objective or SFT(),
+        template or ChatML(),
+        BYTES,
+        **{"max_length": 1000, "too_long": "drop", **settings},
+    )
 
 
 @pytest.mark.parametrize("template", [ChatML(), ChatML(system="Be kind."), OpenBezoarTemplate()])
@@ -30,14 +36,21 @@ def test_good_rows_pass(template: Any, objective: Any) -> None:
 
 
 def test_long_rows_are_dropped_or_cut_and_counted() -> None:
-    rows = [Chat("short", (Message("user", "a"), Message("assistant", "b"))), Chat("long", (Message("user", "a"), Message("assistant", "b" * 99)))]
+    rows = [
+        Chat("short", (Message("user", "a"), Message("assistant", "b"))),
+        Chat("long", (Message("user", "a"), Message("assistant", "b" * 99))),
+    ]
     dropped = run(rows, max_length=60)
     assert [item.id for item in dropped.rows] == ["short"]
     assert [(d.id, d.reason) for d in dropped.dropped] == [("long", "too long")]
     cut = run(rows, max_length=60, too_long="cut")
     assert [(item.id, item.cut) for item in cut.rows] == [("short", False), ("long", True)]
     assert cut.rows[1].group.longest == 60
-    nothing = run([Chat("long", (Message("user", "a" * 99), Message("assistant", "b")))], max_length=60, too_long="cut")
+    nothing = run(
+        [Chat("long", (Message("user", "a" * 99), Message("assistant", "b")))],
+        max_length=60,
+        too_long="cut",
+    )
     assert [d.reason for d in nothing.dropped] == ["nothing trained after the cut"]
 
 
@@ -72,7 +85,13 @@ class Broken(ChatML):
 
     def prompt(self, messages: Any, tokenizer: Any, *, prefill: str = "") -> list[int]:
         good = ChatML().prompt(messages, tokenizer, prefill=prefill)
-        return [257, 257, *good] if self.fault == "bos" else [*good, 32] if self.fault == "space" else good
+        return (
+            [257, 257, *good]
+            if self.fault == "bos"
+            else [*good, 32]
+            if self.fault == "space"
+            else good
+        )
 
 
 @pytest.mark.parametrize(

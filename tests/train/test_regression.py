@@ -29,17 +29,23 @@ def test_the_masked_error_by_hand() -> None:
 
 def test_an_unknown_label_has_no_gradient() -> None:
     scores = torch.tensor([[3.0, 1.0]], requires_grad=True)
-    TWO.loss(LossInputs(torch.arange(1), 1, labels=torch.tensor([[4.0, NAN]])), scores).loss.sum().backward()
+    TWO.loss(
+        LossInputs(torch.arange(1), 1, labels=torch.tensor([[4.0, NAN]])), scores
+    ).loss.sum().backward()
     assert scores.grad is not None
     assert scores.grad.tolist() == [[-2.0, 0.0]]
 
 
 def chat(attributes: Any) -> Chat:
-    return Chat("c", (Message("user", "hi"), Message("assistant", "yes")), {"attributes": attributes})
+    return Chat(
+        "c", (Message("user", "hi"), Message("assistant", "yes")), {"attributes": attributes}
+    )
 
 
 def test_labels_by_name_and_units() -> None:
-    group = TWO.group(chat({"verbosity": 1, "helpfulness": 3, "humour": 4}), ChatML(), ByteTokenizer())
+    group = TWO.group(
+        chat({"verbosity": 1, "helpfulness": 3, "humour": 4}), ChatML(), ByteTokenizer()
+    )
     assert group.labels == (3.0, 1.0)
     assert count_units(group, "label") == 2
     part = TWO.group(chat({"verbosity": 2}), ChatML(), ByteTokenizer())
@@ -50,23 +56,32 @@ def test_labels_by_name_and_units() -> None:
 
 
 def test_a_pair_with_scores_shares_its_prompt() -> None:
-    pair = Comparison("p", (Message("user", "hi"),), "yes", "no", {"score_chosen": 8.5, "score_rejected": 3})
+    pair = Comparison(
+        "p", (Message("user", "hi"),), "yes", "no", {"score_chosen": 8.5, "score_rejected": 3}
+    )
     group = Regression(("score",)).group(pair, ChatML(), ByteTokenizer())
     assert group.labels == (8.5, 3.0)
     assert len(group.completions) == 2
     scores = torch.tensor([[8.0], [5.0]])
-    assert Regression(("score",)).loss(LossInputs(torch.arange(2), 2, labels=torch.tensor([group.labels])), scores).loss.tolist() == [0.25, 4.0]
+    assert Regression(("score",)).loss(
+        LossInputs(torch.arange(2), 2, labels=torch.tensor([group.labels])), scores
+    ).loss.tolist() == [0.25, 4.0]
 
 
 @pytest.mark.parametrize("attributes", [None, {}, {"humour": 3}])
 def test_a_row_without_labels_is_refused(attributes: Any) -> None:
-    with pytest.raises(DataError, match=r"row c: it has no label of helpfulness, verbosity in meta\.attributes; use"):
+    with pytest.raises(
+        DataError,
+        match=r"row c: it has no label of helpfulness, verbosity in meta\.attributes; use",
+    ):
         TWO.group(chat(attributes), ChatML(), ByteTokenizer())
 
 
 def test_a_pair_without_labels_is_refused() -> None:
     pair = Comparison("p", (Message("user", "hi"),), "yes", "no", {"score": 3.0})
-    with pytest.raises(DataError, match=r"row p: it has no label of score in meta\.score_chosen; use"):
+    with pytest.raises(
+        DataError, match=r"row p: it has no label of score in meta\.score_chosen; use"
+    ):
         Regression(("score",)).group(pair, ChatML(), ByteTokenizer())
 
 
@@ -77,7 +92,16 @@ def test_a_label_that_is_no_number_is_refused(value: Any) -> None:
 
 
 def test_attributes_are_named_once() -> None:
-    assert Regression().outputs == ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+    assert Regression().outputs == (
+        "helpfulness",
+        "correctness",
+        "coherence",
+        "complexity",
+        "verbosity",
+    )
     for wrong in [(), ("a", "a")]:
-        with pytest.raises(ValueError, match=r"^attributes must name at least one attribute, each once; change the list$"):
+        with pytest.raises(
+            ValueError,
+            match=r"^attributes must name at least one attribute, each once; change the list$",
+        ):
             Regression(wrong)

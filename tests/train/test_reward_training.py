@@ -1,4 +1,5 @@
-"""Reward models from end to end on the tiny model: learning, saving, packing, micro-batches, labelling, scoring of pairs."""
+"""Reward models from end to end on the tiny model: learning, saving, packing, micro-batches,
+labelling, scoring of pairs."""
 
 import random
 from pathlib import Path
@@ -34,7 +35,15 @@ def marked(count: int, seed: int) -> list[Comparison]:
         words = sentence(n + 31 * seed, 4).split()
         at = draw.randrange(5)
         with_mark = " ".join([*words[:at], "!", *words[at:]])
-        rows.append(Comparison(f"{seed}-{n}", (Message("user", sentence(n, 2)),), with_mark, sentence(n + 5, 5), {"strength": 1 + n % 3}))
+        rows.append(
+            Comparison(
+                f"{seed}-{n}",
+                (Message("user", sentence(n, 2)),),
+                with_mark,
+                sentence(n + 5, 5),
+                {"strength": 1 + n % 3},
+            )
+        )
     return rows
 
 
@@ -49,14 +58,32 @@ def labelled(count: int) -> list[Chat]:
 
 def train(objective: Any, rows: Any, model: Path, folder: Path, **settings: Any) -> Path:
     """The adapter's folder."""
-    stage = Train("m", "r", objective, LoRA(r=8, alpha=16, dropout=0.0), validation=0.0, batch_size=8, schedule="constant", **settings)
-    stage.run(rows, StageInputs(ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out"), progress=Progress("s"), seed=0)
+    stage = Train(
+        "m",
+        "r",
+        objective,
+        LoRA(r=8, alpha=16, dropout=0.0),
+        validation=0.0,
+        batch_size=8,
+        schedule="constant",
+        **settings,
+    )
+    stage.run(
+        rows,
+        StageInputs(
+            ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out"
+        ),
+        progress=Progress("s"),
+        seed=0,
+    )
     return folder / "out" / "adapter"
 
 
 @pytest.fixture(scope="module")
 def learned(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Stack:
-    adapter = train(BradleyTerry(), marked(96, 1), tiny_model, tmp_path_factory.mktemp("bt"), lr=1e-2, epochs=8)
+    adapter = train(
+        BradleyTerry(), marked(96, 1), tiny_model, tmp_path_factory.mktemp("bt"), lr=1e-2, epochs=8
+    )
     return Stack(ModelSpec(str(tiny_model), dtype="float32"), [adapter])
 
 
@@ -74,7 +101,9 @@ def test_a_score_does_not_depend_on_what_is_read_beside_it(learned: Stack) -> No
     groups = [BradleyTerry().group(pair, ChatML(), learned.tokenizer) for pair in marked(8, 3)]
     together = torch.tensor(rewards(learned, groups))
     alone = torch.tensor(rewards(learned, groups, max_tokens=1))
-    unshared = torch.tensor([[rewards(learned, [type(t)(t.prompt, [b])])[0][0] for b in t.completions] for t in groups])
+    unshared = torch.tensor(
+        [[rewards(learned, [type(t)(t.prompt, [b])])[0][0] for b in t.completions] for t in groups]
+    )
     assert together.std() > 0.1
     assert torch.allclose(together, alone, atol=1e-4)
     assert torch.allclose(together, unshared, atol=1e-4)
@@ -90,19 +119,30 @@ def test_a_saved_model_scores_the_same(tiny_model: Path, tmp_path: Path) -> None
     groups = [Regression(NAMES).group(row, ChatML(), stack.tokenizer) for row in labelled(6)]
     assert again.score_head is not None
     assert again.score_head.outputs == NAMES
-    assert torch.allclose(torch.tensor(rewards(again, groups)), torch.tensor(rewards(stack, groups)), atol=1e-5)
+    assert torch.allclose(
+        torch.tensor(rewards(again, groups)), torch.tensor(rewards(stack, groups)), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     ("objective", "rows"),
-    [(BradleyTerry(), marked(8, 4)), (BradleyTerry("margin"), marked(8, 4)), (BradleyTerry("scaled"), marked(8, 4)), (Regression(NAMES), labelled(8))],
+    [
+        (BradleyTerry(), marked(8, 4)),
+        (BradleyTerry("margin"), marked(8, 4)),
+        (BradleyTerry("scaled"), marked(8, 4)),
+        (Regression(NAMES), labelled(8)),
+    ],
 )
-def test_the_gradient_is_that_of_one_answer_at_a_time_in_any_micro_batches(objective: Any, rows: Any, tiny_model: Path) -> None:
+def test_the_gradient_is_that_of_one_answer_at_a_time_in_any_micro_batches(
+    objective: Any, rows: Any, tiny_model: Path
+) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
     named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=1, outputs=objective.outputs)
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
-    items = check_labels(rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
+    items = check_labels(
+        rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop"
+    ).rows
     work = TrainState(stack, objective, items)
 
     def found(groups: list[list[int]]) -> tuple[float, torch.Tensor]:
@@ -137,12 +177,20 @@ def _by_hand(objective: Any, scores: torch.Tensor, rows: Any) -> torch.Tensor:
     """The loss of a step from the scores [N, K] of its answers, without the objective's code."""
     if isinstance(objective, Regression):
         labels = [[row.meta["attributes"].get(name) for name in NAMES] for row in rows]
-        errors = [(scores[i, k] - label) ** 2 for i, line in enumerate(labels) for k, label in enumerate(line) if label is not None]
+        errors = [
+            (scores[i, k] - label) ** 2
+            for i, line in enumerate(labels)
+            for k, label in enumerate(line)
+            if label is not None
+        ]
         assert len(errors) == 13, "8 and 5 labels"
         return torch.stack(errors).mean()
     strength = torch.tensor([float(row.meta["strength"]) for row in rows])
     gap = scores[0::2, 0] - scores[1::2, 0]
-    shift, weight = strength * (objective.loss_type == "margin"), strength if objective.loss_type == "scaled" else torch.ones(len(rows))
+    shift, weight = (
+        strength * (objective.loss_type == "margin"),
+        (strength if objective.loss_type == "scaled" else torch.ones(len(rows))),
+    )
     return (weight * torch.log(1 + torch.exp(shift - gap))).mean()
 
 
@@ -153,10 +201,23 @@ def test_regression_learns_its_labels_and_labels_rows(tiny_model: Path, tmp_path
     progress = Progress("s")
     progress.say = said.append  # type: ignore[method-assign]
     long = Chat("long", (Message("user", "x" * 600), Message("assistant", "y")))
-    sifted = Label("rows", "model").by_model([*rows, long, Chat("none", (Message("user", "x"),))], lambda _: stack, ChatML(), progress=progress, seed=0)
-    assert [(d.id, d.reason) for d in sifted.dropped] == [("none", "no answer"), ("long", "too long")]
-    found = [(row.meta["attributes"][name], given.meta["attributes"][name]) for row, given in zip(sifted.rows, rows, strict=True)
-             for name in NAMES if name in given.meta["attributes"]]  # fmt: skip
+    sifted = Label("rows", "model").by_model(
+        [*rows, long, Chat("none", (Message("user", "x"),))],
+        lambda _: stack,
+        ChatML(),
+        progress=progress,
+        seed=0,
+    )
+    assert [(d.id, d.reason) for d in sifted.dropped] == [
+        ("none", "no answer"),
+        ("long", "too long"),
+    ]
+    found = [
+        (row.meta["attributes"][name], given.meta["attributes"][name])
+        for row, given in zip(sifted.rows, rows, strict=True)
+        for name in NAMES
+        if name in given.meta["attributes"]
+    ]
     assert sum(a == b for a, b in found) >= len(found) - 1
     values = [value for row in sifted.rows for value in row.meta["attributes"].values()]
     assert all(isinstance(value, int) and 0 <= value <= 4 for value in values)
@@ -166,14 +227,26 @@ def test_regression_learns_its_labels_and_labels_rows(tiny_model: Path, tmp_path
 def test_models_and_rows_that_cannot_be_labelled(learned: Stack, tiny_model: Path) -> None:
     for stack in (learned, Stack(ModelSpec(str(tiny_model), dtype="float32"))):
         with pytest.raises(DataError, match="gives no attributes"):
-            Label("rows", "model").by_model(chats(1), lambda _, s=stack: s, ChatML(), progress=Progress("s"), seed=0)
+            Label("rows", "model").by_model(
+                chats(1), lambda _, s=stack: s, ChatML(), progress=Progress("s"), seed=0
+            )
 
 
 def test_scores_of_pairs(learned: Stack) -> None:
-    pairs = [*marked(2, 5), Comparison("same", (Message("user", "x"),), "y", "y"), Comparison("long", (Message("user", "x" * 600),), "y", "z")]
+    pairs = [
+        *marked(2, 5),
+        Comparison("same", (Message("user", "x"),), "y", "y"),
+        Comparison("long", (Message("user", "x" * 600),), "y", "z"),
+    ]
     margins = reward_margins(learned, pairs, ChatML())
     assert margins[2:] == [0.0, None]
-    scored = rewards(learned, [BradleyTerry().group(pair, ChatML(), learned.tokenizer) for pair in pairs[:2]])
-    assert margins[:2] == pytest.approx([chosen[0] - rejected[0] for chosen, rejected in scored], abs=1e-4)
+    scored = rewards(
+        learned, [BradleyTerry().group(pair, ChatML(), learned.tokenizer) for pair in pairs[:2]]
+    )
+    assert margins[:2] == pytest.approx(
+        [chosen[0] - rejected[0] for chosen, rejected in scored], abs=1e-4
+    )
     halved = reward_margins(learned, pairs, ChatML(), RewardWeights({"reward": 0.5}, mean=3.0))
-    assert [m for m in halved if m is not None] == pytest.approx([m / 2 for m in margins if m is not None], abs=1e-4)
+    assert [m for m in halved if m is not None] == pytest.approx(
+        [m / 2 for m in margins if m is not None], abs=1e-4
+    )

@@ -54,14 +54,18 @@ class Moved(Margin):
         return LossOutput(batch.sums(logprobs).view(-1, 2)[:, 0] - batch.baseline)
 
 
-def make(model: Path, objective: Any, count: int = 6) -> tuple[TrainState, dict[str, torch.nn.Parameter]]:
+def make(
+    model: Path, objective: Any, count: int = 6
+) -> tuple[TrainState, dict[str, torch.nn.Parameter]]:
     stack = Stack(ModelSpec(str(model), dtype="float32"))
     outputs = objective.outputs if "scores" in objective.needs else ()
     named = stack.add_adapter(LoRA(r=4, alpha=8, dropout=0.0), seed=1, outputs=outputs)
     torch.manual_seed(2)
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
-    items = check_labels(pairs(count), objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows
+    items = check_labels(
+        pairs(count), objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop"
+    ).rows
     return TrainState(stack, objective, items), named
 
 
@@ -75,7 +79,9 @@ def test_scores_are_the_head_on_the_state_of_the_end_token(tiny_model: Path) -> 
         row = torch.tensor([group.prompt + completion.tokens[:-1]])
         assert row[0, -1] == ChatML().end(work.stack.tokenizer)
         batch = score_group(group.prompt, [completion.tokens[:-1]])
-        state = work.stack.backbone(row, torch.arange(row.shape[1])[None], pack([batch]).layout)[0, -1]
+        state = work.stack.backbone(row, torch.arange(row.shape[1])[None], pack([batch]).layout)[
+            0, -1
+        ]
         by_hand.append((state @ head.weight[0] + head.bias[0]).item())
     found = rewards(work.stack, [work.items[i].group for i in range(6)])
     assert [one[0] for one in found[2]] == pytest.approx(by_hand, abs=1e-5)
@@ -105,7 +111,12 @@ def test_a_saved_head_scores_the_same(tiny_model: Path, tmp_path: Path) -> None:
         assert one == [pytest.approx(x, abs=1e-5) for x in two]
     grown = again.add_adapter(LoRA(r=2), seed=0, outputs=("reward",))
     assert torch.equal(grown["score_head.bias"], work.stack.score_head.bias)  # type: ignore[union-attr]
-    assert not torch.equal(Stack(ModelSpec(str(tiny_model))).add_adapter(LoRA(r=2), seed=0, outputs=("reward",))["score_head.bias"], grown["score_head.bias"])
+    assert not torch.equal(
+        Stack(ModelSpec(str(tiny_model))).add_adapter(LoRA(r=2), seed=0, outputs=("reward",))[
+            "score_head.bias"
+        ],
+        grown["score_head.bias"],
+    )
 
 
 def test_a_model_without_a_head_gives_no_scores(tiny_model: Path) -> None:

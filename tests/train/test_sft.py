@@ -10,7 +10,15 @@ from bezoar.train.label_check import spans
 from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import SFT
 
-CHAT = Chat("c", (Message("user", "a"), Message("assistant", "bc"), Message("user", "d"), Message("assistant", "e")))
+CHAT = Chat(
+    "c",
+    (
+        Message("user", "a"),
+        Message("assistant", "bc"),
+        Message("user", "d"),
+        Message("assistant", "e"),
+    ),
+)
 
 
 def test_loss_by_hand() -> None:
@@ -21,7 +29,11 @@ def test_loss_by_hand() -> None:
 
 def trained_text(objective: SFT, row: object, template: object) -> list[str]:
     group = objective.group(row, template, ByteTokenizer())  # type: ignore[arg-type]
-    return [text for text, trained in spans(group.prompt, group.completions[0], ByteTokenizer()) if trained]
+    return [
+        text
+        for text, trained in spans(group.prompt, group.completions[0], ByteTokenizer())
+        if trained
+    ]
 
 
 def test_every_assistant_turn_trains_with_its_end_token() -> None:

@@ -1,4 +1,5 @@
-"""The step: the seed of dropout, means over one unit and over many, what is counted, noise, precision, references."""
+"""The step: the seed of dropout, means over one unit and over many, what is counted, noise,
+precision, references."""
 
 import math
 from dataclasses import dataclass, field
@@ -23,24 +24,44 @@ from bezoar.train.label_check import Example, check_labels
 from bezoar.train.loop import Loop
 from bezoar.train.objective import LossInputs, LossOutput
 from bezoar.train.objectives import DPO, KTO, SFT, BradleyTerry, Regression, SimPO, SteerLM2
-from bezoar.train.step import Totals, TrainState, autocast, baseline, count_units, evaluate, gradient, reference, states
+from bezoar.train.step import (
+    Totals,
+    TrainState,
+    autocast,
+    baseline,
+    count_units,
+    evaluate,
+    gradient,
+    reference,
+    states,
+)
 from bezoar.train.train import StageInputs, Train
 
 
-def work_of(model: Path, objective: Any, rows: Any, *, dropout: float = 0.0, outputs: tuple[str, ...] = ()) -> TrainState:
+def work_of(
+    model: Path, objective: Any, rows: Any, *, dropout: float = 0.0, outputs: tuple[str, ...] = ()
+) -> TrainState:
     """The rows with a stack whose adapter is no longer at its start."""
     stack = Stack(ModelSpec(str(model), dtype="float32"))
     named = stack.add_adapter(LoRA(r=4, alpha=8, dropout=dropout), seed=1, outputs=outputs)
     torch.manual_seed(2)
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
-    work = TrainState(stack, objective, check_labels(rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop").rows)
+    work = TrainState(
+        stack,
+        objective,
+        check_labels(
+            rows, objective, ChatML(), stack.tokenizer, max_length=500, too_long="drop"
+        ).rows,
+    )
     if "reference" in objective.needs:
         work.references = reference(work, [[i] for i in range(len(rows))])
     return work
 
 
-def step(work: TrainState, groups: list[list[int]], *, seed: int = 3, number: int = 0) -> tuple[float, torch.Tensor]:
+def step(
+    work: TrainState, groups: list[list[int]], *, seed: int = 3, number: int = 0
+) -> tuple[float, torch.Tensor]:
     """The loss and the gradient of one step, whatever the global generator did before."""
     torch.manual_seed(torch.seed() % 2**31)
     trained = [p for p in work.stack.net.parameters() if p.requires_grad]
@@ -62,7 +83,8 @@ def test_dropout_is_drawn_anew_in_every_step(dropping: TrainState, other: dict[s
 
 
 def test_dropout_of_a_step_is_the_same_again(dropping: TrainState, tiny_model: Path) -> None:
-    """Also in another process: nothing but seed, step and micro-batch decides, not what was drawn before."""
+    """Also in another process: nothing but seed, step and micro-batch decides, not what was drawn
+    before."""
     groups = [[0, 1], [2]]
     loss, grad = step(dropping, groups, number=5)
     step(dropping, groups, number=4)
@@ -85,8 +107,19 @@ def test_the_seed_of_dropout_is_the_hash_of_where_it_is_drawn(dropping: TrainSta
 
 
 def test_the_loop_gives_each_step_its_own_dropout(tiny_model: Path, tmp_path: Path) -> None:
-    """One row and a rate of almost nothing: only dropout tells the steps apart, and a stage that goes on draws what it would have."""
-    settings = Train("base", "rows", SFT(), LoRA(r=4, dropout=0.5), lr=1e-30, schedule="constant", warmup_ratio=0.0, validation=0.0, epochs=3)
+    """One row and a rate of almost nothing: only dropout tells the steps apart, and a stage that
+    goes on draws what it would have."""
+    settings = Train(
+        "base",
+        "rows",
+        SFT(),
+        LoRA(r=4, dropout=0.5),
+        lr=1e-30,
+        schedule="constant",
+        warmup_ratio=0.0,
+        validation=0.0,
+        epochs=3,
+    )
     norms: list[float] = []
 
     @dataclass
@@ -100,7 +133,13 @@ def test_the_loop_gives_each_step_its_own_dropout(tiny_model: Path, tmp_path: Pa
                 raise KeyboardInterrupt
 
     def run(name: str, progress: Watched) -> list[float]:
-        place = StageInputs(ModelSpec(str(tiny_model), dtype="float32"), [], ChatML(), tmp_path / name, tmp_path / f"{name}-out")
+        place = StageInputs(
+            ModelSpec(str(tiny_model), dtype="float32"),
+            [],
+            ChatML(),
+            tmp_path / name,
+            tmp_path / f"{name}-out",
+        )
         settings_now = Train(**{**vars(settings), "checkpoint_every": 1})
         settings_now.run(chats(1), place, progress=progress, seed=3)
         return progress.norms
@@ -115,7 +154,10 @@ def test_the_loop_gives_each_step_its_own_dropout(tiny_model: Path, tmp_path: Pa
 
 
 def test_the_seed_of_a_stage_is_that_of_its_dropout(dropping: TrainState, tmp_path: Path) -> None:
-    settings, where = Train("b", "r", SFT(), validation=0.0), StageInputs(dropping.stack.spec, [], ChatML(), tmp_path, tmp_path)
+    settings, where = (
+        Train("b", "r", SFT(), validation=0.0),
+        StageInputs(dropping.stack.spec, [], ChatML(), tmp_path, tmp_path),
+    )
     for seed in (5, 6):
         loop = Loop(settings, where, Progress("s"), seed, dropping, {})
         loop.state.step = 2
@@ -124,10 +166,16 @@ def test_the_seed_of_a_stage_is_that_of_its_dropout(dropping: TrainState, tmp_pa
 
 ONE_TOKEN = Example("one", prompt_group([1, 2, 3], [[7]]))
 UNITS: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
-    "pair": (SimPO(), pairs(1), ()), "answer": (KTO(), judged(1), ()), "group": (SteerLM2(), sampled(1), ()),
+    "pair": (SimPO(), pairs(1), ()),
+    "answer": (KTO(), judged(1), ()),
+    "group": (SteerLM2(), sampled(1), ()),
     "pair of scores": (BradleyTerry(), pairs(1), ("reward",)),
-    "label": (Regression(("a", "b")), [Chat("c", (Message("user", "x"), Message("assistant", "y")), {"attributes": {"b": 2.0}})], ("a", "b")),
-}  # fmt: skip
+    "label": (
+        Regression(("a", "b")),
+        [Chat("c", (Message("user", "x"), Message("assistant", "y")), {"attributes": {"b": 2.0}})],
+        ("a", "b"),
+    ),
+}
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -143,7 +191,7 @@ def test_the_mean_over_one_unit_is_that_unit(unit: str, tiny_model: Path) -> Non
     assert totals.units == evaluate(work, [0], 500).units == terms.loss.numel() == 1
     assert totals.loss == pytest.approx(value, rel=1e-5)
     assert evaluate(work, [0], 500).loss == pytest.approx(value, rel=1e-5)
-    (slope, *_) = [p for p in work.stack.net.parameters() if p.grad is not None]
+    slope, *_ = [p for p in work.stack.net.parameters() if p.grad is not None]
     by_hand = torch.autograd.grad(work.forward([0]).loss.sum(), slope)[0]
     assert torch.allclose(slope.grad, by_hand, rtol=1e-4, atol=1e-7)  # type: ignore[arg-type]
     for name, values in terms.metrics.items():
@@ -151,7 +199,9 @@ def test_the_mean_over_one_unit_is_that_unit(unit: str, tiny_model: Path) -> Non
 
 
 @pytest.mark.parametrize("groups", [[[0, 1, 2]], [[2, 0], [1]]])
-def test_the_gradient_is_the_mean_of_those_of_all_units(groups: list[list[int]], tiny_model: Path) -> None:
+def test_the_gradient_is_the_mean_of_those_of_all_units(
+    groups: list[list[int]], tiny_model: Path
+) -> None:
     work = work_of(tiny_model, SimPO(), pairs(3))
     mean = torch.stack([step(work, [[i]])[1] for i in range(3)]).mean(0)
     assert torch.allclose(step(work, groups)[1], mean, rtol=1e-3, atol=1e-6)
@@ -180,7 +230,9 @@ def test_what_a_loss_reads_lies_where_the_log_probabilities_lie(tiny_model: Path
 
     work = work_of(tiny_model, KTO(), judged(1))
     Elsewhere(work.stack, Looking(), work.items, work.references).forward([0])
-    assert [(batch.reference.device.type, batch.labels.device.type) for batch in seen] == [("meta", "meta")]  # type: ignore[union-attr]
+    assert [(batch.reference.device.type, batch.labels.device.type) for batch in seen] == [
+        ("meta", "meta")
+    ]  # type: ignore[union-attr]
 
 
 def test_the_mean_over_one_token_is_that_token(tiny_model: Path) -> None:
@@ -213,9 +265,13 @@ def test_what_is_read_and_trained_is_counted(tiny_model: Path) -> None:
         assert (totals.units, totals.tokens, totals.trained) == (3, read, trained)
 
 
-@pytest.mark.parametrize(("unit", "count"), [("token", 6), ("answer", 4), ("pair", 2), ("group", 1), ("label", 3)])
+@pytest.mark.parametrize(
+    ("unit", "count"), [("token", 6), ("answer", 4), ("pair", 2), ("group", 1), ("label", 3)]
+)
 def test_units_of_a_row(unit: Any, count: int) -> None:
-    found = count_units(prompt_group([1], [[2], [3, 4], [5], [6, 7]], (0.0, math.nan, 1.0, 2.0)), unit)
+    found = count_units(
+        prompt_group([1], [[2], [3, 4], [5], [6, 7]], (0.0, math.nan, 1.0, 2.0)), unit
+    )
     assert found == count
     assert isinstance(found, int)
 
@@ -246,7 +302,9 @@ def test_a_loss_that_is_not_finite_names_step_and_rows(tiny_model: Path) -> None
             return LossOutput(-logprobs * math.inf)
 
     work = work_of(tiny_model, Broken(), chats(3))
-    with pytest.raises(TrainingError, match=r"^step 4: the loss is inf on the rows chat-2, chat-0; look"):
+    with pytest.raises(
+        TrainingError, match=r"^step 4: the loss is inf on the rows chat-2, chat-0; look"
+    ):
         gradient(work, [[2, 0], [1]], seed=0, step=4)
 
 
@@ -264,18 +322,29 @@ def test_references_are_those_of_the_stack_below(tiny_model: Path) -> None:
 def test_the_baseline_is_a_mean_over_answers_of_how_far_others_moved(tiny_model: Path) -> None:
     work = work_of(tiny_model, KTO(), pairs(3))
     items = work.items
-    swapped = [prompt_group(a.group.prompt, [b.tokens for b in c.group.completions]) for a, c in zip(items, [*items[1:], items[0]], strict=True)]
+    swapped = [
+        prompt_group(a.group.prompt, [b.tokens for b in c.group.completions])
+        for a, c in zip(items, [*items[1:], items[0]], strict=True)
+    ]
     with torch.no_grad():
         moved = [float(work.logprobs([group])[0].sum()) for group in swapped]
         with work.stack.disable_adapter():
-            moved = [m - float(work.logprobs([group])[0].sum()) for m, group in zip(moved, swapped, strict=True)]
+            moved = [
+                m - float(work.logprobs([group])[0].sum())
+                for m, group in zip(moved, swapped, strict=True)
+            ]
     for budget in (1, 1000):
         for mode in (True, False):
             work.stack.net.train(mode)
-            assert float(baseline(work, [0, 1, 2], budget)) == pytest.approx(sum(moved) / 6, rel=1e-4)  # type: ignore[arg-type]
+            assert float(baseline(work, [0, 1, 2], budget)) == pytest.approx(
+                sum(moved) / 6, rel=1e-4
+            )  # type: ignore[arg-type]
             assert work.stack.net.training is mode
     assert float(baseline(work, [1], 1000)) == pytest.approx(moved[1] / 2, rel=1e-4)  # type: ignore[arg-type]
-    work.items = [Example("one", prompt_group([1, 2], [[7]])), Example("other", prompt_group([3], [[9]]))]
+    work.items = [
+        Example("one", prompt_group([1, 2], [[7]])),
+        Example("other", prompt_group([3], [[9]])),
+    ]
     one = work.logprobs([prompt_group([1, 2], [[9]])])[0].item()
     with work.stack.disable_adapter():
         one -= work.logprobs([prompt_group([1, 2], [[9]])])[0].item()
@@ -304,7 +373,9 @@ def test_the_noise_on_embeddings_is_uniform_and_shrinks_with_the_length(tiny_mod
         assert torch.equal(embed(batch.tokens), plain)
 
 
-def test_noise_reaches_the_log_probabilities_in_the_precision_of_the_weights(tiny_model: Path) -> None:
+def test_noise_reaches_the_log_probabilities_in_the_precision_of_the_weights(
+    tiny_model: Path,
+) -> None:
     work = TrainState(Stack(ModelSpec(str(tiny_model), dtype="bfloat16")), SFT(), [])
     embed, batch = work.stack.net.get_input_embeddings(), pack([ONE_TOKEN.group])
     work.stack.net.train()
@@ -316,8 +387,13 @@ def test_noise_reaches_the_log_probabilities_in_the_precision_of_the_weights(tin
             assert embed(batch.tokens).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("dtype", "full", "mixed"), [("float32", True, False), ("bfloat16", True, True), ("bfloat16", False, False)])
-def test_mixed_precision_is_for_float32_weights_of_bfloat16_work(dtype: Any, full: bool, mixed: bool, tiny_model: Path) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "full", "mixed"),
+    [("float32", True, False), ("bfloat16", True, True), ("bfloat16", False, False)],
+)
+def test_mixed_precision_is_for_float32_weights_of_bfloat16_work(
+    dtype: Any, full: bool, mixed: bool, tiny_model: Path
+) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype=dtype))
     stack.add_adapter(None if full else LoRA(r=2), seed=0)
     assert (stack.head_weight.dtype == torch.float32) is (dtype == "float32" or full)
@@ -331,7 +407,11 @@ def test_mixed_precision_is_for_float32_weights_of_bfloat16_work(dtype: Any, ful
     assert TrainState(stack, SFT(), [])._hidden([ONE_TOKEN.group])[0].dtype == hidden.dtype
 
 
-MIXED: dict[str, Any] = {"spec": SimpleNamespace(dtype="bfloat16"), "head_weight": torch.zeros(1), "net": SimpleNamespace(training=False)}
+MIXED: dict[str, Any] = {
+    "spec": SimpleNamespace(dtype="bfloat16"),
+    "head_weight": torch.zeros(1),
+    "net": SimpleNamespace(training=False),
+}
 
 
 def test_mixed_precision_is_bfloat16_whatever_a_device_would_choose() -> None:
@@ -345,6 +425,10 @@ def test_mixed_precision_is_bfloat16_whatever_a_device_would_choose() -> None:
 
 
 def test_rows_go_where_the_stack_lies() -> None:
-    stack: Any = SimpleNamespace(device=torch.device("meta"), hidden=lambda batch: batch.tokens, **{**MIXED, "spec": SimpleNamespace(dtype="float32")})
+    stack: Any = SimpleNamespace(
+        device=torch.device("meta"),
+        hidden=lambda batch: batch.tokens,
+        **{**MIXED, "spec": SimpleNamespace(dtype="float32")},
+    )
     hidden, batch = TrainState(stack, SFT(), [])._hidden([ONE_TOKEN.group])
     assert hidden.device.type == batch.target.device.type == "meta"

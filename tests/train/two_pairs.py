@@ -15,11 +15,15 @@ REFERENCE = torch.tensor([-2.0, -2.5, -1.0, -1.5, -2.0, -1.0])
 
 
 def terms(objective: Any, policy: torch.Tensor = POLICY, baseline: float = 0.0) -> LossOutput:
-    """What an objective makes of the pairs; with no reference and no facts unless it asks for them."""
+    """What an objective makes of the pairs; with no reference and no facts unless it asks for
+    them."""
     asked = objective.needs
     batch = LossInputs(OWNER, 4, REFERENCE.to(policy.dtype) if "reference" in asked else None)
     if "baseline" in asked:
-        batch.labels, batch.baseline = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor(baseline)
+        batch.labels, batch.baseline = (
+            torch.tensor([[1.0, 0.0], [1.0, 0.0]]),
+            torch.tensor(baseline),
+        )
     found: LossOutput = objective.loss(batch, policy)
     return found
 

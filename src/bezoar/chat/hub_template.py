@@ -1,4 +1,5 @@
-"""The chat template that came with a tokenizer, applied in a process that is stopped when the template does not end."""
+"""The chat template that came with a tokenizer, applied in a process that is stopped when the
+template does not end."""
 
 import atexit
 import json
@@ -18,34 +19,48 @@ _KEPT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 
 
 def apply(inner: Any, rows: list[dict[str, str]], *, opening: bool, going_on: bool = False) -> str:
-    """The text of a conversation by the template of a transformers tokenizer, `opening` the answer or `going_on` with the last turn.
+    """The text of a conversation by the template of a transformers tokenizer, `opening` the answer
+    or `going_on` with the last turn.
 
-    DataError, with the template's place, when it fails, or is stopped because it takes too long, too much memory or writes too much.
+    DataError, with the template's place, when it fails, or is stopped because it takes too long,
+    too much memory or writes too much.
     """
     name = f"the chat template{f' of {inner.name_or_path}' if inner.name_or_path else ''}"
     try:
         if not rows:
             raise ValueError("the conversation is empty")
         template = inner.get_chat_template()
-        options = {**inner.special_tokens_map, "add_generation_prompt": opening, "continue_final_message": going_on}
+        options = {
+            **inner.special_tokens_map,
+            "add_generation_prompt": opening,
+            "continue_final_message": going_on,
+        }
         reply = _applied(template, json.dumps({"rows": rows, "options": options}, default=str))
-    except (ValueError, TypeError, UnicodeError) as error:  # no template by the name that is asked for, or a special token that is no text
+    # no template by the name that is asked for, or a special token that is no text
+    except (ValueError, TypeError, UnicodeError) as error:
         reply = {"error": str(error)}
     if "stopped" in reply:
-        raise DataError(f"template hub: {name} was stopped, for {reply['stopped']} on one conversation; use chatml.")
+        raise DataError(
+            f"template hub: {name} was stopped, for {reply['stopped']} on one conversation; use"
+            " chatml."
+        )
     if "error" in reply:
         told = "".join(c if c.isprintable() else " " for c in reply["error"])
-        raise DataError(f"template hub: {name} refuses a conversation ({told.strip()}); use chatml.")
+        raise DataError(
+            f"template hub: {name} refuses a conversation ({told.strip()}); use chatml."
+        )
     return str(reply["text"])
 
 
-@lru_cache(maxsize=256)  # rendering a chat, its prompts and its proof asks for the same several times
+# rendering a chat, its prompts and its proof asks for the same several times
+@lru_cache(maxsize=256)
 def _applied(template: str, request: str) -> dict[str, str]:
     return _process.ask(template, request)
 
 
 class _TemplateProcess:
-    """A process of template_child, started when it is first asked, and again after it had to be stopped."""
+    """A process of template_child, started when it is first asked, and again after it had to be
+    stopped."""
 
     def __init__(self) -> None:
         self.forget()
@@ -56,7 +71,8 @@ class _TemplateProcess:
         self._lock, self._running, self._template = Lock(), None, ""
 
     def ask(self, template: str, request: str) -> dict[str, str]:
-        """What the process replies to {"rows", "options"}; {"stopped": why} where it ended instead."""
+        """What the process replies to {"rows", "options"}; {"stopped": why} where it ended
+        instead."""
         with self._lock:
             try:
                 running = self._running = self._running or self._start()
@@ -80,14 +96,22 @@ class _TemplateProcess:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         path = os.pathsep.join(entry for entry in sys.path if entry)
         running = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bezoar.chat.template_child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [sys.executable, "-P", "-m", "bezoar.chat.template_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env={**kept, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            start_new_session=True,  # what stops bezoar with grace must not stop what it still needs; the end of the input ends it
-        )  # fmt: skip
+            # what stops bezoar with grace must not stop what it still needs; the end of the input
+            # ends it
+            start_new_session=True,
+        )
         self._template = ""
         if running.stdout.readline() != b"ready\n":  # type: ignore[union-attr]
             running.kill()
-            raise DataError(f"template hub: the process that applies chat templates did not start (exit code {running.wait()}); use chatml.")
+            raise DataError(
+                "template hub: the process that applies chat templates did not start (exit code"
+                f" {running.wait()}); use chatml."
+            )
         return running
 
     def stop(self) -> int:

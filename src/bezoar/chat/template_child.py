@@ -1,7 +1,9 @@
-"""The process in which chat templates of strangers are applied: a JSON request a line on standard input, a JSON reply a line.
+"""The process in which chat templates of strangers are applied: a JSON request a line on standard
+input, a JSON reply a line.
 
-A template is a program that may never end. Here its computing time and its memory are bounded by the kernel, whatever
-it does and in whichever thread of bezoar it was asked for; no secret of the environment is here either.
+A template is a program that may never end. Here its computing time and its memory are bounded by
+the kernel, whatever it does and in whichever thread of bezoar it was asked for; no secret of the
+environment is here either.
 """
 
 import json
@@ -12,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 2.0
-"""Of computing, for one conversation; a template takes milliseconds. The process ends with SIGPROF where it takes more."""
+"""Of computing, for one conversation; a template takes milliseconds. The process ends with SIGPROF
+where it takes more."""
 BYTES = 2**29
 """Of memory that a template may take beside what the process takes by itself."""
 
@@ -41,7 +44,9 @@ def _reply(render: Any, template: str, request: dict[str, Any]) -> bytes:
         [text], _ = render([request["rows"]], chat_template=template, **request["options"])
         # what is written should be the conversation and little more
         most = 10**6 + 8 * sum(len(row["content"]) for row in request["rows"])
-        found = {"text": text} if len(text) <= most else {"stopped": f"it wrote {len(text)} characters"}
+        found = (
+            {"text": text} if len(text) <= most else {"stopped": f"it wrote {len(text)} characters"}
+        )
         return json.dumps(found).encode()
     except MemoryError:
         return json.dumps({"stopped": f"it took more than {BYTES >> 20} MiB of memory"}).encode()

@@ -9,7 +9,8 @@ KNOWN = 256
 
 
 class Tokenizer(Protocol):
-    """What a renderer needs. `encode` without `markers` never yields a special token, whatever the text says."""
+    """What a renderer needs. `encode` without `markers` never yields a special token, whatever the
+    text says."""
 
     bos_id: int | None
     eos_id: int
@@ -42,12 +43,18 @@ class HubTokenizer:
         if found is None:
             if len(self._known) >= KNOWN:
                 self._known.clear()
-            found = self._known[text, markers] = self.inner.encode(text, add_special_tokens=False, split_special_tokens=not markers)
+            found = self._known[text, markers] = self.inner.encode(
+                text, add_special_tokens=False, split_special_tokens=not markers
+            )
         return list(found)
 
     def decode(self, tokens: Sequence[int], *, markers: bool = False) -> str:
         """Text of `tokens`, special tokens written out only with `markers`."""
-        return str(self.inner.decode(list(tokens), skip_special_tokens=not markers, clean_up_tokenization_spaces=False))
+        return str(
+            self.inner.decode(
+                list(tokens), skip_special_tokens=not markers, clean_up_tokenization_spaces=False
+            )
+        )
 
     @property
     def size(self) -> int:
@@ -72,12 +79,19 @@ class ByteTokenizer:
             for index, marker in enumerate(self.markers):
                 if marker in text:
                     left, right = text.split(marker, 1)
-                    return [*self.encode(left, markers=True), 256 + index, *self.encode(right, markers=True)]
+                    return [
+                        *self.encode(left, markers=True),
+                        256 + index,
+                        *self.encode(right, markers=True),
+                    ]
         return list(text.encode("utf-8"))
 
     def decode(self, tokens: Sequence[int], *, markers: bool = False) -> str:
         """The inverse of `encode`."""
-        parts = [bytes([t]) if t < 256 else self.markers[t - 256].encode() if markers else b"" for t in tokens]
+        parts = [
+            bytes([t]) if t < 256 else self.markers[t - 256].encode() if markers else b""
+            for t in tokens
+        ]
         return b"".join(parts).decode("utf-8", "replace")
 
     @property

@@ -1,4 +1,5 @@
-"""Rows as the project speaks of them: messages, chats, comparisons, and what a step kept and dropped."""
+"""Rows as the project speaks of them: messages, chats, comparisons, and what a step kept and
+dropped."""
 
 import json
 from collections import Counter
@@ -37,7 +38,8 @@ Messages = tuple[Message, ...]
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation; `meta` carries its provenance (source, category, lineage, verdict) as JSON values."""
+    """A conversation; `meta` carries its provenance (source, category, lineage, verdict) as JSON
+    values."""
 
     id: str
     messages: Messages
@@ -46,16 +48,28 @@ class Chat:
     @property
     def prompt(self) -> Messages:
         """All messages before the last one where that is the assistant's, else all."""
-        return self.messages[:-1] if self.messages and self.messages[-1].role == "assistant" else self.messages
+        return (
+            self.messages[:-1]
+            if self.messages and self.messages[-1].role == "assistant"
+            else self.messages
+        )
 
     @property
     def answer(self) -> str:
         """The content of the last message where that is the assistant's, else the empty string."""
-        return self.messages[-1].content if self.messages and self.messages[-1].role == "assistant" else ""
+        return (
+            self.messages[-1].content
+            if self.messages and self.messages[-1].role == "assistant"
+            else ""
+        )
 
     def to_row(self) -> Row:
         """Columns `id`, `messages` (role, content), `meta` (JSON text)."""
-        return {"id": self.id, "messages": _to_list(self.messages), "meta": json.dumps(self.meta, ensure_ascii=False)}
+        return {
+            "id": self.id,
+            "messages": _to_list(self.messages),
+            "meta": json.dumps(self.meta, ensure_ascii=False),
+        }
 
     @classmethod
     def from_row(cls, row: Row) -> "Chat":
@@ -105,7 +119,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SampledAnswers:
-    """Several answers to one prompt; `numbers` holds named numbers of each (rewards, log-probabilities), nan where unknown.
+    """Several answers to one prompt; `numbers` holds named numbers of each (rewards,
+    log-probabilities), nan where unknown.
 
     None of them is the row's own `answer`.
     """
@@ -118,7 +133,8 @@ class SampledAnswers:
     answer: ClassVar[str] = ""
 
     def to_row(self) -> Row:
-        """Columns `id`, `prompt` (a list of messages), `answers` (texts), `numbers` and `meta` (JSON text)."""
+        """Columns `id`, `prompt` (a list of messages), `answers` (texts), `numbers` and `meta`
+        (JSON text)."""
         return {
             "id": self.id,
             "prompt": _to_list(self.prompt),
@@ -131,7 +147,13 @@ class SampledAnswers:
     def from_row(cls, row: Row) -> "SampledAnswers":
         """The inverse of `to_row`."""
         numbers = {name: tuple(values) for name, values in _table(row["numbers"]).items()}
-        return cls(row["id"], _from_list(row["prompt"]), tuple(row["answers"]), numbers, _table(row["meta"]))
+        return cls(
+            row["id"],
+            _from_list(row["prompt"]),
+            tuple(row["answers"]),
+            numbers,
+            _table(row["meta"]),
+        )
 
 
 AnyRow = Chat | Comparison | SampledAnswers
@@ -159,24 +181,34 @@ def _from_list(rows: list[Row]) -> Messages:
     if not all(isinstance(r["content"], str) and r["role"] in get_args(Role) for r in rows):
         raise TypeError("a message has no text or no role")
     return tuple(
-        Message(r["role"], r["content"], tuple(ToolCall(**c) for c in json.loads(r["tool_calls"] or "[]"))) for r in rows
+        Message(
+            r["role"],
+            r["content"],
+            tuple(ToolCall(**c) for c in json.loads(r["tool_calls"] or "[]")),
+        )
+        for r in rows
     )
 
 
 def row_to_item(row: Row) -> AnyRow:
-    """The chat, comparison or answers that a Parquet row holds. DataError for a row that holds none of them."""
+    """The chat, comparison or answers that a Parquet row holds. DataError for a row that holds none
+    of them."""
     try:
         if "answers" in row:
             return SampledAnswers.from_row(row)
         return Comparison.from_row(row) if "chosen" in row else Chat.from_row(row)
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         shown = brief(f"{row.get('id')!r}", 60)
-        raise DataError(f"row {shown}: it was not written by a stage ({first_line(error)}); run the stage that writes it again.") from None
+        raise DataError(
+            f"row {shown}: it was not written by a stage ({first_line(error)}); run the stage that"
+            " writes it again."
+        ) from None
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that was left out, and why: `reason` is one of a small set of words, `detail` is what a person reads."""
+    """A row that was left out, and why: `reason` is one of a small set of words, `detail` is what a
+    person reads."""
 
     id: str
     reason: str
@@ -204,6 +236,9 @@ def as_chats(rows: Iterable[AnyRow]) -> list[Chat]:
     chats = []
     for row in rows:
         if isinstance(row, SampledAnswers):
-            raise DataError(f"row {row.id}: it holds sampled answers and chats are needed; choose among them first (kind: best_of_n).")
+            raise DataError(
+                f"row {row.id}: it holds sampled answers and chats are needed; choose among them"
+                " first (kind: best_of_n)."
+            )
         chats.append(row.as_chat() if isinstance(row, Comparison) else row)
     return chats

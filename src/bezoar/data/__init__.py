@@ -1,4 +1,5 @@
-"""Sources of rows. A new one: a file with a dataclass like Dolly's, a line in SOURCES, a test file."""
+"""Sources of rows. A new one: a file with a dataclass like Dolly's, a line in SOURCES, a test
+file."""
 
 from typing import Any
 

@@ -17,9 +17,10 @@ from bezoar.io import Row
 class Columns(Source[Any]):
     """JSON Lines, JSON, Parquet or a Hub dataset, by the columns that the first row has.
 
-    `chosen` with `rejected` make a comparison, with `prompt` where they do not hold it themselves; else `messages` make a
-    chat; else `prompt` with `response`. The fields name these columns. Texts, or lists of {role, content}. A `meta` column
-    (an object or JSON text) is kept, so a stage's rows.parquet can be read back.
+    `chosen` with `rejected` make a comparison, with `prompt` where they do not hold it themselves;
+    else `messages` make a chat; else `prompt` with `response`. The fields name these columns.
+    Texts, or lists of {role, content}. A `meta` column (an object or JSON text) is kept, so a
+    stage's rows.parquet can be read back.
     """
 
     messages: str = "messages"
@@ -33,19 +34,22 @@ class Columns(Source[Any]):
         super().__post_init__()
         if (self.kind == "hub") != is_hub_id(self.path):
             raise ValueError(
-                f"kind {self.kind} does not fit the path {self.path!r}; use hub for owner/name, else jsonl or parquet"
+                f"kind {self.kind} does not fit the path {self.path!r}; use hub for owner/name,"
+                " else jsonl or parquet"
             )
         if self.kind == "parquet" and Path(self.path).suffix not in (".parquet", ""):
             raise ValueError(f"kind parquet does not fit the path {self.path!r}; use jsonl")
 
     def load(self, folder: Path = Path()) -> Filtered[Any]:
-        """The rows that are taken, chats alone or comparisons alone, and those that were dropped on the way."""
+        """The rows that are taken, chats alone or comparisons alone, and those that were dropped on
+        the way."""
         sifted = super().load(folder)
         first = next(iter(sifted.rows), None)
         for item in sifted.rows:
             if type(item) is not type(first):
                 raise DataError(
-                    f"{item.id}: this row and {sifted.rows[0].id} are not both chats or both comparisons; split the file."
+                    f"{item.id}: this row and {sifted.rows[0].id} are not both chats or both"
+                    " comparisons; split the file."
                 )
         return sifted
 
@@ -58,7 +62,8 @@ class Columns(Source[Any]):
             return conversation(messages_in(row[self.messages], at), at, meta)
         if self.prompt not in row:
             raise at.wrong(
-                f"the row has none of the columns {self.messages!r}, {self.prompt!r}, {self.chosen!r}; it has {', '.join(row) or 'none'}."
+                f"the row has none of the columns {self.messages!r}, {self.prompt!r},"
+                f" {self.chosen!r}; it has {', '.join(row) or 'none'}."
             )
         if isinstance(row[self.prompt], list):
             prompt = messages_in(row[self.prompt], at)
@@ -68,11 +73,15 @@ class Columns(Source[Any]):
 
 
 def _meta(value: Any, at: RowOrigin) -> dict[str, Any]:
-    """What a `meta` column holds: an object, or the JSON text of one; nothing where it is null or empty."""
+    """What a `meta` column holds: an object, or the JSON text of one; nothing where it is null or
+    empty."""
     if value is None or value == "":
         return {}
     if isinstance(value, str):
         value = parse_column(value, "meta", at)
     if not isinstance(value, dict):
-        raise at.wrong(f"the column 'meta' is a {type(value).__name__}, not an object; write one, or rename the column.")
+        raise at.wrong(
+            f"the column 'meta' is a {type(value).__name__}, not an object; write one, or rename"
+            " the column."
+        )
     return dict(value)

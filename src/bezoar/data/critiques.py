@@ -1,8 +1,9 @@
-"""Critiques and revisions (CnR, arXiv 2311.14543): rows of (prompt, response, critique, revision), and their text both ways.
+"""Critiques and revisions (CnR, arXiv 2311.14543): rows of (prompt, response, critique, revision),
+and their text both ways.
 
-The paper trains one model to criticise and to revise; its wording is not known, and this is ours. A row is a chat of one user
-message, the question about prompt and response, and one answer of critique and revision, so that plain SFT with
-`loss_on: answer` trains exactly these two.
+The paper trains one model to criticise and to revise; its wording is not known, and this is ours. A
+row is a chat of one user message, the question about prompt and response, and one answer of
+critique and revision, so that plain SFT with `loss_on: answer` trains exactly these two.
 """
 
 import re
@@ -15,7 +16,8 @@ from bezoar.data.source import Source
 from bezoar.data.turns import fault, messages_in
 from bezoar.io import Row
 
-_QUESTION = """A user spoke with an assistant. Criticise the assistant's answer and write a better one.
+_QUESTION = """\
+A user spoke with an assistant. Criticise the assistant's answer and write a better one.
 
 [Conversation]
 {conversation}
@@ -25,13 +27,17 @@ _QUESTION = """A user spoke with an assistant. Criticise the assistant's answer 
 
 [End]
 
-Reply with two parts: "Critique:" and what is good and what is bad in the answer, then, on a new line, "Revision:" and the whole revised answer."""
+Reply with two parts: "Critique:" and what is good and what is bad in the answer, then, on a \
+new line, "Revision:" and the whole revised answer."""
 
 
 def _label(word: str) -> str:
-    """A pattern for a word with its colon, or alone on its line, plain or with marks of emphasis around it. Possessive, so that a
-    long run of spaces is read once."""
-    return rf"[#> \t]*+(?P<marks>[*_]*+){word}[^\S\n]*+(?::(?P=marks)|(?P=marks)[^\S\n]*+(?::|(?=\n|$)))"
+    """A pattern for a word with its colon, or alone on its line, plain or with marks of emphasis
+    around it. Possessive, so that a long run of spaces is read once."""
+    return (
+        r"[#>"
+        rf" \t]*+(?P<marks>[*_]*+){word}[^\S\n]*+(?::(?P=marks)|(?P=marks)[^\S\n]*+(?::|(?=\n|$)))"
+    )
 
 
 _FIRST = re.compile(rf"\s*+{_label('critique')}", re.IGNORECASE)
@@ -70,7 +76,8 @@ def write(critique: str, revision: str) -> str:
 
 
 def parse(reply: str) -> Revised | Unread:
-    """The two parts of an answer: it begins with the first label, and the second is the first that begins a line."""
+    """The two parts of an answer: it begins with the first label, and the second is the first that
+    begins a line."""
     first, second = _FIRST.match(reply), _SECOND.search(reply)
     if first is None:
         return Unread("no critique")
@@ -81,14 +88,23 @@ def parse(reply: str) -> Revised | Unread:
 
 
 def critique_alone(reply: str) -> str:
-    """The critique of a reply that should hold nothing else, without its label and without a revision that follows."""
+    """The critique of a reply that should hold nothing else, without its label and without a
+    revision that follows."""
     first, second = _FIRST.match(reply), _SECOND.search(reply)
     return reply[first.end() if first else 0 : second.start() if second else None].strip()
 
 
 def trained(name: str, chat: Chat, revised: Revised, meta: dict[str, Any]) -> Chat | Dropped:
-    """The row that is trained of a chat, its answer being the response; dropped where a part is empty or would not be read back."""
-    empty = next((part for part, said in (("response", chat.answer), *revised._asdict().items()) if not said.strip()), "")
+    """The row that is trained of a chat, its answer being the response; dropped where a part is
+    empty or would not be read back."""
+    empty = next(
+        (
+            part
+            for part, said in (("response", chat.answer), *revised._asdict().items())
+            if not said.strip()
+        ),
+        "",
+    )
     if empty:
         return Dropped(name, f"empty {empty}")
     if parse(write(*revised)) != revised:
@@ -99,16 +115,22 @@ def trained(name: str, chat: Chat, revised: Revised, meta: dict[str, Any]) -> Ch
 
 @dataclass(frozen=True)
 class Critiques(Source[Chat]):
-    """Columns prompt (text, or a list of {role, content}), response, critique, revision, written by people. A revision that
-    equals the response is kept: it teaches to leave good answers alone."""
+    """Columns prompt (text, or a list of {role, content}), response, critique, revision, written by
+    people. A revision that equals the response is kept: it teaches to leave good answers alone."""
 
     kind: Literal["critiques"] = "critiques"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
         """One row."""
         given = row.get("prompt")
-        prompt = messages_in(given, at) if isinstance(given, list) else (Message("user", text(row, "prompt", at)),)
+        prompt = (
+            messages_in(given, at)
+            if isinstance(given, list)
+            else (Message("user", text(row, "prompt", at)),)
+        )
         response, *parts = (text(row, name, at) for name in ("response", "critique", "revision"))
         if reason := fault(prompt, answered=False):
             return Dropped(at.id, reason, at.text)
-        return trained(at.id, Chat(at.id, (*prompt, Message("assistant", response))), Revised(*parts), {})
+        return trained(
+            at.id, Chat(at.id, (*prompt, Message("assistant", response))), Revised(*parts), {}
+        )

@@ -11,9 +11,11 @@ from bezoar.io import Row
 
 @dataclass(frozen=True)
 class Dolly(Source[Chat]):
-    """Rows of instruction, context, response, category; a context follows the instruction after an empty line.
+    """Rows of instruction, context, response, category; a context follows the instruction after an
+    empty line.
 
-    `meta` holds the category and whether there was a context. With `category` rows of the others are dropped.
+    `meta` holds the category and whether there was a context. With `category` rows of the others
+    are dropped.
     """
 
     category: str = ""

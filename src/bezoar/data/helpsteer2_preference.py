@@ -1,4 +1,5 @@
-"""HelpSteer2-Preference (arXiv 2410.01257): which of two answers people preferred, and how strongly."""
+"""HelpSteer2-Preference (arXiv 2410.01257): which of two answers people preferred, and how
+strongly."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,10 +16,12 @@ _INVALID = -100
 
 @dataclass(frozen=True)
 class HelpSteer2Preference(Source[Comparison]):
-    """Columns prompt, response_1, response_2 and preference_strength: -3 (the first is much better) to 3 (the second is).
+    """Columns prompt, response_1, response_2 and preference_strength: -3 (the first is much better)
+    to 3 (the second is).
 
-    `meta["strength"]` is its size. Rows with 0 (as good as each other) and -100 (neither is valid) are dropped, and with `part`
-    those whose column split is another: the one file holds the pairs of the training and of the validation prompts.
+    `meta["strength"]` is its size. Rows with 0 (as good as each other) and -100 (neither is valid)
+    are dropped, and with `part` those whose column split is another: the one file holds the pairs
+    of the training and of the validation prompts.
     """
 
     part: str = ""
@@ -33,7 +36,12 @@ class HelpSteer2Preference(Source[Comparison]):
         if strength in (0, _INVALID):
             return Dropped(at.id, "no preference" if strength == 0 else "invalid", at.text)
         if strength not in range(-3, 4):
-            raise at.wrong(f"preference_strength is {strength}; it is a whole number from -3 to 3, or {_INVALID}.")
+            raise at.wrong(
+                f"preference_strength is {strength}; it is a whole number from -3 to 3, or"
+                f" {_INVALID}."
+            )
         first, second = text(row, "response_1", at), text(row, "response_2", at)
         answers = (first, second) if strength < 0 else (second, first)
-        return comparison(prompt_turns(text(row, "prompt", at)), answers, at, {"strength": abs(int(strength))})
+        return comparison(
+            prompt_turns(text(row, "prompt", at)), answers, at, {"strength": abs(int(strength))}
+        )

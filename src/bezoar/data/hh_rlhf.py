@@ -17,12 +17,13 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 class HHRLHF(Source[Comparison]):
     """Columns chosen and rejected: transcripts of `\\n\\nHuman:` and `\\n\\nAssistant:` turns.
 
-    The prompt is everything up to and including the last `\\n\\nAssistant:`, the answer what follows it, as in the DPO
-    authors' code; turns lose white space at both ends. Rules for rows that occur in the published files, each counted:
-    two turns of one speaker in a row in either transcript (the other speaker's words stand inside a turn, so that joining
-    them would teach the model to speak for the human), an empty answer on either side, an empty turn, no answer at the end,
-    prompts that differ, and equal answers are dropped. A name inside a line (`... Human: ...`) is text and is kept.
-    A text that does not begin with `\\n\\nHuman:` is no transcript: DataError.
+    The prompt is everything up to and including the last `\\n\\nAssistant:`, the answer what
+    follows it, as in the DPO authors' code; turns lose white space at both ends. Rules for rows
+    that occur in the published files, each counted: two turns of one speaker in a row in either
+    transcript (the other speaker's words stand inside a turn, so that joining them would teach the
+    model to speak for the human), an empty answer on either side, an empty turn, no answer at the
+    end, prompts that differ, and equal answers are dropped. A name inside a line (`... Human: ...`)
+    is text and is kept. A text that does not begin with `\\n\\nHuman:` is no transcript: DataError.
     """
 
     kind: Literal["hh_rlhf"] = "hh_rlhf"
@@ -45,9 +46,11 @@ def _transcript(row: Row, name: str, at: RowOrigin) -> Messages:
     head, *parts = _TURN.split(row[name] or "")
     if head.strip() or not parts or parts[0] != "Human":
         raise at.wrong(
-            f"the column {name!r} does not begin with '\\n\\nHuman:', so it is no HH-RLHF transcript; use another kind."
+            f"the column {name!r} does not begin with '\\n\\nHuman:', so it is no HH-RLHF"
+            " transcript; use another kind."
         )
     speakers, words = parts[::2], parts[1::2]
     return tuple(
-        Message("user" if who == "Human" else "assistant", said.strip()) for who, said in zip(speakers, words, strict=True)
+        Message("user" if who == "Human" else "assistant", said.strip())
+        for who, said in zip(speakers, words, strict=True)
     )

@@ -27,7 +27,8 @@ def is_array(path: Path) -> bool:
 
 
 def read_array(path: Path, limits: Limits) -> Iterator[tuple[int, Any]]:
-    """(number from 1, value) of the array that a file holds. DataError names the row, or the line where the text breaks."""
+    """(number from 1, value) of the array that a file holds. DataError names the row, or the line
+    where the text breaks."""
     with open_bytes(path, limits) as stream:
         text = _Text(path, stream, int(limits.row_mb * 2**20))
         number, mark = 0, ","
@@ -70,9 +71,14 @@ class _Text:
             self.buffer += self.decoder.decode(block, not block)
         except UnicodeDecodeError as error:
             line = self.line + self.buffer.count("\n") + error.object.count(b"\n", 0, error.start)
-            raise DataError(f"{self.path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
+            raise DataError(
+                f"{self.path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8."
+            ) from None
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{self.path}:{self.line}: cannot be read to its end ({error}); fetch the file again.") from None
+            raise DataError(
+                f"{self.path}:{self.line}: cannot be read to its end ({error}); fetch the file"
+                " again."
+            ) from None
         return bool(block)
 
     def skip(self) -> str:
@@ -85,7 +91,8 @@ class _Text:
                 return ""
 
     def value(self, number: int) -> Any:
-        """The value that begins here. Twice as much is read as long as what is there could be its beginning."""
+        """The value that begins here. Twice as much is read as long as what is there could be its
+        beginning."""
         while True:
             try:
                 value, end = strict_json.parse_at(self.buffer, self.at)
@@ -105,7 +112,10 @@ class _Text:
 
     def too_long(self, number: int) -> DataError:
         """The error for a row beyond the limit, which may be one whose end is missing."""
-        return DataError(f"{self.path}: row {number}: it is not valid JSON or longer than {self.most / 2**20:g} MB; mend it, or raise limits.row_mb.")
+        return DataError(
+            f"{self.path}: row {number}: it is not valid JSON or longer than {self.most / 2**20:g}"
+            " MB; mend it, or raise limits.row_mb."
+        )
 
     def broken(self, what: str) -> DataError:
         """The error for what stands here."""

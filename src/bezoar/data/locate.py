@@ -1,4 +1,5 @@
-"""What the `path` of a source names: files, a folder, a seed file of the package, or a Hub dataset and its local mirror."""
+"""What the `path` of a source names: files, a folder, a seed file of the package, or a Hub dataset
+and its local mirror."""
 
 import os
 import re
@@ -11,7 +12,8 @@ from bezoar.data.rows import Placed, read_file, read_hub, suffix
 from bezoar.errors import DataError, brief
 from bezoar.reading import LIMITS, Limits, check_file, user_path
 
-# (Hub id, subset, split) -> path below the folder that BEZOAR_DATA names. Where the mirror holds a part of a split, the
+# (Hub id, subset, split) -> path below the folder that BEZOAR_DATA names. Where the mirror holds a
+# part of a split, the
 # ids of its rows still say which file was read.
 MIRROR: dict[tuple[str, str, str], str] = {
     ("databricks/databricks-dolly-15k", "", "train"): "dolly/databricks-dolly-15k.jsonl",
@@ -49,7 +51,8 @@ _MOST_NAMES = 100_000
 
 
 class DataFile(NamedTuple):
-    """One file, or with `path` None one split of a Hub dataset; `label` begins the ids of its rows."""
+    """One file, or with `path` None one split of a Hub dataset; `label` begins the ids of its
+    rows."""
 
     label: str
     licence: str
@@ -66,14 +69,19 @@ class DataFile(NamedTuple):
 
 
 def is_hub_id(path: str) -> bool:
-    """`owner/name` without the suffix of a data file; a local folder of that shape is written `./owner/name`."""
+    """`owner/name` without the suffix of a data file; a local folder of that shape is written
+    `./owner/name`."""
     return bool(_HUB_ID.match(path)) and not suffix(Path(path))
 
 
-def locate(path: str | Path, folder: Path, *, subset: str = "", split: str = "", subset_is: str = "name") -> list[DataFile]:
-    """The files that `path` names, a relative one against `folder`, or the one Hub split; a `Path` is always a file or folder.
+def locate(
+    path: str | Path, folder: Path, *, subset: str = "", split: str = "", subset_is: str = "name"
+) -> list[DataFile]:
+    """The files that `path` names, a relative one against `folder`, or the one Hub split; a `Path`
+    is always a file or folder.
 
-    A Hub id is read from the mirror where BEZOAR_DATA is set and the mirror knows the dataset. DataError when nothing is there.
+    A Hub id is read from the mirror where BEZOAR_DATA is set and the mirror knows the dataset.
+    DataError when nothing is there.
     """
     if isinstance(path, Path):
         return _files(folder / path, "/".join(path.parts[-2:]), "")
@@ -86,11 +94,16 @@ def locate(path: str | Path, folder: Path, *, subset: str = "", split: str = "",
             return [DataFile(label, LICENCES.get(path, ""), None, path, split or "train", options)]
         if (path, subset, split or "train") not in known:
             have = ", ".join(f"{s + ' ' if s else ''}{t}" for _, s, t in known)
-            raise DataError(f"{path}: the mirror in BEZOAR_DATA holds {have} alone; choose one or unset BEZOAR_DATA.")
+            raise DataError(
+                f"{path}: the mirror in BEZOAR_DATA holds {have} alone; choose one or unset"
+                " BEZOAR_DATA."
+            )
         below = known[path, subset, split or "train"]
         return _files(Path(mirror) / below, below, LICENCES.get(path, ""))
     if path.startswith(_SEEDS):
-        return _files(Path(__file__).parents[1] / "seeds" / path.removeprefix(_SEEDS), path, "Apache-2.0")
+        return _files(
+            Path(__file__).parents[1] / "seeds" / path.removeprefix(_SEEDS), path, "Apache-2.0"
+        )
     where = folder / user_path(path)
     return _files(where, "/".join(where.parts[-2:]) if Path(path).is_absolute() else path, "")
 
@@ -104,18 +117,28 @@ def _files(where: Path, label: str, licence: str) -> list[DataFile]:
         return [DataFile(label, licence, where)]
     files = _data_files(where)
     if not files:
-        raise DataError(f"{where}: the folder holds no data files; it should hold .jsonl, .json, .tsv or .parquet files.")
-    return [DataFile(f"{label.rstrip('/')}/{file.relative_to(where).as_posix()}", licence, file) for file in files]
+        raise DataError(
+            f"{where}: the folder holds no data files; it should hold .jsonl, .json, .tsv or"
+            " .parquet files."
+        )
+    return [
+        DataFile(f"{label.rstrip('/')}/{file.relative_to(where).as_posix()}", licence, file)
+        for file in files
+    ]
 
 
 def _data_files(where: Path) -> list[Path]:
-    """The data files at any depth, in order. DataError where there is no end of names, as below `/`."""
+    """The data files at any depth, in order. DataError where there is no end of names, as below
+    `/`."""
     found: list[Path] = []
     num_names = 0
     for folder, _, names in os.walk(where):
         num_names += len(names) + 1
         if num_names > _MOST_NAMES:
-            raise DataError(f"{where}: the folder holds more than {_MOST_NAMES:,} files and folders; name one below it.")
+            raise DataError(
+                f"{where}: the folder holds more than {_MOST_NAMES:,} files and folders; name one"
+                " below it."
+            )
         found += [file for name in names if suffix(file := Path(folder, name)) and file.is_file()]
     for file in found:
         if not strict_json.is_text(str(file)):

@@ -22,14 +22,16 @@ class Question:
     references: tuple[str, ...] = ()
 
 
-def read_questions(path: str | Path, folder: Path = Path(), *, references: str | Path = "") -> list[Question]:
-    """Questions of a file, of `bezoar:questions.jsonl` or of a Hub id; `references` names a file of answers that are used
-    in place of the questions' own `reference` lists; in FastChat's folder the file reference_answer/gpt-4.jsonl beside the
-    questions is taken without being named.
+def read_questions(
+    path: str | Path, folder: Path = Path(), *, references: str | Path = ""
+) -> list[Question]:
+    """Questions of a file, of `bezoar:questions.jsonl` or of a Hub id; `references` names a file of
+    answers that are used in place of the questions' own `reference` lists; in FastChat's folder the
+    file reference_answer/gpt-4.jsonl beside the questions is taken without being named.
 
-    The Hub's columns prompt_id and prompt are read as question_id and turns; AlpacaEval's instructions are questions of one
-    turn, numbered by their lines. DataError for a question without turns, with
-    fewer references than turns, or whose number stands twice.
+    The Hub's columns prompt_id and prompt are read as question_id and turns; AlpacaEval's
+    instructions are questions of one turn, numbered by their lines. DataError for a question
+    without turns, with fewer references than turns, or whose number stands twice.
     """
     beside = Path(path).parent / "reference_answer" / "gpt-4.jsonl"
     references = references or (beside if beside.is_file() else "")
@@ -42,7 +44,8 @@ def read_questions(path: str | Path, folder: Path = Path(), *, references: str |
         known = better.get(question.id, question.references)
         if known and len(known) < len(question.turns):
             raise at.wrong(
-                f"question {question.id} has {len(question.turns)} turns and {len(known)} references; add the missing ones."
+                f"question {question.id} has {len(question.turns)} turns and {len(known)}"
+                " references; add the missing ones."
             )
         questions[question.id] = Question(question.id, question.category, question.turns, known)
     return list(questions.values())
@@ -50,21 +53,34 @@ def read_questions(path: str | Path, folder: Path = Path(), *, references: str |
 
 def _question(row: Row, at: RowOrigin) -> Question:
     if "instruction" in row:  # AlpacaEval
-        return Question(at.line, str(row.get("dataset") or "instruction"), (text(row, "instruction", at),))
+        return Question(
+            at.line, str(row.get("dataset") or "instruction"), (text(row, "instruction", at),)
+        )
     number = _whole(row, "prompt_id" if "prompt_id" in row else "question_id", at)
-    turns = _texts(column(row, "turns" if "turns" in row or "prompt" not in row else "prompt", at), "turns", at)
+    turns = _texts(
+        column(row, "turns" if "turns" in row or "prompt" not in row else "prompt", at), "turns", at
+    )
     if not turns or not all(turns):
         raise at.wrong("the question has an empty turn or no turns; write them.")
-    return Question(number, text(row, "category", at), turns, _texts(row.get("reference") or [], "reference", at))
+    return Question(
+        number,
+        text(row, "category", at),
+        turns,
+        _texts(row.get("reference") or [], "reference", at),
+    )
 
 
 def read_answers(path: str | Path, folder: Path = Path()) -> dict[int, tuple[str, ...]]:
-    """question_id -> the answers of a model, a turn each (the first of `choices`), from a FastChat model_answer file."""
+    """question_id -> the answers of a model, a turn each (the first of `choices`), from a FastChat
+    model_answer file."""
     answers: dict[int, tuple[str, ...]] = {}
     for at, row in _rows(path, folder):
         number, choices = _whole(row, "question_id", at), column(row, "choices", at)
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise at.wrong("the column 'choices' is not a list of objects with turns; this is no FastChat answer file.")
+            raise at.wrong(
+                "the column 'choices' is not a list of objects with turns; this is no FastChat"
+                " answer file."
+            )
         if number in answers:
             raise at.wrong(f"the question_id {number} is answered twice; remove one.")
         answers[number] = _texts(column(choices[0], "turns", at), "turns", at)
@@ -81,7 +97,9 @@ def _rows(path: str | Path, folder: Path) -> list[Placed]:
 def _whole(row: Row, name: str, at: RowOrigin) -> int:
     value = column(row, name, at)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise at.wrong(f"the column {name!r} is a {type(value).__name__}, not a whole number; write one.")
+        raise at.wrong(
+            f"the column {name!r} is a {type(value).__name__}, not a whole number; write one."
+        )
     return value
 
 

@@ -1,9 +1,11 @@
-"""Near duplicates: which earlier text a text almost repeats, in time that grows with the number of texts alone.
+"""Near duplicates: which earlier text a text almost repeats, in time that grows with the number of
+texts alone.
 
-Similarity is the Jaccard index of the sets of words and word pairs of two texts (ours: five-grams, the choice for web pages,
-tell two instructions of ten words apart by one word in the middle). Candidates come from MinHash signatures cut into
-bands (Broder 1997; Leskovec, Rajaraman, Ullman, ch. 3) and are checked exactly, so none is named wrongly; one of similarity
-0.7 is overlooked once in 6,000 times, one of 0.5 once in 8.
+Similarity is the Jaccard index of the sets of words and word pairs of two texts (ours: five-grams,
+the choice for web pages, tell two instructions of ten words apart by one word in the middle).
+Candidates come from MinHash signatures cut into bands (Broder 1997; Leskovec, Rajaraman, Ullman,
+ch. 3) and are checked exactly, so none is named wrongly; one of similarity 0.7 is overlooked once
+in 6,000 times, one of 0.5 once in 8.
 """
 
 import hashlib
@@ -47,8 +49,17 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def bands(found: frozenset[str]) -> list[bytes]:
-    """The signature of a feature set in bands; sets of similarity s share a band with probability s^4."""
-    hashes = np.array([int.from_bytes(hashlib.blake2b(f.encode("utf-8", "replace"), digest_size=8).digest(), "big") for f in found], np.uint64)
+    """The signature of a feature set in bands; sets of similarity s share a band with probability
+    s^4."""
+    hashes = np.array(
+        [
+            int.from_bytes(
+                hashlib.blake2b(f.encode("utf-8", "replace"), digest_size=8).digest(), "big"
+            )
+            for f in found
+        ],
+        np.uint64,
+    )
     mixed: NDArray[np.uint64] = (hashes[:, None] * _FACTORS + _SHIFTS) >> np.uint64(16)
     lowest = mixed.min(axis=0)
     return [lowest[i : i + _BAND_SIZE].tobytes() for i in range(0, len(lowest), _BAND_SIZE)]
@@ -56,18 +67,24 @@ def bands(found: frozenset[str]) -> list[bytes]:
 
 @dataclass
 class NearDuplicates:
-    """The texts met so far. A text of at least `threshold` similarity to one of them is its near duplicate."""
+    """The texts met so far. A text of at least `threshold` similarity to one of them is its near
+    duplicate."""
 
     threshold: float
     ids: list[str] = field(default_factory=list)
     sets: list[frozenset[str]] = field(default_factory=list)
-    _tables: list[dict[bytes, list[int]]] = field(default_factory=lambda: [{} for _ in range(_NUM_BANDS)])
+    _tables: list[dict[bytes, list[int]]] = field(
+        default_factory=lambda: [{} for _ in range(_NUM_BANDS)]
+    )
 
     def add(self, name: str, text: str) -> tuple[str, float] | None:
-        """Remember `text` under `name`, or return the name and similarity of the nearest earlier text that it repeats."""
+        """Remember `text` under `name`, or return the name and similarity of the nearest earlier
+        text that it repeats."""
         found = features(text)
         keys = bands(found)
-        candidates = sorted({i for table, key in zip(self._tables, keys, strict=True) for i in table.get(key, ())})
+        candidates = sorted(
+            {i for table, key in zip(self._tables, keys, strict=True) for i in table.get(key, ())}
+        )
         nearest = max(((jaccard(found, self.sets[i]), -i) for i in candidates), default=(0.0, 0))
         if nearest[0] >= self.threshold:
             return self.ids[-nearest[1]], nearest[0]

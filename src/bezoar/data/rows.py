@@ -1,4 +1,5 @@
-"""Files and Hub datasets as a stream of rows, each with its place; strict about what is not a row."""
+"""Files and Hub datasets as a stream of rows, each with its place; strict about what is not a
+row."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 
 
 class RowOrigin(NamedTuple):
-    """Where a row stands: `text` is what an error names (file:line), `label` and `line` make the row's id."""
+    """Where a row stands: `text` is what an error names (file:line), `label` and `line` make the
+    row's id."""
 
     text: str
     label: str
@@ -34,24 +36,34 @@ Placed = tuple[RowOrigin, Row]
 
 
 def suffix(path: Path) -> str:
-    """`.jsonl`, `.json`, `.tsv` or `.parquet`, without the `.gz` of a packed file; the empty string for any other file."""
+    """`.jsonl`, `.json`, `.tsv` or `.parquet`, without the `.gz` of a packed file; the empty string
+    for any other file."""
     name = path.name.removesuffix(".gz")
     return next((end for end in SUFFIXES if name.endswith(end)), "")
 
 
 def read_file(path: Path, label: str, limits: Limits = LIMITS) -> Iterator[Placed]:
-    """The rows of a data file by its suffix, within `limits`. DataError names the file and the line (the row in an array or
-    in Parquet)."""
+    """The rows of a data file by its suffix, within `limits`. DataError names the file and the line
+    (the row in an array or in Parquet)."""
     check_file(path)
     readers: dict[str, Callable[[Path, str, Limits], Iterator[Placed]]] = {
-        ".jsonl": _jsonl, ".json": _json, ".tsv": _tsv, ".parquet": _parquet,
-    }  # fmt: skip
+        ".jsonl": _jsonl,
+        ".json": _json,
+        ".tsv": _tsv,
+        ".parquet": _parquet,
+    }
     if suffix(path) not in readers:
-        raise DataError(f"{path}: rows are read from {', '.join(SUFFIXES)} (and .gz of the first three); convert the file.")
+        raise DataError(
+            f"{path}: rows are read from {', '.join(SUFFIXES)} (and .gz of the first three);"
+            " convert the file."
+        )
     num_rows = 0
     for num_rows, placed in enumerate(readers[suffix(path)](path, label, limits), 1):
         if num_rows > limits.rows:
-            raise placed[0].wrong(f"the file holds more than {limits.rows:,} rows; take fewer with limit, or raise limits.rows.")
+            raise placed[0].wrong(
+                f"the file holds more than {limits.rows:,} rows; take fewer with limit, or raise"
+                " limits.rows."
+            )
         yield placed
     if num_rows == 0:
         raise DataError(f"{path}: the file holds no rows; check that it was written to its end.")
@@ -62,7 +74,10 @@ def _lines(path: Path, label: str, limits: Limits) -> Iterator[tuple[RowOrigin, 
     for number, line in read_lines(path, limits):
         at = RowOrigin(f"{path}:{number}", label, number)
         if number > limits.rows:
-            raise at.wrong(f"the file holds more than {limits.rows:,} lines; take fewer with limit, or raise limits.rows.")
+            raise at.wrong(
+                f"the file holds more than {limits.rows:,} lines; take fewer with limit, or raise"
+                " limits.rows."
+            )
         if line.strip():
             yield at, line
 
@@ -73,7 +88,8 @@ def _jsonl(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
 
 
 def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
-    """One array of objects, one object, or JSON Lines under the wrong name; an array is read row by row."""
+    """One array of objects, one object, or JSON Lines under the wrong name; an array is read row by
+    row."""
     if is_array(path):
         for number, item in read_array(path, limits):
             at = RowOrigin(f"{path}: row {number}", label, number)
@@ -91,7 +107,9 @@ def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
     except strict_json.NotJSONError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
     except TooMuchError:
-        raise at.wrong(f"it is longer than {limits.row_mb:g} MB; split it, or raise limits.row_mb.") from None
+        raise at.wrong(
+            f"it is longer than {limits.row_mb:g} MB; split it, or raise limits.row_mb."
+        ) from None
 
 
 def _is_whole_object(line: str) -> bool:
@@ -102,13 +120,17 @@ def _is_whole_object(line: str) -> bool:
 
 
 def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
-    """Tab-separated without a header: columns `0`, `1`, ...; a newline is written as a backslash and an n."""
+    """Tab-separated without a header: columns `0`, `1`, ...; a newline is written as a backslash
+    and an n."""
     width = 0
     for at, line in _lines(path, label, limits):
         cells = line.split("\t")
         width = width or len(cells)
         if len(cells) != width:
-            raise at.wrong(f"the line has {len(cells)} tab-separated columns and the first has {width}; mend the line.")
+            raise at.wrong(
+                f"the line has {len(cells)} tab-separated columns and the first has {width}; mend"
+                " the line."
+            )
         yield at, {str(index): cell.replace("\\n", "\n") for index, cell in enumerate(cells)}
 
 
@@ -118,21 +140,27 @@ def _parquet(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
 
 
 def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> Iterator[Placed]:
-    """The rows of a Hub dataset, streamed; `options` are `name` or `data_dir`. No remote code is run."""
+    """The rows of a Hub dataset, streamed; `options` are `name` or `data_dir`. No remote code is
+    run."""
     try:
         import datasets
     except ImportError:
-        raise DataError(f"{dataset}: reading the Hub needs the package datasets; install bezoar[train].") from None
+        raise DataError(
+            f"{dataset}: reading the Hub needs the package datasets; install bezoar[train]."
+        ) from None
     number = 0
     try:
-        for number, row in enumerate(datasets.load_dataset(dataset, split=split, streaming=True, **options), 1):
+        for number, row in enumerate(
+            datasets.load_dataset(dataset, split=split, streaming=True, **options), 1
+        ):
             yield RowOrigin(f"{label}: row {number}", label, number), dict(row)
     except DataError:
         raise
     except Exception as error:
         where = "cannot be opened" if number == 0 else f"broke off after row {number}"
         raise DataError(
-            f"{label}: the Hub dataset {where} ({first_line(error)}); check its name, subset, split and the connection."
+            f"{label}: the Hub dataset {where} ({first_line(error)}); check its name, subset, split"
+            " and the connection."
         ) from None
 
 
@@ -154,24 +182,31 @@ def parse_column(text: str, name: str, at: RowOrigin) -> Any:
 
 def _object(value: Any, at: RowOrigin) -> Row:
     if not isinstance(value, dict):
-        raise at.wrong(f"the row is a JSON {type(value).__name__}, not an object; write one object a row.")
+        raise at.wrong(
+            f"the row is a JSON {type(value).__name__}, not an object; write one object a row."
+        )
     return value
 
 
 def column(row: Row, name: str, at: RowOrigin) -> Any:
     """The value in a needed column; DataError names the columns that are there."""
     if name not in row:
-        raise at.wrong(f"the row has no column {name!r}; it has {', '.join(map(str, row)) or 'none'}.")
+        raise at.wrong(
+            f"the row has no column {name!r}; it has {', '.join(map(str, row)) or 'none'}."
+        )
     return row[name]
 
 
 def text(row: Row, name: str, at: RowOrigin, *, needed: bool = True) -> str:
-    """A column of text without white space at its ends; null, like an absent column that is not needed, is empty."""
+    """A column of text without white space at its ends; null, like an absent column that is not
+    needed, is empty."""
     value = column(row, name, at) if needed else row.get(name)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise at.wrong(f"the column {name!r} is a {type(value).__name__}, not text; write a string.")
+        raise at.wrong(
+            f"the column {name!r} is a {type(value).__name__}, not text; write a string."
+        )
     return value.strip()
 
 
@@ -179,7 +214,12 @@ def number(row: Row, name: str, at: RowOrigin) -> float:
     """A column that holds a number."""
     value = column(row, name, at)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise at.wrong(f"the column {name!r} is a {type(value).__name__}, not a number; write a number.")
+        raise at.wrong(
+            f"the column {name!r} is a {type(value).__name__}, not a number; write a number."
+        )
     if not abs(value) <= sys.float_info.max:
-        raise at.wrong(f"the column {name!r} is {str(value)[:20]}, not a number that a float can hold; write a smaller one.")
+        raise at.wrong(
+            f"the column {name!r} is {str(value)[:20]}, not a number that a float can hold; write a"
+            " smaller one."
+        )
     return value

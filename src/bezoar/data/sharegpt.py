@@ -12,10 +12,12 @@ from bezoar.io import Row
 
 @dataclass(frozen=True)
 class ShareGPT(Source[Chat]):
-    """A column conversations of {from, value} turns: system, human, gpt, function_call, observation.
+    """A column conversations of {from, value} turns: system, human, gpt, function_call,
+    observation.
 
-    `system` and `tools` (a JSON list, or that as text) may stand beside it; tools go to `meta["tools"]`. Neighbouring
-    function calls are one turn. Conversations that do not alternate or do not end with an answer are dropped and counted.
+    `system` and `tools` (a JSON list, or that as text) may stand beside it; tools go to
+    `meta["tools"]`. Neighbouring function calls are one turn. Conversations that do not alternate
+    or do not end with an answer are dropped and counted.
     """
 
     kind: Literal["sharegpt"] = "sharegpt"

@@ -1,4 +1,5 @@
-"""What every source of rows shares: where the rows come from, which of them are taken, and what is counted."""
+"""What every source of rows shares: where the rows come from, which of them are taken, and what is
+counted."""
 
 import json
 from collections.abc import Iterator
@@ -20,16 +21,19 @@ _META = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 @dataclass(frozen=True)
 class Source(Generic[ItemT]):
-    """Rows of `path`: a file or folder (relative to the recipe), `bezoar:NAME` for seeds of the package, or a Hub id.
+    """Rows of `path`: a file or folder (relative to the recipe), `bezoar:NAME` for seeds of the
+    package, or a Hub id.
 
-    `subset` and `split` choose a part of a Hub dataset (`split` is `train` where it is empty); where the environment names a
-    mirror in BEZOAR_DATA, a Hub id that the mirror knows is read from there. With `shuffle_seed` the rows are in an order that
-    depends on their content and the seed alone; `skip` rows are passed over and `limit` are taken, so that two sources with
-    one seed and neighbouring windows share no row. Files are read as a stream.
+    `subset` and `split` choose a part of a Hub dataset (`split` is `train` where it is empty);
+    where the environment names a mirror in BEZOAR_DATA, a Hub id that the mirror knows is read from
+    there. With `shuffle_seed` the rows are in an order that depends on their content and the seed
+    alone; `skip` rows are passed over and `limit` are taken, so that two sources with one seed and
+    neighbouring windows share no row. Files are read as a stream.
 
-    Texts lose white space at both ends; null counts as empty. A row without prompt or answer, and an exact duplicate of an
-    earlier row, are dropped and counted. A row that does not fit the format at all (a missing column, a wrong type, broken
-    JSON, more than one of the `limits` of a file) is a DataError with file and line.
+    Texts lose white space at both ends; null counts as empty. A row without prompt or answer, and
+    an exact duplicate of an earlier row, are dropped and counted. A row that does not fit the
+    format at all (a missing column, a wrong type, broken JSON, more than one of the `limits` of a
+    file) is a DataError with file and line.
     """
 
     path: str
@@ -47,7 +51,10 @@ class Source(Generic[ItemT]):
         if not is_hub_id(self.path):
             for name in ("subset", "split"):
                 if getattr(self, name):
-                    raise ValueError(f"{name} has an effect with a Hub id alone, and path is {self.path!r}; remove it")
+                    raise ValueError(
+                        f"{name} has an effect with a Hub id alone, and path is {self.path!r};"
+                        " remove it"
+                    )
         if self.skip < 0 or (self.limit is not None and self.limit < 1):
             raise ValueError("skip must be at least 0 and limit at least 1")
 
@@ -56,15 +63,18 @@ class Source(Generic[ItemT]):
         raise NotImplementedError
 
     def load(self, folder: Path = Path()) -> Filtered[ItemT]:
-        """The rows that are taken, and those that were dropped on the way; a relative path is read against `folder`."""
+        """The rows that are taken, and those that were dropped on the way; a relative path is read
+        against `folder`."""
         return self._window().take(self._read_all(folder))
 
     def files(self, folder: Path = Path()) -> list[Path]:
-        """The files whose content the rows depend on; none for a dataset that is read from the Hub."""
+        """The files whose content the rows depend on; none for a dataset that is read from the
+        Hub."""
         return [place.path for place in self._places(folder) if place.path is not None]
 
     def count(self, folder: Path = Path()) -> int:
-        """The number of rows that `load` gives; for large JSON Lines and Parquet a bound from above, for the Hub `limit` or 0."""
+        """The number of rows that `load` gives; for large JSON Lines and Parquet a bound from
+        above, for the Hub `limit` or 0."""
         files = self.files(folder)
         if not files:
             return self.limit or 0
@@ -78,7 +88,9 @@ class Source(Generic[ItemT]):
         return Subset(self.skip, self.limit, self.shuffle_seed)
 
     def _places(self, folder: Path) -> list[DataFile]:
-        return locate(self.path, folder, subset=self.subset, split=self.split, subset_is=self.subset_is)
+        return locate(
+            self.path, folder, subset=self.subset, split=self.split, subset_is=self.subset_is
+        )
 
     def _read_all(self, folder: Path) -> Iterator[ItemT | Dropped]:
         for place in self._places(folder):
@@ -93,21 +105,29 @@ class Source(Generic[ItemT]):
                 yield item
 
     def _check_size(self, path: Path | None) -> None:
-        """DataError for a Parquet file that would be read to its end and has too many rows, before the first is read."""
+        """DataError for a Parquet file that would be read to its end and has too many rows, before
+        the first is read."""
         whole = self.limit is None or self.shuffle_seed is not None
         if path and path.suffix == ".parquet" and whole and num_rows(path) > self.limits.rows:
-            raise DataError(f"{path}: the file holds {num_rows(path):,} rows; take fewer with limit, or raise limits.rows.")
+            raise DataError(
+                f"{path}: the file holds {num_rows(path):,} rows; take fewer with limit, or raise"
+                " limits.rows."
+            )
 
     def _rows(self, place: DataFile) -> Iterator[Placed]:
         return place.rows(self.limits)
 
 
 def _check_meta(meta: dict[str, Any], at: RowOrigin) -> None:
-    """DataError for what cannot be written down: Parquet and the Hub have values that JSON has not."""
+    """DataError for what cannot be written down: Parquet and the Hub have values that JSON has
+    not."""
     try:
         _META.encode(meta).encode()
     except (TypeError, ValueError, RecursionError):
-        raise at.wrong("what goes to the row's meta is no JSON (NaN, bytes, a date, half of a surrogate pair); mend the row.") from None
+        raise at.wrong(
+            "what goes to the row's meta is no JSON (NaN, bytes, a date, half of a surrogate pair);"
+            " mend the row."
+        ) from None
 
 
 def _num_rows(file: Path) -> int:

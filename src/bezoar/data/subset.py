@@ -1,4 +1,5 @@
-"""Which rows of a stream are taken: the first ones, or a seeded sample, in memory bounded by what is asked for."""
+"""Which rows of a stream are taken: the first ones, or a seeded sample, in memory bounded by what
+is asked for."""
 
 import hashlib
 import heapq
@@ -14,10 +15,14 @@ ItemT = TypeVar("ItemT", bound=Chat | Comparison)
 
 
 def content_key(item: Chat | Comparison, seed: int) -> int:
-    """A number in 0..2^128 that depends on the texts (and tools) of a row and the seed alone: equal rows have equal keys."""
+    """A number in 0..2^128 that depends on the texts (and tools) of a row and the seed alone: equal
+    rows have equal keys."""
     content: list[Any]
     if isinstance(item, Chat):
-        content = [[m.role, m.content, [[c.name, c.arguments] for c in m.tool_calls]] for m in item.messages]
+        content = [
+            [m.role, m.content, [[c.name, c.arguments] for c in m.tool_calls]]
+            for m in item.messages
+        ]
         content.append(item.meta.get("tools"))
     else:
         content = [*([m.role, m.content] for m in item.prompt), [item.chosen, item.rejected]]
@@ -28,17 +33,20 @@ def _hash(text: str, seed: int, row: str) -> int:
     try:
         data = f"{seed}\0{text}".encode()
     except UnicodeEncodeError:
-        raise DataError(f"{row}: the row holds half of a surrogate pair, which is no character; mend the row.") from None
+        raise DataError(
+            f"{row}: the row holds half of a surrogate pair, which is no character; mend the row."
+        ) from None
     return int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "big")
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Rows `skip` to `skip + limit` of each group, in the order of the file or, with a seed, of the content keys.
+    """Rows `skip` to `skip + limit` of each group, in the order of the file or, with a seed, of the
+    content keys.
 
-    With a seed the sample does not depend on the order of the rows, and two windows of one data set that do not overlap
-    share no row. Exact duplicates of a row of the same group are dropped and counted. A dropped row is reported when it
-    would have stood in the window.
+    With a seed the sample does not depend on the order of the rows, and two windows of one data set
+    that do not overlap share no row. Exact duplicates of a row of the same group are dropped and
+    counted. A dropped row is reported when it would have stood in the window.
     """
 
     skip: int = 0
@@ -46,7 +54,11 @@ class Subset:
     seed: int | None = None
 
     def take(
-        self, stream: Iterable[ItemT | Dropped], group: Callable[[ItemT], str] | None = None, *, limit: int | None = None
+        self,
+        stream: Iterable[ItemT | Dropped],
+        group: Callable[[ItemT], str] | None = None,
+        *,
+        limit: int | None = None,
     ) -> Filtered[ItemT]:
         """The rows of the window; with `group` each group has its own, of `limit` rows."""
         size = self.limit if group is None else limit
@@ -54,7 +66,12 @@ class Subset:
             return self._first(stream, group, size)
         return self._sample(stream, group, size, self.seed)
 
-    def _first(self, stream: Iterable[ItemT | Dropped], group: Callable[[ItemT], str] | None, size: int | None) -> Filtered[ItemT]:
+    def _first(
+        self,
+        stream: Iterable[ItemT | Dropped],
+        group: Callable[[ItemT], str] | None,
+        size: int | None,
+    ) -> Filtered[ItemT]:
         rows: list[ItemT] = []
         dropped: list[Dropped] = []
         seen: set[tuple[str, int]] = set()
@@ -82,7 +99,11 @@ class Subset:
         return any(self.skip <= n and (end is None or n < end) for n in counts.values() or [0])
 
     def _sample(
-        self, stream: Iterable[ItemT | Dropped], group: Callable[[ItemT], str] | None, size: int | None, seed: int
+        self,
+        stream: Iterable[ItemT | Dropped],
+        group: Callable[[ItemT], str] | None,
+        size: int | None,
+        seed: int,
     ) -> Filtered[ItemT]:
         lowest: dict[str, _Lowest[ItemT]] = {}
         dropped: list[tuple[int, Dropped]] = []
@@ -100,9 +121,17 @@ class Subset:
                 dropped = _below(dropped, lowest)
                 num_kept = max(num_kept, 2 * len(dropped))
         ordered = {name: heap.ordered() for name, heap in lowest.items()}
-        rows = sorted((pair for pairs in ordered.values() for pair in pairs[self.skip :]), key=lambda pair: pair[0])
-        starts = [pairs[self.skip - 1][0] for pairs in ordered.values() if 0 < self.skip <= len(pairs)]
-        inside = sorted((pair for pair in _below(dropped, lowest) if pair[0] > min(starts, default=-1)), key=lambda pair: pair[0])
+        rows = sorted(
+            (pair for pairs in ordered.values() for pair in pairs[self.skip :]),
+            key=lambda pair: pair[0],
+        )
+        starts = [
+            pairs[self.skip - 1][0] for pairs in ordered.values() if 0 < self.skip <= len(pairs)
+        ]
+        inside = sorted(
+            (pair for pair in _below(dropped, lowest) if pair[0] > min(starts, default=-1)),
+            key=lambda pair: pair[0],
+        )
         return Filtered([item for _, item in rows], [item for _, item in inside])
 
 
@@ -139,6 +168,8 @@ class _Lowest(Generic[ItemT]):
         return sorted(((-key, item) for key, item in self.heap), key=lambda pair: pair[0])
 
 
-def _below(dropped: list[tuple[int, Dropped]], lowest: dict[str, _Lowest[ItemT]]) -> list[tuple[int, Dropped]]:
+def _below(
+    dropped: list[tuple[int, Dropped]], lowest: dict[str, _Lowest[ItemT]]
+) -> list[tuple[int, Dropped]]:
     bound = max((heap.bound() for heap in lowest.values()), default=1 << 128)
     return [pair for pair in dropped if pair[0] <= bound]

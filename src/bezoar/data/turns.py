@@ -1,4 +1,5 @@
-"""Conversations from other formats: lists of messages, who may speak after whom, and pairs of answers."""
+"""Conversations from other formats: lists of messages, who may speak after whom, and pairs of
+answers."""
 
 from typing import Any
 
@@ -7,9 +8,15 @@ from bezoar.data.rows import RowOrigin, parse_column, parse_json, text
 from bezoar.io import Row
 
 SPEAKERS: dict[str, Role] = {
-    "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
-    "tool": "tool", "observation": "tool", "function_call": "assistant",
-}  # fmt: skip
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_call": "assistant",
+}
 
 _NEXT: dict[str, tuple[str, ...]] = {
     "": ("system", "user"),
@@ -22,16 +29,22 @@ _NEXT: dict[str, tuple[str, ...]] = {
 
 
 def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "content") -> Messages:
-    """A list of {who, what} objects as messages; neighbouring function calls are one turn. DataError for another shape."""
+    """A list of {who, what} objects as messages; neighbouring function calls are one turn.
+    DataError for another shape."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         value = parse_column(value, "with the conversation", at)
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise at.wrong(f"the conversation is not a list of objects with {who!r} and {what!r}; write one object a turn.")
+        raise at.wrong(
+            f"the conversation is not a list of objects with {who!r} and {what!r}; write one object"
+            " a turn."
+        )
     messages: list[Message] = []
     for turn in value:
         speaker = text(turn, who, at)
         if speaker not in SPEAKERS:
-            raise at.wrong(f"the speaker {speaker!r} is unknown; the speakers are {', '.join(SPEAKERS)}.")
+            raise at.wrong(
+                f"the speaker {speaker!r} is unknown; the speakers are {', '.join(SPEAKERS)}."
+            )
         if speaker == "function_call":
             calls = calls_in(parse_json(text(turn, what, at), at), at)
             if messages and messages[-1].tool_calls:
@@ -44,13 +57,21 @@ def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "co
 
 
 def calls_in(value: Any, at: RowOrigin) -> tuple[ToolCall, ...]:
-    """{name, arguments} objects, alone or in a list, also in OpenAI's {function: ...}; arguments may be JSON text."""
+    """{name, arguments} objects, alone or in a list, also in OpenAI's {function: ...}; arguments
+    may be JSON text."""
     calls = []
     for item in value if isinstance(value, list) else [value]:
         call = item.get("function", item) if isinstance(item, dict) else None
         arguments = _json(call.get("arguments"), at) if isinstance(call, dict) else None
-        if not isinstance(call, dict) or not isinstance(call.get("name"), str) or not isinstance(arguments, dict):
-            raise at.wrong("a function call is not an object with a name and an object of arguments; mend the call.")
+        if (
+            not isinstance(call, dict)
+            or not isinstance(call.get("name"), str)
+            or not isinstance(arguments, dict)
+        ):
+            raise at.wrong(
+                "a function call is not an object with a name and an object of arguments; mend the"
+                " call."
+            )
         calls.append(ToolCall(call["name"], arguments))
     return tuple(calls)
 
@@ -60,7 +81,8 @@ def _json(value: Any, at: RowOrigin) -> Any:
 
 
 def fault(messages: Messages, *, answered: bool = True) -> str:
-    """Why a conversation cannot be used, or the empty string: who speaks after whom, empty turns, no answer at the end."""
+    """Why a conversation cannot be used, or the empty string: who speaks after whom, empty turns,
+    no answer at the end."""
     before = ""
     for index, message in enumerate(messages):
         state = "call" if message.tool_calls else message.role
@@ -70,7 +92,13 @@ def fault(messages: Messages, *, answered: bool = True) -> str:
             return "two turns in a row" if message.role == before else "turns out of order"
         if not message.content and not message.tool_calls and state != "tool":
             last = index == len(messages) - 1 and message.role == "assistant"
-            return "empty answer" if last else "empty turn" if message.role != "system" else "empty system message"
+            return (
+                "empty answer"
+                if last
+                else "empty turn"
+                if message.role != "system"
+                else "empty system message"
+            )
         before = state
     if answered and before != "assistant":
         return "no answer"
@@ -85,21 +113,31 @@ def conversation(messages: Messages, at: RowOrigin, meta: dict[str, Any]) -> Cha
     return Dropped(at.id, reason, at.text) if reason else Chat(at.id, messages, meta)
 
 
-def comparison(prompt: Messages, answers: tuple[str, str], at: RowOrigin, meta: dict[str, Any]) -> Comparison | Dropped:
-    """The pair (chosen, rejected), or Dropped: a bad prompt, an empty answer, or two equal answers."""
+def comparison(
+    prompt: Messages, answers: tuple[str, str], at: RowOrigin, meta: dict[str, Any]
+) -> Comparison | Dropped:
+    """The pair (chosen, rejected), or Dropped: a bad prompt, an empty answer, or two equal
+    answers."""
     chosen, rejected = answers
     reason = fault(prompt, answered=False)
     if not reason and not (chosen and rejected):
         reason = "empty answer"
     if not reason and chosen == rejected:
         reason = "equal answers"
-    return Dropped(at.id, reason, at.text) if reason else Comparison(at.id, prompt, chosen, rejected, meta)
+    return (
+        Dropped(at.id, reason, at.text)
+        if reason
+        else Comparison(at.id, prompt, chosen, rejected, meta)
+    )
 
 
-def pair_in(row: Row, at: RowOrigin, names: tuple[str, str, str], meta: dict[str, Any]) -> Comparison | Dropped:
+def pair_in(
+    row: Row, at: RowOrigin, names: tuple[str, str, str], meta: dict[str, Any]
+) -> Comparison | Dropped:
     """A pair from the columns `names` (prompt, chosen, rejected), each text or a list of messages.
 
-    Lists that hold the prompt too are split before their last message; when the two prompts differ the row is dropped.
+    Lists that hold the prompt too are split before their last message; when the two prompts differ
+    the row is dropped.
     """
     prompt_name, chosen_name, rejected_name = names
     sides = [_side(row, name, at) for name in (chosen_name, rejected_name)]

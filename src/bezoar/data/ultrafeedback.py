@@ -12,9 +12,11 @@ from bezoar.io import Row
 
 @dataclass(frozen=True)
 class UltraFeedback(Source[Comparison]):
-    """Columns prompt, chosen, rejected (text or messages) and score_chosen, score_rejected, alone or under metadata.
+    """Columns prompt, chosen, rejected (text or messages) and score_chosen, score_rejected, alone
+    or under metadata.
 
-    `min_margin` drops, and counts, pairs whose scores lie closer together than that; ties are kept by default.
+    `min_margin` drops, and counts, pairs whose scores lie closer together than that; ties are kept
+    by default.
     """
 
     min_margin: float = 0.0

@@ -12,10 +12,11 @@ from bezoar.io import Row
 
 
 def read_alpaca_eval(path: Path) -> tuple[list[Comparison], list[float | None]]:
-    """AlpacaEval's annotations: pairs with the model's answer as `chosen`, and its share of each win.
+    """AlpacaEval's annotations: pairs with the model's answer as `chosen`, and its share of each
+    win.
 
-    `preference` runs from 1 (output_1, the baseline) to 2 (output_2, the model); 0 is a draw, null a failure. DataError for an
-    instruction that stands twice for one model.
+    `preference` runs from 1 (output_1, the baseline) to 2 (output_2, the model); 0 is a draw, null
+    a failure. DataError for an instruction that stands twice for one model.
     """
     pairs: list[Comparison] = []
     values: list[float | None] = []
@@ -23,9 +24,20 @@ def read_alpaca_eval(path: Path) -> tuple[list[Comparison], list[float | None]]:
     for at, row in read_file(path, path.stem):
         key = (text(row, "instruction", at), str(row.get("generator_2", "")))
         if key in seen:
-            raise at.wrong(f"the instruction {key[0][:60]!r} stands twice for the model {key[1]!r}; remove one.")
+            raise at.wrong(
+                f"the instruction {key[0][:60]!r} stands twice for the model {key[1]!r}; remove"
+                " one."
+            )
         seen.add(key)
-        pairs.append(Comparison(at.id, (), text(row, "output_2", at), text(row, "output_1", at), {"instruction": key[0]}))
+        pairs.append(
+            Comparison(
+                at.id,
+                (),
+                text(row, "output_2", at),
+                text(row, "output_1", at),
+                {"instruction": key[0]},
+            )
+        )
         values.append(_share(row, at))
     return pairs, values
 
@@ -42,6 +54,7 @@ def _share(row: Row, at: RowOrigin) -> float | None:
 
 
 def standard_error(values: Sequence[float | None]) -> float | None:
-    """Of the mean: standard deviation (n - 1) over the root of n, as AlpacaEval prints it; None for fewer than two values."""
+    """Of the mean: standard deviation (n - 1) over the root of n, as AlpacaEval prints it; None for
+    fewer than two values."""
     kept = [v for v in values if v is not None]
     return float(np.std(kept, ddof=1) / math.sqrt(len(kept))) if len(kept) > 1 else None

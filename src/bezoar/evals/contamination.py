@@ -16,7 +16,8 @@ Text = tuple[str, str]
 
 @dataclass(frozen=True)
 class Contamination:
-    """Recipe keys: the stages whose rows trained the model, and how many words in a row make a match."""
+    """Recipe keys: the stages whose rows trained the model, and how many words in a row make a
+    match."""
 
     rows: tuple[RowsRef, ...]
     n: int = 8
@@ -26,18 +27,23 @@ class Contamination:
             raise ValueError("contamination needs the rows of a stage and an n of at least 4")
 
     def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
-        """The training rows against the items of all other sections; items that stand there whole are said aloud."""
+        """The training rows against the items of all other sections; items that stand there whole
+        are said aloud."""
         rows = [row_text(row) for name in self.rows for row in given.rows(name)]
         found = contamination(rows, given.texts, self.n).to_dict()
         for name, counts in found["benchmarks"].items():
             if counts["contaminated"]:
-                given.progress.say(f"warning: {counts['contaminated']} of {counts['items']} items of {name} stand in the training rows.")
+                given.progress.say(
+                    f"warning: {counts['contaminated']} of {counts['items']} items of {name} stand"
+                    " in the training rows."
+                )
         return Outcome(info={"contamination": found})
 
 
 @dataclass(frozen=True)
 class Touch:
-    """An item with words that a training row has too: `share` of its n-grams, `row` the first such row, `words` a shared run."""
+    """An item with words that a training row has too: `share` of its n-grams, `row` the first such
+    row, `words` a shared run."""
 
     benchmark: str
     item: str
@@ -48,7 +54,8 @@ class Touch:
 
 @dataclass(frozen=True)
 class Found:
-    """`touched` items share an n-gram; those with at least half of their n-grams shared count as contaminated."""
+    """`touched` items share an n-gram; those with at least half of their n-grams shared count as
+    contaminated."""
 
     n: int
     num_rows: int
@@ -65,11 +72,19 @@ class Found:
             }
             for name, count in self.num_items.items()
         }
-        return {"n": self.n, "rows": self.num_rows, "benchmarks": table, "touched": [asdict(t) for t in self.touched]}
+        return {
+            "n": self.n,
+            "rows": self.num_rows,
+            "benchmarks": table,
+            "touched": [asdict(t) for t in self.touched],
+        }
 
 
-def contamination(rows: Iterable[Text], benchmarks: Mapping[str, Iterable[Text]], n: int = 8) -> Found:
-    """Every training row against every item. An item of fewer than `n` words counts by its whole text, from 4 words on."""
+def contamination(
+    rows: Iterable[Text], benchmarks: Mapping[str, Iterable[Text]], n: int = 8
+) -> Found:
+    """Every training row against every item. An item of fewer than `n` words counts by its whole
+    text, from 4 words on."""
     items = [(name, i, _grams(text, n)) for name, texts in benchmarks.items() for i, text in texts]
     wanted: dict[tuple[str, ...], str] = {gram: "" for _, _, grams in items for gram in grams}
     sizes = sorted({len(gram) for gram in wanted})
@@ -86,7 +101,9 @@ def contamination(rows: Iterable[Text], benchmarks: Mapping[str, Iterable[Text]]
     for name, i, grams in items:
         hits = [gram for gram in grams if wanted[gram]]
         if hits:
-            touched.append(Touch(name, i, wanted[hits[0]], len(hits) / len(grams), " ".join(hits[0])))
+            touched.append(
+                Touch(name, i, wanted[hits[0]], len(hits) / len(grams), " ".join(hits[0]))
+            )
     counts: dict[str, int] = dict.fromkeys(benchmarks, 0)
     for name, _, _ in items:
         counts[name] += 1

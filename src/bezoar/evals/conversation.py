@@ -8,14 +8,22 @@ from bezoar.data.mt_bench import Question
 from bezoar.llm.types import Ask, Request
 
 TEMPERATURES = {
-    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1, "humanities": 0.1,
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
 }
 OTHER_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer; `finish` is "error" for a failed request, whose `error` says why, "length" for one that was cut."""
+    """One answer; `finish` is "error" for a failed request, whose `error` says why, "length" for
+    one that was cut."""
 
     text: str
     finish: str = "stop"
@@ -27,14 +35,21 @@ def temperature(category: str) -> float:
     return TEMPERATURES.get(category, OTHER_TEMPERATURE)
 
 
-def converse(questions: Sequence[Question], ask: Ask, *, max_tokens: int, seed: int) -> list[list[Turn]]:
-    """The answers to every turn, each turn asked of all questions at once with what was said before.
+def converse(
+    questions: Sequence[Question], ask: Ask, *, max_tokens: int, seed: int
+) -> list[list[Turn]]:
+    """The answers to every turn, each turn asked of all questions at once with what was said
+    before.
 
     After a failed turn the rest of its conversation fails too.
     """
     answers: list[list[Turn]] = [[] for _ in questions]
     for turn in range(max((len(q.turns) for q in questions), default=0)):
-        live = [i for i, q in enumerate(questions) if turn < len(q.turns) and not any(t.finish == "error" for t in answers[i])]
+        live = [
+            i
+            for i, q in enumerate(questions)
+            if turn < len(q.turns) and not any(t.finish == "error" for t in answers[i])
+        ]
         requests = [_request(questions[i], answers[i], max_tokens, seed) for i in live]
         for i, reply in zip(live, ask(requests) if requests else [], strict=True):
             answers[i].append(Turn(reply.text, reply.finish, reply.error))
@@ -48,11 +63,14 @@ def _request(question: Question, said: Sequence[Turn], max_tokens: int, seed: in
     for turn, text in zip(said, question.turns[1:], strict=False):
         messages += [Message("assistant", turn.text), Message("user", text)]
     heat = temperature(question.category)
-    return Request(tuple(messages), temperature=heat, max_tokens=max_tokens, seed=seed if heat else 0)
+    return Request(
+        tuple(messages), temperature=heat, max_tokens=max_tokens, seed=seed if heat else 0
+    )
 
 
 def spread(questions: Sequence[Question], limit: int | None) -> list[int]:
-    """Indices of the first `limit` questions when the categories take turns, in the order of the file."""
+    """Indices of the first `limit` questions when the categories take turns, in the order of the
+    file."""
     if limit is None or limit >= len(questions):
         return list(range(len(questions)))
     seen: dict[str, int] = {}

@@ -1,4 +1,5 @@
-"""The stage that measures a model: benchmark tasks, judged conversations, held-out preferences and more, a section each."""
+"""The stage that measures a model: benchmark tasks, judged conversations, held-out preferences and
+more, a section each."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,11 +22,13 @@ from bezoar.references import ModelRef
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Recipe keys: the model and at least one section; they run in this order, contamination last, which reads the others' items.
+    """Recipe keys: the model and at least one section; they run in this order, contamination last,
+    which reads the others' items.
 
-    A section has `run(model, given, keep) -> Outcome`, `keep(name, make)` being a part that is done once, and where it makes
-    sense `quote() -> [(language model or "" for the evaluated one, Calls)]`, `detectable(rows) -> {score: smallest difference}`,
-    `files() -> [Path]` of the package that change its scores, and `check(model)`, a ValueError for settings without meaning.
+    A section has `run(model, given, keep) -> Outcome`, `keep(name, make)` being a part that is done
+    once, and where it makes sense `quote() -> [(language model or "" for the evaluated one,
+    Calls)]`, `detectable(rows) -> {score: smallest difference}`, `files() -> [Path]` of the package
+    that change its scores, and `check(model)`, a ValueError for settings without meaning.
     """
 
     model: ModelRef
@@ -73,5 +76,10 @@ class Evaluate:
         return [line for quote in self._having("quote") for line in quote()]
 
     def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
-        """Score -> the smallest difference of two models that its number of items can show (80 % power)."""
-        return {name: least for detectable in self._having("detectable") for name, least in detectable(rows).items()}
+        """Score -> the smallest difference of two models that its number of items can show (80 %
+        power)."""
+        return {
+            name: least
+            for detectable in self._having("detectable")
+            for name, least in detectable(rows).items()
+        }

@@ -1,9 +1,14 @@
-"""Tasks of LM-Eval-Harness over local files, by the columns of their rows. No row leaves the machine and none comes from the Hub.
+"""Tasks of LM-Eval-Harness over local files, by the columns of their rows. No row leaves the
+machine and none comes from the Hub.
 
-- query, choices, gold: multiple choice, scored by acc and acc_norm (log-probability by the choice's length in characters)
-- context_options, continuation, gold: the same ending after several beginnings (WinoGrande), scored by acc
-- question, mc1_targets, mc2_targets: TruthfulQA; acc of mc1, and for mc2 the probability mass of the true answers
-- context, answer: a written answer (GSM8K), scored by exact match of its last number, or of its text where the answer is none
+- query, choices, gold: multiple choice, scored by acc and acc_norm (log-probability by the choice's
+length in characters)
+- context_options, continuation, gold: the same ending after several beginnings (WinoGrande), scored
+by acc
+- question, mc1_targets, mc2_targets: TruthfulQA; acc of mc1, and for mc2 the probability mass of
+the true answers
+- context, answer: a written answer (GSM8K), scored by exact match of its last number, or of its
+text where the answer is none
 """
 
 import re
@@ -24,7 +29,8 @@ NUMBER = re.compile(r"-?[\d.,]+")
 
 
 def configs(path: Path, title: str, template: str, max_tokens: int) -> list[Config]:
-    """The harness's task configurations for a file; `template` holds `{query}`, which is a row's question."""
+    """The harness's task configurations for a file; `template` holds `{query}`, which is a row's
+    question."""
     placed = list(read_file(path, title))
     first = placed[0][1]
     for columns, make in _FORMS:
@@ -34,7 +40,9 @@ def configs(path: Path, title: str, template: str, max_tokens: int) -> list[Conf
                     column(row, name, at)
             return [_common(title, config) for config in make(placed, template, max_tokens)]
     known = "; ".join(", ".join(sorted(columns)) for columns, _ in _FORMS)
-    raise DataError(f"{path}: the rows have the columns {', '.join(first)}; a task's rows have one of: {known}.")
+    raise DataError(
+        f"{path}: the rows have the columns {', '.join(first)}; a task's rows have one of: {known}."
+    )
 
 
 def _common(title: str, config: Config) -> Config:
@@ -45,7 +53,14 @@ def _common(title: str, config: Config) -> Config:
 
         return {"test": Dataset.from_list(rows)}
 
-    return {"task": title + suffix, "custom_dataset": dataset, "test_split": "test", "fewshot_split": "test", "num_fewshot": 0, **config}
+    return {
+        "task": title + suffix,
+        "custom_dataset": dataset,
+        "test_split": "test",
+        "fewshot_split": "test",
+        "num_fewshot": 0,
+        **config,
+    }
 
 
 def _asked(template: str, row: Row, name: str, at: RowOrigin) -> str:
@@ -55,8 +70,14 @@ def _asked(template: str, row: Row, name: str, at: RowOrigin) -> str:
 def _written_text(row: Row, name: str, at: RowOrigin) -> str:
     """A column as it stands, a number as text; DataError for anything else and for nothing."""
     value = column(row, name, at)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or not str(value).strip():
-        raise at.wrong(f"the column {name!r} is {str(value)[:40]!r}, neither a text nor a number; write one.")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (str, int, float))
+        or not str(value).strip()
+    ):
+        raise at.wrong(
+            f"the column {name!r} is {str(value)[:40]!r}, neither a text nor a number; write one."
+        )
     return str(value)
 
 
@@ -64,14 +85,20 @@ def _choices(rows: list[Placed], template: str, _: int) -> list[Config]:
     kept = []
     for at, row in rows:
         choices = _checked(at, row, "choices")
-        kept.append({"query": _asked(template, row, "query", at), "choices": choices, "gold": row["gold"]})
+        kept.append(
+            {"query": _asked(template, row, "query", at), "choices": choices, "gold": row["gold"]}
+        )
     return [_multiple_choice(kept, [ACC, ACC_NORM])]
 
 
 def _multiple_choice(rows: list[Row], metrics: list[Config]) -> Config:
     return {
-        "rows": rows, "output_type": "multiple_choice", "metric_list": metrics, "doc_to_text": lambda doc: doc["query"],
-        "doc_to_choice": lambda doc: doc["choices"], "doc_to_target": lambda doc: doc["gold"],
+        "rows": rows,
+        "output_type": "multiple_choice",
+        "metric_list": metrics,
+        "doc_to_text": lambda doc: doc["query"],
+        "doc_to_choice": lambda doc: doc["choices"],
+        "doc_to_target": lambda doc: doc["gold"],
     }
 
 
@@ -79,7 +106,13 @@ def _options(rows: list[Placed], template: str, _: int) -> list[Config]:
     kept = []
     for at, row in rows:
         options = [template.replace("{query}", c) for c in _checked(at, row, "context_options")]
-        kept.append({"options": options, "continuation": _written_text(row, "continuation", at), "gold": row["gold"]})
+        kept.append(
+            {
+                "options": options,
+                "continuation": _written_text(row, "continuation", at),
+                "gold": row["gold"],
+            }
+        )
     config = _multiple_choice(kept, [ACC])
     config.update(doc_to_text=lambda doc: doc["gold"], doc_to_choice=lambda doc: doc["options"])
     return [{**config, "doc_to_target": lambda doc: doc["continuation"]}]
@@ -94,11 +127,23 @@ def _truthful(rows: list[Placed], template: str, _: int) -> list[Config]:
             if 1 not in labels:
                 raise at.wrong(f"there is no true answer in {targets}; add one or remove the row.")
             if len(choices) < 2:
-                raise at.wrong(f"there are not two answers in {targets}; add answers or remove the row.")
-            kept.append({"query": _asked(template, row, "question", at), "choices": list(choices), "labels": labels, "gold": labels.index(1)})
+                raise at.wrong(
+                    f"there are not two answers in {targets}; add answers or remove the row."
+                )
+            kept.append(
+                {
+                    "query": _asked(template, row, "question", at),
+                    "choices": list(choices),
+                    "labels": labels,
+                    "gold": labels.index(1),
+                }
+            )
         tables.append(kept)
     first, second = (_multiple_choice(kept, [ACC]) for kept in tables)
-    return [{**first, "suffix": " mc1"}, {**second, "suffix": " mc2", "process_results": _true_mass}]
+    return [
+        {**first, "suffix": " mc1"},
+        {**second, "suffix": " mc2", "process_results": _true_mass},
+    ]
 
 
 def _true_mass(doc: Row, results: list[tuple[float, bool]]) -> dict[str, float]:
@@ -111,17 +156,38 @@ def _true_mass(doc: Row, results: list[tuple[float, bool]]) -> dict[str, float]:
 
 
 def _written(rows: list[Placed], template: str, max_tokens: int) -> list[Config]:
-    kept = [{"query": _asked(template, row, "context", at), "answer": _written_text(row, "answer", at).strip()} for at, row in rows]
-    exact = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True}
+    kept = [
+        {
+            "query": _asked(template, row, "context", at),
+            "answer": _written_text(row, "answer", at).strip(),
+        }
+        for at, row in rows
+    ]
+    exact = {
+        "metric": "exact_match",
+        "aggregation": "mean",
+        "higher_is_better": True,
+        "ignore_case": True,
+    }
     steps: list[Config] = [{"function": "take_first"}]
     if all(NUMBER.fullmatch(row["answer"]) for row in kept):
         steps.insert(0, {"function": "regex", "group_select": -1, "regex_pattern": LAST_NUMBER})
         exact |= {"regexes_to_ignore": [",", "\\$", "\\.$"]}
-    return [{
-        "rows": kept, "output_type": "generate_until", "doc_to_text": lambda doc: doc["query"], "doc_to_target": lambda doc: doc["answer"],
-        "metric_list": [exact], "filter_list": [{"name": "none", "filter": steps}],
-        "generation_kwargs": {"until": ["Question:", "</s>", "<|im_end|>"], "do_sample": False, "max_gen_toks": max_tokens},
-    }]
+    return [
+        {
+            "rows": kept,
+            "output_type": "generate_until",
+            "doc_to_text": lambda doc: doc["query"],
+            "doc_to_target": lambda doc: doc["answer"],
+            "metric_list": [exact],
+            "filter_list": [{"name": "none", "filter": steps}],
+            "generation_kwargs": {
+                "until": ["Question:", "</s>", "<|im_end|>"],
+                "do_sample": False,
+                "max_gen_toks": max_tokens,
+            },
+        }
+    ]
 
 
 def _checked(at: RowOrigin, row: Row, name: str) -> list[str]:
@@ -130,7 +196,9 @@ def _checked(at: RowOrigin, row: Row, name: str) -> list[str]:
     if not isinstance(choices, list) or len(choices) < 2:
         raise at.wrong("there are not two choices; add choices or remove the row.")
     if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(choices):
-        raise at.wrong(f"gold is {str(gold)[:40]}, not the number of a choice counted from 0; mend it.")
+        raise at.wrong(
+            f"gold is {str(gold)[:40]}, not the number of a choice counted from 0; mend it."
+        )
     return [_written_text({name: choice}, name, at) for choice in choices]
 
 

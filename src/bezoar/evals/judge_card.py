@@ -1,4 +1,5 @@
-"""What a pairwise judge is worth: agreement with gold preferences, its biases, its failures, whether it repeats itself."""
+"""What a pairwise judge is worth: agreement with gold preferences, its biases, its failures,
+whether it repeats itself."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +25,14 @@ Games = list[Side | Unparsed]
 
 @dataclass(frozen=True)
 class JudgeCard(JudgeConfig, LabelledPairs):
-    """Recipe keys: the judge (the evaluated model by default), the gold pairs, and how often they are asked again under other
-    seeds (`repeats`). `own` is the name of the judge's own model in the pairs' `meta["models"]`. Below `min_accuracy` or
-    `min_kappa` the run stops, before the sections that follow ask the judge for anything. With `injection` the pairs are asked once
-    more with words of a verdict planted in the worse answers.
+    """Recipe keys: the judge (the evaluated model by default), the gold pairs, and how often they
+    are asked again under other seeds (`repeats`). `own` is the name of the judge's own model in the
+    pairs' `meta["models"]`. Below `min_accuracy` or `min_kappa` the run stops, before the sections
+    that follow ask the judge for anything. With `injection` the pairs are asked once more with
+    words of a verdict planted in the worse answers.
 
-    The figures of the evaluated model are scores; those of another judge stand in the section's facts.
+    The figures of the evaluated model are scores; those of another judge stand in the section's
+    facts.
     """
 
     repeats: int = 1
@@ -54,57 +57,100 @@ class JudgeCard(JudgeConfig, LabelledPairs):
         return made
 
     def measure(self, pairs: Sequence[Comparison], judge: PairJudge) -> Outcome:
-        """The card; `chosen` is the gold answer of every pair. RecipeError when the judge is below a minimum."""
+        """The card; `chosen` is the gold answer of every pair. RecipeError when the judge is below
+        a minimum."""
         verdicts, margins = judge.compare(pairs, 0)
         again = [judge.compare(pairs, number)[0] for number in range(1, self.repeats + 1)]
         made = card(pairs, verdicts, again, self.own)
         if any(margin is not None for margin in margins):
-            made.scores.append(score("judge/accuracy free of position", [None if m is None else float(m > 0) for m in margins]))
+            made.scores.append(
+                score(
+                    "judge/accuracy free of position",
+                    [None if m is None else float(m > 0) for m in margins],
+                )
+            )
         for name, least in (("accuracy", self.min_accuracy), ("kappa", self.min_kappa)):
             value = next(s.value for s in made.scores if s.name == f"judge/{name}")
             if least is not None and (value is None or value < least):
-                found = "not one verdict could be read" if value is None else f"its {name} is {value:.3f}"
-                raise RecipeError(f"judge {judge.name}: {found} and min_{name} asks for {least}; take another judge.")
+                found = (
+                    "not one verdict could be read"
+                    if value is None
+                    else f"its {name} is {value:.3f}"
+                )
+                raise RecipeError(
+                    f"judge {judge.name}: {found} and min_{name} asks for {least}; take another"
+                    " judge."
+                )
         same = {"pairs": content_hash([p.to_row() for p in pairs]), "repeats": self.repeats}
         facts = {"judge": judge.name, "judge_hash": judge.hash, "conditions": {"judge/": same}}
         if self.injection:
             fell = injection(pairs, verdicts, judge)
             made.scores[1:1] = fell.scores
             made.items.extend(fell.items)
-            facts |= {**fell.info, "conditions": {"judge/": same, NAME: {**same, "plants": content_hash(PLANTS, CONTROL)}}}
+            facts |= {
+                **fell.info,
+                "conditions": {
+                    "judge/": same,
+                    NAME: {**same, "plants": content_hash(PLANTS, CONTROL)},
+                },
+            }
         return Outcome(made.scores, made.items, {"judge_card": facts})
 
     def quote(self) -> list[tuple[str, RequestEstimate]]:
-        """Two questions a pair and time that it is asked, planted words included, to the evaluated model ("") where no other judge is named."""
+        """Two questions a pair and time that it is asked, planted words included, to the evaluated
+        model ("") where no other judge is named."""
         if self.reward_model or self.rows:
             return []
-        return [(self.judge, calls) for calls in self.pairwise.quote(exactly(len(self.read()) * (1 + self.repeats + self.injection)))]
+        return [
+            (self.judge, calls)
+            for calls in self.pairwise.quote(
+                exactly(len(self.read()) * (1 + self.repeats + self.injection))
+            )
+        ]
 
     def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Of the accuracy."""
         return self.least("judge card", rows)
 
 
-def card(pairs: Sequence[Comparison], verdicts: Sequence[Preference], again: Sequence[Sequence[Preference]], own: str = "") -> Outcome:
-    """The figures. A game is right when the gold answer is named: a tie is wrong. A failed game is in no figure but its own."""
+def card(
+    pairs: Sequence[Comparison],
+    verdicts: Sequence[Preference],
+    again: Sequence[Sequence[Preference]],
+    own: str = "",
+) -> Outcome:
+    """The figures. A game is right when the gold answer is named: a tie is wrong. A failed game is
+    in no figure but its own."""
     games: list[Games] = [[v.first, v.second] for v in verdicts]
     right = [[_right(side) for side in two] for two in games]
     scores = [
         clustered_score("judge/accuracy", right, share=True),
-        score("judge/right in both orders", [None if None in two else float(all(two)) for two in right]),
+        score(
+            "judge/right in both orders",
+            [None if None in two else float(all(two)) for two in right],
+        ),
         _kappa(games),
         replace(first_position(verdicts), name="judge/first position"),
         lean_bias("judge/length bias", [len(p.chosen) - len(p.rejected) for p in pairs], games),
-        clustered_score("judge/unparsed", [[float(isinstance(side, Unparsed)) for side in two] for two in games], share=True),
+        clustered_score(
+            "judge/unparsed",
+            [[float(isinstance(side, Unparsed)) for side in two] for two in games],
+            share=True,
+        ),
         *([_repeats(verdicts, again)] if again else []),
     ]
     if own:
         scores.append(lean_bias("judge/self-preference", [_own_side(p, own) for p in pairs], games))
     items: list[Row] = [
-        {"benchmark": "judge/accuracy", "id": p.id, "value": None if None in two else sum(x or 0.0 for x in two) / 2,
-         "first": _word(v.first), "second": _word(v.second)}
+        {
+            "benchmark": "judge/accuracy",
+            "id": p.id,
+            "value": None if None in two else sum(x or 0.0 for x in two) / 2,
+            "first": _word(v.first),
+            "second": _word(v.second),
+        }
         for p, two, v in zip(pairs, right, verdicts, strict=True)
-    ]  # fmt: skip
+    ]
     return Outcome(scores, items)
 
 
@@ -113,7 +159,8 @@ def _right(side: Side | Unparsed) -> float | None:
 
 
 def _kappa(games: Sequence[Games]) -> Score:
-    """Over games, by position: the gold answer stood first in every first game and second in every second one."""
+    """Over games, by position: the gold answer stood first in every first game and second in every
+    second one."""
     gold, said = [], []
     for first, second in games:
         if not isinstance(first, Unparsed):
@@ -128,11 +175,13 @@ def _kappa(games: Sequence[Games]) -> Score:
 
 
 def lean_bias(name: str, leans: Sequence[int], games: Sequence[Games]) -> Score:
-    """How much a judge leans to one side of pairs, whatever gold says: 0 for none, 0.5 for always, -0.5 for never.
+    """How much a judge leans to one side of pairs, whatever gold says: 0 for none, 0.5 for always,
+    -0.5 for never.
 
-    A pair leans to its gold answer (> 0) or to the other one (< 0), say because that one is longer. The score is the mean of
-    the two kinds' shares of decided games that take the side leant to, less one half, so that neither a perfect judge nor a
-    blind one has a bias. None where a kind is absent. Pairs without a lean or a decided game are left out; failed ones counted.
+    A pair leans to its gold answer (> 0) or to the other one (< 0), say because that one is longer.
+    The score is the mean of the two kinds' shares of decided games that take the side leant to,
+    less one half, so that neither a perfect judge nor a blind one has a bias. None where a kind is
+    absent. Pairs without a lean or a decided game are left out; failed ones counted.
     """
     kinds: dict[bool, list[float]] = {True: [], False: []}
     num_failed = 0
@@ -141,7 +190,9 @@ def lean_bias(name: str, leans: Sequence[int], games: Sequence[Games]) -> Score:
         decided = [side for side in sides if side != "tie"]
         num_failed += bool(lean) and len(sides) < len(two)
         if lean and decided and len(sides) == len(two):
-            kinds[lean > 0].append(sum((side == "A") == (lean > 0) for side in decided) / len(decided))
+            kinds[lean > 0].append(
+                sum((side == "A") == (lean > 0) for side in decided) / len(decided)
+            )
     n = len(kinds[True]) + len(kinds[False])
     if not kinds[True] or not kinds[False]:
         return Score(name, None, None, None, n, num_failed)
@@ -162,8 +213,15 @@ def _repeats(verdicts: Sequence[Preference], again: Sequence[Sequence[Preference
     for index, verdict in enumerate(verdicts):
         group: list[float | None] = []
         for other in again:
-            for one, two in ((verdict.first, other[index].first), (verdict.second, other[index].second)):
-                group.append(None if isinstance(one, Unparsed) or isinstance(two, Unparsed) else float(one == two))
+            for one, two in (
+                (verdict.first, other[index].first),
+                (verdict.second, other[index].second),
+            ):
+                group.append(
+                    None
+                    if isinstance(one, Unparsed) or isinstance(two, Unparsed)
+                    else float(one == two)
+                )
         groups.append(group)
     return clustered_score("judge/repeats itself", groups, share=True)
 

@@ -1,4 +1,5 @@
-"""Who judges pairs: a language model, asked in both orders, or a reward model, which has no order."""
+"""Who judges pairs: a language model, asked in both orders, or a reward model, which has no
+order."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,9 @@ Judgement = tuple[list[Preference], list[float | None]]
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Recipe keys of the judge of pairs: a language model `judge`, which gets `prompt` and says its verdict in at most
-    `judge_tokens` tokens or by log-probability, or the model `reward_model` with a score head, whose outputs `goodness` makes one."""
+    """Recipe keys of the judge of pairs: a language model `judge`, which gets `prompt` and says its
+    verdict in at most `judge_tokens` tokens or by log-probability, or the model `reward_model` with
+    a score head, whose outputs `goodness` makes one."""
 
     judge: BackendRef = ""
     reward_model: RewardRef = ""
@@ -38,8 +40,9 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class PairJudge:
-    """A judge at hand. `hash` names its model, its wording and how it is read; `compare(pairs, number)` asks for the
-    `number`th time and gives the verdicts and, where the judge has degrees, the margin of `chosen` over `rejected` of each pair."""
+    """A judge at hand. `hash` names its model, its wording and how it is read; `compare(pairs,
+    number)` asks for the `number`th time and gives the verdicts and, where the judge has degrees,
+    the margin of `chosen` over `rejected` of each pair."""
 
     name: str
     hash: str
@@ -47,33 +50,54 @@ class PairJudge:
 
 
 def pair_judge(section: JudgeConfig, given: EvalContext, model: str) -> PairJudge:
-    """The judge that a section names, else `model` itself: as a reward model if it has a score head, else asked."""
+    """The judge that a section names, else `model` itself: as a reward model if it has a score
+    head, else asked."""
     if section.judge:
-        return asked_judge(section.pairwise, given.ask(section.judge), given.identity(section.judge))
+        return asked_judge(
+            section.pairwise, given.ask(section.judge), given.identity(section.judge)
+        )
     name = section.reward_model or model
     stack = given.open_model(name) if section.reward_model or not given.answers_only else None
     if section.reward_model or has_head(stack):
         return reward_judge(name, stack, given.template, section.goodness)
-    return asked_judge(replace(section.pairwise, judge=name), given.ask_model(name), getattr(stack, "identity", name))
+    return asked_judge(
+        replace(section.pairwise, judge=name),
+        given.ask_model(name),
+        getattr(stack, "identity", name),
+    )
 
 
 def asked_judge(judge: Pairwise, ask: Ask, identity: str) -> PairJudge:
     """A language model."""
-    return PairJudge(judge.judge, judge_hash(judge, identity), lambda pairs, number: judged(pairs, judge, _reseeded(ask, number)))
+    return PairJudge(
+        judge.judge,
+        judge_hash(judge, identity),
+        lambda pairs, number: judged(pairs, judge, _reseeded(ask, number)),
+    )
 
 
-def reward_judge(name: str, stack: Any, template: Any, goodness: RewardWeights | None = None) -> PairJudge:
-    """A reward model: the same verdict in both orders, a tie for equal rewards. RecipeError for a model without a score head."""
+def reward_judge(
+    name: str, stack: Any, template: Any, goodness: RewardWeights | None = None
+) -> PairJudge:
+    """A reward model: the same verdict in both orders, a tie for equal rewards. RecipeError for a
+    model without a score head."""
     if not has_head(stack):
-        raise RecipeError(f"{name}: the model has no score head; name one that was trained with scores, such as `kind: bradley_terry`.")
+        raise RecipeError(
+            f"{name}: the model has no score head; name one that was trained with scores, such as"
+            " `kind: bradley_terry`."
+        )
     from bezoar.evals.reward_model import reward_margins
 
     def compare(pairs: Sequence[Comparison], number: int) -> Judgement:
         margins = reward_margins(stack, pairs, template, goodness)
         sides = [_side(margin) for margin in margins]
-        return [Preference(pair.id, side, side) for pair, side in zip(pairs, sides, strict=True)], margins
+        return [
+            Preference(pair.id, side, side) for pair, side in zip(pairs, sides, strict=True)
+        ], margins
 
-    return PairJudge(name, content_hash("reward", stack.identity, repr(template), repr(goodness)), compare)
+    return PairJudge(
+        name, content_hash("reward", stack.identity, repr(template), repr(goodness)), compare
+    )
 
 
 def _side(margin: float | None) -> Side | Unparsed:
@@ -93,10 +117,12 @@ def judge_hash(judge: Pairwise, identity: str) -> str:
 
 
 def judged(pairs: Sequence[Comparison], judge: Pairwise, ask: Ask) -> Judgement:
-    """The verdicts, and for a judge by log-probability a margin a pair from which the pull of the position is gone.
+    """The verdicts, and for a judge by log-probability a margin a pair from which the pull of the
+    position is gone.
 
-    margin = ((log p(A) - log p(B)) of the given order - (log p(A) - log p(B)) of the swapped one) / 2, in nats: what a judge
-    adds to whatever stands first cancels. None where there are no log-probabilities.
+    margin = ((log p(A) - log p(B)) of the given order - (log p(A) - log p(B)) of the swapped one) /
+    2, in nats: what a judge adds to whatever stands first cancels. None where there are no
+    log-probabilities.
     """
     replies: list[Reply] = []
 

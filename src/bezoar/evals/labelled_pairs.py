@@ -1,4 +1,5 @@
-"""Pairs whose better answer is known, for judges and reward models: LLMBar, RewardBench, and the pairs of a stage."""
+"""Pairs whose better answer is known, for judges and reward models: LLMBar, RewardBench, and the
+pairs of a stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from bezoar.references import FileRef, RowsRef
 
 @dataclass(frozen=True)
 class LabelledPairs:
-    """Recipe keys of gold pairs: files of LLMBar or RewardBench, or the pairs of a stage; the first `limit` of them."""
+    """Recipe keys of gold pairs: files of LLMBar or RewardBench, or the pairs of a stage; the first
+    `limit` of them."""
 
     pairs: tuple[FileRef, ...] = ()
     rows: RowsRef = ""
@@ -25,14 +27,23 @@ class LabelledPairs:
 
     def __post_init__(self) -> None:
         if bool(self.pairs) == bool(self.rows):
-            raise ValueError("gold pairs come from pairs (a list of files) or from rows (a stage); give one of the two")
+            raise ValueError(
+                "gold pairs come from pairs (a list of files) or from rows (a stage); give one of"
+                " the two"
+            )
 
     def read(self, given: EvalContext | None = None) -> list[Comparison]:
         """The pairs; those of a stage need `given`. DataError for rows that are none."""
-        found = [pair for ref in self.pairs for pair in read_labelled_pairs(locate_file(ref, Path(), "gold pairs"))]
+        found = [
+            pair
+            for ref in self.pairs
+            for pair in read_labelled_pairs(locate_file(ref, Path(), "gold pairs"))
+        ]
         for row in given.rows(self.rows) if self.rows and given else ():
             if not isinstance(row, Comparison):
-                raise DataError(f"{self.rows}: these rows are not comparisons; name a stage that gives pairs.")
+                raise DataError(
+                    f"{self.rows}: these rows are not comparisons; name a stage that gives pairs."
+                )
             found.append(row)
         return found[: self.limit]
 
@@ -48,10 +59,12 @@ class LabelledPairs:
 
 
 def read_labelled_pairs(path: Path) -> list[Comparison]:
-    """The pairs of a file, with `subset` and where they are known `models` (chosen, rejected) in their meta.
+    """The pairs of a file, with `subset` and where they are known `models` (chosen, rejected) in
+    their meta.
 
-    LLMBar (arXiv 2310.07641): input, output_1, output_2, label (1 or 2, the better one); its subsets are told by the folders.
-    RewardBench (arXiv 2403.13787): prompt, chosen, rejected, subset.
+    LLMBar (arXiv 2310.07641): input, output_1, output_2, label (1 or 2, the better one); its
+    subsets are told by the folders. RewardBench (arXiv 2403.13787): prompt, chosen, rejected,
+    subset.
     """
     folders = [part.lower() for part in path.resolve().parts[-3:-1]]
     llmbar = "llmbar-adver-" if "adversarial" in folders else "llmbar-"
@@ -65,7 +78,15 @@ def read_labelled_pairs(path: Path) -> list[Comparison]:
             subset = str(row.get("subset") or path.stem)
             models = [str(row.get(f"{side}_model", "")) for side in ("chosen", "rejected")]
             asked = (Message("user", text(row, "prompt", at)),)
-            pairs.append(Comparison(at.id, asked, text(row, "chosen", at), text(row, "rejected", at), {"subset": subset, "models": models}))
+            pairs.append(
+                Comparison(
+                    at.id,
+                    asked,
+                    text(row, "chosen", at),
+                    text(row, "rejected", at),
+                    {"subset": subset, "models": models},
+                )
+            )
     return pairs
 
 
@@ -74,4 +95,6 @@ def _llmbar(row: Row, at: RowOrigin, subset: str) -> Comparison:
     if isinstance(label, bool) or label not in (1, 2):
         raise at.wrong(f"label is {label!r}, not 1 or 2; mend the row.")
     chosen, rejected = (one, two) if label == 1 else (two, one)
-    return Comparison(at.id, (Message("user", text(row, "input", at)),), chosen, rejected, {"subset": subset})
+    return Comparison(
+        at.id, (Message("user", text(row, "input", at)),), chosen, rejected, {"subset": subset}
+    )

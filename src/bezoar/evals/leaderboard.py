@@ -1,4 +1,5 @@
-"""Scores of several runs in one table a benchmark; what was not measured alike is never put in one table."""
+"""Scores of several runs in one table a benchmark; what was not measured alike is never put in one
+table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,12 +28,17 @@ class Entry:
 
     def values(self, benchmark: str) -> dict[str, float]:
         """Item -> value of a benchmark, without the items that failed."""
-        return {str(i["id"]): float(i["value"]) for i in self.items if i["benchmark"] == benchmark and i["value"] is not None}
+        return {
+            str(i["id"]): float(i["value"])
+            for i in self.items
+            if i["benchmark"] == benchmark and i["value"] is not None
+        }
 
 
 @dataclass(frozen=True)
 class Table:
-    """One benchmark under one condition: (entry name, score), best first, and each entry against the first.
+    """One benchmark under one condition: (entry name, score), best first, and each entry against
+    the first.
 
     `apart` says of the entries that stand in an earlier table of the benchmark what they differ in.
     """
@@ -44,21 +50,29 @@ class Table:
     apart: str = ""
 
     def verdict(self, name: str) -> str:
-        """"", "not distinguishable" from the first, or "worse"."""
+        """ "", "not distinguishable" from the first, or "worse"."""
         found = self.against_first.get(name)
         return "" if not found else "worse" if found.distinguishable else NOT_DISTINGUISHABLE
 
 
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
-    """The evaluations of run directories, and of folders that hold a scores.json. RecipeError where there is none at all."""
+    """The evaluations of run directories, and of folders that hold a scores.json. RecipeError where
+    there is none at all."""
     entries = []
     for folder in folders:
         own = (folder / "scores.json").is_file()
-        found = [folder] if own else [path for _, path in stage_folders(folder) if (path / "scores.json").is_file()]
+        found = (
+            [folder]
+            if own
+            else [path for _, path in stage_folders(folder) if (path / "scores.json").is_file()]
+        )
         with as_written(folder):
             entries += [_entry(one, "" if own else f"{folder.name}/") for one in found]
     if not entries:
-        raise RecipeError(f"{folders[0]}: no finished evaluation in it; name a run directory or a folder with scores.json.")
+        raise RecipeError(
+            f"{folders[0]}: no finished evaluation in it; name a run directory or a folder with"
+            " scores.json."
+        )
     return entries
 
 
@@ -68,7 +82,8 @@ def _entry(folder: Path, run: str) -> Entry:
 
 
 def unlike(first: Entry, second: Entry, benchmark: str) -> str:
-    """What two entries' scores of a benchmark differ in beside the model; empty where they were measured alike."""
+    """What two entries' scores of a benchmark differ in beside the model; empty where they were
+    measured alike."""
     one, two = condition(first.info, benchmark), condition(second.info, benchmark)
     if not one or not two:
         return "what one of them depends on was not written down"
@@ -77,19 +92,30 @@ def unlike(first: Entry, second: Entry, benchmark: str) -> str:
 
 
 def paired_tests(first: Entry, second: Entry) -> tuple[list[Difference], list[str]]:
-    """The tests of all scores that were measured alike, and a sentence for each of the others. RecipeError where none was."""
-    shared = list(dict.fromkeys(s.name for s in first.scores if any(s.name == other.name for other in second.scores)))
+    """The tests of all scores that were measured alike, and a sentence for each of the others.
+    RecipeError where none was."""
+    shared = list(
+        dict.fromkeys(
+            s.name for s in first.scores if any(s.name == other.name for other in second.scores)
+        )
+    )
     refused = {name: why for name in shared if (why := unlike(first, second, name))}
     told = [f"{name} is not compared: {why}." for name, why in refused.items()]
     kept = [name for name in shared if name not in refused]
-    found = compare(*([item for item in entry.items if item["benchmark"] in kept] for entry in (first, second)))
+    found = compare(
+        *([item for item in entry.items if item["benchmark"] in kept] for entry in (first, second))
+    )
     if not found:
-        raise RecipeError(f"{first.name} and {second.name} share no score that can be compared; {told[0] if told else 'no name is in both.'}")
+        raise RecipeError(
+            f"{first.name} and {second.name} share no score that can be compared;"
+            f" {told[0] if told else 'no name is in both.'}"
+        )
     return found, told
 
 
 def leaderboard(entries: Sequence[Entry], benchmark: str = "") -> list[Table]:
-    """A table a benchmark (all, or the one named) and condition. Scores without a written condition stand alone."""
+    """A table a benchmark (all, or the one named) and condition. Scores without a written condition
+    stand alone."""
     groups: dict[str, dict[str, list[tuple[Entry, Score]]]] = {}
     for entry in entries:
         first: dict[str, Score] = {}
@@ -102,21 +128,36 @@ def leaderboard(entries: Sequence[Entry], benchmark: str = "") -> list[Table]:
     if not groups:
         known = dict.fromkeys(s.name for entry in entries for s in entry.scores)
         raise RecipeError(f"no score is named {benchmark!r}; there are {', '.join(known)}.")
-    return [_table(name, same, members, next(iter(tables.values()))[0][0]) for name, tables in groups.items() for same, members in tables.items()]
+    return [
+        _table(name, same, members, next(iter(tables.values()))[0][0])
+        for name, tables in groups.items()
+        for same, members in tables.items()
+    ]
 
 
-def _table(benchmark: str, condition: str, members: list[tuple[Entry, Score]], earlier: Entry) -> Table:
+def _table(
+    benchmark: str, condition: str, members: list[tuple[Entry, Score]], earlier: Entry
+) -> Table:
     kept = [(entry, score) for entry, score in members if score.value is not None]
-    ranked = sorted(kept, key=lambda pair: (pair[1].value or 0.0) * (-1 if pair[1].higher_is_better else 1))
+    ranked = sorted(
+        kept, key=lambda pair: (pair[1].value or 0.0) * (-1 if pair[1].higher_is_better else 1)
+    )
     sides = {entry.name: (score, entry.values(benchmark)) for entry, score in ranked}
     against = gaps(sides.pop(ranked[0][0].name), sides) if ranked else {}
     own = members[0][0]
-    apart = "" if own is earlier else f"not in one table with {earlier.name}: {unlike(earlier, own, benchmark)}"
-    return Table(benchmark, condition, [(entry.name, score) for entry, score in ranked], against, apart)
+    apart = (
+        ""
+        if own is earlier
+        else f"not in one table with {earlier.name}: {unlike(earlier, own, benchmark)}"
+    )
+    return Table(
+        benchmark, condition, [(entry.name, score) for entry, score in ranked], against, apart
+    )
 
 
 def strengths(entries: Sequence[Entry]) -> list[Score]:
-    """Bradley-Terry strengths from the win rates of entries that differ in their opponents alone, who are known by their answers.
+    """Bradley-Terry strengths from the win rates of entries that differ in their opponents alone,
+    who are known by their answers.
 
     Empty where fewer than three models met, or fell into groups that never met.
     """
@@ -126,7 +167,9 @@ def strengths(entries: Sequence[Entry]) -> list[Score]:
         same = condition(entry.info, "win rate")
         name = f"{entry.run}{entry.info.get('win_rate', {}).get('against', '')}"
         against = known.setdefault(str(same.pop("answers of the other", name)), name)
-        games = [(item, entry.name, against, value) for item, value in entry.values("win rate").items()]
+        games = [
+            (item, entry.name, against, value) for item, value in entry.values("win rate").items()
+        ]
         groups.setdefault(canonical(same), []).extend(games)
     most = max(groups.values(), key=len, default=[])
     try:

@@ -1,4 +1,5 @@
-"""Whether models differ from one of them on a benchmark: over the items that both answered, or from two intervals."""
+"""Whether models differ from one of them on a benchmark: over the items that both answered, or from
+two intervals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class ModelDifference:
-    """A model's value minus the reference's. `low`, `high` and `n` are those of the shared items; `n` is 0 where there are none."""
+    """A model's value minus the reference's. `low`, `high` and `n` are those of the shared items;
+    `n` is 0 where there are none."""
 
     value: float
     low: float | None
@@ -19,11 +21,14 @@ class ModelDifference:
     distinguishable: bool
 
 
-def gaps(reference: tuple[Score, Values], others: Mapping[str, tuple[Score, Values]]) -> dict[str, ModelDifference]:
+def gaps(
+    reference: tuple[Score, Values], others: Mapping[str, tuple[Score, Values]]
+) -> dict[str, ModelDifference]:
     """Every other model against `reference`.
 
-    Over shared items: distinguishable when the p of the paired sign-flip test, corrected for the number of models (Holm), is
-    below 5 %. Without items: when the two intervals do not meet, which is cautious.
+    Over shared items: distinguishable when the p of the paired sign-flip test, corrected for the
+    number of models (Holm), is below 5 %. Without items: when the two intervals do not meet, which
+    is cautious.
     """
     score, values = reference
     found: dict[str, ModelDifference] = {}
@@ -32,11 +37,18 @@ def gaps(reference: tuple[Score, Values], others: Mapping[str, tuple[Score, Valu
         shared = sorted(values.keys() & its.keys())
         if len(shared) > 1:
             d = paired(name, [values[i] for i in shared], [its[i] for i in shared])
-            found[name], tested[name] = ModelDifference(d.difference, d.low, d.high, d.n, False), d.p
+            found[name], tested[name] = (
+                ModelDifference(d.difference, d.low, d.high, d.n, False),
+                d.p,
+            )
         else:
-            found[name] = ModelDifference((other.value or 0.0) - (score.value or 0.0), None, None, 0, apart(score, other))
+            found[name] = ModelDifference(
+                (other.value or 0.0) - (score.value or 0.0), None, None, 0, apart(score, other)
+            )
     for name, p in zip(tested, holm(list(tested.values())), strict=True):
-        found[name] = ModelDifference(found[name].value, found[name].low, found[name].high, found[name].n, p < 1 - CONFIDENCE)
+        found[name] = ModelDifference(
+            found[name].value, found[name].low, found[name].high, found[name].n, p < 1 - CONFIDENCE
+        )
     return {name: found[name] for name in others}
 
 

@@ -1,7 +1,9 @@
-"""Win rate of one set of answers over another, judged in both orders, with what the order and the length did to it.
+"""Win rate of one set of answers over another, judged in both orders, with what the order and the
+length did to it.
 
-A prompt's value is the mean of its two games (win 1, tie 1/2, loss 0), so a judge that likes the first position moves
-nothing. A prompt with an unread verdict is a failure. Intervals resample prompts, not games.
+A prompt's value is the mean of its two games (win 1, tie 1/2, loss 0), so a judge that likes the
+first position moves nothing. A prompt with an unread verdict is a failure. Intervals resample
+prompts, not games.
 """
 
 from collections import Counter
@@ -19,24 +21,51 @@ from bezoar.verdicts.pairwise import Preference, Side
 _GAIN: dict[Side, float] = {"A": 1.0, "tie": 0.5, "B": 0.0}
 
 
-def outcome(pairs: Sequence[Comparison], verdicts: Sequence[Preference], margins: Sequence[float | None] = ()) -> Outcome:
-    """The figures of judged pairs. With `margins`, also who wins without the pull of the position, which is all that moves a
-    weak judge's verdicts."""
+def outcome(
+    pairs: Sequence[Comparison],
+    verdicts: Sequence[Preference],
+    margins: Sequence[float | None] = (),
+) -> Outcome:
+    """The figures of judged pairs. With `margins`, also who wins without the pull of the position,
+    which is all that moves a weak judge's verdicts."""
     values = [prompt_value(v) for v in verdicts]
     gaps = [len(p.chosen) - len(p.rejected) for p in pairs]
     scores = [
-        score("win rate", values), length_controlled(values, gaps), first_position(verdicts),
-        score("win rate/orders disagree", [None if v is None else float(not p.consistent) for v, p in zip(values, verdicts, strict=True)]),
-    ]  # fmt: skip
+        score("win rate", values),
+        length_controlled(values, gaps),
+        first_position(verdicts),
+        score(
+            "win rate/orders disagree",
+            [
+                None if v is None else float(not p.consistent)
+                for v, p in zip(values, verdicts, strict=True)
+            ],
+        ),
+    ]
     items: list[Row] = [
-        {"benchmark": "win rate", "id": p.id, "value": v, "first": _told(j.first), "second": _told(j.second), "length_gap": gap}
+        {
+            "benchmark": "win rate",
+            "id": p.id,
+            "value": v,
+            "first": _told(j.first),
+            "second": _told(j.second),
+            "length_gap": gap,
+        }
         for p, v, j, gap in zip(pairs, values, verdicts, gaps, strict=True)
     ]
     if any(margins):
         free = [None if m is None else float(m > 0) + 0.5 * (m == 0) for m in margins]
         scores.append(score("win rate/free of position", free))
-        items += [{"benchmark": "win rate/free of position", "id": p.id, "value": v} for p, v in zip(pairs, free, strict=True)]
-    failures = Counter(side.why.split(":")[0] for j in verdicts for side in (j.first, j.second) if isinstance(side, Unparsed))
+        items += [
+            {"benchmark": "win rate/free of position", "id": p.id, "value": v}
+            for p, v in zip(pairs, free, strict=True)
+        ]
+    failures = Counter(
+        side.why.split(":")[0]
+        for j in verdicts
+        for side in (j.first, j.second)
+        if isinstance(side, Unparsed)
+    )
     return Outcome(scores, items, {"win_rate": {"failures": dict(failures)}})
 
 
@@ -53,17 +82,25 @@ def first_position(verdicts: Sequence[Preference]) -> Score:
     for verdict in verdicts:
         # in the second game B was shown first
         sides = (("A", verdict.first), ("B", verdict.second))
-        groups.append([None if isinstance(side, Unparsed) else float(side == shown) for shown, side in sides if side != "tie"])
+        groups.append(
+            [
+                None if isinstance(side, Unparsed) else float(side == shown)
+                for shown, side in sides
+                if side != "tie"
+            ]
+        )
     return clustered_score("win rate/first position", groups, share=True)
 
 
 def length_controlled(values: Sequence[float | None], gaps: Sequence[float]) -> Score:
-    """Win rate with the pull of length taken out: our own number, after AlpacaEval's (arXiv 2404.04475) but without its difficulty of
-    prompts and its judge-wide fit. The two differ by points and are not to be compared.
+    """Win rate with the pull of length taken out: our own number, after AlpacaEval's (arXiv
+    2404.04475) but without its difficulty of prompts and its judge-wide fit. The two differ by
+    points and are not to be compared.
 
-    P(A wins prompt x) = sigmoid(t + f * tanh(gap_x / s)), with gap the difference in characters and s its standard deviation.
-    t and f maximise the log-likelihood of the prompts' values less 0.025 f^2, with 0.05 of a tie added, so that both are
-    finite; the score is sigmoid(t). The interval refits on resampled prompts.
+    P(A wins prompt x) = sigmoid(t + f * tanh(gap_x / s)), with gap the difference in characters and
+    s its standard deviation. t and f maximise the log-likelihood of the prompts' values less 0.025
+    f^2, with 0.05 of a tie added, so that both are finite; the score is sigmoid(t). The interval
+    refits on resampled prompts.
     """
     name = "win rate/length-adjusted (ours)"
     kept = [(v, g) for v, g in zip(values, gaps, strict=True) if v is not None]

@@ -16,12 +16,18 @@ from bezoar.prompts import locate_file
 from bezoar.reading import user_path
 
 Parts = dict[str, str]
-_HASHED = {"content ": "content", "language model ": "language model", "stage ": "stage it reads", "model ": "model"}
+_HASHED = {
+    "content ": "content",
+    "language model ": "language model",
+    "stage ": "stage it reads",
+    "model ": "model",
+}
 """Parts that start so hold a hash, which says nothing to people."""
 
 
 def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
-    """Every part of the key of a stage: its settings, the content of its files, the keys of what it reads, the versions.
+    """Every part of the key of a stage: its settings, the content of its files, the keys of what it
+    reads, the versions.
 
     `keys` holds the keys of the stages before it.
     """
@@ -36,7 +42,9 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
         elif ref.name.startswith(PREFIX) and mirrored(ref.name) is None:
             parts[path] = ref.name  # not fetched to find the key
         elif ref.kind == "file":
-            parts[path] = "content " + _content(locate_file(ref.name, recipe.path.parent, f"{recipe.path}: stages.{name}.{path}"))
+            parts[path] = "content " + _content(
+                locate_file(ref.name, recipe.path.parent, f"{recipe.path}: stages.{name}.{path}")
+            )
         elif ref.kind == "backend":
             parts[path] = "language model " + recipe.backends[ref.name].identity
         elif ref.name in keys:
@@ -52,7 +60,8 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
 
 
 def all_keys(recipe: Recipe, cut: set[str]) -> tuple[dict[str, str], dict[str, Parts]]:
-    """The key and the parts of every stage. `cut` names those that the budget cut short: theirs hold the budget too."""
+    """The key and the parts of every stage. `cut` names those that the budget cut short: theirs
+    hold the budget too."""
     keys: dict[str, str] = {}
     parts: dict[str, Parts] = {}
     for name in recipe.stages:
@@ -81,19 +90,25 @@ def _flat(value: Any, at: str = "") -> list[tuple[str, str]]:
         pairs = [(str(i), v) for i, v in enumerate(value)]
     else:
         return [(at, json.dumps(value))]
-    return [leaf for name, inner in pairs for leaf in _flat(inner, f"{at}.{name}".removeprefix("."))]
+    return [
+        leaf for name, inner in pairs for leaf in _flat(inner, f"{at}.{name}".removeprefix("."))
+    ]
 
 
 def _spec_hash(spec: ModelSpec) -> str:
     """A model by its settings and, where it is a local folder, its files."""
     folder = user_path(spec.path)
     if isdir(folder) and any(folder.iterdir()) and not isfile(folder / "config.json"):
-        raise DataError(f"model {spec.path}: the folder has no config.json; name a folder that a model was saved to.")
+        raise DataError(
+            f"model {spec.path}: the folder has no config.json; name a folder that a model was"
+            " saved to."
+        )
     return content_hash(dataclasses.asdict(spec), _content(folder) if isdir(folder) else "")
 
 
 def _content(path: Path) -> str:
-    """The hash of a file or folder; of a large one remembered while its names, sizes and times stay."""
+    """The hash of a file or folder; of a large one remembered while its names, sizes and times
+    stay."""
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise DataError(f"{path}: no such file; check the path.")
@@ -107,7 +122,9 @@ def changed(old: Parts, new: Parts) -> list[str]:
         before, after = old.get(path, "absent"), new.get(path, "absent")
         if before == after:
             continue
-        kind = next((kind for kind in _HASHED if before.startswith(kind) and after.startswith(kind)), None)
+        kind = next(
+            (kind for kind in _HASHED if before.startswith(kind) and after.startswith(kind)), None
+        )
         what = f"{before} -> {after}" if kind is None else f"the {_HASHED[kind]} changed"
         lines.append(f"{path}: {what}" + (f" ({after.split()[1]})" if kind == "stage " else ""))
     return lines

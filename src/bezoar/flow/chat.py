@@ -17,15 +17,24 @@ NOT_UTF8 = "{}: this is not UTF-8 text; write or send it as UTF-8."
 
 def model_names(recipe: Recipe, run: RunDir) -> list[str]:
     """The models that can be talked to: the bases and all finished training stages."""
-    return [*recipe.models, *(n for n in recipe.stages if recipe.category(n) == "train" and run.stage_dir(n))]
+    return [
+        *recipe.models,
+        *(n for n in recipe.stages if recipe.category(n) == "train" and run.stage_dir(n)),
+    ]
 
 
 def shown_models(recipe: Recipe, run: RunDir) -> list[str]:
     """The models that stages evaluate, else all. RecipeError when there is none."""
     names = model_names(recipe, run)
     if not names:
-        raise RecipeError(f"{run.path}: the run has no model to talk to; add models: to its recipe.")
-    evaluated = [s.model for n, s in recipe.stages.items() if recipe.category(n) == "evaluate" and s.model in names]
+        raise RecipeError(
+            f"{run.path}: the run has no model to talk to; add models: to its recipe."
+        )
+    evaluated = [
+        s.model
+        for n, s in recipe.stages.items()
+        if recipe.category(n) == "evaluate" and s.model in names
+    ]
     return list(dict.fromkeys(evaluated)) or names
 
 
@@ -45,7 +54,9 @@ def open_model(recipe: Recipe, run: RunDir, name: str) -> Any:
     return Stack(spec, adapters)
 
 
-def answer(stack: Any, recipe: Recipe, messages: Messages, *, temperature: float, max_tokens: int = 512) -> Iterator[str]:
+def answer(
+    stack: Any, recipe: Recipe, messages: Messages, *, temperature: float, max_tokens: int = 512
+) -> Iterator[str]:
     """The pieces of a model's answer as they come."""
     from bezoar.model.generation import stream
 
@@ -60,17 +71,22 @@ def read_well(text: str, place: str) -> str:
 
 
 def opening(system: str, attributes: str) -> Messages:
-    """What a conversation begins with: a system message, levels such as `helpfulness=4,verbosity=1`, both or nothing."""
+    """What a conversation begins with: a system message, levels such as
+    `helpfulness=4,verbosity=1`, both or nothing."""
     said = (Message("system", read_well(system, "--system")),) if system else ()
     return steered(said, parse_attributes(attributes)) if attributes else said
 
 
-def converse(recipe: Recipe, run: RunDir, name: str, *, start: Messages, temperature: float) -> None:
+def converse(
+    recipe: Recipe, run: RunDir, name: str, *, start: Messages, temperature: float
+) -> None:
     """Read lines and stream answers until the input ends; `/clear` starts anew."""
     name = name or shown_models(recipe, run)[-1]
     stack = open_model(recipe, run, name)
     messages = list(start)
-    Console(stderr=True).print(f"{name} is listening; /clear starts anew, an empty line or Ctrl-D ends.")
+    Console(stderr=True).print(
+        f"{name} is listening; /clear starts anew, an empty line or Ctrl-D ends."
+    )
     while True:
         try:
             said = read_well(input("you> " if sys.stdin.isatty() else ""), "standard input").strip()
@@ -100,7 +116,12 @@ def side_by_side(recipe: Recipe, run: RunDir, prompt: str, names: list[str], con
     names = names or shown_models(recipe, run)
     for name in names:
         check_name(recipe, run, name)
-    texts = ["".join(answer(open_model(recipe, run, n), recipe, asked, temperature=0.0, max_tokens=200)).strip() for n in names]
+    texts = [
+        "".join(
+            answer(open_model(recipe, run, n), recipe, asked, temperature=0.0, max_tokens=200)
+        ).strip()
+        for n in names
+    ]
     if not console.is_terminal:
         for name, text in zip(names, texts, strict=True):
             head(name, console)

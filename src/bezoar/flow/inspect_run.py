@@ -1,4 +1,5 @@
-"""What people ask of a run between runs: why a stage would run again, and its rows as people read them."""
+"""What people ask of a run between runs: why a stage would run again, and its rows as people read
+them."""
 
 import os
 from collections.abc import Iterable
@@ -41,7 +42,8 @@ def check_stage(recipe: Recipe, stage: str) -> None:
 
 
 def stage_rows(recipe: Recipe, run: RunDir, stage: str, num: int) -> list[AnyRow]:
-    """The first rows of a stage of the recipe, or of one that left its output in the run. RecipeError where there are none."""
+    """The first rows of a stage of the recipe, or of one that left its output in the run.
+    RecipeError where there are none."""
     if run.stage_dir(stage) is None:
         check_stage(recipe, stage)
     return list(islice(run.stored_rows(stage), num))
@@ -51,9 +53,14 @@ def find_run(path: Path) -> tuple[Recipe, RunDir]:
     """The run directory `path`, or that of the recipe file `path`, with its recipe."""
     if path.is_dir():
         if not (path / "resolved.json").exists():
-            raise RecipeError(f"{path}: no run directory (resolved.json is missing); name one made by `bezoar run`.")
+            raise RecipeError(
+                f"{path}: no run directory (resolved.json is missing); name one made by `bezoar"
+                " run`."
+            )
         written = Path(read_own(path / "resolved.json", recipe=str)["recipe"])
-        return load_recipe(written if os.access(written, os.R_OK) else path / "recipe.yaml"), RunDir(path)
+        return load_recipe(
+            written if os.access(written, os.R_OK) else path / "recipe.yaml"
+        ), RunDir(path)
     recipe = load_recipe(path)
     return recipe, RunDir(Path("runs") / recipe.name)
 
@@ -72,11 +79,20 @@ def print_rows(items: Iterable[AnyRow], console: Any, *, num: int) -> None:
 def _answers(item: AnyRow) -> list[tuple[list[Any], str]]:
     """(label in its colours, text) of every answer that stands beside the prompt."""
     if isinstance(item, Comparison):
-        return [([plain("chosen  ", "green")], item.chosen), ([plain("rejected", "red")], item.rejected)]
+        return [
+            ([plain("chosen  ", "green")], item.chosen),
+            ([plain("rejected", "red")], item.rejected),
+        ]
     if isinstance(item, Chat):
         return []
-    numbers = [", ".join(f"{name} {values[i]:.4g}" for name, values in item.numbers.items()) for i in range(len(item.answers))]
-    return [([plain(f"answer {i}", "green"), plain(said, "dim")], text) for i, (said, text) in enumerate(zip(numbers, item.answers, strict=True), 1)]
+    numbers = [
+        ", ".join(f"{name} {values[i]:.4g}" for name, values in item.numbers.items())
+        for i in range(len(item.answers))
+    ]
+    return [
+        ([plain(f"answer {i}", "green"), plain(said, "dim")], text)
+        for i, (said, text) in enumerate(zip(numbers, item.answers, strict=True), 1)
+    ]
 
 
 def _print_turn(message: Message, console: Any) -> None:
@@ -85,16 +101,23 @@ def _print_turn(message: Message, console: Any) -> None:
 
 
 def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: int) -> None:
-    """Print rows of a training stage's data as tokens, the trained ones in colour; needs the model's tokenizer."""
+    """Print rows of a training stage's data as tokens, the trained ones in colour; needs the
+    model's tokenizer."""
     check_stage(recipe, stage)
     component = recipe.stages[stage]
     readers = (
         [component]
         if recipe.stages[stage].kind == "train"
-        else [s for s in recipe.stages.values() if getattr(s, "rows", None) == stage and s.kind == "train"]
+        else [
+            s
+            for s in recipe.stages.values()
+            if getattr(s, "rows", None) == stage and s.kind == "train"
+        ]
     )
     if not readers:
-        raise RecipeError(f"{recipe.path}: no training stage reads the rows of {stage}; name one that does.")
+        raise RecipeError(
+            f"{recipe.path}: no training stage reads the rows of {stage}; name one that does."
+        )
     from bezoar.model.load import load_tokenizer
 
     spec, _ = run.model(recipe, _base(recipe, readers[0].model))
@@ -107,7 +130,11 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
         for tokens, trained in parts:
             line = plain("")
             for token, flag in zip(tokens, trained, strict=True):
-                line.append_text(plain(tokenizer.decode([token], markers=True), "black on green" if flag else "dim"))
+                line.append_text(
+                    plain(
+                        tokenizer.decode([token], markers=True), "black on green" if flag else "dim"
+                    )
+                )
             console.print(line)
 
 

@@ -1,4 +1,5 @@
-"""What a name on the command line stands for: a model folder, an adapter, a model of a run, an endpoint, a file of answers."""
+"""What a name on the command line stands for: a model folder, an adapter, a model of a run, an
+endpoint, a file of answers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,17 @@ from bezoar.model.resolve import resolve_model, weights_identity
 from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
 
-TEMPLATES: dict[str, Template] = {"chatml": ChatML(), "openbezoar": OpenBezoarTemplate(), "hub": HubTemplate()}
+TEMPLATES: dict[str, Template] = {
+    "chatml": ChatML(),
+    "openbezoar": OpenBezoarTemplate(),
+    "hub": HubTemplate(),
+}
 
 
 @dataclass(frozen=True)
 class ModelArgument:
-    """A model with weights (`spec`, `adapters`), a language model that is asked (`backend`), or a file of `answers`."""
+    """A model with weights (`spec`, `adapters`), a language model that is asked (`backend`), or a
+    file of `answers`."""
 
     label: str
     template: Template = field(default_factory=ChatML)
@@ -38,29 +44,43 @@ class ModelArgument:
     def identity(self) -> str:
         """Names all that changes what it says."""
         if self.spec:
-            return content_hash(weights_identity(self.spec), [cached_hash(a) for a in self.adapters], repr(self.template))
+            return content_hash(
+                weights_identity(self.spec),
+                [cached_hash(a) for a in self.adapters],
+                repr(self.template),
+            )
         return str(self.backend.identity) if self.backend else cached_hash(self.answers)  # type: ignore[arg-type]
 
     @property
     def scores(self) -> bool:
         """Whether it is a reward model."""
-        return self.spec is not None and any((folder / "score_head.json").is_file() for folder in (Path(self.spec.path), *self.adapters))
+        return self.spec is not None and any(
+            (folder / "score_head.json").is_file()
+            for folder in (Path(self.spec.path), *self.adapters)
+        )
 
     @property
     def own_questions(self) -> str:
-        """The file itself where its answers stand beside what was asked, as AlpacaEval's do, else ""."""
+        """The file itself where its answers stand beside what was asked, as AlpacaEval's do, else
+        ""."""
         return str(self.answers) if self.answers and "instruction" in columns(self.answers) else ""
 
 
-def find_model(name: str, *, base: str = "", dtype: str = "bfloat16", template: str = "") -> ModelArgument:
-    """`FOLDER` (a model or an adapter), a Hub id or a packaged model, `RUN:STAGE`, `MODEL@URL` or a YAML file with a backend's
-    keys, or a file: answers of FastChat or AlpacaEval, or a script of pattern and reply.
+def find_model(
+    name: str, *, base: str = "", dtype: str = "bfloat16", template: str = ""
+) -> ModelArgument:
+    """`FOLDER` (a model or an adapter), a Hub id or a packaged model, `RUN:STAGE`, `MODEL@URL` or a
+    YAML file with a backend's keys, or a file: answers of FastChat or AlpacaEval, or a script of
+    pattern and reply.
 
-    `base` is what an adapter stands on, by default what its adapter_config.json says. `template` is by default that of the
-    run, else the tokenizer's own, else ChatML. RecipeError for what is none of these.
+    `base` is what an adapter stands on, by default what its adapter_config.json says. `template` is
+    by default that of the run, else the tokenizer's own, else ChatML. RecipeError for what is none
+    of these.
     """
     if template and template not in TEMPLATES:
-        raise RecipeError(f"--template {template}: no such template; take one of {', '.join(TEMPLATES)}.")
+        raise RecipeError(
+            f"--template {template}: no such template; take one of {', '.join(TEMPLATES)}."
+        )
     run, _, stage = name.rpartition(":")
     if "@http" in name:
         model, _, url = name.partition("@")
@@ -68,28 +88,52 @@ def find_model(name: str, *, base: str = "", dtype: str = "bfloat16", template: 
     path = user_path(name)
     if path.suffix in (".yaml", ".yml"):
         value, lines = read_yaml(path)
-        return ModelArgument(name, backend=located(component(BACKENDS, value, path, lines, ()), path.parent))
+        return ModelArgument(
+            name, backend=located(component(BACKENDS, value, path, lines, ()), path.parent)
+        )
     if path.is_file() and suffix(path):
         script = {"pattern", "reply"} <= columns(path).keys()
-        return ModelArgument(name, backend=Scripted(str(path.resolve()))) if script else ModelArgument(name, answers=path)
+        return (
+            ModelArgument(name, backend=Scripted(str(path.resolve())))
+            if script
+            else ModelArgument(name, answers=path)
+        )
     if run and (Path(run) / "resolved.json").is_file():
         return _of_run(name, Path(run), stage, template)
     if (path / "resolved.json").is_file():
-        raise RecipeError(f"{name}: this is a run directory; name one of its models as {name}:STAGE (`bezoar ask` puts a prompt to all).")
+        raise RecipeError(
+            f"{name}: this is a run directory; name one of its models as {name}:STAGE (`bezoar ask`"
+            " puts a prompt to all)."
+        )
     if (path / "scores.json").is_file():
-        raise RecipeError(f"{name}: this is a finished evaluation and is compared with another one; name two of them, without --judge.")
+        raise RecipeError(
+            f"{name}: this is a finished evaluation and is compared with another one; name two of"
+            " them, without --judge."
+        )
     adapters: tuple[Path, ...] = ()
     if (path / "adapter_config.json").is_file():
         answer_index = path.resolve().parent
         if not base and (answer_index.parent / "resolved.json").is_file():
-            return _of_run(name, answer_index.parent, answer_index.name.partition("-")[2], template)  # it may stand on other adapters
-        adapters, base = (path,), base or str(read_object(path / "adapter_config.json").get("base_model_name_or_path") or "")
+            # it may stand on other adapters
+            return _of_run(name, answer_index.parent, answer_index.name.partition("-")[2], template)
+        adapters, base = (
+            (path,),
+            base
+            or str(read_object(path / "adapter_config.json").get("base_model_name_or_path") or ""),
+        )
         if not base:
-            raise RecipeError(f"{name}: its adapter_config.json names no base model; name it with --base.")
+            raise RecipeError(
+                f"{name}: its adapter_config.json names no base model; name it with --base."
+            )
     if dtype not in ("bfloat16", "float32"):
         raise RecipeError(f"--dtype {dtype}: no such precision; take bfloat16 or float32.")
     spec = ModelSpec(base or name, dtype=dtype)  # type: ignore[arg-type]
-    return ModelArgument(name, TEMPLATES[template or ("hub" if _has_template(resolve_model(spec.path)) else "chatml")], spec, adapters)
+    return ModelArgument(
+        name,
+        TEMPLATES[template or ("hub" if _has_template(resolve_model(spec.path)) else "chatml")],
+        spec,
+        adapters,
+    )
 
 
 def _endpoint(model: str, url: str) -> Endpoint:
@@ -105,9 +149,13 @@ def _of_run(name: str, run: Path, stage: str, template: str) -> ModelArgument:
     recipe, place = find_run(run)
     check_name(recipe, place, stage)
     spec, adapters = place.model(recipe, stage)
-    return ModelArgument(name, TEMPLATES[template] if template else recipe.template, spec, tuple(adapters))
+    return ModelArgument(
+        name, TEMPLATES[template] if template else recipe.template, spec, tuple(adapters)
+    )
 
 
 def _has_template(folder: Path) -> bool:
     config = folder / "tokenizer_config.json"
-    return (folder / "chat_template.jinja").is_file() or (config.is_file() and bool(read_object(config).get("chat_template")))
+    return (folder / "chat_template.jinja").is_file() or (
+        config.is_file() and bool(read_object(config).get("chat_template"))
+    )

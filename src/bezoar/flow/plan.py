@@ -1,4 +1,5 @@
-"""What a run would do, before anything is spent: stages, rows, requests, tokens, money and memory."""
+"""What a run would do, before anything is spent: stages, rows, requests, tokens, money and
+memory."""
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -42,10 +43,19 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     lines: dict[str, StagePlan] = {}
     for name, stage in recipe.stages.items():
         current = run.stored(name).get("key") == keys[name]
-        line = StagePlan(name, stage.kind, current, [ref.name for ref in recipe.inputs(name) if ref.kind != "file"])
+        line = StagePlan(
+            name,
+            stage.kind,
+            current,
+            [ref.name for ref in recipe.inputs(name) if ref.kind != "file"],
+        )
         if current:
             folder = run.stage_dir(name)
-            rows = read_own(folder / "stats.json", rows_out=int | None)["rows_out"] or 0 if folder else 0
+            rows = (
+                read_own(folder / "stats.json", rows_out=int | None)["rows_out"] or 0
+                if folder
+                else 0
+            )
             line.rows = Estimate(rows, rows, rows)
         else:
             _expect(recipe, run, name, lines, line)
@@ -53,7 +63,9 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     return list(lines.values())
 
 
-def _expect(recipe: Recipe, run: RunDir, name: str, lines: dict[str, StagePlan], line: StagePlan) -> None:
+def _expect(
+    recipe: Recipe, run: RunDir, name: str, lines: dict[str, StagePlan], line: StagePlan
+) -> None:
     """Fill in what a stage that is not current is expected to cost and give."""
     stage, category = recipe.stages[name], recipe.category(name)
     if category == "source":
@@ -78,7 +90,9 @@ def _expect(recipe: Recipe, run: RunDir, name: str, lines: dict[str, StagePlan],
     else:
         stage = located(stage, recipe.path.parent)
         try:
-            rows = {ref.name: lines[ref.name].rows for ref in recipe.inputs(name) if ref.name in lines}
+            rows = {
+                ref.name: lines[ref.name].rows for ref in recipe.inputs(name) if ref.name in lines
+            }
             line.detectable = stage.detectable(rows)
             line.calls = stage.quote(rows)
         except DataError as error:
@@ -86,7 +100,8 @@ def _expect(recipe: Recipe, run: RunDir, name: str, lines: dict[str, StagePlan],
 
 
 def _tokens(recipe: Recipe, run: RunDir, stage: Any, rows_are_there: bool) -> int:
-    """Tokens of the fullest micro-batch: of the real rows where they are there, else as many as the settings allow."""
+    """Tokens of the fullest micro-batch: of the real rows where they are there, else as many as the
+    settings allow."""
     most = int(min(stage.tokens_per_batch, stage.batch_size * stage.max_length))
     if not rows_are_there or stage.kind != "train" or find_spec("transformers") is None:
         return most
@@ -115,7 +130,12 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     num_stale = sum(not line.current for line in lines)
     console.print(plain(f"{recipe.name}: {num_stale} of {len(lines)} stages would run. The graph:"))
     for line in lines:
-        console.print(plain(f"  {line.name} ({line.kind})" + (f" <- {', '.join(line.reads)}" if line.reads else "")))
+        console.print(
+            plain(
+                f"  {line.name} ({line.kind})"
+                + (f" <- {', '.join(line.reads)}" if line.reads else "")
+            )
+        )
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False)
     sums = [_sums(recipe, line) for line in lines]
     totals = [sum((row[i] for row in sums), NO_ROWS) for i in range(3)]
@@ -132,25 +152,45 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     for line, (requests, tokens, money) in zip(lines, sums, strict=True):
         memory = f"{line.memory_bytes / 2**30:.1f}" if line.memory_bytes else ""
         cells = [str(cell) if cell else "" for cell in (line.rows, requests, tokens)]
-        table.add_row(line.name, "current" if line.current else "to run", *cells, money.money() if money else "", memory)
+        table.add_row(
+            line.name,
+            "current" if line.current else "to run",
+            *cells,
+            money.money() if money else "",
+            memory,
+        )
     console.print(table)
-    budget = "none set" if recipe.budget_usd is None else f"{recipe.budget_usd:.2f} USD; the run stops there with what it has"
+    budget = (
+        "none set"
+        if recipe.budget_usd is None
+        else f"{recipe.budget_usd:.2f} USD; the run stops there with what it has"
+    )
     _print_shared(lines, console)
-    note = "Expected (low to high). Replies that are in the journal cost nothing. GiB: training's peak with the fullest micro-batch. Budget: "
+    note = (
+        "Expected (low to high). Replies that are in the journal cost nothing. GiB: training's peak"
+        " with the fullest micro-batch. Budget: "
+    )
     console.print(plain(f"{note}{budget}."))
 
 
 def _print_shared(lines: list[StagePlan], console: Any) -> None:
-    """What is not known, the smallest difference of two models that each score can show, and the most that fits, once for the stages that share it."""
+    """What is not known, the smallest difference of two models that each score can show, and the
+    most that fits, once for the stages that share it."""
     groups: dict[str, list[str]] = {}
     for line in lines:
         if line.note:
-            groups.setdefault(f"the requests are not known yet: {line.note.removesuffix('.')}", []).append(line.name)
+            groups.setdefault(
+                f"the requests are not known yet: {line.note.removesuffix('.')}", []
+            ).append(line.name)
         if line.detectable:
             told = ", ".join(f"{name} {least:.2g}" for name, least in line.detectable.items())
-            groups.setdefault(f"differences that can be shown (80 % power): {told}", []).append(line.name)
+            groups.setdefault(f"differences that can be shown (80 % power): {told}", []).append(
+                line.name
+            )
         if line.fits is not None:
-            groups.setdefault(f"the memory that is free now holds a tokens_per_batch of up to {line.fits}", []).append(line.name)
+            groups.setdefault(
+                f"the memory that is free now holds a tokens_per_batch of up to {line.fits}", []
+            ).append(line.name)
     for told, names in groups.items():
         console.print(plain(f"{', '.join(names)}: {told}."))
 

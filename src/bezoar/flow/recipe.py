@@ -48,7 +48,8 @@ class _Head:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `bezoar run` carries out. `stages` are in an order in which every stage follows what it reads."""
+    """What `bezoar run` carries out. `stages` are in an order in which every stage follows what it
+    reads."""
 
     path: Path
     name: str
@@ -70,7 +71,11 @@ class Recipe:
     def upstream(self, stage: str) -> list[str]:
         """The stages that a stage reads, each once."""
         return list(
-            dict.fromkeys(ref.name for ref in self.inputs(stage) if ref.kind in ("rows", "model") and ref.name in self.stages)
+            dict.fromkeys(
+                ref.name
+                for ref in self.inputs(stage)
+                if ref.kind in ("rows", "model") and ref.name in self.stages
+            )
         )
 
 
@@ -83,39 +88,68 @@ def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. RecipeError is one sentence with file, line and key."""
     value, lines = read_yaml(path)
     if not isinstance(value, dict):
-        raise RecipeError(f"{path}:1: a recipe is a table of keys; start it with `name:` and `stages:`.")
+        raise RecipeError(
+            f"{path}:1: a recipe is a table of keys; start it with `name:` and `stages:`."
+        )
     head: _Head = build(_Head, value, path=path, lines=lines)
     _check_names(head, path, lines)
-    backends = {n: located(component(BACKENDS, v, path, lines, ("backends", n)), path.parent) for n, v in head.backends.items()}
+    backends = {
+        n: located(component(BACKENDS, v, path, lines, ("backends", n)), path.parent)
+        for n, v in head.backends.items()
+    }
     models: dict[str, ModelSpec] = {
-        n: build(ModelSpec, v, path=path, lines=lines, at=("models", n)) for n, v in head.models.items()
+        n: build(ModelSpec, v, path=path, lines=lines, at=("models", n))
+        for n, v in head.models.items()
     }
     kinds = {kind: cls for table in KINDS.values() for kind, cls in table.items()}
     stages = {n: component(kinds, v, path, lines, ("stages", n)) for n, v in head.stages.items()}
     _check_refs(stages, models, backends, path, lines)
     ordered = _in_order(stages, path, lines)
-    return Recipe(path, head.name, ordered, models, backends, head.template, head.seed, head.budget_usd)
+    return Recipe(
+        path, head.name, ordered, models, backends, head.template, head.seed, head.budget_usd
+    )
 
 
 def _check_names(head: _Head, path: Path, lines: dict[KeyPath, int]) -> None:
-    """The recipe and its stages have folders of their names, beside the journal and with more before and behind the name."""
+    """The recipe and its stages have folders of their names, beside the journal and with more
+    before and behind the name."""
     name = head.name
-    if not name.strip() or "/" in name or name.startswith(".") or not name.isprintable() or len(name.encode()) > MOST_NAME_BYTES:
-        reason = f"a name is a folder's name: up to {MOST_NAME_BYTES} bytes of printable characters without slashes, and no dot at its start"
+    if (
+        not name.strip()
+        or "/" in name
+        or name.startswith(".")
+        or not name.isprintable()
+        or len(name.encode()) > MOST_NAME_BYTES
+    ):
+        reason = (
+            f"a name is a folder's name: up to {MOST_NAME_BYTES} bytes of printable characters"
+            " without slashes, and no dot at its start"
+        )
         raise RecipeError(f"{place(path, lines, ('name',))}: {reason}; change it.")
     if name.lower().startswith(_RESERVED):
-        raise RecipeError(f"{place(path, lines, ('name',))}: {name} is the name of a file of ours; choose another.")
+        raise RecipeError(
+            f"{place(path, lines, ('name',))}: {name} is the name of a file of ours; choose"
+            " another."
+        )
     if not head.stages:
         raise RecipeError(f"{place(path, lines, ('stages',))}: there are no stages; write one.")
     for name in head.stages:
         at = place(path, lines, ("stages", name))
         if name in head.models:
             raise RecipeError(f"{at}: the name of a stage is also the name of a model; rename it.")
-        if not name.replace("-", "").replace("_", "").isalnum() or len(name.encode()) > MOST_NAME_BYTES:
-            raise RecipeError(f"{at}: the name of a stage may hold letters, digits, - and _ alone, {MOST_NAME_BYTES} bytes at most; rename it.")
+        if (
+            not name.replace("-", "").replace("_", "").isalnum()
+            or len(name.encode()) > MOST_NAME_BYTES
+        ):
+            raise RecipeError(
+                f"{at}: the name of a stage may hold letters, digits, - and _ alone,"
+                f" {MOST_NAME_BYTES} bytes at most; rename it."
+            )
 
 
-def component(kinds: dict[str, type], value: Any, path: Path, lines: dict[KeyPath, int], at: KeyPath) -> Any:
+def component(
+    kinds: dict[str, type], value: Any, path: Path, lines: dict[KeyPath, int], at: KeyPath
+) -> Any:
     """The table that stands in `path` at the key `at` as the component of its kind."""
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
@@ -127,12 +161,21 @@ def component(kinds: dict[str, type], value: Any, path: Path, lines: dict[KeyPat
 
 
 def _check_refs(
-    stages: dict[str, Any], models: dict[str, ModelSpec], backends: dict[str, Any], path: Path, lines: dict[KeyPath, int]
+    stages: dict[str, Any],
+    models: dict[str, ModelSpec],
+    backends: dict[str, Any],
+    path: Path,
+    lines: dict[KeyPath, int],
 ) -> None:
-    """Every name exists and is of the right kind, and every model and backend is used by some stage."""
+    """Every name exists and is of the right kind, and every model and backend is used by some
+    stage."""
     rows = {n for n, s in stages.items() if category_of(s.kind) in ("source", "scheme", "filter")}
     trained = {n for n, s in stages.items() if category_of(s.kind) == "train"}
-    known: dict[str, set[str]] = {"rows": rows, "model": trained | models.keys(), "backend": set(backends)}
+    known: dict[str, set[str]] = {
+        "rows": rows,
+        "model": trained | models.keys(),
+        "backend": set(backends),
+    }
     used: dict[str, set[str]] = {kind: set() for kind in known}
     for name, stage in stages.items():
         for ref in refs(stage):
@@ -147,15 +190,21 @@ def _check_refs(
                     else f"the {ref.kind} names are {', '.join(sorted(known[ref.kind])) or 'none'}."
                 )
                 at = ("stages", name, *ref.path.split("."))
-                raise RecipeError(f"{place(path, lines, at)}: no {ref.kind} is named {ref.name!r}; {hint}")
+                raise RecipeError(
+                    f"{place(path, lines, at)}: no {ref.kind} is named {ref.name!r}; {hint}"
+                )
             if ref.scored and ref.name in trained and not _scores(stages[ref.name]):
                 at = ("stages", name, *ref.path.split("."))
                 raise RecipeError(
-                    f"{place(path, lines, at)}: {ref.name} is no reward model; name a stage that trains bradley_terry or regression."
+                    f"{place(path, lines, at)}: {ref.name} is no reward model; name a stage that"
+                    " trains bradley_terry or regression."
                 )
     for table, kind, names in (("models", "model", models), ("backends", "backend", backends)):
         for unused in names.keys() - used[kind]:
-            raise RecipeError(f"{place(path, lines, (table, unused))}: no stage uses it, so it has no effect; remove it.")
+            raise RecipeError(
+                f"{place(path, lines, (table, unused))}: no stage uses it, so it has no effect;"
+                " remove it."
+            )
 
 
 def _scores(stage: Any) -> bool:
@@ -164,15 +213,21 @@ def _scores(stage: Any) -> bool:
 
 
 def _in_order(stages: dict[str, Any], path: Path, lines: dict[KeyPath, int]) -> dict[str, Any]:
-    """The stages as written, moved only where one stands before what it reads; RecipeError for a circle."""
+    """The stages as written, moved only where one stands before what it reads; RecipeError for a
+    circle."""
     ordered: dict[str, Any] = {}
     waiting = dict(stages)
     while waiting:
-        ready = [n for n, s in waiting.items() if not any(r.name in waiting for r in refs(s) if r.kind in ("rows", "model"))]
+        ready = [
+            n
+            for n, s in waiting.items()
+            if not any(r.name in waiting for r in refs(s) if r.kind in ("rows", "model"))
+        ]
         if not ready:
             name = next(iter(waiting))
             raise RecipeError(
-                f"{place(path, lines, ('stages', name))}: the stages {', '.join(waiting)} read each other in a circle; break it."
+                f"{place(path, lines, ('stages', name))}: the stages {', '.join(waiting)} read each"
+                " other in a circle; break it."
             )
         ordered[ready[0]] = waiting.pop(ready[0])
     return ordered

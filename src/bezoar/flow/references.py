@@ -1,4 +1,5 @@
-"""What a component refers to: the strings in its fields whose types say that they are names or files."""
+"""What a component refers to: the strings in its fields whose types say that they are names or
+files."""
 
 import dataclasses
 import os
@@ -12,7 +13,8 @@ RefKind = Literal["rows", "model", "backend", "file"]
 
 
 class Ref(NamedTuple):
-    """The field path, what it refers to, the name that stands there, and whether that must give scores."""
+    """The field path, what it refers to, the name that stands there, and whether that must give
+    scores."""
 
     path: str
     kind: RefKind
@@ -56,11 +58,16 @@ def _inner(hint: Any, position: int) -> Any:
 
 
 def _options(hint: Any) -> list[Any]:
-    return list(typing.get_args(hint)) if typing.get_origin(hint) in (typing.Union, types.UnionType) else [hint]
+    return (
+        list(typing.get_args(hint))
+        if typing.get_origin(hint) in (typing.Union, types.UnionType)
+        else [hint]
+    )
 
 
 def _ref_notes(hint: Any) -> list[Any]:
-    """The notes of `bezoar.references` on a type: the kind, and "scores" where a score head is needed."""
+    """The notes of `bezoar.references` on a type: the kind, and "scores" where a score head is
+    needed."""
     for option in _options(hint):
         if typing.get_origin(option) is typing.Annotated:
             return list(typing.get_args(option)[1:])
@@ -68,15 +75,23 @@ def _ref_notes(hint: Any) -> list[Any]:
 
 
 def located(component: Any, folder: Path) -> Any:
-    """The component with every file field that is a relative path made absolute, against the recipe's folder."""
-    files = {ref.path for ref in refs(component) if ref.kind == "file" and not ref.name.startswith(("bezoar:", "hub:"))}
+    """The component with every file field that is a relative path made absolute, against the
+    recipe's folder."""
+    files = {
+        ref.path
+        for ref in refs(component)
+        if ref.kind == "file" and not ref.name.startswith(("bezoar:", "hub:"))
+    }
     return _located(component, folder, files, "")
 
 
 def _located(value: Any, folder: Path, files: set[str], at: str) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         inside = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return dataclasses.replace(value, **{n: _located(v, folder, files, f"{at}.{n}".lstrip(".")) for n, v in inside.items()})
+        return dataclasses.replace(
+            value,
+            **{n: _located(v, folder, files, f"{at}.{n}".lstrip(".")) for n, v in inside.items()},
+        )
     if isinstance(value, tuple):
         return tuple(_located(v, folder, files, f"{at}.{i}") for i, v in enumerate(value))
     return os.path.realpath(folder / value) if at in files else value

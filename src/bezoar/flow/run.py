@@ -1,4 +1,5 @@
-"""Carrying out a recipe: every stage whose key is not there yet, in order; stop at any moment and go on."""
+"""Carrying out a recipe: every stage whose key is not there yet, in order; stop at any moment and
+go on."""
 
 import errno
 import os
@@ -18,8 +19,11 @@ from bezoar.llm.journal import Journal
 from bezoar.progress import Progress, check_metric_sinks, open_metric_sinks
 
 
-def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequence[str] = ()) -> dict[str, Stats]:
-    """Bring every stage up to date; returns the statistics of the stages that ran, by name. `log` names boards (watch.BOARDS)."""
+def run_recipe(
+    recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequence[str] = ()
+) -> dict[str, Stats]:
+    """Bring every stage up to date; returns the statistics of the stages that ran, by name. `log`
+    names boards (watch.BOARDS)."""
     done: dict[str, Stats] = {}
     check_metric_sinks(log)
     run.check_owner(recipe)
@@ -31,7 +35,10 @@ def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequenc
         keys, parts = all_keys(recipe, cut)
         if all(run.stored(name).get("key") == key for name, key in keys.items()):
             return done
-        with Journal(journal_path(run), say=console.print if console else None) as journal, open_metric_sinks(log, run.path) as boards:
+        with (
+            Journal(journal_path(run), say=console.print if console else None) as journal,
+            open_metric_sinks(log, run.path) as boards,
+        ):
             budget = Budget(recipe.budget_usd, journal, run=recipe.name)
             for number, name in enumerate(recipe.stages, 1):
                 keys, parts = all_keys(recipe, cut)
@@ -53,7 +60,8 @@ def run_recipe(recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequenc
 
 
 def journal_path(run: RunDir) -> Path:
-    """The journal that the runs beside each other share, linked into the run directory; a copy without links keeps its own."""
+    """The journal that the runs beside each other share, linked into the run directory; a copy
+    without links keeps its own."""
     shared = run.path.parent / "journal.sqlite"
     link = run.path / "journal.sqlite"
     if link.exists() and not link.is_symlink():
@@ -73,7 +81,9 @@ class _Told:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         if isinstance(error, BezoarError):
             if not str(error).startswith("stage "):
                 raise type(error)(f"stage {self.stage}: {error}") from error
@@ -87,15 +97,25 @@ def summary(stats: Stats) -> str:
     parts = []
     if "rows_out" in stats:
         parts.append(
-            f"{stats['rows_out']} rows" + (f" of {stats['rows_in']}" if stats.get("rows_in", 0) > stats["rows_out"] else "")
+            f"{stats['rows_out']} rows"
+            + (f" of {stats['rows_in']}" if stats.get("rows_in", 0) > stats["rows_out"] else "")
         )
     if stats.get("dropped"):
-        parts.append("dropped " + ", ".join(f"{count} {reason}" for reason, count in stats["dropped"].items()))
+        parts.append(
+            "dropped "
+            + ", ".join(f"{count} {reason}" for reason, count in stats["dropped"].items())
+        )
     calls = stats.get("calls")
     if calls:
-        parts.append(f"{calls['asked']} replies ({calls['from_journal']} from the journal), {calls['completion_tokens']} tokens")
+        parts.append(
+            f"{calls['asked']} replies ({calls['from_journal']} from the journal),"
+            f" {calls['completion_tokens']} tokens"
+        )
         if calls["failed"] > calls.get("refused_by_budget", 0):
-            parts.append(f"{calls['failed'] - calls.get('refused_by_budget', 0)} requests refused or without a text")
+            parts.append(
+                f"{calls['failed'] - calls.get('refused_by_budget', 0)} requests refused or without"
+                " a text"
+            )
         if calls.get("refused_by_budget"):
             parts.append(f"{calls['refused_by_budget']} requests not sent: the budget is spent")
         if calls.get("cost_usd"):

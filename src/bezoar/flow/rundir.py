@@ -1,4 +1,5 @@
-"""A run directory: where each stage's output lies, whether it is current, and that one process at a time writes it."""
+"""A run directory: where each stage's output lies, whether it is current, and that one process at a
+time writes it."""
 
 import fcntl
 import os
@@ -47,7 +48,9 @@ class StoredRows:
             yield
         except DataError as error:
             said = str(error).rpartition("; ")[0].removeprefix(f"{self.path}: ")
-            raise DataError(f"{self.path}: {said}; remove {self.path.parent} and run the recipe again.") from error
+            raise DataError(
+                f"{self.path}: {said}; remove {self.path.parent} and run the recipe again."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,14 @@ class RunDir:
 
     def stage_dir(self, name: str) -> Path | None:
         """The folder of a stage's finished output, whatever its number; None when there is none."""
-        return next((path for stage, path in stage_folders(self.path) if stage == name and (path / "key.json").is_file()), None)
+        return next(
+            (
+                path
+                for stage, path in stage_folders(self.path)
+                if stage == name and (path / "key.json").is_file()
+            ),
+            None,
+        )
 
     def stored(self, name: str) -> dict[str, Any]:
         """key.json of a stage, or an empty table."""
@@ -70,7 +80,9 @@ class RunDir:
 
     def cut(self, recipe: Recipe) -> set[str]:
         """The stages whose output the budget cut short."""
-        return {name for name in recipe.stages if "budget_usd" in self.stored(name).get("parts", {})}
+        return {
+            name for name in recipe.stages if "budget_usd" in self.stored(name).get("parts", {})
+        }
 
     def items(self, name: str) -> list[AnyRow]:
         """The rows of a finished stage."""
@@ -80,13 +92,16 @@ class RunDir:
         """The rows of a finished stage, which stay in their file."""
         folder = self.stage_dir(name)
         if folder is None:
-            raise RecipeError(f"{self.path}: the stage {name} has no output yet; run the recipe first.")
+            raise RecipeError(
+                f"{self.path}: the stage {name} has no output yet; run the recipe first."
+            )
         if not (folder / "rows.parquet").exists():
             raise RecipeError(f"{folder}: the stage {name} gives no rows; name one that does.")
         return StoredRows(folder / "rows.parquet")
 
     def work_dir(self, name: str, key: str) -> Path:
-        """Where an unfinished stage keeps what lets it go on after a kill; older leftovers of the stage are removed."""
+        """Where an unfinished stage keeps what lets it go on after a kill; older leftovers of the
+        stage are removed."""
         for left in self.path.glob(f".work-{name}-*"):
             if left.name != f".work-{name}-{key}" or left.is_symlink():
                 remove(left)
@@ -96,16 +111,21 @@ class RunDir:
 
     @contextmanager
     def output(self, name: str, number: int, record: dict[str, Any]) -> Iterator[Path]:
-        """Yield a folder for a stage's output; it takes its place with key.json, written last, or not at all.
+        """Yield a folder for a stage's output; it takes its place with key.json, written last, or
+        not at all.
 
-        What the key vouches for reaches the disk before the key, and the key before the folder has its name.
+        What the key vouches for reaches the disk before the key, and the key before the folder has
+        its name.
         """
         partial = self.path / f".partial-{number:02d}-{name}"
         remove(partial)
         partial.mkdir(parents=True)
         yield partial
         sync(partial)
-        write_json(partial / "key.json", {**record, "finished": datetime.now(UTC).isoformat(timespec="seconds")})
+        write_json(
+            partial / "key.json",
+            {**record, "finished": datetime.now(UTC).isoformat(timespec="seconds")},
+        )
         self._place(partial)
 
     def _place(self, partial: Path) -> None:
@@ -123,7 +143,8 @@ class RunDir:
             remove(left)
 
     def recover(self) -> None:
-        """Place the outputs that were complete, and remove those that were not, when an earlier process died."""
+        """Place the outputs that were complete, and remove those that were not, when an earlier
+        process died."""
         for left in self.path.glob(".old-*"):
             remove(left)
         for partial in self.path.glob(".partial-*"):
@@ -133,13 +154,16 @@ class RunDir:
                 remove(partial)
 
     def model(self, recipe: Recipe, name: str) -> tuple[ModelSpec, list[Path]]:
-        """The base and the adapters, lowest first, that make up a model or a training stage's result."""
+        """The base and the adapters, lowest first, that make up a model or a training stage's
+        result."""
         if name in recipe.models:
             return recipe.models[name], []
         spec, adapters = self.model(recipe, recipe.stages[name].model)
         folder = self.stage_dir(name)
         if folder is None:
-            raise RecipeError(f"{self.path}: the stage {name} has no output yet; run the recipe first.")
+            raise RecipeError(
+                f"{self.path}: the stage {name} has no output yet; run the recipe first."
+            )
         if (folder / "model").is_dir():
             return ModelSpec(str(folder / "model"), spec.quantize, spec.dtype), []
         return spec, [*adapters, folder / "adapter"]
@@ -156,12 +180,14 @@ class RunDir:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RecipeError(
-                    f"{self.path}: another bezoar process is working in this run directory; wait for it or stop it."
+                    f"{self.path}: another bezoar process is working in this run directory; wait"
+                    " for it or stop it."
                 ) from None
             yield
 
     def check_owner(self, recipe: Recipe) -> None:
-        """RecipeError when the folder belongs to another recipe, is no run directory, or lies in one."""
+        """RecipeError when the folder belongs to another recipe, is no run directory, or lies in
+        one."""
         check_place(self.path)
         if not self.path.is_dir():
             check_folder(self.path)
@@ -170,10 +196,14 @@ class RunDir:
             answer_index = read_own(self.path / "resolved.json", name=str)["name"]
             if answer_index != recipe.name:
                 raise RecipeError(
-                    f"{self.path}: this run directory belongs to the recipe {answer_index!r}, not {recipe.name!r}; name another with --out."
+                    f"{self.path}: this run directory belongs to the recipe {answer_index!r}, not"
+                    f" {recipe.name!r}; name another with --out."
                 )
         elif any(path.name != ".lock" for path in self.path.iterdir()):
-            raise RecipeError(f"{self.path}: the folder is not empty and is no run directory; name another with --out.")
+            raise RecipeError(
+                f"{self.path}: the folder is not empty and is no run directory; name another with"
+                " --out."
+            )
 
     def adopt(self, recipe: Recipe) -> None:
         """Write down the recipe."""

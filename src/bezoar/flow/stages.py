@@ -1,4 +1,5 @@
-"""How each category of stage is carried out: read its inputs, do the work, write files into a folder."""
+"""How each category of stage is carried out: read its inputs, do the work, write files into a
+folder."""
 
 import time
 from collections.abc import Callable
@@ -40,7 +41,13 @@ class StageContext:
 
     def ask(self, backend: str) -> Pool:
         """The pool of a language model of the recipe."""
-        return Pool(self.recipe.backends[backend].open(), self.journal, self.budget, self.progress, stage=self.name)
+        return Pool(
+            self.recipe.backends[backend].open(),
+            self.journal,
+            self.budget,
+            self.progress,
+            stage=self.name,
+        )
 
 
 def carry_out(work: StageContext, out: Path, work_dir: Path) -> Stats:
@@ -70,16 +77,29 @@ def carry_out(work: StageContext, out: Path, work_dir: Path) -> Stats:
 def _refuse_nothing(stats: Stats, out: Path) -> None:
     """A stage without a single row is no success: nothing that reads it could do its work."""
     if stats.get("calls", {}).get("refused_by_budget"):
-        raise UnfinishedError("the budget is spent before one row was made; raise budget_usd and run the same command to go on.")
-    reasons = ", ".join(f"{count} {reason}" for reason, count in stats["dropped"].items()) or "there were none"
-    raise DataError(f"kept none of {stats['rows_in']} rows ({reasons}); see {out / 'failures.jsonl'}, then change the stage or what it reads.")
+        raise UnfinishedError(
+            "the budget is spent before one row was made; raise budget_usd and run the same command"
+            " to go on."
+        )
+    reasons = (
+        ", ".join(f"{count} {reason}" for reason, count in stats["dropped"].items())
+        or "there were none"
+    )
+    raise DataError(
+        f"kept none of {stats['rows_in']} rows ({reasons}); see {out / 'failures.jsonl'}, then"
+        " change the stage or what it reads."
+    )
 
 
 def _write_sifted(sifted: Filtered[Any], out: Path, rows_in: int | None = None) -> Stats:
     write_parquet(out / "rows.parquet", [item.to_row() for item in sifted.rows])
     write_jsonl(out / "failures.jsonl", [asdict(d) for d in sifted.dropped])
     total = len(sifted.rows) + len(sifted.dropped) if rows_in is None else rows_in
-    return {"rows_in": total, "rows_out": len(sifted.rows), "dropped": count_reasons(sifted.dropped)}
+    return {
+        "rows_in": total,
+        "rows_out": len(sifted.rows),
+        "dropped": count_reasons(sifted.dropped),
+    }
 
 
 def _scheme(work: StageContext, out: Path) -> Stats:
@@ -94,7 +114,9 @@ def _by_model(work: StageContext, out: Path) -> Stats:
     """A scheme or filter that opens models itself."""
     stage, recipe = work.stage, work.recipe
     rows = work.run.items(stage.seeds if hasattr(stage, "seeds") else stage.rows)
-    sifted = stage.by_model(rows, models(work), recipe.template, progress=work.progress, seed=recipe.seed)
+    sifted = stage.by_model(
+        rows, models(work), recipe.template, progress=work.progress, seed=recipe.seed
+    )
     return _write_sifted(sifted, out, len(rows))
 
 
@@ -112,14 +134,25 @@ def models(work: StageContext) -> Callable[[str], Any]:
 def _filter(work: StageContext, out: Path) -> Stats:
     stage, items = work.stage, work.run.items(work.stage.rows)
     if not getattr(stage, "judge", ""):
-        return _write_sifted(stage.sift(items if getattr(stage, "any_rows", False) else as_chats(items)), out, len(items))
+        return _write_sifted(
+            stage.sift(items if getattr(stage, "any_rows", False) else as_chats(items)),
+            out,
+            len(items),
+        )
     rows = as_chats(items)
     pool = work.ask(stage.judge)
     judged = stage.judge_rows(rows, pool.ask_all)
     left_out = [*judged.rejected, *judged.unparsed]
     write_parquet(out / "rejected.parquet", [chat.to_row() for chat in left_out])
-    sifted = Filtered(judged.accepted, [Dropped(c.id, c.meta["verdict"], c.meta.get("reason", "")) for c in left_out])
-    return {**_write_sifted(sifted, out, len(rows)), "calls": pool.counts(), **_agreement(work, [*judged.accepted, *left_out])}
+    sifted = Filtered(
+        judged.accepted,
+        [Dropped(c.id, c.meta["verdict"], c.meta.get("reason", "")) for c in left_out],
+    )
+    return {
+        **_write_sifted(sifted, out, len(rows)),
+        "calls": pool.counts(),
+        **_agreement(work, [*judged.accepted, *left_out]),
+    }
 
 
 def _agreement(work: StageContext, rows: list[Chat]) -> Stats:
@@ -138,7 +171,14 @@ def _train(work: StageContext, out: Path, work_dir: Path) -> Stats:
     spec, adapters = work.run.model(work.recipe, work.stage.model)
     rows = work.run.stored_rows(work.stage.rows)
     judge = getattr(work.stage, "reward", None)
-    where = StageInputs(spec, adapters, work.recipe.template, work_dir, out, work.run.model(work.recipe, judge) if judge else None)
+    where = StageInputs(
+        spec,
+        adapters,
+        work.recipe.template,
+        work_dir,
+        out,
+        work.run.model(work.recipe, judge) if judge else None,
+    )
     stats: Stats = work.stage.run(rows, where, progress=work.progress, seed=work.recipe.seed)
     return stats
 
@@ -150,12 +190,16 @@ def _evaluate(work: StageContext, out: Path, work_dir: Path) -> Stats:
     recipe, pools, open_model = work.recipe, dict[str, Pool](), models(work)
 
     def pool(name: str, backend: Backend) -> Pool:
-        return pools.setdefault(name, Pool(backend, work.journal, work.budget, work.progress, stage=work.name))
+        return pools.setdefault(
+            name, Pool(backend, work.journal, work.budget, work.progress, stage=work.name)
+        )
 
     given = EvalContext(
         template=recipe.template,
         open_model=open_model,
-        ask_model=lambda name: pool(f"model {name}", StackBackend(open_model(name), recipe.template)).ask_all,
+        ask_model=lambda name: (
+            pool(f"model {name}", StackBackend(open_model(name), recipe.template)).ask_all
+        ),
         ask=lambda name: pool(name, recipe.backends[name].open()).ask_all,
         rows=work.run.items,  # type: ignore[arg-type]
         progress=work.progress,

@@ -1,6 +1,8 @@
-"""A YAML file as plain values, and the line of every key: YAML 1.2's core types, bounded before anchors are written out.
+"""A YAML file as plain values, and the line of every key: YAML 1.2's core types, bounded before
+anchors are written out.
 
-What YAML 1.1 and 1.2 read differently (`010`, `1:30`, `1_000`, `2024-01-01`, `yes` as a value) is refused, not guessed.
+What YAML 1.1 and 1.2 read differently (`010`, `1:30`, `1_000`, `2024-01-01`, `yes` as a value) is
+refused, not guessed.
 """
 
 import math
@@ -29,12 +31,18 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _NO_CHARACTER = re.compile(r"[\0\ud800-\udfff]")
 _OLD = "tag:yaml.org,2002:"
-_OLD_TYPES = {"bool": "true or false", "int": "an integer", "float": "a number", "timestamp": "a date"}
+_OLD_TYPES = {
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+    "timestamp": "a date",
+}
 _INSTEAD = "write true, false or a plain number"
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
-    """The value in a YAML file and the line of every key path in it. RecipeError for what is not one plain document."""
+    """The value in a YAML file and the line of every key path in it. RecipeError for what is not
+    one plain document."""
     try:
         text = read_text(path, MOST_BYTES)
     except DataError as error:
@@ -45,11 +53,18 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         if isinstance(error, _RefusedError):
             raise RecipeError(f"{path}:{line}: {error.problem}.") from None
-        problem = " ".join(part for part in (error.context, error.problem) if part).partition("; first occurrence")[0]
-        raise RecipeError(f"{path}:{line}: not valid YAML ({problem[:200]}); mend the line.") from None
+        problem = " ".join(part for part in (error.context, error.problem) if part).partition(
+            "; first occurrence"
+        )[0]
+        raise RecipeError(
+            f"{path}:{line}: not valid YAML ({problem[:200]}); mend the line."
+        ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise RecipeError(f"{path}:{line}: not valid YAML (it holds the character U+{error.character:04X}); remove it.") from None
+        raise RecipeError(
+            f"{path}:{line}: not valid YAML (it holds the character U+{error.character:04X});"
+            " remove it."
+        ) from None
     if node is None:
         return None, {}
     document = _Document(path)
@@ -61,7 +76,8 @@ class _RefusedError(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.BaseLoader):
-    """Nodes whose values are texts. No tags; number and depth are bounded here, since nodes are made one by one by recursion."""
+    """Nodes whose values are texts. No tags; number and depth are bounded here, since nodes are
+    made one by one by recursion."""
 
     depth = num_nodes = 0
 
@@ -69,12 +85,21 @@ class _Loader(yaml.BaseLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if tag := getattr(event, "tag", None):
             name = tag.replace(_OLD, "!!")[:60]
-            raise _RefusedError(problem=f"the tag {name!r} is not read; write a plain value or put it in quotes", problem_mark=event.start_mark)
+            raise _RefusedError(
+                problem=f"the tag {name!r} is not read; write a plain value or put it in quotes",
+                problem_mark=event.start_mark,
+            )
         self.num_nodes += 1
         if self.num_nodes > MOST_VALUES:
-            raise _RefusedError(problem=f"the file holds more than {MOST_VALUES:,} values; make it smaller", problem_mark=event.start_mark)
+            raise _RefusedError(
+                problem=f"the file holds more than {MOST_VALUES:,} values; make it smaller",
+                problem_mark=event.start_mark,
+            )
         if self.depth >= MOST_DEPTH:
-            raise _RefusedError(problem=f"more than {MOST_DEPTH} levels deep; make it flatter", problem_mark=event.start_mark)
+            raise _RefusedError(
+                problem=f"more than {MOST_DEPTH} levels deep; make it flatter",
+                problem_mark=event.start_mark,
+            )
         self.depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
@@ -100,10 +125,16 @@ class _Document:
         if id(node) in self.open:
             raise self.wrong(node, at, "an anchor holds itself; write out what is meant")
         if len(self.open) >= MOST_DEPTH:
-            raise self.wrong(node, at, f"more than {MOST_DEPTH} levels deep with its anchors written out; make it flatter")
+            raise self.wrong(
+                node,
+                at,
+                f"more than {MOST_DEPTH} levels deep with its anchors written out; make it flatter",
+            )
         self.open.add(id(node))
         if not isinstance(node, yaml.MappingNode):
-            value: Any = [self.value(item, (*at, str(index))) for index, item in enumerate(node.value)]
+            value: Any = [
+                self.value(item, (*at, str(index))) for index, item in enumerate(node.value)
+            ]
         else:
             value = self.table(node, at)
         self.open.remove(id(node))
@@ -115,7 +146,11 @@ class _Document:
         self.num_bytes += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
         if self.num_values > MOST_VALUES or self.num_bytes > MOST_BYTES:
             much = f"{MOST_VALUES:,} values or {MOST_BYTES >> 20} MB of text"
-            raise self.wrong(node, at, f"with its anchors written out the file holds more than {much}; make it smaller")
+            raise self.wrong(
+                node,
+                at,
+                f"with its anchors written out the file holds more than {much}; make it smaller",
+            )
 
     def table(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Any]:
         """A mapping: what `<<` names first, which its own keys replace."""
@@ -149,18 +184,29 @@ class _Document:
         if not isinstance(node, yaml.ScalarNode):
             raise self.wrong(node, at, "a key is a list or a table; write a name")
         # `on` and `no` are names, as for YAML 1.2
-        name = node.value if _old_type(node.value) == "bool" and not _BOOL.fullmatch(node.value) else self.scalar(node, at)
+        name = (
+            node.value
+            if _old_type(node.value) == "bool" and not _BOOL.fullmatch(node.value)
+            else self.scalar(node, at)
+        )
         if not isinstance(name, str):
-            raise self.wrong(node, at, f"the key {_cut(node.value)} is not a text; put it in quotes")
+            raise self.wrong(
+                node, at, f"the key {_cut(node.value)} is not a text; put it in quotes"
+            )
         if not name.isprintable() or not 0 < len(name) <= MOST_KEY:
             raise self.wrong(node, at, f"a key has 1 to {MOST_KEY} printable characters; rename it")
         return name
 
     def scalar(self, node: yaml.ScalarNode, at: KeyPath) -> Any:
-        """A text, or by YAML 1.2's core rules null, true, false or a number. Numbers are finite, integers have 64 bits."""
+        """A text, or by YAML 1.2's core rules null, true, false or a number. Numbers are finite,
+        integers have 64 bits."""
         text: str = node.value
         if _NO_CHARACTER.search(text):
-            raise self.wrong(node, at, "the text holds NUL or half of a surrogate pair, which is no character; remove it")
+            raise self.wrong(
+                node,
+                at,
+                "the text holds NUL or half of a surrogate pair, which is no character; remove it",
+            )
         if node.style is not None:
             return text
         if _NULL.fullmatch(text):
@@ -170,7 +216,12 @@ class _Document:
         if _INT.fullmatch(text):
             number = int(text, 0) if len(text) <= 24 else 1 << 64
             if not -(1 << 63) <= number < 1 << 63:
-                raise self.wrong(node, at, f"{_cut(text)} is no integer of 64 bits; write a smaller number or put it in quotes")
+                raise self.wrong(
+                    node,
+                    at,
+                    f"{_cut(text)} is no integer of 64 bits; write a smaller number or put it in"
+                    " quotes",
+                )
             return number
         if _LEADING_ZERO.fullmatch(text) or not _FLOAT.fullmatch(text):
             return self.ambiguous(node, at)
@@ -184,15 +235,27 @@ class _Document:
         if _NOT_FINITE.fullmatch(text):
             raise self.wrong(node, at, f"{text} is not finite; write a number that is")
         if _LEADING_ZERO.fullmatch(text):
-            raise self.wrong(node, at, f"{_cut(text)} starts with a zero, which is octal for YAML 1.1 alone; write it without, or 0o10 for 8")
+            raise self.wrong(
+                node,
+                at,
+                f"{_cut(text)} starts with a zero, which is octal for YAML 1.1 alone; write it"
+                " without, or 0o10 for 8",
+            )
         if what := _OLD_TYPES.get(_old_type(text)):
-            raise self.wrong(node, at, f"{_cut(text)} is {what} for YAML 1.1 and a text for 1.2; put it in quotes, or {_INSTEAD}")
+            raise self.wrong(
+                node,
+                at,
+                f"{_cut(text)} is {what} for YAML 1.1 and a text for 1.2; put it in quotes, or"
+                f" {_INSTEAD}",
+            )
         return text
 
     def wrong(self, node: yaml.Node, at: KeyPath, what: str) -> RecipeError:
         """The error to raise about a node."""
         key = ".".join(at)[:MOST_KEY]
-        return RecipeError(f"{self.path}:{node.start_mark.line + 1}: {key + ': ' if key else ''}{what}.")
+        return RecipeError(
+            f"{self.path}:{node.start_mark.line + 1}: {key + ': ' if key else ''}{what}."
+        )
 
 
 def _merges(key: yaml.Node) -> bool:

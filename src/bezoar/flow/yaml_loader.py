@@ -1,4 +1,5 @@
-"""A YAML file to a strictly checked recipe: every error is one sentence with the line and the key."""
+"""A YAML file to a strictly checked recipe: every error is one sentence with the line and the
+key."""
 
 import dataclasses
 import difflib
@@ -15,7 +16,8 @@ __all__ = ["KeyPath", "build", "place", "read_yaml"]
 
 
 def forbid_extra(kind: Any, seen: set[Any] | None = None) -> None:
-    """Make pydantic refuse unknown keys and numbers that are not finite in `kind` and in every dataclass that its fields can hold."""
+    """Make pydantic refuse unknown keys and numbers that are not finite in `kind` and in every
+    dataclass that its fields can hold."""
     seen = set() if seen is None else seen
     if dataclasses.is_dataclass(kind) and kind not in seen:
         seen.add(kind)
@@ -40,7 +42,9 @@ def build(kind: Any, value: Any, *, path: Path, lines: dict[KeyPath, int], at: K
         # a wrong key explains a missing one, so it is told first
         first = sorted(error.errors(), key=lambda e: "unexpected" not in e["type"])[0]
     known = _in_value([str(part) for part in first["loc"]], value)
-    raise RecipeError(f"{place(path, lines, (*at, *known))}: {brief(_sentence(first, known, kind, value))}")
+    raise RecipeError(
+        f"{place(path, lines, (*at, *known))}: {brief(_sentence(first, known, kind, value))}"
+    )
 
 
 def place(path: Path, lines: dict[KeyPath, int], at: KeyPath) -> str:
@@ -69,18 +73,34 @@ def _sentence(error: Any, known: list[str], kind: Any, value: Any) -> str:
     if "unexpected" in code:
         fields = [f.name for f in dataclasses.fields(answer_index)] if answer_index else []
         near = difflib.get_close_matches(name, fields, 1, 0.5)
-        return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; the keys here are {', '.join(fields)}."
+        return (
+            f"unknown key; did you mean {near[0]}?"
+            if near
+            else f"unknown key; the keys here are {', '.join(fields)}."
+        )
     if code in ("missing", "missing_argument"):
         return "this key is needed; add it."
     if code in ("union_tag_invalid", "union_tag_not_found"):
-        tag, tags = error["ctx"].get("tag", ""), str(error["ctx"].get("expected_tags", "")).replace("'", "")
+        tag, tags = (
+            error["ctx"].get("tag", ""),
+            str(error["ctx"].get("expected_tags", "")).replace("'", ""),
+        )
         if not tag:
-            return f"the key kind is missing; add one of {tags}." if tags else "the key kind is missing; add it."
+            return (
+                f"the key kind is missing; add one of {tags}."
+                if tags
+                else "the key kind is missing; add it."
+            )
         near = difflib.get_close_matches(tag, tags.split(", "), 1, 0.4)
-        return f"unknown kind {tag!r}; " + (f"did you mean {near[0]}?" if near else f"the kinds are {tags}.")
+        return f"unknown kind {tag!r}; " + (
+            f"did you mean {near[0]}?" if near else f"the kinds are {tags}."
+        )
     if code == "value_error":
         return str(error["ctx"]["error"]).rstrip(".") + "."
-    return f"{error['msg'].replace('Input should be', 'must be')} but is {json.dumps(error['input'], default=str)[:60]}; change the value."
+    return (
+        f"{error['msg'].replace('Input should be', 'must be')} but is"
+        f" {json.dumps(error['input'], default=str)[:60]}; change the value."
+    )
 
 
 def _class_at(kind: Any, at: list[str], value: Any) -> Any:
@@ -90,11 +110,19 @@ def _class_at(kind: Any, at: list[str], value: Any) -> Any:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         options = [o for o in typing.get_args(kind) if o is not type(None)]
         tag = value.get("kind") if isinstance(value, dict) else None
-        by_kind = [o for o in options if dataclasses.is_dataclass(o) and getattr(o, "kind", None) == tag]
+        by_kind = [
+            o for o in options if dataclasses.is_dataclass(o) and getattr(o, "kind", None) == tag
+        ]
         return _class_at((by_kind or options)[0], at, value)
     if not at:
         return kind if dataclasses.is_dataclass(kind) else None
-    inner = value[at[0]] if isinstance(value, dict) and at[0] in value else value[int(at[0])] if isinstance(value, list) else None
+    inner = (
+        value[at[0]]
+        if isinstance(value, dict) and at[0] in value
+        else value[int(at[0])]
+        if isinstance(value, list)
+        else None
+    )
     if dataclasses.is_dataclass(kind):
         return _class_at(typing.get_type_hints(kind, include_extras=True).get(at[0]), at[1:], inner)
     arguments = [a for a in typing.get_args(kind) if a is not Ellipsis]

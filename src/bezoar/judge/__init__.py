@@ -1,4 +1,5 @@
-"""Filters: rows to accepted rows, by a judge or by form. A new one: a file, a line here, a test file."""
+"""Filters: rows to accepted rows, by a judge or by form. A new one: a file, a line here, a test
+file."""
 
 from bezoar.judge.attribute_pairs import AttributePairs
 from bezoar.judge.attributes import Attributes
@@ -9,6 +10,12 @@ from bezoar.judge.heuristics import Dedup, Form
 from bezoar.judge.predict_attributes import Label
 
 FILTERS: dict[str, type] = {
-    "filter": Filter, "form": Form, "dedup": Dedup, "best_of_n": BestOfN, "steer": Steer,
-    "attributes": Attributes, "label": Label, "attribute_pairs": AttributePairs,
-}  # fmt: skip
+    "filter": Filter,
+    "form": Form,
+    "dedup": Dedup,
+    "best_of_n": BestOfN,
+    "steer": Steer,
+    "attributes": Attributes,
+    "label": Label,
+    "attribute_pairs": AttributePairs,
+}

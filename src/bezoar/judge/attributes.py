@@ -1,4 +1,5 @@
-"""A language model as annotator: levels from 0 to 4 of the attributes of an answer, several times over."""
+"""A language model as annotator: levels from 0 to 4 of the attributes of an answer, several times
+over."""
 
 import itertools
 import math
@@ -36,19 +37,27 @@ class Attribute(NamedTuple):
     @property
     def text(self) -> str:
         """What the judge reads."""
-        return "\n".join([f"{self.name}: {self.asks}", *(f"  {n} = {meaning}" for n, meaning in enumerate(self.levels))])
+        return "\n".join(
+            [
+                f"{self.name}: {self.asks}",
+                *(f"  {n} = {meaning}" for n, meaning in enumerate(self.levels)),
+            ]
+        )
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """Recipe keys. `judge` rates each row by the `definitions` `repeats` times; `meta["attributes"]` gets the mean level, rounded,
-    `meta["ratings"]` every rating that could be read.
+    """Recipe keys. `judge` rates each row by the `definitions` `repeats` times;
+    `meta["attributes"]` gets the mean level, rounded, `meta["ratings"]` every rating that could be
+    read.
 
-    As HelpSteer2's people do (arXiv 2406.08673, section 2): where the first attribute's levels lie more than 2 apart, two more
-    ratings are asked for; of more than three the three that agree most are kept (smallest spread of the first attribute,
-    then of all; the rule for ties is ours); where even these lie more than 2 apart the row is rejected. Fewer than
-    `repeats` ratings that can be read leave it unparsed. `verdict: logprob`, for judges too weak to write levels, asks for one
-    attribute at a time and takes the mean level by the probabilities of the five digits, a number with decimals.
+    As HelpSteer2's people do (arXiv 2406.08673, section 2): where the first attribute's levels lie
+    more than 2 apart, two more ratings are asked for; of more than three the three that agree most
+    are kept (smallest spread of the first attribute, then of all; the rule for ties is ours); where
+    even these lie more than 2 apart the row is rejected. Fewer than `repeats` ratings that can be
+    read leave it unparsed. `verdict: logprob`, for judges too weak to write levels, asks for one
+    attribute at a time and takes the mean level by the probabilities of the five digits, a number
+    with decimals.
     """
 
     rows: RowsRef
@@ -65,20 +74,31 @@ class Attributes:
         if self.repeats < 1 or self.max_tokens < 1:
             raise ValueError("repeats and max_tokens must be at least 1")
         if self.repeats > 1 and (self.temperature <= 0 or self.verdict == "logprob"):
-            raise ValueError("repeats above 1 give the same rating again at temperature 0 or with verdict: logprob; set repeats: 1")
+            raise ValueError(
+                "repeats above 1 give the same rating again at temperature 0 or with verdict:"
+                " logprob; set repeats: 1"
+            )
 
     def judge_rows(self, rows: list[Chat], ask: Ask) -> FilterResult:
-        """All of `rows`: accepted with their attributes, rejected for a spread above 2, or unparsed."""
+        """All of `rows`: accepted with their attributes, rejected for a spread above 2, or
+        unparsed."""
         attributes = read_attributes(self.definitions)
         template = read_prompt(self.prompt, "attributes", "record")
         if self.verdict == "logprob":
             return self._by_digits(rows, attributes, template, ask)
         names = [a.name for a in attributes]
         shown = "\n\n".join(a.text for a in attributes)
-        requests = [self._request(seal(fill(template, attributes=shown), record=record(row))) for row in rows]
+        requests = [
+            self._request(seal(fill(template, attributes=shown), record=record(row)))
+            for row in rows
+        ]
         found = self._ratings(requests, range(self.repeats), names, ask)
-        wide = [i for i, ratings in enumerate(found) if _spread(_parsed(ratings), names[0]) > _SPREAD]
-        more = self._ratings([requests[i] for i in wide], range(self.repeats, self.repeats + _NUM_MORE), names, ask)
+        wide = [
+            i for i, ratings in enumerate(found) if _spread(_parsed(ratings), names[0]) > _SPREAD
+        ]
+        more = self._ratings(
+            [requests[i] for i in wide], range(self.repeats, self.repeats + _NUM_MORE), names, ask
+        )
         for i, ratings in zip(wide, more, strict=True):
             found[i] += ratings
         judged = FilterResult([], [], [])
@@ -87,21 +107,30 @@ class Attributes:
         return judged
 
     def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
-        """Rows that it will give (a tenth is taken to be dropped, as in the paper), and calls: the repeats, or one an attribute."""
+        """Rows that it will give (a tenth is taken to be dropped, as in the paper), and calls: the
+        repeats, or one an attribute."""
         num = len(read_attributes(self.definitions)) if self.verdict == "logprob" else self.repeats
         written = exactly(0) if self.verdict == "logprob" else Estimate(15, 30, self.max_tokens)
-        return rows * Estimate(0, 0.9, 1), [RequestEstimate(rows * num, Estimate(200, 700, 3000), written)]
+        return rows * Estimate(0, 0.9, 1), [
+            RequestEstimate(rows * num, Estimate(200, 700, 3000), written)
+        ]
 
     def _request(self, text: str) -> Request:
-        return Request((Message("user", text),), temperature=self.temperature, max_tokens=self.max_tokens)
+        return Request(
+            (Message("user", text),), temperature=self.temperature, max_tokens=self.max_tokens
+        )
 
-    def _ratings(self, requests: list[Request], seeds: range, names: list[str], ask: Ask) -> list[list[Rating | Unparsed]]:
+    def _ratings(
+        self, requests: list[Request], seeds: range, names: list[str], ask: Ask
+    ) -> list[list[Rating | Unparsed]]:
         """By request, a rating a seed."""
         seeded = [replace(request, seed=seed) for request in requests for seed in seeds]
         replies = iter(ask(seeded) if seeded else [])
         return [[read_rating(next(replies), names) for _ in seeds] for _ in requests]
 
-    def _sort(self, row: Chat, ratings: list[Rating | Unparsed], names: list[str], judged: FilterResult) -> None:
+    def _sort(
+        self, row: Chat, ratings: list[Rating | Unparsed], names: list[str], judged: FilterResult
+    ) -> None:
         parsed = _parsed(ratings)
         if len(parsed) < self.repeats:
             failed = next(r for r in ratings if isinstance(r, Unparsed))
@@ -115,11 +144,19 @@ class Attributes:
         means = {name: level(sum(rating[name] for rating in kept) / len(kept)) for name in names}
         judged.accepted.append(labelled(row, means, ratings=parsed))
 
-    def _by_digits(self, rows: list[Chat], attributes: list[Attribute], template: str, ask: Ask) -> FilterResult:
+    def _by_digits(
+        self, rows: list[Chat], attributes: list[Attribute], template: str, ask: Ask
+    ) -> FilterResult:
         requests = [
-            Request((Message("user", seal(fill(template, attributes=a.text), record=record(row))),), max_tokens=1, prefill=f"{a.name}: ", choices=_LEVELS)
-            for row in rows for a in attributes
-        ]  # fmt: skip
+            Request(
+                (Message("user", seal(fill(template, attributes=a.text), record=record(row))),),
+                max_tokens=1,
+                prefill=f"{a.name}: ",
+                choices=_LEVELS,
+            )
+            for row in rows
+            for a in attributes
+        ]
         replies = iter(ask(requests) if requests else [])
         judged = FilterResult([], [], [])
         for row in rows:
@@ -133,13 +170,22 @@ class Attributes:
 
 
 def read_attributes(ref: str) -> list[Attribute]:
-    """The attributes of a definitions file. RecipeError for a line without name, asks and five levels."""
+    """The attributes of a definitions file. RecipeError for a line without name, asks and five
+    levels."""
     path = locate_file(ref, Path(), f"definitions {ref}")
     found = []
     for line, row in read_jsonl(path):
         levels = row.get("levels")
-        if not isinstance(row.get("name"), str) or not isinstance(row.get("asks"), str) or not isinstance(levels, list) or len(levels) != len(_LEVELS):
-            raise RecipeError(f"{path}:{line}: a definition has name, asks and a list of {len(_LEVELS)} levels; mend the line.")
+        if (
+            not isinstance(row.get("name"), str)
+            or not isinstance(row.get("asks"), str)
+            or not isinstance(levels, list)
+            or len(levels) != len(_LEVELS)
+        ):
+            raise RecipeError(
+                f"{path}:{line}: a definition has name, asks and a list of {len(_LEVELS)} levels;"
+                " mend the line."
+            )
         found.append(Attribute(row["name"], row["asks"], [str(text) for text in levels]))
     if not found:
         raise RecipeError(f"{path}: the file defines no attribute; write one a line.")
@@ -147,17 +193,24 @@ def read_attributes(ref: str) -> list[Attribute]:
 
 
 def read_rating(reply: Reply, names: Sequence[str]) -> Rating | Unparsed:
-    """The levels in a reply: each name, marks and a colon or equals sign, a whole number from 0 to 4; none missing, none twice
-    with different levels. Quotes and code do not count (`own_words`)."""
+    """The levels in a reply: each name, marks and a colon or equals sign, a whole number from 0 to
+    4; none missing, none twice with different levels. Quotes and code do not count
+    (`own_words`)."""
     if reply.finish == "error":
         return Unparsed("", f"failed: {reply.error}")
     rating: Rating = {}
     keys = "|".join(map(re.escape, names))
     own = own_words(reply.text, re.compile(rf"{ONE_WORD.pattern}|\W(?:{keys})\W", re.IGNORECASE))
     for name in names:
-        levels = set(re.findall(rf"\b_*{re.escape(name)}{_MARKS}[:=]{_MARKS}(-?\d+(?:\.\d+)?)", own, re.IGNORECASE))
+        levels = set(
+            re.findall(
+                rf"\b_*{re.escape(name)}{_MARKS}[:=]{_MARKS}(-?\d+(?:\.\d+)?)", own, re.IGNORECASE
+            )
+        )
         if len(levels) != 1:
-            return Unparsed(reply.text, f"several levels of {name}" if levels else f"no level of {name}")
+            return Unparsed(
+                reply.text, f"several levels of {name}" if levels else f"no level of {name}"
+            )
         (text,) = levels
         if text not in _LEVELS:
             return Unparsed(reply.text, f"the level of {name} is {text}")
@@ -178,7 +231,10 @@ def expected_level(reply: Reply) -> float | Unparsed:
 def most_agreeing(ratings: list[Rating], names: Sequence[str]) -> list[Rating]:
     """The three ratings that agree most; all of them where there are no more."""
     trios = [list(trio) for trio in itertools.combinations(ratings, min(_NUM_KEPT, len(ratings)))]
-    return min(trios, key=lambda trio: (_spread(trio, names[0]), sum(_spread(trio, name) for name in names)))
+    return min(
+        trios,
+        key=lambda trio: (_spread(trio, names[0]), sum(_spread(trio, name) for name in names)),
+    )
 
 
 def _parsed(ratings: list[Rating | Unparsed]) -> list[Rating]:

@@ -13,9 +13,10 @@ from bezoar.references import RowsRef
 
 @dataclass(frozen=True)
 class BestOfN:
-    """Recipe keys. `give: chats` keeps the answer with the highest number named `by` (rejection sampling, best of n); `pairs`
-    gives it with the lowest one as chosen and rejected (iterative DPO, HelpSteer2, arXiv 2406.08673, section 4.3); `own` takes
-    the answer that the prompt's row had as chosen and the first sampled one as rejected, and reads no number."""
+    """Recipe keys. `give: chats` keeps the answer with the highest number named `by` (rejection
+    sampling, best of n); `pairs` gives it with the lowest one as chosen and rejected (iterative
+    DPO, HelpSteer2, arXiv 2406.08673, section 4.3); `own` takes the answer that the prompt's row
+    had as chosen and the first sampled one as rejected, and reads no number."""
 
     rows: RowsRef
     give: Literal["chats", "pairs", "own"] = "pairs"
@@ -28,8 +29,8 @@ class BestOfN:
             raise ValueError("by has no effect with give: own, which reads no number; remove it")
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat | Comparison]:
-        """Of equal numbers the first answer counts. Prompts without a number are dropped as "no number", for pairs those whose
-        answers or numbers are all equal as "no difference"."""
+        """Of equal numbers the first answer counts. Prompts without a number are dropped as "no
+        number", for pairs those whose answers or numbers are all equal as "no difference"."""
         kept: list[Chat | Comparison] = []
         dropped: list[Dropped] = []
         for row in rows:
@@ -41,7 +42,10 @@ class BestOfN:
                     kept.append(found)
                 continue
             if not isinstance(row, SampledAnswers) or self.by not in row.numbers:
-                raise DataError(f"row {row.id}: it has no answers with a number {self.by!r}; name a stage of kind sample that has a reward.")
+                raise DataError(
+                    f"row {row.id}: it has no answers with a number {self.by!r}; name a stage of"
+                    " kind sample that has a reward."
+                )
             known = [i for i, value in enumerate(row.numbers[self.by]) if not math.isnan(value)]
             if not known:
                 dropped.append(Dropped(row.id, "no number"))
@@ -51,11 +55,24 @@ class BestOfN:
             numbers = {self.by: [row.numbers[self.by][best], row.numbers[self.by][worst]]}
             if self.give == "chats":
                 message = Message("assistant", row.answers[best])
-                kept.append(Chat(row.id, (*row.prompt, message), {**row.meta, self.by: numbers[self.by][0]}))
-            elif numbers[self.by][0] == numbers[self.by][1] or row.answers[best] == row.answers[worst]:
+                kept.append(
+                    Chat(row.id, (*row.prompt, message), {**row.meta, self.by: numbers[self.by][0]})
+                )
+            elif (
+                numbers[self.by][0] == numbers[self.by][1]
+                or row.answers[best] == row.answers[worst]
+            ):
                 dropped.append(Dropped(row.id, "no difference"))
             else:
-                kept.append(Comparison(row.id, row.prompt, row.answers[best], row.answers[worst], {**row.meta, **numbers}))
+                kept.append(
+                    Comparison(
+                        row.id,
+                        row.prompt,
+                        row.answers[best],
+                        row.answers[worst],
+                        {**row.meta, **numbers},
+                    )
+                )
         return Filtered(kept, dropped)
 
     def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:

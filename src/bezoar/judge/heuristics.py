@@ -12,7 +12,8 @@ from bezoar.references import RowsRef
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
     r"|^\W*(?:i['’]?m|i am|we are) (?:very |really |so |truly )?(?:sorry|afraid)\b"
-    r"|^\W*(?:sorry|unfortunately|apologies)\b[^.!?]{0,60}\b(?:can['’]?t|cannot|can not|unable|won['’]?t|not able)\b"
+    r"|^\W*(?:sorry|unfortunately|apologies)\b[^.!?]{0,60}\b(?:can['’]?t|cannot|can"
+    r" not|unable|won['’]?t|not able)\b"
     r"|^\W*i (?:can['’]?t|cannot|can not|won['’]?t|am unable to|am not able to|must decline)\b",
     re.IGNORECASE,
 )
@@ -22,11 +23,12 @@ _SHORT_WORDS, _LOOP_WORDS, _RUN = 12, 20, 4
 
 @dataclass(frozen=True)
 class Form:
-    """Recipe keys. Drops answers that are empty, have fewer than `min_words` or more than `max_words` words, refuse or speak
-    of themselves as an AI (`refusals`, English), go round in circles (`loops`: of more than 20 words, less than half of the
-    runs of four words differ), or end within a sentence (`unfinished`: more than 12 words, and the last line, no point of a
-    list and no heading, ends without punctuation, or a block of code is left open), and prompts of more than `max_prompt_words`.
-    The three are heuristics of ours."""
+    """Recipe keys. Drops answers that are empty, have fewer than `min_words` or more than
+    `max_words` words, refuse or speak of themselves as an AI (`refusals`, English), go round in
+    circles (`loops`: of more than 20 words, less than half of the runs of four words differ), or
+    end within a sentence (`unfinished`: more than 12 words, and the last line, no point of a list
+    and no heading, ends without punctuation, or a block of code is left open), and prompts of more
+    than `max_prompt_words`. The three are heuristics of ours."""
 
     rows: RowsRef
     min_words: int = 1
@@ -42,10 +44,17 @@ class Form:
             raise ValueError("min_words must be at least 1 and max_words no less")
 
     def sift(self, rows: list[Chat]) -> Filtered[Chat]:
-        """The rows of good form; dropped ones are "empty", "too short", "too long", "long prompt", "refusal", "loop" or "unfinished"."""
+        """The rows of good form; dropped ones are "empty", "too short", "too long", "long prompt",
+        "refusal", "loop" or "unfinished"."""
         faults = [self._fault(row.answer) or self._long(row) for row in rows]
-        dropped = [Dropped(row.id, fault, row.answer[:400]) for row, fault in zip(rows, faults, strict=True) if fault]
-        return Filtered([row for row, fault in zip(rows, faults, strict=True) if not fault], dropped)
+        dropped = [
+            Dropped(row.id, fault, row.answer[:400])
+            for row, fault in zip(rows, faults, strict=True)
+            if fault
+        ]
+        return Filtered(
+            [row for row, fault in zip(rows, faults, strict=True) if not fault], dropped
+        )
 
     def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give; no calls."""
@@ -53,7 +62,11 @@ class Form:
 
     def _long(self, row: Chat) -> str:
         num_words = sum(len(message.content.split()) for message in row.prompt)
-        return "long prompt" if self.max_prompt_words is not None and num_words > self.max_prompt_words else ""
+        return (
+            "long prompt"
+            if self.max_prompt_words is not None and num_words > self.max_prompt_words
+            else ""
+        )
 
     def _fault(self, answer: str) -> str:
         num_words = len(answer.split())
@@ -72,8 +85,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Dedup:
-    """Recipe keys. Drops a row whose prompt (with `on: answer`, whose answer) has at least `near_duplicate` similarity to that
-    of an earlier row, 1 meaning the same words; see data/near_duplicates.py."""
+    """Recipe keys. Drops a row whose prompt (with `on: answer`, whose answer) has at least
+    `near_duplicate` similarity to that of an earlier row, 1 meaning the same words; see
+    data/near_duplicates.py."""
 
     rows: RowsRef
     near_duplicate: float = 0.8
@@ -84,12 +98,16 @@ class Dedup:
         check_threshold(self.near_duplicate)
 
     def sift(self, rows: list[Chat]) -> Filtered[Chat]:
-        """The first of all rows that repeat one another; the others are dropped as "near duplicate"."""
+        """The first of all rows that repeat one another; the others are dropped as "near
+        duplicate"."""
         seen = NearDuplicates(self.near_duplicate)
         kept: list[Chat] = []
         dropped: list[Dropped] = []
         for row in rows:
-            twin = seen.add(row.id, row.answer if self.on == "answer" else "\n".join(m.content for m in row.prompt))
+            twin = seen.add(
+                row.id,
+                row.answer if self.on == "answer" else "\n".join(m.content for m in row.prompt),
+            )
             if twin:
                 dropped.append(Dropped(row.id, "near duplicate", f"as {twin[0]}, {twin[1]:.2f}"))
             else:

@@ -1,4 +1,5 @@
-"""Claims: which questions this process is asking just now, so that no other process asks them too."""
+"""Claims: which questions this process is asking just now, so that no other process asks them
+too."""
 
 import errno
 import fcntl
@@ -15,7 +16,8 @@ _BYTES = 1 << 62
 class Claims:
     """One lock on one byte of the file `path` for each claimed name.
 
-    Locks of an open file end with it, also when its process is killed, so no claim outlives its owner; and nothing is written.
+    Locks of an open file end with it, also when its process is killed, so no claim outlives its
+    owner; and nothing is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +31,10 @@ class Claims:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
-            raise DataError(f"{self.path}: the file system gives no locks ({error.strerror}); keep runs on a disk that does.") from None
+            raise DataError(
+                f"{self.path}: the file system gives no locks ({error.strerror}); keep runs on a"
+                " disk that does."
+            ) from None
         return True
 
     def release(self, name: str) -> None:
@@ -48,4 +53,8 @@ class Claims:
 
     def _set(self, name: str, kind: int) -> None:
         # struct flock: type, whence, start, length, pid (which must be 0 for locks of an open file)
-        fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, int(name, 16) % _BYTES, 1, 0))
+        fcntl.fcntl(
+            self._file,
+            fcntl.F_OFD_SETLK,
+            struct.pack(_FLOCK, kind, os.SEEK_SET, int(name, 16) % _BYTES, 1, 0),
+        )

@@ -1,4 +1,5 @@
-"""Estimates of what will be asked of language models: counts, tokens and money, each low, expected and high."""
+"""Estimates of what will be asked of language models: counts, tokens and money, each low, expected
+and high."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ class Estimate:
     high: float
 
     def __add__(self, other: "Estimate") -> "Estimate":
-        return Estimate(self.low + other.low, self.expected + other.expected, self.high + other.high)
+        return Estimate(
+            self.low + other.low, self.expected + other.expected, self.high + other.high
+        )
 
     def __mul__(self, factor: "float | Estimate") -> "Estimate":
         f = factor if isinstance(factor, Estimate) else Estimate(factor, factor, factor)
@@ -70,5 +73,10 @@ def price(calls: RequestEstimate, backend: Any) -> Estimate:
     prices = getattr(backend, "prices", None)
     if prices is None:
         return exactly(0)
-    paid_in, paid_out = float(prices.input_usd_per_million) / 1e6, float(prices.output_usd_per_million) / 1e6
-    return (calls.num * calls.prompt_tokens) * paid_in + (calls.num * calls.completion_tokens) * paid_out
+    paid_in, paid_out = (
+        float(prices.input_usd_per_million) / 1e6,
+        float(prices.output_usd_per_million) / 1e6,
+    )
+    return (calls.num * calls.prompt_tokens) * paid_in + (
+        calls.num * calls.completion_tokens
+    ) * paid_out

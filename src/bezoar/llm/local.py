@@ -24,8 +24,8 @@ AnyTemplate = Annotated[ChatML | OpenBezoarTemplate | HubTemplate, Field(discrim
 class Local:
     """Recipe keys of a model that answers here.
 
-    `model`, `dtype` and `quantize` as in `ModelSpec`; `renderer` writes the prompts; `slots` answers grow side by side and
-    `group` requests are journalled together.
+    `model`, `dtype` and `quantize` as in `ModelSpec`; `renderer` writes the prompts; `slots`
+    answers grow side by side and `group` requests are journalled together.
     """
 
     model: str
@@ -42,12 +42,18 @@ class Local:
 
     @property
     def identity(self) -> str:
-        """The model's files (or its name where it is not a local folder), how it is held, and the renderer."""
+        """The model's files (or its name where it is not a local folder), how it is held, and the
+        renderer."""
         folder = Path(self.model)
-        return canonical({
-            "kind": self.kind, "model": cached_hash(folder) if folder.is_dir() else self.model, "dtype": self.dtype,
-            "quantize": self.quantize, "renderer": dataclasses.asdict(self.renderer),
-        })
+        return canonical(
+            {
+                "kind": self.kind,
+                "model": cached_hash(folder) if folder.is_dir() else self.model,
+                "dtype": self.dtype,
+                "quantize": self.quantize,
+                "renderer": dataclasses.asdict(self.renderer),
+            }
+        )
 
     def open(self) -> Backend:
         """The backend; the model is loaded by the first question that the journal cannot answer."""
@@ -90,14 +96,22 @@ class LocalBackend:
 class StackBackend:
     """Answers requests with a model that is already there, such as a stack of our adapters."""
 
-    def __init__(self, stack: "Stack", renderer: AnyTemplate, slots: int = 32, group: int = 64) -> None:
+    def __init__(
+        self, stack: "Stack", renderer: AnyTemplate, slots: int = 32, group: int = 64
+    ) -> None:
         self.stack, self.renderer, self.slots, self.group = stack, renderer, slots, group
         renderer.check(stack.tokenizer)
 
     @property
     def identity(self) -> str:
         """Weights, adapters and renderer."""
-        return canonical({"kind": "stack", "model": self.stack.identity, "renderer": dataclasses.asdict(self.renderer)})
+        return canonical(
+            {
+                "kind": "stack",
+                "model": self.stack.identity,
+                "renderer": dataclasses.asdict(self.renderer),
+            }
+        )
 
     def prompt(self, request: Request) -> list[int]:
         """The tokens of a request's prompt."""
@@ -106,7 +120,9 @@ class StackBackend:
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """`group` requests of like kind and length, the longest first."""
         lengths = [len(self.prompt(request)) for request in requests]
-        order = sorted(range(len(requests)), key=lambda i: (bool(requests[i].choices), -lengths[i], i))
+        order = sorted(
+            range(len(requests)), key=lambda i: (bool(requests[i].choices), -lengths[i], i)
+        )
         return [order[start : start + self.group] for start in range(0, len(order), self.group)]
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
@@ -124,13 +140,22 @@ class StackBackend:
         from bezoar.model.prompt_group import prompt_group
         from bezoar.model.score import score
 
-        encode, context = self.stack.tokenizer.encode, int(self.stack.net.config.max_position_embeddings)
+        encode, context = (
+            self.stack.tokenizer.encode,
+            int(self.stack.net.config.max_position_embeddings),
+        )
         groups = []
         for request in requests:
-            groups.append(prompt_group(self.prompt(request), [encode(choice) for choice in request.choices]))
+            groups.append(
+                prompt_group(self.prompt(request), [encode(choice) for choice in request.choices])
+            )
         scores = iter(score(self.stack, [group for group in groups if group.longest <= context]))
         return [
-            self._chosen(request, group, [one.total for one in next(scores)]) if group.longest <= context else _too_long(len(group.prompt))
+            (
+                self._chosen(request, group, [one.total for one in next(scores)])
+                if group.longest <= context
+                else _too_long(len(group.prompt))
+            )
             for request, group in zip(requests, groups, strict=True)
         ]
 
@@ -148,20 +173,35 @@ class StackBackend:
         prompts = [self.prompt(request) for request in requests]
         limits = [
             SamplingParams(
-                max_tokens=request.max_tokens, temperature=request.temperature, top_p=request.top_p, stop_tokens=(end, tokenizer.eos_id),
-                stop=(*request.stop, *self.renderer.stops()), seed=int(content_hash(dataclasses.asdict(request)), 16),
+                max_tokens=request.max_tokens,
+                temperature=request.temperature,
+                top_p=request.top_p,
+                stop_tokens=(end, tokenizer.eos_id),
+                stop=(*request.stop, *self.renderer.stops()),
+                seed=int(content_hash(dataclasses.asdict(request)), 16),
             )
             for request in requests
         ]
         replies = []
-        for prompt, limit, made in zip(prompts, limits, generate(self.stack, prompts, limits, slots=self.slots), strict=True):
+        for prompt, limit, made in zip(
+            prompts, limits, generate(self.stack, prompts, limits, slots=self.slots), strict=True
+        ):
             if made.finish == "error":
                 replies.append(_too_long(len(prompt)))
                 continue
             text = until(tokenizer.decode(made.tokens), limit.stop)
-            replies.append(Reply(text, made.finish, prompt_tokens=len(prompt), completion_tokens=len(made.tokens)))
+            replies.append(
+                Reply(
+                    text, made.finish, prompt_tokens=len(prompt), completion_tokens=len(made.tokens)
+                )
+            )
         return replies
 
 
 def _too_long(num_tokens: int) -> Reply:
-    return Reply(finish="error", error=f"the prompt has {num_tokens} tokens and leaves no room in the model's context", prompt_tokens=num_tokens, failure="refused")
+    return Reply(
+        finish="error",
+        error=f"the prompt has {num_tokens} tokens and leaves no room in the model's context",
+        prompt_tokens=num_tokens,
+        failure="refused",
+    )

@@ -1,4 +1,5 @@
-"""The chat-completions form: a request to the body that is sent, and the body that came back to a reply."""
+"""The chat-completions form: a request to the body that is sent, and the body that came back to a
+reply."""
 
 import json
 import math
@@ -15,7 +16,8 @@ NUM_TOP = 20
 NO_LOGPROBS = "the server gives no log-probabilities"
 """The `error` of a reply to a request with choices that cannot be read by them."""
 NO_CHOICE = "the answer holds no choice"
-"""The `error` of a reply without any answer in it: worth another attempt, and unreadable when that does not help."""
+"""The `error` of a reply without any answer in it: worth another attempt, and unreadable when that
+does not help."""
 _NUM_STOPS = 4  # more are refused by several servers; the others are cut here
 _MOST_TOKENS = 10**9
 
@@ -25,7 +27,11 @@ def to_body(request: Request) -> dict[str, Any]:
     messages = _messages(request.messages)
     if request.prefill:
         messages.append({"role": "assistant", "content": request.prefill})
-    body: dict[str, Any] = {"messages": messages, "temperature": request.temperature, "max_tokens": request.max_tokens}
+    body: dict[str, Any] = {
+        "messages": messages,
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+    }
     if request.choices:
         return {**body, "max_tokens": 1, "logprobs": True, "top_logprobs": NUM_TOP}
     if request.top_p != 1.0:
@@ -38,7 +44,8 @@ def to_body(request: Request) -> dict[str, Any]:
 
 
 def _messages(messages: Messages) -> list[dict[str, Any]]:
-    """Messages as the form writes them; tool calls get numbers, and tool messages answer them in order."""
+    """Messages as the form writes them; tool calls get numbers, and tool messages answer them in
+    order."""
     rows: list[dict[str, Any]] = []
     waiting: list[str] = []
     num_calls = 0
@@ -49,7 +56,11 @@ def _messages(messages: Messages) -> list[dict[str, Any]]:
             num_calls += len(ids)
             waiting += ids
             row["tool_calls"] = [
-                {"id": name, "type": "function", "function": {"name": call.name, "arguments": json.dumps(call.arguments)}}
+                {
+                    "id": name,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+                }
                 for name, call in zip(ids, message.tool_calls, strict=True)
             ]
         if message.role == "tool":
@@ -59,36 +70,64 @@ def _messages(messages: Messages) -> list[dict[str, Any]]:
 
 
 class _UnreadableError(Exception):
-    """A whole body in which no answer can be found, although the server took the request for answered."""
+    """A whole body in which no answer can be found, although the server took the request for
+    answered."""
 
 
 def from_body(text: str, request: Request, prices: Prices) -> Reply:
     """The reply in the body of a 200; never an exception.
 
-    A body that is cut short, is not JSON or holds an error is a passing failure; its tokens count as paid where the server does
-    not say otherwise. A whole body in which no text is found is final: "refused" where the model or a content filter declined,
-    else "unreadable". A server that does not count tokens, or counts them in a way that cannot
-    be, is taken to use one for four characters.
+    A body that is cut short, is not JSON or holds an error is a passing failure; its tokens count
+    as paid where the server does not say otherwise. A whole body in which no text is found is
+    final: "refused" where the model or a content filter declined, else "unreadable". A server that
+    does not count tokens, or counts them in a way that cannot be, is taken to use one for four
+    characters.
     """
     try:
         body = json.loads(text)
     except json.JSONDecodeError:
-        return _failed(f"the body of the answer is broken or cut short ({len(text)} characters)", "passing", {}, text, request, prices)
+        return _failed(
+            f"the body of the answer is broken or cut short ({len(text)} characters)",
+            "passing",
+            {},
+            text,
+            request,
+            prices,
+        )
     except (ValueError, RecursionError):
-        return _failed("the body of the answer is nested too deeply or holds a number that is too long", "unreadable", {}, text, request, prices)
+        return _failed(
+            "the body of the answer is nested too deeply or holds a number that is too long",
+            "unreadable",
+            {},
+            text,
+            request,
+            prices,
+        )
     error = error_inside(body)
     if error:
         said = f"the server sent an error in place of an answer: {mask(str(error))[:200]}"
         return Reply(finish="error", error=said, failure="passing")
-    if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
+    if (
+        not isinstance(body, dict)
+        or not isinstance(body.get("choices"), list)
+        or not body["choices"]
+    ):
         return _failed(NO_CHOICE, "unreadable", body, "", request, prices)
     try:
         choice = body["choices"][0]
-        content, refusal = map(mask, _content(choice))  # again: what was escaped, or in parts, is whole now
+        # again: what was escaped, or in parts, is whole now
+        content, refusal = map(mask, _content(choice))
     except _UnreadableError as unreadable:
         return _failed(str(unreadable), "unreadable", body, text, request, prices)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as fault:
-        return _failed(f"the answer has no message that can be read ({type(fault).__name__})", "unreadable", body, text, request, prices)
+        return _failed(
+            f"the answer has no message that can be read ({type(fault).__name__})",
+            "unreadable",
+            body,
+            text,
+            request,
+            prices,
+        )
     if refusal:
         return _failed(refusal, "refused", body, content, request, prices)
     num_prompt, num_completion = _tokens(body, request, content)
@@ -108,8 +147,12 @@ def _content(choice: dict[str, Any]) -> tuple[str, str]:
     message = choice["message"]
     content, refusal = message.get("content"), message.get("refusal")
     if isinstance(content, list):
-        parts = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in content]
-        refusal = refusal or "".join(str(p["refusal"]) for p in parts if p.get("type") == "refusal" and p.get("refusal"))
+        parts = [
+            part if isinstance(part, dict) else {"type": "text", "text": part} for part in content
+        ]
+        refusal = refusal or "".join(
+            str(p["refusal"]) for p in parts if p.get("type") == "refusal" and p.get("refusal")
+        )
         texts = [p.get("text") for p in parts if p.get("type") in ("text", "output_text")]
         if not texts and parts and not refusal:
             raise _UnreadableError("the answer has no part of type text")
@@ -121,14 +164,28 @@ def _content(choice: dict[str, Any]) -> tuple[str, str]:
     if not content and message.get("tool_calls"):
         raise _UnreadableError("the model called a tool in place of an answer")
     if content is not None and not isinstance(content, str):
-        raise _UnreadableError(f"the content of the answer is of type {type(content).__name__}, not text")
+        raise _UnreadableError(
+            f"the content of the answer is of type {type(content).__name__}, not text"
+        )
     return _whole(content or ""), ""
 
 
-def _failed(why: str, failure: Failure, body: Any, content: str, request: Request, prices: Prices) -> Reply:
-    """A failure that counts as paid: by the server's usage, else by the characters of what was sent and of `content`."""
+def _failed(
+    why: str, failure: Failure, body: Any, content: str, request: Request, prices: Prices
+) -> Reply:
+    """A failure that counts as paid: by the server's usage, else by the characters of what was sent
+    and of `content`."""
     num_prompt, num_completion = _tokens(body if isinstance(body, dict) else {}, request, content)
-    return Reply("", "error", (), num_prompt, num_completion, prices.cost_usd(num_prompt, num_completion), why, failure)
+    return Reply(
+        "",
+        "error",
+        (),
+        num_prompt,
+        num_completion,
+        prices.cost_usd(num_prompt, num_completion),
+        why,
+        failure,
+    )
 
 
 def _tokens(body: dict[str, Any], request: Request, content: str) -> tuple[int, int]:
@@ -154,22 +211,29 @@ def _whole(text: str) -> str:
 
 
 def _logprobs(choice: dict[str, Any], choices: tuple[str, ...]) -> tuple[float, ...] | None:
-    """The log-probability of the first token that each choice begins with (see `match_choices`); None where none are given."""
+    """The log-probability of the first token that each choice begins with (see `match_choices`);
+    None where none are given."""
     try:
         top = choice["logprobs"]["content"][0]["top_logprobs"]
         pairs = [(str(item["token"]), float(item["logprob"])) for item in top]
     except (KeyError, IndexError, TypeError, ValueError):
         return None
-    return match_choices(pairs, choices) if pairs and not any(math.isnan(value) for _, value in pairs) else None
+    return (
+        match_choices(pairs, choices)
+        if pairs and not any(math.isnan(value) for _, value in pairs)
+        else None
+    )
 
 
 def match_choices(top: list[tuple[str, float]], choices: tuple[str, ...]) -> tuple[float, ...]:
-    """For each choice the log-probability of the best of the tokens `top` (text, log-probability) that it begins with.
+    """For each choice the log-probability of the best of the tokens `top` (text, log-probability)
+    that it begins with.
 
-    A longer match is better, then a likelier token; spaces around both do not count. A token that fits several choices
-    speaks for the one that it equals, else for none. A choice that no token fits gets the lowest log-probability seen,
-    an upper bound. The result is empty where no choice is met at all, and where a choice ("10") may hide behind a token
-    that equals another one ("1"), because tokenizers that write digits one by one do not tell the two apart.
+    A longer match is better, then a likelier token; spaces around both do not count. A token that
+    fits several choices speaks for the one that it equals, else for none. A choice that no token
+    fits gets the lowest log-probability seen, an upper bound. The result is empty where no choice
+    is met at all, and where a choice ("10") may hide behind a token that equals another one ("1"),
+    because tokenizers that write digits one by one do not tell the two apart.
     """
     names = [choice.strip() for choice in choices]
     best: list[tuple[int, float] | None] = [None] * len(names)
@@ -181,7 +245,11 @@ def match_choices(top: list[tuple[str, float]], choices: tuple[str, ...]) -> tup
             found = (len(token), logprob)
             best[index] = max(best[index] or found, found)
     met = {name for name, found in zip(names, best, strict=True) if found}
-    hidden = [n for n, found in zip(names, best, strict=True) if not found and any(n.startswith(other) for other in met)]
+    hidden = [
+        n
+        for n, found in zip(names, best, strict=True)
+        if not found and any(n.startswith(other) for other in met)
+    ]
     if not met or hidden:
         return ()
     lowest = min(logprob for _, logprob in top)

@@ -1,4 +1,5 @@
-"""A model that criticises and revises (CnR, arXiv 2311.14543) at work: one round over many answers."""
+"""A model that criticises and revises (CnR, arXiv 2311.14543) at work: one round over many
+answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +11,19 @@ from bezoar.llm.types import Ask, Reply, Request, fault
 
 @dataclass(frozen=True)
 class Round:
-    """What one round made of an answer; with a `failure` (failed, empty, cut, not both parts, no answer to revise) it is the old one."""
+    """What one round made of an answer; with a `failure` (failed, empty, cut, not both parts, no
+    answer to revise) it is the old one."""
 
     critique: str
     answer: str
     failure: str = ""
 
 
-def revisions(prompts: Sequence[Messages], answers: Sequence[str], ask: Ask, *, times: int, max_tokens: int) -> Iterator[list[Round]]:
-    """Up to `times` rounds, each over the answers of the one before; the last is the first that changes no answer."""
+def revisions(
+    prompts: Sequence[Messages], answers: Sequence[str], ask: Ask, *, times: int, max_tokens: int
+) -> Iterator[list[Round]]:
+    """Up to `times` rounds, each over the answers of the one before; the last is the first that
+    changes no answer."""
     now = list(answers)
     for _ in range(times):
         rounds = revise(prompts, now, ask, max_tokens=max_tokens)
@@ -28,15 +33,25 @@ def revisions(prompts: Sequence[Messages], answers: Sequence[str], ask: Ask, *, 
             return
 
 
-def revise(prompts: Sequence[Messages], answers: Sequence[str], ask: Ask, *, max_tokens: int) -> list[Round]:
-    """A round over `answers`, drawn greedily (ours; the paper's sampling is not known). An empty answer is not sent."""
+def revise(
+    prompts: Sequence[Messages], answers: Sequence[str], ask: Ask, *, max_tokens: int
+) -> list[Round]:
+    """A round over `answers`, drawn greedily (ours; the paper's sampling is not known). An empty
+    answer is not sent."""
     sent = [i for i, old in enumerate(answers) if old]
     requests = [Request(question(prompts[i], answers[i]), max_tokens=max_tokens) for i in sent]
     replies = dict(zip(sent, ask(requests) if requests else [], strict=True))
-    return [_round(old, replies[i]) if i in replies else Round("", old, "no answer") for i, old in enumerate(answers)]
+    return [
+        _round(old, replies[i]) if i in replies else Round("", old, "no answer")
+        for i, old in enumerate(answers)
+    ]
 
 
 def _round(old: str, reply: Reply) -> Round:
     found = parse(reply.text)
     failure = fault(reply) or (found.why if isinstance(found, Unread) else "")
-    return Round("", old, failure) if isinstance(found, Unread) or failure else Round(found.critique, found.revision)
+    return (
+        Round("", old, failure)
+        if isinstance(found, Unread) or failure
+        else Round(found.critique, found.revision)
+    )

@@ -21,9 +21,9 @@ Rule = Callable[[Request], str]
 class Scripted:
     """Recipe keys: `script`, a JSON Lines file of {"pattern", "reply"} with regular expressions.
 
-    The first pattern found in the last user message answers; `\\1` in a reply is the pattern's first group. A request with
-    choices gets almost all its probability on the choice that the reply begins with. Prompts that no pattern matches are
-    DataErrors that quote the prompt.
+    The first pattern found in the last user message answers; `\\1` in a reply is the pattern's
+    first group. A request with choices gets almost all its probability on the choice that the reply
+    begins with. Prompts that no pattern matches are DataErrors that quote the prompt.
     """
 
     script: FileRef
@@ -44,11 +44,17 @@ class Scripted:
         rules: list[tuple[re.Pattern[str], str]] = []
         for number, row in read_jsonl(self.path):
             if not isinstance(row.get("pattern"), str) or not isinstance(row.get("reply"), str):
-                raise DataError(f"{self.script}:{number}: a line of a script has the texts pattern and reply; mend it.")
+                raise DataError(
+                    f"{self.script}:{number}: a line of a script has the texts pattern and reply;"
+                    " mend it."
+                )
             try:
                 rules.append((re.compile(row["pattern"], re.DOTALL), row["reply"]))
             except re.error as error:
-                raise DataError(f"{self.script}:{number}: the pattern is not a regular expression ({error}); mend it.") from None
+                raise DataError(
+                    f"{self.script}:{number}: the pattern is not a regular expression ({error});"
+                    " mend it."
+                ) from None
 
         def rule(request: Request) -> str:
             text = last_user(request)
@@ -56,14 +62,17 @@ class Scripted:
                 found = pattern.search(text)
                 if found:
                     return found.expand(reply)
-            raise DataError(f"{self.script}: no pattern matches the prompt {text[:80]!r}; add a line for it.")
+            raise DataError(
+                f"{self.script}: no pattern matches the prompt {text[:80]!r}; add a line for it."
+            )
 
         return ScriptedBackend(rule, identity=self.identity)
 
 
 @dataclass
 class ScriptedBackend:
-    """Answers by `rule`. `seen` keeps every request that was answered, in order; groups hold `group` requests."""
+    """Answers by `rule`. `seen` keeps every request that was answered, in order; groups hold
+    `group` requests."""
 
     rule: Rule
     identity: str = "scripted"
@@ -74,11 +83,17 @@ class ScriptedBackend:
     def from_list(cls, replies: Sequence[str]) -> "ScriptedBackend":
         """A backend that gives `replies` in turn, and starts again after the last."""
         counter = iter(range(1 << 62))
-        return cls(lambda request: replies[next(counter) % len(replies)], identity=f"scripted {content_hash(list(replies))}")
+        return cls(
+            lambda request: replies[next(counter) % len(replies)],
+            identity=f"scripted {content_hash(list(replies))}",
+        )
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Requests in their order, `group` at a time."""
-        return [list(range(i, min(i + self.group, len(requests)))) for i in range(0, len(requests), self.group)]
+        return [
+            list(range(i, min(i + self.group, len(requests))))
+            for i in range(0, len(requests), self.group)
+        ]
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
         """One yield for all."""
@@ -93,11 +108,20 @@ class ScriptedBackend:
         num_prompt = sum(len(m.content.split()) for m in request.messages)
         if request.choices:
             picked = [text.strip().startswith(choice.strip()) for choice in request.choices]
-            return Reply(text, logprobs=tuple(math.log(0.9) if hit else math.log(0.01) for hit in picked), prompt_tokens=num_prompt)
+            return Reply(
+                text,
+                logprobs=tuple(math.log(0.9) if hit else math.log(0.01) for hit in picked),
+                prompt_tokens=num_prompt,
+            )
         text = until(text.removeprefix(request.prefill), request.stop)
         words = text.split(" ")
         if len(words) > request.max_tokens:
-            return Reply(" ".join(words[: request.max_tokens]), "length", prompt_tokens=num_prompt, completion_tokens=request.max_tokens)
+            return Reply(
+                " ".join(words[: request.max_tokens]),
+                "length",
+                prompt_tokens=num_prompt,
+                completion_tokens=request.max_tokens,
+            )
         return Reply(text, prompt_tokens=num_prompt, completion_tokens=len(words))
 
 

@@ -1,4 +1,5 @@
-"""HTTP: bodies out, what came back in. One attempt each, many in flight, in a thread with an event loop of its own."""
+"""HTTP: bodies out, what came back in. One attempt each, many in flight, in a thread with an event
+loop of its own."""
 
 import asyncio
 import resource
@@ -24,15 +25,17 @@ MOST_BYTES = 8 << 20
 _SPARE_FILES = 64
 _CONNECT_S = 60.0
 _SWITCH_S = 0.0005
-"""After so long one Python thread makes room for another. The caller gives way at every write to the journal and every lock, and by
-Python's own 5 ms would wait that long each time while replies pour in: 512 in flight took a fifth longer."""
+"""After so long one Python thread makes room for another. The caller gives way at every write to
+the journal and every lock, and by Python's own 5 ms would wait that long each time while replies
+pour in: 512 in flight took a fifth longer."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of one sending. `status` is 0 where no answer came, for the reason `error`; `refused` is a connection that
-    nobody accepts. `body` is what arrived, the key masked, also where it was cut short; `oversized` is one that was not read to
-    its end because it is too large or packed in a way that is not known."""
+    """What became of one sending. `status` is 0 where no answer came, for the reason `error`;
+    `refused` is a connection that nobody accepts. `body` is what arrived, the key masked, also
+    where it was cut short; `oversized` is one that was not read to its end because it is too large
+    or packed in a way that is not known."""
 
     index: int
     status: int = 0
@@ -46,8 +49,8 @@ class Attempt:
 class Transport:
     """Sends to `url`; `take` gives what has come back, in the order of its arrival.
 
-    `timeout_s` counts from the moment a request is written to its connection. EndpointError where `concurrency` needs more open
-    files than this process may have.
+    `timeout_s` counts from the moment a request is written to its connection. EndpointError where
+    `concurrency` needs more open files than this process may have.
     """
 
     def __init__(self, url: str, api_key: str, *, timeout_s: float, concurrency: int) -> None:
@@ -56,7 +59,11 @@ class Transport:
         parts = urlsplit(url)
         self._url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions"))
         self._proxy = _proxy(parts.scheme, parts.hostname or "")
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip", "User-Agent": "bezoar"}
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": "bezoar",
+        }
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._timeout_s = timeout_s
@@ -78,7 +85,10 @@ class Transport:
         """Return when something has come back, or after `timeout_s`."""
         self._news.wait(timeout_s)
         if not self._thread.is_alive():
-            raise EndpointError(f"{self._url}: sending has stopped for a reason that is bezoar's; run the same command to go on.")
+            raise EndpointError(
+                f"{self._url}: sending has stopped for a reason that is bezoar's; run the same"
+                " command to go on."
+            )
 
     def take(self) -> list[Attempt]:
         """All that has come back since the last time."""
@@ -109,9 +119,13 @@ class Transport:
         trace.on_connection_create_end.append(self._written)
         trace.on_connection_reuseconn.append(self._written)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers=self._headers, trace_configs=[trace],
-        )  # fmt: skip
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers=self._headers,
+            trace_configs=[trace],
+        )
         async with self._session:
             self._ready.set()
             await self._over.wait()
@@ -120,7 +134,8 @@ class Transport:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _written(self, session: Any, context: SimpleNamespace, params: Any) -> None:
-        """The clock of a request starts anew when it has its connection: waiting for one is not the server's time."""
+        """The clock of a request starts anew when it has its connection: waiting for one is not the
+        server's time."""
         context.trace_request_ctx.reschedule(self._loop.time() + self._timeout_s)
 
     def _start(self, bodies: list[tuple[int, bytes]]) -> None:
@@ -134,7 +149,8 @@ class Transport:
             attempt = await self._exchange(index, body)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # whatever a server makes the client raise is a failed attempt, never a lost request
+        # whatever a server makes the client raise is a failed attempt, never a lost request
+        except Exception as error:
             attempt = _failure(index, error)
         self._arrived.append(attempt)
         self._news.set()
@@ -146,14 +162,26 @@ class Transport:
             async with (
                 asyncio.timeout(_CONNECT_S) as clock,
                 self._session.post(
-                    self._url, data=body, proxy=self._proxy, allow_redirects=False, trace_request_ctx=clock
+                    self._url,
+                    data=body,
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                    trace_request_ctx=clock,
                 ) as answer,
             ):
-                status = 200 if 200 <= answer.status < 300 else answer.status  # every success is one
+                # every success is one
+                status = 200 if 200 <= answer.status < 300 else answer.status
                 coding = answer.headers.get("Content-Encoding", "")
                 after = answer.headers.get("Retry-After", "")
                 if status in (301, 302, 303, 307, 308):
-                    return Attempt(index, status, error=f"the server sends on to {mask(answer.headers.get('Location', ''))[:200]}")
+                    return Attempt(
+                        index,
+                        status,
+                        error=(
+                            "the server sends on to"
+                            f" {mask(answer.headers.get('Location', ''))[:200]}"
+                        ),
+                    )
                 size = 0
                 while size <= MOST_BYTES and (chunk := await answer.content.readany()):
                     chunks.append(chunk)
@@ -166,14 +194,25 @@ class Transport:
             cut = "the connection broke in the middle of the answer"
         data, whole = _unpacked(b"".join(chunks), coding)
         if not whole:
-            cut = f"the answer is larger than {MOST_BYTES >> 20} MiB or packed in a way that cannot be read"
-        return Attempt(index, status, mask(data.decode("utf-8-sig", "replace")), cut, after, oversized=not whole)
+            cut = (
+                f"the answer is larger than {MOST_BYTES >> 20} MiB or packed in a way that cannot"
+                " be read"
+            )
+        return Attempt(
+            index,
+            status,
+            mask(data.decode("utf-8-sig", "replace")),
+            cut,
+            after,
+            oversized=not whole,
+        )
 
 
 def _unpacked(data: bytes, coding: str) -> tuple[bytes, bool]:
     """(at most `MOST_BYTES` of the data unpacked, whether that is all)."""
     if coding.lower() in ("gzip", "x-gzip", "deflate"):
-        unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # finds out by the header which of the two it is
+        # finds out by the header which of the two it is
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
         with suppress(zlib.error):  # what is not packed as it says is stored as it came
             data = unpack.decompress(data, MOST_BYTES + 1)
     elif coding.lower() not in ("", "identity"):
@@ -207,7 +246,8 @@ def _allow_files(url: str, num: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         if hard != resource.RLIM_INFINITY and hard < wanted:
             raise EndpointError(
-                f"{url}: so many requests at once need {wanted} open files and this machine allows {hard}; "
-                f"lower concurrency to {max(hard - 2 * _SPARE_FILES, 1)} or raise `ulimit -n`."
+                f"{url}: so many requests at once need {wanted} open files and this machine allows"
+                f" {hard}; lower concurrency to {max(hard - 2 * _SPARE_FILES, 1)} or raise `ulimit"
+                " -n`."
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -13,8 +13,8 @@ from bezoar.model.spec import Sampling
 class Request:
     """One question: complete text, or (with `choices`) log-probabilities of given answers.
 
-    `prefill` begins the model's answer and is not part of the reply's text. `seed` makes two draws for one prompt
-    two requests. `stop` strings end the answer and are not part of it.
+    `prefill` begins the model's answer and is not part of the reply's text. `seed` makes two draws
+    for one prompt two requests. `stop` strings end the answer and are not part of it.
     """
 
     messages: Messages
@@ -27,7 +27,9 @@ class Request:
     seed: int = 0
 
     @classmethod
-    def sampled(cls, messages: Messages, how: Sampling, seed: int, *, prefill: str = "") -> "Request":
+    def sampled(
+        cls, messages: Messages, how: Sampling, seed: int, *, prefill: str = ""
+    ) -> "Request":
         """One draw."""
         return cls(messages, how.temperature, how.top_p, how.max_tokens, prefill=prefill, seed=seed)
 
@@ -43,9 +45,10 @@ Failure = Literal["", "passing", "refused", "unreadable", "budget"]
 class Reply:
     """One answer. `finish` is "error" for a failed request, whose `error` says why.
 
-    `failure` says what follows from an error: "refused" (by the server or the model) and "unreadable" are final for this
-    request and are never asked again; "budget" was not sent; "passing", and "" in an error, may be answered next time.
-    `logprobs` has one sum (nats) a choice; it is empty where the model's answer does not tell the choices apart.
+    `failure` says what follows from an error: "refused" (by the server or the model) and
+    "unreadable" are final for this request and are never asked again; "budget" was not sent;
+    "passing", and "" in an error, may be answered next time. `logprobs` has one sum (nats) a
+    choice; it is empty where the model's answer does not tell the choices apart.
     """
 
     text: str = ""
@@ -68,22 +71,26 @@ Ask = Callable[[Sequence[Request]], list[Reply]]
 
 
 class Backend(Protocol):
-    """A language model. `identity` names the model and all that changes its answers, and holds no secret."""
+    """A language model. `identity` names the model and all that changes its answers, and holds no
+    secret."""
 
     @property
     def identity(self) -> str: ...
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Indices of `requests` in the groups that are answered together; depends on `requests` alone."""
+        """Indices of `requests` in the groups that are answered together; depends on `requests`
+        alone."""
         ...
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
-        """Yield (index, reply) as answers arrive, each index once; what is yielded together is journalled together."""
+        """Yield (index, reply) as answers arrive, each index once; what is yielded together is
+        journalled together."""
         ...
 
 
 def fault(reply: Reply) -> str:
-    """Why a reply cannot be used: "failed", "refused", "unreadable", "budget", "empty" or "cut"; "" when it can."""
+    """Why a reply cannot be used: "failed", "refused", "unreadable", "budget", "empty" or "cut"; ""
+    when it can."""
     if reply.finish == "error":
         return "failed" if reply.passing else reply.failure
     if not reply.text.strip():

@@ -1,7 +1,9 @@
-"""One attention function, registered with transformers as "bezoar", whose pattern is an argument of the forward call.
+"""One attention function, registered with transformers as "bezoar", whose pattern is an argument of
+the forward call.
 
-`net(input_ids, position_ids, layout=layout, use_cache=False)` hands `layout` to every attention layer: a packed row of
-segments in training and scoring, slots of a cache in generation. No mask tensor is built.
+`net(input_ids, position_ids, layout=layout, use_cache=False)` hands `layout` to every attention
+layer: a packed row of segments in training and scoring, slots of a cache in generation. No mask
+tensor is built.
 """
 
 from typing import Any, Protocol
@@ -18,8 +20,11 @@ NAME = "bezoar"
 class Layout(Protocol):
     """Who sees whom. B batch, H query heads, G key/value heads, T tokens, D head size."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        """query [B, H, T, D], key and value [B, G, T, D] of the tokens at hand -> attended values [B, H, T, D]."""
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
+    ) -> Tensor:
+        """query [B, H, T, D], key and value [B, G, T, D] of the tokens at hand -> attended values
+        [B, H, T, D]."""
         ...
 
 
@@ -39,7 +44,8 @@ def _attend(
 ) -> tuple[Tensor, None]:
     if softcap is not None or s_aux is not None or position_bias is not None:
         raise TrainingError(
-            f"the attention of {type(module).__name__} caps, biases or sinks its scores, which bezoar does not compute; take another model."
+            f"the attention of {type(module).__name__} caps, biases or sinks its scores, which"
+            " bezoar does not compute; take another model."
         )
     out = layout.attend(int(module.layer_idx), query, key, value, scaling)  # type: ignore[arg-type]
     return out.transpose(1, 2).contiguous(), None

@@ -1,4 +1,5 @@
-"""Log-probabilities of given tokens from hidden states, a chunk of positions at a time: no full logits are ever held.
+"""Log-probabilities of given tokens from hidden states, a chunk of positions at a time: no full
+logits are ever held.
 
 A positions (trained or scored tokens), E hidden size, V vocabulary.
 """
@@ -14,11 +15,20 @@ _IN_CACHE = 2**18
 """Logits that are turned into probabilities at once, so that they stay in the processor's cache."""
 
 
-def logprobs(hidden: Tensor, weight: Tensor, target: Tensor, *, temperature: float = 1.0, held: int = LOGITS_HELD) -> Tensor:
-    """log softmax(hidden weightᵀ / temperature)[target]: hidden [A, E], weight [V, E], target [A] -> [A] in float32.
+def logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    *,
+    temperature: float = 1.0,
+    held: int = LOGITS_HELD,
+) -> Tensor:
+    """log softmax(hidden weightᵀ / temperature)[target]: hidden [A, E], weight [V, E], target [A]
+    -> [A] in float32.
 
-    The gradient for `hidden` is formed in the forward pass, while a chunk's logits are at hand; that for `weight`, where
-    it trains (tied or not), is formed in the backward pass from logits computed anew. At most `held` logits exist at once.
+    The gradient for `hidden` is formed in the forward pass, while a chunk's logits are at hand;
+    that for `weight`, where it trains (tied or not), is formed in the backward pass from logits
+    computed anew. At most `held` logits exist at once.
     """
     return _Logprobs.apply(hidden, weight, target, temperature, held)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -27,7 +37,10 @@ def logprobs(hidden: Tensor, weight: Tensor, target: Tensor, *, temperature: flo
 def logprobs_and_greedy(hidden: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """The log-probabilities [A], and whether each target was the most likely token [A]."""
     weight = weight.to(hidden.dtype)
-    values, greedy = [torch.empty(0, device=hidden.device)], [torch.empty(0, dtype=torch.bool, device=hidden.device)]
+    values, greedy = (
+        [torch.empty(0, device=hidden.device)],
+        [torch.empty(0, dtype=torch.bool, device=hidden.device)],
+    )
     for part in _chunks(target.shape[0], weight.shape[0], LOGITS_HELD):
         logits = _logits(hidden[part], weight, 1.0)
         greedy.append(logits.argmax(-1) == target[part])
@@ -36,13 +49,20 @@ def logprobs_and_greedy(hidden: Tensor, weight: Tensor, target: Tensor) -> tuple
 
 
 @torch.no_grad()
-def entropies(hidden: Tensor, weight: Tensor, *, temperature: float = 1.0, held: int = LOGITS_HELD) -> Tensor:
-    """The entropy (nats) of softmax(hidden weightᵀ / temperature) at each position: hidden [A, E], weight [V, E] -> [A] in float32."""
+def entropies(
+    hidden: Tensor, weight: Tensor, *, temperature: float = 1.0, held: int = LOGITS_HELD
+) -> Tensor:
+    """The entropy (nats) of softmax(hidden weightᵀ / temperature) at each position: hidden [A, E],
+    weight [V, E] -> [A] in float32."""
     values = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
     weight = weight.to(hidden.dtype)
     for part in _chunks(hidden.shape[0], weight.shape[0], held):
         logits = _logits(hidden[part], weight, temperature)
-        for rows in _chunks(logits.shape[0], logits.shape[1], _IN_CACHE if logits.device.type == "cpu" else logits.numel()):
+        for rows in _chunks(
+            logits.shape[0],
+            logits.shape[1],
+            _IN_CACHE if logits.device.type == "cpu" else logits.numel(),
+        ):
             logs = torch.log_softmax(logits[rows], -1, dtype=torch.float32)
             values[part][rows] = -(logs.exp() * logs).sum(-1)
     return values
@@ -59,9 +79,14 @@ def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
 
 
 def _softmax_(logits: Tensor, target: Tensor) -> Tensor:
-    """Make probabilities of the logits, in place; returns the log-probabilities of the targets, all computed in float32."""
+    """Make probabilities of the logits, in place; returns the log-probabilities of the targets, all
+    computed in float32."""
     values = torch.empty(target.shape, dtype=torch.float32, device=logits.device)
-    for part in _chunks(logits.shape[0], logits.shape[1], _IN_CACHE if logits.device.type == "cpu" else logits.numel()):
+    for part in _chunks(
+        logits.shape[0],
+        logits.shape[1],
+        _IN_CACHE if logits.device.type == "cpu" else logits.numel(),
+    ):
         logs = torch.log_softmax(logits[part], -1, dtype=torch.float32)
         values[part] = logs.gather(1, target[part, None])[:, 0]
         logits[part] = logs.exp_()
@@ -69,10 +94,13 @@ def _softmax_(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class _Logprobs(torch.autograd.Function):
-    """d logprob / d logits = onehot(target) - softmax(logits), so that d / d hidden = weight[target] - softmax weight."""
+    """d logprob / d logits = onehot(target) - softmax(logits), so that d / d hidden =
+    weight[target] - softmax weight."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, temperature: float, held: int) -> Tensor:  # type: ignore[override]
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, temperature: float, held: int
+    ) -> Tensor:  # type: ignore[override]
         values = torch.empty(target.shape[0], dtype=torch.float32, device=hidden.device)
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         trained, weight = weight, weight.to(hidden.dtype)
@@ -81,7 +109,9 @@ class _Logprobs(torch.autograd.Function):
             values[part] = _softmax_(chances, target[part])
             if slopes is not None:
                 slopes[part] = weight[target[part]] - chances @ weight
-        ctx.save_for_backward(slopes, *((hidden, trained, target) if ctx.needs_input_grad[1] else (None, None, None)))
+        ctx.save_for_backward(
+            slopes, *((hidden, trained, target) if ctx.needs_input_grad[1] else (None, None, None))
+        )
         ctx.temperature, ctx.held = temperature, held
         return values
 

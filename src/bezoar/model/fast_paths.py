@@ -1,6 +1,8 @@
-"""Fast paths that `bezoar doctor` found to be wrong on this machine are not used by any later run. Imports no torch of its own.
+"""Fast paths that `bezoar doctor` found to be wrong on this machine are not used by any later run.
+Imports no torch of its own.
 
-The finding holds for one processor, one version of torch and one of this package: anything new is trusted until it is examined.
+The finding holds for one processor, one version of torch and one of this package: anything new is
+trusted until it is examined.
 """
 
 import platform
@@ -13,8 +15,16 @@ from bezoar.io import cache_dir, content_hash, set_aside, write_json
 from bezoar.own_files import read_own
 
 FLEX = "compiled flex attention"
-SWITCHED = ("packing", "shared prompts", "fused layers", "attention by segments", "recomputed activations", FLEX)
-"""The paths that have a slow one in their place; the last is used with CUDA alone. The others have none: where they fail, this machine should not train."""
+SWITCHED = (
+    "packing",
+    "shared prompts",
+    "fused layers",
+    "attention by segments",
+    "recomputed activations",
+    FLEX,
+)
+"""The paths that have a slow one in their place; the last is used with CUDA alone. The others have
+none: where they fail, this machine should not train."""
 
 
 def usable(path: str) -> bool:
@@ -25,7 +35,10 @@ def usable(path: str) -> bool:
 def refuse_broken(stage: str) -> None:
     """TrainingError where a path failed here that has no slow one in its place."""
     if broken := sorted(_failed(_file()) - set(SWITCHED)):
-        raise TrainingError(f"stage {stage}: `bezoar doctor` found wrong results here ({', '.join(broken)}); train on another machine.")
+        raise TrainingError(
+            f"stage {stage}: `bezoar doctor` found wrong results here ({', '.join(broken)}); train"
+            " on another machine."
+        )
 
 
 def note(failed: list[str]) -> None:
@@ -55,6 +68,10 @@ def _machine() -> str:
     import torch
 
     info = Path("/proc/cpuinfo")
-    names = {line for line in info.read_text().splitlines() if line.startswith(("model name", "flags"))} if info.is_file() else set()
+    names = (
+        {line for line in info.read_text().splitlines() if line.startswith(("model name", "flags"))}
+        if info.is_file()
+        else set()
+    )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return content_hash(sorted(names), platform.machine(), gpu, torch.__version__, __version__)

@@ -1,4 +1,5 @@
-"""The parts of a decoder layer between its matrix products, each as one step of autograd with its gradient written out.
+"""The parts of a decoder layer between its matrix products, each as one step of autograd with its
+gradient written out.
 
 They keep fewer tensors and make fewer passes over memory than the same formulas left to autograd.
 
@@ -23,27 +24,37 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
-        out, scale = torch.empty_like(x), torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device)
+        out, scale = (
+            torch.empty_like(x),
+            torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device),
+        )
         for part in _parts(x):
             wide = x[part].float()
-            torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=scale[part]).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+            torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=scale[part]).square_().div_(
+                x.shape[-1]
+            ).add_(eps).rsqrt_()
             torch.mul((wide * scale[part]).to(x.dtype), weight, out=out[part])
         ctx.save_for_backward(x, weight, scale)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        """The kernel of layer normalisation with mean 0 and the scale above, plus the term that it takes off for the mean."""
+        """The kernel of layer normalisation with mean 0 and the scale above, plus the term that it
+        takes off for the mean."""
         x, weight, scale = ctx.saved_tensors
         grad, size, zero = grad.contiguous(), x.shape[-1], torch.zeros_like(scale)
-        factor = weight.float() if x.device.type == "cpu" else weight  # the precision that each kernel takes
-        by_x: Tensor = _aten.native_layer_norm_backward(grad, x, [size], zero, scale, factor, None, [True, False, False])[0]
+        # the precision that each kernel takes
+        factor = weight.float() if x.device.type == "cpu" else weight
+        by_x: Tensor = _aten.native_layer_norm_backward(
+            grad, x, [size], zero, scale, factor, None, [True, False, False]
+        )[0]
         means = torch.mv(grad, weight)[:, None].float().mul_(scale / size)
         return by_x.add_(means.to(x.dtype)), None, None
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (arXiv 2104.09864) in the half-split form: x [T, H, D], cos and sin [T, 1, D] -> [T, H, D].
+    """Rotary positions (arXiv 2104.09864) in the half-split form: x [T, H, D], cos and sin [T, 1,
+    D] -> [T, H, D].
 
     `sin` has its first half negated, so that rotating is x * cos + roll(x, D/2) * sin.
     """
@@ -63,7 +74,8 @@ class _Rotate(torch.autograd.Function):
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, [T, F] (arXiv 2002.05202); the gradient is formed from gate and up, nothing else is kept."""
+    """silu(gate) * up, [T, F] (arXiv 2002.05202); the gradient is formed from gate and up, nothing
+    else is kept."""
     return _SwiGLU.apply(gate, up)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -82,7 +94,9 @@ class _SwiGLU(torch.autograd.Function):
         by_gate, by_up = torch.empty_like(gate), torch.empty_like(up)
         for part in _parts(gate):
             _aten.silu.out(gate[part], out=by_up[part]).mul_(grad[part])
-            _aten.silu_backward.grad_input(grad[part] * up[part], gate[part], grad_input=by_gate[part])
+            _aten.silu_backward.grad_input(
+                grad[part] * up[part], gate[part], grad_input=by_gate[part]
+            )
         return by_gate, by_up
 
 

@@ -1,7 +1,9 @@
-"""Answers of a stack to many prompts at once: prompts packed without padding, steps for as many answers as there are slots.
+"""Answers of a stack to many prompts at once: prompts packed without padding, steps for as many
+answers as there are slots.
 
-A finished answer's slot is filled with the next prompt. Beginnings that several prompts share are read once. The same
-prompts, limits and slots give the same tokens; in float32 greedy answers are those of transformers' `generate`.
+A finished answer's slot is filled with the next prompt. Beginnings that several prompts share are
+read once. The same prompts, limits and slots give the same tokens; in float32 greedy answers are
+those of transformers' `generate`.
 """
 
 import random
@@ -30,7 +32,8 @@ _Item = tuple[int, list[int], int]
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """When an answer ends and how its tokens are chosen. A stop token is not part of the answer, a stop string's tokens are."""
+    """When an answer ends and how its tokens are chosen. A stop token is not part of the answer, a
+    stop string's tokens are."""
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -42,7 +45,8 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Generated:
-    """The new tokens. `finish` is "stop", "length" (max_tokens or the context), or "error" for a prompt without room to answer."""
+    """The new tokens. `finish` is "stop", "length" (max_tokens or the context), or "error" for a
+    prompt without room to answer."""
 
     tokens: list[int]
     finish: Literal["stop", "length", "error"]
@@ -82,7 +86,13 @@ class _Answer:
             self.finish = "length"
 
 
-def generate(stack: Network, prompts: Sequence[Sequence[int]], limits: SamplingParams | Sequence[SamplingParams], *, slots: int = 32) -> list[Generated]:
+def generate(
+    stack: Network,
+    prompts: Sequence[Sequence[int]],
+    limits: SamplingParams | Sequence[SamplingParams],
+    *,
+    slots: int = 32,
+) -> list[Generated]:
     """The answers to `prompts` (token ids), in their order; `limits` for all or one for each."""
     each = [limits] * len(prompts) if isinstance(limits, SamplingParams) else list(limits)
     answers = [_answer(stack, i, list(p), each[i]) for i, p in enumerate(prompts)]
@@ -93,16 +103,28 @@ def generate(stack: Network, prompts: Sequence[Sequence[int]], limits: SamplingP
 
 
 def stream(
-    stack: Network, template: Any, messages: Messages, *, temperature: float = 0.7, top_p: float = 0.95, max_tokens: int = 512
+    stack: Network,
+    template: Any,
+    messages: Messages,
+    *,
+    temperature: float = 0.7,
+    top_p: float = 0.95,
+    max_tokens: int = 512,
 ) -> Iterator[str]:
-    """The answer to a chat in pieces of text, as they come. DataError when the chat leaves no room in the context."""
+    """The answer to a chat in pieces of text, as they come. DataError when the chat leaves no room
+    in the context."""
     tokenizer = stack.tokenizer
     stops: tuple[str, ...] = template.stops()
     ends = (template.end(tokenizer), tokenizer.eos_id)
-    limits = SamplingParams(max_tokens, temperature, top_p, stop_tokens=ends, stop=stops, seed=random.getrandbits(63))
+    limits = SamplingParams(
+        max_tokens, temperature, top_p, stop_tokens=ends, stop=stops, seed=random.getrandbits(63)
+    )
     answer = _answer(stack, 0, template.prompt(messages, tokenizer), limits)
     if answer.finish:
-        raise DataError(f"the chat has {len(answer.prompt)} tokens and leaves no room in the model's context; start a new one.")
+        raise DataError(
+            f"the chat has {len(answer.prompt)} tokens and leaves no room in the model's context;"
+            " start a new one."
+        )
     said = ""
     with merged_weights(stack) as head:
         for _ in _Run(stack, head, [answer], 1).steps():
@@ -113,7 +135,8 @@ def stream(
 
 
 def _settled(text: str, stops: Sequence[str], *, done: bool) -> str:
-    """`text` up to a stop string, without an end that may yet become another character or a stop string."""
+    """`text` up to a stop string, without an end that may yet become another character or a stop
+    string."""
     text = until(text, stops)
     if done:
         return text
@@ -134,7 +157,9 @@ def _answer(stack: Network, index: int, prompt: list[int], limits: SamplingParam
 class _Run:
     """The answers that wait, longest prompt first, and those that grow: live[i] is in slot i."""
 
-    def __init__(self, stack: Network, head: Multiply, answers: list[_Answer], num_slots: int) -> None:
+    def __init__(
+        self, stack: Network, head: Multiply, answers: list[_Answer], num_slots: int
+    ) -> None:
         self.stack, self.head = stack, head
         self.waiting = sorted(answers, key=lambda a: (-len(a.prompt), a.index))
         self.live: list[_Answer] = []
@@ -147,7 +172,8 @@ class _Run:
         self._read_stems()
         while self.waiting or self.live:
             free = self.slots.num - len(self.live)
-            # prompts are read several at a time: a pass for one costs nearly as much as a pass for four
+            # prompts are read several at a time: a pass for one costs nearly as much as a pass for
+            # four
             if self.waiting and (free >= max(1, self.slots.num // 8) or not self.live):
                 self._admit(free)
             else:
@@ -169,7 +195,9 @@ class _Run:
                 shared_prefixes.append(family[0].prompt[:shared])
         if shared_prefixes:
             self.shared_prefixes = KVCache(len(shared_prefixes))
-            self._read(self.shared_prefixes, [(i, stem, 0) for i, stem in enumerate(shared_prefixes)])
+            self._read(
+                self.shared_prefixes, [(i, stem, 0) for i, stem in enumerate(shared_prefixes)]
+            )
 
     def _admit(self, free: int) -> None:
         """Read the next prompts, and choose their first tokens."""
@@ -179,12 +207,16 @@ class _Run:
         for slot, answer in enumerate(fresh, first):
             if answer.shared:
                 self.slots.copy_from(self.shared_prefixes, answer.stem, slot, answer.shared)
-        hidden = self._read(self.slots, [(slot, a.prompt[a.shared :], a.shared) for slot, a in enumerate(fresh, first)])
+        hidden = self._read(
+            self.slots,
+            [(slot, a.prompt[a.shared :], a.shared) for slot, a in enumerate(fresh, first)],
+        )
         self.live += fresh
         self._take(fresh, hidden)
 
     def _read(self, slots: KVCache, items: list[_Item]) -> Tensor:
-        """Read (slot, tokens, past) in passes of limited size; the hidden states [n, E] of their last tokens."""
+        """Read (slot, tokens, past) in passes of limited size; the hidden states [n, E] of their
+        last tokens."""
         slots.reserve(max(len(tokens) + past for _, tokens, past in items))
         hidden: list[Tensor] = []
         batch: list[_Item] = []
@@ -203,7 +235,9 @@ class _Run:
             start = parts[-1].end if parts else 0
             parts.append(Part(slot, start, start + len(tokens), past))
         ids = self._tensor([token for _, tokens, _ in items for token in tokens])
-        positions = self._tensor([past + i for _, tokens, past in items for i in range(len(tokens))])
+        positions = self._tensor(
+            [past + i for _, tokens, past in items for i in range(len(tokens))]
+        )
         last = self._tensor([part.end - 1 for part in parts])
         return self.stack.backbone(ids[None], positions[None], PrefillLayout(slots, parts), last)[0]
 
@@ -217,11 +251,14 @@ class _Run:
         self._take(self.live, self.stack.backbone(ids[None], positions[None], layout)[0])
 
     def _take(self, answers: list[_Answer], hidden: Tensor) -> None:
-        for answer, token in zip(answers, sample_tokens(self.head(hidden), [a.chooser for a in answers]), strict=True):
+        for answer, token in zip(
+            answers, sample_tokens(self.head(hidden), [a.chooser for a in answers]), strict=True
+        ):
             answer.take(token, self.stack.tokenizer.decode)
 
     def _drop_finished(self) -> None:
-        """Move the last answers into the slots of finished ones, so that the live ones stand first."""
+        """Move the last answers into the slots of finished ones, so that the live ones stand
+        first."""
         for slot in reversed(range(len(self.live))):
             if self.live[slot].finish:
                 last = self.live.pop()

@@ -1,8 +1,11 @@
-"""A decoder layer of the Llama family on frozen weights, faster and smaller than the one it takes the place of.
+"""A decoder layer of the Llama family on frozen weights, faster and smaller than the one it takes
+the place of.
 
-The parts of the original layer stay under their names; products of one input share their adapters' work.
+The parts of the original layer stay under their names; products of one input share their adapters'
+work.
 
-B batch (1 where gradients are formed), T tokens, A positions that are read, E hidden size, H query heads, G key/value heads, D head size.
+B batch (1 where gradients are formed), T tokens, A positions that are read, E hidden size, H query
+heads, G key/value heads, D head size.
 """
 
 from typing import Any, cast
@@ -19,16 +22,20 @@ KNOWN = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}
 
 
 class FastLayer(nn.Module):
-    """The same function as `plain`, whose parts it shares. `fast` False runs `plain` itself; `recompute` keeps no activations.
+    """The same function as `plain`, whose parts it shares. `fast` False runs `plain` itself;
+    `recompute` keeps no activations.
 
-    The last layer gives the states at the positions `read` [A] alone, where they are named: what comes behind its attention is
-    computed for no other.
+    The last layer gives the states at the positions `read` [A] alone, where they are named: what
+    comes behind its attention is computed for no other.
     """
 
     def __init__(self, plain: nn.Module, *, last: bool) -> None:
         super().__init__()
         self.self_attn, self.mlp = plain.self_attn, plain.mlp
-        self.input_layernorm, self.post_attention_layernorm = plain.input_layernorm, plain.post_attention_layernorm
+        self.input_layernorm, self.post_attention_layernorm = (
+            plain.input_layernorm,
+            plain.post_attention_layernorm,
+        )
         self.hidden_plain = [plain]  # in a list, so that its weights are not counted twice
         self.fast, self.recompute, self.last = True, False, last
 
@@ -37,14 +44,21 @@ class FastLayer(nn.Module):
             return self.hidden_plain[0](hidden_states, **given)  # type: ignore[no-any-return]
         cos, sin = given["position_embeddings"]
         half = sin.shape[-1] // 2
-        angles = (cos.flatten(0, 1)[:, None], torch.cat((-sin[..., :half], sin[..., half:]), -1).flatten(0, 1)[:, None])
+        angles = (
+            cos.flatten(0, 1)[:, None],
+            torch.cat((-sin[..., :half], sin[..., half:]), -1).flatten(0, 1)[:, None],
+        )
         read = given.get("read") if self.last else None
         if self.recompute and torch.is_grad_enabled():
-            out: Tensor = checkpoint(self._forward, hidden_states, angles, given["layout"], read, use_reentrant=False)
+            out: Tensor = checkpoint(
+                self._forward, hidden_states, angles, given["layout"], read, use_reentrant=False
+            )
             return out
         return self._forward(hidden_states, angles, given["layout"], read)
 
-    def _forward(self, hidden: Tensor, angles: tuple[Tensor, Tensor], layout: Any, read: Tensor | None) -> Tensor:
+    def _forward(
+        self, hidden: Tensor, angles: tuple[Tensor, Tensor], layout: Any, read: Tensor | None
+    ) -> Tensor:
         attention, mlp = cast(Any, self.self_attn), cast(Any, self.mlp)
         x = hidden.flatten(0, 1)
         attended = self._attention(_norm(self.input_layernorm, x), angles, layout, hidden.shape[0])
@@ -52,13 +66,23 @@ class FastLayer(nn.Module):
             x, attended = x.index_select(0, read), attended.index_select(0, read)
         x = x + project(attended, [attention.o_proj])[0]
         gate, up = project(_norm(self.post_attention_layernorm, x), [mlp.gate_proj, mlp.up_proj])
-        return (x + project(swiglu(gate, up), [mlp.down_proj])[0]).view(hidden.shape[0], -1, hidden.shape[2])
+        return (x + project(swiglu(gate, up), [mlp.down_proj])[0]).view(
+            hidden.shape[0], -1, hidden.shape[2]
+        )
 
-    def _attention(self, x: Tensor, angles: tuple[Tensor, Tensor], layout: Any, batch: int) -> Tensor:
+    def _attention(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], layout: Any, batch: int
+    ) -> Tensor:
         attention: Any = self.self_attn
         size = attention.head_dim
-        q, k, v = (y.view(x.shape[0], -1, size) for y in project(x, [attention.q_proj, attention.k_proj, attention.v_proj]))
-        heads = (y.view(batch, -1, *y.shape[1:]).transpose(1, 2) for y in (rotate(q, *angles), rotate(k, *angles), v))
+        q, k, v = (
+            y.view(x.shape[0], -1, size)
+            for y in project(x, [attention.q_proj, attention.k_proj, attention.v_proj])
+        )
+        heads = (
+            y.view(batch, -1, *y.shape[1:]).transpose(1, 2)
+            for y in (rotate(q, *angles), rotate(k, *angles), v)
+        )
         out: Tensor = layout.attend(attention.layer_idx, *heads, attention.scaling)
         return out.transpose(1, 2).reshape(x.shape[0], -1)
 

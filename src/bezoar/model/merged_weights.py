@@ -1,9 +1,11 @@
-"""Weights as decoding wants them: adapters merged, 4 bits unpacked, laid out for the CPU's matrix kernels.
+"""Weights as decoding wants them: adapters merged, 4 bits unpacked, laid out for the CPU's matrix
+kernels.
 
-Inside `dense(stack)` every linear layer of the decoder computes with one dense weight, W + sum of adapters, summed in
-float32 and rounded once to the precision of the model: a step then costs what it costs the base model. Outside, the
-layers are as before. In float32 the sums differ from the unmerged stack's by rounding alone; in bfloat16 by one rounding
-of the weight, as large as those of the computation itself. Scoring never uses these weights.
+Inside `dense(stack)` every linear layer of the decoder computes with one dense weight, W + sum of
+adapters, summed in float32 and rounded once to the precision of the model: a step then costs what
+it costs the base model. Outside, the layers are as before. In float32 the sums differ from the
+unmerged stack's by rounding alone; in bfloat16 by one rounding of the weight, as large as those of
+the computation itself. Scoring never uses these weights.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,12 +33,15 @@ class Network(Protocol):
     @property
     def head_weight(self) -> Tensor: ...
 
-    def backbone(self, input_ids: Tensor, position_ids: Tensor, layout: Any, read: Tensor | None = None) -> Tensor: ...
+    def backbone(
+        self, input_ids: Tensor, position_ids: Tensor, layout: Any, read: Tensor | None = None
+    ) -> Tensor: ...
 
 
 @contextmanager
 def merged_weights(stack: Network) -> Iterator[Multiply]:
-    """Make the stack's linear layers dense; yields the product with its output embedding, [n, E] -> logits [n, V] in float32."""
+    """Make the stack's linear layers dense; yields the product with its output embedding, [n, E] ->
+    logits [n, V] in float32."""
     layers = [module for _, module in linear_names(stack.net, "all-linear")]
     try:
         for layer in layers:
@@ -61,7 +66,8 @@ def _weight(layer: nn.Module) -> Tensor:
 
 
 def _product(weight: Tensor, bias: Tensor | None) -> Multiply:
-    """x [..., I] -> [..., O]. On a CPU in bfloat16 the weight is laid out once for the kernel, which halves the time of a step."""
+    """x [..., I] -> [..., O]. On a CPU in bfloat16 the weight is laid out once for the kernel,
+    which halves the time of a step."""
     kernels: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and kernels:
         ops = torch.ops.mkldnn

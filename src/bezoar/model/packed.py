@@ -18,12 +18,15 @@ from bezoar.model.segments import Segment, attend, attend_dense
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """Attention inside a flat row: each token sees its own segment's past and, in a later branch, the trunk it answers."""
+    """Attention inside a flat row: each token sees its own segment's past and, in a later branch,
+    the trunk it answers."""
 
     segments: tuple[Segment, ...]
     masks: dict[torch.device, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
+    ) -> Tensor:
         """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
         if not usable("attention by segments"):
             return attend_dense(query, key, value, self.segments, scale)
@@ -36,7 +39,8 @@ class PackedLayout:
 
 @dataclass
 class PackedBatch:
-    """A flat row. `index[a]` is the position that predicts the trained token `target[a]`, which belongs to answer `owner[a]`."""
+    """A flat row. `index[a]` is the position that predicts the trained token `target[a]`, which
+    belongs to answer `owner[a]`."""
 
     tokens: Tensor  # [T]
     positions: Tensor  # [T]
@@ -51,7 +55,16 @@ class PackedBatch:
         """The same row on a device."""
         moved = [getattr(self, name).to(device) for name in ("tokens", "positions")]
         rest = [getattr(self, name).to(device) for name in ("index", "target", "answer_index")]
-        return PackedBatch(moved[0], moved[1], self.layout, rest[0], rest[1], rest[2], self.num_answers, self.lengths.to(device))
+        return PackedBatch(
+            moved[0],
+            moved[1],
+            self.layout,
+            rest[0],
+            rest[1],
+            rest[2],
+            self.num_answers,
+            self.lengths.to(device),
+        )
 
 
 @dataclass
@@ -66,7 +79,8 @@ class _Row:
     lengths: list[int] = field(default_factory=list)
 
     def add(self, group: PromptGroup) -> None:
-        """The trunk and the first branch are one segment; every later branch is its own and looks back at the trunk."""
+        """The trunk and the first branch are one segment; every later branch is its own and looks
+        back at the trunk."""
         start, size = len(self.tokens), len(group.prompt)
         self.tokens += group.prompt
         self.positions += range(size)
@@ -76,7 +90,9 @@ class _Row:
             self.tokens += fed
             self.positions += range(size, size + len(fed))
             self.lengths += [size + len(fed)] * len(fed)
-            for offset, (token, trained) in enumerate(zip(completion.tokens, completion.trained, strict=True)):
+            for offset, (token, trained) in enumerate(
+                zip(completion.tokens, completion.trained, strict=True)
+            ):
                 if trained:
                     self.index.append(begin + offset - 1 if offset else start + size - 1)
                     self.target.append(token)
@@ -89,13 +105,21 @@ class _Row:
 
 
 def pack(groups: Sequence[PromptGroup], *, share: bool = True) -> PackedBatch:
-    """One flat row of the trees in order. Without `share` every answer gets its own copy of the prompt (the tests' reference)."""
+    """One flat row of the trees in order. Without `share` every answer gets its own copy of the
+    prompt (the tests' reference)."""
     row, share = _Row(), share and usable("shared prompts")
     for group in groups:
-        for part in [group] if share else [PromptGroup(group.prompt, [b]) for b in group.completions]:
+        for part in (
+            [group] if share else [PromptGroup(group.prompt, [b]) for b in group.completions]
+        ):
             row.add(part)
     return PackedBatch(
-        torch.tensor(row.tokens), torch.tensor(row.positions), PackedLayout(tuple(row.segments)),
-        torch.tensor(row.index, dtype=torch.long), torch.tensor(row.target, dtype=torch.long),
-        torch.tensor(row.answer_index, dtype=torch.long), row.num_answers, torch.tensor(row.lengths),
-    )  # fmt: skip
+        torch.tensor(row.tokens),
+        torch.tensor(row.positions),
+        PackedLayout(tuple(row.segments)),
+        torch.tensor(row.index, dtype=torch.long),
+        torch.tensor(row.target, dtype=torch.long),
+        torch.tensor(row.answer_index, dtype=torch.long),
+        row.num_answers,
+        torch.tensor(row.lengths),
+    )

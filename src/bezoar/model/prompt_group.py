@@ -1,7 +1,8 @@
 """Prompts with their answers as trees, and the grouping of trees by size. Imports no torch.
 
-A trained token is stored with the index of the position that predicts it (see flat.py): the token before it, which for
-the first token of a branch is the trunk's last. The last token of a branch predicts nothing and is not fed.
+A trained token is stored with the index of the position that predicts it (see flat.py): the token
+before it, which for the first token of a branch is the trunk's last. The last token of a branch
+predicts nothing and is not fed.
 """
 
 from bisect import bisect_left, insort
@@ -26,7 +27,8 @@ class Completion:
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """A prompt (the trunk, never trained) and one or more answers to it (the branches). The trunk has at least one token.
+    """A prompt (the trunk, never trained) and one or more answers to it (the branches). The trunk
+    has at least one token.
 
     `labels` are numbers of the row that its objective reads: labels, strengths; nan where unknown.
     """
@@ -46,9 +48,13 @@ class PromptGroup:
         return len(self.prompt) + max((len(b.tokens) for b in self.completions), default=0)
 
 
-def prompt_group(prompt: Sequence[int], answers: Sequence[Sequence[int]], labels: tuple[float, ...] = ()) -> PromptGroup:
+def prompt_group(
+    prompt: Sequence[int], answers: Sequence[Sequence[int]], labels: tuple[float, ...] = ()
+) -> PromptGroup:
     """One prompt and its answers, every token of them trained or scored."""
-    return PromptGroup(list(prompt), [Completion(list(tokens), [True] * len(tokens)) for tokens in answers], labels)
+    return PromptGroup(
+        list(prompt), [Completion(list(tokens), [True] * len(tokens)) for tokens in answers], labels
+    )
 
 
 def answer(prompt: Sequence[int], tokens: Sequence[int]) -> PromptGroup:
@@ -57,9 +63,11 @@ def answer(prompt: Sequence[int], tokens: Sequence[int]) -> PromptGroup:
 
 
 def best_fit(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of items grouped so that each group's sizes sum to at most `budget`: best fit, longest first.
+    """Indices of items grouped so that each group's sizes sum to at most `budget`: best fit,
+    longest first.
 
-    An item above the budget gets a group of its own, as does every item where packing is not usable. Groups and the items in them are in the order of the items.
+    An item above the budget gets a group of its own, as does every item where packing is not
+    usable. Groups and the items in them are in the order of the items.
     """
     budget = budget if usable("packing") else 0
     groups: list[list[int]] = []

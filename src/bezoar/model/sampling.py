@@ -1,6 +1,8 @@
-"""The next token of each of several answers: greedy, or drawn from softmax(logits / temperature) cut to its nucleus.
+"""The next token of each of several answers: greedy, or drawn from softmax(logits / temperature)
+cut to its nucleus.
 
-n answers, V vocabulary. Each answer has a generator of its own, so its draws do not depend on its neighbours.
+n answers, V vocabulary. Each answer has a generator of its own, so its draws do not depend on its
+neighbours.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,8 @@ _NUM_TOP = 256
 
 
 class Manner(Protocol):
-    """How a token is chosen: temperature 0 is greedy; top_p keeps the likeliest tokens that make up that share (arXiv 1904.09751)."""
+    """How a token is chosen: temperature 0 is greedy; top_p keeps the likeliest tokens that make up
+    that share (arXiv 1904.09751)."""
 
     @property
     def temperature(self) -> float: ...
@@ -45,14 +48,22 @@ def sample_tokens(logits: Tensor, choosers: Sequence[Sampler]) -> list[int]:
     """One token for each row of logits [n, V]."""
     tokens = logits.max(-1).indices  # on a CPU half the time of argmax
     for nucleus in (False, True):
-        rows = [i for i, c in enumerate(choosers) if c.manner.temperature > 0 and (c.manner.top_p < 1) == nucleus]
+        rows = [
+            i
+            for i, c in enumerate(choosers)
+            if c.manner.temperature > 0 and (c.manner.top_p < 1) == nucleus
+        ]
         if not rows:
             continue
         heat = torch.tensor([choosers[i].manner.temperature for i in rows], device=logits.device)
-        draws = torch.tensor([choosers[i].draw() for i in rows], dtype=torch.float64, device=logits.device)
+        draws = torch.tensor(
+            [choosers[i].draw() for i in rows], dtype=torch.float64, device=logits.device
+        )
         scaled = logits[rows].float() / heat[:, None]
         if nucleus:
-            shares = torch.tensor([choosers[i].manner.top_p for i in rows], dtype=torch.float64, device=logits.device)
+            shares = torch.tensor(
+                [choosers[i].manner.top_p for i in rows], dtype=torch.float64, device=logits.device
+            )
             drawn = _from_nucleus(scaled, shares, draws)
         else:
             drawn = _pick(scaled.softmax(-1).double(), draws)
@@ -68,7 +79,8 @@ def _pick(weights: Tensor, draws: Tensor) -> Tensor:
 
 
 def _from_nucleus(logits: Tensor, shares: Tensor, draws: Tensor) -> Tensor:
-    """Tokens drawn from the smallest sets of likeliest tokens whose probability is at least `shares` [n]."""
+    """Tokens drawn from the smallest sets of likeliest tokens whose probability is at least
+    `shares` [n]."""
     total = logits.logsumexp(-1, keepdim=True)
     num = min(_NUM_TOP, logits.shape[1])
     while True:

@@ -16,8 +16,8 @@ _CODE_DIGITS = 12
 
 
 def locate_file(ref: str, folder: Path, place: str) -> Path:
-    """The file that `ref` names: `bezoar:NAME` among the package's prompts and seeds, `hub:owner/name/[subset/]split`, else
-    a path relative to `folder`.
+    """The file that `ref` names: `bezoar:NAME` among the package's prompts and seeds,
+    `hub:owner/name/[subset/]split`, else a path relative to `folder`.
 
     RecipeError names `place` when there is no such file.
     """
@@ -25,7 +25,9 @@ def locate_file(ref: str, folder: Path, place: str) -> Path:
         name = ref.removeprefix("bezoar:")
         found = [base / name for base in (_PACKAGE, _SEEDS) if isfile(base / name)]
         if not found:
-            raise RecipeError(f"{place}: no file {brief(name)} ships with bezoar; name one that does or a path.")
+            raise RecipeError(
+                f"{place}: no file {brief(name)} ships with bezoar; name one that does or a path."
+            )
         return found[0]
     if ref.startswith(PREFIX):
         return hub_file(ref)
@@ -36,12 +38,15 @@ def locate_file(ref: str, folder: Path, place: str) -> Path:
 
 
 def read_prompt(ref: str, *needs: str) -> str:
-    """The text of a prompt file, without white space at its end. RecipeError when a placeholder that it `needs` is absent."""
+    """The text of a prompt file, without white space at its end. RecipeError when a placeholder
+    that it `needs` is absent."""
     path = locate_file(ref, Path(), f"prompt {ref}")
     text = read_text(path).rstrip()
     for name in needs:
         if f"{{{name}}}" not in text:
-            raise RecipeError(f"{path}: the prompt has no {{{name}}}, the place of what it is about; add it.")
+            raise RecipeError(
+                f"{path}: the prompt has no {{{name}}}, the place of what it is about; add it."
+            )
     return text
 
 
@@ -51,16 +56,19 @@ def read_list(ref: str) -> list[str]:
 
 
 def fill(text: str, /, **values: str) -> str:
-    """`text` with every `{name}` of `values` filled in one pass, so that braces in a value stay as they are."""
+    """`text` with every `{name}` of `values` filled in one pass, so that braces in a value stay as
+    they are."""
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), text)
 
 
 def seal(text: str, /, **texts: str) -> str:
-    """`text` filled with `texts` that a judge reads and others wrote, so that none of them can pass for more than it is.
+    """`text` filled with `texts` that a judge reads and others wrote, so that none of them can pass
+    for more than it is.
 
-    `{end}` becomes a line `[end CODE]`; where `text` has no `{end}`, each of `texts` is followed by one. CODE is a hash of `text` and of all
-    `texts`: every request has its own, the same request always the same one, so that its journal key stays. Whoever writes one
-    of the texts cannot know it, since it changes with each of their characters, and one that holds it by chance moves it on.
+    `{end}` becomes a line `[end CODE]`; where `text` has no `{end}`, each of `texts` is followed by
+    one. CODE is a hash of `text` and of all `texts`: every request has its own, the same request
+    always the same one, so that its journal key stays. Whoever writes one of the texts cannot know
+    it, since it changes with each of their characters, and one that holds it by chance moves it on.
     A heading of `text`, such as "[Answer A]", that stands in one of them gets a backslash.
     """
     names = "|".join(map(re.escape, texts))
@@ -69,7 +77,11 @@ def seal(text: str, /, **texts: str) -> str:
     while (code := content_hash(text, texts, number)[:_CODE_DIGITS]) in whole:
         number += 1
     headings = _HEADING.findall(text)
-    return fill(template, end=f"[end {code}]", **{name: without_headings(value, headings) for name, value in texts.items()})
+    return fill(
+        template,
+        end=f"[end {code}]",
+        **{name: without_headings(value, headings) for name, value in texts.items()},
+    )
 
 
 def without_headings(text: str, headings: Iterable[str]) -> str:

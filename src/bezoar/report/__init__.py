@@ -1,4 +1,5 @@
-"""Reads a run directory and nothing else: the report, the cards, and the score table of the terminal."""
+"""Reads a run directory and nothing else: the report, the cards, and the score table of the
+terminal."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from bezoar.terminal import plain
 
 
 def finish(run_dir: Path, console: Any, *, changed: bool = True) -> None:
-    """Write the report and the cards where something changed or the report is absent, and print the scores."""
+    """Write the report and the cards where something changed or the report is absent, and print the
+    scores."""
     from bezoar.report.cards import write_cards
     from bezoar.report.console import print_scores
     from bezoar.report.html import write_report

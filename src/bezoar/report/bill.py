@@ -21,17 +21,28 @@ class Line:
     cost_usd: float = 0.0
 
     def __add__(self, other: "Line") -> "Line":
-        return Line(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Line(
+            *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
 
 
 def line(stage: Stage) -> Line:
     """The bill of one stage, zero where it has not run."""
     calls = stage.calls
     asked, from_journal, failed, prompt_tokens, completion_tokens = (
-        round(calls.get(word, 0)) for word in ("asked", "from_journal", "failed", "prompt_tokens", "completion_tokens")
+        round(calls.get(word, 0))
+        for word in ("asked", "from_journal", "failed", "prompt_tokens", "completion_tokens")
     )
-    return Line(finite(stage.stats.get("seconds")) or 0.0, asked, from_journal, failed, prompt_tokens, completion_tokens,
-                stage.count("trained_tokens"), calls.get("cost_usd", 0.0))
+    return Line(
+        finite(stage.stats.get("seconds")) or 0.0,
+        asked,
+        from_journal,
+        failed,
+        prompt_tokens,
+        completion_tokens,
+        stage.count("trained_tokens"),
+        calls.get("cost_usd", 0.0),
+    )
 
 
 def total(stages: Iterable[Stage]) -> Line:
@@ -40,7 +51,8 @@ def total(stages: Iterable[Stage]) -> Line:
 
 
 def cost_per_row(run: Run, stage: Stage) -> float | None:
-    """Dollars per row that a scheme or filter kept, what its rows cost before it included; None where nothing was asked or kept."""
+    """Dollars per row that a scheme or filter kept, what its rows cost before it included; None
+    where nothing was asked or kept."""
     spent, calls = 0.0, False
     at: Stage | None = stage
     while at is not None and at.category in ("scheme", "filter"):

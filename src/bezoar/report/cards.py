@@ -1,4 +1,5 @@
-"""README.md in every folder that may be shared: a dataset card a generated set, a model card a trained model."""
+"""README.md in every folder that may be shared: a dataset card a generated set, a model card a
+trained model."""
 
 from pathlib import Path
 
@@ -17,6 +18,13 @@ def write_cards(run_dir: Path) -> list[Path]:
     for stage in run.of("scheme", "filter", "train"):
         if stage.folder is not None:
             path = stage.folder / "README.md"
-            atomic_write(path, model_card(run, stage, board) if stage.category == "train" else dataset_card(run, stage))
+            atomic_write(
+                path,
+                (
+                    model_card(run, stage, board)
+                    if stage.category == "train"
+                    else dataset_card(run, stage)
+                ),
+            )
             paths.append(path)
     return paths

@@ -14,7 +14,8 @@ from bezoar.terminal import plain
 
 
 def print_scores(run_dir: Path, console: Any) -> None:
-    """Print what the scores say and the main ones; a run without scores says which evaluations have not run."""
+    """Print what the scores say and the main ones; a run without scores says which evaluations have
+    not run."""
     run = load_run(run_dir)
     board = load_scoreboard(run)
     if board.cells:
@@ -26,11 +27,21 @@ def print_scores(run_dir: Path, console: Any) -> None:
 
 
 def print_outcome(outcome: Outcome, console: Any, title: str) -> None:
-    """Print every score with n, interval and failures; the judge's card; and what the facts say beside them."""
+    """Print every score with n, interval and failures; the judge's card; and what the facts say
+    beside them."""
     card = (outcome.info.get("judge_card") or {}).get("scores") or []
-    for name, scores in ((title, outcome.scores), ("the judge", [Score.from_dict(s) for s in card])):
+    for name, scores in (
+        (title, outcome.scores),
+        ("the judge", [Score.from_dict(s) for s in card]),
+    ):
         if scores:
-            console.print(_lines(name, ["n", "value", "95 % interval", "failed"], [(_name(s), *_figures(s)) for s in scores]))
+            console.print(
+                _lines(
+                    name,
+                    ["n", "value", "95 % interval", "failed"],
+                    [(_name(s), *_figures(s)) for s in scores],
+                )
+            )
     for sentence in told(outcome.info):
         console.print(plain(sentence))
 
@@ -38,10 +49,16 @@ def print_outcome(outcome: Outcome, console: Any, title: str) -> None:
 def print_tests(tests: list[Difference], told: list[str], console: Any, title: str) -> None:
     """Print paired differences, the second less the first, and what was not compared."""
     rows = [
-        (d.name, count(d.n) + (f" ({d.num_unpaired} unpaired)" if d.num_unpaired else ""), f"{number(d.first)} → {number(d.second)}",
-         f"{signed(d.difference)} {interval(d.low, d.high)}", f"{d.p:.2g}", d.verdict)
+        (
+            d.name,
+            count(d.n) + (f" ({d.num_unpaired} unpaired)" if d.num_unpaired else ""),
+            f"{number(d.first)} → {number(d.second)}",
+            f"{signed(d.difference)} {interval(d.low, d.high)}",
+            f"{d.p:.2g}",
+            d.verdict,
+        )
         for d in tests
-    ]  # fmt: skip
+    ]
     console.print(_lines(title, ["n", "first → second", "difference", "p", "the second is"], rows))
     for sentence in told:
         console.print(plain(sentence))
@@ -50,27 +67,57 @@ def print_tests(tests: list[Difference], told: list[str], console: Any, title: s
 def print_leaderboard(tables: list[Table], strengths: list[Score], console: Any) -> None:
     """Print a table a benchmark and condition, best first, and the ranking from win rates."""
     for table in filter(lambda t: t.lines, tables):
-        rows = [(name, *_figures(score), table.verdict(name) or "first") for name, score in table.lines]
-        console.print(_lines(table.benchmark, ["n", "value", "95 % interval", "failed", "against the first"], rows))
+        rows = [
+            (name, *_figures(score), table.verdict(name) or "first") for name, score in table.lines
+        ]
+        console.print(
+            _lines(
+                table.benchmark,
+                ["n", "value", "95 % interval", "failed", "against the first"],
+                rows,
+            )
+        )
         if table.apart:
             console.print(plain(f"  {table.apart}."))
     if strengths:
         rows = [(s.name, *_figures(s)) for s in strengths]
-        console.print(_lines("Bradley-Terry strength (log odds, mean 0) from the win rates", ["n", "value", "95 % interval", "failed"], rows))
+        console.print(
+            _lines(
+                "Bradley-Terry strength (log odds, mean 0) from the win rates",
+                ["n", "value", "95 % interval", "failed"],
+                rows,
+            )
+        )
 
 
 def _figures(score: Score) -> tuple[str, ...]:
-    return count(score.n), number(score.value), interval(score.low, score.high) or ABSENT, failures(score.num_failed, score.n)
+    return (
+        count(score.n),
+        number(score.value),
+        interval(score.low, score.high) or ABSENT,
+        failures(score.num_failed, score.n),
+    )
 
 
 def _name(score: Score) -> str:
-    return f"{score.name} ({score.group})" if score.group and not score.name.startswith(score.group) else score.name
+    return (
+        f"{score.name} ({score.group})"
+        if score.group and not score.name.startswith(score.group)
+        else score.name
+    )
 
 
 def _lines(title: str, head: list[str], rows: Sequence[tuple[str, ...]]) -> Any:
     from rich.table import Table
 
-    table = Table(title=plain(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title=plain(title),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     table.add_column("", overflow="fold", min_width=16)
     for name in head:
         table.add_column(name, justify="right")
@@ -82,7 +129,14 @@ def _lines(title: str, head: list[str], rows: Sequence[tuple[str, ...]]) -> Any:
 def _table(board: Scoreboard) -> Any:
     from rich.table import Table
 
-    table = Table(title="Scores with 95 % intervals", title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title="Scores with 95 % intervals",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     table.add_column("benchmark", overflow="fold")
     table.add_column("n", justify="right")
     for label in board.labels.values():
@@ -92,14 +146,20 @@ def _table(board: Scoreboard) -> Any:
         verdict = board.verdicts.get(benchmark)
         leading = verdict.tied if verdict and not verdict.none else ()
         sizes = dict.fromkeys(count(score.n) for score in scores.values())
-        cells = [_cell(board.cells.get((benchmark, model)), leads=model in leading) for model in board.labels]
+        cells = [
+            _cell(board.cells.get((benchmark, model)), leads=model in leading)
+            for model in board.labels
+        ]
         table.add_row(plain(benchmark), "/".join(sizes), *cells)
     return table
 
 
 def _cell(score: Score | None, *, leads: bool) -> Any:
     if score is None or score.value is None:
-        return plain(f"{ABSENT}\n{count(score.num_failed)} failed" if score and score.num_failed else ABSENT, "dim")
+        return plain(
+            f"{ABSENT}\n{count(score.num_failed)} failed" if score and score.num_failed else ABSENT,
+            "dim",
+        )
     text = plain(number(score.value), "bold green" if leads else "")
     text.append(f"\n{interval(score.low, score.high) or 'no interval'}", "not bold dim default")
     if score.num_failed:

@@ -12,7 +12,13 @@ from bezoar.report.rows import read_rows
 from bezoar.report.run import Run, Stage
 
 NUM_SAMPLES = 3
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
+SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
 LIMITS = """\
 - The answers were written by a language model and no person has checked them: some are wrong.
 - A judge that accepts a row is a model too. Its verdicts are one opinion, not a proof of quality.
@@ -24,19 +30,45 @@ def dataset_card(run: Run, stage: Stage) -> str:
     """README.md of a scheme's or filter's set."""
     line_of = ancestors(run, stage)
     terms = terms_of(run, line_of)
-    kept = read_rows(stage.path("rows.parquet"), NUM_SAMPLES) if stage.path("rows.parquet") else None  # type: ignore[arg-type]
+    stored = stage.path("rows.parquet")
+    kept = read_rows(stored, NUM_SAMPLES) if stored else None
     title = f"{run.name}: {stage.name}"
-    asked = ", ".join(dict.fromkeys(f"{role} {model}" for (role, _), model in backends(run, line_of).items()))
+    asked = ", ".join(
+        dict.fromkeys(f"{role} {model}" for (role, _), model in backends(run, line_of).items())
+    )
     parts = [
-        md.front_matter(_head(run, stage, title, licence(terms), all(t.english for t in terms.values()) and bool(terms))),
+        md.front_matter(
+            _head(
+                run,
+                stage,
+                title,
+                licence(terms),
+                all(t.english for t in terms.values()) and bool(terms),
+            )
+        ),
         f"# {md.words(title)}\n",
-        f"{count(stage.count('rows_out'))} rows, made by bezoar in the run {md.words(run.name)} ({md.words(asked) or 'no language model'}).\n",
-        "## How it was made\n", md.table(["Stage", "Work", "Read", "Kept", "Left out"], [_step(s) for s in line_of]),
-        "## What was left out\n", _dropped(stage),
-        "## What it cost\n", _cost(run, stage),
-        "## Columns\n", _columns(stage),
-        "## Sample rows\n", "\n".join(md.fence(md.row_text(row)) for row in kept.samples) if kept and kept.samples else "The set is empty.\n",
-        "## Terms\n", _terms(terms), "## Limits\n", LIMITS,
+        (
+            f"{count(stage.count('rows_out'))} rows, made by bezoar in the run {md.words(run.name)}"
+            f" ({md.words(asked) or 'no language model'}).\n"
+        ),
+        "## How it was made\n",
+        md.table(["Stage", "Work", "Read", "Kept", "Left out"], [_step(s) for s in line_of]),
+        "## What was left out\n",
+        _dropped(stage),
+        "## What it cost\n",
+        _cost(run, stage),
+        "## Columns\n",
+        _columns(stage),
+        "## Sample rows\n",
+        (
+            "\n".join(md.fence(md.row_text(row)) for row in kept.samples)
+            if kept and kept.samples
+            else "The set is empty.\n"
+        ),
+        "## Terms\n",
+        _terms(terms),
+        "## Limits\n",
+        LIMITS,
     ]
     return "\n".join(parts)
 
@@ -44,21 +76,31 @@ def dataset_card(run: Run, stage: Stage) -> str:
 def _head(run: Run, stage: Stage, title: str, licence_id: str, english: bool) -> dict[str, Any]:
     num = stage.count("rows_out")
     head: dict[str, Any] = {
-        "pretty_name": title, "license": licence_id, **({"language": ["en"]} if english else {}), "task_categories": ["text-generation"],
+        "pretty_name": title,
+        "license": licence_id,
+        **({"language": ["en"]} if english else {}),
+        "task_categories": ["text-generation"],
         "size_categories": [next((name for most, name in SIZES if num < most), "n>10M")],
         "tags": ["bezoar", "synthetic", stage.kind.replace("_", "-")],
     }
-    files = [(name, file) for name, file in (("default", "rows.parquet"), ("rejected", "rejected.parquet")) if stage.path(file)]
+    files = [
+        (name, file)
+        for name, file in (("default", "rows.parquet"), ("rejected", "rejected.parquet"))
+        if stage.path(file)
+    ]
     infos = [info for name, file in files if (info := _info(name, stage.path(file)))]
     if infos:
         named = {info["config_name"] for info in infos}
-        head["configs"] = [{"config_name": name, "data_files": file} for name, file in files if name in named]
+        head["configs"] = [
+            {"config_name": name, "data_files": file} for name, file in files if name in named
+        ]
         head["dataset_info"] = infos
     return head
 
 
 def _info(name: str, path: Path | None) -> dict[str, Any] | None:
-    """Features, sizes and counts of a Parquet file; None for a set without rows, which has no columns."""
+    """Features, sizes and counts of a Parquet file; None for a set without rows, which has no
+    columns."""
     if path is None:
         return None
     with open_parquet(path) as file:
@@ -66,9 +108,13 @@ def _info(name: str, path: Path | None) -> dict[str, Any] | None:
     if not len(schema):
         return None
     num_bytes = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-    return {"config_name": name, "features": [_feature(field) for field in schema],
-            "splits": [{"name": "train", "num_bytes": num_bytes, "num_examples": meta.num_rows}],
-            "download_size": path.stat().st_size, "dataset_size": num_bytes}
+    return {
+        "config_name": name,
+        "features": [_feature(field) for field in schema],
+        "splits": [{"name": "train", "num_bytes": num_bytes, "num_examples": meta.num_rows}],
+        "download_size": path.stat().st_size,
+        "dataset_size": num_bytes,
+    }
 
 
 def _feature(field: Any) -> dict[str, Any]:
@@ -77,39 +123,78 @@ def _feature(field: Any) -> dict[str, Any]:
 
     if kinds.is_list(field.type):
         inner = field.type.value_type
-        return {"name": field.name, "list": [_feature(part) for part in inner] if kinds.is_struct(inner) else str(inner)}
-    return {"name": field.name, "dtype": {"double": "float64", "float": "float32", "large_string": "string"}.get(str(field.type), str(field.type))}
+        return {
+            "name": field.name,
+            "list": [_feature(part) for part in inner] if kinds.is_struct(inner) else str(inner),
+        }
+    return {
+        "name": field.name,
+        "dtype": (
+            {"double": "float64", "float": "float32", "large_string": "string"}.get(
+                str(field.type), str(field.type)
+            )
+        ),
+    }
 
 
 def _step(stage: Stage) -> list[str]:
     if not stage.done:
         return [stage.name, stage.kind, "not run", "", ""]
     left_out = ", ".join(f"{count(num)} {reason}" for reason, num in stage.dropped.items() if num)
-    return [stage.name, stage.kind, count(stage.stats.get("rows_in")), count(stage.stats.get("rows_out")), left_out or "0"]
+    return [
+        stage.name,
+        stage.kind,
+        count(stage.stats.get("rows_in")),
+        count(stage.stats.get("rows_out")),
+        left_out or "0",
+    ]
 
 
 def _dropped(stage: Stage) -> str:
     seen = stage.count("rows_out") + sum(stage.dropped.values())
-    rows = [(reason, count(num), percent(num, seen)) for reason, num in stage.dropped.items() if num]
-    return md.table(["Reason", "Rows", "Share"], rows) if rows else "Nothing was left out in this stage.\n"
+    rows = [
+        (reason, count(num), percent(num, seen)) for reason, num in stage.dropped.items() if num
+    ]
+    return (
+        md.table(["Reason", "Rows", "Share"], rows)
+        if rows
+        else "Nothing was left out in this stage.\n"
+    )
 
 
 def _cost(run: Run, stage: Stage) -> str:
     own, cost = line(stage), cost_per_row(run, stage)
     per = f" A kept row cost {usd(cost)}, the stages before included." if cost is not None else ""
-    asked = f"{count(own.asked)} requests, {count(own.prompt_tokens)} prompt tokens, {count(own.completion_tokens)} written tokens" if stage.calls else "No requests"
+    asked = (
+        f"{count(own.asked)} requests, {count(own.prompt_tokens)} prompt tokens,"
+        f" {count(own.completion_tokens)} written tokens"
+        if stage.calls
+        else "No requests"
+    )
     return f"{asked}; {seconds(own.seconds)}; {usd(own.cost_usd)}.{per}\n"
 
 
 def _columns(stage: Stage) -> str:
-    words = {"id": "names the row", "messages": "the conversation: role and content of each turn", "prompt": "the turns before the answers",
-             "chosen": "the preferred answer", "rejected": "the other answer", "answers": "several answers to the prompt",
-             "numbers": "named numbers of each answer as JSON text", "meta": "provenance as JSON text: source, lineage, verdict"}
+    words = {
+        "id": "names the row",
+        "messages": "the conversation: role and content of each turn",
+        "prompt": "the turns before the answers",
+        "chosen": "the preferred answer",
+        "rejected": "the other answer",
+        "answers": "several answers to the prompt",
+        "numbers": "named numbers of each answer as JSON text",
+        "meta": "provenance as JSON text: source, lineage, verdict",
+    }
     path = stage.path("rows.parquet")
     info = _info("default", path)
     names = [feature["name"] for feature in info["features"]] if info else []
     lines = [f"- `{name}`: {words.get(name, 'see the recipe')}\n" for name in names]
-    more = "\n`rejected` holds what the judge turned down or what could not be read; `meta` has the verdict and its reason.\n" if stage.path("rejected.parquet") else ""
+    more = (
+        "\n`rejected` holds what the judge turned down or what could not be read; `meta` has the"
+        " verdict and its reason.\n"
+        if stage.path("rejected.parquet")
+        else ""
+    )
     return "".join(lines) + more if lines else "The set is empty.\n"
 
 

@@ -14,7 +14,8 @@ def finite(value: object) -> float | None:
 
 
 def number(value: object) -> str:
-    """Three decimals below one, else three digits and at least the whole part: 0.412, 3.21, 41.2, 1,234; a small one as 5.0e−06."""
+    """Three decimals below one, else three digits and at least the whole part: 0.412, 3.21, 41.2,
+    1,234; a small one as 5.0e−06."""
     x = finite(value)
     if x is None:
         return ABSENT
@@ -48,7 +49,11 @@ def seconds(value: object) -> str:
     if x < 59.95:
         return f"{x:.1f} s"
     whole = round(x)
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return (
+        f"{whole // 60} min {whole % 60:02d} s"
+        if whole < 3600
+        else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    )
 
 
 def usd(value: object) -> str:

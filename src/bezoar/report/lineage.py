@@ -26,7 +26,8 @@ def ancestors(run: Run, stage: Stage) -> list[Stage]:
 
 
 def backends(run: Run, stages: list[Stage]) -> dict[tuple[str, str], str]:
-    """(role, backend's name) -> the model that stands behind it, for the language models that these stages asked."""
+    """(role, backend's name) -> the model that stands behind it, for the language models that these
+    stages asked."""
     table: Table = run.resolved.get("backends") or {}
     found = {}
     for stage in stages:
@@ -39,7 +40,13 @@ def backends(run: Run, stages: list[Stage]) -> dict[tuple[str, str], str]:
 def backend_model(fields: Any) -> str:
     """The name of a backend's model without the folders above it."""
     model = fields.get("model") if isinstance(fields, dict) else None
-    return public_name(str(model)) if model else f"a {fields.get('kind', 'backend')} backend" if isinstance(fields, dict) else "unknown"
+    return (
+        public_name(str(model))
+        if model
+        else f"a {fields.get('kind', 'backend')} backend"
+        if isinstance(fields, dict)
+        else "unknown"
+    )
 
 
 def public_name(path: str) -> str:
@@ -60,11 +67,14 @@ def base_model(run: Run, stage: Stage) -> str:
 
 
 def terms_of(run: Run, stages: list[Stage]) -> dict[str, LicenceTerms]:
-    """What the rows or weights of these stages stand on: shown name -> terms. A judge's answers are not part of the rows."""
+    """What the rows or weights of these stages stand on: shown name -> terms. A judge's answers are
+    not part of the rows."""
     found: dict[str, LicenceTerms] = {}
     for stage in stages:
         if stage.category == "source":
-            found[f"rows of {stage.name} ({stage.kind})"] = seed_terms(str(stage.fields.get("path") or ""))
+            found[f"rows of {stage.name} ({stage.kind})"] = seed_terms(
+                str(stage.fields.get("path") or "")
+            )
         if stage.category == "train":
             base = base_model(run, stage)
             found[f"base model {base}"] = model_terms(base)

@@ -1,4 +1,5 @@
-"""Markdown that keeps foreign text in its place: front matter, escaped words, fences that no text can close."""
+"""Markdown that keeps foreign text in its place: front matter, escaped words, fences that no text
+can close."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,9 @@ def words(text: object, most: int = 200) -> str:
     """One line of text in which nothing is markup."""
     line = " ".join(printable(text).split())
     line = line if len(line) <= most else line[:most] + "…"
-    return _SPECIAL.sub(r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return (
+        _SPECIAL.sub(r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    )
 
 
 def fence(text: str, kind: str = "text") -> str:
@@ -53,8 +56,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def row_text(row: Row) -> str:
     """A row to read: each message behind its role, the answers of a comparison behind theirs."""
-    parts = [(str(m.get("role")), m.get("content")) for m in row.get("messages") or row.get("prompt") or []]
-    parts += [(side, m.get("content")) for side in ("chosen", "rejected") for m in row.get(side) or []]
+    parts = [
+        (str(m.get("role")), m.get("content"))
+        for m in row.get("messages") or row.get("prompt") or []
+    ]
+    parts += [
+        (side, m.get("content")) for side in ("chosen", "rejected") for m in row.get(side) or []
+    ]
     facts = ", ".join(f"{name}: {value}" for name, value in meta(row).items())
     lines = [f"[{role}] {_cut(str(content or ''))}" for role, content in parts]
     return "\n".join([*lines, f"({_cut(facts, 400)})"] if facts else lines)

@@ -1,11 +1,14 @@
-"""HTML and SVG as nested calls: every plain string is escaped, so text from a model can never become markup."""
+"""HTML and SVG as nested calls: every plain string is escaped, so text from a model can never
+become markup."""
 
 import html
 import re
 from collections.abc import Iterable
 from typing import Any
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
+)
 _VOID = frozenset({"br", "hr", "meta", "link"})
 
 
@@ -19,7 +22,8 @@ Child = str | int | float | None | Iterable["Child"]
 
 
 def printable(text: object) -> str:
-    """`text` with U+FFFD for what HTML and UTF-8 cannot hold and for what turns the direction of the text after it."""
+    """`text` with U+FFFD for what HTML and UTF-8 cannot hold and for what turns the direction of
+    the text after it."""
     return _UNPRINTABLE.sub("\ufffd", str(text))
 
 
@@ -40,7 +44,8 @@ def join(children: Child) -> Markup:
 
 
 def h(name_: str, *children: Child, **attributes: Any) -> Markup:
-    """One element. `cls` is the class, `_` in a name stands for `-`, an attribute that is None or False is left out."""
+    """One element. `cls` is the class, `_` in a name stands for `-`, an attribute that is None or
+    False is left out."""
     parts = []
     for key, value in attributes.items():
         if value is None or value is False:

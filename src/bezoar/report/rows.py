@@ -14,7 +14,8 @@ MAX_READ = 20_000
 
 @dataclass(frozen=True)
 class RowSet:
-    """`num` rows in the file, of which the first `MAX_READ` were read; `lengths` are words of all their messages."""
+    """`num` rows in the file, of which the first `MAX_READ` were read; `lengths` are words of all
+    their messages."""
 
     num: int
     samples: list[Row] = field(default_factory=list)
@@ -22,7 +23,8 @@ class RowSet:
 
 
 def read_rows(path: Path, num_samples: int = 4) -> RowSet:
-    """Read a set: samples evenly spaced over the rows that are read, in their order. DataError when it is no Parquet file."""
+    """Read a set: samples evenly spaced over the rows that are read, in their order. DataError when
+    it is no Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -36,7 +38,9 @@ def read_rows(path: Path, num_samples: int = 4) -> RowSet:
                 if index in wanted:
                     samples.append(row)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); run its stage again.") from None
+        raise DataError(
+            f"{path}: not a readable Parquet file ({error}); run its stage again."
+        ) from None
     return RowSet(num, samples, lengths)
 
 
@@ -51,12 +55,21 @@ def _read(file: Any) -> Iterator[Row]:
 
 def spaced(num: int, wanted: int) -> set[int]:
     """Up to `wanted` indices spread evenly over `num`."""
-    return {(2 * i + 1) * num // (2 * wanted) for i in range(wanted)} if num > wanted else set(range(num))
+    return (
+        {(2 * i + 1) * num // (2 * wanted) for i in range(wanted)}
+        if num > wanted
+        else set(range(num))
+    )
 
 
 def num_words(row: Row) -> int:
-    """Whitespace-separated words in all messages; of a comparison, the prompt with the chosen answer, of several answers with the first."""
-    said = [str(m.get("content") or "") for name in ("messages", "prompt", "chosen") for m in row.get(name) or []]
+    """Whitespace-separated words in all messages; of a comparison, the prompt with the chosen
+    answer, of several answers with the first."""
+    said = [
+        str(m.get("content") or "")
+        for name in ("messages", "prompt", "chosen")
+        for m in row.get(name) or []
+    ]
     return sum(len(text.split()) for text in [*said, *(row.get("answers") or [])[:1]])
 
 

@@ -1,4 +1,5 @@
-"""A run directory as the report sees it: its stages in order, finished or not, and its training curves."""
+"""A run directory as the report sees it: its stages in order, finished or not, and its training
+curves."""
 
 import json
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ VALIDATION = "validation_loss"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its settings, and what it left behind where it has run (`folder` is None where it has not)."""
+    """One stage: its settings, and what it left behind where it has run (`folder` is None where it
+    has not)."""
 
     name: str
     fields: Table
@@ -44,7 +46,11 @@ class Stage:
         if known:
             return known
         marks: list[tuple[str, Category]] = [
-            ("seeds", "scheme"), ("objective", "train"), ("models", "evaluate"), ("model", "evaluate"), ("rows", "filter"),
+            ("seeds", "scheme"),
+            ("objective", "train"),
+            ("models", "evaluate"),
+            ("model", "evaluate"),
+            ("rows", "filter"),
         ]
         return next((category for mark, category in marks if mark in self.fields), "source")
 
@@ -53,7 +59,9 @@ class Stage:
         """Field -> the name of the stage, model or backend that the field refers to."""
         stored = {str(path): str(name) for path, name in (self.key.get("inputs") or {}).items()}
         roles = ("seeds", "rows", "model", "teacher", "judge")
-        return stored or {role: self.fields[role] for role in roles if isinstance(self.fields.get(role), str)}
+        return stored or {
+            role: self.fields[role] for role in roles if isinstance(self.fields.get(role), str)
+        }
 
     def path(self, name: str) -> Path | None:
         """A file of the stage, None where it is absent."""
@@ -66,7 +74,10 @@ class Stage:
     @property
     def dropped(self) -> dict[str, int]:
         """Reason -> rows left out."""
-        return {str(reason): round(finite(n) or 0) for reason, n in (self.stats.get("dropped") or {}).items()}
+        return {
+            str(reason): round(finite(n) or 0)
+            for reason, n in (self.stats.get("dropped") or {}).items()
+        }
 
     @property
     def calls(self) -> dict[str, float]:
@@ -82,7 +93,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a run directory holds. `metrics` maps a stage to its lines; `notes` says what could not be read."""
+    """All that a run directory holds. `metrics` maps a stage to its lines; `notes` says what could
+    not be read."""
 
     path: Path
     name: str
@@ -109,11 +121,19 @@ def load_run(run_dir: Path) -> Run:
     notes: list[str] = []
     resolved: Table = {}
     if (run_dir / "resolved.json").is_file():
-        resolved = read_own(run_dir / "resolved.json", stages=dict[str, Table], models=dict[str, Table] | None, backends=dict[str, Table] | None)
+        resolved = read_own(
+            run_dir / "resolved.json",
+            stages=dict[str, Table],
+            models=dict[str, Table] | None,
+            backends=dict[str, Table] | None,
+        )
     elif folders:
         notes.append("resolved.json is absent: stages that have not run are not known.")
     else:
-        raise RecipeError(f"{run_dir}: no run directory (resolved.json is missing); name one made by `bezoar run`.")
+        raise RecipeError(
+            f"{run_dir}: no run directory (resolved.json is missing); name one made by `bezoar"
+            " run`."
+        )
     fields: dict[str, Table] = resolved.get("stages") or {name: {} for name in folders}
     stages = [_load_stage(name, values, folders.get(name)) for name, values in fields.items()]
     left_over = sorted(folders.keys() - fields.keys())
@@ -122,19 +142,32 @@ def load_run(run_dir: Path) -> Run:
     path = run_dir / "recipe.yaml"
     recipe = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     metrics = _load_metrics(run_dir / "metrics.jsonl", notes)
-    return Run(run_dir, str(resolved.get("name", run_dir.name)), recipe, resolved, stages, metrics, notes)
+    return Run(
+        run_dir, str(resolved.get("name", run_dir.name)), recipe, resolved, stages, metrics, notes
+    )
 
 
 def _load_stage(name: str, fields: Table, folder: Path | None) -> Stage:
     if folder is None:
         return Stage(name, fields)
     counts = dict[str, int] | None
-    stats = read_own(folder / "stats.json", dropped=counts, calls=dict[str, float] | None) if (folder / "stats.json").is_file() else {}
-    return Stage(name, fields, folder, read_own(folder / "key.json", key=str, kind=str, category=str, inputs=dict[str, str]), stats)
+    stats = (
+        read_own(folder / "stats.json", dropped=counts, calls=dict[str, float] | None)
+        if (folder / "stats.json").is_file()
+        else {}
+    )
+    return Stage(
+        name,
+        fields,
+        folder,
+        read_own(folder / "key.json", key=str, kind=str, category=str, inputs=dict[str, str]),
+        stats,
+    )
 
 
 def _load_metrics(path: Path, notes: list[str]) -> dict[str, list[Row]]:
-    """The lines of each stage by step. A step that comes again, in a continued or repeated run, replaces itself and all later ones."""
+    """The lines of each stage by step. A step that comes again, in a continued or repeated run,
+    replaces itself and all later ones."""
     if not path.is_file():
         return {}
     lines, num_broken = lenient_jsonl(path)

@@ -16,7 +16,8 @@ from bezoar.report.run import Run, lenient_jsonl
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who leads a benchmark and who cannot be told from the leader (itself included), by model key."""
+    """Who leads a benchmark and who cannot be told from the leader (itself included), by model
+    key."""
 
     benchmark: str
     leader: str
@@ -31,9 +32,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """`labels` maps model keys, in order, to shown names; `cells` and `items` are by (benchmark, model key).
+    """`labels` maps model keys, in order, to shown names; `cells` and `items` are by (benchmark,
+    model key).
 
-    `parts` holds scores of a part of a benchmark's items, such as MT-Bench's categories, by (benchmark, model key).
+    `parts` holds scores of a part of a benchmark's items, such as MT-Bench's categories, by
+    (benchmark, model key).
     """
 
     labels: dict[str, str] = field(default_factory=dict)
@@ -42,7 +45,9 @@ class Scoreboard:
     parts: dict[tuple[str, str], dict[str, Score]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     answers: dict[str, list[Row]] = field(default_factory=dict)
-    _gaps: dict[tuple[str, str], dict[str, ModelDifference]] = field(default_factory=dict, repr=False)
+    _gaps: dict[tuple[str, str], dict[str, ModelDifference]] = field(
+        default_factory=dict, repr=False
+    )
 
     @cached_property
     def benchmarks(self) -> list[str]:
@@ -51,7 +56,8 @@ class Scoreboard:
 
     @cached_property
     def main(self) -> list[str]:
-        """The benchmarks that stand for all: of each family (the name before `/`) those that some model has first.
+        """The benchmarks that stand for all: of each family (the name before `/`) those that some
+        model has first.
 
         To an accuracy belongs its margin.
         """
@@ -59,7 +65,9 @@ class Scoreboard:
         for benchmark, model in self.cells:
             firsts.setdefault((benchmark.split("/")[0], model), benchmark)
         chosen = set(firsts.values())
-        margins = {name.removesuffix("accuracy") + "margin" for name in chosen if name.endswith("accuracy")}
+        margins = {
+            name.removesuffix("accuracy") + "margin" for name in chosen if name.endswith("accuracy")
+        }
         return [name for name in self.benchmarks if name in chosen | margins]
 
     def condition(self, benchmark: str, model: str) -> str:
@@ -79,21 +87,31 @@ class Scoreboard:
     def against(self, benchmark: str, reference: str) -> dict[str, ModelDifference]:
         """Model key -> its difference from `reference`, for all other models that have a score."""
         if (benchmark, reference) not in self._gaps:
-            sides = {model: (score, self.items.get((benchmark, model), {})) for model, score in self.of(benchmark).items()}
+            sides = {
+                model: (score, self.items.get((benchmark, model), {}))
+                for model, score in self.of(benchmark).items()
+            }
             own = sides.pop(reference, None)
             same = self.condition(benchmark, reference)
-            sides = {model: side for model, side in sides.items() if self.condition(benchmark, model) == same}
+            sides = {
+                model: side
+                for model, side in sides.items()
+                if self.condition(benchmark, model) == same
+            }
             self._gaps[benchmark, reference] = gaps(own, sides) if own else {}
         return self._gaps[benchmark, reference]
 
     def verdict(self, benchmark: str) -> Verdict | None:
-        """None where fewer than two models have a value, or where they were not measured under the same conditions."""
+        """None where fewer than two models have a value, or where they were not measured under the
+        same conditions."""
         scores = self.of(benchmark)
         if len(scores) < 2 or len({self.condition(benchmark, model) for model in scores}) > 1:
             return None
         sign = 1 if next(iter(scores.values())).higher_is_better else -1
         leader = max(scores, key=lambda model: sign * (scores[model].value or 0.0))
-        apart = {model for model, gap in self.against(benchmark, leader).items() if gap.distinguishable}
+        apart = {
+            model for model, gap in self.against(benchmark, leader).items() if gap.distinguishable
+        }
         return Verdict(benchmark, leader, tuple(m for m in scores if m not in apart), len(scores))
 
     @cached_property
@@ -107,7 +125,11 @@ class Scoreboard:
         names = [self.labels[m] for m in verdict.tied]
         if verdict.none:
             return NOT_DISTINGUISHABLE
-        return f"{names[0]} is best" if len(names) == 1 else f"{listed(names)} lead, {NOT_DISTINGUISHABLE} from each other"
+        return (
+            f"{names[0]} is best"
+            if len(names) == 1
+            else f"{listed(names)} lead, {NOT_DISTINGUISHABLE} from each other"
+        )
 
     @cached_property
     def headline(self) -> list[str]:
@@ -115,25 +137,39 @@ class Scoreboard:
         if not self.cells:
             return ["No model has been scored yet."]
         if len(self.labels) < 2:
-            return [f"Only {next(iter(self.labels.values()))} is scored; there is nothing to compare it with."]
+            return [
+                f"Only {next(iter(self.labels.values()))} is scored; there is nothing to compare it"
+                " with."
+            ]
         groups: dict[tuple[str, ...], list[str]] = {}
         for verdict in self.verdicts.values():
             groups.setdefault(() if verdict.none else verdict.tied, []).append(verdict.benchmark)
         alike = groups.pop((), [])
         sentences = []
-        for tied, benchmarks in sorted(groups.items(), key=lambda pair: (len(pair[0]), -len(pair[1]))):
+        for tied, benchmarks in sorted(
+            groups.items(), key=lambda pair: (len(pair[0]), -len(pair[1]))
+        ):
             names = [self.labels[m] for m in tied]
             tail = "" if len(tied) == 1 else f", {NOT_DISTINGUISHABLE} from each other"
-            sentences.append(f"{listed(names)} {'is best' if len(tied) == 1 else 'lead'} on {listed(benchmarks)}{tail}.")
+            sentences.append(
+                f"{listed(names)} {'is best' if len(tied) == 1 else 'lead'} on"
+                f" {listed(benchmarks)}{tail}."
+            )
         if alike and sentences:
-            sentences.append(f"On {listed(alike)} the models are {NOT_DISTINGUISHABLE} from the leader.")
+            sentences.append(
+                f"On {listed(alike)} the models are {NOT_DISTINGUISHABLE} from the leader."
+            )
         elif alike:
-            sentences.append(f"The models are {NOT_DISTINGUISHABLE} from the leader on every benchmark ({listed(alike)}).")
+            sentences.append(
+                f"The models are {NOT_DISTINGUISHABLE} from the leader on every benchmark"
+                f" ({listed(alike)})."
+            )
         return sentences or ["No benchmark has a value for two models, so nothing can be compared."]
 
 
 def load_scoreboard(run: Run) -> Scoreboard:
-    """Read scores.json and items.jsonl of every finished evaluation; several stages of one model are joined."""
+    """Read scores.json and items.jsonl of every finished evaluation; several stages of one model
+    are joined."""
     board = Scoreboard()
     for stage in run.of("evaluate"):
         path = stage.path("scores.json")
@@ -149,11 +185,14 @@ def load_scoreboard(run: Run) -> Scoreboard:
 
 
 def read_score(row: Row) -> Score:
-    """A score of scores.json; keys that are not known are passed over, numbers that are none become None."""
+    """A score of scores.json; keys that are not known are passed over, numbers that are none become
+    None."""
     known = {f.name: row[f.name] for f in fields(Score) if f.name in row}
     known |= {key: finite(row.get(key)) for key in ("value", "low", "high")}
     known |= {key: round(finite(row.get(key)) or 0) for key in ("n", "num_failed")}
-    return Score(**{**known, "name": str(row.get("name", "score")), "group": str(row.get("group") or "")})
+    return Score(
+        **{**known, "name": str(row.get("name", "score")), "group": str(row.get("group") or "")}
+    )
 
 
 def _read_scores(board: Scoreboard, model: str, scores: list[Score]) -> None:
@@ -169,6 +208,8 @@ def _read_items(board: Scoreboard, model: str, path: Path | None) -> None:
     for row in lenient_jsonl(path)[0] if path else []:
         value = finite(row.get("value"))
         if value is not None:
-            board.items.setdefault((str(row.get("benchmark")), model), {})[str(row.get("id"))] = value
+            board.items.setdefault((str(row.get("benchmark")), model), {})[str(row.get("id"))] = (
+                value
+            )
         if "answers" in row:
             board.answers.setdefault(model, []).append(row)

@@ -1,4 +1,5 @@
-"""Schemes: seeds to chats with the help of a teacher. A new one: a file, a line here, a test file."""
+"""Schemes: seeds to chats with the help of a teacher. A new one: a file, a line here, a test
+file."""
 
 from bezoar.synth.critique_revise import CritiqueRevise
 from bezoar.synth.evol_instruct import EvolInstruct
@@ -7,5 +8,9 @@ from bezoar.synth.orca import Orca
 from bezoar.synth.sampled_answers import Sample
 
 SCHEMES: dict[str, type] = {
-    "lamini": LaMini, "orca": Orca, "evol_instruct": EvolInstruct, "critique_revise": CritiqueRevise, "sample": Sample,
-}  # fmt: skip
+    "lamini": LaMini,
+    "orca": Orca,
+    "evol_instruct": EvolInstruct,
+    "critique_revise": CritiqueRevise,
+    "sample": Sample,
+}

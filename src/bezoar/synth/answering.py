@@ -16,7 +16,8 @@ INVENTION = Sampling(temperature=1.0, top_p=0.95)
 
 @dataclass(frozen=True)
 class Draft:
-    """A row without its answer. `asked` is put to the teacher in place of `prompt` where it is given."""
+    """A row without its answer. `asked` is put to the teacher in place of `prompt` where it is
+    given."""
 
     id: str
     prompt: Messages
@@ -24,38 +25,66 @@ class Draft:
     asked: Messages = ()
 
 
-def answer(drafts: Sequence[Draft], ask: Ask, how: Sampling, *, seed: int, retries: int, system: str = "") -> Filtered[Chat]:
-    """The drafts with answers, in their order. `system` is said to the teacher and is not part of the rows.
+def answer(
+    drafts: Sequence[Draft], ask: Ask, how: Sampling, *, seed: int, retries: int, system: str = ""
+) -> Filtered[Chat]:
+    """The drafts with answers, in their order. `system` is said to the teacher and is not part of
+    the rows.
 
-    An answer that is empty or was cut at `max_tokens` is asked for again `retries` times with another seed; then the row is
-    dropped as "empty" or "cut". A request that failed is not: its failure is final, or the stage is not finished.
+    An answer that is empty or was cut at `max_tokens` is asked for again `retries` times with
+    another seed; then the row is dropped as "empty" or "cut". A request that failed is not: its
+    failure is final, or the stage is not finished.
     """
     said = (Message("system", system),) if system else ()
     rows: dict[int, Chat] = {}
     lost: dict[int, Dropped] = {}
     waiting = list(range(len(drafts)))
     for attempt in range(retries + 1):
-        requests = [Request.sampled((*said, *(drafts[i].asked or drafts[i].prompt)), how, seed_for(seed, drafts[i].id, attempt)) for i in waiting]
+        requests = [
+            Request.sampled(
+                (*said, *(drafts[i].asked or drafts[i].prompt)),
+                how,
+                seed_for(seed, drafts[i].id, attempt),
+            )
+            for i in waiting
+        ]
         replies = ask(requests) if requests else []
         for index, reply in zip(waiting, replies, strict=True):
             draft = drafts[index]
             reason = fault(reply)
             if reason:
-                lost[index] = Dropped(draft.id, reason, reply.error or _short(f"{draft.prompt[-1].content} -> {reply.text}"))
+                lost[index] = Dropped(
+                    draft.id,
+                    reason,
+                    reply.error or _short(f"{draft.prompt[-1].content} -> {reply.text}"),
+                )
             else:
-                rows[index] = Chat(draft.id, (*draft.prompt, Message("assistant", reply.text.strip())), draft.meta)
-        waiting = [i for i, reply in zip(waiting, replies, strict=True) if i not in rows and reply.finish != "error"]
+                rows[index] = Chat(
+                    draft.id, (*draft.prompt, Message("assistant", reply.text.strip())), draft.meta
+                )
+        waiting = [
+            i
+            for i, reply in zip(waiting, replies, strict=True)
+            if i not in rows and reply.finish != "error"
+        ]
     order = range(len(drafts))
-    return Filtered([rows[i] for i in order if i in rows], [lost[i] for i in order if i not in rows])
-
-
+    return Filtered(
+        [rows[i] for i in order if i in rows], [lost[i] for i in order if i not in rows]
+    )
 
 
 def _short(text: str) -> str:
     return text if len(text) <= 400 else text[:400] + " ..."
 
 
-def quote_answers(num: Estimate, prompt_tokens: float, how: Sampling, retries: int) -> RequestEstimate:
-    """Answers to `num` prompts of about so many tokens. Low: an eighth of `max_tokens` each; high: every retry is used up."""
+def quote_answers(
+    num: Estimate, prompt_tokens: float, how: Sampling, retries: int
+) -> RequestEstimate:
+    """Answers to `num` prompts of about so many tokens. Low: an eighth of `max_tokens` each; high:
+    every retry is used up."""
     asked = Estimate(num.low, num.expected * (1 + 0.1 * (retries > 0)), num.high * (1 + retries))
-    return RequestEstimate(asked, exactly(prompt_tokens), Estimate(how.max_tokens / 8, how.max_tokens / 3, how.max_tokens))
+    return RequestEstimate(
+        asked,
+        exactly(prompt_tokens),
+        Estimate(how.max_tokens / 8, how.max_tokens / 3, how.max_tokens),
+    )

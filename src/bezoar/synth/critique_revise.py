@@ -1,4 +1,5 @@
-"""Critiques and revisions of given answers (CnR, arXiv 2311.14543), written by a teacher; the rows train one model to do both."""
+"""Critiques and revisions of given answers (CnR, arXiv 2311.14543), written by a teacher; the rows
+train one model to do both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,13 @@ from bezoar.synth.answering import Draft, answer, quote_answers
 
 @dataclass(frozen=True)
 class CritiqueRevise:
-    """Recipe keys. A seed that is a chat gives its answer as the response, and the teacher writes critique and revision; of a
-    comparison the rejected answer is the response and the chosen one the revision, and the teacher, which sees both, writes
-    the critique alone.
+    """Recipe keys. A seed that is a chat gives its answer as the response, and the teacher writes
+    critique and revision; of a comparison the rejected answer is the response and the chosen one
+    the revision, and the teacher, which sees both, writes the critique alone.
 
-    The paper's rows were written by people and are not public; all of this is ours. A row is dropped, and counted, when the
-    teacher's reply failed, is empty or was cut (after `retries`), does not hold both parts, or repeats the response.
+    The paper's rows were written by people and are not public; all of this is ours. A row is
+    dropped, and counted, when the teacher's reply failed, is empty or was cut (after `retries`),
+    does not hold both parts, or repeats the response.
     """
 
     seeds: RowsRef
@@ -35,7 +37,8 @@ class CritiqueRevise:
     any_rows: ClassVar[bool] = True
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
-        """A row of question and critique with revision a seed; `meta` has the seed. DataError for seeds of another kind."""
+        """A row of question and critique with revision a seed; `meta` has the seed. DataError for
+        seeds of another kind."""
         prompt = read_prompt(self.prompt, "conversation", "response")
         pair_prompt = read_prompt(self.pair_prompt, "conversation", "response", "revision")
         given: dict[str, tuple[Chat, str]] = {}
@@ -51,15 +54,25 @@ class CritiqueRevise:
         done = answer(drafts, ask, self.answers, seed=seed, retries=self.retries)
         made = [_row(reply, *given[reply.id]) for reply in done.rows]
         rows = [row for row in made if isinstance(row, Chat)]
-        return Filtered(rows, [*dropped, *done.dropped, *(row for row in made if isinstance(row, Dropped))])
+        return Filtered(
+            rows, [*dropped, *done.dropped, *(row for row in made if isinstance(row, Dropped))]
+        )
 
     def _draft(self, chat: Chat, text: str, revision: str) -> Draft:
-        said = seal(text, conversation=conversation(chat.prompt), response=chat.answer, revision=revision)
-        return Draft(f"cnr-{chat.id}", (Message("user", said),), {**chat.meta, "scheme": self.kind, "seed": chat.id})
+        said = seal(
+            text, conversation=conversation(chat.prompt), response=chat.answer, revision=revision
+        )
+        return Draft(
+            f"cnr-{chat.id}",
+            (Message("user", said),),
+            {**chat.meta, "scheme": self.kind, "seed": chat.id},
+        )
 
     def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give (a half at least, we take it), and calls: one a seed."""
-        return Estimate(rows.low * 0.5, rows.expected * 0.8, rows.high), [quote_answers(rows, 600, self.answers, self.retries)]
+        return Estimate(rows.low * 0.5, rows.expected * 0.8, rows.high), [
+            quote_answers(rows, 600, self.answers, self.retries)
+        ]
 
 
 def _response(item: AnyRow) -> tuple[Chat, str]:
@@ -68,7 +81,10 @@ def _response(item: AnyRow) -> tuple[Chat, str]:
         return item.swap().as_chat(), item.chosen
     if isinstance(item, Chat):
         return item, ""
-    raise DataError(f"row {item.id}: critique_revise reads chats or comparisons; choose among sampled answers first (kind: best_of_n).")
+    raise DataError(
+        f"row {item.id}: critique_revise reads chats or comparisons; choose among sampled answers"
+        " first (kind: best_of_n)."
+    )
 
 
 def _row(reply: Chat, chat: Chat, revision: str) -> Chat | Dropped:

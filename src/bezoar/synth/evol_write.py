@@ -1,4 +1,5 @@
-"""How an instruction is evolved: the prompt of each operation, worked rewritings and begun replies for weak teachers."""
+"""How an instruction is evolved: the prompt of each operation, worked rewritings and begun replies
+for weak teachers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ _PUNCTUATION = " .?!:"
 
 @dataclass(frozen=True)
 class Line:
-    """A seed and what has become of it: `steps` are the operations that survived, each with its round."""
+    """A seed and what has become of it: `steps` are the operations that survived, each with its
+    round."""
 
     seed: str
     text: str
@@ -41,23 +43,31 @@ class Line:
 
 @dataclass(frozen=True)
 class Wording:
-    """The prompt of each operation, with `{prompt}` left to fill, and worked rewritings (before, after) of each."""
+    """The prompt of each operation, with `{prompt}` left to fill, and worked rewritings (before,
+    after) of each."""
 
     prompts: dict[Op, str]
     worked: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def messages(self, line: Line, seed: int) -> tuple[Message, ...]:
-        """What is asked to evolve `line` by its last operation: up to three worked rewritings as earlier turns, then it."""
+        """What is asked to evolve `line` by its last operation: up to three worked rewritings as
+        earlier turns, then it."""
         prompt, worked = self.prompts[line.op], self.worked.get(line.op, [])
         shown = rng_for(seed, "worked", line.id).sample(worked, min(NUM_WORKED, len(worked)))
-        turns = [m for before, after in shown for m in (Message("user", fill(prompt, prompt=before)), Message("assistant", after))]
+        turns = [
+            m
+            for before, after in shown
+            for m in (Message("user", fill(prompt, prompt=before)), Message("assistant", after))
+        ]
         return (*turns, Message("user", fill(prompt, prompt=line.text)))
 
     def opening(self, line: Line) -> str:
-        """How the evolved text begins: as the worked ones do, or else with the first paragraph of the old text, open at its end.
+        """How the evolved text begins: as the worked ones do, or else with the first paragraph of
+        the old text, open at its end.
 
-        Worked rewritings that repeat the old text share what follows it ("Also,"); of those that do not, and in breadth, the
-        old text gives the first word, or without worked ones the first two.
+        Worked rewritings that repeat the old text share what follows it ("Also,"); of those that do
+        not, and in breadth, the old text gives the first word, or without worked ones the first
+        two.
         """
         head = line.text.partition("\n\n")[0].rstrip()
         worked = self.worked.get(line.op, [])
@@ -70,14 +80,23 @@ class Wording:
         return " ".join(head.split()[:2]) if line.op == "breadth" else f"{head}, and"
 
 
-def read_wording(ops: Sequence[Op], files: dict[Literal["depth", "breadth", "methods", "worked"], str]) -> Wording:
+def read_wording(
+    ops: Sequence[Op], files: dict[Literal["depth", "breadth", "methods", "worked"], str]
+) -> Wording:
     """The wording in prompt files. RecipeError for a missing placeholder or operation."""
     depth, methods = read_prompt(files["depth"], "method", "prompt"), read_methods(files["methods"])
     prompts: dict[Op, str] = {}
     for op in ops:
         if op != "breadth" and op not in methods:
-            raise RecipeError(f"{files['methods']}: there is no line for the operation {op}; add one or remove it from ops.")
-        prompts[op] = read_prompt(files["breadth"], "prompt") if op == "breadth" else fill(depth, method=methods[op])
+            raise RecipeError(
+                f"{files['methods']}: there is no line for the operation {op}; add one or remove it"
+                " from ops."
+            )
+        prompts[op] = (
+            read_prompt(files["breadth"], "prompt")
+            if op == "breadth"
+            else fill(depth, method=methods[op])
+        )
     return Wording(prompts, read_worked(files["worked"]) if files["worked"] else {})
 
 
@@ -99,7 +118,10 @@ def _rows(ref: str, names: tuple[str, ...]) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for number, row in read_jsonl(path):
         if not all(isinstance(row.get(name), str) for name in names) or row["op"] not in OPS:
-            raise RecipeError(f"{path}:{number}: a line has {', '.join(names)} as texts, op one of {', '.join(OPS)}; mend the line.")
+            raise RecipeError(
+                f"{path}:{number}: a line has {', '.join(names)} as texts, op one of"
+                f" {', '.join(OPS)}; mend the line."
+            )
         rows.append(row)
     return rows
 
@@ -118,4 +140,6 @@ def evolved_text(line: Line, prefill: str, written: str) -> str:
 def _shared_words(texts: Sequence[str]) -> str:
     """The words with which all texts begin."""
     columns = zip(*(text.split() for text in texts), strict=False)
-    return " ".join(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
+    return " ".join(
+        column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)
+    )

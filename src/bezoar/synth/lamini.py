@@ -1,4 +1,5 @@
-"""The LaMini scheme (arXiv 2304.14402): a teacher writes new instructions after the manner of seeds, then answers them."""
+"""The LaMini scheme (arXiv 2304.14402): a teacher writes new instructions after the manner of
+seeds, then answers them."""
 
 import math
 from collections import deque
@@ -27,17 +28,20 @@ _PROMPT_TOKENS = 300
 
 @dataclass(frozen=True)
 class LaMini:
-    """Recipe keys. `num_rows` rows are wanted; waves of requests go on until they are there or `max_waves` have been sent
-    (a wave of which every request failed is the last).
+    """Recipe keys. `num_rows` rows are wanted; waves of requests go on until they are there or
+    `max_waves` have been sent (a wave of which every request failed is the last).
 
-    `spare` is the share of instructions beyond the wanted rows that each wave looks for and answers: more requests, fewer waves.
-    Each request shows `num_examples` random seed instructions (the paper: 3, of which 2 would do) and asks for `ask_for` new
-    ones; a share `topic_share` of the requests also names three random topics. An instruction that nearly repeats a seed or
-    an earlier one (`near_duplicate`, see near.py) is dropped. Answers follow under the system message in `system`.
+    `spare` is the share of instructions beyond the wanted rows that each wave looks for and
+    answers: more requests, fewer waves. Each request shows `num_examples` random seed instructions
+    (the paper: 3, of which 2 would do) and asks for `ask_for` new ones; a share `topic_share` of
+    the requests also names three random topics. An instruction that nearly repeats a seed or an
+    earlier one (`near_duplicate`, see near.py) is dropped. Answers follow under the system message
+    in `system`.
 
-    Ours, as the paper is silent: the share of topics (the paper has two sets of about equal size), the measure of nearness,
-    that seeds of more than 60 words are no examples, that instructions have 3 to 200 words, the sampling, one retry of an
-    unusable answer, and that a spare instruction takes the place of one whose answer stays unusable.
+    Ours, as the paper is silent: the share of topics (the paper has two sets of about equal size),
+    the measure of nearness, that seeds of more than 60 words are no examples, that instructions
+    have 3 to 200 words, the sampling, one retry of an unusable answer, and that a spare instruction
+    takes the place of one whose answer stays unusable.
     """
 
     seeds: RowsRef
@@ -61,16 +65,25 @@ class LaMini:
 
     def __post_init__(self) -> None:
         check_threshold(self.near_duplicate)
-        if min(self.num_rows, self.num_examples, self.ask_for, self.max_waves) < 1 or self.retries < 0:
-            raise ValueError("num_rows, num_examples, ask_for and max_waves must be at least 1, retries at least 0")
+        if (
+            min(self.num_rows, self.num_examples, self.ask_for, self.max_waves) < 1
+            or self.retries < 0
+        ):
+            raise ValueError(
+                "num_rows, num_examples, ask_for and max_waves must be at least 1, retries at"
+                " least 0"
+            )
         if not 0 <= self.topic_share <= 1 or self.spare < 0:
             raise ValueError("topic_share must be between 0 and 1, spare at least 0")
 
     def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Filtered[Chat]:
-        """Rows of a user's instruction and the answer; `meta` names scheme, source, the seeds shown and the topics.
+        """Rows of a user's instruction and the answer; `meta` names scheme, source, the seeds shown
+        and the topics.
 
-        Dropped: failed and unparsed lists; instructions that are cut, too short, too long, near duplicates, "no instruction"
-        (`openers`), or that repeat five words of the prompt ("copied words"); unusable answers; "surplus" instructions that were not needed. DataError when there are too few seeds or topics.
+        Dropped: failed and unparsed lists; instructions that are cut, too short, too long, near
+        duplicates, "no instruction" (`openers`), or that repeat five words of the prompt ("copied
+        words"); unusable answers; "surplus" instructions that were not needed. DataError when there
+        are too few seeds or topics.
         """
         search = _Search(self, seeds, seed)
         rows: list[Chat] = []
@@ -81,20 +94,31 @@ class LaMini:
             if not search.found:
                 break
             drafts = [search.found.popleft() for _ in range(min(need, len(search.found)))]
-            done = answer(drafts, ask, self.answers, seed=seed, retries=self.retries, system=search.system)
+            done = answer(
+                drafts, ask, self.answers, seed=seed, retries=self.retries, system=search.system
+            )
             rows += done.rows
             search.dropped += done.dropped
-        surplus = [Dropped(row.id, "surplus", row.prompt[-1].content) for row in rows[self.num_rows :]]
-        surplus += [Dropped(draft.id, "surplus", draft.prompt[-1].content) for draft in search.found]
+        surplus = [
+            Dropped(row.id, "surplus", row.prompt[-1].content) for row in rows[self.num_rows :]
+        ]
+        surplus += [
+            Dropped(draft.id, "surplus", draft.prompt[-1].content) for draft in search.found
+        ]
         return Filtered(rows[: self.num_rows], [*search.dropped, *surplus])
 
     def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
-        """Rows that it will give, and calls: lists first, then answers. A list is taken to give half of what it is asked for."""
+        """Rows that it will give, and calls: lists first, then answers. A list is taken to give
+        half of what it is asked for."""
         wanted = math.ceil(self.num_rows * (1 + self.spare))
         lists = math.ceil(wanted / self.ask_for)
         most = min(self.max_waves * self.num_rows, 5 * lists)
         list_tokens = min(self.lists.max_tokens, 30 * self.ask_for)
-        asked = RequestEstimate(Estimate(lists, 2 * lists, most), exactly(_PROMPT_TOKENS), Estimate(list_tokens / 2, list_tokens, self.lists.max_tokens))
+        asked = RequestEstimate(
+            Estimate(lists, 2 * lists, most),
+            exactly(_PROMPT_TOKENS),
+            Estimate(list_tokens / 2, list_tokens, self.lists.max_tokens),
+        )
         given = Estimate(0, self.num_rows, self.num_rows)
         return given, [asked, quote_answers(exactly(wanted), 50, self.answers, self.retries)]
 
@@ -104,20 +128,33 @@ class _Search:
 
     def __init__(self, scheme: LaMini, seeds: Sequence[Chat], seed: int) -> None:
         self.scheme, self.seed = scheme, seed
-        self.shown = [s for s in seeds if s.prompt and len(_instruction(s).split()) <= MAX_SEED_WORDS]
+        self.shown = [
+            s for s in seeds if s.prompt and len(_instruction(s).split()) <= MAX_SEED_WORDS
+        ]
         if len(self.shown) < scheme.num_examples:
             raise DataError(
-                f"lamini: {len(self.shown)} seeds of at most {MAX_SEED_WORDS} words are fewer than num_examples, {scheme.num_examples}; add seeds."
+                f"lamini: {len(self.shown)} seeds of at most {MAX_SEED_WORDS} words are fewer than"
+                f" num_examples, {scheme.num_examples}; add seeds."
             )
         self.topics = read_list(scheme.topics) if scheme.topic_share else []
         if scheme.topic_share and len(self.topics) < NUM_TOPICS:
-            raise DataError(f"{scheme.topics}: {len(self.topics)} topics are fewer than {NUM_TOPICS}; add topics or set topic_share to 0.")
+            raise DataError(
+                f"{scheme.topics}: {len(self.topics)} topics are fewer than {NUM_TOPICS}; add"
+                " topics or set topic_share to 0."
+            )
         self.guided = read_prompt(scheme.guided, "examples", "num")
         self.with_topics = read_prompt(scheme.with_topics, "examples", "num", "topics")
         self.system = read_prompt(scheme.system)
-        self.openers = [text.split()[0] for text in map(_instruction, self.shown) if opens_well(text)] if scheme.openers else []
+        self.openers = (
+            [text.split()[0] for text in map(_instruction, self.shown) if opens_well(text)]
+            if scheme.openers
+            else []
+        )
         if scheme.openers and not self.openers:
-            raise DataError("lamini: no seed is a question or begins with an English verb; set openers to false.")
+            raise DataError(
+                "lamini: no seed is a question or begins with an English verb; set openers to"
+                " false."
+            )
         self.own_words = phrases(self.guided) | phrases(self.with_topics)
         self.seen = NearDuplicates(scheme.near_duplicate)
         for row in seeds:
@@ -127,23 +164,38 @@ class _Search:
         self.num_waves = self.num_lists = self.num_distinct = 0
 
     def send(self, ask: Ask, need: int) -> None:
-        """One wave: as many lists as should give `need` instructions, judged by the yield of the lists so far."""
+        """One wave: as many lists as should give `need` instructions, judged by the yield of the
+        lists so far."""
         scheme = self.scheme
         a_list = max(1.0, self.num_distinct / self.num_lists) if self.num_lists else scheme.ask_for
-        asked = [self._list(number) for number in range(self.num_lists, self.num_lists + math.ceil(need / a_list))]
+        asked = [
+            self._list(number)
+            for number in range(self.num_lists, self.num_lists + math.ceil(need / a_list))
+        ]
         replies = ask([listing.request for listing in asked])
         for listing, reply in zip(asked, replies, strict=True):
             self._read(listing, reply)
         self.num_lists += len(asked)
-        self.num_waves = self.num_waves + 1 if any(reply.finish != "error" for reply in replies) else scheme.max_waves
+        self.num_waves = (
+            self.num_waves + 1
+            if any(reply.finish != "error" for reply in replies)
+            else scheme.max_waves
+        )
 
     def _list(self, number: int) -> "_List":
         """List `number`: what is asked for, and the provenance of what comes of it."""
         scheme = self.scheme
         random = rng_for(self.seed, "list", number)
         shown = random.sample(self.shown, scheme.num_examples)
-        values = {"examples": "\n".join(f"{OPENING}{_instruction(s)}</example>" for s in shown), "num": str(scheme.ask_for)}
-        meta: dict[str, object] = {"scheme": "lamini", "source": "guided", "seeds": [s.id for s in shown]}
+        values = {
+            "examples": "\n".join(f"{OPENING}{_instruction(s)}</example>" for s in shown),
+            "num": str(scheme.ask_for),
+        }
+        meta: dict[str, object] = {
+            "scheme": "lamini",
+            "source": "guided",
+            "seeds": [s.id for s in shown],
+        }
         prompt = self.guided
         if _with_topics(number, scheme.topic_share):
             topics = random.sample(self.topics, NUM_TOPICS)
@@ -152,14 +204,22 @@ class _Search:
             prompt = self.with_topics
         prefill = OPENING + (random.choice(self.openers) if scheme.openers else "")
         messages = (Message("user", fill(prompt, **values)),)
-        return _List(f"lamini-{number}", Request.sampled(messages, scheme.lists, seed_for(self.seed, "list", number), prefill=prefill), meta)
+        return _List(
+            f"lamini-{number}",
+            Request.sampled(
+                messages, scheme.lists, seed_for(self.seed, "list", number), prefill=prefill
+            ),
+            meta,
+        )
 
     def _read(self, listing: "_List", reply: Reply) -> None:
         """Queue the new instructions of a reply and count the others."""
         if reply.finish == "error":
             self.dropped.append(Dropped(listing.id, "failed", reply.error))
             return
-        examples = parse_examples(listing.request.prefill + reply.text, cut=reply.finish == "length")
+        examples = parse_examples(
+            listing.request.prefill + reply.text, cut=reply.finish == "length"
+        )
         if not examples:
             self.dropped.append(Dropped(listing.id, "unparsed", reply.text[:400]))
         for place, example in enumerate(examples):
@@ -198,6 +258,6 @@ def _instruction(row: Chat) -> str:
 
 
 def _with_topics(number: int, share: float) -> bool:
-    """Whether list `number` names topics, such that the share is exact in every stretch of lists."""
+    """Whether list `number` names topics, such that the share is exact in every stretch of
+    lists."""
     return math.floor((number + 1) * share + 1e-9) > math.floor(number * share + 1e-9)
-

@@ -1,4 +1,5 @@
-"""The Orca scheme (arXiv 2306.02707): tasks of the FLAN collection, a system message each, and an explained answer."""
+"""The Orca scheme (arXiv 2306.02707): tasks of the FLAN collection, a system message each, and an
+explained answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,29 +29,37 @@ NUM_SYSTEMS = 16
 
 
 def system_ids(submix: str, template_type: str) -> tuple[int, ...]:
-    """The numbers of the system messages that a task may get (paper, table 3); multiple choice of FLAN 2021 has two more."""
+    """The numbers of the system messages that a task may get (paper, table 3); multiple choice of
+    FLAN 2021 has two more."""
     ids = SYSTEM_IDS[submix]
-    return (*ids, *MULTIPLE_CHOICE_IDS) if submix == "flan2021" and template_type == "zs_opt" else ids
+    return (
+        (*ids, *MULTIPLE_CHOICE_IDS) if submix == "flan2021" and template_type == "zs_opt" else ids
+    )
 
 
 @dataclass(frozen=True)
 class Orca:
-    """Recipe keys. `num_rows` tasks are drawn, a system message is drawn for each, and the teacher answers.
+    """Recipe keys. `num_rows` tasks are drawn, a system message is drawn for each, and the teacher
+    answers.
 
-    Sub-mixes have equal parts of `num_rows`, or parts by the weights in `shares`; one with too few rows gives all it has, and
-    the others fill up. Within a sub-mix a task is drawn uniformly, then one of its rows without replacement; an empty task
-    drops out (the paper's procedure for T0 and FLAN 2021). A task of NIV2 gives at most `niv2_per_task` rows (paper: 300).
+    Sub-mixes have equal parts of `num_rows`, or parts by the weights in `shares`; one with too few
+    rows gives all it has, and the others fill up. Within a sub-mix a task is drawn uniformly, then
+    one of its rows without replacement; an empty task drops out (the paper's procedure for T0 and
+    FLAN 2021). A task of NIV2 gives at most `niv2_per_task` rows (paper: 300).
 
-    Ours: one procedure for all four sub-mixes and equal parts (the paper takes 150k, 440k, 2M and 2.5M), `max_prompt_tokens`,
-    counted as four characters a token, the sampling, and one retry. The paper's teacher does not see the target. One that is
-    too weak for the tasks can be told it by `hint`, a prompt file with {task} and {target}, and explains what it did not find
-    (as in arXiv 2203.14465); the row keeps the task as it was.
+    Ours: one procedure for all four sub-mixes and equal parts (the paper takes 150k, 440k, 2M and
+    2.5M), `max_prompt_tokens`, counted as four characters a token, the sampling, and one retry. The
+    paper's teacher does not see the target. One that is too weak for the tasks can be told it by
+    `hint`, a prompt file with {task} and {target}, and explains what it did not find (as in arXiv
+    2203.14465); the row keeps the task as it was.
     """
 
     seeds: RowsRef
     teacher: BackendRef
     num_rows: int
-    shares: dict[Literal["cot", "niv2", "t0", "flan2021"], float] = field(default_factory=lambda: dict.fromkeys(SUBMIXES, 1.0))  # type: ignore[arg-type]
+    shares: dict[Literal["cot", "niv2", "t0", "flan2021"], float] = field(
+        default_factory=lambda: dict.fromkeys(SUBMIXES, 1.0)  # type: ignore[arg-type]
+    )
     niv2_per_task: int = 300
     max_prompt_tokens: int = 1500
     retries: int = 1
@@ -61,17 +70,24 @@ class Orca:
 
     def __post_init__(self) -> None:
         if min(self.num_rows, self.niv2_per_task, self.max_prompt_tokens) < 1 or self.retries < 0:
-            raise ValueError("num_rows, niv2_per_task and max_prompt_tokens must be at least 1, retries at least 0")
+            raise ValueError(
+                "num_rows, niv2_per_task and max_prompt_tokens must be at least 1, retries at"
+                " least 0"
+            )
         if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) <= 0:
             raise ValueError("shares must be weights of at least 0, one of them more")
 
     def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Filtered[Chat]:
-        """Rows of system (absent for message 1), user, answer; `meta` has the task's, the target and the message's number.
+        """Rows of system (absent for message 1), user, answer; `meta` has the task's, the target
+        and the message's number.
 
-        Dropped: few-shot and too long tasks, and rows whose answer is unusable. DataError when a seed is no FLAN task or a
-        sub-mix with a weight has none.
+        Dropped: few-shot and too long tasks, and rows whose answer is unusable. DataError when a
+        seed is no FLAN task or a sub-mix with a weight has none.
         """
-        texts, hint = read_systems(self.systems), read_prompt(self.hint, "task", "target") if self.hint else ""
+        texts, hint = (
+            read_systems(self.systems),
+            (read_prompt(self.hint, "task", "target") if self.hint else ""),
+        )
         fit, dropped = self._fit(seeds)
         drafts = [_draft(row, texts, hint, seed) for row in self._sample(fit, seed)]
         done = answer(drafts, ask, self.answers, seed=seed, retries=self.retries)
@@ -79,7 +95,11 @@ class Orca:
 
     def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
         """Rows that it will give, and calls."""
-        num = Estimate(min(rows.low, self.num_rows), min(rows.expected, self.num_rows), min(rows.high, self.num_rows))
+        num = Estimate(
+            min(rows.low, self.num_rows),
+            min(rows.expected, self.num_rows),
+            min(rows.high, self.num_rows),
+        )
         calls = quote_answers(num, min(300, self.max_prompt_tokens), self.answers, self.retries)
         return Estimate(num.low * 0.5, num.expected, num.high), [calls]
 
@@ -89,7 +109,10 @@ class Orca:
         dropped: list[Dropped] = []
         for row in seeds:
             if row.meta.get("submix") not in SUBMIXES:
-                raise DataError(f"{row.id}: the orca scheme needs meta.submix, one of {', '.join(SUBMIXES)}; read its seeds with kind: flan.")
+                raise DataError(
+                    f"{row.id}: the orca scheme needs meta.submix, one of {', '.join(SUBMIXES)};"
+                    " read its seeds with kind: flan."
+                )
             num_tokens = text_tokens(row.prompt[-1].content)
             if str(row.meta.get("template_type", "")).startswith("fs"):
                 dropped.append(Dropped(row.id, "few-shot", str(row.meta["template_type"])))
@@ -105,15 +128,23 @@ class Orca:
         weights = {str(name): weight for name, weight in self.shares.items() if weight > 0}
         for name in weights:
             limit = self.niv2_per_task if name == "niv2" else None
-            pools[name] = draw_tasks([row for row in rows if row.meta["submix"] == name], self.num_rows, seed, limit)
+            pools[name] = draw_tasks(
+                [row for row in rows if row.meta["submix"] == name], self.num_rows, seed, limit
+            )
             if not pools[name]:
-                raise DataError(f"orca: no usable seed is of the sub-mix {name}; add such rows or set shares.{name} to 0.")
+                raise DataError(
+                    f"orca: no usable seed is of the sub-mix {name}; add such rows or set"
+                    f" shares.{name} to 0."
+                )
         sizes = quotas(self.num_rows, weights, {name: len(pool) for name, pool in pools.items()})
         return [row for name, pool in pools.items() for row in pool[: sizes[name]]]
 
 
-def draw_tasks(rows: Sequence[Chat], num: int, seed: int, per_task: int | None = None) -> list[Chat]:
-    """Up to `num` rows: a task uniformly, then one of its rows without replacement; tasks that are empty drop out."""
+def draw_tasks(
+    rows: Sequence[Chat], num: int, seed: int, per_task: int | None = None
+) -> list[Chat]:
+    """Up to `num` rows: a task uniformly, then one of its rows without replacement; tasks that are
+    empty drop out."""
     tasks: dict[str, list[Chat]] = {}
     for row in rows:
         tasks.setdefault(str(row.meta.get("task_name", "")), []).append(row)
@@ -133,7 +164,8 @@ def draw_tasks(rows: Sequence[Chat], num: int, seed: int, per_task: int | None =
 
 
 def quotas(num: int, weights: dict[str, float], sizes: dict[str, int]) -> dict[str, int]:
-    """How many of `num` rows each name gives: by weight and largest remainder, no more than it has, the rest from the others."""
+    """How many of `num` rows each name gives: by weight and largest remainder, no more than it has,
+    the rest from the others."""
     taken = dict.fromkeys(weights, 0)
     while True:
         open_names = [name for name in weights if taken[name] < sizes[name]]
@@ -154,11 +186,16 @@ def read_systems(ref: str) -> dict[int, str]:
     texts: dict[int, str] = {}
     for line, row in read_jsonl(path):
         if not isinstance(row.get("id"), int) or not isinstance(row.get("text"), str):
-            raise RecipeError(f"{path}:{line}: a system message has id, a number, and text; mend the line.")
+            raise RecipeError(
+                f"{path}:{line}: a system message has id, a number, and text; mend the line."
+            )
         texts[row["id"]] = row["text"].strip()
     missing = [str(number) for number in range(1, NUM_SYSTEMS + 1) if number not in texts]
     if missing:
-        raise RecipeError(f"{path}: the system messages {', '.join(missing)} of {NUM_SYSTEMS} are missing; add them.")
+        raise RecipeError(
+            f"{path}: the system messages {', '.join(missing)} of {NUM_SYSTEMS} are missing; add"
+            " them."
+        )
     return texts
 
 

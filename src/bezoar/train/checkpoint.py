@@ -1,6 +1,8 @@
-"""Checkpoints that are complete or absent: the weights that train, the optimiser's state, the best weights, the progress.
+"""Checkpoints that are complete or absent: the weights that train, the optimiser's state, the best
+weights, the progress.
 
-The sampler's position, the schedule and the random numbers are functions of (seed, step), so the step is all that is kept of them.
+The sampler's position, the schedule and the random numbers are functions of (seed, step), so the
+step is all that is kept of them.
 """
 
 import re
@@ -34,8 +36,16 @@ class TrainerState:
     splits: int = 0
 
 
-def save(folder: Path, state: TrainerState, *, weights: dict[str, Tensor], best: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Write `folder`/step-N and remove older ones; a kill or a power cut at any moment leaves the old or the new."""
+def save(
+    folder: Path,
+    state: TrainerState,
+    *,
+    weights: dict[str, Tensor],
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write `folder`/step-N and remove older ones; a kill or a power cut at any moment leaves the
+    old or the new."""
     with atomic_dir(folder / f"step-{state.step}") as work:
         tensors, numbers = _optimizer_state(optimizer)
         for file, each in (("weights", weights), ("best", best), ("optimizer", tensors)):
@@ -46,15 +56,21 @@ def save(folder: Path, state: TrainerState, *, weights: dict[str, Tensor], best:
             shutil.rmtree(old)
 
 
-def load(folder: Path, optimizer: torch.optim.Optimizer) -> tuple[TrainerState, dict[str, Tensor], dict[str, Tensor]] | None:
-    """The latest progress, weights and best weights, with the optimiser's state restored; None when there is no checkpoint.
+def load(
+    folder: Path, optimizer: torch.optim.Optimizer
+) -> tuple[TrainerState, dict[str, Tensor], dict[str, Tensor]] | None:
+    """The latest progress, weights and best weights, with the optimiser's state restored; None when
+    there is no checkpoint.
 
     A damaged one is set aside, aloud.
     """
     for _, latest in reversed(_steps(folder)):
         try:
             values = checked(latest / "progress.json")
-            weights, best, states = (load_tensors(latest / f"{file}.safetensors", ours=True) for file in ("weights", "best", "optimizer"))
+            weights, best, states = (
+                load_tensors(latest / f"{file}.safetensors", ours=True)
+                for file in ("weights", "best", "optimizer")
+            )
         except DataError as error:
             set_aside(latest, error)
             continue
@@ -85,7 +101,9 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
     return tensors, numbers
 
 
-def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+def _restore(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]
+) -> None:
     whole = optimizer.state_dict()
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *numbers.items()]:

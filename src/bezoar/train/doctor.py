@@ -1,4 +1,5 @@
-"""Every fast path of training against its slow reference on this machine, forward and gradient, on a model of two layers."""
+"""Every fast path of training against its slow reference on this machine, forward and gradient, on
+a model of two layers."""
 
 import math
 import tempfile
@@ -30,7 +31,8 @@ Result = tuple[Tensor, list[Tensor]]
 
 @dataclass(frozen=True)
 class Check:
-    """One fast path: its largest error, relative to the largest value, going forward and backward, and what is allowed."""
+    """One fast path: its largest error, relative to the largest value, going forward and backward,
+    and what is allowed."""
 
     name: str
     against: str
@@ -52,39 +54,115 @@ def examine(device: str | None = None) -> list[Check]:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         _make_model(model)
-        exact, nf4, half = (_stack(ModelSpec(str(model), *s), device) for s in (("none", "float32"), ("nf4", "float32"), ("none", "bfloat16")))  # type: ignore[arg-type]
+        exact, nf4, half = (
+            _stack(ModelSpec(str(model), *s), device)
+            for s in (("none", "float32"), ("nf4", "float32"), ("none", "bfloat16"))
+        )  # type: ignore[arg-type]
         exact.save_trained(Path(folder))
         groups, found = _trees(), []
         if exact.device.type == "cuda":  # first, for the others run on it
-            found.append(_check(FLEX, "a dense mask", 1e-4, lambda: _attention(_flex, exact), lambda: _attention(attend_dense, exact)))
+            found.append(
+                _check(
+                    FLEX,
+                    "a dense mask",
+                    1e-4,
+                    lambda: _attention(_flex, exact),
+                    lambda: _attention(attend_dense, exact),
+                )
+            )
             note([check.name for check in found if not check.passed])
         checks: list[tuple[str, str, float, Callable[[], Result], Callable[[], Result]]] = [
-            (ALL, "transformers and peft, one sequence at a time", 1e-4, lambda: _run(exact, groups), lambda: _plain(model, Path(folder), groups)),
-            ("packing", "a row for each prompt", 1e-4, lambda: _run(exact, groups), lambda: _run_each(exact, groups)),
-            ("shared prompts", "a prompt for each answer", 1e-4, lambda: _run(exact, groups), lambda: _run(exact, groups, share=False)),
-            ("fused layers", "transformers' layers", 1e-4, lambda: _run(exact, groups), lambda: _run_with(exact, groups, fast=False)),
-            ("recomputed activations", "kept activations", 1e-6, lambda: _run_with(exact, groups, recompute=True), lambda: _run(exact, groups)),
-            ("attention by segments", "a dense mask", 1e-4, lambda: _attention(attend, exact), lambda: _attention(attend_dense, exact)),
+            (
+                ALL,
+                "transformers and peft, one sequence at a time",
+                1e-4,
+                lambda: _run(exact, groups),
+                lambda: _plain(model, Path(folder), groups),
+            ),
+            (
+                "packing",
+                "a row for each prompt",
+                1e-4,
+                lambda: _run(exact, groups),
+                lambda: _run_each(exact, groups),
+            ),
+            (
+                "shared prompts",
+                "a prompt for each answer",
+                1e-4,
+                lambda: _run(exact, groups),
+                lambda: _run(exact, groups, share=False),
+            ),
+            (
+                "fused layers",
+                "transformers' layers",
+                1e-4,
+                lambda: _run(exact, groups),
+                lambda: _run_with(exact, groups, fast=False),
+            ),
+            (
+                "recomputed activations",
+                "kept activations",
+                1e-6,
+                lambda: _run_with(exact, groups, recompute=True),
+                lambda: _run(exact, groups),
+            ),
+            (
+                "attention by segments",
+                "a dense mask",
+                1e-4,
+                lambda: _attention(attend, exact),
+                lambda: _attention(attend_dense, exact),
+            ),
             ("chunked head", "full logits", 1e-4, lambda: _head(True), lambda: _head(False)),
-            ("4 bits after an evaluation", "4 bits before it", 0.0, lambda: _after_evaluation(nf4, groups), lambda: _run(nf4, groups)),
-            ("4 bits unpacked anew", "4 bits unpacked once", 0.0, lambda: _run_unkept(nf4, groups), lambda: _run(nf4, groups)),
+            (
+                "4 bits after an evaluation",
+                "4 bits before it",
+                0.0,
+                lambda: _after_evaluation(nf4, groups),
+                lambda: _run(nf4, groups),
+            ),
+            (
+                "4 bits unpacked anew",
+                "4 bits unpacked once",
+                0.0,
+                lambda: _run_unkept(nf4, groups),
+                lambda: _run(nf4, groups),
+            ),
             ("bfloat16", "float32", 0.1, lambda: _run(half, groups), lambda: _run(exact, groups)),
         ]
-        found += [_check(name, against, allowed, fast, slow) for name, against, allowed, fast, slow in checks]
+        found += [
+            _check(name, against, allowed, fast, slow)
+            for name, against, allowed, fast, slow in checks
+        ]
     failed = [check.name for check in found if not check.passed]
     note([name for name in failed if name != ALL] or failed)
     return found
 
 
-def _check(name: str, against: str, allowed: float, fast: Callable[[], Result], slow: Callable[[], Result]) -> Check:
+def _check(
+    name: str, against: str, allowed: float, fast: Callable[[], Result], slow: Callable[[], Result]
+) -> Check:
     started = time.monotonic()
     two, by_two = slow()
     try:
         one, by_one = fast()
     except Exception as error:  # of whatever kind: a path that cannot run is one that fails
-        return Check(name, against, math.inf, math.inf, allowed, round(time.monotonic() - started, 2), str(error).partition("\n")[0])
-    gradient = _error(torch.cat([g.flatten() for g in by_one]), torch.cat([g.flatten() for g in by_two]))
-    return Check(name, against, _error(one, two), gradient, allowed, round(time.monotonic() - started, 2))
+        return Check(
+            name,
+            against,
+            math.inf,
+            math.inf,
+            allowed,
+            round(time.monotonic() - started, 2),
+            str(error).partition("\n")[0],
+        )
+    gradient = _error(
+        torch.cat([g.flatten() for g in by_one]), torch.cat([g.flatten() for g in by_two])
+    )
+    return Check(
+        name, against, _error(one, two), gradient, allowed, round(time.monotonic() - started, 2)
+    )
 
 
 def _error(one: Tensor, two: Tensor) -> float:
@@ -99,9 +177,16 @@ def _make_model(folder: Path) -> None:
     silence_libraries()
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=1024, tie_word_embeddings=True, initializer_range=0.2,
-    )  # fmt: skip
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
@@ -121,7 +206,10 @@ def _trees() -> list[PromptGroup]:
         return drawn
 
     sizes = ((20, (9, 4)), (1, (6,)), (150, (140, 30)), (33, (2, 2, 7)))
-    return [PromptGroup(tokens(n), [Completion(tokens(m), [True] * m) for m in answers]) for n, answers in sizes]
+    return [
+        PromptGroup(tokens(n), [Completion(tokens(m), [True] * m) for m in answers])
+        for n, answers in sizes
+    ]
 
 
 def _weighted(values: Tensor, inputs: list[Tensor]) -> Result:
@@ -183,7 +271,9 @@ def _plain(model: Path, adapter: Path, groups: list[PromptGroup]) -> Result:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager", dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(
+        model, attn_implementation="eager", dtype=torch.float32
+    )
     net = PeftModel.from_pretrained(base, adapter / "adapter", is_trainable=True)
     found = []
     for group in groups:
@@ -194,14 +284,19 @@ def _plain(model: Path, adapter: Path, groups: list[PromptGroup]) -> Result:
     return _weighted(torch.cat(found), [p for p in net.parameters() if p.requires_grad])
 
 
-def _flex(query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float | None) -> Tensor:
+def _flex(
+    query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float | None
+) -> Tensor:
     return flex.attend(query, key, value, flex.block_mask(segments, query.device), scale)
 
 
 def _attention(attention: Callable[..., Tensor], stack: Stack) -> Result:
     generator = torch.Generator().manual_seed(3)
     segments = (Segment(0, 300, 0, 0), Segment(300, 340, 0, 170), Segment(340, 400, 0, 0))
-    inputs = [torch.randn(1, n, 400, 16, generator=generator).to(stack.device).requires_grad_() for n in (4, 2, 2)]
+    inputs = [
+        torch.randn(1, n, 400, 16, generator=generator).to(stack.device).requires_grad_()
+        for n in (4, 2, 2)
+    ]
     return _weighted(attention(*inputs, segments, None), inputs)
 
 
@@ -211,4 +306,6 @@ def _head(fast: bool) -> Result:
     target = torch.randint(700, (50,), generator=generator)
     if fast:
         return _weighted(logprobs(hidden, weight, target, held=7 * 700), [hidden, weight])
-    return _weighted((hidden @ weight.T).log_softmax(-1).gather(1, target[:, None])[:, 0], [hidden, weight])
+    return _weighted(
+        (hidden @ weight.T).log_softmax(-1).gather(1, target[:, None])[:, 0], [hidden, weight]
+    )

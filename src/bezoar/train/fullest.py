@@ -1,4 +1,5 @@
-"""How many tokens the fullest micro-batch of real rows has, for the memory that a plan predicts. Imports no torch."""
+"""How many tokens the fullest micro-batch of real rows has, for the memory that a plan predicts.
+Imports no torch."""
 
 from collections.abc import Sequence
 from heapq import nlargest
@@ -11,16 +12,33 @@ from bezoar.train.rows import conversations
 from bezoar.train.train import Train
 
 _SPARE = 4
-"""So many times a batch of rows is tokenised: the rows with the most characters hold those with the most tokens."""
+"""So many times a batch of rows is tokenised: the rows with the most characters hold those with the
+most tokens."""
 
 
-def fullest(rows: Sequence[AnyRow], settings: Train, template: Template, tokenizer: Tokenizer) -> int:
-    """Tokens of the fullest micro-batch when the longest rows that are not dropped meet in one step."""
+def fullest(
+    rows: Sequence[AnyRow], settings: Train, template: Template, tokenizer: Tokenizer
+) -> int:
+    """Tokens of the fullest micro-batch when the longest rows that are not dropped meet in one
+    step."""
     likely = nlargest(_SPARE * settings.batch_size, rows, key=_characters)
     groups = [settings.objective.group(row, template, tokenizer) for row in likely]
-    sizes = sorted(group.num_input_tokens if group.longest <= settings.max_length else settings.max_length * (settings.too_long == "cut") for group in groups)
+    sizes = sorted(
+        (
+            group.num_input_tokens
+            if group.longest <= settings.max_length
+            else settings.max_length * (settings.too_long == "cut")
+        )
+        for group in groups
+    )
     sizes = sizes[-settings.batch_size :]
-    return max((sum(sizes[i] for i in micro_batch) for micro_batch in best_fit(sizes, settings.tokens_per_batch)), default=0)
+    return max(
+        (
+            sum(sizes[i] for i in micro_batch)
+            for micro_batch in best_fit(sizes, settings.tokens_per_batch)
+        ),
+        default=0,
+    )
 
 
 def _characters(row: AnyRow) -> int:

@@ -1,4 +1,5 @@
-"""What a process used of this machine: the most memory that it held, and the share of the arithmetic in a step."""
+"""What a process used of this machine: the most memory that it held, and the share of the
+arithmetic in a step."""
 
 import ctypes
 import gc
@@ -12,24 +13,41 @@ import torch
 
 from bezoar.train.memory import layer_shapes
 
-PEAKS = {"B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
-"""Dense bfloat16 operations a second by a part of the device's name, from the makers' data sheets."""
+PEAKS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+}
+"""Dense bfloat16 operations a second by a part of the device's name, from the makers' data
+sheets."""
 
 
 def peak_memory() -> int:
-    """The most bytes held at once so far: on CUDA by its allocator, else the resident set of this process."""
+    """The most bytes held at once so far: on CUDA by its allocator, else the resident set of this
+    process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     file = Path("/proc/self/status")
     if file.is_file():
         # not getrusage: a process inherits the peak of the one that started it
-        return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith("VmHWM:")) * 1024
+        return (
+            next(
+                int(line.split()[1])
+                for line in file.read_text().splitlines()
+                if line.startswith("VmHWM:")
+            )
+            * 1024
+        )
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def fresh_peak() -> None:
-    """Give the heap's free memory back to the system and count the peak anew: what ran before in this process is no part of it."""
+    """Give the heap's free memory back to the system and count the peak anew: what ran before in
+    this process is no part of it."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
     if trim is not None:
@@ -41,10 +59,12 @@ def fresh_peak() -> None:
 
 
 def step_flops(config: dict[str, Any], *, tokens: int, trained: int, full: bool) -> float:
-    """Operations of the matrix products with a model's weights, forward and backward, for `tokens` read and `trained` among them.
+    """Operations of the matrix products with a model's weights, forward and backward, for `tokens`
+    read and `trained` among them.
 
-    Two a weight and token forward, two more for the gradient of the input and, where all weights train (`full`), two for
-    that of the weight. Left out: adapters and attention, so that a share of the peak made with it is a lower bound.
+    Two a weight and token forward, two more for the gradient of the input and, where all weights
+    train (`full`), two for that of the weight. Left out: adapters and attention, so that a share of
+    the peak made with it is a lower bound.
     """
     layers: int = config["num_hidden_layers"] * sum(i * o for i, o in layer_shapes(config).values())
     head: int = config["vocab_size"] * config["hidden_size"]
@@ -52,7 +72,8 @@ def step_flops(config: dict[str, Any], *, tokens: int, trained: int, full: bool)
 
 
 def peak_flops() -> float | None:
-    """Operations a second that the CUDA device is sold with; None without one or where it is not known."""
+    """Operations a second that the CUDA device is sold with; None without one or where it is not
+    known."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()

@@ -1,4 +1,5 @@
-"""The label proof: what each row trains is checked against the generation prompt before anything is trained. Imports no torch."""
+"""The label proof: what each row trains is checked against the generation prompt before anything is
+trained. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,13 +26,20 @@ class Example:
 
 
 def check_labels(
-    rows: Sequence[AnyRow], objective: Objective, template: Template, tokenizer: Tokenizer,
-    *, max_length: int, too_long: TooLong,
-) -> Filtered[Example]:  # fmt: skip
-    """Render and check every row. DataError shows the first row whose trained tokens are not what the model would write.
+    rows: Sequence[AnyRow],
+    objective: Objective,
+    template: Template,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    too_long: TooLong,
+) -> Filtered[Example]:
+    """Render and check every row. DataError shows the first row whose trained tokens are not what
+    the model would write.
 
-    Left out and counted: rows with an empty answer, and rows longer than `max_length` where `too_long` is "drop". With
-    "cut" the first `max_length` tokens are kept, and the row is left out if none of them is trained.
+    Left out and counted: rows with an empty answer, and rows longer than `max_length` where
+    `too_long` is "drop". With "cut" the first `max_length` tokens are kept, and the row is left out
+    if none of them is trained.
     """
     template.check(tokenizer)
     kept: list[Example] = []
@@ -42,55 +50,97 @@ def check_labels(
             dropped.append(Dropped(row.id, "empty answer"))
             continue
         group = objective.group(row, template, tokenizer)
-        check_row(row, group, template, tokenizer, every_turn=every_turn, scored="scores" in objective.needs)
+        check_row(
+            row,
+            group,
+            template,
+            tokenizer,
+            every_turn=every_turn,
+            scored="scores" in objective.needs,
+        )
         if group.longest <= max_length:
             kept.append(Example(row.id, group))
         elif too_long == "drop":
-            dropped.append(Dropped(row.id, "too long", f"{group.longest} tokens, max_length is {max_length}"))
+            dropped.append(
+                Dropped(row.id, "too long", f"{group.longest} tokens, max_length is {max_length}")
+            )
         else:
             short = cut(group, max_length)
             if short is None:
-                dropped.append(Dropped(row.id, "nothing trained after the cut", f"{group.longest} tokens, max_length is {max_length}"))
+                dropped.append(
+                    Dropped(
+                        row.id,
+                        "nothing trained after the cut",
+                        f"{group.longest} tokens, max_length is {max_length}",
+                    )
+                )
             else:
                 kept.append(Example(row.id, short, cut=True))
     return Filtered(kept, dropped)
 
 
 def _written(row: AnyRow) -> Messages:
-    return tuple(messages[-1] for messages in conversations(row) if messages and messages[-1].role == "assistant")
+    return tuple(
+        messages[-1]
+        for messages in conversations(row)
+        if messages and messages[-1].role == "assistant"
+    )
 
 
 def cut(group: PromptGroup, max_length: int) -> PromptGroup | None:
-    """The first `max_length` tokens of the trunk with each branch; None when a branch would train nothing."""
+    """The first `max_length` tokens of the trunk with each branch; None when a branch would train
+    nothing."""
     room = max_length - len(group.prompt)
     if room < 1:
         return None
     completions = [Completion(b.tokens[:room], b.trained[:room]) for b in group.completions]
-    return PromptGroup(group.prompt, completions, group.labels) if all(b.num_trained for b in completions) else None
+    return (
+        PromptGroup(group.prompt, completions, group.labels)
+        if all(b.num_trained for b in completions)
+        else None
+    )
 
 
 def check_row(
-    row: AnyRow, group: PromptGroup, template: Template, tokenizer: Tokenizer, *, every_turn: bool = True, scored: bool = False
+    row: AnyRow,
+    group: PromptGroup,
+    template: Template,
+    tokenizer: Tokenizer,
+    *,
+    every_turn: bool = True,
+    scored: bool = False,
 ) -> None:
-    """DataError with the row's text, trained part in ⟦ ⟧, unless each branch trains just what the model would write.
+    """DataError with the row's text, trained part in ⟦ ⟧, unless each branch trains just what the
+    model would write.
 
-    Of a chat `every_turn` is checked, or the last one. A `scored` branch is read once, behind the token that ends
-    its answer.
+    Of a chat `every_turn` is checked, or the last one. A `scored` branch is read once, behind the
+    token that ends its answer.
     """
     for completion, messages in zip(group.completions, conversations(row), strict=False):
         turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
         if scored:
             if completion.trained != [False] * (len(completion.tokens) - 1) + [True]:
-                raise DataError(f"row {row.id}: its score is not read behind the end of the answer; build its tree with score_tree.")
+                raise DataError(
+                    f"row {row.id}: its score is not read behind the end of the answer; build its"
+                    " tree with score_tree."
+                )
             completion = Completion(completion.tokens[:-1], [True] * (len(completion.tokens) - 1))
         checked = turns if isinstance(row, Chat) and every_turn else turns[-1:]
         problem = _problem(checked, group.prompt, completion, messages, template, tokenizer)
         if problem:
-            raise DataError(f"row {row.id}: {problem}: {marked(group.prompt, completion, tokenizer)!r}; mend the row or use another template.")
+            raise DataError(
+                f"row {row.id}: {problem}: {marked(group.prompt, completion, tokenizer)!r}; mend"
+                " the row or use another template."
+            )
 
 
 def _problem(
-    turns: list[int], prompt: list[int], completion: Completion, messages: Messages, template: Template, tokenizer: Tokenizer
+    turns: list[int],
+    prompt: list[int],
+    completion: Completion,
+    messages: Messages,
+    template: Template,
+    tokenizer: Tokenizer,
 ) -> str:
     """What is wrong with the answers `turns` of one branch, or the empty string."""
     tokens, trained = [*prompt, *completion.tokens], [False] * len(prompt) + completion.trained
@@ -106,14 +156,20 @@ def _problem(
         if tokens[:start] != opening:
             return f"the tokens before answer {number} are not those of the generation prompt"
         if tokens[start : stop - 1] != written[:-1] or not all(trained[start : stop - 1]):
-            return f"not every token of answer {number} is trained, from the end of the generation prompt on"
+            return (
+                f"not every token of answer {number} is trained, from the end of the generation"
+                " prompt on"
+            )
         if tokens[stop - 1 : stop] != written[-1:] or not trained[stop - 1]:
             return f"the token that ends answer {number} is not trained"
     return ""
 
 
-def _doubled_bos(tokens: list[int], messages: Messages, template: Template, tokenizer: Tokenizer) -> bool:
-    """Whether there are two BOS at the start, or, where the template does not use BOS to open each turn, anywhere."""
+def _doubled_bos(
+    tokens: list[int], messages: Messages, template: Template, tokenizer: Tokenizer
+) -> bool:
+    """Whether there are two BOS at the start, or, where the template does not use BOS to open each
+    turn, anywhere."""
     bos = tokenizer.bos_id
     if bos is None or tokens.count(bos) < 2:
         return False
@@ -123,10 +179,14 @@ def _doubled_bos(tokens: list[int], messages: Messages, template: Template, toke
 
 def marked(prompt: list[int], completion: Completion, tokenizer: Tokenizer) -> str:
     """The text of a trunk and a branch, with ⟦ ⟧ around what is trained."""
-    return "".join(f"⟦{text}⟧" if trained else text for text, trained in spans(prompt, completion, tokenizer))
+    return "".join(
+        f"⟦{text}⟧" if trained else text for text, trained in spans(prompt, completion, tokenizer)
+    )
 
 
-def spans(prompt: list[int], completion: Completion, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+def spans(
+    prompt: list[int], completion: Completion, tokenizer: Tokenizer
+) -> list[tuple[str, bool]]:
     """Stretches of text, special tokens written out, with whether they are trained."""
     runs: list[tuple[list[int], bool]] = [(list(prompt), False)]
     for token, trained in zip(completion.tokens, completion.trained, strict=True):

@@ -40,25 +40,52 @@ LENGTHS_KEPT = 10_000
 """Rows whose lengths are written down for the report."""
 
 
-def train(settings: Train, rows: Rows, where: StageInputs, *, progress: Progress, seed: int) -> dict[str, Any]:
+def train(
+    settings: Train, rows: Rows, where: StageInputs, *, progress: Progress, seed: int
+) -> dict[str, Any]:
     """Carry out a training stage; a stage that was killed goes on from its last checkpoint."""
     refuse_broken(progress.stage)
     fresh_peak()
     stack = Stack(where.spec, where.adapters)
     prover = partial(
-        check_labels, objective=settings.objective, template=where.template, tokenizer=stack.tokenizer,
-        max_length=settings.max_length, too_long=settings.too_long,
-    )  # fmt: skip
-    made_with = content_hash(repr(settings.objective), repr(where.template), tokenizer_identity(where.spec), settings.max_length, settings.too_long)
+        check_labels,
+        objective=settings.objective,
+        template=where.template,
+        tokenizer=stack.tokenizer,
+        max_length=settings.max_length,
+        too_long=settings.too_long,
+    )
+    made_with = content_hash(
+        repr(settings.objective),
+        repr(where.template),
+        tokenizer_identity(where.spec),
+        settings.max_length,
+        settings.too_long,
+    )
     items, dropped = prepare(rows, prover, key=made_with, progress=progress)
     if not items:
-        raise DataError(f"stage {progress.stage}: none of its {len(rows)} rows can be trained; look at failures.jsonl or raise max_length.")
-    if "baseline" in settings.objective.needs and all(item.group.prompt == items[0].group.prompt for item in items):
-        raise DataError(f"stage {progress.stage}: {settings.objective.kind} reads each prompt with answers to another, and there is one prompt; add rows.")
+        raise DataError(
+            f"stage {progress.stage}: none of its {len(rows)} rows can be trained; look at"
+            " failures.jsonl or raise max_length."
+        )
+    if "baseline" in settings.objective.needs and all(
+        item.group.prompt == items[0].group.prompt for item in items
+    ):
+        raise DataError(
+            f"stage {progress.stage}: {settings.objective.kind} reads each prompt with answers to"
+            " another, and there is one prompt; add rows."
+        )
     torch.manual_seed(seed)
     outputs = settings.objective.outputs if "scores" in settings.objective.needs else ()  # type: ignore[attr-defined]
     named = stack.add_adapter(settings.adapter, seed=seed, outputs=outputs)
-    loop = Loop(settings, where, progress, seed, TrainState(stack, settings.objective, items, neftune=settings.neftune), named)
+    loop = Loop(
+        settings,
+        where,
+        progress,
+        seed,
+        TrainState(stack, settings.objective, items, neftune=settings.neftune),
+        named,
+    )
     started = time.process_time()
     loop.run()
     loop.cpu_s = time.process_time() - started
@@ -91,15 +118,27 @@ class Loop:
         self.warmup = math.ceil(self.settings.warmup_ratio * self.num_steps)
 
     def rows_of(self, step: int) -> list[int]:
-        """The rows of a step (0-based): each epoch is a new order of all rows, given by seed and epoch."""
+        """The rows of a step (0-based): each epoch is a new order of all rows, given by seed and
+        epoch."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.settings.batch_size
-        return sorted(self.trained[i] for i in epoch_order(len(self.trained), epoch, self.seed)[start : start + self.settings.batch_size])
+        return sorted(
+            self.trained[i]
+            for i in epoch_order(len(self.trained), epoch, self.seed)[
+                start : start + self.settings.batch_size
+            ]
+        )
 
     def run(self) -> None:
         """Every step that is not done yet."""
         settings, stack = self.settings, self.work.stack
-        chosen = optimizer(settings.optimizer, self.named.items(), lr=settings.lr, weight_decay=settings.weight_decay, head_lr=settings.head_lr)
+        chosen = optimizer(
+            settings.optimizer,
+            self.named.items(),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            head_lr=settings.head_lr,
+        )
         folder = self.folder
         found = checkpoint.load(folder, chosen)
         if found:
@@ -117,21 +156,38 @@ class Loop:
                 self._step(chosen)
                 if self._evaluation_due():
                     self._evaluate()
-                if self.state.step % settings.checkpoint_every == 0 and self.state.step < self.num_steps:
-                    checkpoint.save(folder, self.state, weights=stack.trained_state(), best=self.best, optimizer=chosen)
+                if (
+                    self.state.step % settings.checkpoint_every == 0
+                    and self.state.step < self.num_steps
+                ):
+                    checkpoint.save(
+                        folder,
+                        self.state,
+                        weights=stack.trained_state(),
+                        best=self.best,
+                        optimizer=chosen,
+                    )
                 advance(1, f"loss {self.state.last_loss:.3f}")
         if self.best:
             stack.set_trained(self.best)
 
     def _step(self, chosen: torch.optim.Optimizer) -> None:
         settings, state, started = self.settings, self.state, time.monotonic()
-        scale_rates(chosen, lr_multiplier(settings.schedule, state.step, num_steps=self.num_steps, warmup=self.warmup))
+        scale_rates(
+            chosen,
+            lr_multiplier(
+                settings.schedule, state.step, num_steps=self.num_steps, warmup=self.warmup
+            ),
+        )
         rows = self.rows_of(state.step)
         totals = self._gradient(rows)
         norm = float(nn.utils.clip_grad_norm_(self.named.values(), settings.clip))
         if not math.isfinite(norm):
             names = ", ".join(self.work.items[i].id for i in rows)
-            raise TrainingError(f"step {state.step}: the gradient is not finite on the rows {names}; look at them, or lower lr.")
+            raise TrainingError(
+                f"step {state.step}: the gradient is not finite on the rows {names}; look at them,"
+                " or lower lr."
+            )
         chosen.step()
         chosen.zero_grad(set_to_none=True)
         spent = time.monotonic() - started
@@ -142,21 +198,32 @@ class Loop:
         state.trained_tokens += totals.trained
         state.seconds += spent
         self.progress.log(
-            step=state.step, epoch=round(state.step / self.steps_per_epoch, 4), loss=totals.loss, **totals.metrics,
-            grad_norm=norm, lr=chosen.param_groups[0]["lr"], tokens_per_s=round(totals.tokens / spent, 1), tokens=totals.tokens,
-            trained_tokens=totals.trained, padding=0.0, **self._mfu(totals, spent),
-        )  # fmt: skip
+            step=state.step,
+            epoch=round(state.step / self.steps_per_epoch, 4),
+            loss=totals.loss,
+            **totals.metrics,
+            grad_norm=norm,
+            lr=chosen.param_groups[0]["lr"],
+            tokens_per_s=round(totals.tokens / spent, 1),
+            tokens=totals.tokens,
+            trained_tokens=totals.trained,
+            padding=0.0,
+            **self._mfu(totals, spent),
+        )
 
     def _mfu(self, totals: Totals, spent_s: float) -> dict[str, float]:
         """The share of the device's arithmetic that a step used, where the device is known."""
         peak, config = peak_flops(), self.work.stack.net.config.to_dict()
         if peak is None or not llama_like(config):
             return {}
-        flops = step_flops(config, tokens=totals.tokens, trained=totals.trained, full=self.settings.adapter is None)
+        flops = step_flops(
+            config, tokens=totals.tokens, trained=totals.trained, full=self.settings.adapter is None
+        )
         return {"mfu": round(flops / spent_s / peak, 4)}
 
     def _gradient(self, rows: list[int]) -> Totals:
-        """The gradient of a step; out of memory, the step is done anew in micro-batches of half the size."""
+        """The gradient of a step; out of memory, the step is done anew in micro-batches of half the
+        size."""
         budget = self.settings.tokens_per_batch
         while True:
             batches = self.work.micro_batches(rows, budget)
@@ -168,7 +235,8 @@ class Loop:
                 if all(len(micro_batch) == 1 for micro_batch in batches):
                     longest = max(rows, key=lambda i: self.work.items[i].group.num_input_tokens)
                     raise TrainingError(
-                        f"step {self.state.step}: no memory for the row {self.work.items[longest].id} alone; lower max_length."
+                        f"step {self.state.step}: no memory for the row"
+                        f" {self.work.items[longest].id} alone; lower max_length."
                     ) from error
             for parameter in self.named.values():
                 parameter.grad = None
@@ -187,10 +255,17 @@ class Loop:
         totals = evaluate(self.work, self.held_out, self.settings.tokens_per_batch)
         state.seconds += time.monotonic() - started
         state.evaluations.append((state.step, totals.loss))
-        self.progress.log(step=state.step, validation_loss=totals.loss, **{f"validation_{k}": v for k, v in totals.metrics.items()})
+        self.progress.log(
+            step=state.step,
+            validation_loss=totals.loss,
+            **{f"validation_{k}": v for k, v in totals.metrics.items()},
+        )
         if state.step and (state.best_loss is None or totals.loss < state.best_loss):
             state.best_loss, state.best_step = totals.loss, state.step
-            self.best = {name: tensor.detach().clone() for name, tensor in self.work.stack.trained_state().items()}
+            self.best = {
+                name: tensor.detach().clone()
+                for name, tensor in self.work.stack.trained_state().items()
+            }
         if state.step and self.settings.keep == "all":
             self.work.stack.save_trained(self.folder / "kept" / f"step-{state.step}")
 
@@ -199,14 +274,18 @@ class Loop:
         return 0 < self.settings.patience <= since
 
     def _reference(self) -> None:
-        """Log-probabilities by the stack below, once: read from the work folder, or computed and written there."""
+        """Log-probabilities by the stack below, once: read from the work folder, or computed and
+        written there."""
         file = self.folder / "references.safetensors"
         found = kept_tensors(file)
         if found is None:
             batches = [
-                micro_batch for step in range(min(self.steps_per_epoch, self.num_steps))
-                for micro_batch in self.work.micro_batches(self.rows_of(step), self.settings.tokens_per_batch)
-            ]  # fmt: skip
+                micro_batch
+                for step in range(min(self.steps_per_epoch, self.num_steps))
+                for micro_batch in self.work.micro_batches(
+                    self.rows_of(step), self.settings.tokens_per_batch
+                )
+            ]
             batches += self.work.micro_batches(self.held_out, self.settings.tokens_per_batch)
             with self.progress.bar("reference", len(batches)) as advance:
                 values: dict[int, Tensor] = {}
@@ -215,42 +294,82 @@ class Loop:
                     advance()
             # three tensors, not one a row: a file of a million would be slow to open
             sizes = torch.tensor([len(value) for value in values.values()])
-            found = {"rows": torch.tensor(list(values)), "sizes": sizes, "values": torch.cat(list(values.values()))}
+            found = {
+                "rows": torch.tensor(list(values)),
+                "sizes": sizes,
+                "values": torch.cat(list(values.values())),
+            }
             save_tensors(file, found)
         parts = torch.split(found["values"], found["sizes"].tolist())
         self.work.references = dict(zip(found["rows"].tolist(), parts, strict=True))
 
     def _save_memory(self) -> None:
-        """Recompute activations where the recipe says so, or where the predicted peak is more than what is free."""
+        """Recompute activations where the recipe says so, or where the predicted peak is more than
+        what is free."""
         sizes = num_input_tokens(self.work.items)
         tokens = max(min(self.settings.tokens_per_batch, sum(sizes)), max(sizes))
         stack = self.work.stack
-        found = predict_memory(stack.net.config.to_dict(), stack.spec, self.settings.adapter, tokens=tokens, on_gpu=stack.device.type == "cuda")
+        found = predict_memory(
+            stack.net.config.to_dict(),
+            stack.spec,
+            self.settings.adapter,
+            tokens=tokens,
+            on_gpu=stack.device.type == "cuda",
+        )
         short = found is not None and found.activations > available()[0]
-        if usable("recomputed activations") and (self.settings.recompute == "always" or (self.settings.recompute == "auto" and short)):
-            self.progress.say(f"  {self.progress.stage}: activations are computed anew to save memory")
+        if usable("recomputed activations") and (
+            self.settings.recompute == "always" or (self.settings.recompute == "auto" and short)
+        ):
+            self.progress.say(
+                f"  {self.progress.stage}: activations are computed anew to save memory"
+            )
             recompute(stack.net)
 
     @cached_property
     def folder(self) -> Path:
         """Where this work is kept between kills."""
-        settings = {k: v for k, v in asdict(self.settings).items() if k not in ("checkpoint_every", "recompute")}
-        key = content_hash(settings, identity(self.work.items), self.work.stack.identity, self.seed, torch.get_num_threads())
+        settings = {
+            k: v
+            for k, v in asdict(self.settings).items()
+            if k not in ("checkpoint_every", "recompute")
+        }
+        key = content_hash(
+            settings,
+            identity(self.work.items),
+            self.work.stack.identity,
+            self.seed,
+            torch.get_num_threads(),
+        )
         return self.where.folder(key)
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(
+        error, (torch.OutOfMemoryError, MemoryError)
+    ) or "can't allocate memory" in str(error)
 
 
 def _finish(loop: Loop, items: Sequence[Example], dropped: list[Dropped]) -> dict[str, Any]:
     """Write the result and its statistics."""
     out, state = loop.where.out_dir, loop.state
     more = {
-        "cut": num_cut(items), "rows_trained": len(loop.trained), "rows_validation": len(loop.held_out),
-        "best_validation_loss": state.best_loss, "best_step": state.best_step, "memory_splits": state.splits,
+        "cut": num_cut(items),
+        "rows_trained": len(loop.trained),
+        "rows_validation": len(loop.held_out),
+        "best_validation_loss": state.best_loss,
+        "best_step": state.best_step,
+        "memory_splits": state.splits,
         "token_lengths": [item.group.longest for item in items[:LENGTHS_KEPT]],
-    }  # fmt: skip
+    }
     if loop.settings.keep == "all":
         shutil.copytree(loop.folder / "kept", out / "checkpoints")
-    return write_result(out, loop.work.stack, state, rows=len(items), dropped=dropped, named=loop.named, cpu_s=loop.cpu_s, more=more)
+    return write_result(
+        out,
+        loop.work.stack,
+        state,
+        rows=len(items),
+        dropped=dropped,
+        named=loop.named,
+        cpu_s=loop.cpu_s,
+        more=more,
+    )

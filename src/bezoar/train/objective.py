@@ -16,21 +16,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Unit = Literal["token", "answer", "pair", "group", "label"]
-"""What a loss has one value of: a group is a row with all its answers, a label a fact of a row that is known."""
+"""What a loss has one value of: a group is a row with all its answers, a label a fact of a row that
+is known."""
 Need = Literal["reference", "scores", "baseline"]
-"""`reference`: log-probabilities by the stack below; `scores`: outputs of the score head in place of log-probabilities;
-`baseline`: how far answers to other prompts have moved from the reference."""
+"""`reference`: log-probabilities by the stack below; `scores`: outputs of the score head in place
+of log-probabilities; `baseline`: how far answers to other prompts have moved from the reference."""
 
 
 @dataclass
 class LossInputs:
-    """One micro-batch. Answers stand in the order of the rows and, within a row, of the branches of its tree."""
+    """One micro-batch. Answers stand in the order of the rows and, within a row, of the branches of
+    its tree."""
 
     answer_index: Tensor  # [A], the answer that a trained token belongs to
     num_answers: int
     reference: Tensor | None = None  # [A], log-probabilities by the stack below, without a gradient
     labels: Tensor | None = None  # [R, F], the facts of the rows
-    baseline: Tensor | None = None  # [], mean of log pi - log ref over mismatched answers of the whole step, without a gradient
+    # [], mean of log pi - log ref over mismatched answers of the whole step, without a gradient
+    baseline: Tensor | None = None
 
     def sums(self, values: Tensor) -> Tensor:
         """Sum values [A] of trained tokens by answer: [N]."""
@@ -60,7 +63,8 @@ class Objective(Protocol):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What its loss reads beside log-probabilities. With `scores` it names the head's outputs in a property `outputs`."""
+        """What its loss reads beside log-probabilities. With `scores` it names the head's outputs
+        in a property `outputs`."""
         ...
 
     @property
@@ -73,5 +77,6 @@ class Objective(Protocol):
         ...
 
     def loss(self, batch: LossInputs, values: Tensor, /) -> LossOutput:
-        """From the log-probabilities [A] of the trained tokens, or the scores [N, K] of the answers, to one loss a unit."""
+        """From the log-probabilities [A] of the trained tokens, or the scores [N, K] of the
+        answers, to one loss a unit."""
         ...

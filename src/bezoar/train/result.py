@@ -15,18 +15,35 @@ from bezoar.train.hardware import peak_memory
 
 
 def write_result(
-    out: Path, stack: Stack, state: TrainerState, *,
-    rows: int, dropped: Sequence[Dropped], named: Mapping[str, nn.Parameter], cpu_s: float, more: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Write the trained weights, failures.jsonl and stats.json into `out`; returns the statistics, with those of the method in `more`."""
+    out: Path,
+    stack: Stack,
+    state: TrainerState,
+    *,
+    rows: int,
+    dropped: Sequence[Dropped],
+    named: Mapping[str, nn.Parameter],
+    cpu_s: float,
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the trained weights, failures.jsonl and stats.json into `out`; returns the statistics,
+    with those of the method in `more`."""
     out.mkdir(parents=True, exist_ok=True)
     stack.save_trained(out)
     write_jsonl(out / "failures.jsonl", [asdict(d) for d in dropped])
     stats = {
-        "rows_in": rows + len(dropped), "rows_out": rows, "dropped": count_reasons(dropped), "steps": state.step,
-        "first_loss": state.first_loss, "last_loss": state.last_loss, "tokens": state.tokens, "trained_tokens": state.trained_tokens,
-        "training_s": round(state.seconds, 3), "cpu_s": round(cpu_s, 3), "peak_memory_bytes": peak_memory(),
-        "parameters_trained": sum(p.numel() for p in named.values()), **more,
-    }  # fmt: skip
+        "rows_in": rows + len(dropped),
+        "rows_out": rows,
+        "dropped": count_reasons(dropped),
+        "steps": state.step,
+        "first_loss": state.first_loss,
+        "last_loss": state.last_loss,
+        "tokens": state.tokens,
+        "trained_tokens": state.trained_tokens,
+        "training_s": round(state.seconds, 3),
+        "cpu_s": round(cpu_s, 3),
+        "peak_memory_bytes": peak_memory(),
+        "parameters_trained": sum(p.numel() for p in named.values()),
+        **more,
+    }
     write_json(out / "stats.json", stats)
     return stats

@@ -1,7 +1,8 @@
 """One optimiser step's gradient: the only place where losses are averaged.
 
-The units (tokens, answers or pairs) of the whole step are counted first, and every micro-batch divides its sum by that
-count: the gradient does not depend on how the step is cut into micro-batches.
+The units (tokens, answers or pairs) of the whole step are counted first, and every micro-batch
+divides its sum by that count: the gradient does not depend on how the step is cut into
+micro-batches.
 
 A trained tokens of a micro-batch, N answers, E hidden size.
 """
@@ -46,7 +47,8 @@ class Totals:
 
 @dataclass
 class TrainState:
-    """What every forward pass of a stage needs: the stack, the objective, the rows and, by row, the reference log-probabilities."""
+    """What every forward pass of a stage needs: the stack, the objective, the rows and, by row, the
+    reference log-probabilities."""
 
     stack: Stack
     objective: Objective
@@ -67,7 +69,9 @@ class TrainState:
     def forward(self, rows: Sequence[int]) -> LossOutput:
         """The terms of one micro-batch, in one flat row."""
         groups = [self.items[i].group for i in rows]
-        values, batch = self.scores(groups) if "scores" in self.objective.needs else self.logprobs(groups)
+        values, batch = (
+            self.scores(groups) if "scores" in self.objective.needs else self.logprobs(groups)
+        )
         if "reference" in self.objective.needs:
             batch.reference = torch.cat([self.references[i] for i in rows]).to(values.device)
         batch.baseline = self.baseline
@@ -75,13 +79,17 @@ class TrainState:
             batch.labels = torch.tensor([group.labels for group in groups], device=values.device)
         terms = self.objective.loss(batch, values)
         if terms.loss.shape != (self.units(rows),):
-            raise ValueError(f"{self.objective.kind}: the loss must have one value a {self.objective.unit}")
+            raise ValueError(
+                f"{self.objective.kind}: the loss must have one value a {self.objective.unit}"
+            )
         return terms
 
     def logprobs(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, LossInputs]:
         """Log-probabilities [A] of the trained tokens of one micro-batch."""
         hidden, batch = self._hidden(groups)
-        return logprobs(hidden, self.stack.head_weight, batch.target), LossInputs(batch.answer_index, batch.num_answers)
+        return logprobs(hidden, self.stack.head_weight, batch.target), LossInputs(
+            batch.answer_index, batch.num_answers
+        )
 
     def scores(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, LossInputs]:
         """Outputs [N, K] of the score head for the answers of one micro-batch."""
@@ -96,7 +104,8 @@ class TrainState:
 
     @contextmanager
     def _noise(self, batch: PackedBatch) -> Iterator[None]:
-        """Uniform noise on the embeddings while training, of size neftune / sqrt(length E) (NEFTune, arXiv 2310.05914)."""
+        """Uniform noise on the embeddings while training, of size neftune / sqrt(length E)
+        (NEFTune, arXiv 2310.05914)."""
         if not self.neftune or not self.stack.net.training:
             yield
             return
@@ -122,14 +131,16 @@ def count_units(group: PromptGroup, unit: Unit) -> int:
 
 
 def autocast(stack: Stack) -> AbstractContextManager[object]:
-    """bf16 computation on float32 weights, opened for one forward pass; None where the weights are in the precision of the work."""
+    """bf16 computation on float32 weights, opened for one forward pass; None where the weights are
+    in the precision of the work."""
     if stack.spec.dtype == "bfloat16" and stack.head_weight.dtype == torch.float32:
         return torch.autocast(stack.device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
 def states(stack: Stack, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-    """The states [A, E] before the trained tokens, in the precision of the work and as the last layer gives them."""
+    """The states [A, E] before the trained tokens, in the precision of the work and as the last
+    layer gives them."""
     with autocast(stack) as mixed:
         hidden = stack.hidden(batch)
     return (hidden.bfloat16() if mixed else hidden), hidden
@@ -138,20 +149,30 @@ def states(stack: Stack, batch: PackedBatch) -> tuple[Tensor, Tensor]:
 def gradient(work: TrainState, batches: list[list[int]], *, seed: int, step: int) -> Totals:
     """Add the gradient of the mean loss over all units of `batches` to the parameters.
 
-    Dropout draws from a generator seeded by (seed, step, number of the micro-batch): a resumed run draws the same.
-    TrainingError names the rows of a micro-batch whose loss is not a finite number.
+    Dropout draws from a generator seeded by (seed, step, number of the micro-batch): a resumed run
+    draws the same. TrainingError names the rows of a micro-batch whose loss is not a finite number.
     """
     work.stack.net.train()
     rows = [i for micro_batch in batches for i in micro_batch]
     units, totals = work.units(rows), Totals()
-    work.baseline = baseline(work, rows, max(sum(work.items[i].group.num_input_tokens for i in micro_batch) for micro_batch in batches))
+    work.baseline = baseline(
+        work,
+        rows,
+        max(
+            sum(work.items[i].group.num_input_tokens for i in micro_batch)
+            for micro_batch in batches
+        ),
+    )
     for number, micro_batch in enumerate(batches):
         torch.manual_seed(int(content_hash(seed, step, number), 16) % 2**63)
         terms = work.forward(micro_batch)
         loss = terms.loss.sum() / units
         if not torch.isfinite(loss):
             names = ", ".join(work.items[i].id for i in micro_batch)
-            raise TrainingError(f"step {step}: the loss is {loss.item()} on the rows {names}; look at them, or lower lr.")
+            raise TrainingError(
+                f"step {step}: the loss is {loss.item()} on the rows {names}; look at them, or"
+                " lower lr."
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         totals.add(terms, units)
         _count(totals, work, micro_batch)
@@ -179,9 +200,11 @@ def _count(totals: Totals, work: TrainState, rows: Sequence[int]) -> None:
 
 @torch.no_grad()
 def baseline(work: TrainState, rows: Sequence[int], budget: int) -> Tensor | None:
-    """Mean of log pi(y'|x) - log ref(y'|x) over rows, y' the answers of the next row with another prompt; None where not needed.
+    """Mean of log pi(y'|x) - log ref(y'|x) over rows, y' the answers of the next row with another
+    prompt; None where not needed.
 
-    KTO's reference point (arXiv 2402.01306, section 4.1), over the whole step; dropout off. Which row follows does not depend on the step.
+    KTO's reference point (arXiv 2402.01306, section 4.1), over the whole step; dropout off. Which
+    row follows does not depend on the step.
     """
     if "baseline" not in work.objective.needs:
         return None
@@ -202,21 +225,27 @@ def baseline(work: TrainState, rows: Sequence[int], budget: int) -> Tensor | Non
 def _other(work: TrainState, row: int) -> PromptGroup:
     """The next row of the stage, round and round, with another prompt."""
     own, count = work.items[row].group.prompt, len(work.items)
-    return next(group for i in range(1, count) if (group := work.items[(row + i) % count].group).prompt != own)
+    return next(
+        group
+        for i in range(1, count)
+        if (group := work.items[(row + i) % count].group).prompt != own
+    )
 
 
 @torch.no_grad()
 def reference(work: TrainState, batches: list[list[int]]) -> dict[int, Tensor]:
     """By row, the log-probabilities of its trained tokens under the stack below, on the CPU.
 
-    On the micro-batches that the first epoch trains on, the forward pass is the same to the bit: a policy that has not
-    trained yet equals its reference exactly.
+    On the micro-batches that the first epoch trains on, the forward pass is the same to the bit: a
+    policy that has not trained yet equals its reference exactly.
     """
     work.stack.net.eval()
     values: dict[int, Tensor] = {}
     with work.stack.disable_adapter():
         for micro_batch in batches:
             sizes = [count_units(work.items[i].group, "token") for i in micro_batch]
-            parts = torch.split(work.logprobs([work.items[i].group for i in micro_batch])[0].cpu(), sizes)
+            parts = torch.split(
+                work.logprobs([work.items[i].group for i in micro_batch])[0].cpu(), sizes
+            )
             values.update({i: part.clone() for i, part in zip(micro_batch, parts, strict=True)})
     return values

@@ -1,7 +1,9 @@
-"""Many rows made into proved items: by several processes, a chunk at a time, each chunk in a file of the cache. Imports no torch.
+"""Many rows made into proved items: by several processes, a chunk at a time, each chunk in a file
+of the cache. Imports no torch.
 
-A chunk's file is named by the rows in it and by all that turned them into tokens, so it is made once and serves every run.
-Items are read from the mapped files when they are asked for: memory holds the chunks under way, however many rows there are.
+A chunk's file is named by the rows in it and by all that turned them into tokens, so it is made
+once and serves every run. Items are read from the mapped files when they are asked for: memory
+holds the chunks under way, however many rows there are.
 """
 
 from __future__ import annotations
@@ -48,10 +50,14 @@ class Rows(Protocol):
 Prove = Callable[[Sequence[Any]], Filtered[Example]]
 
 
-def prepare(rows: Rows, prove: Prove, *, key: str, progress: Progress, chunk: int = CHUNK) -> tuple[Sequence[Example], list[Dropped]]:
-    """`prove(rows)`: the same items in the same order and the same rows dropped; the first row that is refused raises.
+def prepare(
+    rows: Rows, prove: Prove, *, key: str, progress: Progress, chunk: int = CHUNK
+) -> tuple[Sequence[Example], list[Dropped]]:
+    """`prove(rows)`: the same items in the same order and the same rows dropped; the first row that
+    is refused raises.
 
-    `key` names all that `prove` depends on beside the rows and this package's code; a file holds `chunk` rows.
+    `key` names all that `prove` depends on beside the rows and this package's code; a file holds
+    `chunk` rows.
     """
     if len(rows) <= chunk:
         sifted = prove(list(rows))
@@ -71,7 +77,17 @@ def identity(items: Sequence[Example]) -> str:
     """16 hex digits that name items by content."""
     if isinstance(items, Prepared):
         return items.identity
-    return content_hash([(i.id, i.group.prompt, [(b.tokens, b.trained) for b in i.group.completions], i.group.labels) for i in items])
+    return content_hash(
+        [
+            (
+                i.id,
+                i.group.prompt,
+                [(b.tokens, b.trained) for b in i.group.completions],
+                i.group.labels,
+            )
+            for i in items
+        ]
+    )
 
 
 def num_input_tokens(items: Sequence[Example]) -> list[int]:
@@ -83,7 +99,11 @@ def num_input_tokens(items: Sequence[Example]) -> list[int]:
 
 def num_cut(items: Sequence[Example]) -> int:
     """How many items lost their end."""
-    return sum(chunk.column("cut").true_count for chunk in items.chunks) if isinstance(items, Prepared) else sum(item.cut for item in items)
+    return (
+        sum(chunk.column("cut").true_count for chunk in items.chunks)
+        if isinstance(items, Prepared)
+        else sum(item.cut for item in items)
+    )
 
 
 class Prepared(Sequence[Example]):
@@ -93,7 +113,11 @@ class Prepared(Sequence[Example]):
         self.chunks = [_mapped(file) for file in files]
         self._ends = list(accumulate(chunk.num_rows for chunk in self.chunks))
         self.identity = content_hash([file.stem for file in files])
-        self.dropped = [Dropped(**d) for chunk in self.chunks for d in json.loads(chunk.schema.metadata[b"dropped"])]
+        self.dropped = [
+            Dropped(**d)
+            for chunk in self.chunks
+            for d in json.loads(chunk.schema.metadata[b"dropped"])
+        ]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -111,7 +135,9 @@ class Prepared(Sequence[Example]):
             raise IndexError(index)
         index %= len(self)
         number = bisect_right(self._ends, index)
-        return _item(self.chunks[number].slice(index - (self._ends[number - 1] if number else 0), 1))
+        return _item(
+            self.chunks[number].slice(index - (self._ends[number - 1] if number else 0), 1)
+        )
 
 
 def _chunks(rows: Iterable[AnyRow], size: int) -> Iterator[list[AnyRow]]:
@@ -120,14 +146,22 @@ def _chunks(rows: Iterable[AnyRow], size: int) -> Iterator[list[AnyRow]]:
         yield chunk
 
 
-def _in_processes(chunks: Iterator[list[AnyRow]], prove: Prove, folder: Path) -> Iterator[tuple[Path, int]]:
-    """The file and the number of rows of each chunk, in order; a few chunks are under way at any time."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # a forked process has the tokenizer already; where forking is not safe, everything is sent to it
+def _in_processes(
+    chunks: Iterator[list[AnyRow]], prove: Prove, folder: Path
+) -> Iterator[tuple[Path, int]]:
+    """The file and the number of rows of each chunk, in order; a few chunks are under way at any
+    time."""
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    # a forked process has the tokenizer already; where forking is not safe, everything is sent to
+    # it
     context = get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(prove, folder))
     try:
-        waiting = deque((pool.submit(_make, chunk), len(chunk)) for chunk in islice(chunks, count + 1))
+        waiting = deque(
+            (pool.submit(_make, chunk), len(chunk)) for chunk in islice(chunks, count + 1)
+        )
         while waiting:
             future, size = waiting.popleft()
             yield future.result(), size
@@ -173,7 +207,14 @@ def _packed(sifted: Filtered[Example]) -> bytes:
 
     groups = [item.group for item in sifted.rows]
     tokens = [[b.tokens for b in group.completions] for group in groups]
-    largest = max((max(part, default=0) for group, parts in zip(groups, tokens, strict=True) for part in (group.prompt, *parts)), default=0)
+    largest = max(
+        (
+            max(part, default=0)
+            for group, parts in zip(groups, tokens, strict=True)
+            for part in (group.prompt, *parts)
+        ),
+        default=0,
+    )
     token = pa.uint16() if largest < 2**16 else pa.int32()
     columns = {
         "id": pa.array([item.id for item in sifted.rows], pa.string()),
@@ -182,9 +223,14 @@ def _packed(sifted: Filtered[Example]) -> bytes:
         "trunk": pa.array([group.prompt for group in groups], pa.list_(token)),
         "tokens": pa.array(tokens, pa.list_(pa.list_(token))),
         "facts": pa.array([group.labels for group in groups], pa.list_(pa.float64())),
-        "trained": pa.array([[b.trained for b in group.completions] for group in groups], pa.list_(pa.list_(pa.bool_()))),
+        "trained": pa.array(
+            [[b.trained for b in group.completions] for group in groups],
+            pa.list_(pa.list_(pa.bool_())),
+        ),
     }
-    batch = pa.record_batch(columns).replace_schema_metadata({"dropped": json.dumps([asdict(d) for d in sifted.dropped])})
+    batch = pa.record_batch(columns).replace_schema_metadata(
+        {"dropped": json.dumps([asdict(d) for d in sifted.dropped])}
+    )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -206,10 +252,17 @@ def _item(row: Any) -> Example:
     def batch(values: Any) -> list[Any]:
         return values.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
 
-    tokens, trained = ([batch(part.values) for part in row.column(name).flatten()] for name in ("tokens", "trained"))
+    tokens, trained = (
+        [batch(part.values) for part in row.column(name).flatten()]
+        for name in ("tokens", "trained")
+    )
     completions = [Completion(one, two) for one, two in zip(tokens, trained, strict=True)]
     prompt, labels = (batch(row.column(name).flatten()) for name in ("trunk", "facts"))
-    return Example(row.column("id")[0].as_py(), PromptGroup(prompt, completions, tuple(labels)), row.column("cut")[0].as_py())
+    return Example(
+        row.column("id")[0].as_py(),
+        PromptGroup(prompt, completions, tuple(labels)),
+        row.column("cut")[0].as_py(),
+    )
 
 
 def _code() -> str:

@@ -29,10 +29,11 @@ Optimizer = Literal["adamw", "adamw_8bit_paged", "rmsprop"]
 
 @dataclass(frozen=True)
 class StageInputs:
-    """Where a training stage stands: the base and the adapters below it, the template, and its folders.
+    """Where a training stage stands: the base and the adapters below it, the template, and its
+    folders.
 
-    `work_dir` keeps checkpoints between kills; `out_dir` receives the result; `reward` is the base and the adapters of a reward
-    model, where the stage names one.
+    `work_dir` keeps checkpoints between kills; `out_dir` receives the result; `reward` is the base
+    and the adapters of a reward model, where the stage names one.
     """
 
     spec: ModelSpec
@@ -54,15 +55,18 @@ class StageInputs:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a new adapter on the frozen stack of `model` (or, with `adapter: null`, all weights) with an objective.
+    """Train a new adapter on the frozen stack of `model` (or, with `adapter: null`, all weights)
+    with an objective.
 
-    `batch_size` rows make one optimiser step, cut into micro-batches of at most `tokens_per_batch` tokens; the cut has no
-    effect on the gradient. A score head learns at `head_lr` (default `lr`). Rows longer than `max_length` tokens are dropped or cut, and counted. A share `validation` of
-    the rows is held out; the result is that of the evaluation with the lowest loss on them, and training stops early
-    after `patience` evaluations without a lower one (0: never). `eval_every: 0` evaluates after each epoch. With `keep: all` the
-    result of every evaluation stays beside it, in `checkpoints/step-N`. Activations are
-    computed anew in the backward pass (`recompute`) where the memory that is free would not hold them. `neftune` is the
-    size of the noise on the embeddings (5 in its paper).
+    `batch_size` rows make one optimiser step, cut into micro-batches of at most `tokens_per_batch`
+    tokens; the cut has no effect on the gradient. A score head learns at `head_lr` (default `lr`).
+    Rows longer than `max_length` tokens are dropped or cut, and counted. A share `validation` of
+    the rows is held out; the result is that of the evaluation with the lowest loss on them, and
+    training stops early after `patience` evaluations without a lower one (0: never). `eval_every:
+    0` evaluates after each epoch. With `keep: all` the result of every evaluation stays beside it,
+    in `checkpoints/step-N`. Activations are computed anew in the backward pass (`recompute`) where
+    the memory that is free would not hold them. `neftune` is the size of the noise on the
+    embeddings (5 in its paper).
     """
 
     model: ModelRef
@@ -92,24 +96,48 @@ class Train:
     kind: Literal["train"] = "train"
 
     def __post_init__(self) -> None:
-        for name in ("lr", "epochs", "batch_size", "tokens_per_batch", "max_length", "clip", "checkpoint_every"):
+        for name in (
+            "lr",
+            "epochs",
+            "batch_size",
+            "tokens_per_batch",
+            "max_length",
+            "clip",
+            "checkpoint_every",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0; change the value")
         if not 0 <= self.validation < 1 or not 0 <= self.warmup_ratio < 1:
-            raise ValueError("validation and warmup_ratio are shares from 0 to below 1; change the value")
+            raise ValueError(
+                "validation and warmup_ratio are shares from 0 to below 1; change the value"
+            )
         if not self.validation and (self.eval_every or self.patience or self.keep == "all"):
-            raise ValueError("eval_every, patience and keep have no effect with validation 0; remove them")
+            raise ValueError(
+                "eval_every, patience and keep have no effect with validation 0; remove them"
+            )
         if self.head_lr is not None and ("scores" not in self.objective.needs or self.head_lr <= 0):
-            raise ValueError("head_lr must be above 0, and has no effect with an objective without a score head; remove it")
+            raise ValueError(
+                "head_lr must be above 0, and has no effect with an objective without a score head;"
+                " remove it"
+            )
         if self.adapter is None and "baseline" in self.objective.needs:
-            raise ValueError(f"{self.objective.kind} reads the model below at every step, which adapter: null does not keep; give an adapter")
+            raise ValueError(
+                f"{self.objective.kind} reads the model below at every step, which adapter: null"
+                " does not keep; give an adapter"
+            )
         if self.too_long == "cut" and self.objective.kind == "steerlm2":
-            raise ValueError("too_long: cut cannot be used with steerlm2, whose rows hold log-probabilities of whole answers; set drop")
+            raise ValueError(
+                "too_long: cut cannot be used with steerlm2, whose rows hold log-probabilities of"
+                " whole answers; set drop"
+            )
         if self.weight_decay and self.optimizer == "rmsprop":
             raise ValueError("weight_decay has no effect that is decoupled with rmsprop; remove it")
 
-    def run(self, rows: Rows, where: StageInputs, *, progress: Progress, seed: int) -> dict[str, Any]:
-        """Train into `where.out_dir`: `adapter/` (or `model/`), `failures.jsonl`, `stats.json`; returns the statistics."""
+    def run(
+        self, rows: Rows, where: StageInputs, *, progress: Progress, seed: int
+    ) -> dict[str, Any]:
+        """Train into `where.out_dir`: `adapter/` (or `model/`), `failures.jsonl`, `stats.json`;
+        returns the statistics."""
         from bezoar.train.loop import train
 
         return train(self, rows, where, progress=progress, seed=seed)

@@ -1,8 +1,9 @@
 """A judge's word on one row, and reading it: a verdict, or unparsed; never a guess.
 
-What counts in every reading of words (this one, `pairwise.parse_side`, `attributes.read_rating`, `evals.grading.parse_rating`) are explicit
-verdicts among the judge's own words, not those that it quotes or shows as code (`own_words`). The last of them is the verdict where
-all say the same; where they differ the reply is unparsed. Reading takes time in proportion to the reply.
+What counts in every reading of words (this one, `pairwise.parse_side`, `attributes.read_rating`,
+`evals.grading.parse_rating`) are explicit verdicts among the judge's own words, not those that it
+quotes or shows as code (`own_words`). The last of them is the verdict where all say the same; where
+they differ the reply is unparsed. Reading takes time in proportion to the reply.
 """
 
 import math
@@ -19,9 +20,15 @@ CHOICES = ("Accept", "Reject")
 # possessive throughout: what one repetition took is never tried by the next, so a line is read once
 _DECORATION = r"(?:[\s*_#<\"'“”‘’\[\](){}–—•.:]|[-=]>?)*+"
 _END = r"(?!_*+\w)"  # of a word, which may be emphasised: `_word_`
-_LEAD = rf"(?:(?:my|the|final|overall)\s++)*+(?:verdict|decision|judge?ment|answer|result|status){_END}{_DECORATION}(?:is{_END}{_DECORATION})?+"
+_LEAD = (
+    r"(?:(?:my|the|final|overall)\s++)*+"
+    rf"(?:verdict|decision|judge?ment|answer|result|status){_END}{_DECORATION}(?:is{_END}{_DECORATION})?+"
+)
 _AFTER = r"(?=\s*+(?:[:;,.!\-–—*_\"'`”’\])}>|]|$|because\b|since\b|as\b|due\b|for\b))"
-_VERDICT = re.compile(rf"{_DECORATION}(?P<lead>{_LEAD})?+(?P<label>accept|reject)(?:ed)?+{_END}{_AFTER}", re.IGNORECASE)
+_VERDICT = re.compile(
+    rf"{_DECORATION}(?P<lead>{_LEAD})?+(?P<label>accept|reject)(?:ed)?+{_END}{_AFTER}",
+    re.IGNORECASE,
+)
 _OTHER = re.compile(rf"(accept|reject)(?:ed)?+{_END}{_AFTER}", re.IGNORECASE)
 _EITHER = re.compile(r"\W*+(?:or|and|vs)\W++(?:accept|reject)", re.IGNORECASE)
 _BEFORE_REASON = re.compile(rf"^[\W_]*+(?:(?:reason|because){_END}[\W_]*+)?+", re.IGNORECASE)
@@ -31,7 +38,8 @@ _DENIED = ("no", "not", "false", "0")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judge's decision and why. `score` is log p(Accept) - log p(Reject) where it was decided by probabilities."""
+    """A judge's decision and why. `score` is log p(Accept) - log p(Reject) where it was decided by
+    probabilities."""
 
     label: Label
     reason: str = ""
@@ -49,9 +57,10 @@ class Unparsed:
 def parse_verdict(text: str) -> Verdict | Unparsed:
     """The verdict in a reply.
 
-    A line of the judge's own words decides when it begins with Accept or Reject (after marks of emphasis or a word such as
-    "Verdict:") and goes on with punctuation, a reason, or not at all. Lines that decide differently, or none, leave the answer
-    unparsed. The reason is the rest of the last such line that has one, else the text that follows or precedes it.
+    A line of the judge's own words decides when it begins with Accept or Reject (after marks of
+    emphasis or a word such as "Verdict:") and goes on with punctuation, a reason, or not at all.
+    Lines that decide differently, or none, leave the answer unparsed. The reason is the rest of the
+    last such line that has one, else the text that follows or precedes it.
     """
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     own, lines = own_words(plain, ONE_WORD).split("\n"), plain.split("\n")
@@ -63,25 +72,42 @@ def parse_verdict(text: str) -> Verdict | Unparsed:
             continue
         if _names_both(match["label"], line[match.end() :]):
             return Unparsed(text, "both verdicts")
-        found.append((number, "accept" if match["label"].casefold() == "accept" else "reject", _plain(lines[number][match.end() :])))
+        found.append(
+            (
+                number,
+                "accept" if match["label"].casefold() == "accept" else "reject",
+                _plain(lines[number][match.end() :]),
+            )
+        )
     labels = {label for _, label, _ in found}
     if len(labels) != 1:
         return Unparsed(text, "both verdicts" if labels else "no verdict")
     number, label, _ = found[-1]
-    around = [_plain(lines[i]) for i in (*range(number + 1, len(lines)), *range(number - 1, -1, -1)) if own[i].strip(MASK)]
+    around = [
+        _plain(lines[i])
+        for i in (*range(number + 1, len(lines)), *range(number - 1, -1, -1))
+        if own[i].strip(MASK)
+    ]
     reasons = [rest for _, _, rest in reversed(found) if rest] or [line for line in around if line]
     return Verdict(label, reasons[0] if reasons else "")
 
 
 def _only_named(match: re.Match[str], alone: bool) -> bool:
-    """Whether a line does not decide: the bare word in quotation marks among other lines, or one that is denied ("Accept: no")."""
+    """Whether a line does not decide: the bare word in quotation marks among other lines, or one
+    that is denied ("Accept: no")."""
     rest, before = match.string[match.end() :], match.string[: match.start("label")]
-    quoted = not match["lead"] and not alone and before[-1:] in tuple(_QUOTES) and not rest.strip(_QUOTES).strip()
+    quoted = (
+        not match["lead"]
+        and not alone
+        and before[-1:] in tuple(_QUOTES)
+        and not rest.strip(_QUOTES).strip()
+    )
     return quoted or _plain(rest).rstrip(".!").casefold() in _DENIED
 
 
 def _names_both(label: str, rest: str) -> bool:
-    """Whether the rest of a line that begins with one verdict gives the other too, as in "Accept: no. Reject: yes"."""
+    """Whether the rest of a line that begins with one verdict gives the other too, as in "Accept:
+    no. Reject: yes"."""
     if _EITHER.match(rest):
         return True
     others = (other for other in _OTHER.finditer(rest) if other[1].casefold() != label.casefold())
@@ -113,7 +139,8 @@ def read_text(reply: Reply) -> Verdict | Unparsed:
 
 
 def read_logprobs(reply: Reply, threshold: float) -> Verdict | Unparsed:
-    """Accept when log p(Accept) - log p(Reject) is above `threshold`; unparsed when the two were not both measured."""
+    """Accept when log p(Accept) - log p(Reject) is above `threshold`; unparsed when the two were
+    not both measured."""
     if reply.finish == "error":
         return Unparsed("", f"failed: {reply.error}")
     score = log_odds(reply.logprobs)
@@ -133,4 +160,8 @@ def by_score(score: float, threshold: float) -> Verdict:
     """The verdict of a score against a threshold."""
     accepted = score > threshold
     sign = ">" if accepted else "<="
-    return Verdict("accept" if accepted else "reject", f"log p(Accept)/p(Reject) = {score:.2f} {sign} {threshold:.2f}", score)
+    return Verdict(
+        "accept" if accepted else "reject",
+        f"log p(Accept)/p(Reject) = {score:.2f} {sign} {threshold:.2f}",
+        score,
+    )

@@ -1,6 +1,7 @@
 """What of a reply are its writer's own words: all that it quotes or shows as code is masked.
 
-Every step takes time in proportion to the text: no pattern has a repetition that another one can take the same characters from.
+Every step takes time in proportion to the text: no pattern has a repetition that another one can
+take the same characters from.
 """
 
 import re
@@ -15,7 +16,10 @@ _TICKS = re.compile(r"`++")
 _PARAGRAPHS = re.compile(r"(\n[^\S\n]*+\n)")
 _TRIPLED = (re.compile(r'"""(?:[^"]|"(?!""))*+"""'), re.compile(r"'''(?:[^']|'(?!''))*+'''"))
 _ELEMENTS = tuple(
-    (re.compile(rf"<{name}\b[^<>]*+>.*?</{name}>", re.DOTALL | re.IGNORECASE), re.compile(f"</{name}>", re.IGNORECASE))
+    (
+        re.compile(rf"<{name}\b[^<>]*+>.*?</{name}>", re.DOTALL | re.IGNORECASE),
+        re.compile(f"</{name}>", re.IGNORECASE),
+    )
     for name in ("blockquote", "pre", "code", "q")
 )
 _STRINGS = (
@@ -31,11 +35,15 @@ ONE_WORD = re.compile(r"[\W_]*+[^\W_]++[\W_]*+")
 def own_words(text: str, keep: re.Pattern[str] | None = None) -> str:
     """`text`, as long as it was and with its lines, with `MASK` for every character of
 
-    - lines that begin with `>` (behind the mark of a list, too), blocks between fences of ``` or ~~~ (an open one to the end),
-      blocks that are indented by four spaces behind a blank line, text between equal runs of backticks in one paragraph;
+    - lines that begin with `>` (behind the mark of a list, too), blocks between fences of ``` or
+    ~~~ (an open one to the end),
+      blocks that are indented by four spaces behind a blank line, text between equal runs of
+    backticks in one paragraph;
     - text between three quotation marks and three, and in HTML's blockquote, pre, code and q;
-    - text between quotation marks. A straight mark opens where no letter stands before it and closes where none follows, so that
-      inches and apostrophes quote nothing. What matches `keep` as a whole stays: the marks of JSON and of a bare "Accept" do not quote.
+    - text between quotation marks. A straight mark opens where no letter stands before it and
+    closes where none follows, so that
+      inches and apostrophes quote nothing. What matches `keep` as a whole stays: the marks of JSON
+    and of a bare "Accept" do not quote.
 
     A carriage return is an end of a line, or with the line feed behind it part of one.
     """
@@ -45,7 +53,9 @@ def own_words(text: str, keep: re.Pattern[str] | None = None) -> str:
     for pattern in _TRIPLED:
         text = pattern.sub(lambda match: _masked(match[0]), text)
     for pattern in _STRINGS:
-        text = pattern.sub(lambda match: match[0] if keep and keep.fullmatch(match[0]) else _masked(match[0]), text)
+        text = pattern.sub(
+            lambda match: match[0] if keep and keep.fullmatch(match[0]) else _masked(match[0]), text
+        )
     return text
 
 
@@ -64,7 +74,9 @@ def _without_blocks(text: str) -> str:
         if fence:
             fence = "" if len(inner) >= len(fence) and not inner.strip(fence[0]) else fence
         else:
-            in_block = (in_block and not inner) or ((in_block or behind_blank) and bool(_INDENTED.match(line)))
+            in_block = (in_block and not inner) or (
+                (in_block or behind_blank) and bool(_INDENTED.match(line))
+            )
             opened = None if in_block else _FENCE.match(line)
             fence = opened[1] if opened else ""
             masked = in_block or bool(opened) or bool(_QUOTED.match(line))
@@ -75,7 +87,8 @@ def _without_blocks(text: str) -> str:
 
 
 def _without_elements(text: str) -> str:
-    """HTML's quotes and code masked. Behind the last end of an element nothing is searched, so every search finds one."""
+    """HTML's quotes and code masked. Behind the last end of an element nothing is searched, so
+    every search finds one."""
     for element, end in _ELEMENTS:
         last = max((match.end() for match in end.finditer(text)), default=0)
         text = element.sub(lambda match: _masked(match[0]), text[:last]) + text[last:]

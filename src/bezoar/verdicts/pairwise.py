@@ -22,7 +22,8 @@ _SWAPPED: dict[Side, Side] = {"A": "B", "B": "A", "tie": "tie"}
 
 @dataclass(frozen=True)
 class Preference:
-    """The verdicts on one pair, both with A for the first answer of the pair as given: `first` in its order, `second` swapped."""
+    """The verdicts on one pair, both with A for the first answer of the pair as given: `first` in
+    its order, `second` swapped."""
 
     id: str
     first: Side | Unparsed
@@ -45,7 +46,8 @@ class Preference:
 
 @dataclass(frozen=True)
 class Pairwise:
-    """Recipe keys of a pairwise judge; `verdict: logprob` takes the likeliest of the three verdicts, for weak judges."""
+    """Recipe keys of a pairwise judge; `verdict: logprob` takes the likeliest of the three
+    verdicts, for weak judges."""
 
     judge: BackendRef
     prompt: FileRef = "bezoar:pairwise.txt"
@@ -55,10 +57,17 @@ class Pairwise:
     def compare(self, pairs: Sequence[Comparison], ask: Ask) -> list[Preference]:
         """Two requests a pair. A is `chosen`, B is `rejected`."""
         template = read_prompt(self.prompt, "prompt", "a", "b")
-        requests = [self._request(template, pair) for pair in [*pairs, *(pair.swap() for pair in pairs)]]
+        requests = [
+            self._request(template, pair) for pair in [*pairs, *(pair.swap() for pair in pairs)]
+        ]
         sides = [read_side(reply, self.verdict) for reply in (ask(requests) if requests else [])]
-        swapped = [side if isinstance(side, Unparsed) else _SWAPPED[side] for side in sides[len(pairs) :]]
-        return [Preference(pair.id, *both) for pair, *both in zip(pairs, sides[: len(pairs)], swapped, strict=True)]
+        swapped = [
+            side if isinstance(side, Unparsed) else _SWAPPED[side] for side in sides[len(pairs) :]
+        ]
+        return [
+            Preference(pair.id, *both)
+            for pair, *both in zip(pairs, sides[: len(pairs)], swapped, strict=True)
+        ]
 
     def quote(self, num_pairs: Estimate) -> list[RequestEstimate]:
         """Calls: two a pair."""
@@ -79,7 +88,8 @@ def conversation(messages: Messages) -> str:
 
 
 def parse_side(text: str) -> Side | Unparsed:
-    """The one of [[A]], [[B]], [[C]] that stands among the judge's own words, once or more; unparsed when none does or several."""
+    """The one of [[A]], [[B]], [[C]] that stands among the judge's own words, once or more;
+    unparsed when none does or several."""
     marks = set(_MARK.findall(own_words(text)))
     if len(marks) != 1:
         return Unparsed(text, "several verdicts" if marks else "no verdict")

@@ -16,14 +16,18 @@ PREFILL = "Rating: [["
 CHOICES = tuple(f"{rating}]]" for rating in range(LOWEST, HIGHEST + 1))
 _NUMBER = r"(-?\d++(?:\.\d*+)?+)"
 _MARKED = re.compile(rf"\[\[\s*+{_NUMBER}\s*+(?:/\s*+10\s*+)?+\]\]")
-_NAMED = re.compile(rf"\b_*+(?:rating|score|grade)[*_\"'\s]*+(?:is|:|=)[*_\"'\s]*+\[\s*+{_NUMBER}\s*+\](?!\])", re.IGNORECASE)
+_NAMED = re.compile(
+    rf"\b_*+(?:rating|score|grade)[*_\"'\s]*+(?:is|:|=)[*_\"'\s]*+\[\s*+{_NUMBER}\s*+\](?!\])",
+    re.IGNORECASE,
+)
 _ALONE = re.compile(rf"\s*+\[\s*+{_NUMBER}\s*+\][\s.]*+")
 _FASTCHAT = (re.compile(r"\[\[([0-9]++\.?+[0-9]*+)\]\]"), re.compile(r"\[([0-9]++\.?+[0-9]*+)\]"))
 
 
 @dataclass(frozen=True)
 class Rating:
-    """A judge's grade. `value` is None for a failure, whose `reason` is error, cut off, unparsed or out of range."""
+    """A judge's grade. `value` is None for a failure, whose `reason` is error, cut off, unparsed or
+    out of range."""
 
     value: float | None
     reason: str = ""
@@ -31,10 +35,11 @@ class Rating:
 
 
 def parse_rating(text: str) -> Rating:
-    """The one value of every `[[rating]]` among the judge's own words (`judge.own_words`); from 1 to 10, decimals count.
+    """The one value of every `[[rating]]` among the judge's own words (`judge.own_words`); from 1
+    to 10, decimals count.
 
-    Where there is none, that of every `Rating: [rating]` or of a reply that is nothing but `[rating]`: a bracket elsewhere is a
-    citation. Several values are no rating.
+    Where there is none, that of every `Rating: [rating]` or of a reply that is nothing but
+    `[rating]`: a bracket elsewhere is a citation. Several values are no rating.
     """
     own = own_words(text)
     alone = _ALONE.fullmatch(text)
@@ -43,11 +48,16 @@ def parse_rating(text: str) -> Rating:
     if len(values) != 1:
         return Rating(None, "unparsed", text)
     (value,) = values
-    return Rating(value, "", text) if LOWEST <= value <= HIGHEST else Rating(None, "out of range", text)
+    return (
+        Rating(value, "", text)
+        if LOWEST <= value <= HIGHEST
+        else Rating(None, "out of range", text)
+    )
 
 
 def fastchat_rating(text: str) -> Rating:
-    """FastChat's own reading (`run_judge_single`): the first `[[number]]` anywhere, else the first `[number]`, whatever its size.
+    """FastChat's own reading (`run_judge_single`): the first `[[number]]` anywhere, else the first
+    `[number]`, whatever its size.
 
     Digits are those of ASCII; FastChat breaks off at others.
     """
@@ -57,7 +67,8 @@ def fastchat_rating(text: str) -> Rating:
 
 
 def grade_request(prompt: str, verdict: Verdict, max_tokens: int) -> Request:
-    """What the judge is asked: to write an assessment (temperature 0), or for the log-probabilities of the ten ratings."""
+    """What the judge is asked: to write an assessment (temperature 0), or for the log-probabilities
+    of the ten ratings."""
     messages = (Message("user", prompt),)
     if verdict == "logprob":
         return Request(messages, prefill=PREFILL, choices=CHOICES, max_tokens=1)
@@ -65,8 +76,8 @@ def grade_request(prompt: str, verdict: Verdict, max_tokens: int) -> Request:
 
 
 def read_grade(reply: Reply, verdict: Verdict) -> Rating:
-    """The rating in a reply, with `fastchat` by FastChat's rule. With `logprob` it is the expected one, sum of r * p(r), p normalised
-    over the ten (our choice)."""
+    """The rating in a reply, with `fastchat` by FastChat's rule. With `logprob` it is the expected
+    one, sum of r * p(r), p normalised over the ten (our choice)."""
     if reply.finish == "error":
         return Rating(None, "error", reply.error)
     if verdict == "logprob":
@@ -84,4 +95,6 @@ def expected_rating(logprobs: Sequence[float]) -> Rating:
     top = max(logprobs)
     weights = [math.exp(x - top) for x in logprobs]
     mean = math.fsum(w * r for r, w in enumerate(weights, LOWEST)) / math.fsum(weights)
-    return Rating(mean, "", "p(1..10) = " + " ".join(f"{w / math.fsum(weights):.3f}" for w in weights))
+    return Rating(
+        mean, "", "p(1..10) = " + " ".join(f"{w / math.fsum(weights):.3f}" for w in weights)
+    )

@@ -24,7 +24,9 @@ class Dot:
     @property
     def told(self) -> str:
         """The tooltip."""
-        return f"{self.name}: {number(self.value)} {interval(self.low, self.high)}" + (f", n = {count(self.n)}" if self.n is not None else "")
+        return f"{self.name}: {number(self.value)} {interval(self.low, self.high)}" + (
+            f", n = {count(self.n)}" if self.n is not None else ""
+        )
 
 
 def dot_plot(title: str, dots: Sequence[Dot], *, reference: float | None = None) -> Markup:
@@ -33,7 +35,9 @@ def dot_plot(title: str, dots: Sequence[Dot], *, reference: float | None = None)
     if all(finite(dot.value) is None for dot in dots):
         return empty(title, "no model has a value.")
     height = 34 + LINE * len(dots) + 22
-    x = Scale.over(bounds, LEFT, WIDTH - 14, pad=0.06, include=() if reference is None else (reference,))
+    x = Scale.over(
+        bounds, LEFT, WIDTH - 14, pad=0.06, include=() if reference is None else (reference,)
+    )
     ticks = x.ticks(5)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
     bottom = height - 22
@@ -42,7 +46,9 @@ def dot_plot(title: str, dots: Sequence[Dot], *, reference: float | None = None)
         parts.append(h("line", x1=x(value), x2=x(value), y1=26, y2=bottom, cls="grid"))
         parts.append(text(x(value), bottom + 15, tick_label(value, step), anchor="middle"))
     if reference is not None:
-        parts.append(h("line", x1=x(reference), x2=x(reference), y1=26, y2=bottom, cls="axis dashed"))
+        parts.append(
+            h("line", x1=x(reference), x2=x(reference), y1=26, y2=bottom, cls="axis dashed")
+        )
     for index, dot in enumerate(dots):
         parts += _line(index, dot, x, 34 + LINE * index + LINE / 2 - 4)
     return drawing(WIDTH, height, f"{title}. " + "; ".join(dot.told for dot in dots), parts)
@@ -54,7 +60,17 @@ def _line(index: int, dot: Dot, x: Scale, y: float) -> list[Markup]:
     if value is None:
         return [*parts, text(LEFT + 4, y + 4, f"{ABSENT} no value")]
     if low is not None and high is not None:
-        parts.append(h("line", h("title", dot.told), x1=x(low), x2=x(high), y1=y, y2=y, cls=f"whisker {colour(index)}"))
+        parts.append(
+            h(
+                "line",
+                h("title", dot.told),
+                x1=x(low),
+                x2=x(high),
+                y1=y,
+                y2=y,
+                cls=f"whisker {colour(index)}",
+            )
+        )
     return [*parts, marker(index, x(value), y, dot.told)]
 
 

@@ -1,5 +1,5 @@
-"""What charts share: the drawing with its title, axes, and markers that differ in shape as well as colour."""
-
+"""What charts share: the drawing with its title, axes, and markers that differ in shape as well as
+colour."""
 
 from bezoar.report.charts.scale import Scale, tick_label
 from bezoar.report.markup import Child, Markup, h
@@ -13,10 +13,21 @@ def colour(index: int) -> str:
     return f"c{index % NUM_COLOURS}"
 
 
-def drawing(width: float, height: float, label: str, *children: Child, cls: str = "chart") -> Markup:
+def drawing(
+    width: float, height: float, label: str, *children: Child, cls: str = "chart"
+) -> Markup:
     """An SVG that scales with the page; `label` is what a screen reader says."""
-    return h("svg", h("title", label), *children, cls=cls, viewBox=f"0 0 {width:g} {height:g}", width=width, height=height,
-             role="img", aria_label=label)
+    return h(
+        "svg",
+        h("title", label),
+        *children,
+        cls=cls,
+        viewBox=f"0 0 {width:g} {height:g}",
+        width=width,
+        height=height,
+        role="img",
+        aria_label=label,
+    )
 
 
 def text(x: float, y: float, content: str, *, cls: str = "tick", anchor: str = "start") -> Markup:
@@ -25,7 +36,8 @@ def text(x: float, y: float, content: str, *, cls: str = "tick", anchor: str = "
 
 
 def axes(x: Scale, y: Scale, *, x_label: str = "", num_x: int = 5, num_y: int = 4) -> list[Markup]:
-    """Horizontal grid lines with labels on the left, labels below; y runs from bottom (`start`) to top (`end`)."""
+    """Horizontal grid lines with labels on the left, labels below; y runs from bottom (`start`) to
+    top (`end`)."""
     parts = []
     ticks = y.ticks(num_y)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
@@ -35,7 +47,9 @@ def axes(x: Scale, y: Scale, *, x_label: str = "", num_x: int = 5, num_y: int = 
         parts.append(text(x.start - 6, at + 3.5, tick_label(value, step), anchor="end"))
     ticks = x.ticks(num_x)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    parts += [text(x(value), y.start + 15, tick_label(value, step), anchor="middle") for value in ticks]
+    parts += [
+        text(x(value), y.start + 15, tick_label(value, step), anchor="middle") for value in ticks
+    ]
     parts.append(h("line", x1=x.start, x2=x.end, y1=y.start, y2=y.start, cls="axis"))
     if x_label:
         parts.append(text(x.end, y.start + 29, x_label, cls="tick unit", anchor="end"))
@@ -55,7 +69,12 @@ def marker(index: int, x: float, y: float, tooltip: str = "", *, radius: float =
     told = h("title", tooltip) if tooltip else None
     if corners is None:
         return h("circle", told, cx=x, cy=y, r=r, cls=cls)
-    return h("polygon", told, points=" ".join(f"{x + dx * r:.1f},{y + dy * r:.1f}" for dx, dy in corners), cls=cls)
+    return h(
+        "polygon",
+        told,
+        points=" ".join(f"{x + dx * r:.1f},{y + dy * r:.1f}" for dx, dy in corners),
+        cls=cls,
+    )
 
 
 def empty(label: str, reason: str) -> Markup:

@@ -1,4 +1,5 @@
-"""Curves over steps: raw points, a smoothed line through them, and validation values as marks on a line."""
+"""Curves over steps: raw points, a smoothed line through them, and validation values as marks on a
+line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """(step, value) pairs by step: pale points under a smoothed line, marks joined by a line, or (exact values) the line alone."""
+    """(step, value) pairs by step: pale points under a smoothed line, marks joined by a line, or
+    (exact values) the line alone."""
 
     name: str
     points: Sequence[tuple[object, object]]
@@ -28,8 +30,11 @@ class Curve:
         return [(x, y) for x, y in pairs if x is not None and y is not None]
 
 
-def line_chart(title: str, curves: Sequence[Curve], *, x_label: str = "step", zero: bool = False) -> Markup:
-    """One panel. `zero` draws the line y = 0 and keeps it in view. What is not finite is left out and counted below the title."""
+def line_chart(
+    title: str, curves: Sequence[Curve], *, x_label: str = "step", zero: bool = False
+) -> Markup:
+    """One panel. `zero` draws the line y = 0 and keeps it in view. What is not finite is left out
+    and counted below the title."""
     known = [curve.known for curve in curves]
     points = [point for part in known for point in part]
     if not points:
@@ -43,14 +48,18 @@ def line_chart(title: str, curves: Sequence[Curve], *, x_label: str = "step", ze
         parts += _curve(index, curve, thinned(part), x, y)
     num_left_out = sum(len(curve.points) for curve in curves) - len(points)
     parts.append(text(0, 13, title, cls="panel"))
-    parts += _names([curve.name for curve, part in zip(curves, known, strict=True) if part], [i for i, part in enumerate(known) if part])
+    parts += _names(
+        [curve.name for curve, part in zip(curves, known, strict=True) if part],
+        [i for i, part in enumerate(known) if part],
+    )
     if num_left_out:
         parts.append(text(46, HEIGHT - 7, f"{num_left_out} values are not finite", cls="tick bad"))
     return drawing(WIDTH, HEIGHT, f"{title}: {_spoken(curves, known)}", parts)
 
 
 def _shown(known: list[list[Point]]) -> list[float]:
-    """The values that set the y axis: all but the farthest hundredth on each side, so that one spike does not flatten a curve."""
+    """The values that set the y axis: all but the farthest hundredth on each side, so that one
+    spike does not flatten a curve."""
     values = sorted(y for part in known for _, y in part)
     cut = len(values) // 100
     return values[cut : len(values) - cut]
@@ -59,12 +68,29 @@ def _shown(known: list[list[Point]]) -> list[float]:
 def _curve(index: int, curve: Curve, points: list[Point], x: Scale, y: Scale) -> list[Markup]:
     if not points:
         return []
-    values = smoothed([p[1] for p in points]) if curve.style == "smoothed" else [p[1] for p in points]
-    path = "M" + "L".join(f"{x(px):.1f} {y(value):.1f}" for (px, _), value in zip(points, values, strict=True))
+    values = (
+        smoothed([p[1] for p in points]) if curve.style == "smoothed" else [p[1] for p in points]
+    )
+    path = "M" + "L".join(
+        f"{x(px):.1f} {y(value):.1f}" for (px, _), value in zip(points, values, strict=True)
+    )
     line = h("path", d=path, cls=f"line {colour(index)}")
     if curve.style == "marked":
-        return [line, *(marker(index, x(px), y(py), _told(curve, px, py), radius=3.6) for px, py in points)]
-    dots = [h("circle", h("title", _told(curve, px, py)), cx=x(px), cy=y(py), r=2.2, cls=f"raw {colour(index)}") for px, py in points]
+        return [
+            line,
+            *(marker(index, x(px), y(py), _told(curve, px, py), radius=3.6) for px, py in points),
+        ]
+    dots = [
+        h(
+            "circle",
+            h("title", _told(curve, px, py)),
+            cx=x(px),
+            cy=y(py),
+            r=2.2,
+            cls=f"raw {colour(index)}",
+        )
+        for px, py in points
+    ]
     return [*dots, line] if curve.style == "smoothed" or len(points) == 1 else [line]
 
 
@@ -86,5 +112,9 @@ def _names(names: list[str], indices: list[int]) -> list[Markup]:
 
 
 def _spoken(curves: Sequence[Curve], known: list[list[Point]]) -> str:
-    said = [f"{c.name} from {number(part[0][1])} to {number(part[-1][1])}" for c, part in zip(curves, known, strict=True) if part]
+    said = [
+        f"{c.name} from {number(part[0][1])} to {number(part[-1][1])}"
+        for c, part in zip(curves, known, strict=True)
+        if part
+    ]
     return "; ".join(said)

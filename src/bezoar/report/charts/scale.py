@@ -14,7 +14,8 @@ def numbers(values: Iterable[object]) -> list[float]:
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps [low, high] to the pixels [start, end] in a straight line; `low < high` always holds for a made scale."""
+    """Maps [low, high] to the pixels [start, end] in a straight line; `low < high` always holds for
+    a made scale."""
 
     low: float
     high: float
@@ -22,8 +23,17 @@ class Scale:
     end: float
 
     @classmethod
-    def over(cls, values: Iterable[object], start: float, end: float, *, pad: float = 0.05, include: tuple[float, ...] = ()) -> "Scale":
-        """A scale that shows all finite `values`, with a share `pad` of room; no value at all gives [0, 1]."""
+    def over(
+        cls,
+        values: Iterable[object],
+        start: float,
+        end: float,
+        *,
+        pad: float = 0.05,
+        include: tuple[float, ...] = (),
+    ) -> "Scale":
+        """A scale that shows all finite `values`, with a share `pad` of room; no value at all gives
+        [0, 1]."""
         known = [*numbers(values), *include] or [0.0, 1.0]
         low, high = min(known), max(known)
         if high - low <= 1e-12 * max(1.0, abs(high)):
@@ -32,7 +42,8 @@ class Scale:
         return cls(low - pad * (high - low), high + pad * (high - low), start, end)
 
     def __call__(self, value: float) -> float:
-        """The pixel of `value`, kept within one width outside of the frame so that no coordinate overflows."""
+        """The pixel of `value`, kept within one width outside of the frame so that no coordinate
+        overflows."""
         share = (value - self.low) / (self.high - self.low)
         return self.start + max(-1.0, min(2.0, share)) * (self.end - self.start)
 
@@ -60,7 +71,8 @@ def tick_label(value: float, step: float) -> str:
 
 
 def smoothed(values: list[float]) -> list[float]:
-    """A straight line fitted around each value, nearer neighbours weighing more (tricube, Cleveland 1979), a sixth of the values to each side.
+    """A straight line fitted around each value, nearer neighbours weighing more (tricube, Cleveland
+    1979), a sixth of the values to each side.
 
     Unlike a moving mean it neither lags nor bends at the ends.
     """
@@ -75,7 +87,9 @@ def _local_line(values: list[float], centre: int, half: int) -> float:
     mean_x = sum(w * (i - centre) for w, i in zip(weights, near, strict=True)) / total
     mean_y = sum(w * values[i] for w, i in zip(weights, near, strict=True)) / total
     spread = sum(w * (i - centre - mean_x) ** 2 for w, i in zip(weights, near, strict=True))
-    joint = sum(w * (i - centre - mean_x) * (values[i] - mean_y) for w, i in zip(weights, near, strict=True))
+    joint = sum(
+        w * (i - centre - mean_x) * (values[i] - mean_y) for w, i in zip(weights, near, strict=True)
+    )
     return mean_y - mean_x * (joint / spread if spread else 0.0)
 
 

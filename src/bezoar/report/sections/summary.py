@@ -11,10 +11,25 @@ def summary(run: Run, board: Scoreboard) -> Markup:
     """What a reader should know after ten seconds."""
     first, *others = board.headline
     ended = max((str(s.key.get("finished", "")) for s in run.stages if s.done), default="")
-    over = "bezoar run" + (f", last stage finished {ended.replace('T', ' ').replace('+00:00', ' UTC')}" if ended else "")
-    tiles = h("ul", [h("li", h("b", value), h("span", label)) for value, label in _tiles(run, board)], cls="tiles")
-    return h("header", h("p", over, cls="over"), h("h1", run.name), h("p", first, cls="lead"),
-             [h("p", sentence, cls="then") for sentence in others], tiles, _gaps(run))
+    over = "bezoar run" + (
+        f", last stage finished {ended.replace('T', ' ').replace('+00:00', ' UTC')}"
+        if ended
+        else ""
+    )
+    tiles = h(
+        "ul",
+        [h("li", h("b", value), h("span", label)) for value, label in _tiles(run, board)],
+        cls="tiles",
+    )
+    return h(
+        "header",
+        h("p", over, cls="over"),
+        h("h1", run.name),
+        h("p", first, cls="lead"),
+        [h("p", sentence, cls="then") for sentence in others],
+        tiles,
+        _gaps(run),
+    )
 
 
 def _tiles(run: Run, board: Scoreboard) -> list[tuple[str, str]]:
@@ -34,5 +49,12 @@ def _tiles(run: Run, board: Scoreboard) -> list[tuple[str, str]]:
 
 def _gaps(run: Run) -> list[Markup]:
     missing = [s.name for s in run.stages if not s.done]
-    notes = [f"This run is not finished: {listed(missing)} {'has' if len(missing) == 1 else 'have'} no output yet."] if missing else []
+    notes = (
+        [
+            f"This run is not finished: {listed(missing)} {'has' if len(missing) == 1 else 'have'}"
+            " no output yet."
+        ]
+        if missing
+        else []
+    )
     return [h("p", note, cls="warn") for note in [*notes, *run.notes]]

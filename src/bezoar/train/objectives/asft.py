@@ -1,4 +1,5 @@
-"""Aligned supervised fine-tuning through absolute likelihood (not "anchored" SFT, which shares the letters)."""
+"""Aligned supervised fine-tuning through absolute likelihood (not "anchored" SFT, which shares the
+letters)."""
 
 from __future__ import annotations
 
@@ -14,15 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ASFT(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2409.10571; as in arXiv 2502.01237, section 2.4); no reference:
+    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2409.10571; as in arXiv
+    2502.01237, section 2.4); no reference:
 
         -s log p(w) - lambda [log sigmoid(beta r(w)) + log sigmoid(-beta r(l))],
         p(y) = exp(mean of log pi over the tokens of y),  r(y) = log [p(y) / (1 - p(y))].
 
-    Each answer is judged for itself: with beta = 1 the bracket is log p(w) + log(1 - p(l)), an upper bound of ORPO's term.
-    lambda is `odds_weight`; another beta than 1 is that of 2502.01237. Ours, for the papers do not say: s (`sft_weight`), 0
-    where a stage of SFT went before; the likelihood covers the chosen answer's tokens with its end token; log(1 - p) takes p at
-    most 1 - 1e-7, so a rejected answer that is certain beyond that is not pushed at all. Computed in float32.
+    Each answer is judged for itself: with beta = 1 the bracket is log p(w) + log(1 - p(l)), an
+    upper bound of ORPO's term. lambda is `odds_weight`; another beta than 1 is that of 2502.01237.
+    Ours, for the papers do not say: s (`sft_weight`), 0 where a stage of SFT went before; the
+    likelihood covers the chosen answer's tokens with its end token; log(1 - p) takes p at most 1 -
+    1e-7, so a rejected answer that is certain beyond that is not pushed at all. Computed in
+    float32.
     """
 
     odds_weight: float = 1.0
@@ -41,4 +45,9 @@ class ASFT(OnPairs):
         means = batch.means(logprobs)
         rewards, p = self.beta * log_odds(means).view(-1, 2), means.exp().view(-1, 2)
         loss = -self.odds_weight * (logsigmoid(rewards[:, 0]) + logsigmoid(-rewards[:, 1]))
-        return pair_terms(add_sft(loss, self.sft_weight, batch, logprobs), rewards, p_chosen=p[:, 0], p_rejected=p[:, 1])
+        return pair_terms(
+            add_sft(loss, self.sft_weight, batch, logprobs),
+            rewards,
+            p_chosen=p[:, 0],
+            p_rejected=p[:, 1],
+        )

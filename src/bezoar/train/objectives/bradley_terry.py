@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BradleyTerry:
-    """Loss of a pair with rewards r_c and r_r of the chosen and the rejected answer, read at their end-of-turn tokens:
+    """Loss of a pair with rewards r_c and r_r of the chosen and the rejected answer, read at their
+    end-of-turn tokens:
 
-        plain   -log sigmoid(r_c - r_r)          Bradley and Terry 1952; with language models arXiv 2203.02155, equation 1
+        plain   -log sigmoid(r_c - r_r)          Bradley and Terry 1952; with language models arXiv
+    2203.02155, equation 1
         margin  -log sigmoid(r_c - r_r - m)      HelpSteer2-Preference (arXiv 2410.01257)
         scaled  -m log sigmoid(r_c - r_r)        the same
 
-    m is the size of the pair's `meta["strength"]` (1 slightly, 2 better, 3 much better); scaled losses are divided by the number
-    of pairs, not by the sum of m. Only differences of rewards are learned: what is added to all of them is arbitrary. `output`
-    names the reward; with the name of a regression model's one attribute, training goes on from that model's head.
+    m is the size of the pair's `meta["strength"]` (1 slightly, 2 better, 3 much better); scaled
+    losses are divided by the number of pairs, not by the sum of m. Only differences of rewards are
+    learned: what is added to all of them is arbitrary. `output` names the reward; with the name of
+    a regression model's one attribute, training goes on from that model's head.
     """
 
     loss_type: Literal["plain", "margin", "scaled"] = "plain"
@@ -44,11 +47,15 @@ class BradleyTerry:
         return (self.output,)
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
-        """The prompt with two branches: chosen, rejected. DataError without a strength that the loss needs."""
+        """The prompt with two branches: chosen, rejected. DataError without a strength that the
+        loss needs."""
         from bezoar.model.reward import score_group
 
         if not isinstance(row, Comparison):
-            raise DataError(f"row {row.id}: the objective needs comparisons, but this is none; name a stage of pairs under `rows`.")
+            raise DataError(
+                f"row {row.id}: the objective needs comparisons, but this is none; name a stage of"
+                " pairs under `rows`."
+            )
         labels = () if self.loss_type == "plain" else (_strength(row),)
         return score_group(*prompt_and_answers(row, template, tokenizer), labels)
 
@@ -62,7 +69,11 @@ class BradleyTerry:
             return pair_terms(-logsigmoid(margin), rewards)
         assert batch.labels is not None
         strength = batch.labels[:, 0]
-        loss = -logsigmoid(margin - strength) if self.loss_type == "margin" else -strength * logsigmoid(margin)
+        loss = (
+            -logsigmoid(margin - strength)
+            if self.loss_type == "margin"
+            else -strength * logsigmoid(margin)
+        )
         return pair_terms(loss, rewards)
 
 
@@ -70,5 +81,8 @@ def _strength(row: Comparison) -> float:
     """The size of the row's strength."""
     value = row.meta.get("strength")
     if not isinstance(value, (int, float)) or not math.isfinite(value) or value == 0:
-        raise DataError(f"row {row.id}: meta.strength is {value!r}, and this loss needs a number other than 0; use loss_type: plain or other rows.")
+        raise DataError(
+            f"row {row.id}: meta.strength is {value!r}, and this loss needs a number other than 0;"
+            " use loss_type: plain or other rows."
+        )
     return abs(float(value))

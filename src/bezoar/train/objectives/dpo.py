@@ -19,13 +19,16 @@ class DPO(OnPairs):
         l(d) = -log sigmoid(beta d),
         d = [log pi(w|x) - log ref(w|x)] - [log pi(l|x) - log ref(l|x)],
 
-    where a log-probability of an answer is the sum over its tokens and ref is the stack below the adapter that trains.
-    `label_smoothing` e is the share of pairs that are believed to be labelled the wrong way round:
+    where a log-probability of an answer is the sum over its tokens and ref is the stack below the
+    adapter that trains. `label_smoothing` e is the share of pairs that are believed to be labelled
+    the wrong way round:
 
         conservative (cDPO, Mitchell 2023): (1 - e) l(d) + e l(-d)
-        robust (arXiv 2403.00409):          [(1 - e) l(d) - e l(-d)] / (1 - 2e), unbiased, and not bounded below.
+        robust (arXiv 2403.00409):          [(1 - e) l(d) - e l(-d)] / (1 - 2e), unbiased, and not
+    bounded below.
 
-    `sft_weight` adds the mean negative log-likelihood of the chosen answer's tokens (arXiv 2404.19733, equation 1: alpha).
+    `sft_weight` adds the mean negative log-likelihood of the chosen answer's tokens (arXiv
+    2404.19733, equation 1: alpha).
     """
 
     beta: float = 0.1
@@ -40,7 +43,10 @@ class DPO(OnPairs):
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError("label_smoothing must be in [0, 0.5); change the value")
         if self.smoothing == "robust" and not self.label_smoothing:
-            raise ValueError("smoothing: robust has no effect with label_smoothing 0; set the share of wrong labels")
+            raise ValueError(
+                "smoothing: robust has no effect with label_smoothing 0; set the share of wrong"
+                " labels"
+            )
 
     def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a pair [P]."""

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hinge(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (hinge-norm of RSO, arXiv 2309.06657):
+    """Loss of a pair, with chosen answer w and rejected answer l (hinge-norm of RSO, arXiv
+    2309.06657):
 
-        max(0, 1 - beta d),  d = log [pi(w|x) / ref(w|x)] - log [pi(l|x) / ref(l|x)], sums over an answer's tokens.
+        max(0, 1 - beta d),  d = log [pi(w|x) / ref(w|x)] - log [pi(l|x) / ref(l|x)], sums over an
+    answer's tokens.
 
-    With `reference: false` no reference is computed and d = log pi(w|x) - log pi(l|x): the loss of SLiC-HF (arXiv 2305.10425,
-    equation 4) in units of its margin delta = 1 / beta. Its likelihood term is `sft_weight`, on the chosen answer (the paper's
-    is on an SFT target) and as a mean over tokens: both are our choice.
+    With `reference: false` no reference is computed and d = log pi(w|x) - log pi(l|x): the loss of
+    SLiC-HF (arXiv 2305.10425, equation 4) in units of its margin delta = 1 / beta. Its likelihood
+    term is `sft_weight`, on the chosen answer (the paper's is on an SFT target) and as a mean over
+    tokens: both are our choice.
     """
 
     beta: float = 0.1

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 class KTO:
     """Loss of an answer y to x (arXiv 2402.01306, equation 8):
 
-        weight (1 - sigmoid(beta (r - z)))  if y is desirable,  weight (1 - sigmoid(beta (z - r)))  if it is not,
+        weight (1 - sigmoid(beta (r - z)))  if y is desirable,  weight (1 - sigmoid(beta (z - r)))
+    if it is not,
         r = log pi(y|x) - log ref(y|x), sums over tokens,
         z = max(0, mean over the step of log pi(y'|x) - log ref(y'|x)), without a gradient,
 
-    with y' an answer to another row's prompt: an estimate of KL(pi || ref), from the whole step where the paper takes a
-    micro-batch, so that it does not depend on how the step is cut. A comparison gives its chosen answer as desirable and its
-    rejected one as not; a chat gives its last answer, judged by `meta["desirable"]`, true or false. The weights are to even
-    out unequal numbers of the two.
+    with y' an answer to another row's prompt: an estimate of KL(pi || ref), from the whole step
+    where the paper takes a micro-batch, so that it does not depend on how the step is cut. A
+    comparison gives its chosen answer as desirable and its rejected one as not; a chat gives its
+    last answer, judged by `meta["desirable"]`, true or false. The weights are to even out unequal
+    numbers of the two.
     """
 
     beta: float = 0.1
@@ -43,12 +45,16 @@ class KTO:
         require(self, "beta", "desirable_weight", "undesirable_weight")
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
-        """The prompt with one branch an answer; its facts are 1 for each desirable answer, else 0."""
+        """The prompt with one branch an answer; its facts are 1 for each desirable answer, else
+        0."""
         labels: tuple[float, ...] = (1.0, 0.0)
         if not isinstance(row, Comparison):
             desirable = row.meta.get("desirable") if isinstance(row, Chat) else None
             if not isinstance(desirable, bool):
-                raise DataError(f"row {row.id}: kto needs comparisons, or chats with meta.desirable true or false; add it.")
+                raise DataError(
+                    f"row {row.id}: kto needs comparisons, or chats with meta.desirable true or"
+                    " false; add it."
+                )
             labels = (float(desirable),)
         prompt, answers = prompt_and_answers(row, template, tokenizer)
         return prompt_group(prompt, answers, labels)
@@ -63,8 +69,16 @@ class KTO:
         rewards = self.beta * batch.sums(log_ratios(batch, logprobs))
         z = batch.baseline.clamp(min=0)
         margin = torch.where(good, 1.0, -1.0) * (rewards - self.beta * z)
-        loss = torch.where(good, self.desirable_weight, self.undesirable_weight) * torch.sigmoid(-margin)
+        loss = torch.where(good, self.desirable_weight, self.undesirable_weight) * torch.sigmoid(
+            -margin
+        )
         seen = margin.detach()
-        return LossOutput(loss, {
-            "margin": seen, "accuracy": (seen > 0).float(), "reward": rewards.detach(), "kl": z.expand_as(seen),
-        })  # fmt: skip
+        return LossOutput(
+            loss,
+            {
+                "margin": seen,
+                "accuracy": (seen > 0).float(),
+                "reward": rewards.detach(),
+                "kl": z.expand_as(seen),
+            },
+        )

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ORPO(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2403.07691, equations 3 to 7); no reference:
+    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2403.07691, equations 3 to
+    7); no reference:
 
         -s log p(w) - lambda log sigmoid(beta [r(w) - r(l)]),
         p(y) = exp(mean of log pi over the tokens of y),  r(y) = log [p(y) / (1 - p(y))].
 
-    lambda is `odds_weight`. beta is 1 in the paper; another temperature, and s = `sft_weight` 0 where a stage of SFT went
-    before, are those of arXiv 2502.01237. The likelihood covers the chosen answer's tokens with its end token, as a mean over
-    each answer (ours: one p in both terms; TRL's is over prompt and answer). p near 1 is held as in ASFT.
+    lambda is `odds_weight`. beta is 1 in the paper; another temperature, and s = `sft_weight` 0
+    where a stage of SFT went before, are those of arXiv 2502.01237. The likelihood covers the
+    chosen answer's tokens with its end token, as a mean over each answer (ours: one p in both
+    terms; TRL's is over prompt and answer). p near 1 is held as in ASFT.
     """
 
     odds_weight: float = 0.1

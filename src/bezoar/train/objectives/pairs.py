@@ -1,6 +1,7 @@
 """What objectives on pairs have in common. Imports no torch before it is used.
 
-A trained tokens, N answers, P pairs: answers 2p and 2p + 1 are the chosen and the rejected one of pair p.
+A trained tokens, N answers, P pairs: answers 2p and 2p + 1 are the chosen and the rejected one of
+pair p.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CERTAIN = -1e-7
-"""log p is held at or below this in log(1 - p), whose slope p / (1 - p) would grow without bound towards p = 1."""
+"""log p is held at or below this in log(1 - p), whose slope p / (1 - p) would grow without bound
+towards p = 1."""
 
 
 class OnPairs:
@@ -35,14 +37,22 @@ def require(objective: Any, *above_0: str, from_0: tuple[str, ...] = ()) -> None
     """ValueError unless the named settings are above 0, or at least 0."""
     for name in (*above_0, *from_0):
         if getattr(objective, name) < 0 or (name in above_0 and getattr(objective, name) == 0):
-            raise ValueError(f"{name} must be {'at least' if name in from_0 else 'above'} 0; change the value")
+            raise ValueError(
+                f"{name} must be {'at least' if name in from_0 else 'above'} 0; change the value"
+            )
 
 
 def pair_terms(loss: Tensor, rewards: Tensor, **more: Tensor) -> LossOutput:
-    """Terms of a loss [P], with what is watched of the objective's rewards [P, 2] and further values [P]."""
+    """Terms of a loss [P], with what is watched of the objective's rewards [P, 2] and further
+    values [P]."""
     seen = rewards.detach()
     margin = seen[:, 0] - seen[:, 1]
-    watched = {"margin": margin, "accuracy": (margin > 0).float(), "reward_chosen": seen[:, 0], "reward_rejected": seen[:, 1]}
+    watched = {
+        "margin": margin,
+        "accuracy": (margin > 0).float(),
+        "reward_chosen": seen[:, 0],
+        "reward_rejected": seen[:, 1],
+    }
     return LossOutput(loss, {**watched, **{name: value.detach() for name, value in more.items()}})
 
 
@@ -53,10 +63,12 @@ def log_ratios(batch: LossInputs, logprobs: Tensor) -> Tensor:
 
 
 def add_sft(loss: Tensor, weight: float, batch: LossInputs, logprobs: Tensor) -> Tensor:
-    """loss [P] + weight times the mean negative log-likelihood of the chosen answer's tokens with its end token.
+    """loss [P] + weight times the mean negative log-likelihood of the chosen answer's tokens with
+    its end token.
 
-    The mean over each answer's own tokens follows equation 1 of Iterative RPO (arXiv 2404.19733). TRL's "sft" is the mean
-    over the tokens of all chosen answers of a micro-batch, which depends on how a step is cut.
+    The mean over each answer's own tokens follows equation 1 of Iterative RPO (arXiv 2404.19733).
+    TRL's "sft" is the mean over the tokens of all chosen answers of a micro-batch, which depends on
+    how a step is cut.
     """
     return loss - weight * batch.means(logprobs).view(-1, 2)[:, 0] if weight else loss
 

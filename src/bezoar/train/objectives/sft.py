@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class SFT:
     """Loss of a token y_t: -log pi(y_t | x, y_<t).
 
-    `loss_on: answer` trains every assistant turn with its end token (of a comparison: the chosen answer); `last` only the last
-    turn, as SteerLM does where levels are known for that alone; `all` trains the prompt too, as the code of OpenBezoar
-    (arXiv 2404.12195) does.
+    `loss_on: answer` trains every assistant turn with its end token (of a comparison: the chosen
+    answer); `last` only the last turn, as SteerLM does where levels are known for that alone; `all`
+    trains the prompt too, as the code of OpenBezoar (arXiv 2404.12195) does.
     """
 
     loss_on: Literal["answer", "last", "all"] = "answer"

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SimPO(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2405.14734, equation 6); no reference:
+    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2405.14734, equation 6); no
+    reference:
 
         -log sigmoid(beta / |w| log pi(w|x) - beta / |l| log pi(l|x) - gamma),
 
-    lengths in tokens with the end token. `gamma` is the paper's own; some codes take the ratio gamma / beta.
+    lengths in tokens with the end token. `gamma` is the paper's own; some codes take the ratio
+    gamma / beta.
     """
 
     beta: float = 2.0

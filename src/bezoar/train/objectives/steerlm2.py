@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SteerLM2:
-    """Loss of a prompt x with levels a and n answers y_i sampled from the initial model Q' (arXiv 2406.08673, section 4.5):
+    """Loss of a prompt x with levels a and n answers y_i sampled from the initial model Q' (arXiv
+    2406.08673, section 4.5):
 
-        KL(w' || b') = sum_i w'_i log(w'_i / b'_i)                                        (equation 12)
+        KL(w' || b') = sum_i w'_i log(w'_i / b'_i)                                        (equation
+    12)
         w' = softmax_i(log P(a|x,y_i) + log P(y_i|x) - log Q'(y_i|a,x)),
         b' = softmax_i(log Q(y_i|a,x) - log Q'(y_i|a,x)),
 
-    whose gradient is -sum_i (w'_i - b'_i) grad log Q(y_i|a,x) (equation 11). Log-probabilities are sums over an answer's tokens
-    with its end token, Q' is the stack below, the two P stand in the rows as attribute_logprob and prior_logprob. With
-    `per_token` (the authors' code) the loss is divided by the mean number of tokens of the n answers. `distance`, the number to
-    watch, is KL(w' || b') with 1e-8 added to both. All rows must have the same n.
+    whose gradient is -sum_i (w'_i - b'_i) grad log Q(y_i|a,x) (equation 11). Log-probabilities are
+    sums over an answer's tokens with its end token, Q' is the stack below, the two P stand in the
+    rows as attribute_logprob and prior_logprob. With `per_token` (the authors' code) the loss is
+    divided by the mean number of tokens of the n answers. `distance`, the number to watch, is KL(w'
+    || b') with 1e-8 added to both. All rows must have the same n.
     """
 
     per_token: bool = True
@@ -38,12 +41,27 @@ class SteerLM2:
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
-        """The prompt, which holds the levels, with n answers; facts: log P(a|x,y_i) + log P(y_i|x)."""
-        if not isinstance(row, SampledAnswers) or not {"attribute_logprob", "prior_logprob"} <= row.numbers.keys():
-            raise DataError(f"row {row.id}: steerlm2 needs answers with attribute_logprob and prior_logprob; sample with attributes, reward and prior.")
-        labels = tuple(a + p for a, p in zip(row.numbers["attribute_logprob"], row.numbers["prior_logprob"], strict=True))
+        """The prompt, which holds the levels, with n answers; facts: log P(a|x,y_i) + log
+        P(y_i|x)."""
+        if (
+            not isinstance(row, SampledAnswers)
+            or not {"attribute_logprob", "prior_logprob"} <= row.numbers.keys()
+        ):
+            raise DataError(
+                f"row {row.id}: steerlm2 needs answers with attribute_logprob and prior_logprob;"
+                " sample with attributes, reward and prior."
+            )
+        labels = tuple(
+            a + p
+            for a, p in zip(
+                row.numbers["attribute_logprob"], row.numbers["prior_logprob"], strict=True
+            )
+        )
         if len(labels) < 2 or not all(math.isfinite(fact) for fact in labels):
-            raise DataError(f"row {row.id}: steerlm2 needs at least two answers, each with finite log-probabilities; remove the row.")
+            raise DataError(
+                f"row {row.id}: steerlm2 needs at least two answers, each with finite"
+                " log-probabilities; remove the row."
+            )
         prompt, answers = prompt_and_answers(row, template, tokenizer)
         return prompt_group(prompt, answers, labels)
 
