@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from bezoar.chat.types import AnyRow, Chat, Comparison, Message, row_to_item
 from bezoar.errors import BezoarError
-from bezoar.io import read_parquet, write_parquet
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.parquet import read_parquet, write_parquet
 from bezoar.terminal import one_line
 
 CASES = int(os.environ.get("BEZOAR_FUZZ_CASES", "0"))

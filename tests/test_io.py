@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 
 from bezoar.errors import DataError
-from bezoar.io import (
-    atomic_dir,
-    atomic_write,
-    content_hash,
-    num_rows,
-    read_jsonl,
-    read_parquet,
-    write_parquet,
-)
+from bezoar.io import atomic_dir, atomic_write, content_hash, read_jsonl
+from bezoar.parquet import num_rows, read_parquet, write_parquet
 
 
 def test_equal_content_has_an_equal_hash() -> None:

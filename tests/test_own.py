@@ -8,7 +8,7 @@ import pytest
 from bezoar.errors import DataError
 from bezoar.evals.outcome import Outcome, cache_parts_in
 from bezoar.evals.stats import Score
-from bezoar.own_files import checked, keep, kept
+from bezoar.io import read_checked, read_intact, write_checked
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut": lambda data: data[: len(data) // 2],
@@ -22,14 +22,14 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 def test_what_was_kept_comes_back(tmp_path: Path) -> None:
-    keep(tmp_path / "a.json", {"n": (1, 2.5, float("nan")), "m": {10: "é", 9: None}})
-    found = kept(tmp_path / "a.json")
+    write_checked(tmp_path / "a.json", {"n": (1, 2.5, float("nan")), "m": {10: "é", 9: None}})
+    found = read_intact(tmp_path / "a.json")
     assert found is not None
     assert found["n"][:2] == [1, 2.5]
     assert found["m"] == {"10": "é", "9": None}
-    assert kept(tmp_path / "b.json") is None
+    assert read_intact(tmp_path / "b.json") is None
     with pytest.raises(DataError, match=r"b\.json"):
-        checked(tmp_path / "b.json")
+        read_checked(tmp_path / "b.json")
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -142,7 +142,7 @@ def leaderboard(
     in one table."""
     from bezoar.evals.leaderboard import leaderboard as rank
     from bezoar.evals.leaderboard import read_entries, strengths
-    from bezoar.own_files import as_written
+    from bezoar.io import as_written
     from bezoar.report.console import print_leaderboard
     from bezoar.terminal import Console
 

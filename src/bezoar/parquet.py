@@ -1,5 +1,8 @@
-"""Parquet files as a stream of rows in bounded memory: a small file can hold a text once and name
-it a million times."""
+"""Parquet files as a stream of rows in bounded memory, and their writer.
+
+A small file can hold a text once and name it a million times, so sizes are counted before rows
+become Python objects.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.errors import DataError, first_line
-from bezoar.reading import LIMITS, Limits, Row, check_file
+from bezoar.io import atomic_file
+from bezoar.reading import Limits, Row, check_file
 
 _BATCH = 512  # rows that are decoded at once; their texts stay in dictionaries
 _PART_BYTES = 1 << 25  # of rows that are Python objects at once
@@ -16,95 +20,98 @@ _VALUE_BYTES = 32  # what a value takes beside its text
 _MOST_CONTAINERS = 50_000  # columns, row groups
 # a row group may hold the first, or the second as often as the whole file is long
 _GROUP_BYTES, _GROUP_RATIO = 1 << 28, 200
+_GROUP_ROWS = 1 << 14  # written; a reader that streams holds one group
+_UNLIMITED = Limits(1 << 62, 1 << 20, 1 << 30, 1 << 62)
+_FETCH = "fetch the file again"
 
 
 @contextmanager
-def open_parquet(path: Path) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile` that holds texts in dictionaries. DataError for a file that
-    is not one."""
+def open_parquet(path: Path, fix: str = _FETCH) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile` that holds texts in dictionaries. DataError, with `fix` as
+    advice, for a file that is not one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     check_file(path)
     with path.open("rb") as stream:
         if stream.read(4) != b"PAR1":
-            raise DataError(
-                f"{path}: not a Parquet file (it does not start with PAR1); fetch the file again."
-            )
+            raise DataError(f"{path}: not a Parquet file (it does not start with PAR1); {fix}.")
     try:
         with pq.ParquetFile(path, thrift_container_size_limit=_MOST_CONTAINERS) as file:
             metadata = file.metadata
-        texts = [
-            c.path
-            for c in map(metadata.schema.column, range(metadata.num_columns))
-            if c.physical_type == "BYTE_ARRAY"
-        ]
+        columns = map(metadata.schema.column, range(metadata.num_columns))
+        texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
         file = pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, buffer_size=1 << 20)
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
-            f"{path}: cannot be read after row 0 ({first_line(error)}); fetch the file again."
+            f"{path}: cannot be read after row 0 ({first_line(error)}); {fix}."
         ) from None
     with file:
         if len(set(names)) < len(names):
-            raise DataError(
-                f"{path}: the column {Counter(names).most_common(1)[0][0][:60]!r} stands twice;"
-                " rename one."
-            )
+            twice = Counter(names).most_common(1)[0][0][:60]
+            raise DataError(f"{path}: the column {twice!r} stands twice; rename one.")
         yield file
 
 
-def read_rows(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[int, Row]]:
-    """(number from 1, row) of a Parquet file. DataError names the row."""
+def num_rows(path: Path, fix: str = _FETCH) -> int:
+    """How many rows a Parquet file has."""
+    with open_parquet(path, fix) as file:
+        return int(file.metadata.num_rows)
+
+
+def read_parquet(path: Path, limits: Limits = _UNLIMITED, fix: str = _FETCH) -> Iterator[Row]:
+    """The rows of a Parquet file. DataError names the row."""
     import pyarrow as pa
 
+    faults = (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, TypeError)
     number, unpacked = 0, 0
-    with open_parquet(path) as file:
+    with open_parquet(path, fix) as file:
         packed = path.stat().st_size
         schema = pa.schema([field.with_type(_plain(field.type)) for field in file.schema_arrow])
         try:
             for batch in _batches(path, file):
+                # sizes are checked here, before the rows are made
                 for part, size, text in _parts(batch):
                     place, unpacked = f"{path}: row {number + 1}", unpacked + text
                     if part.num_rows == 1 and size > limits.row_mb * 2**20:
-                        raise DataError(
-                            f"{place}: it holds more than {limits.row_mb:g} MB; split it, or raise"
-                            " limits.row_mb."
-                        )
+                        what = f"it holds more than {limits.row_mb:g} MB"
+                        raise DataError(f"{place}: {what}; split it, or raise limits.row_mb.")
                     limits.check(place, unpacked, packed)
-                    for number, row in enumerate(part.cast(schema).to_pylist(), number + 1):  # noqa: B020
-                        yield number, row
-        except (
-            pa.ArrowException,
-            OSError,
-            ValueError,
-            ArithmeticError,
-            LookupError,
-            TypeError,
-        ) as error:
-            raise DataError(
-                f"{path}: cannot be read after row {number} ({first_line(error)}); fetch the file"
-                " again."
-            ) from None
+                    for row in part.cast(schema).to_pylist():
+                        number += 1
+                        yield row
+        except faults as error:
+            why = first_line(error)
+            raise DataError(f"{path}: cannot be read after row {number} ({why}); {fix}.") from None
+
+
+def write_parquet(path: Path, rows: list[Row]) -> None:
+    """Write rows as Parquet, atomically; columns in the order in which the rows first have them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in columns})
+    with atomic_file(path) as partial:
+        pq.write_table(table, partial, row_group_size=_GROUP_ROWS)
 
 
 def _batches(path: Path, file: Any) -> Iterator[Any]:
-    """Batches of one row group after the other: a batch of two would have two dictionaries. (What
-    pyarrow knows of a group's columns is not looked at: where it is damaged that ends the
-    process.)"""
-    packed = path.stat().st_size
+    """Batches of one row group after the other: a batch of two would have two dictionaries."""
+    # what pyarrow knows of a group's columns is not looked at: a damaged one ends the process
+    most = max(_GROUP_BYTES, _GROUP_RATIO * path.stat().st_size)
     for number in range(file.metadata.num_row_groups):
         unpacked = file.metadata.row_group(number).total_byte_size
-        if unpacked > max(_GROUP_BYTES, _GROUP_RATIO * packed):
-            raise DataError(
-                f"{path}: a row group unpacks to {unpacked >> 20:,} MB; write smaller row groups."
-            )
+        if unpacked > most:
+            what = f"a row group unpacks to {unpacked >> 20:,} MB"
+            raise DataError(f"{path}: {what}; write smaller row groups.")
         yield from file.iter_batches(_BATCH, row_groups=[number])
 
 
 def _parts(batch: Any) -> Iterator[tuple[Any, int, int]]:
-    """Slices of a batch that come to at most _PART_BYTES as Python objects or are one row, what
-    they come to, and their text."""
+    """(slice of a batch, its bytes as Python objects, those of its text); a slice has at most
+    _PART_BYTES or is one row."""
     sizes = [_size(column) for column in batch.columns]
     text = sum(size[0] for size in sizes)
     size = text + _VALUE_BYTES * sum(size[1] for size in sizes)
@@ -117,8 +124,7 @@ def _parts(batch: Any) -> Iterator[tuple[Any, int, int]]:
 
 
 def _size(array: Any) -> tuple[int, int]:
-    """The bytes of an array's texts, those of its dictionary as often as they are named, and the
-    number of its values."""
+    """(bytes of an array's texts, a repeated one counted each time; number of its values)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,7 +1,7 @@
-"""Files from outside: ordinary ones alone, UTF-8 text line by line within limits, strict JSON
-Lines. Errors name file and line."""
+"""Files from outside: ordinary ones only, UTF-8 text within limits, strict JSON Lines."""
 
 import gzip
+import json
 import stat
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,39 +25,37 @@ class TooMuchError(DataError):
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that is read of a file: `rows` (lines), the size of one row, that of all when
-    unpacked, and how many times the packed size that is (of files that unpack to more than 4
-    MB)."""
+    """The most that is read of one file."""
 
     rows: int = 1_000_000
+    """Rows, or lines of a text file."""
     row_mb: float = 32.0
+    """Megabytes of one row."""
     file_gb: float = 4.0
+    """Gigabytes of the whole file when unpacked."""
     ratio: float = 100.0
+    """Unpacked size over packed size, for files that unpack to more than 4 MB."""
 
     def __post_init__(self) -> None:
         if min(self.rows, self.row_mb, self.file_gb, self.ratio) <= 0:
             raise ValueError("rows, row_mb, file_gb and ratio must be above 0; change the value")
         if self.row_mb > _MOST_MB:
-            raise ValueError(
-                f"row_mb must be at most {_MOST_MB}, what a machine can hold; change the value"
-            )
+            raise ValueError(f"row_mb must be at most {_MOST_MB}, a machine's memory; change it")
 
     def check(self, place: str, size: int, packed: int) -> None:
-        """DataError when `size` bytes, of which the last stand at `place`, have come of `packed`
-        ones."""
+        """TooMuchError if the `size` bytes unpacked so far, up to `place`, from `packed` bytes are
+        too many."""
         if size > self.file_gb * 2**30:
-            raise TooMuchError(
-                f"{place}: the file unpacks to more than {self.file_gb:g} GB; split it, or raise"
-                " limits.file_gb."
-            )
-        if size > max(_SMALL_BYTES, self.ratio * packed):
-            raise TooMuchError(
-                f"{place}: the file unpacks to more than {self.ratio:g} times its size; write it"
-                " anew, or raise limits.ratio."
-            )
+            most, key = f"more than {self.file_gb:g} GB; split it", "file_gb"
+        elif size > max(_SMALL_BYTES, self.ratio * packed):
+            most, key = f"more than {self.ratio:g} times its size; write it anew", "ratio"
+        else:
+            return
+        raise TooMuchError(f"{place}: the file unpacks to {most}, or raise limits.{key}.")
 
 
 LIMITS = Limits()
+_ANY_NUMBER = Limits(rows=1 << 62)
 
 
 def user_path(text: str) -> Path:
@@ -65,15 +63,11 @@ def user_path(text: str) -> Path:
     try:
         path = Path(text).expanduser()
     except RuntimeError:
-        raise DataError(
-            f"{brief(text)}: there is no such home folder; write the path out, or ./~name for a"
-            " name with ~."
-        ) from None
+        fix = "write the path out, or ./~name for a name with ~"
+        raise DataError(f"{brief(text)}: there is no such home folder; {fix}.") from None
     if "\0" in text or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in path.parts):
-        raise DataError(
-            f"{brief(text)!r}: no name of a file or folder (more than 255 bytes, or NUL in it);"
-            " check the path."
-        )
+        why = "more than 255 bytes, or NUL in it"
+        raise DataError(f"{brief(text)!r}: no name of a file or folder ({why}); check the path.")
     return path
 
 
@@ -81,27 +75,24 @@ def check_file(path: Path) -> None:
     """DataError unless `path` is an ordinary file that holds the data itself."""
     try:
         mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise DataError(f"{path}: this is a folder; name a file in it.")
         if not stat.S_ISREG(mode):
-            what = (
-                "a folder; name a file in it"
-                if stat.S_ISDIR(mode)
-                else "no ordinary file but a device or pipe; write its content to one"
-            )
+            what = "no ordinary file but a device or pipe; write its content to one"
             raise DataError(f"{path}: this is {what}.")
         with path.open("rb") as stream:
             head = stream.read(64)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path}: no such file; check the path.") from None
     except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", error)
         raise DataError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', error)}); check the path and its"
-            " permissions."
+            f"{path}: cannot be read ({why}); check the path and its permissions."
         ) from None
     if head.startswith(b"version https://git-lfs"):
         kind = "not a Parquet file" if path.suffix == ".parquet" else "not the data"
-        raise DataError(
-            f"{path}:1: this is a Git LFS pointer, {kind}; run `git lfs pull` where it came from."
-        )
+        fix = "run `git lfs pull` where it came from"
+        raise DataError(f"{path}:1: this is a Git LFS pointer, {kind}; {fix}.")
 
 
 @dataclass
@@ -125,9 +116,8 @@ class Stream:
     def _within(self, block: bytes) -> bytes:
         self.size += len(block)
         if self.size > _SMALL_BYTES:
-            packed = (
-                self.stream.fileobj.tell() if isinstance(self.stream, gzip.GzipFile) else self.size
-            )  # type: ignore[union-attr]
+            packed_stream = getattr(self.stream, "fileobj", None)  # what a GzipFile unpacks
+            packed = packed_stream.tell() if packed_stream else self.size
             self.limits.check(f"{self.path}:{self.line}", self.size, packed)
         self.line += block.count(b"\n")
         return block
@@ -135,7 +125,7 @@ class Stream:
 
 @contextmanager
 def open_bytes(path: Path, limits: Limits = LIMITS) -> Iterator[Stream]:
-    """Open a file of text for its bytes; DataError for what cannot be plain UTF-8 text."""
+    """Open a text file for its bytes. DataError for what cannot be plain UTF-8 text."""
     check_file(path)
     opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     try:
@@ -145,69 +135,75 @@ def open_bytes(path: Path, limits: Limits = LIMITS) -> Iterator[Stream]:
         raise DataError(f"{path}: cannot be read ({error}); check the file.") from None
     for mark, name in _BOMS.items():
         if head.startswith(mark):
-            raise DataError(
-                f"{path}:1: the file starts with {name}; save it as UTF-8 without a byte order"
-                " mark."
-            )
+            fix = "save it as UTF-8 without a byte order mark"
+            raise DataError(f"{path}:1: the file starts with {name}; {fix}.")
     with opener(path, "rb") as stream:
         yield Stream(path, stream, limits)
 
 
-def read_lines(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its end); lines end at "\n" alone. DataError names
-    file and line."""
+def read_lines(
+    path: Path, limits: Limits = _ANY_NUMBER, *, errors: str = "strict"
+) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line without its end); only "\n" ends a line, and blank lines
+    count. DataError names file and line; `errors` is that of `bytes.decode`."""
     number, most = 0, int(limits.row_mb * 2**20)
     with open_bytes(path, limits) as stream:
         try:
             while line := stream.readline(most + 1):
                 number += 1
                 if len(line) > most:
-                    raise TooMuchError(
-                        f"{path}:{number}: the line is longer than {limits.row_mb:g} MB; split it,"
-                        " or raise limits.row_mb."
-                    )
-                yield number, line.decode("utf-8").rstrip("\r\n")
+                    what, key = f"the line is longer than {limits.row_mb:g} MB; split it", "row_mb"
+                elif number > limits.rows:
+                    what = f"the file holds more than {limits.rows:,} lines; take fewer with limit"
+                    key = "rows"
+                else:
+                    yield number, line.decode("utf-8", errors).rstrip("\r\n")
+                    continue
+                raise TooMuchError(f"{path}:{number}: {what}, or raise limits.{key}.")
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8."
-            ) from None
+            why = f"not UTF-8 text ({error.reason}); save the file as UTF-8"
+            raise DataError(f"{path}:{number}: {why}.") from None
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(
-                f"{path}:{number + 1}: cannot be read to its end ({error}); fetch the file again."
-            ) from None
+            why = f"cannot be read to its end ({error}); fetch the file again"
+            raise DataError(f"{path}:{number + 1}: {why}.") from None
 
 
 def read_text(path: Path, most_bytes: int = 1 << 28) -> str:
-    """The whole of a UTF-8 text file, its lines ended by "\n". DataError for one of more than
-    `most_bytes`."""
+    """A whole UTF-8 text file, lines ended by "\n". TooMuchError above `most_bytes`."""
+    limits = Limits(1 << 62, row_mb=most_bytes / 2**20, file_gb=most_bytes / 2**30)
     try:
-        return "".join(
-            line + "\n"
-            for _, line in read_lines(
-                path, Limits(row_mb=most_bytes / 2**20, file_gb=most_bytes / 2**30)
-            )
-        )
+        return "".join(line + "\n" for _, line in read_lines(path, limits))
     except TooMuchError:
-        raise TooMuchError(
-            f"{path}: the file holds more than {most_bytes >> 20} MB, too much for what it is;"
-            " check the path."
-        ) from None
+        what = f"the file holds more than {most_bytes >> 20} MB, too much for what it is"
+        raise TooMuchError(f"{path}: {what}; check the path.") from None
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield (line number from 1, object) of a JSON Lines file; blank lines are passed over.
+def read_jsonl(
+    path: Path, limits: Limits = _ANY_NUMBER, *, broken: list[int] | None = None
+) -> Iterator[tuple[int, Row]]:
+    """Yield (line number from 1, object) of a JSON Lines file; blank lines are skipped.
 
-    U+2028 inside a string does not cut a row. DataError names file and line.
+    U+2028 inside a string does not cut a row. DataError names file and line, unless `broken` is
+    given: then the numbers of unreadable lines are added to it, and NaN is read.
     """
-    for number, line in read_lines(path):
-        if line.strip():
-            try:
-                value = strict_json.parse(line)
-            except strict_json.NotJSONError as error:
-                raise DataError(f"{path}:{number}: {error}.") from None
+    parse = strict_json.parse if broken is None else _parse_leniently
+    errors = "strict" if broken is None else "surrogateescape"
+    for number, line in read_lines(path, limits, errors=errors):
+        if not line.strip():
+            continue
+        try:
+            value = parse(line)
             if not isinstance(value, dict):
-                raise DataError(
-                    f"{path}:{number}: the row is a JSON {type(value).__name__}, not an object;"
-                    " write one object a line."
-                )
+                kind = f"a JSON {type(value).__name__}, not an object"
+                raise ValueError(f"the row is {kind}; write one object a line")
+        except (ValueError, RecursionError) as error:
+            if broken is None:
+                raise DataError(f"{path}:{number}: {error}.") from None
+            broken.append(number)
+        else:
             yield number, value
+
+
+def _parse_leniently(text: str) -> Any:
+    # as bytes, so that what is no UTF-8 is an error of this line only
+    return json.loads(text.encode("utf-8", "surrogateescape"))

@@ -7,7 +7,7 @@ import pytest
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Chat, Comparison, Message, ToolCall, row_to_item
 from bezoar.errors import DataError
-from bezoar.io import read_parquet, write_parquet
+from bezoar.parquet import read_parquet, write_parquet
 
 CALL = ToolCall("add", {"a": 1, "deep": {"b": [None, "é\u2028"]}})
 CHATS = [

@@ -9,7 +9,7 @@ import pytest
 
 from bezoar.data.rows import RowOrigin, number, read_file, read_hub, text
 from bezoar.errors import DataError
-from bezoar.io import write_parquet
+from bezoar.parquet import write_parquet
 
 AT = RowOrigin("f.jsonl:3", "f.jsonl", 3)
 

@@ -12,7 +12,7 @@ from bezoar.chat.types import Chat, Comparison, Message, ToolCall
 from bezoar.data import HHRLHF, SOURCES, Columns, Dolly, Flan, HelpSteer2, ShareGPT, UltraFeedback
 from bezoar.data.source import Source
 from bezoar.errors import DataError
-from bezoar.io import write_parquet
+from bezoar.parquet import write_parquet
 
 
 def written(folder: Path, *rows: dict[str, Any] | str, name: str = "rows.jsonl") -> str:

@@ -23,8 +23,8 @@ from bezoar.evals.outcome import Outcome, write_outcome
 from bezoar.evals.reward_bench import reward_bench
 from bezoar.evals.stats import score
 from bezoar.flow.revise import read_answers
+from bezoar.io import as_written
 from bezoar.llm.types import Request
-from bezoar.own_files import as_written
 from bezoar.report.console import print_leaderboard, print_outcome, print_tests
 from tests.fuzzing import bounded, changed, damaged, fuzz, json_bytes, json_lines
 

@@ -18,7 +18,7 @@ from bezoar.errors import BezoarError
 from bezoar.flow import chat as talk
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
-from bezoar.io import read_parquet, write_parquet
+from bezoar.parquet import read_parquet, write_parquet
 from bezoar.progress import Progress
 from tests.flow.command import bezoar
 

@@ -9,7 +9,8 @@ from disk import durable, recorded, the_rename
 from bezoar.evals.outcome import Outcome, write_outcome
 from bezoar.evals.stats import Score
 from bezoar.flow.rundir import RunDir
-from bezoar.io import atomic_dir, write_json, write_parquet
+from bezoar.io import atomic_dir, write_json
+from bezoar.parquet import write_parquet
 from bezoar.references import stage_folders
 
 

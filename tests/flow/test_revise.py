@@ -15,12 +15,13 @@ from bezoar.flow.recipe import load_recipe
 from bezoar.flow.revise import read_answers, revise_chats, revise_file
 from bezoar.flow.run import run_recipe
 from bezoar.flow.rundir import RunDir
-from bezoar.io import read_jsonl, write_jsonl, write_parquet
+from bezoar.io import read_jsonl, write_jsonl
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.scripted import ScriptedBackend
 from bezoar.llm.types import Reply, Request
+from bezoar.parquet import write_parquet
 from bezoar.progress import Progress
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from bezoar.chat.types import Chat, Comparison, Message
-from bezoar.io import write_json, write_jsonl, write_parquet
+from bezoar.io import write_json, write_jsonl
+from bezoar.parquet import write_parquet
 
 HOSTILE = (
     "</script><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> &"

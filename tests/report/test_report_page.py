@@ -223,7 +223,7 @@ def test_values_that_are_no_numbers_are_counted(fresh: Build) -> None:
 
 
 def test_sets_without_rows_and_missing_files(fresh: Build) -> None:
-    from bezoar.io import write_parquet
+    from bezoar.parquet import write_parquet
 
     run_dir = fresh()
     write_parquet(run_dir / "06-lamini_ok" / "rows.parquet", [])

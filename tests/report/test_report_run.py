@@ -2,7 +2,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from bezoar.io import write_jsonl, write_parquet
+from bezoar.io import write_jsonl
+from bezoar.parquet import write_parquet
 from bezoar.report.rows import MAX_READ, meta, num_words, read_rows, spaced
 from bezoar.report.run import load_run
 

@@ -6,10 +6,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bezoar import parquet, strict_json
+from bezoar import strict_json
 from bezoar.data.json_array import is_array, read_array
 from bezoar.errors import DataError, brief, first_line
-from bezoar.reading import LIMITS, Limits, Row, TooMuchError, check_file, read_lines, read_text
+from bezoar.parquet import read_parquet
+from bezoar.reading import (
+    LIMITS,
+    Limits,
+    Row,
+    TooMuchError,
+    check_file,
+    read_jsonl,
+    read_lines,
+    read_text,
+)
 
 SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 
@@ -69,22 +79,9 @@ def read_file(path: Path, label: str, limits: Limits = LIMITS) -> Iterator[Place
         raise DataError(f"{path}: the file holds no rows; check that it was written to its end.")
 
 
-def _lines(path: Path, label: str, limits: Limits) -> Iterator[tuple[RowOrigin, str]]:
-    """The lines that are not blank; blank ones count too, since a packed file can hold billions."""
-    for number, line in read_lines(path, limits):
-        at = RowOrigin(f"{path}:{number}", label, number)
-        if number > limits.rows:
-            raise at.wrong(
-                f"the file holds more than {limits.rows:,} lines; take fewer with limit, or raise"
-                " limits.rows."
-            )
-        if line.strip():
-            yield at, line
-
-
 def _jsonl(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
-    for at, line in _lines(path, label, limits):
-        yield at, _object(parse_json(line, at), at)
+    for number, row in read_jsonl(path, limits):
+        yield RowOrigin(f"{path}:{number}", label, number), row
 
 
 def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
@@ -95,7 +92,7 @@ def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
             at = RowOrigin(f"{path}: row {number}", label, number)
             yield at, _object(item, at)
         return
-    _, first = next(_lines(path, label, limits), (None, ""))
+    first = next((line for _, line in read_lines(path, limits) if line.strip()), "")
     if not first:
         return
     if _is_whole_object(first):
@@ -123,8 +120,10 @@ def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
     """Tab-separated without a header: columns `0`, `1`, ...; a newline is written as a backslash
     and an n."""
     width = 0
-    for at, line in _lines(path, label, limits):
-        cells = line.split("\t")
+    for number, line in read_lines(path, limits):
+        if not line.strip():
+            continue
+        at, cells = RowOrigin(f"{path}:{number}", label, number), line.split("\t")
         width = width or len(cells)
         if len(cells) != width:
             raise at.wrong(
@@ -135,7 +134,7 @@ def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
 
 
 def _parquet(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
-    for number, row in parquet.read_rows(path, limits):
+    for number, row in enumerate(read_parquet(path, limits), 1):
         yield RowOrigin(f"{path}: row {number}", label, number), row
 
 

@@ -12,7 +12,7 @@ from bezoar.data.locate import DataFile, is_hub_id, locate
 from bezoar.data.rows import Placed, RowOrigin
 from bezoar.data.subset import ItemT, Subset
 from bezoar.errors import DataError
-from bezoar.io import num_rows
+from bezoar.parquet import num_rows
 from bezoar.reading import Limits, Row
 
 _SMALL_BYTES = 1 << 25

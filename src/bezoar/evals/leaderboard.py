@@ -11,8 +11,7 @@ from bezoar.evals.agreement import bradley_terry
 from bezoar.evals.model_differences import ModelDifference, gaps
 from bezoar.evals.outcome import compare, condition, read_outcome, read_scores
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
-from bezoar.io import Row, canonical
-from bezoar.own_files import as_written
+from bezoar.io import Row, as_written, canonical
 from bezoar.references import stage_folders
 
 

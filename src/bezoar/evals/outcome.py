@@ -5,14 +5,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bezoar import own_files as own
 from bezoar.chat.templates import Template
 from bezoar.chat.types import Chat, Comparison
 from bezoar.errors import DataError
 from bezoar.evals.stats import Difference, Score, holm, paired
-from bezoar.io import Row, content_hash, read_jsonl, remove, write_json, write_jsonl
+from bezoar.io import (
+    ADVICE,
+    Row,
+    content_hash,
+    read_intact,
+    read_jsonl,
+    read_own,
+    remove,
+    write_checked,
+    write_json,
+    write_jsonl,
+)
 from bezoar.llm.types import Ask
-from bezoar.own_files import ADVICE, read_own
 from bezoar.progress import Progress
 
 LOUD_FAILURES = 0.02
@@ -28,11 +37,11 @@ def cache_parts_in(folder: Path | None) -> CachePart:
         if folder is None:
             return make()
         path = folder / f"{content_hash(name)}.json"
-        before = own.kept(path)
+        before = read_intact(path)
         if before is not None:
             return Outcome.from_dict(before)
         made = make()
-        own.keep(path, made.to_dict())
+        write_checked(path, made.to_dict())
         return made
 
     return keep

@@ -12,7 +12,7 @@ from bezoar.errors import RecipeError
 from bezoar.flow.cache_key import all_keys, changed
 from bezoar.flow.recipe import Recipe, load_recipe
 from bezoar.flow.rundir import RunDir
-from bezoar.own_files import read_own
+from bezoar.io import read_own
 from bezoar.references import unknown
 from bezoar.terminal import head, one_line, plain
 

@@ -10,9 +10,9 @@ from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.references import located
 from bezoar.flow.rundir import RunDir
+from bezoar.io import read_own
 from bezoar.llm.cost import Estimate, RequestEstimate, price
 from bezoar.model.resolve import local_config
-from bezoar.own_files import read_own
 from bezoar.terminal import plain
 from bezoar.train.fullest import fullest
 from bezoar.train.memory import available, largest_budget, predict_memory

@@ -15,9 +15,9 @@ from bezoar.errors import DataError, RecipeError
 from bezoar.flow.cache_key import Parts
 from bezoar.flow.out import check_folder, check_place, is_run_dir
 from bezoar.flow.recipe import Recipe
-from bezoar.io import atomic_write, num_rows, read_parquet, remove, sync, sync_entries, write_json
+from bezoar.io import as_written, atomic_write, read_own, remove, sync, sync_entries, write_json
 from bezoar.model.spec import ModelSpec
-from bezoar.own_files import as_written, read_own
+from bezoar.parquet import num_rows, read_parquet
 from bezoar.references import stage_folders
 
 

@@ -13,11 +13,12 @@ from bezoar.errors import DataError, UnfinishedError
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.references import located
 from bezoar.flow.rundir import RunDir
-from bezoar.io import write_json, write_jsonl, write_parquet
+from bezoar.io import write_json, write_jsonl
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Backend
+from bezoar.parquet import write_parquet
 from bezoar.progress import Progress
 
 Stats = dict[str, Any]

@@ -17,12 +17,11 @@ from bezoar.flow.model_argument import ModelArgument
 from bezoar.flow.out import check_evaluation
 from bezoar.flow.references import located, refs
 from bezoar.flow.yaml_loader import build
-from bezoar.io import Row, cached_hash, content_hash, remove
+from bezoar.io import Row, as_written, cached_hash, content_hash, remove
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Ask, Backend
-from bezoar.own_files import as_written
 from bezoar.progress import Progress
 from bezoar.prompts import locate_file
 

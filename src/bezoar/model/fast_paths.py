@@ -11,8 +11,7 @@ from pathlib import Path
 
 from bezoar import __version__
 from bezoar.errors import DataError, TrainingError
-from bezoar.io import cache_dir, content_hash, set_aside, write_json
-from bezoar.own_files import read_own
+from bezoar.io import cache_dir, content_hash, read_own, set_aside, write_json
 
 FLEX = "compiled flex attention"
 SWITCHED = (

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bezoar.data.hub_file import PREFIX, hub_file
 from bezoar.errors import RecipeError, brief
-from bezoar.io import content_hash, read_text
+from bezoar.io import content_hash
+from bezoar.reading import read_text
 
 _PACKAGE = Path(__file__).parent
 _SEEDS = _PACKAGE.parent / "seeds"

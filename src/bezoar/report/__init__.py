@@ -4,7 +4,7 @@ terminal."""
 from pathlib import Path
 from typing import Any
 
-from bezoar.own_files import as_written
+from bezoar.io import as_written
 from bezoar.terminal import plain
 
 

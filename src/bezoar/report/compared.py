@@ -8,8 +8,7 @@ from typing import Any
 
 from bezoar.evals.leaderboard import paired_tests, read_entries
 from bezoar.flow.out import check_evaluation
-from bezoar.io import write_json
-from bezoar.own_files import as_written
+from bezoar.io import as_written, write_json
 from bezoar.report.console import print_tests
 
 

@@ -1,15 +1,15 @@
 """A few rows of a set and the lengths of many, in one pass over its Parquet file."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from bezoar.errors import DataError
 from bezoar.io import Row
+from bezoar.parquet import num_rows, read_parquet
 
 MAX_READ = 20_000
+_FIX = "run its stage again"
 
 
 @dataclass(frozen=True)
@@ -25,32 +25,14 @@ class RowSet:
 def read_rows(path: Path, num_samples: int = 4) -> RowSet:
     """Read a set: samples evenly spaced over the rows that are read, in their order. DataError when
     it is no Parquet file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            num = file.metadata.num_rows
-            wanted = spaced(min(num, MAX_READ), num_samples)
-            samples, lengths = [], []
-            for index, row in enumerate(_read(file)):
-                lengths.append(num_words(row))
-                if index in wanted:
-                    samples.append(row)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path}: not a readable Parquet file ({error}); run its stage again."
-        ) from None
+    num = num_rows(path, _FIX)
+    wanted = spaced(min(num, MAX_READ), num_samples)
+    samples, lengths = [], []
+    for index, row in enumerate(islice(read_parquet(path, fix=_FIX), MAX_READ)):
+        lengths.append(num_words(row))
+        if index in wanted:
+            samples.append(row)
     return RowSet(num, samples, lengths)
-
-
-def _read(file: Any) -> Iterator[Row]:
-    left = MAX_READ
-    for batch in file.iter_batches(batch_size=1000):
-        yield from batch.to_pylist()[:left]
-        left -= batch.num_rows
-        if left <= 0:
-            return
 
 
 def spaced(num: int, wanted: int) -> set[int]:

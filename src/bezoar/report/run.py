@@ -1,14 +1,12 @@
 """A run directory as the report sees it: its stages in order, finished or not, and its training
 curves."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.errors import RecipeError
-from bezoar.io import Row
-from bezoar.own_files import read_own
+from bezoar.io import Row, read_jsonl, read_own
 from bezoar.references import stage_folders
 from bezoar.report.formatting import finite
 
@@ -88,7 +86,7 @@ class Stage:
     def failures(self) -> list[Row]:
         """The records of what was left out or failed: id, reason, detail."""
         path = self.path("failures.jsonl")
-        return lenient_jsonl(path)[0] if path else []
+        return [row for _, row in read_jsonl(path, broken=[])] if path else []
 
 
 @dataclass(frozen=True)
@@ -170,9 +168,10 @@ def _load_metrics(path: Path, notes: list[str]) -> dict[str, list[Row]]:
     replaces itself and all later ones."""
     if not path.is_file():
         return {}
-    lines, num_broken = lenient_jsonl(path)
-    if num_broken:
-        notes.append(f"{num_broken} line(s) of metrics.jsonl cannot be read and are not shown.")
+    broken: list[int] = []
+    lines = [line for _, line in read_jsonl(path, broken=broken)]
+    if broken:
+        notes.append(f"{len(broken)} line(s) of metrics.jsonl cannot be read and are not shown.")
     found: dict[str, list[Row]] = {}
     for line in lines:
         step = finite(line.get("step"))
@@ -183,20 +182,3 @@ def _load_metrics(path: Path, notes: list[str]) -> dict[str, list[Row]]:
             kept.pop()
         kept.append({**line, "step": step})
     return found
-
-
-def lenient_jsonl(path: Path) -> tuple[list[Row], int]:
-    """The objects of a file that may end within a line, and how many lines are none."""
-    rows: list[Row] = []
-    num_broken = 0
-    with path.open("rb") as lines:
-        for line in filter(bytes.strip, lines):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
-                num_broken += 1
-    return rows, num_broken

@@ -8,10 +8,9 @@ from typing import Any
 from bezoar.evals.model_differences import ModelDifference, gaps
 from bezoar.evals.outcome import condition
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Score
-from bezoar.io import Row, canonical
-from bezoar.own_files import read_own
+from bezoar.io import Row, canonical, read_jsonl, read_own
 from bezoar.report.formatting import finite, listed
-from bezoar.report.run import Run, lenient_jsonl
+from bezoar.report.run import Run
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def _read_scores(board: Scoreboard, model: str, scores: list[Score]) -> None:
 
 
 def _read_items(board: Scoreboard, model: str, path: Path | None) -> None:
-    for row in lenient_jsonl(path)[0] if path else []:
+    for _, row in read_jsonl(path, broken=[]) if path else ():
         value = finite(row.get("value"))
         if value is not None:
             board.items.setdefault((str(row.get("benchmark")), model), {})[str(row.get("id"))] = (

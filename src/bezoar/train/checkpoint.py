@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from bezoar.errors import DataError
-from bezoar.io import atomic_dir, set_aside
+from bezoar.io import atomic_dir, read_checked, set_aside, write_checked
 from bezoar.model.tensors import load_tensors, save_tensors
-from bezoar.own_files import checked, keep
 
 
 @dataclass
@@ -50,7 +49,7 @@ def save(
         tensors, numbers = _optimizer_state(optimizer)
         for file, each in (("weights", weights), ("best", best), ("optimizer", tensors)):
             save_tensors(work / f"{file}.safetensors", _plain(each))
-        keep(work / "progress.json", {**asdict(state), "optimizer": numbers})
+        write_checked(work / "progress.json", {**asdict(state), "optimizer": numbers})
     for step, old in _steps(folder):
         if step != state.step:
             shutil.rmtree(old)
@@ -66,7 +65,7 @@ def load(
     """
     for _, latest in reversed(_steps(folder)):
         try:
-            values = checked(latest / "progress.json")
+            values = read_checked(latest / "progress.json")
             weights, best, states = (
                 load_tensors(latest / f"{file}.safetensors", ours=True)
                 for file in ("weights", "best", "optimizer")
