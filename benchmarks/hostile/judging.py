@@ -12,7 +12,7 @@ from typing import Any
 from hostile.command import Row
 
 from bezoar.chat.types import Chat, Comparison, Message
-from bezoar.data.critiques import parse
+from bezoar.data.critiques import parse_revision
 from bezoar.errors import BezoarError
 from bezoar.evals.answers import rescored
 from bezoar.evals.harness_tasks import configs
@@ -71,7 +71,7 @@ READERS: list[Callable[[str], Any]] = [
     parse_rating,
     fastchat_rating,
     lambda text: read_rating(Reply(text), ("helpfulness",)),
-    parse,
+    parse_revision,
     lambda text: parse_examples(text, cut=True),
 ]
 ODD: list[Any] = [

@@ -10,7 +10,7 @@ import pytest
 from known_tokenizers import CHATML_TEMPLATE, tiny
 
 from bezoar.chat import hub_template
-from bezoar.chat.hub_template import apply
+from bezoar.chat.hub_template import apply_template
 from bezoar.chat.templates import HubTemplate
 from bezoar.chat.types import Message
 from bezoar.errors import DataError
@@ -43,13 +43,13 @@ TEMPLATES = {
 def test_the_text_is_that_of_transformers(name: str) -> None:
     inner = tiny(TEMPLATES[name]).inner
     for opening in (True, False):
-        assert apply(inner, ROWS, opening=opening) == inner.apply_chat_template(
-            ROWS, tokenize=False, add_generation_prompt=opening
-        )
+        assert apply_template(
+            inner, ROWS, add_generation_prompt=opening
+        ) == inner.apply_chat_template(ROWS, tokenize=False, add_generation_prompt=opening)
     if name == "chatml":
-        assert apply(inner, ROWS, opening=False, going_on=True) == inner.apply_chat_template(
-            ROWS, tokenize=False, continue_final_message=True
-        )
+        assert apply_template(
+            inner, ROWS, add_generation_prompt=False, continue_final_message=True
+        ) == inner.apply_chat_template(ROWS, tokenize=False, continue_final_message=True)
 
 
 ENDLESS = {
@@ -76,7 +76,9 @@ def test_a_template_without_bounds_is_stopped(told: str) -> None:
     assert str(error.value).startswith("template hub: the chat template of /models/strange ")
     assert str(error.value).isprintable()
     # the next one is applied
-    assert apply(tiny().inner, ROWS[:1], opening=False).startswith("<|im_start|>user\né")
+    assert apply_template(tiny().inner, ROWS[:1], add_generation_prompt=False).startswith(
+        "<|im_start|>user\né"
+    )
 
 
 def test_a_template_that_loops_is_stopped_within_seconds_in_any_thread() -> None:
@@ -86,8 +88,8 @@ def test_a_template_that_loops_is_stopped_within_seconds_in_any_thread() -> None
     )
     started = time.monotonic()
     with ThreadPoolExecutor(2) as threads:
-        stuck = threads.submit(apply, tiny(loops).inner, ROWS, opening=True)
-        after = threads.submit(apply, tiny().inner, ROWS, opening=True)
+        stuck = threads.submit(apply_template, tiny(loops).inner, ROWS, add_generation_prompt=True)
+        after = threads.submit(apply_template, tiny().inner, ROWS, add_generation_prompt=True)
         with pytest.raises(DataError, match="was stopped, for it took more than 2 s of computing"):
             stuck.result(timeout=60)
         assert after.result(timeout=60).endswith("<|im_start|>assistant\n")
@@ -95,7 +97,9 @@ def test_a_template_that_loops_is_stopped_within_seconds_in_any_thread() -> None
 
 
 def _in_a_fork(content: str) -> str:
-    return apply(tiny().inner, [{"role": "user", "content": content}], opening=False)
+    return apply_template(
+        tiny().inner, [{"role": "user", "content": content}], add_generation_prompt=False
+    )
 
 
 def test_forked_processes_do_not_mix_their_replies() -> None:
@@ -112,7 +116,7 @@ def test_no_secret_is_in_the_process_of_the_template() -> None:
     try:
         hub_template._process.stop()
         _in_a_fork("a new process")
-        pid = hub_template._process._running.pid
+        pid = hub_template._process._process.pid
         assert b"sk-not-for-templates" not in Path(f"/proc/{pid}/environ").read_bytes()
     finally:
         del os.environ["A_SECRET_KEY"]

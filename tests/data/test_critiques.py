@@ -10,12 +10,12 @@ from bezoar.chat.types import Chat, Dropped, Message
 from bezoar.data.critiques import (
     Critiques,
     Revised,
-    Unread,
-    critique_alone,
-    parse,
-    question,
-    trained,
-    write,
+    UnreadRevision,
+    format_revision,
+    parse_critique,
+    parse_revision,
+    revision_chat,
+    revision_request,
 )
 from bezoar.errors import DataError
 
@@ -41,17 +41,17 @@ CHAT = Chat(
             "Critique: the word Revision: stands here\nRevision: x",
             Revised("the word Revision: stands here", "x"),
         ),
-        ("The answer is fine.\nRevision: x", Unread("no critique")),
-        ("Criticism: bad\nRevision: x", Unread("no critique")),
-        ("Critique: bad. Revision: x", Unread("no revision")),
-        ("Critique: bad\nRevisions: x", Unread("no revision")),
-        ("Critique:\nRevision: x", Unread("empty critique")),
-        ("Critique: bad\nRevision:  \n", Unread("empty revision")),
-        ("", Unread("no critique")),
+        ("The answer is fine.\nRevision: x", UnreadRevision("no critique")),
+        ("Criticism: bad\nRevision: x", UnreadRevision("no critique")),
+        ("Critique: bad. Revision: x", UnreadRevision("no revision")),
+        ("Critique: bad\nRevisions: x", UnreadRevision("no revision")),
+        ("Critique:\nRevision: x", UnreadRevision("empty critique")),
+        ("Critique: bad\nRevision:  \n", UnreadRevision("empty revision")),
+        ("", UnreadRevision("no critique")),
     ],
 )
-def test_what_is_read(reply: str, found: Revised | Unread) -> None:
-    assert parse(reply) == found
+def test_what_is_read(reply: str, found: Revised | UnreadRevision) -> None:
+    assert parse_revision(reply) == found
 
 
 def test_what_is_trained_reads_back() -> None:
@@ -62,20 +62,22 @@ def test_what_is_trained_reads_back() -> None:
         given = Revised(
             *("".join(draw.choices(pieces, k=draw.randint(1, 8))).strip() for _ in range(2))
         )
-        row = trained("r", CHAT, given, {})
+        row = revision_chat("r", CHAT, given, {})
         if isinstance(row, Dropped):
             assert not all(given) or "revision" in given.critique.lower(), given
         else:
-            assert parse(row.answer) == given
+            assert parse_revision(row.answer) == given
             kept += 1
     assert 15_000 < kept < 20_000
 
 
 def test_a_plain_row_is_never_dropped_and_braces_stay() -> None:
-    row = trained("r", CHAT, Revised("Fine: as it is.", "Because {conversation}."), {"seed": "a"})
+    row = revision_chat(
+        "r", CHAT, Revised("Fine: as it is.", "Because {conversation}."), {"seed": "a"}
+    )
     assert isinstance(row, Chat)
     assert [m.role for m in row.messages] == ["user", "assistant"]
-    assert row.answer == write("Fine: as it is.", "Because {conversation}.")
+    assert row.answer == format_revision("Fine: as it is.", "Because {conversation}.")
     text = row.prompt[0].content
     assert "[Conversation]\nWhy {response}?\n\n[Answer]\nBecause {conversation}.\n\n[End]" in text
 
@@ -87,7 +89,7 @@ def test_turns_are_told_apart() -> None:
         Message("assistant", "Hi"),
         Message("user", "Name?"),
     )
-    text = question(turns, "Bez")[0].content
+    text = revision_request(turns, "Bez")[0].content
     assert (
         "[Conversation]\nSystem: Be kind.\n\nUser: Hello\n\nAssistant: Hi\n\nUser:"
         " Name?\n\n[Answer]\nBez" in text
@@ -95,8 +97,8 @@ def test_turns_are_told_apart() -> None:
 
 
 def test_a_critique_alone() -> None:
-    assert critique_alone("Too short.") == "Too short."
-    assert critique_alone("**Critique:** Too short.\n**Revision:** x") == "Too short."
+    assert parse_critique("Too short.") == "Too short."
+    assert parse_critique("**Critique:** Too short.\n**Revision:** x") == "Too short."
 
 
 def test_rows_of_people(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_rows_of_people(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(lines))
     sifted = Critiques(str(path)).load()
-    assert [parse(r.answer) for r in sifted.rows] == [Revised("Rude.", "Because.")] * 2 + [
+    assert [parse_revision(r.answer) for r in sifted.rows] == [Revised("Rude.", "Because.")] * 2 + [
         Revised("Rude.", "No.")
     ]
     assert sifted.rows[0].meta["line"] == 1
@@ -148,7 +150,7 @@ def test_the_loss_is_on_critique_and_revision_alone(tiny_model: Path) -> None:
     from bezoar.model.load import load_tokenizer
     from bezoar.train.objectives.sft import SFT
 
-    row = trained("r", CHAT, Revised("Short.", "Longer."), {})
+    row = revision_chat("r", CHAT, Revised("Short.", "Longer."), {})
     assert isinstance(row, Chat)
     tokenizer = load_tokenizer(str(tiny_model))
     group = SFT(loss_on="answer").group(row, ChatML(), tokenizer)

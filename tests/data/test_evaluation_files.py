@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from bezoar.data.choices import Choice, read_choices
-from bezoar.data.mt_bench import REFERENCE_CATEGORIES, Question, read_answers, read_questions
+from bezoar.data.questions import (
+    REFERENCE_CATEGORIES,
+    Choice,
+    Question,
+    read_answers,
+    read_choices,
+    read_questions,
+)
 from bezoar.errors import DataError
 
 
@@ -112,7 +118,7 @@ def test_choices_of_every_shape(tmp_path: Path) -> None:
         ({"question": "Q", "mc1_targets": [1, 0]}, "is not an object of answers"),
         (
             {"question": "Q", "mc1_targets": {"choices": ["a", "b"], "labels": [1, 0, 0]}},
-            "not one label an answer",
+            "one without a label",
         ),
         (
             {"question": "Q", "mc1_targets": {"choices": "ab", "labels": [1, 0]}},
@@ -125,7 +131,7 @@ def test_choices_of_every_shape(tmp_path: Path) -> None:
         ({"question": "Q", "mc1_targets": {}}, "not exactly one right answer"),
         (
             {"question": "Q", "choices": ["a", "b"], "answerKey": "A"},
-            "the column 'choices' is a list, not an object with text and label",
+            "the column 'choices' is not an object with text and label",
         ),
         (
             {"question": "Q", "choices": {"text": ["a", "b"]}, "answerKey": "A"},

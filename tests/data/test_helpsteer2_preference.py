@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bezoar.chat.types import Message
-from bezoar.data.helpsteer2_preference import HelpSteer2Preference
+from bezoar.data.helpsteer2 import HelpSteer2Preference
 from bezoar.errors import DataError
 
 

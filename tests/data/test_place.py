@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bezoar.data import HHRLHF, Dolly, Flan
-from bezoar.data.hub_file import hub_file
+from bezoar.data.files import hub_file
 from bezoar.data.locate import MIRROR, is_hub_id, locate
 from bezoar.errors import DataError
 

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from bezoar.data import HHRLHF, Dolly, Flan, ShareGPT, UltraFeedback
-from bezoar.data.choices import read_choices
 from bezoar.data.locate import MIRROR
-from bezoar.data.mt_bench import read_answers, read_questions
+from bezoar.data.questions import read_answers, read_choices, read_questions
 from bezoar.data.source import Source
-from bezoar.data.turns import fault
+from bezoar.data.turns import turn_problem
 
 ROOT = os.environ.get("BEZOAR_DATA", "")
 pytestmark = pytest.mark.skipif(
@@ -67,7 +66,9 @@ def test_every_row_is_kept_or_counted(
     ids = [item.id for item in [*sifted.rows, *sifted.dropped]]
     assert len(set(ids)) == num_rows
     for item in sifted.rows:
-        assert not fault(item.as_chat().messages if hasattr(item, "chosen") else item.messages)
+        assert not turn_problem(
+            item.as_chat().messages if hasattr(item, "chosen") else item.messages
+        )
 
 
 def test_windows_of_one_data_set_share_no_row() -> None:

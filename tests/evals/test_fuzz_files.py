@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bezoar.chat.types import Message
-from bezoar.data.choices import read_choices
-from bezoar.data.mt_bench import read_questions
+from bezoar.data.questions import read_choices, read_questions
 from bezoar.evals.answers import answer_file, rescored
 from bezoar.evals.duel import asked_questions
 from bezoar.evals.labelled_pairs import LabelledPairs

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bezoar.data.mt_bench import Question, read_questions
+from bezoar.data.questions import Question, read_questions
 from bezoar.errors import DataError
 from bezoar.evals.conversation import converse, spread
 from bezoar.evals.fastchat import answered, read_pairwise, read_single

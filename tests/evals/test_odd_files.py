@@ -10,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bezoar.data.choices import read_choices
-from bezoar.data.mt_bench import read_answers, read_questions
+from bezoar.data.questions import read_answers, read_choices, read_questions
 from bezoar.errors import BezoarError
 from bezoar.evals.answers import answer_file, rescored
 from bezoar.evals.harness_tasks import configs

@@ -135,7 +135,7 @@ def test_published_answers_under_a_biased_judge() -> None:
     folder = os.environ.get("BEZOAR_DATA")
     if not folder:
         pytest.skip("BEZOAR_DATA names no folder with the published MT-Bench files")
-    from bezoar.data.mt_bench import read_answers, read_questions
+    from bezoar.data.questions import read_answers, read_questions
 
     home = Path(folder) / "mt_bench"
     prompts = {

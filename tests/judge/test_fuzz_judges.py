@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bezoar.chat.types import Chat, Comparison, SampledAnswers
-from bezoar.data.mt_bench import Question
+from bezoar.data.questions import Question
 from bezoar.evals.conversation import Turn
 from bezoar.evals.judge_card import card
 from bezoar.evals.mt_bench import MTBench

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bezoar.data.critiques import critique_alone, parse
+from bezoar.data.critiques import parse_critique, parse_revision
 from bezoar.judge.attributes import read_rating
 from bezoar.judge.heuristics import is_loop, is_refusal, is_unfinished
 from bezoar.llm.types import Reply
@@ -30,8 +30,8 @@ PARSERS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
         lambda text: read_rating(Reply(text), ("helpfulness", "verbosity")),
         ("helpfulness",),
     ),
-    "critique": (parse, ("Critique", "Critique:\n", "Critique:\nRevision")),
-    "critique alone": (critique_alone, ("\nRevision",)),
+    "critique": (parse_revision, ("Critique", "Critique:\n", "Critique:\nRevision")),
+    "critique alone": (parse_critique, ("\nRevision",)),
     "examples": (
         lambda text: parse_examples(text, cut=True),
         ("<", "<example>", "\nanswer", "1. ", "task"),

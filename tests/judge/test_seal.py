@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bezoar.chat.types import Chat, Comparison, Message
-from bezoar.data.mt_bench import Question
+from bezoar.data.questions import Question
 from bezoar.evals.mt_bench import judge_prompt
 from bezoar.judge.attributes import Attributes
 from bezoar.judge.filter import Filter, record

@@ -8,9 +8,9 @@ import yaml
 from fake_run import HOSTILE, edit_json, stages
 from rich.console import Console
 
+from bezoar.data.licences import LicenceTerms, joint_licence, model_terms, seed_terms
 from bezoar.report import finish, markdown
 from bezoar.report.cards import write_cards
-from bezoar.report.licences import LicenceTerms, joint_licence, model_terms, seed_terms
 from bezoar.report.lineage import public_name
 
 Build = Callable[..., Path]

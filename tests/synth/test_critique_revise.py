@@ -3,7 +3,7 @@
 import pytest
 
 from bezoar.chat.types import Comparison, Message, SampledAnswers
-from bezoar.data.critiques import Revised, parse
+from bezoar.data.critiques import Revised, parse_revision
 from bezoar.errors import DataError
 from bezoar.llm.cost import exactly
 from bezoar.llm.revise import Round, revise
@@ -36,7 +36,7 @@ def test_rows_from_chats_and_what_is_dropped() -> None:
         "cnr-good",
         {"source": "s", "scheme": "critique_revise", "seed": "good"},
     )
-    assert parse(row.answer) == Revised("too short.", "A longer answer.")
+    assert parse_revision(row.answer) == Revised("too short.", "A longer answer.")
     assert "[Answer]\nAn answer.\n" in row.prompt[0].content
     reasons = {d.id: d.reason for d in sifted.dropped}
     assert reasons == {
@@ -60,7 +60,7 @@ def test_rows_from_pairs_need_the_critique_alone() -> None:
     )
     teacher = Teacher(lambda r: "Critique: it says nothing.")
     (row,) = SCHEME.generate([pair], teacher, seed=1).rows
-    assert parse(row.answer) == Revised("it says nothing.", "Because.")
+    assert parse_revision(row.answer) == Revised("it says nothing.", "Because.")
     assert "User: Hi\n\nAssistant: Yes?\n\nUser: Why?\n\n[Answer]\nNo.\n" in row.prompt[0].content
     asked = last(teacher.seen[0])
     assert "[First answer]\nNo.\n\n[Revised answer]\nBecause.\n" in asked

@@ -1,4 +1,4 @@
-"""The chat template that came with a tokenizer, applied in a process that is stopped when the
+"""Applies the chat template that came with a tokenizer, in a process that is stopped when the
 template does not end."""
 
 import atexit
@@ -14,74 +14,78 @@ from typing import Any
 from bezoar.chat.template_child import SECONDS
 from bezoar.errors import DataError
 
-_KEPT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
-"""Of the environment, which may hold keys, the process gets these alone."""
+# the environment may hold keys, and a template is a program of strangers
+_PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 
 
-def apply(inner: Any, rows: list[dict[str, str]], *, opening: bool, going_on: bool = False) -> str:
-    """The text of a conversation by the template of a transformers tokenizer, `opening` the answer
-    or `going_on` with the last turn.
+def apply_template(
+    tokenizer: Any,
+    rows: list[dict[str, str]],
+    *,
+    add_generation_prompt: bool,
+    continue_final_message: bool = False,
+) -> str:
+    """The text of a conversation, as `tokenizer.apply_chat_template` of transformers writes it.
 
-    DataError, with the template's place, when it fails, or is stopped because it takes too long,
-    too much memory or writes too much.
+    DataError names the template when it fails, or is stopped because it takes too long, too much
+    memory or writes too much.
     """
-    name = f"the chat template{f' of {inner.name_or_path}' if inner.name_or_path else ''}"
+    origin = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
+    name = f"template hub: the chat template{origin}"
+    options = {
+        **tokenizer.special_tokens_map,
+        "add_generation_prompt": add_generation_prompt,
+        "continue_final_message": continue_final_message,
+    }
     try:
         if not rows:
             raise ValueError("the conversation is empty")
-        template = inner.get_chat_template()
-        options = {
-            **inner.special_tokens_map,
-            "add_generation_prompt": opening,
-            "continue_final_message": going_on,
-        }
-        reply = _applied(template, json.dumps({"rows": rows, "options": options}, default=str))
-    # no template by the name that is asked for, or a special token that is no text
+        template = tokenizer.get_chat_template()
+        reply = _apply(template, json.dumps({"rows": rows, "options": options}, default=str))
+    # no template of that name, or a special token that is no text
     except (ValueError, TypeError, UnicodeError) as error:
         reply = {"error": str(error)}
     if "stopped" in reply:
-        raise DataError(
-            f"template hub: {name} was stopped, for {reply['stopped']} on one conversation; use"
-            " chatml."
-        )
+        reason = reply["stopped"]
+        raise DataError(f"{name} was stopped, for {reason} on one conversation; use chatml.")
     if "error" in reply:
-        told = "".join(c if c.isprintable() else " " for c in reply["error"])
-        raise DataError(
-            f"template hub: {name} refuses a conversation ({told.strip()}); use chatml."
-        )
+        reason = "".join(c if c.isprintable() else " " for c in reply["error"]).strip()
+        raise DataError(f"{name} refuses a conversation ({reason}); use chatml.")
     return str(reply["text"])
 
 
-# rendering a chat, its prompts and its proof asks for the same several times
+# rendering a chat, and checking its labels, asks for the same texts several times
 @lru_cache(maxsize=256)
-def _applied(template: str, request: str) -> dict[str, str]:
+def _apply(template: str, request: str) -> dict[str, str]:
     return _process.ask(template, request)
 
 
 class _TemplateProcess:
-    """A process of template_child, started when it is first asked, and again after it had to be
-    stopped."""
+    """A process of template_child: started by the first request, and again after it was stopped."""
 
     def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
         self.forget()
 
     def forget(self) -> None:
-        """Leave a process that belongs to another one, as after a fork."""
-        self._left = getattr(self, "_running", None)
-        self._lock, self._running, self._template = Lock(), None, ""
+        """Leave the process to the parent of a fork."""
+        self._of_parent = self._process  # referenced, or it would be reaped as a child of ours
+        self._lock, self._process, self._template = Lock(), None, ""
 
     def ask(self, template: str, request: str) -> dict[str, str]:
-        """What the process replies to {"rows", "options"}; {"stopped": why} where it ended
-        instead."""
+        """The reply to {"rows", "options"} as JSON; {"stopped": why} where the process ended."""
         with self._lock:
             try:
-                running = self._running = self._running or self._start()
-                news = {"template": template} if template != self._template else {}
-                line = json.dumps({**json.loads(request), **news}).encode() + b"\n"
+                process = self._process = self._process or self._start()
+                assert process.stdin
+                assert process.stdout
+                # the child keeps the template, so that it is sent only when it is another
+                new_template = {"template": template} if template != self._template else {}
                 self._template = template
-                running.stdin.write(line)
-                running.stdin.flush()
-                reply = running.stdout.readline()
+                line = json.dumps({**json.loads(request), **new_template})
+                process.stdin.write(line.encode() + b"\n")
+                process.stdin.flush()
+                reply = process.stdout.readline()
             except BrokenPipeError:
                 reply = b""
             except BaseException:
@@ -89,47 +93,49 @@ class _TemplateProcess:
                 raise
             if not reply:
                 return {"stopped": _reason(self.stop())}
-            found: dict[str, str] = json.loads(reply)
-            return found
+            return dict(json.loads(reply))
 
-    def _start(self) -> Any:
-        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    def _start(self) -> subprocess.Popen[bytes]:
+        variables = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        running = subprocess.Popen(
+        own = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", "bezoar.chat.template_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**kept, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            # what stops bezoar with grace must not stop what it still needs; the end of the input
-            # ends it
+            env={**variables, **own},
+            # Ctrl-C stops bezoar with grace and must not stop what it still needs; the child ends
+            # with its input
             start_new_session=True,
         )
         self._template = ""
-        if running.stdout.readline() != b"ready\n":  # type: ignore[union-attr]
-            running.kill()
+        if not process.stdout or process.stdout.readline() != b"ready\n":
+            process.kill()
             raise DataError(
                 "template hub: the process that applies chat templates did not start (exit code"
-                f" {running.wait()}); use chatml."
+                f" {process.wait()}); use chatml."
             )
-        return running
+        return process
 
     def stop(self) -> int:
         """End the process; its exit code."""
-        running, self._running = self._running, None
-        if running is None:
+        process, self._process = self._process, None
+        if process is None:
             return 0
-        running.stdin.close()
-        running.stdout.close()
-        if running.poll() is None:
-            running.kill()
-        return int(running.wait())
+        for stream in (process.stdin, process.stdout):
+            if stream:
+                stream.close()
+        if process.poll() is None:
+            process.kill()
+        return process.wait()
 
 
-def _reason(code: int) -> str:
-    if code == -signal.SIGPROF:
+def _reason(exit_code: int) -> str:
+    if exit_code == -signal.SIGPROF:
         return f"it took more than {SECONDS:g} s of computing"
-    return f"its process ended with {signal.Signals(-code).name if code < 0 else code}"
+    name = signal.Signals(-exit_code).name if exit_code < 0 else exit_code
+    return f"its process ended with {name}"
 
 
 _process = _TemplateProcess()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from bezoar.chat.hub_template import apply
+from bezoar.chat.hub_template import apply_template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import Message, Messages
 from bezoar.errors import DataError
@@ -41,7 +41,7 @@ class Piece:
     answer: bool = False
 
 
-def until(text: str, stops: Sequence[str]) -> str:
+def cut_at_stop(text: str, stops: Sequence[str]) -> str:
     """`text` up to the first of the strings that end an answer."""
     for stop in stops:
         text = text.split(stop, 1)[0]
@@ -94,7 +94,7 @@ class _Pieces:
         end, kept = self.end(tokenizer), list(tokens)
         if end in kept:
             return Message("assistant", tokenizer.decode(kept[: kept.index(end)]))
-        return Message("assistant", until(tokenizer.decode(kept), self.stops()))
+        return Message("assistant", cut_at_stop(tokenizer.decode(kept), self.stops()))
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,8 @@ class HubTemplate(_Pieces):
     def _apply(self, messages: Messages, tokenizer: Tokenizer, opening: bool) -> str:
         self.check(tokenizer)
         rows = [{"role": m.role, "content": m.content} for m in messages]
-        return apply(tokenizer.inner, rows, opening=opening)  # type: ignore[attr-defined]
+        inner = tokenizer.inner  # type: ignore[attr-defined]
+        return apply_template(inner, rows, add_generation_prompt=opening)
 
 
 def _text(pieces: Sequence[Piece]) -> str:

@@ -7,8 +7,7 @@ from bezoar.data.columns import Columns
 from bezoar.data.critiques import Critiques
 from bezoar.data.dolly import Dolly
 from bezoar.data.flan import Flan
-from bezoar.data.helpsteer2 import HelpSteer2
-from bezoar.data.helpsteer2_preference import HelpSteer2Preference
+from bezoar.data.helpsteer2 import HelpSteer2, HelpSteer2Preference
 from bezoar.data.hh_rlhf import HHRLHF
 from bezoar.data.sharegpt import ShareGPT
 from bezoar.data.source import Source

@@ -8,7 +8,7 @@ from bezoar.chat.types import Chat, Comparison, Dropped, Filtered, Message
 from bezoar.data.locate import is_hub_id
 from bezoar.data.rows import RowOrigin, parse_column, text
 from bezoar.data.source import Source
-from bezoar.data.turns import conversation, messages_in, pair_in
+from bezoar.data.turns import checked_chat, messages_in, pair_in
 from bezoar.errors import DataError
 from bezoar.io import Row
 
@@ -59,7 +59,7 @@ class Columns(Source[Any]):
         if self.chosen in row or self.rejected in row:
             return pair_in(row, at, (self.prompt, self.chosen, self.rejected), meta)
         if self.messages in row:
-            return conversation(messages_in(row[self.messages], at), at, meta)
+            return checked_chat(messages_in(row[self.messages], at), at, meta)
         if self.prompt not in row:
             raise at.wrong(
                 f"the row has none of the columns {self.messages!r}, {self.prompt!r},"
@@ -69,7 +69,7 @@ class Columns(Source[Any]):
             prompt = messages_in(row[self.prompt], at)
         else:
             prompt = (Message("user", text(row, self.prompt, at)),)
-        return conversation((*prompt, Message("assistant", text(row, self.response, at))), at, meta)
+        return checked_chat((*prompt, Message("assistant", text(row, self.response, at))), at, meta)
 
 
 def _meta(value: Any, at: RowOrigin) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 from bezoar.chat.types import Chat, Dropped, Message, Messages
 from bezoar.data.rows import RowOrigin, text
 from bezoar.data.source import Source
-from bezoar.data.turns import fault, messages_in
+from bezoar.data.turns import messages_in, turn_problem
 from bezoar.io import Row
 
-_QUESTION = """\
+_REQUEST = """\
 A user spoke with an assistant. Criticise the assistant's answer and write a better one.
 
 [Conversation]
@@ -32,16 +32,14 @@ new line, "Revision:" and the whole revised answer."""
 
 
 def _label(word: str) -> str:
-    """A pattern for a word with its colon, or alone on its line, plain or with marks of emphasis
-    around it. Possessive, so that a long run of spaces is read once."""
-    return (
-        r"[#>"
-        rf" \t]*+(?P<marks>[*_]*+){word}[^\S\n]*+(?::(?P=marks)|(?P=marks)[^\S\n]*+(?::|(?=\n|$)))"
-    )
+    """A pattern for a word with its colon, or by itself on its line, plain or emphasised."""
+    # possessive quantifiers (*+), so that a long run of spaces is read only once
+    emphasis, end = r"(?P<marks>[*_]*+)", r"(?=\n|$)"
+    return rf"[#> \t]*+{emphasis}{word}[^\S\n]*+(?::(?P=marks)|(?P=marks)[^\S\n]*+(?::|{end}))"
 
 
-_FIRST = re.compile(rf"\s*+{_label('critique')}", re.IGNORECASE)
-_SECOND = re.compile(rf"(?:^|\n){_label('revision')}", re.IGNORECASE)
+_CRITIQUE = re.compile(rf"\s*+{_label('critique')}", re.IGNORECASE)
+_REVISION = re.compile(rf"(?:^|\n){_label('revision')}", re.IGNORECASE)
 
 
 class Revised(NamedTuple):
@@ -51,86 +49,90 @@ class Revised(NamedTuple):
     revision: str
 
 
-class Unread(NamedTuple):
-    """A text that does not hold both parts."""
+class UnreadRevision(NamedTuple):
+    """A reply that does not hold both parts."""
 
     why: Literal["no critique", "no revision", "empty critique", "empty revision"]
 
 
-def question(prompt: Messages, response: str) -> Messages:
-    """What a model is asked about an answer: one user message that holds the whole conversation."""
-    parts = {"conversation": conversation(prompt), "response": response}
-    return (Message("user", re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], _QUESTION)),)
+def revision_request(prompt: Messages, response: str) -> Messages:
+    """One user message that asks for critique and revision of a response."""
+    parts = {"conversation": transcript(prompt), "response": response}
+    return (Message("user", re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], _REQUEST)),)
 
 
-def conversation(prompt: Messages) -> str:
-    """A lone user message as it is, several turns with their speakers."""
+def transcript(prompt: Messages) -> str:
+    """A single user message as it is, several turns with their speakers."""
     if len(prompt) == 1:
         return prompt[0].content
     return "\n\n".join(f"{m.role.capitalize()}: {m.content}" for m in prompt if m.content)
 
 
-def write(critique: str, revision: str) -> str:
-    """The answer that is trained."""
+def format_revision(critique: str, revision: str) -> str:
+    """The answer that is trained; `parse_revision` undoes it."""
     return f"Critique: {critique}\nRevision: {revision}"
 
 
-def parse(reply: str) -> Revised | Unread:
-    """The two parts of an answer: it begins with the first label, and the second is the first that
+def parse_revision(reply: str) -> Revised | UnreadRevision:
+    """The two parts of a reply that begins with the first label; the second label is the first that
     begins a line."""
-    first, second = _FIRST.match(reply), _SECOND.search(reply)
-    if first is None:
-        return Unread("no critique")
-    if second is None:
-        return Unread("no revision")
-    found = Revised(reply[first.end() : second.start()].strip(), reply[second.end() :].strip())
-    return found if all(found) else Unread("empty revision" if found.critique else "empty critique")
+    critique_label, revision_label = _CRITIQUE.match(reply), _REVISION.search(reply)
+    if critique_label is None:
+        return UnreadRevision("no critique")
+    if revision_label is None:
+        return UnreadRevision("no revision")
+    critique = reply[critique_label.end() : revision_label.start()].strip()
+    revision = reply[revision_label.end() :].strip()
+    if critique and revision:
+        return Revised(critique, revision)
+    return UnreadRevision("empty revision" if critique else "empty critique")
 
 
-def critique_alone(reply: str) -> str:
+def parse_critique(reply: str) -> str:
     """The critique of a reply that should hold nothing else, without its label and without a
     revision that follows."""
-    first, second = _FIRST.match(reply), _SECOND.search(reply)
-    return reply[first.end() if first else 0 : second.start() if second else None].strip()
+    critique_label, revision_label = _CRITIQUE.match(reply), _REVISION.search(reply)
+    start = critique_label.end() if critique_label else 0
+    return reply[start : revision_label.start() if revision_label else None].strip()
 
 
-def trained(name: str, chat: Chat, revised: Revised, meta: dict[str, Any]) -> Chat | Dropped:
-    """The row that is trained of a chat, its answer being the response; dropped where a part is
-    empty or would not be read back."""
-    empty = next(
-        (
-            part
-            for part, said in (("response", chat.answer), *revised._asdict().items())
-            if not said.strip()
-        ),
-        "",
-    )
-    if empty:
-        return Dropped(name, f"empty {empty}")
-    if parse(write(*revised)) != revised:
-        return Dropped(name, "label in the critique", revised.critique[:400])
-    asked = question(chat.prompt, chat.answer)
-    return Chat(name, (*asked, Message("assistant", write(*revised))), meta)
+def revision_chat(
+    row_id: str, chat: Chat, revised: Revised, meta: dict[str, Any]
+) -> Chat | Dropped:
+    """The row that is trained, about the answer of `chat`; dropped where a part is empty or would
+    not be read back."""
+    for name, part in (("response", chat.answer), *revised._asdict().items()):
+        if not part.strip():
+            return Dropped(row_id, f"empty {name}")
+    answer = format_revision(*revised)
+    if parse_revision(answer) != revised:
+        return Dropped(row_id, "label in the critique", revised.critique[:400])
+    request = revision_request(chat.prompt, chat.answer)
+    return Chat(row_id, (*request, Message("assistant", answer)), meta)
 
 
 @dataclass(frozen=True)
 class Critiques(Source[Chat]):
-    """Columns prompt (text, or a list of {role, content}), response, critique, revision, written by
-    people. A revision that equals the response is kept: it teaches to leave good answers alone."""
+    """Critiques and revisions written by people: columns prompt (text, or a list of {role,
+    content}), response, critique, revision.
+
+    A revision that equals the response is kept: it teaches to leave good answers as they are.
+
+    Source: arXiv 2311.14543
+    Example: {kind: critiques, path: critiques.jsonl}
+    """
 
     kind: Literal["critiques"] = "critiques"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
         """One row."""
-        given = row.get("prompt")
-        prompt = (
-            messages_in(given, at)
-            if isinstance(given, list)
-            else (Message("user", text(row, "prompt", at)),)
-        )
-        response, *parts = (text(row, name, at) for name in ("response", "critique", "revision"))
-        if reason := fault(prompt, answered=False):
-            return Dropped(at.id, reason, at.text)
-        return trained(
-            at.id, Chat(at.id, (*prompt, Message("assistant", response))), Revised(*parts), {}
-        )
+        if isinstance(row.get("prompt"), list):
+            prompt = messages_in(row["prompt"], at)
+        else:
+            prompt = (Message("user", text(row, "prompt", at)),)
+        response = text(row, "response", at)
+        revised = Revised(text(row, "critique", at), text(row, "revision", at))
+        if problem := turn_problem(prompt, answered=False):
+            return Dropped(at.id, problem, at.text)
+        chat = Chat(at.id, (*prompt, Message("assistant", response)))
+        return revision_chat(at.id, chat, revised, {})

@@ -1,22 +1,59 @@
-"""The FLAN collection (arXiv 2301.13688): tasks of four sub-mixes, the seeds of the Orca scheme."""
+"""The FLAN collection (arXiv 2301.13688): tasks of four sub-mixes, the seeds of the Orca scheme.
 
+It is published in four shapes. Each is read as rows of one schema, that of the Hub's samples and of
+our seeds: inputs, targets, submix (cot, niv2, t0, flan2021), task_name, template_type (zs_opt,
+zs_noopt, fs_...), and where they are known rationale, answers, categories.
+"""
+
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.chat.types import Chat, Dropped, Filtered
-from bezoar.data.flan_shapes import flan2021_in_p3, uniform
 from bezoar.data.locate import DataFile
-from bezoar.data.rows import Placed, RowOrigin
+from bezoar.data.rows import Placed, RowOrigin, column, text
 from bezoar.data.source import Source, chat
 from bezoar.io import Row
+
+_SUBMIX_NAMES = {
+    "cot": "cot",
+    "niv2": "niv2",
+    "natinst": "niv2",
+    "t0": "t0",
+    "p3": "t0",
+    "flan2021": "flan2021",
+    "flan": "flan2021",
+}
+# P3 templates of data sets that FLAN 2021 holds too (arXiv 2109.01652, figure 3, and 2301.13688,
+# appendix)
+_FLAN2021_IN_P3 = (
+    "ag_news",
+    "cnn_dailymail",
+    "common_gen",
+    "cosmos_qa",
+    "gigaword",
+    "glue_mrpc",
+    "glue_qqp",
+    "imdb",
+    "multi_news",
+    "paws",
+    "samsum",
+    "trec",
+    "xsum",
+    "yelp_review",
+)
+_STAND_IN = "a P3 template of a data set that FLAN 2021 holds too"
+_OPTIONS = re.compile(
+    r"^[^\S\n]*+(options|choices|options are|possible answers)\s*+:", re.IGNORECASE | re.MULTILINE
+)
+_END = "<|endoftext|>"
 
 
 @dataclass(frozen=True)
 class Flan(Source[Chat]):
-    """Zero-shot tasks as chats; `meta` holds submix (cot, niv2, t0, flan2021), task_name,
-    template_type and more.
+    """Zero-shot FLAN tasks as chats; `meta` holds submix, task_name, template_type and more.
 
     Files may have any of the published shapes, also mixed in one folder: JSON Lines with inputs,
     targets and submix or task_source; chain-of-thought `.tsv` (input, target, rationale); P3 rows
@@ -24,14 +61,15 @@ class Flan(Source[Chat]):
     rows (the Orca paper uses zero-shot ones), other sub-mixes, and rows of the Super-NI test set,
     which is for evaluation only.
 
-    `per_submix` takes that many rows of each sub-mix in place of `limit` rows in all. The FLAN 2021
-    sub-mix is published on the Hub alone: `flan2021_from_p3` lets the P3 rows over data sets that
-    FLAN 2021 holds too stand in for it; such a row says so in `meta["stand_in"]` and is not in the
-    t0 sub-mix any more.
+    Source: arXiv 2301.13688
+    Example: {kind: flan, path: kowndinya23/flan2022, per_submix: 500, shuffle_seed: 0}
     """
 
     per_submix: int | None = None
+    """Rows to take of each sub-mix (at least 1), in place of `limit`; null: no bound by sub-mix."""
     flan2021_from_p3: bool = False
+    """Move P3 rows over data sets that FLAN 2021 holds too from t0 to flan2021, marked `stand_in`,
+    because the FLAN 2021 sub-mix itself is only on the Hub."""
     kind: Literal["flan"] = "flan"
 
     def __post_init__(self) -> None:
@@ -50,13 +88,12 @@ class Flan(Source[Chat]):
         )
 
     def count(self, folder: Path = Path()) -> int:
-        """The number of rows that `load` gives; for large files and the Hub a bound from above."""
-        most = super().count(folder)
-        return (
-            most
-            if self.per_submix is None
-            else min(most or 4 * self.per_submix, 4 * self.per_submix)
-        )
+        """The number of rows that `load` gives; for large files and the Hub an upper bound."""
+        count = super().count(folder)
+        if self.per_submix is None:
+            return count
+        most = 4 * self.per_submix
+        return min(count or most, most)
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
         """One task in the one schema."""
@@ -67,14 +104,95 @@ class Flan(Source[Chat]):
         if row["template_type"].startswith("fs"):
             return Dropped(at.id, "few-shot", at.text)
         meta: dict[str, Any] = {
-            k: v for k, v in row.items() if k not in ("inputs", "targets") and v
+            name: value
+            for name, value in row.items()
+            if name not in ("inputs", "targets") and value
         }
-        if self.flan2021_from_p3 and row["submix"] == "t0" and flan2021_in_p3(row["task_name"]):
-            meta.update(
-                submix="flan2021", stand_in="a P3 template of a data set that FLAN 2021 holds too"
-            )
+        in_both = row["submix"] == "t0" and row["task_name"].startswith(_FLAN2021_IN_P3)
+        if self.flan2021_from_p3 and in_both:
+            meta.update(submix="flan2021", stand_in=_STAND_IN)
         return chat(row["inputs"], row["targets"], at, meta)
 
-    def _rows(self, place: DataFile) -> Iterator[Placed]:
-        for at, row in super()._rows(place):
-            yield from uniform(at, row)
+    def _rows(self, file: DataFile) -> Iterator[Placed]:
+        for at, row in super()._rows(file):
+            yield from _to_schema(at, row)
+
+
+def _to_schema(at: RowOrigin, row: Row) -> Iterator[Placed]:
+    """One row of any shape in the one schema; a Natural Instructions file gives a row for each of
+    its instances."""
+    if "0" in row:
+        yield at, _from_cot(row, at)
+    elif "Instances" in row:
+        yield from _from_natural_instructions(row, at)
+    elif "completion" in row:
+        answer = text(row, "completion", at).removesuffix(_END).strip()
+        yield at, _zero_shot(text(row, "prompt", at), answer, "t0", text(row, "template", at))
+    elif {"topic", "instruction", "output"} <= row.keys():
+        yield at, {"evaluation_only": True}
+    else:
+        yield at, _from_flan(row, at)
+
+
+def _from_flan(row: Row, at: RowOrigin) -> Row:
+    name = text(row, "submix", at, needed=False) or text(row, "task_source", at, needed=False)
+    if not name:
+        columns = ", ".join(row) or "none"
+        raise at.wrong(f"the row has no column 'submix' or 'task_source'; it has {columns}.")
+    letters = re.sub(r"[\W_]", "", name.lower())
+    return {
+        "inputs": text(row, "inputs", at),
+        "targets": text(row, "targets", at),
+        "submix": _SUBMIX_NAMES.get(letters.removesuffix("original").removesuffix("submix"), ""),
+        "task_name": text(row, "task_name", at, needed=False),
+        "template_type": text(row, "template_type", at, needed=False) or "zs_noopt",
+        "rationale": text(row, "rationale", at, needed=False),
+    }
+
+
+def _from_cot(row: Row, at: RowOrigin) -> Row:
+    """A chain-of-thought line is input, target, rationale and nothing else; the task is the file's
+    name."""
+    if set(row) != {"0", "1", "2"}:
+        raise at.wrong(
+            f"a chain-of-thought line has three tab-separated columns and this one has {len(row)};"
+            " mend the file."
+        )
+    question, answer, rationale = (text(row, name, at) for name in "012")
+    task = Path(at.label).name.split(".")[0]
+    return {**_zero_shot(question, answer, "cot", task), "rationale": rationale}
+
+
+def _from_natural_instructions(task: Row, at: RowOrigin) -> Iterator[Placed]:
+    """Inputs are the definition, an empty line and the instance's input; targets its first
+    output."""
+    definition = column(task, "Definition", at)
+    parts = definition if isinstance(definition, list) else [definition]
+    if not parts or not all(isinstance(part, str) for part in parts):
+        raise at.wrong("the column 'Definition' is not text; write a string.")
+    instances = task["Instances"]
+    if not isinstance(instances, list):
+        raise at.wrong("the column 'Instances' is not a list of objects with input and output.")
+    name, definition = Path(at.label).name.removesuffix(".json"), "\n".join(parts).strip()
+    for number, instance in enumerate(instances, 1):
+        origin = RowOrigin(f"{at.text.removesuffix(':1')}: instance {number}", at.label, number)
+        if not isinstance(instance, dict):
+            kind = type(instance).__name__
+            raise origin.wrong(f"the instance is a JSON {kind}, not an object; mend it.")
+        outputs = column(instance, "output", origin)
+        outputs = [outputs] if isinstance(outputs, str) else outputs
+        if not isinstance(outputs, list) or not all(isinstance(output, str) for output in outputs):
+            raise origin.wrong("the column 'output' is not a list of texts; mend it.")
+        question = f"{definition}\n\n{text(instance, 'input', origin)}"
+        row = _zero_shot(question, outputs[0].strip() if outputs else "", "niv2", name)
+        yield origin, {**row, "answers": outputs, "categories": task.get("Categories") or []}
+
+
+def _zero_shot(question: str, answer: str, submix: str, task: str) -> Row:
+    return {
+        "inputs": question,
+        "targets": answer,
+        "submix": submix,
+        "task_name": task,
+        "template_type": "zs_opt" if _OPTIONS.search(question) else "zs_noopt",
+    }

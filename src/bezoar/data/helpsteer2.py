@@ -1,53 +1,88 @@
-"""HelpSteer2 (arXiv 2406.08673): answers with five attribute scores."""
+"""HelpSteer2: answers with five attribute scores (arXiv 2406.08673), and which of two answers
+people preferred (arXiv 2410.01257)."""
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from bezoar.chat.types import Chat, Dropped, Message, Messages
+from bezoar.chat.types import Chat, Comparison, Dropped, Message, Messages
 from bezoar.data.rows import RowOrigin, number, text
 from bezoar.data.source import Source
-from bezoar.data.turns import conversation
+from bezoar.data.turns import checked_chat, checked_pair
 from bezoar.io import Row
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+_INVALID = -100
 
 
 @dataclass(frozen=True)
 class HelpSteer2(Source[Chat]):
-    """Columns prompt, response and the five attributes, whole numbers from 0 to 4, which go to
-    `meta["attributes"]`.
+    """Answers with five attributes: columns prompt, response, helpfulness, correctness, coherence,
+    complexity, verbosity.
 
-    A prompt of several turns holds `<extra_id_1>Assistant` and `<extra_id_1>User` lines between
-    them. The two answers to one prompt stand in neighbouring rows.
+    The attributes are whole numbers from 0 to 4 and go to `meta["attributes"]`. The two answers to
+    one prompt are neighbouring rows.
+
+    Source: arXiv 2406.08673
+    Example: {kind: helpsteer2, path: nvidia/HelpSteer2, split: train, limit: 1000}
     """
 
     kind: Literal["helpsteer2"] = "helpsteer2"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
         """One answer."""
-        attributes = {name: number(row, name, at) for name in ATTRIBUTES}
-        for name, value in attributes.items():
-            if value not in range(5):
-                raise at.wrong(
-                    f"the column {name!r} is {value}; HelpSteer2 scores are whole numbers from 0"
-                    " to 4."
-                )
-        messages = (
-            *prompt_turns(text(row, "prompt", at)),
-            Message("assistant", text(row, "response", at)),
-        )
-        return conversation(
-            messages, at, {"attributes": {name: int(value) for name, value in attributes.items()}}
-        )
+        scores = {name: number(row, name, at) for name in ATTRIBUTES}
+        for name, score in scores.items():
+            if score not in range(5):
+                raise at.wrong(f"the column {name!r} is {score}, not one of 0 to 4; mend it.")
+        answer = Message("assistant", text(row, "response", at))
+        messages = (*_prompt_turns(text(row, "prompt", at)), answer)
+        attributes = {name: int(score) for name, score in scores.items()}
+        return checked_chat(messages, at, {"attributes": attributes})
 
 
-def prompt_turns(prompt: str) -> Messages:
-    """The turns of a prompt with `<extra_id_1>` lines between them, without white space at their
-    ends."""
+@dataclass(frozen=True)
+class HelpSteer2Preference(Source[Comparison]):
+    """Pairs with the strength of the preference: columns prompt, response_1, response_2,
+    preference_strength.
+
+    The strength goes from -3 (the first answer is much better) to 3 (the second is); its size is
+    kept as `meta["strength"]`. Rows with 0 (equally good) and -100 (neither is valid) are dropped.
+
+    Source: arXiv 2410.01257
+    Example: {kind: helpsteer2_preference, path: nvidia/HelpSteer2, subset: preference, part: train}
+    """
+
+    part: str = ""
+    """Keep only rows with this value in the column split, `train` or `validation`; "" keeps all."""
+    kind: Literal["helpsteer2_preference"] = "helpsteer2_preference"
+    subset_is: ClassVar[str] = "data_dir"
+
+    def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
+        """One pair."""
+        if self.part and text(row, "split", at) != self.part:
+            return Dropped(at.id, "other part", at.text)
+        strength = number(row, "preference_strength", at)
+        if strength in (0, _INVALID):
+            return Dropped(at.id, "no preference" if strength == 0 else "invalid", at.text)
+        if strength not in range(-3, 4):
+            raise at.wrong(
+                f"preference_strength is {strength}; it is a whole number from -3 to 3, or"
+                f" {_INVALID}."
+            )
+        first, second = text(row, "response_1", at), text(row, "response_2", at)
+        answers = (first, second) if strength < 0 else (second, first)
+        prompt = _prompt_turns(text(row, "prompt", at))
+        return checked_pair(prompt, answers, at, {"strength": abs(int(strength))})
+
+
+def _prompt_turns(prompt: str) -> Messages:
+    """A prompt of several turns has a line `<extra_id_1>User` or `<extra_id_1>Assistant` before
+    each turn after the first."""
     first, *parts = _TURN.split(prompt)
     turns = [("User", first), *zip(parts[::2], parts[1::2], strict=True)]
     return tuple(
-        Message("user" if who == "User" else "assistant", said.strip()) for who, said in turns
+        Message("user" if speaker == "User" else "assistant", words.strip())
+        for speaker, words in turns
     )

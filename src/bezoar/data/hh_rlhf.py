@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from bezoar.chat.types import Comparison, Dropped, Message, Messages
 from bezoar.data.rows import RowOrigin, text
 from bezoar.data.source import Source
-from bezoar.data.turns import comparison, fault
+from bezoar.data.turns import checked_pair, turn_problem
 from bezoar.io import Row
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -33,12 +33,12 @@ class HHRLHF(Source[Comparison]):
         """One pair."""
         chosen, rejected = (_transcript(row, name, at) for name in ("chosen", "rejected"))
         for messages in (chosen, rejected):
-            if reason := fault(messages):
+            if reason := turn_problem(messages):
                 return Dropped(at.id, reason, at.text)
         if chosen[:-1] != rejected[:-1]:
             return Dropped(at.id, "prompts differ", at.text)
         meta = {"turns": len(chosen) // 2, **({"category": self.subset} if self.subset else {})}
-        return comparison(chosen[:-1], (chosen[-1].content, rejected[-1].content), at, meta)
+        return checked_pair(chosen[:-1], (chosen[-1].content, rejected[-1].content), at, meta)
 
 
 def _transcript(row: Row, name: str, at: RowOrigin) -> Messages:

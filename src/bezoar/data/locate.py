@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bezoar import strict_json
+from bezoar.data.licences import row_licence
 from bezoar.data.rows import Placed, read_file, read_hub, suffix
 from bezoar.errors import DataError, brief
 from bezoar.reading import LIMITS, Limits, check_file, user_path
@@ -33,16 +34,6 @@ MIRROR: dict[tuple[str, str, str], str] = {
     ("google/boolq", "", "validation"): "eval/boolq.jsonl",
     ("openai/gsm8k", "main", "test"): "eval/gsm8k.jsonl",
     ("truthfulqa/truthful_qa", "multiple_choice", "validation"): "eval/truthfulqa_mc.json",
-}
-
-LICENCES: dict[str, str] = {
-    "databricks/databricks-dolly-15k": "CC BY-SA 3.0",
-    "Anthropic/hh-rlhf": "MIT",
-    "kowndinya23/flan2022": "Apache-2.0 (sources vary)",
-    "HuggingFaceH4/ultrafeedback_binarized": "MIT",
-    "nvidia/HelpSteer2": "CC BY 4.0",
-    "llamafactory/glaive_toolcall_en": "Apache-2.0",
-    "allenai/ai2_arc": "CC BY-SA 4.0",
 }
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -91,7 +82,7 @@ def locate(
         if not mirror or not known:
             label = "/".join(part for part in (path, subset, split or "train") if part)
             options = ((subset_is, subset),) if subset else ()
-            return [DataFile(label, LICENCES.get(path, ""), None, path, split or "train", options)]
+            return [DataFile(label, row_licence(path), None, path, split or "train", options)]
         if (path, subset, split or "train") not in known:
             have = ", ".join(f"{s + ' ' if s else ''}{t}" for _, s, t in known)
             raise DataError(
@@ -99,7 +90,7 @@ def locate(
                 " BEZOAR_DATA."
             )
         below = known[path, subset, split or "train"]
-        return _files(Path(mirror) / below, below, LICENCES.get(path, ""))
+        return _files(Path(mirror) / below, below, row_licence(path))
     if path.startswith(_SEEDS):
         return _files(
             Path(__file__).parents[1] / "seeds" / path.removeprefix(_SEEDS), path, "Apache-2.0"

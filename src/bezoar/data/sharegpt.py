@@ -6,7 +6,7 @@ from typing import Literal
 from bezoar.chat.types import Chat, Dropped, Message
 from bezoar.data.rows import RowOrigin, column, parse_column, text
 from bezoar.data.source import Source
-from bezoar.data.turns import conversation, messages_in
+from bezoar.data.turns import checked_chat, messages_in
 from bezoar.io import Row
 
 
@@ -33,4 +33,4 @@ class ShareGPT(Source[Chat]):
         tools = parse_column(tools, "tools", at) if isinstance(tools, str) else tools
         if not isinstance(tools, list):
             raise at.wrong("the column 'tools' is not a list of functions; write a JSON list.")
-        return conversation(messages, at, {"tools": tools} if tools else {})
+        return checked_chat(messages, at, {"tools": tools} if tools else {})

@@ -80,7 +80,7 @@ def _json(value: Any, at: RowOrigin) -> Any:
     return parse_json(value, at) if isinstance(value, str) and value else value
 
 
-def fault(messages: Messages, *, answered: bool = True) -> str:
+def turn_problem(messages: Messages, *, answered: bool = True) -> str:
     """Why a conversation cannot be used, or the empty string: who speaks after whom, empty turns,
     no answer at the end."""
     before = ""
@@ -105,21 +105,21 @@ def fault(messages: Messages, *, answered: bool = True) -> str:
     return "" if answered or before in ("user", "tool") else "no prompt"
 
 
-def conversation(messages: Messages, at: RowOrigin, meta: dict[str, Any]) -> Chat | Dropped:
+def checked_chat(messages: Messages, at: RowOrigin, meta: dict[str, Any]) -> Chat | Dropped:
     """The chat, or Dropped with the reason; an empty system message is left out."""
     if messages and messages[0].role == "system" and not messages[0].content:
         messages = messages[1:]
-    reason = fault(messages)
+    reason = turn_problem(messages)
     return Dropped(at.id, reason, at.text) if reason else Chat(at.id, messages, meta)
 
 
-def comparison(
+def checked_pair(
     prompt: Messages, answers: tuple[str, str], at: RowOrigin, meta: dict[str, Any]
 ) -> Comparison | Dropped:
     """The pair (chosen, rejected), or Dropped: a bad prompt, an empty answer, or two equal
     answers."""
     chosen, rejected = answers
-    reason = fault(prompt, answered=False)
+    reason = turn_problem(prompt, answered=False)
     if not reason and not (chosen and rejected):
         reason = "empty answer"
     if not reason and chosen == rejected:
@@ -149,7 +149,7 @@ def pair_in(
     prompts = [side[0] or given for side in sides]
     if prompts[0] != prompts[1]:
         return Dropped(at.id, "prompts differ", at.text)
-    return comparison(prompts[0], (sides[0][1], sides[1][1]), at, meta)
+    return checked_pair(prompts[0], (sides[0][1], sides[1][1]), at, meta)
 
 
 def _side(row: Row, name: str, at: RowOrigin) -> tuple[Messages, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bezoar.data.mt_bench import Question
+from bezoar.data.questions import Question
 from bezoar.data.rows import read_file, text
 from bezoar.errors import DataError
 from bezoar.evals.agreement import bradley_terry

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bezoar.chat.types import Message
-from bezoar.data.mt_bench import Question
+from bezoar.data.questions import Question
 from bezoar.llm.types import Ask, Request
 
 TEMPERATURES = {

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from bezoar.chat.types import Comparison, Message, Messages
-from bezoar.data.mt_bench import REFERENCE_CATEGORIES, Question, read_questions
+from bezoar.data.files import locate_file
+from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.evals.conversation import Turn, converse, spread
 from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
@@ -16,7 +17,6 @@ from bezoar.evals.win_rate import outcome
 from bezoar.io import content_hash
 from bezoar.llm.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.llm.types import Ask
-from bezoar.prompts import locate_file
 from bezoar.references import FileRef, ModelRef
 from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.pairwise import Preference

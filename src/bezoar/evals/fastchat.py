@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bezoar.data.mt_bench import read_answers
+from bezoar.data.questions import read_answers
 from bezoar.data.rows import RowOrigin, column, number, read_file, text
 from bezoar.evals.conversation import Turn
 from bezoar.evals.mt_bench import category_scores

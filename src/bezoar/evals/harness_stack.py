@@ -18,7 +18,7 @@ from lm_eval.models.utils import (
 )
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from bezoar.chat.hub_template import apply
+from bezoar.chat.hub_template import apply_template
 from bezoar.chat.templates import HubTemplate, Template
 from bezoar.chat.types import Message
 from bezoar.errors import DataError
@@ -258,11 +258,11 @@ class StackLM(TemplateLM):  # type: ignore[misc]
         """The text of a prompt by the recipe's template; without a generation prompt the last
         message begins the answer."""
         if isinstance(self.template, HubTemplate):
-            return apply(
+            return apply_template(
                 self.tokenizer,
                 chat_history,
-                opening=add_generation_prompt,
-                going_on=not add_generation_prompt,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
             )
         messages = tuple(Message(m["role"], m["content"]) for m in chat_history)  # type: ignore[arg-type]
         prefill = "" if add_generation_prompt else messages[-1].content

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bezoar.data.choices import read_targets
+from bezoar.data.questions import read_targets
 from bezoar.data.rows import Placed, RowOrigin, column, read_file
 from bezoar.errors import DataError
 from bezoar.io import Row

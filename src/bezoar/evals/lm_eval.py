@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.chat.templates import Template
+from bezoar.data.files import locate_file
 from bezoar.data.rows import read_file
 from bezoar.errors import RecipeError
 from bezoar.evals.harness_tasks import configs
@@ -20,7 +21,6 @@ from bezoar.evals.stats import Score, detectable, score
 from bezoar.io import Row, content_hash
 from bezoar.llm.cost import Estimate
 from bezoar.progress import Progress
-from bezoar.prompts import locate_file
 from bezoar.references import FileRef
 
 FEWSHOT_SEED = 1234  # the harness's default

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bezoar.data.mt_bench import REFERENCE_CATEGORIES, Question, read_questions
+from bezoar.data.files import locate_file
+from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.errors import DataError
 from bezoar.evals.conversation import Turn, converse, spread, temperature
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
@@ -20,7 +21,7 @@ from bezoar.evals.stats import Score, clustered_score, detectable, score
 from bezoar.io import Row, content_hash
 from bezoar.llm.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.llm.types import Ask, Request
-from bezoar.prompts import locate_file, read_prompt, seal
+from bezoar.prompts import read_prompt, seal
 from bezoar.references import BackendRef, FileRef
 from bezoar.verdicts.rating import Rating, Verdict, grade_request, read_grade
 

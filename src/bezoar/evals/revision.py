@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.chat.types import Chat, Comparison, Message
-from bezoar.data.mt_bench import Question
+from bezoar.data.questions import Question
 from bezoar.errors import DataError
 from bezoar.evals.conversation import Turn, converse
 from bezoar.evals.duel import asked_questions, solution

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bezoar import __version__
-from bezoar.data.hub_file import PREFIX, mirrored
+from bezoar.data.files import HUB_PREFIX, locate_file, mirrored
 from bezoar.errors import DataError
 from bezoar.flow.recipe import Recipe
 from bezoar.io import cached_hash, content_hash, file_hash
 from bezoar.model.spec import ModelSpec
-from bezoar.prompts import locate_file
 from bezoar.reading import user_path
 
 Parts = dict[str, str]
@@ -39,7 +38,7 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
             continue  # they refuse a file, and change no row
         if ref is None:
             parts[path] = value
-        elif ref.name.startswith(PREFIX) and mirrored(ref.name) is None:
+        elif ref.name.startswith(HUB_PREFIX) and mirrored(ref.name) is None:
             parts[path] = ref.name  # not fetched to find the key
         elif ref.kind == "file":
             parts[path] = "content " + _content(

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bezoar.data.mt_bench import Question
+from bezoar.data.files import locate_file
+from bezoar.data.questions import Question
 from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
 from bezoar.evals.answers import answer_file, rescored
@@ -23,7 +24,6 @@ from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Ask, Backend
 from bezoar.progress import Progress
-from bezoar.prompts import locate_file
 
 
 @dataclass

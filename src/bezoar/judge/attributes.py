@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from bezoar.chat.types import Chat, Message
+from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
 from bezoar.judge.filter import FilterResult, record
 from bezoar.judge.predict_attributes import labelled, level
 from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Reply, Request
-from bezoar.prompts import fill, locate_file, read_prompt, seal
+from bezoar.prompts import fill, read_prompt, seal
 from bezoar.references import BackendRef, FileRef, RowsRef
 from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.own_words import ONE_WORD, own_words

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from bezoar.chat.types import Chat, Message, Messages
+from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
 from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Request
-from bezoar.prompts import locate_file, read_prompt, seal, without_headings
+from bezoar.prompts import read_prompt, seal, without_headings
 from bezoar.references import BackendRef, FileRef, RowsRef
 from bezoar.verdicts.accept_reject import (
     CHOICES,

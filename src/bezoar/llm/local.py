@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate, until
+from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate, cut_at_stop
 from bezoar.io import cached_hash, canonical, content_hash
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.model.spec import ModelSpec
@@ -189,7 +189,7 @@ class StackBackend:
             if made.finish == "error":
                 replies.append(_too_long(len(prompt)))
                 continue
-            text = until(tokenizer.decode(made.tokens), limit.stop)
+            text = cut_at_stop(tokenizer.decode(made.tokens), limit.stop)
             replies.append(
                 Reply(
                     text, made.finish, prompt_tokens=len(prompt), completion_tokens=len(made.tokens)

@@ -5,7 +5,7 @@ import json
 import math
 from typing import Any
 
-from bezoar.chat.templates import until
+from bezoar.chat.templates import cut_at_stop
 from bezoar.chat.types import Messages
 from bezoar.llm.budget import Prices
 from bezoar.llm.failures import error_inside
@@ -137,7 +137,7 @@ def from_body(text: str, request: Request, prices: Prices) -> Reply:
         if logprobs is None:
             return _failed(NO_LOGPROBS, "passing", body, content, request, prices)
         return Reply(content, "stop", logprobs, num_prompt, num_completion, cost_usd)
-    content = until(content.removeprefix(request.prefill), request.stop)
+    content = cut_at_stop(content.removeprefix(request.prefill), request.stop)
     finish: Any = "length" if choice.get("finish_reason") in ("length", "max_tokens") else "stop"
     return Reply(content, finish, (), num_prompt, num_completion, cost_usd)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bezoar.chat.types import Messages
-from bezoar.data.critiques import Unread, parse, question
+from bezoar.data.critiques import UnreadRevision, parse_revision, revision_request
 from bezoar.llm.types import Ask, Reply, Request, fault
 
 
@@ -39,7 +39,9 @@ def revise(
     """A round over `answers`, drawn greedily (ours; the paper's sampling is not known). An empty
     answer is not sent."""
     sent = [i for i, old in enumerate(answers) if old]
-    requests = [Request(question(prompts[i], answers[i]), max_tokens=max_tokens) for i in sent]
+    requests = [
+        Request(revision_request(prompts[i], answers[i]), max_tokens=max_tokens) for i in sent
+    ]
     replies = dict(zip(sent, ask(requests) if requests else [], strict=True))
     return [
         _round(old, replies[i]) if i in replies else Round("", old, "no answer")
@@ -48,10 +50,10 @@ def revise(
 
 
 def _round(old: str, reply: Reply) -> Round:
-    found = parse(reply.text)
-    failure = fault(reply) or (found.why if isinstance(found, Unread) else "")
+    found = parse_revision(reply.text)
+    failure = fault(reply) or (found.why if isinstance(found, UnreadRevision) else "")
     return (
         Round("", old, failure)
-        if isinstance(found, Unread) or failure
+        if isinstance(found, UnreadRevision) or failure
         else Round(found.critique, found.revision)
     )

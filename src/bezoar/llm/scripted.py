@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bezoar.chat.templates import until
+from bezoar.chat.templates import cut_at_stop
+from bezoar.data.files import locate_file
 from bezoar.errors import DataError
 from bezoar.io import content_hash, file_hash, read_jsonl
 from bezoar.llm.types import Backend, Reply, Request
-from bezoar.prompts import locate_file
 from bezoar.references import FileRef
 
 Rule = Callable[[Request], str]
@@ -113,7 +113,7 @@ class ScriptedBackend:
                 logprobs=tuple(math.log(0.9) if hit else math.log(0.01) for hit in picked),
                 prompt_tokens=num_prompt,
             )
-        text = until(text.removeprefix(request.prefill), request.stop)
+        text = cut_at_stop(text.removeprefix(request.prefill), request.stop)
         words = text.split(" ")
         if len(words) > request.max_tokens:
             return Reply(

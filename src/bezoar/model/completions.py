@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bezoar.chat.templates import Template, render_completions, until
+from bezoar.chat.templates import Template, cut_at_stop, render_completions
 from bezoar.chat.types import Messages
 from bezoar.errors import DataError, RecipeError
 from bezoar.model.spec import Sampling
@@ -46,7 +46,7 @@ def draw_completions(
     for _ in tokens:
         each = [next(made) for _ in range(num)]
         texts = [
-            (until(tokenizer.decode(one.tokens), template.stops()), one.finish == "stop")
+            (cut_at_stop(tokenizer.decode(one.tokens), template.stops()), one.finish == "stop")
             for one in each
         ]
         found.append(None if any(one.finish == "error" for one in each) else texts)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bezoar.chat.templates import until
+from bezoar.chat.templates import cut_at_stop
 from bezoar.chat.types import Messages
 from bezoar.errors import DataError
 from bezoar.model.kv_cache import DecodeLayout, KVCache, Part, PrefillLayout
@@ -137,7 +137,7 @@ def stream(
 def _settled(text: str, stops: Sequence[str], *, done: bool) -> str:
     """`text` up to a stop string, without an end that may yet become another character or a stop
     string."""
-    text = until(text, stops)
+    text = cut_at_stop(text, stops)
     if done:
         return text
     text = text.rstrip("�")

@@ -1,41 +1,16 @@
-"""Prompt files: where they lie, and filling their placeholders."""
+"""Prompt files: reading them, and filling their placeholders."""
 
 import re
 from collections.abc import Iterable
-from os.path import isfile
 from pathlib import Path
 
-from bezoar.data.hub_file import PREFIX, hub_file
-from bezoar.errors import RecipeError, brief
+from bezoar.data.files import locate_file
+from bezoar.errors import RecipeError
 from bezoar.io import content_hash
 from bezoar.reading import read_text
 
-_PACKAGE = Path(__file__).parent
-_SEEDS = _PACKAGE.parent / "seeds"
 _HEADING = re.compile(r"^(?:\[[^\[\]{}\n]+\]|#{1,6} [^{}\n]+)$", re.MULTILINE)
 _CODE_DIGITS = 12
-
-
-def locate_file(ref: str, folder: Path, place: str) -> Path:
-    """The file that `ref` names: `bezoar:NAME` among the package's prompts and seeds,
-    `hub:owner/name/[subset/]split`, else a path relative to `folder`.
-
-    RecipeError names `place` when there is no such file.
-    """
-    if ref.startswith("bezoar:"):
-        name = ref.removeprefix("bezoar:")
-        found = [base / name for base in (_PACKAGE, _SEEDS) if isfile(base / name)]
-        if not found:
-            raise RecipeError(
-                f"{place}: no file {brief(name)} ships with bezoar; name one that does or a path."
-            )
-        return found[0]
-    if ref.startswith(PREFIX):
-        return hub_file(ref)
-    path = folder / ref
-    if not isfile(path):
-        raise RecipeError(f"{place}: no such file: {brief(str(path))}; check the path.")
-    return path
 
 
 def read_prompt(ref: str, *needs: str) -> str:

@@ -3,7 +3,7 @@
 from pathlib import PurePath
 from typing import Any
 
-from bezoar.report.licences import LicenceTerms, joint_licence, model_terms, seed_terms
+from bezoar.data.licences import LicenceTerms, joint_licence, model_terms, seed_terms
 from bezoar.report.run import Run, Stage, Table
 
 BASES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}

@@ -5,10 +5,10 @@ from typing import Any
 from bezoar.chat.templates import ChatML, OpenBezoarTemplate
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Message
+from bezoar.data.licences import LicenceTerms
 from bezoar.evals.stats import Score
 from bezoar.report import markdown as md
 from bezoar.report.formatting import count, failures, number, seconds, size
-from bezoar.report.licences import LicenceTerms
 from bezoar.report.lineage import BASES, ancestors, base_model, licence, terms_of
 from bezoar.report.run import Run, Stage
 from bezoar.report.scores import Scoreboard

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Message
-from bezoar.data.critiques import Revised, conversation, critique_alone, parse, trained
+from bezoar.data.critiques import Revised, parse_critique, parse_revision, revision_chat, transcript
 from bezoar.errors import DataError
 from bezoar.llm.cost import Estimate, RequestEstimate
 from bezoar.llm.types import Ask
@@ -60,7 +60,7 @@ class CritiqueRevise:
 
     def _draft(self, chat: Chat, text: str, revision: str) -> Draft:
         said = seal(
-            text, conversation=conversation(chat.prompt), response=chat.answer, revision=revision
+            text, conversation=transcript(chat.prompt), response=chat.answer, revision=revision
         )
         return Draft(
             f"cnr-{chat.id}",
@@ -88,9 +88,13 @@ def _response(item: AnyRow) -> tuple[Chat, str]:
 
 
 def _row(reply: Chat, chat: Chat, revision: str) -> Chat | Dropped:
-    found = Revised(critique_alone(reply.answer), revision) if revision else parse(reply.answer)
+    found = (
+        Revised(parse_critique(reply.answer), revision)
+        if revision
+        else parse_revision(reply.answer)
+    )
     if not isinstance(found, Revised):
         return Dropped(reply.id, found.why, reply.answer[:400])
     if found.revision == chat.answer.strip():
         return Dropped(reply.id, "identical", found.critique[:400])
-    return trained(reply.id, chat, found, reply.meta)
+    return revision_chat(reply.id, chat, found, reply.meta)

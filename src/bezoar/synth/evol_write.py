@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.chat.types import Message
+from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
-from bezoar.prompts import fill, locate_file, read_prompt
+from bezoar.prompts import fill, read_prompt
 from bezoar.rng import rng_for
 from bezoar.synth.examples import clean
 

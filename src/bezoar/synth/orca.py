@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from bezoar.chat.types import Chat, Dropped, Filtered, Message
+from bezoar.data.files import locate_file
 from bezoar.errors import DataError, RecipeError
 from bezoar.io import read_jsonl
 from bezoar.llm.cost import Estimate, RequestEstimate, text_tokens
 from bezoar.llm.types import Ask
 from bezoar.model.spec import Sampling
-from bezoar.prompts import fill, locate_file, read_prompt
+from bezoar.prompts import fill, read_prompt
 from bezoar.references import BackendRef, FileRef, RowsRef
 from bezoar.rng import rng_for
 from bezoar.synth.answering import Draft, answer, quote_answers

@@ -1,0 +1,74 @@
+"""The file that a recipe key names: one of the package, a split of a Hub dataset, or a path."""
+
+from os.path import isfile
+from pathlib import Path
+
+from bezoar.data.locate import DataFile, is_hub_id, locate
+from bezoar.data.questions import read_choices
+from bezoar.errors import DataError, RecipeError, brief, first_line
+from bezoar.io import cache_dir, write_jsonl
+
+HUB_PREFIX = "hub:"
+_PACKAGE = Path(__file__).parents[1]
+
+
+def locate_file(ref: str, folder: Path, place: str) -> Path:
+    """The file behind `bezoar:NAME` (a prompt or seed file of the package),
+    `hub:owner/name/[subset/]split`, or a path relative to `folder`.
+
+    RecipeError names `place` when there is no such file.
+    """
+    if ref.startswith("bezoar:"):
+        name = ref.removeprefix("bezoar:")
+        for path in (_PACKAGE / "prompts" / name, _PACKAGE / "seeds" / name):
+            if isfile(path):
+                return path
+        raise RecipeError(
+            f"{place}: no file {brief(name)} ships with bezoar; name one that does or a path."
+        )
+    if ref.startswith(HUB_PREFIX):
+        return hub_file(ref)
+    path = folder / ref
+    if not isfile(path):
+        raise RecipeError(f"{place}: no such file: {brief(str(path))}; check the path.")
+    return path
+
+
+def mirrored(ref: str) -> Path | None:
+    """The file in the mirror that BEZOAR_DATA names, if the dataset is read from there."""
+    return _hub_split(ref).path
+
+
+def hub_file(ref: str) -> Path:
+    """The rows of a Hub split as JSON Lines, from the mirror or fetched once into the cache;
+    questions with labelled choices get the columns query, choices, gold."""
+    split = _hub_split(ref)
+    if split.path is not None:
+        return split.path
+    path = cache_dir() / "hub" / (ref.removeprefix(HUB_PREFIX).replace("/", "--") + ".jsonl")
+    if not path.exists():
+        rows = [row for _, row in split.rows()]
+        if rows and "answerKey" in rows[0]:
+            subset = dict(split.options).get("name", "")
+            choices = read_choices(split.dataset, subset=subset, split=split.split)
+            rows = [{"query": c.query, "choices": list(c.choices), "gold": c.gold} for c in choices]
+        try:
+            write_jsonl(path, rows)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError(
+                f"{ref}: a row holds what JSON cannot ({first_line(error)}); take another split or"
+                " a file."
+            ) from None
+    return path
+
+
+def _hub_split(ref: str) -> DataFile:
+    parts = ref.removeprefix(HUB_PREFIX).split("/")
+    dataset, subset, split = "/".join(parts[:2]), "/".join(parts[2:-1]), parts[-1]
+    is_short = len(ref) <= 200 and ref.isprintable()
+    if not (len(parts) in (3, 4) and all(parts) and is_hub_id(dataset) and is_short):
+        raise DataError(
+            f"{brief(ref)}: a file of the Hub is written hub:owner/name/split or"
+            " hub:owner/name/subset/split; change it."
+        )
+    return locate(dataset, Path(), subset=subset, split=split)[0]

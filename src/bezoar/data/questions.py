@@ -1,0 +1,189 @@
+"""Evaluation questions in files or on the Hub: MT-Bench with published answers, and tests with
+choices. A row that does not fit is a DataError."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bezoar.data.locate import locate
+from bezoar.data.rows import Placed, RowOrigin, column, text
+from bezoar.errors import DataError
+from bezoar.io import Row
+
+REFERENCE_CATEGORIES = ("math", "reasoning", "coding")
+
+
+@dataclass(frozen=True)
+class Question:
+    """The user's turns, and one reference answer per turn or none."""
+
+    id: int
+    category: str
+    turns: tuple[str, ...]
+    references: tuple[str, ...] = ()
+
+
+def read_questions(
+    path: str | Path, folder: Path = Path(), *, references: str | Path = ""
+) -> list[Question]:
+    """Questions in FastChat's format (arXiv 2306.05685) or the Hub's (prompt_id, prompt), or
+    AlpacaEval's instructions: one turn each, numbered by line.
+
+    `references` names an answer file used in place of the rows' own `reference` lists; FastChat's
+    reference_answer/gpt-4.jsonl beside the questions is found by itself. DataError for a question
+    without turns, with fewer references than turns, or whose number is used twice.
+    """
+    default = Path(path).parent / "reference_answer" / "gpt-4.jsonl"
+    references = references or (default if default.is_file() else "")
+    answers = read_answers(references, folder) if references else {}
+    questions: dict[int, Question] = {}
+    for at, row in _one_file(path, folder):
+        question = _question(row, answers, at)
+        if question.id in questions:
+            raise at.wrong(f"the question_id {question.id} stands twice; renumber one.")
+        num_turns, num_references = len(question.turns), len(question.references)
+        if 0 < num_references < num_turns:
+            raise at.wrong(
+                f"question {question.id} has {num_turns} turns and {num_references} references;"
+                " add the missing ones."
+            )
+        questions[question.id] = question
+    return list(questions.values())
+
+
+def _question(row: Row, references: dict[int, tuple[str, ...]], at: RowOrigin) -> Question:
+    if "instruction" in row:  # AlpacaEval
+        category, instruction = (
+            str(row.get("dataset") or "instruction"),
+            text(row, "instruction", at),
+        )
+        return Question(at.line, category, (instruction,), references.get(at.line, ()))
+    number = _whole(row, "prompt_id" if "prompt_id" in row else "question_id", at)
+    name = "turns" if "turns" in row or "prompt" not in row else "prompt"
+    turns = _texts(column(row, name, at), "turns", at)
+    if not turns or not all(turns):
+        raise at.wrong("the question has an empty turn or no turns; write them.")
+    own_references = _texts(row.get("reference") or [], "reference", at)
+    category = text(row, "category", at)
+    return Question(number, category, turns, references.get(number, own_references))
+
+
+def read_answers(path: str | Path, folder: Path = Path()) -> dict[int, tuple[str, ...]]:
+    """question_id -> a model's answers, one per turn, from a FastChat model_answer file (the first
+    of its `choices`)."""
+    answers: dict[int, tuple[str, ...]] = {}
+    for at, row in _one_file(path, folder):
+        number, choices = _whole(row, "question_id", at), column(row, "choices", at)
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise at.wrong(
+                "the column 'choices' is not a list of objects with turns; this is no FastChat"
+                " answer file."
+            )
+        if number in answers:
+            raise at.wrong(f"the question_id {number} is answered twice; remove one.")
+        answers[number] = _texts(column(choices[0], "turns", at), "turns", at)
+    return answers
+
+
+def _one_file(path: str | Path, folder: Path) -> list[Placed]:
+    files = locate(path, folder)
+    if len(files) != 1:
+        raise DataError(f"{path}: names {len(files)} files and one is needed; name the file.")
+    return list(files[0].rows())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A query and its possible continuations; `gold` is the index of the right one.
+
+    Where the choices differ in the text before one shared continuation (WinoGrande), `contexts`
+    holds one text per choice, `query` is empty, and every choice is that continuation.
+    """
+
+    id: str
+    query: str
+    choices: tuple[str, ...]
+    gold: int
+    contexts: tuple[str, ...] = ()
+
+
+def read_choices(
+    path: str | Path, folder: Path = Path(), *, subset: str = "", split: str = ""
+) -> list[Choice]:
+    """Questions of a file or a Hub dataset, by their columns: query, choices, gold; WinoGrande's
+    context_options, continuation, gold; TruthfulQA's question, mc1_targets; or the Hub's question,
+    choices {text, label}, answerKey."""
+    files = locate(path, folder, subset=subset, split=split)
+    return [_choice(row, at) for file in files for at, row in file.rows()]
+
+
+def _choice(row: Row, at: RowOrigin) -> Choice:
+    if "context_options" in row:
+        contexts = _texts(column(row, "context_options", at), "context_options", at)
+        continuations = (text(row, "continuation", at),) * len(contexts)
+        choice = Choice(at.id, "", continuations, _whole(row, "gold", at), contexts)
+    elif "mc1_targets" in row:
+        choices, labels = read_targets(row, "mc1_targets", at)
+        if sum(labels) != 1:
+            raise at.wrong("the column 'mc1_targets' has not exactly one right answer; mend it.")
+        choice = Choice(at.id, text(row, "question", at), choices, labels.index(1))
+    elif "answerKey" in row:
+        choice = _labelled_choice(row, at)
+    else:
+        choices = _texts(column(row, "choices", at), "choices", at)
+        choice = Choice(at.id, text(row, "query", at), choices, _whole(row, "gold", at))
+    num_choices = len(choice.choices)
+    if num_choices < 2 or not all(choice.choices) or not (choice.query or choice.contexts):
+        raise at.wrong("a row needs a query and at least two choices, none of them empty.")
+    if not 0 <= choice.gold < num_choices:
+        raise at.wrong(f"gold is {choice.gold} and there are {num_choices} choices; mend it.")
+    return choice
+
+
+def _labelled_choice(row: Row, at: RowOrigin) -> Choice:
+    options = column(row, "choices", at)
+    if not isinstance(options, dict):
+        raise at.wrong("the column 'choices' is not an object with text and label; mend it.")
+    labels, key = _texts(options.get("label"), "label", at), text(row, "answerKey", at)
+    choices = _texts(options.get("text"), "text", at)
+    if len(choices) != len(labels) or labels.count(key) != 1:
+        raise at.wrong(
+            f"the answerKey {key!r} is none of {', '.join(labels)}, or not every text has one"
+            " label; mend it."
+        )
+    return Choice(at.id, text(row, "question", at), choices, labels.index(key))
+
+
+def read_targets(row: Row, name: str, at: RowOrigin) -> tuple[tuple[str, ...], list[int]]:
+    """TruthfulQA's answers and their labels, 1 for a true one: {answer: label}, or the Hub's
+    {choices, labels}. DataError for anything else and for an empty answer."""
+    value = column(row, name, at)
+    choices: Any = None
+    labels: Any = None
+    if isinstance(value, dict):
+        is_hub = {"choices", "labels"} <= value.keys()
+        choices = value["choices"] if is_hub else list(value)
+        labels = value["labels"] if is_hub else list(value.values())
+    if (
+        not isinstance(choices, list)
+        or not isinstance(labels, list)
+        or not all(isinstance(label, (int, float)) and label in (0, 1) for label in labels)
+    ):
+        raise at.wrong(f"the column {name!r} is not an object of answers with the labels 0 and 1.")
+    if len(labels) != len(choices) or not all(_texts(choices, name, at)):
+        raise at.wrong(f"the column {name!r} has an empty answer or one without a label.")
+    return tuple(choices), [int(label) for label in labels]
+
+
+def _whole(row: Row, name: str, at: RowOrigin) -> int:
+    value = column(row, name, at)
+    if not isinstance(value, int) or isinstance(value, bool):
+        kind = type(value).__name__
+        raise at.wrong(f"the column {name!r} is a {kind}, not a whole number; write one.")
+    return value
+
+
+def _texts(value: Any, name: str, at: RowOrigin) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise at.wrong(f"the column {name!r} is not a list of texts; write one.")
+    return tuple(item.strip() for item in value)
