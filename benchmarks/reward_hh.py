@@ -100,7 +100,7 @@ def accuracy(name: str, values: list[float | None]) -> dict[str, Any]:
 def right(stack: Any, pairs: list[Any]) -> list[float | None]:
     """1 where the chosen answer scores strictly higher, 0 where not."""
     from bezoar.chat.templates import ChatML
-    from bezoar.evals.reward_model import reward_margins
+    from bezoar.evals.judges import reward_margins
 
     return [
         None if margin is None else float(margin > 0)

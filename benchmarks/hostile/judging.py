@@ -14,7 +14,7 @@ from hostile.command import Row
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.data.critiques import parse_revision
 from bezoar.errors import BezoarError
-from bezoar.evals.answers import rescored
+from bezoar.evals.answer_files import rescored
 from bezoar.evals.harness_tasks import configs
 from bezoar.judge.attributes import read_rating
 from bezoar.judge.filter import record

@@ -14,7 +14,6 @@ from bezoar.chat.types import Comparison, Message
 from bezoar.errors import DataError, RecipeError
 from bezoar.evals import EVALUATIONS
 from bezoar.evals.contamination import Contamination
-from bezoar.evals.duel import WinRate
 from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.lm_eval import LmEval, Task
@@ -22,6 +21,7 @@ from bezoar.evals.mt_bench import MTBench
 from bezoar.evals.outcome import EvalContext, Outcome
 from bezoar.evals.preferences import Preferences
 from bezoar.evals.reward_bench import RewardBench
+from bezoar.evals.win_rate import WinRate
 from bezoar.llm.cost import exactly
 from bezoar.llm.types import Reply, Request
 from tests.evals.conftest import QUESTIONS

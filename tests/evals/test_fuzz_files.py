@@ -13,14 +13,14 @@ from rich.console import Console
 
 from bezoar.chat.types import Message
 from bezoar.data.questions import read_choices, read_questions
-from bezoar.evals.answers import answer_file, rescored
-from bezoar.evals.duel import asked_questions
+from bezoar.evals.answer_files import answer_file, rescored
 from bezoar.evals.labelled_pairs import LabelledPairs
 from bezoar.evals.leaderboard import leaderboard, paired_tests, read_entries, strengths
 from bezoar.evals.mt_bench import MTBench
 from bezoar.evals.outcome import Outcome, write_outcome
 from bezoar.evals.reward_bench import reward_bench
 from bezoar.evals.stats import score
+from bezoar.evals.win_rate import asked_questions
 from bezoar.flow.revise import read_answers
 from bezoar.io import as_written
 from bezoar.llm.types import Request

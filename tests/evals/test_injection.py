@@ -8,8 +8,7 @@ import pytest
 from rich.console import Console
 
 from bezoar.chat.types import Comparison, Message
-from bezoar.evals.injection import CONTROL, PLANTS
-from bezoar.evals.judge_card import JudgeCard
+from bezoar.evals.judge_card import CONTROL, PLANTS, JudgeCard
 from bezoar.evals.judges import PairJudge, asked_judge
 from bezoar.evals.outcome import Outcome, told
 from bezoar.evals.stats import Score, wilson

@@ -12,9 +12,7 @@ import pytest
 from rich.console import Console
 
 from bezoar.errors import DataError
-from bezoar.evals.alpaca_eval import standard_error
-from bezoar.evals.answers import rescored
-from bezoar.evals.fastchat import read_games, read_single
+from bezoar.evals.answer_files import read_games, read_single, rescored, standard_error
 from bezoar.evals.outcome import Outcome, told
 from bezoar.report.console import print_outcome
 

@@ -11,9 +11,8 @@ import pytest
 
 from bezoar.data.questions import Question, read_questions
 from bezoar.errors import DataError
-from bezoar.evals.conversation import converse, spread
-from bezoar.evals.fastchat import answered, read_pairwise, read_single
-from bezoar.evals.mt_bench import MTBench, judge_prompt
+from bezoar.evals.answer_files import answered, read_games, read_single
+from bezoar.evals.mt_bench import MTBench, converse, judge_prompt, spread
 from bezoar.llm.scripted import ScriptedBackend
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.verdicts.rating import (
@@ -286,14 +285,14 @@ def test_published_pairwise_judgements(tmp_path: Path) -> None:
         pair(4, "y", "y"),
         pair(5, "error", "tie"),
     ]
-    games = read_pairwise(write(tmp_path / "p.jsonl", rows))
-    assert [share for *_, share in games] == [1.0, 0.5, 0.5, 0.0]
+    games = read_games(write(tmp_path / "p.jsonl", rows))
+    assert [share for *_, share in games] == [1.0, 0.5, 0.5, 0.0, None]
     write(
         tmp_path / "p.jsonl",
         [pair(1, "tie", "tie"), {**pair(1, "tie", "tie"), "model_1": "y", "model_2": "x"}],
     )
     with pytest.raises(DataError, match="judged twice"):
-        read_pairwise(tmp_path / "p.jsonl")
+        read_games(tmp_path / "p.jsonl")
 
 
 def test_published_answers_and_questions() -> None:

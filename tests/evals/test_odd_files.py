@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bezoar.data.questions import read_answers, read_choices, read_questions
 from bezoar.errors import BezoarError
-from bezoar.evals.answers import answer_file, rescored
+from bezoar.evals.answer_files import answer_file, rescored
 from bezoar.evals.harness_tasks import configs
 from bezoar.evals.labelled_pairs import read_labelled_pairs
 

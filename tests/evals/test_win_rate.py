@@ -11,7 +11,7 @@ import pytest
 
 from bezoar.chat.types import Comparison, Message
 from bezoar.errors import DataError
-from bezoar.evals.alpaca_eval import read_alpaca_eval, standard_error
+from bezoar.evals.answer_files import read_alpaca_eval, standard_error
 from bezoar.evals.stats import Score, score
 from bezoar.evals.win_rate import length_controlled, outcome
 from bezoar.io import content_hash

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from bezoar.chat.types import Chat, Comparison, SampledAnswers
 from bezoar.data.questions import Question
-from bezoar.evals.conversation import Turn
 from bezoar.evals.judge_card import card
-from bezoar.evals.mt_bench import MTBench
+from bezoar.evals.mt_bench import MTBench, Turn
 from bezoar.evals.win_rate import outcome
 from bezoar.judge.attribute_pairs import AttributePairs
 from bezoar.judge.attributes import Attributes

@@ -5,8 +5,7 @@ import pytest
 from fake_run import edit_json
 from rich.console import Console
 
-from bezoar.evals.model_differences import apart, gaps
-from bezoar.evals.stats import Score
+from bezoar.evals.stats import Score, apart, model_differences
 from bezoar.report.console import print_scores
 from bezoar.report.formatting import (
     count,
@@ -73,7 +72,7 @@ def test_without_items_intervals_decide() -> None:
     assert apart(one, Score("x", 0.8, 0.7, 0.9, 10))
     assert not apart(one, Score("x", 0.7, 0.55, 0.8, 10))
     assert not apart(one, Score("x", 0.9, None, None, 10))
-    gap = gaps((one, {}), {"m": (Score("x", 0.8, 0.7, 0.9, 10), {"q1": 1.0})})["m"]
+    gap = model_differences((one, {}), {"m": (Score("x", 0.8, 0.7, 0.9, 10), {"q1": 1.0})})["m"]
     assert (gap.value, gap.n, gap.distinguishable) == (pytest.approx(0.3), 0, True)
 
 

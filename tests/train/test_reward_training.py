@@ -12,7 +12,7 @@ from rows import chats, sentence
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.errors import DataError
-from bezoar.evals.reward_model import reward_margins
+from bezoar.evals.judges import reward_margins
 from bezoar.judge.predict_attributes import Label
 from bezoar.model.reward import rewards
 from bezoar.model.reward_weights import RewardWeights

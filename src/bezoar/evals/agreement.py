@@ -1,5 +1,4 @@
-"""How far two raters agree, and how several models rank: kappa and Bradley-Terry, with intervals.
-Needs numpy alone."""
+"""How far two raters agree (kappa) and how several models rank (Bradley-Terry), with intervals."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -13,55 +12,48 @@ from bezoar.evals.stats import NONE, Floats, Score, percentiles, resamples
 
 
 def cohen_kappa(name: str, first: Sequence[Hashable], second: Sequence[Hashable]) -> Score:
-    """Cohen's kappa (1960), (observed - chance agreement) / (1 - chance agreement); the interval by
-    bootstrap over items."""
-    labels = {label: i for i, label in enumerate(dict.fromkeys([*first, *second]))}
-    return _kappa(
-        name, [labels[x] for x in first], [labels[x] for x in second], 1 - np.eye(len(labels))
-    )
+    """Cohen's kappa (1960): (observed - chance agreement) / (1 - chance agreement)."""
+    numbers = {label: i for i, label in enumerate(dict.fromkeys([*first, *second]))}
+    left, right = ([numbers[label] for label in labels] for labels in (first, second))
+    return _kappa(name, left, right, 1 - np.eye(len(numbers)))
 
 
 def quadratic_kappa(name: str, first: Sequence[int], second: Sequence[int]) -> Score:
-    """Kappa for ordered ratings, disagreements weighted by their squared distance (Cohen 1968)."""
+    """Kappa of ordered ratings, a disagreement weighs by its squared distance (Cohen 1968)."""
     lowest, highest = min([*first, *second]), max([*first, *second])
-    steps = np.arange(highest - lowest + 1, dtype=np.float64)
-    return _kappa(
-        name,
-        [x - lowest for x in first],
-        [x - lowest for x in second],
-        (steps[:, None] - steps) ** 2,
-    )
+    levels = np.arange(highest - lowest + 1, dtype=np.float64)
+    left, right = ([rating - lowest for rating in ratings] for ratings in (first, second))
+    return _kappa(name, left, right, (levels[:, None] - levels) ** 2)
 
 
 def ratings_agreement(rows: Sequence[Chat]) -> list[Score]:
-    """By attribute, quadratic-weighted kappa between the first and the second rating of every row
-    that has two in `meta["ratings"]`: how far a judge that is asked again agrees with itself. Rows
-    without two count as failed."""
-    two = [pair for row in rows if (pair := _two(row.meta.get("ratings")))]
-    names = (
-        [name for name in two[0][0] if all(name in rating for pair in two for rating in pair)]
-        if two
-        else []
-    )
-    scores = [
-        quadratic_kappa(f"kappa/{name}", [a[name] for a, _ in two], [b[name] for _, b in two])
-        for name in names
-    ]
-    return [replace(score, num_failed=len(rows) - len(two)) for score in scores]
+    """By attribute, quadratic kappa of the first two ratings in each row's `meta["ratings"]`.
+
+    It says how far a judge that is asked again agrees with itself; other rows count as failed.
+    """
+    pairs = [pair for row in rows if (pair := _first_two(row.meta.get("ratings")))]
+    scores = []
+    for name in pairs[0][0] if pairs else ():
+        if all(name in rating for pair in pairs for rating in pair):
+            first, second = ([pair[which][name] for pair in pairs] for which in (0, 1))
+            scores.append(quadratic_kappa(f"kappa/{name}", first, second))
+    return [replace(score, num_failed=len(rows) - len(pairs)) for score in scores]
 
 
-def _two(ratings: Any) -> list[dict[str, int]]:
-    """The first two of a row's ratings, or none: a row of anyone's may hold anything under that
-    name."""
-    two = ratings[:2] if isinstance(ratings, list) else []
-    good = all(
-        isinstance(rating, dict) and all(type(v) is int and 0 <= v <= 100 for v in rating.values())
-        for rating in two
-    )
-    return two if good and len(two) == 2 else []
+def _first_two(ratings: Any) -> list[dict[str, int]]:
+    """The first two ratings, or none: a row from elsewhere may hold anything under that name."""
+    if not isinstance(ratings, list) or len(ratings) < 2:
+        return []
+    for rating in ratings[:2]:
+        if not isinstance(rating, dict):
+            return []
+        if not all(type(level) is int and 0 <= level <= 100 for level in rating.values()):
+            return []
+    return ratings[:2]
 
 
 def _kappa(name: str, first: list[int], second: list[int], cost: Floats) -> Score:
+    """1 - observed cost / cost expected by chance, of `cost` [labels, labels]; resamples items."""
     if len(first) != len(second) or not first:
         raise ValueError("ratings must be of one length and not empty")
     a, b, size = np.array(first), np.array(second), len(cost)
@@ -84,14 +76,15 @@ def _kappa(name: str, first: list[int], second: list[int], cost: Floats) -> Scor
 def bradley_terry(
     games: Sequence[tuple[str, str, str, float]], *, ties: float = 0.1, num_resamples: int = 500
 ) -> list[Score]:
-    """Strengths of several models, best first, from (prompt, model A, model B, share of the win
-    that A had: 1, 0.5, 0).
+    """Strengths of several models, best first; a game is (prompt, model A, model B, A's share of
+    the win: 1, 0.5 or 0).
 
     P(A beats B) = 1 / (1 + exp(s_B - s_A)) (Bradley and Terry 1952); the strengths sum to 0 and are
     fitted by the minorise-maximise steps of Hunter 2004. Our choice: `ties` of a tied game are
-    added between every two models that met, so that a model that won all its games has a finite
-    strength. Intervals by bootstrap over prompts.
+    added between every two models that met, so that a model that won every game has a finite
+    strength. Intervals resample prompts.
     """
+    # 1) the wins of every prompt, [prompts, models, models], row beats column
     names = sorted({name for _, a, b, _ in games for name in (a, b)})
     prompts = {p: i for i, p in enumerate(dict.fromkeys(p for p, *_ in games))}
     index = {name: i for i, name in enumerate(names)}
@@ -103,6 +96,7 @@ def bradley_terry(
     prior = ((total + total.T) > 0) * (ties / 2)
     if not _joined(total + total.T):
         raise ValueError("the models fall into groups that never met, so they have no common scale")
+    # 2) strengths of all prompts, then of resampled ones; the tie is added once to each sample
     value = _strengths(total + prior)
     picks = resamples(len(prompts), num_resamples)
     drawn = np.array([_strengths(wins[rows].sum(0) + prior) for rows in picks])
@@ -114,7 +108,7 @@ def bradley_terry(
 
 
 def _joined(met: Floats) -> bool:
-    """True when every model can be reached from the first over games."""
+    """Whether every model can be reached from the first over games."""
     reached = np.arange(len(met)) == 0
     for _ in range(len(met)):
         reached = reached | ((met > 0) @ reached)

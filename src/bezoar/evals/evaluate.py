@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.evals.contamination import Contamination
-from bezoar.evals.duel import WinRate
 from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.lm_eval import LmEval
 from bezoar.evals.mt_bench import MTBench
@@ -16,6 +15,7 @@ from bezoar.evals.revision import Revision
 from bezoar.evals.reward_bench import RewardBench
 from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.evals.rouge_bleu import RougeBleu
+from bezoar.evals.win_rate import WinRate
 from bezoar.llm.cost import Estimate, RequestEstimate
 from bezoar.references import ModelRef
 

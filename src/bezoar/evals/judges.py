@@ -1,114 +1,95 @@
-"""Who judges pairs: a language model, asked in both orders, or a reward model, which has no
-order."""
+"""Judges of pairs: a language model, asked in both orders, or a reward model without order."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from bezoar.chat.templates import Template
 from bezoar.chat.types import Comparison
 from bezoar.errors import RecipeError
 from bezoar.evals.outcome import EvalContext
+from bezoar.evals.section import Section
 from bezoar.io import content_hash
+from bezoar.llm.cost import Estimate, RequestEstimate
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.model.completions import reward_completions, reward_outputs
 from bezoar.model.reward_weights import RewardWeights
 from bezoar.prompts import read_prompt
 from bezoar.references import BackendRef, FileRef, RewardRef
 from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.pairwise import Pairwise, Preference, Side
 
+if TYPE_CHECKING:
+    from bezoar.model.stack import Stack
+
 Judgement = tuple[list[Preference], list[float | None]]
+"""Verdicts and margins (chosen over rejected, None without degrees), one of each a pair."""
 
 
 @dataclass(frozen=True)
-class JudgeConfig:
-    """Recipe keys of the judge of pairs: a language model `judge`, which gets `prompt` and says its
-    verdict in at most `judge_tokens` tokens or by log-probability, or the model `reward_model` with
-    a score head, whose outputs `goodness` makes one."""
+class JudgeConfig(Section):
+    """A section whose pairs are judged by a language model or by a reward model."""
 
     judge: BackendRef = ""
+    """Language model that compares the two answers, in both orders."""
     reward_model: RewardRef = ""
+    """Model with a score head that compares them instead."""
     prompt: FileRef = "bezoar:pairwise.txt"
+    """Prompt of the judge, with {prompt}, {a} and {b}."""
     verdict: Literal["text", "logprob"] = "text"
+    """text: written by the judge; logprob: the likeliest of the three, for weak judges."""
     judge_tokens: int = 512
+    """Most tokens of a written verdict."""
     goodness: RewardWeights | None = None
+    """How the outputs of the reward model make one score."""
 
     @property
     def pairwise(self) -> Pairwise:
         """The language model as a judge."""
         return Pairwise(self.judge, self.prompt, self.verdict, self.judge_tokens)
 
+    def quote_pairs(self, num: Estimate) -> list[tuple[str, RequestEstimate]]:
+        """The requests for `num` comparisons; a reward model gets none."""
+        if self.reward_model:
+            return []
+        return [(self.judge, requests) for requests in self.pairwise.quote(num)]
+
 
 @dataclass(frozen=True)
 class PairJudge:
-    """A judge at hand. `hash` names its model, its wording and how it is read; `compare(pairs,
-    number)` asks for the `number`th time and gives the verdicts and, where the judge has degrees,
-    the margin of `chosen` over `rejected` of each pair."""
+    """An opened judge. `hash` names its model, its wording and how it is read;
+    `compare(pairs, number)` asks for the `number`th time."""
 
     name: str
     hash: str
     compare: Callable[[Sequence[Comparison], int], Judgement]
 
 
-def pair_judge(section: JudgeConfig, given: EvalContext, model: str) -> PairJudge:
-    """The judge that a section names, else `model` itself: as a reward model if it has a score
-    head, else asked."""
+def pair_judge(section: JudgeConfig, context: EvalContext, model: str) -> PairJudge:
+    """The judge that a section names; else `model` itself, as a reward model if it has a head."""
     if section.judge:
-        return asked_judge(
-            section.pairwise, given.ask(section.judge), given.identity(section.judge)
-        )
-    name = section.reward_model or model
-    stack = given.open_model(name) if section.reward_model or not given.answers_only else None
-    if section.reward_model or has_head(stack):
-        return reward_judge(name, stack, given.template, section.goodness)
-    return asked_judge(
-        replace(section.pairwise, judge=name),
-        given.ask_model(name),
-        getattr(stack, "identity", name),
-    )
+        identity = context.identity(section.judge)
+        return asked_judge(section.pairwise, context.ask(section.judge), identity)
+    name = identity = section.reward_model or model
+    if section.reward_model or not context.answers_only:
+        stack = context.open_model(name)
+        if section.reward_model or has_head(stack):
+            return reward_judge(name, stack, context.template, section.goodness)
+        identity = getattr(stack, "identity", name)
+    return asked_judge(replace(section.pairwise, judge=name), context.ask_model(name), identity)
 
 
 def asked_judge(judge: Pairwise, ask: Ask, identity: str) -> PairJudge:
-    """A language model."""
-    return PairJudge(
-        judge.judge,
-        judge_hash(judge, identity),
-        lambda pairs, number: judged(pairs, judge, _reseeded(ask, number)),
-    )
-
-
-def reward_judge(
-    name: str, stack: Any, template: Any, goodness: RewardWeights | None = None
-) -> PairJudge:
-    """A reward model: the same verdict in both orders, a tie for equal rewards. RecipeError for a
-    model without a score head."""
-    if not has_head(stack):
-        raise RecipeError(
-            f"{name}: the model has no score head; name one that was trained with scores, such as"
-            " `kind: bradley_terry`."
-        )
-    from bezoar.evals.reward_model import reward_margins
+    """A language model as a judge; `identity` names its weights."""
 
     def compare(pairs: Sequence[Comparison], number: int) -> Judgement:
-        margins = reward_margins(stack, pairs, template, goodness)
-        sides = [_side(margin) for margin in margins]
-        return [
-            Preference(pair.id, side, side) for pair, side in zip(pairs, sides, strict=True)
-        ], margins
+        def ask_again(requests: Sequence[Request]) -> list[Reply]:
+            return ask([replace(request, seed=request.seed + number) for request in requests])
 
-    return PairJudge(
-        name, content_hash("reward", stack.identity, repr(template), repr(goodness)), compare
-    )
+        return judged(pairs, judge, ask_again)
 
-
-def _side(margin: float | None) -> Side | Unparsed:
-    if margin is None:
-        return Unparsed("", "no reward")
-    return "A" if margin > 0 else "B" if margin < 0 else "tie"
-
-
-def has_head(stack: Any) -> bool:
-    """Whether a stack ends in a score head."""
-    return getattr(stack, "score_head", None) is not None
+    return PairJudge(judge.judge, judge_hash(judge, identity), compare)
 
 
 def judge_hash(judge: Pairwise, identity: str) -> str:
@@ -117,28 +98,77 @@ def judge_hash(judge: Pairwise, identity: str) -> str:
 
 
 def judged(pairs: Sequence[Comparison], judge: Pairwise, ask: Ask) -> Judgement:
-    """The verdicts, and for a judge by log-probability a margin a pair from which the pull of the
-    position is gone.
+    """The verdicts and, for a judge by log-probability, margins without the pull of the position.
 
     margin = ((log p(A) - log p(B)) of the given order - (log p(A) - log p(B)) of the swapped one) /
-    2, in nats: what a judge adds to whatever stands first cancels. None where there are no
-    log-probabilities.
+    2, in nats: what a judge adds to whatever stands first cancels.
     """
     replies: list[Reply] = []
 
-    def kept(requests: Sequence[Request]) -> list[Reply]:
-        found = ask(requests)
-        replies.extend(found)
-        return found
+    def ask_and_keep(requests: Sequence[Request]) -> list[Reply]:
+        replies.extend(ask(requests))
+        return replies
 
-    verdicts = judge.compare(pairs, kept)
+    verdicts = judge.compare(pairs, ask_and_keep)
     odds = [r.logprobs[0] - r.logprobs[1] if len(r.logprobs) > 1 else None for r in replies]
-    two = zip(odds[: len(pairs)], odds[len(pairs) :], strict=True)
-    return verdicts, [None if a is None or b is None else (a - b) / 2 for a, b in two]
+    margins = [
+        None if given is None or swapped is None else (given - swapped) / 2
+        for given, swapped in zip(odds[: len(pairs)], odds[len(pairs) :], strict=True)
+    ]
+    return verdicts, margins
 
 
-def _reseeded(ask: Ask, number: int) -> Ask:
-    def again(requests: Sequence[Request]) -> list[Reply]:
-        return ask([replace(request, seed=request.seed + number) for request in requests])
+def has_head(stack: "Stack | None") -> bool:
+    """Whether a model ends in a score head."""
+    return getattr(stack, "score_head", None) is not None
 
-    return again
+
+def reward_judge(
+    name: str, stack: "Stack", template: Template, goodness: RewardWeights | None = None
+) -> PairJudge:
+    """A reward model as a judge: one verdict for both orders, a tie for equal rewards.
+
+    RecipeError for a model without a score head.
+    """
+    if not has_head(stack):
+        raise RecipeError(
+            f"{name}: the model has no score head; name one that was trained with scores, such as"
+            " `kind: bradley_terry`."
+        )
+
+    def compare(pairs: Sequence[Comparison], number: int) -> Judgement:
+        margins = reward_margins(stack, pairs, template, goodness)
+        sides = [_side(margin) for margin in margins]
+        verdicts = [Preference(pair.id, s, s) for pair, s in zip(pairs, sides, strict=True)]
+        return verdicts, margins
+
+    settings = content_hash("reward", stack.identity, repr(template), repr(goodness))
+    return PairJudge(name, settings, compare)
+
+
+def _side(margin: float | None) -> Side | Unparsed:
+    if margin is None:
+        return Unparsed("", "no reward")
+    return "A" if margin > 0 else "B" if margin < 0 else "tie"
+
+
+def reward_margins(
+    stack: "Stack",
+    pairs: Sequence[Comparison],
+    template: Template,
+    goodness: RewardWeights | None = None,
+) -> list[float | None]:
+    """Score of the chosen minus score of the rejected answer of every pair, in which `goodness`
+    makes one score of the head's outputs. None where a text is too long for the model."""
+    goodness, outputs = goodness or RewardWeights(), reward_outputs(stack, str(stack.spec.path))
+    prompts = [pair.prompt for pair in pairs]
+    answers = [(pair.chosen, pair.rejected) for pair in pairs]
+    margins: list[float | None] = []
+    for pair, (chosen, rejected) in zip(
+        pairs, reward_completions(stack, template, prompts, answers), strict=True
+    ):
+        margin = goodness.score(outputs, chosen) - goodness.score(outputs, rejected)
+        if pair.chosen == pair.rejected:
+            margin = 0.0  # whatever the rounding
+        margins.append(None if math.isnan(chosen[0]) else margin)
+    return margins

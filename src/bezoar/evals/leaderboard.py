@@ -8,9 +8,14 @@ from typing import Any
 
 from bezoar.errors import RecipeError
 from bezoar.evals.agreement import bradley_terry
-from bezoar.evals.model_differences import ModelDifference, gaps
 from bezoar.evals.outcome import compare, condition, read_outcome, read_scores
-from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
+from bezoar.evals.stats import (
+    NOT_DISTINGUISHABLE,
+    Difference,
+    ModelDifference,
+    Score,
+    model_differences,
+)
 from bezoar.io import Row, as_written, canonical
 from bezoar.references import stage_folders
 
@@ -142,7 +147,7 @@ def _table(
         kept, key=lambda pair: (pair[1].value or 0.0) * (-1 if pair[1].higher_is_better else 1)
     )
     sides = {entry.name: (score, entry.values(benchmark)) for entry, score in ranked}
-    against = gaps(sides.pop(ranked[0][0].name), sides) if ranked else {}
+    against = model_differences(sides.pop(ranked[0][0].name), sides) if ranked else {}
     own = members[0][0]
     apart = (
         ""

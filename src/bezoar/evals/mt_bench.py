@@ -1,22 +1,20 @@
-"""MT-Bench (arXiv 2306.05685): two-turn questions over eight categories, each answer graded 1 to 10
-by a judge.
+"""MT-Bench (arXiv 2306.05685): questions of two turns in eight categories, answers graded 1 to 10.
 
-The aggregation is FastChat's: the mean over all ratings of both turns; a rating that could not be
-had or read is counted as failed and is in no mean. Intervals resample questions. The judge's
-prompts are our own words.
+The aggregation is FastChat's: the mean over all ratings of both turns; a rating that failed is
+counted and is in no mean. Intervals resample questions. The judge's prompts are our own words.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from bezoar.chat.types import Message
 from bezoar.data.files import locate_file
 from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.errors import DataError
-from bezoar.evals.conversation import Turn, converse, spread, temperature
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.section import Section, item_rows
 from bezoar.evals.stats import Score, clustered_score, detectable, score
 from bezoar.io import Row, content_hash
 from bezoar.llm.cost import Estimate, RequestEstimate, exactly, text_tokens
@@ -30,93 +28,118 @@ PROMPTS = tuple(
     for turn in ("single", "second-turn")
     for kind in ("", "-reference")
 )
+TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
+"""FastChat's temperature of each category."""
+OTHER_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
-class MTBench:
-    """Recipe keys. `verdict: logprob` takes the expected rating under the judge's probabilities,
-    for judges too weak to write one. `references` names a FastChat answer file that stands in for
-    the questions' own. `max_tokens` is for an answer, `judge_tokens` for an assessment; `limit`
-    takes the categories in turn."""
+class Turn:
+    """One answer; `finish` is "length" for a cut one, "error" for a failed request."""
+
+    text: str
+    finish: str = "stop"
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class MTBench(Section):
+    """MT-Bench: answers to questions of two turns, each graded 1 to 10 by a judge.
+
+    Source: arXiv 2306.05685, section 3.2
+    Example: {judge: teacher, limit: 16}
+    """
 
     judge: BackendRef
+    """Language model that grades the answers."""
     questions: FileRef = "bezoar:questions.jsonl"
+    """Questions in FastChat's format, each of one or two turns."""
     references: FileRef = ""
+    """FastChat answer file to use in place of the questions' own reference answers."""
     verdict: Verdict = "text"
+    """text: a written rating; logprob: the expected one, for weak judges; fastchat: its rule."""
     max_tokens: int = 1024
+    """Most tokens of an answer."""
     judge_tokens: int = 1024
+    """Most tokens of an assessment."""
     limit: int | None = None
+    """Number of questions, taken from the categories in turn; null for all."""
 
     def load(self) -> list[Question]:
-        """The questions that are asked. DataError for one that needs a reference and has none."""
-        questions = read_questions(
-            locate_file(self.questions, Path(), "mt_bench.questions"), references=self.references
-        )
-        kept = [questions[i] for i in spread(questions, self.limit)]
-        for question in kept:
-            if question.category in REFERENCE_CATEGORIES and len(question.references) < len(
-                question.turns
-            ):
+        """The questions that are asked. DataError for one that lacks a needed reference."""
+        path = locate_file(self.questions, Path(), "mt_bench.questions")
+        questions = read_questions(path, references=self.references)
+        chosen = [questions[i] for i in spread(questions, self.limit)]
+        for question in chosen:
+            num, place = len(question.turns), f"{self.questions}: question {question.id}"
+            if question.category in REFERENCE_CATEGORIES and len(question.references) < num:
                 raise DataError(
-                    f"{self.questions}: question {question.id} ({question.category}) needs a"
-                    " reference a turn; add it."
+                    f"{place} ({question.category}) needs a reference for each turn; add it."
                 )
-            if not 1 <= len(question.turns) <= 2:
-                raise DataError(
-                    f"{self.questions}: question {question.id} has {len(question.turns)} turns;"
-                    " MT-Bench has one or two."
-                )
-        return kept
+            if not 1 <= num <= 2:
+                raise DataError(f"{place} has {num} turns; MT-Bench has one or two.")
+        return chosen
 
-    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
-        """`measure` of the named model; answers and grades are kept by the journal."""
-        return self.measure(
-            given.ask_model(model),
-            given.ask(self.judge),
-            seed=given.seed,
-            judge_identity=given.identity(self.judge),
-        )
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
+        """`measure` of the named model; the journal keeps answers and grades."""
+        judge, identity = context.ask(self.judge), context.identity(self.judge)
+        ask = context.ask_model(model)
+        return self.measure(ask, judge, seed=context.seed, judge_identity=identity)
 
     def measure(
         self, model: Ask, judge: Ask, *, seed: int = 0, judge_identity: str = ""
     ) -> Outcome:
-        """Answer, grade, sum up. `judge_identity` names the judge's model in the conditions of the
-        scores."""
-        asked = self.load()
-        answers = converse(asked, model, max_tokens=self.max_tokens, seed=seed)
-        outcome = self.outcome(asked, answers, self.grade(asked, answers, judge))
+        """Answer, grade, sum up; `judge_identity` names the judge's weights in the conditions."""
+        questions = self.load()
+        answers = converse(questions, model, max_tokens=self.max_tokens, seed=seed)
+        outcome = self.outcome(questions, answers, self.grade(questions, answers, judge))
         judge_hash = content_hash(
             judge_identity or self.judge, prompts_hash(), self.verdict, self.judge_tokens
         )
-        questions = content_hash([[q.id, q.category, q.turns, q.references] for q in asked])
-        same = {"judge": judge_hash, "answer tokens": self.max_tokens, "questions": questions}
+        conditions = {
+            "judge": judge_hash,
+            "answer tokens": self.max_tokens,
+            "questions": content_hash(
+                [[q.id, q.category, q.turns, q.references] for q in questions]
+            ),
+        }
         outcome.info["mt_bench"].update(
-            judge=self.judge, judge_hash=judge_hash, conditions={"mt_bench": same}
+            judge=self.judge, judge_hash=judge_hash, conditions={"mt_bench": conditions}
         )
-        outcome.texts["mt_bench"] = [(str(q.id), "\n".join(q.turns)) for q in asked]
+        outcome.texts["mt_bench"] = [(str(q.id), "\n".join(q.turns)) for q in questions]
         return outcome
 
     def grade(
         self, questions: Sequence[Question], answers: Sequence[Sequence[Turn]], judge: Ask
     ) -> list[list[Rating]]:
-        """A rating a turn a question. An answer that failed is not sent to the judge and is a
-        failure."""
+        """A rating for each turn of each question; the judge does not see a failed answer."""
         ratings = [[Rating(None, "no answer", t.error) for t in turns] for turns in answers]
-        places = [
-            (i, t)
+        graded = [
+            (i, turn)
             for i, turns in enumerate(answers)
-            for t, turn in enumerate(turns)
-            if turn.finish != "error"
+            for turn, answer in enumerate(turns)
+            if answer.finish != "error"
         ]
-        requests = [self._request(questions[i], answers[i], t) for i, t in places]
-        for (i, t), reply in zip(places, judge(requests) if requests else [], strict=True):
-            ratings[i][t] = read_grade(reply, self.verdict)
+        requests = [
+            grade_request(
+                judge_prompt(questions[i], [answer.text for answer in answers[i]], turn),
+                self.verdict,
+                self.judge_tokens,
+            )
+            for i, turn in graded
+        ]
+        for (i, turn), reply in zip(graded, judge(requests) if requests else [], strict=True):
+            ratings[i][turn] = read_grade(reply, self.verdict)
         return ratings
-
-    def _request(self, question: Question, turns: Sequence[Turn], turn: int) -> Request:
-        return grade_request(
-            judge_prompt(question, [t.text for t in turns], turn), self.verdict, self.judge_tokens
-        )
 
     def outcome(
         self,
@@ -125,60 +148,105 @@ class MTBench:
         ratings: Sequence[Sequence[Rating]],
     ) -> Outcome:
         """Scores overall, per turn and per category, a record a question, and what failed."""
-        values = [[r.value for r in turns] for turns in ratings]
-        items = [_item(q, a, r) for q, a, r in zip(questions, answers, ratings, strict=True)]
-        for turn in range(max((len(v) for v in values), default=0)):
+        values = [[rating.value for rating in turns] for turns in ratings]
+        categories = [question.category for question in questions]
+        items = [_item(*three) for three in zip(questions, answers, ratings, strict=True)]
+        scores = [clustered_score("mt_bench", values)]
+        for turn in range(max(map(len, values), default=0)):
             name = f"mt_bench/turn {turn + 1}"
-            items += [
-                {"benchmark": name, "id": q.id, "value": v[turn]}
-                for q, v in zip(questions, values, strict=True)
-                if turn < len(v)
+            rated = [
+                (q.id, v[turn]) for q, v in zip(questions, values, strict=True) if turn < len(v)
             ]
-        categories = [q.category for q in questions]
+            of_turn = [value for _, value in rated]
+            scores.append(score(name, of_turn))
+            items += item_rows(name, [question for question, _ in rated], of_turn)
+        failed = [rating for turns in ratings for rating in turns if rating.value is None]
         facts = {
             "verdict": self.verdict,
             "prompts": prompts_hash(),
             "num_cut_answers": sum(t.finish == "length" for turns in answers for t in turns),
-            "failures": dict(
-                Counter(r.reason for turns in ratings for r in turns if r.value is None)
-            ),
+            "failures": dict(Counter(rating.reason for rating in failed)),
             "temperatures": {c: temperature(c) for c in dict.fromkeys(categories)},
         }
-        return Outcome(mt_bench_scores(categories, values), items, {"mt_bench": facts})
+        scores += category_scores(categories, values)
+        return Outcome(scores, items, {"mt_bench": facts})
 
     def quote(self) -> list[tuple[str, RequestEstimate]]:
         """Answers of the model itself (named "") and grades of the judge."""
-        asked = self.load()
-        num = exactly(sum(len(q.turns) for q in asked))
-        question = sum(text_tokens(" ".join(q.turns)) for q in asked) / max(1, len(asked))
-        words = Estimate(self.max_tokens * 0.1, self.max_tokens * 0.5, self.max_tokens)
-        written = (
-            exactly(1) if self.verdict == "logprob" else Estimate(0.1, 0.3, 1) * self.judge_tokens
-        )
-        prompt = exactly(text_tokens(read_prompt(PROMPTS[0])) + question) + words * 1.5
+        questions = self.load()
+        num = exactly(sum(len(q.turns) for q in questions))
+        total = sum(text_tokens(" ".join(q.turns)) for q in questions)
+        question = total / max(1, len(questions))
+        answer = Estimate(self.max_tokens * 0.1, self.max_tokens * 0.5, self.max_tokens)
+        grade = Estimate(0.1, 0.3, 1) * self.judge_tokens
+        prompt = exactly(text_tokens(read_prompt(PROMPTS[0])) + question) + answer * 1.5
         return [
-            ("", RequestEstimate(num, exactly(question) + words * 0.5, words)),
-            (self.judge, RequestEstimate(num, prompt, written)),
+            ("", RequestEstimate(num, exactly(question) + answer * 0.5, answer)),
+            (
+                self.judge,
+                RequestEstimate(num, prompt, exactly(1) if self.verdict == "logprob" else grade),
+            ),
         ]
 
     def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
-        """In points, with 2.5 points as the spread of one question's difference (our
-        assumption)."""
+        """In points, with 2.5 points as the spread of a question's difference (our assumption)."""
         return {"mt_bench": detectable(len(self.load()), 2.5)}
 
-    @staticmethod
-    def files() -> list[Path]:
-        """The prompt files, whose content changes the scores."""
+    def files(self) -> list[Path]:
+        """The judge's prompts."""
         return [locate_file(name, Path(), "MT-Bench") for name in PROMPTS]
 
 
+def spread(questions: Sequence[Question], limit: int | None) -> list[int]:
+    """Indices of the first `limit` questions when the categories take turns, in file order."""
+    if limit is None or limit >= len(questions):
+        return list(range(len(questions)))
+    num_of_category: Counter[str] = Counter()
+    ranked = []
+    for i, question in enumerate(questions):
+        ranked.append((num_of_category[question.category], i))
+        num_of_category[question.category] += 1
+    return sorted(i for _, i in sorted(ranked)[:limit])
+
+
+def temperature(category: str) -> float:
+    """FastChat's temperature of a category."""
+    return TEMPERATURES.get(category, OTHER_TEMPERATURE)
+
+
+def converse(
+    questions: Sequence[Question], ask: Ask, *, max_tokens: int, seed: int
+) -> list[list[Turn]]:
+    """The answers to every turn; after a failed one the rest of its conversation fails too."""
+    answers: list[list[Turn]] = [[] for _ in questions]
+    # turn by turn over all questions, so that every batch is as large as can be
+    for turn in range(max((len(q.turns) for q in questions), default=0)):
+        live = [
+            i
+            for i, question in enumerate(questions)
+            if turn < len(question.turns) and all(t.finish != "error" for t in answers[i])
+        ]
+        requests = [_request(questions[i], answers[i], max_tokens, seed) for i in live]
+        for i, reply in zip(live, ask(requests) if requests else [], strict=True):
+            answers[i].append(Turn(reply.text, reply.finish, reply.error))
+    for question, turns in zip(questions, answers, strict=True):
+        turns += [Turn("", "error", "an earlier turn failed")] * (len(question.turns) - len(turns))
+    return answers
+
+
+def _request(question: Question, answers: Sequence[Turn], max_tokens: int, seed: int) -> Request:
+    messages = [Message("user", question.turns[0])]
+    for answer, text in zip(answers, question.turns[1:], strict=False):
+        messages += [Message("assistant", answer.text), Message("user", text)]
+    heat = temperature(question.category)
+    # without a draw there is no seed, so that runs under other seeds find the reply in the journal
+    return Request(
+        tuple(messages), temperature=heat, max_tokens=max_tokens, seed=seed if heat else 0
+    )
+
+
 def judge_prompt(question: Question, answers: Sequence[str], turn: int) -> str:
-    """The text that asks for a grade of one turn, with the references where the category needs
-    them."""
-    with_reference = question.category in REFERENCE_CATEGORIES
-    stem = ("single", "second-turn")[turn] + ("-reference" if with_reference else "")
-    name = f"bezoar:mt_bench/{stem}.md"
-    values = {"question": question.turns[0], "answer": answers[0]}
+    """The text that asks for a grade of a turn, with references if the category needs them."""
     if turn:
         values = {
             "question_1": question.turns[0],
@@ -186,39 +254,25 @@ def judge_prompt(question: Question, answers: Sequence[str], turn: int) -> str:
             "question_2": question.turns[1],
             "answer_2": answers[1],
         }
-    if with_reference:
-        values |= {
-            "reference": question.references[0],
-            "reference_1": question.references[0],
-            "reference_2": question.references[-1],
-        }
-    return seal(read_prompt(name, *list(values)[: 2 + 2 * turn]), **values)
-
-
-def mt_bench_scores(
-    categories: Sequence[str], values: Sequence[Sequence[float | None]]
-) -> list[Score]:
-    """Overall, per turn, per category: means over ratings, intervals over questions."""
-    scores = [clustered_score("mt_bench", values)]
-    for turn in range(max((len(v) for v in values), default=0)):
-        scores.append(
-            score(f"mt_bench/turn {turn + 1}", [v[turn] for v in values if turn < len(v)])
-        )
-    return scores + category_scores(categories, values)
+    else:
+        values = {"question": question.turns[0], "answer": answers[0]}
+    needed = list(values)
+    name = ("single", "second-turn")[turn]
+    if question.category in REFERENCE_CATEGORIES:
+        name += "-reference"
+        first, last = question.references[0], question.references[-1]
+        values |= {"reference": first, "reference_1": first, "reference_2": last}
+    return seal(read_prompt(f"bezoar:mt_bench/{name}.md", *needed), **values)
 
 
 def category_scores(
     categories: Sequence[str], values: Sequence[Sequence[float | None]]
 ) -> list[Score]:
     """A score a category, its name in `group`."""
-    return [
-        clustered_score(
-            "mt_bench",
-            [v for c, v in zip(categories, values, strict=True) if c == category],
-            category,
-        )
-        for category in dict.fromkeys(categories)
-    ]
+    by_category: dict[str, list[Sequence[float | None]]] = {}
+    for category, turns in zip(categories, values, strict=True):
+        by_category.setdefault(category, []).append(turns)
+    return [clustered_score("mt_bench", turns, name) for name, turns in by_category.items()]
 
 
 def prompts_hash() -> str:
@@ -227,14 +281,17 @@ def prompts_hash() -> str:
 
 
 def _item(question: Question, turns: Sequence[Turn], ratings: Sequence[Rating]) -> Row:
-    values = [r.value for r in ratings if r.value is not None]
-    row: dict[str, Any] = {"benchmark": "mt_bench", "id": question.id, "group": question.category}
-    row["value"] = sum(values) / len(values) if values else None
-    row["question"] = list(question.turns)
-    row["answers"] = [t.text for t in turns]
-    row["finishes"] = [t.finish for t in turns]
-    row["judgements"] = [
-        {"turn": i, "rating": r.value, "reason": r.reason, "text": r.text}
-        for i, r in enumerate(ratings, 1)
-    ]
-    return row
+    values = [rating.value for rating in ratings if rating.value is not None]
+    return {
+        "benchmark": "mt_bench",
+        "id": question.id,
+        "group": question.category,
+        "value": sum(values) / len(values) if values else None,
+        "question": list(question.turns),
+        "answers": [turn.text for turn in turns],
+        "finishes": [turn.finish for turn in turns],
+        "judgements": [
+            {"turn": number, "rating": r.value, "reason": r.reason, "text": r.text}
+            for number, r in enumerate(ratings, 1)
+        ],
+    }

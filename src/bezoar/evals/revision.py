@@ -15,13 +15,12 @@ from typing import Any, Literal
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.data.questions import Question
 from bezoar.errors import DataError
-from bezoar.evals.conversation import Turn, converse
-from bezoar.evals.duel import asked_questions, solution
-from bezoar.evals.fastchat import answered
+from bezoar.evals.answer_files import answered
 from bezoar.evals.judges import JudgeConfig, Judgement, PairJudge, pair_judge
+from bezoar.evals.mt_bench import Turn, converse
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import detectable, score
-from bezoar.evals.win_rate import outcome, prompt_value
+from bezoar.evals.win_rate import asked_questions, outcome, prompt_value, solution
 from bezoar.io import content_hash
 from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.revise import Round, revisions

@@ -1,12 +1,12 @@
-"""Numbers with their uncertainty: intervals, paired tests, agreement, rankings. Needs numpy alone.
+"""Numbers with their uncertainty: intervals and paired tests. Needs only numpy.
 
-Resampling is over items (questions, prompts), never over the several judgements of one item, with a
-fixed seed: the same values give the same interval. `None` stands where a number is not defined.
+Resampling draws items (questions, prompts), never the several judgements of one item, with a fixed
+seed: the same values give the same interval. `None` stands for a number that is not defined.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 NUM_RESAMPLES = 5000
 SEED = 20240412
-NONE: tuple[None, None] = (None, None)
+Interval = tuple[float | None, float | None]
+NONE: Interval = (None, None)
 CONFIDENCE = 0.95
 NOT_DISTINGUISHABLE = "not distinguishable"
 
 
 @dataclass(frozen=True)
 class Score:
-    """A figure with its 95 % interval over `n` items; `num_failed` items gave no value and are in
-    neither."""
+    """A figure and its 95 % interval over `n` items; `num_failed` more gave no value."""
 
     name: str
     value: float | None
@@ -53,18 +53,16 @@ class Score:
     def __str__(self) -> str:
         if self.value is None:
             return f"{self.name} none (n {self.n}, {self.num_failed} failed)"
-        inside = (
-            f"{self.low:.3f} to {self.high:.3f}"
-            if self.low is not None and self.high is not None
-            else "no interval"
-        )
+        interval = "no interval"
+        if self.low is not None and self.high is not None:
+            interval = f"{self.low:.3f} to {self.high:.3f}"
         failed = f", {self.num_failed} failed" if self.num_failed else ""
-        return f"{self.name} {self.value:.3f} [{inside}] (n {self.n}{failed})"
+        return f"{self.name} {self.value:.3f} [{interval}] (n {self.n}{failed})"
 
 
 def score(name: str, values: Sequence[float | None], group: str = "") -> Score:
-    """The mean of `values`, one an item, `None` for a failed one. Wilson's interval where all are 0
-    or 1, else bootstrap."""
+    """The mean of `values`, None for a failed item. Wilson's interval if all are 0 or 1, else the
+    bootstrap."""
     kept = [float(v) for v in values if v is not None]
     num_failed = len(values) - len(kept)
     if not kept:
@@ -73,18 +71,17 @@ def score(name: str, values: Sequence[float | None], group: str = "") -> Score:
     if set(kept) <= {0.0, 1.0}:
         low, high = wilson(sum(v == 1.0 for v in kept), len(kept))
         return Score(name, mean, low, high, len(kept), num_failed, group)
-    bounds: tuple[float | None, float | None] = bootstrap_mean(kept) or NONE
-    return Score(name, mean, bounds[0], bounds[1], len(kept), num_failed, group)
+    interval = bootstrap_mean(kept) or NONE
+    return Score(name, mean, *interval, len(kept), num_failed, group)
 
 
 def clustered_score(
     name: str, groups: Sequence[Sequence[float | None]], group: str = "", *, share: bool = False
 ) -> Score:
-    """The mean over all values of all groups (two turns of a question, say), the interval by
-    resampling groups.
+    """The mean over the values of all groups (two turns of a question, say).
 
-    `n` and `num_failed` count values, not groups. A `share` of values 0 and 1 that are all equal,
-    from which resampling learns nothing, has Wilson's interval over groups.
+    The interval resamples groups; `n` and `num_failed` count values. Resampling learns nothing from
+    a `share` whose values are all 0 or all 1: that has Wilson's interval over the groups.
     """
     kept = [[float(v) for v in values if v is not None] for values in groups]
     num_failed = sum(v is None for values in groups for v in values)
@@ -92,21 +89,14 @@ def clustered_score(
     counts = np.array([float(len(values)) for values in kept if values])
     if not len(sums):
         return Score(name, None, None, None, 0, num_failed, group)
-    value = float(sums.sum() / counts.sum())
-    if len(sums) < 2:
-        return Score(name, value, None, None, int(counts.sum()), num_failed, group)
-    if share and value in (0.0, 1.0):
-        return Score(
-            name,
-            value,
-            *wilson(round(value * len(sums)), len(sums)),
-            int(counts.sum()),
-            num_failed,
-            group,
-        )
-    picks = resamples(len(sums))
-    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-    return Score(name, value, *percentiles(means), int(counts.sum()), num_failed, group)
+    value, n = float(sums.sum() / counts.sum()), int(counts.sum())
+    interval = NONE
+    if len(sums) > 1 and share and value in (0.0, 1.0):
+        interval = wilson(round(value * len(sums)), len(sums))
+    elif len(sums) > 1:
+        picks = resamples(len(sums))  # [resamples, groups]
+        interval = percentiles(sums[picks].sum(axis=1) / counts[picks].sum(axis=1))
+    return Score(name, value, *interval, n, num_failed, group)
 
 
 def wilson(num_hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -115,9 +105,9 @@ def wilson(num_hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float
     share = num_hits / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (max(0.0, centre - half) if num_hits else 0.0), (
-        min(1.0, centre + half) if num_hits < n else 1.0
-    )
+    low = max(0.0, centre - half) if num_hits else 0.0
+    high = min(1.0, centre + half) if num_hits < n else 1.0
+    return low, high
 
 
 def resamples(n: int, num: int = NUM_RESAMPLES, seed: int = SEED) -> NDArray[np.int64]:
@@ -147,8 +137,7 @@ def bootstrap_mean(values: Sequence[float]) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """Second minus first on the same `n` items, its 95 % interval, and the two-sided p of the
-    sign-flip test."""
+    """Second minus first on the same `n` items, with the two-sided p of the sign-flip test."""
 
     name: str
     first: float
@@ -171,25 +160,23 @@ class Difference:
 def paired(
     name: str, first: Sequence[float], second: Sequence[float], num_unpaired: int = 0
 ) -> Difference:
-    """Compare two models on the same items: paired bootstrap interval, permutation p. ValueError
-    for unequal lengths."""
+    """Compare two models on the same items. ValueError for unequal lengths."""
     if len(first) != len(second) or not first:
         raise ValueError("paired values must be of one length and not empty")
-    gaps = np.subtract(second, first, dtype=np.float64)
-    low, high = bootstrap_mean(gaps.tolist()) or NONE
+    changes = np.subtract(second, first, dtype=np.float64)
+    interval = bootstrap_mean(changes.tolist()) or NONE
     means = (math.fsum(first) / len(first), math.fsum(second) / len(second))
-    return Difference(
-        name, *means, float(gaps.mean()), low, high, sign_flip(gaps), len(gaps), num_unpaired
-    )
+    mean, p = float(changes.mean()), sign_flip(changes)
+    return Difference(name, *means, mean, *interval, p, len(changes), num_unpaired)
 
 
-def sign_flip(gaps: Floats, num: int = 10_000) -> float:
-    """Two-sided p of mean difference 0 when the sign of every paired difference is a coin's.
+def sign_flip(changes: Floats, num: int = 10_000) -> float:
+    """Two-sided p of a mean of 0 if a coin decides the sign of every paired difference.
 
-    All sign patterns for up to 14 non-zero differences, else `num` random ones with the seen one
-    counted in (Phipson and Smyth 2010), so that p is never 0.
+    All sign patterns of up to 14 differences that are not 0; else `num` random ones and the one
+    seen (Phipson and Smyth 2010), so that p is never 0.
     """
-    moving = gaps[gaps != 0]
+    moving = changes[changes != 0]
     if not len(moving):
         return 1.0
     seen = abs(float(moving.sum())) * (1 - 1e-12)
@@ -216,12 +203,58 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def detectable(n: int, spread: float = math.sqrt(0.5), power: float = 0.8) -> float:
-    """The smallest true difference of two models that a paired test over `n` items finds with
-    probability `power`.
+    """The smallest true difference that a paired test over `n` items finds, at this `power`.
 
-    (z of 97.5 % + z of power) * spread / sqrt(n); `spread` is the standard deviation of one item's
-    difference. The default is that of two independent yes-or-no answers at 50 %, the widest case
-    for models that do not disagree on purpose.
+    (z of 97.5 % + z of power) * spread / sqrt(n); `spread` is the standard deviation of an item's
+    difference, by default that of two independent yes-or-no answers at 50 %: the widest case for
+    models that do not disagree on purpose.
     """
     normal = NormalDist()
     return (normal.inv_cdf(0.5 + CONFIDENCE / 2) + normal.inv_cdf(power)) * spread / math.sqrt(n)
+
+
+@dataclass(frozen=True)
+class ModelDifference:
+    """A model's value minus the reference's over `n` shared items; `n` is 0 if none are shared."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    distinguishable: bool
+
+
+def model_differences(
+    reference: tuple[Score, Mapping[str, float]],
+    others: Mapping[str, tuple[Score, Mapping[str, float]]],
+) -> dict[str, ModelDifference]:
+    """Every other model against `reference`; each side is a score and its values by item.
+
+    Over shared items two models are distinguishable if the p of the sign-flip test, corrected for
+    the number of models (Holm), is below 5 %. Without items, if their intervals do not meet, which
+    is cautious.
+    """
+    own_score, own_values = reference
+    tests: dict[str, Difference] = {}
+    for name, (_, values) in others.items():
+        shared = sorted(own_values.keys() & values.keys())
+        if len(shared) > 1:
+            tests[name] = paired(name, [own_values[i] for i in shared], [values[i] for i in shared])
+    corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+    differences = {}
+    for name, (other, _) in others.items():
+        if test := tests.get(name):
+            differs = corrected[name] < 1 - CONFIDENCE
+            difference = ModelDifference(test.difference, test.low, test.high, test.n, differs)
+        else:
+            change = (other.value or 0.0) - (own_score.value or 0.0)
+            difference = ModelDifference(change, None, None, 0, apart(own_score, other))
+        differences[name] = difference
+    return differences
+
+
+def apart(first: Score, second: Score) -> bool:
+    """Whether both have an interval and the two do not meet."""
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return False
+    return first.low > second.high or second.low > first.high

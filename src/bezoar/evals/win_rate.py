@@ -1,5 +1,4 @@
-"""Win rate of one set of answers over another, judged in both orders, with what the order and the
-length did to it.
+"""Win rates: answers judged against others in both orders, with the effect of order and length.
 
 A prompt's value is the mean of its two games (win 1, tie 1/2, loss 0), so a judge that likes the
 first position moves nothing. A prompt with an unread verdict is a failure. Intervals resample
@@ -8,17 +7,163 @@ prompts, not games.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from bezoar.chat.types import Comparison
-from bezoar.evals.outcome import Outcome
-from bezoar.evals.stats import NONE, Floats, Score, clustered_score, percentiles, resamples, score
-from bezoar.io import Row
+from bezoar.chat.types import Comparison, Message, Messages
+from bezoar.data.files import locate_file
+from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
+from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
+from bezoar.evals.mt_bench import Turn, converse, spread
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.section import item_rows
+from bezoar.evals.stats import (
+    NONE,
+    Floats,
+    Score,
+    clustered_score,
+    detectable,
+    percentiles,
+    resamples,
+    score,
+)
+from bezoar.io import Row, content_hash
+from bezoar.llm.cost import Estimate, RequestEstimate, exactly, text_tokens
+from bezoar.llm.types import Ask
+from bezoar.references import FileRef, ModelRef
 from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.pairwise import Preference, Side
 
 _GAIN: dict[Side, float] = {"A": 1.0, "tie": 0.5, "B": 0.0}
+NO_ANSWER = Unparsed("", "no answer")
+
+
+@dataclass(frozen=True)
+class WinRate(JudgeConfig):
+    """Answers of two models to the same questions, judged pairwise (MT-Bench's pairwise mode).
+
+    Source: arXiv 2306.05685, section 3.1
+    Example: {against: base, judge: teacher, limit: 40}
+    """
+
+    against: ModelRef = field(kw_only=True)
+    """The model that the evaluated one plays against."""
+    questions: FileRef = "bezoar:questions.jsonl"
+    """Questions in FastChat's format; AlpacaEval's instructions are read too."""
+    turn: Literal[1, 2] = 1
+    """The judged turn; 2 is shown with turn 1, and leaves out questions of one turn."""
+    max_tokens: int = 512
+    """Most tokens of an answer."""
+    limit: int | None = None
+    """Number of questions, taken from the categories in turn; null for all."""
+
+    def __post_init__(self) -> None:
+        if bool(self.judge) == bool(self.reward_model):
+            raise ValueError("win_rate needs a judge or a reward_model; give one of the two")
+
+    def check(self, model: str) -> None:
+        """Refuse to compare a model with itself."""
+        if self.against == model:
+            raise ValueError("win_rate.against is the evaluated model itself; name another")
+
+    def load(self) -> list[Question]:
+        """The questions, cut after the judged turn."""
+        return asked_questions(self.questions, self.turn, self.limit)
+
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
+        """`measure` of the named models; the journal keeps answers and verdicts."""
+        judge = pair_judge(self, context, model)
+        asks = (context.ask_model(model), context.ask_model(self.against))
+        return self.measure(*asks, judge, seed=context.seed)
+
+    def measure(self, model: Ask, other: Ask, judge: PairJudge, *, seed: int = 0) -> Outcome:
+        """`model` against `other`. A question that either did not answer is a failure."""
+        # 1) both models answer everything
+        questions = self.load()
+        ours, theirs = (
+            converse(questions, ask, max_tokens=self.max_tokens, seed=seed)
+            for ask in (model, other)
+        )
+        pairs = [_pair(*three) for three in zip(questions, ours, theirs, strict=True)]
+        # 2) the judge sees only pairs of two answers; the others keep a failed verdict
+        answered = [
+            i
+            for i, turns in enumerate(zip(ours, theirs, strict=True))
+            if all(turn.finish != "error" for side in turns for turn in side)
+        ]
+        verdicts = [Preference(pair.id, NO_ANSWER, NO_ANSWER) for pair in pairs]
+        margins: list[float | None] = [None] * len(pairs)
+        judgements = zip(*judge.compare([pairs[i] for i in answered], 0), strict=True)
+        for i, judgement in zip(answered, judgements, strict=True):
+            verdicts[i], margins[i] = judgement
+        # 3) the other model's answers are in the conditions: without them two win rates differ
+        figures = outcome(pairs, verdicts, margins)
+        conditions = {
+            "judge": judge.hash,
+            "answers of the other": content_hash([[t.text for t in turns] for turns in theirs]),
+            "turn": self.turn,
+            "answer tokens": self.max_tokens,
+            "questions": content_hash([[q.id, q.turns] for q in questions]),
+        }
+        all_questions = read_questions(locate_file(self.questions, Path(), "questions"))
+        facts = {
+            "num_left_out": len(spread(all_questions, self.limit)) - len(questions),
+            "turn": self.turn,
+            "against": self.against,
+            "judge": judge.name,
+            "judge_hash": judge.hash,
+            "conditions": {"win rate": conditions},
+        }
+        info = {"win_rate": {**figures.info["win_rate"], **facts}}
+        texts = {"win rate": [(str(q.id), "\n".join(q.turns)) for q in questions]}
+        return Outcome(figures.scores, figures.items, info, texts)
+
+    def quote(self) -> list[tuple[str, RequestEstimate]]:
+        """Answers of both models (named "") and the judge's comparisons."""
+        questions = self.load()
+        num = exactly(len(questions))
+        total = sum(text_tokens(" ".join(q.turns)) for q in questions)
+        prompt = exactly(total / max(1, len(questions)))
+        answers = RequestEstimate(
+            num * (2 * self.turn), prompt, Estimate(0.1, 0.5, 1) * self.max_tokens
+        )
+        return [("", answers), *self.quote_pairs(num)]
+
+    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+        """The distance from one half, with 0.5 as the spread of a prompt (our assumption)."""
+        return {"win rate": detectable(len(self.load()), 0.5)}
+
+
+def asked_questions(ref: str, turn: int, limit: int | None) -> list[Question]:
+    """Up to `limit` questions of a file, cut after `turn`, without those that have no such turn."""
+    questions = read_questions(locate_file(ref, Path(), "questions"))
+    chosen = [questions[i] for i in spread(questions, limit)]
+    return [replace(q, turns=q.turns[:turn]) for q in chosen if len(q.turns) >= turn]
+
+
+def solution(question: Question) -> Messages:
+    """A correct solution for the judge, to stand before the questions, if the category has one."""
+    turns = len(question.turns)
+    if question.category not in REFERENCE_CATEGORIES or len(question.references) < turns:
+        return ()
+    text = "\n\n".join(question.references[:turns])
+    return (Message("system", f"A correct solution, for comparison:\n{text}"),)
+
+
+def _pair(question: Question, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Comparison:
+    asked = (Message("user", text) for text in question.turns)
+    prompt = (*solution(question), *asked)
+    return Comparison(str(question.id), prompt, _answer_text(ours), _answer_text(theirs))
+
+
+def _answer_text(turns: Sequence[Turn]) -> str:
+    if len(turns) == 1:
+        return turns[0].text
+    first, second = "(first question)", "(second question, the one to be judged)"
+    return f"{first}\n{turns[0].text}\n\n{second}\n{turns[1].text}"
 
 
 def outcome(
@@ -26,47 +171,41 @@ def outcome(
     verdicts: Sequence[Preference],
     margins: Sequence[float | None] = (),
 ) -> Outcome:
-    """The figures of judged pairs. With `margins`, also who wins without the pull of the position,
-    which is all that moves a weak judge's verdicts."""
-    values = [prompt_value(v) for v in verdicts]
-    gaps = [len(p.chosen) - len(p.rejected) for p in pairs]
+    """The figures of judged pairs.
+
+    With `margins` also the win rate without the pull of the position, which is all that moves a
+    weak judge's verdicts.
+    """
+    values = [prompt_value(verdict) for verdict in verdicts]
+    length_gaps = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
+    disagree = [
+        None if value is None else float(not verdict.consistent)
+        for value, verdict in zip(values, verdicts, strict=True)
+    ]
     scores = [
         score("win rate", values),
-        length_controlled(values, gaps),
+        length_controlled(values, length_gaps),
         first_position(verdicts),
-        score(
-            "win rate/orders disagree",
-            [
-                None if v is None else float(not p.consistent)
-                for v, p in zip(values, verdicts, strict=True)
-            ],
-        ),
+        score("win rate/orders disagree", disagree),
     ]
     items: list[Row] = [
-        {
-            "benchmark": "win rate",
-            "id": p.id,
-            "value": v,
-            "first": _told(j.first),
-            "second": _told(j.second),
-            "length_gap": gap,
-        }
-        for p, v, j, gap in zip(pairs, values, verdicts, gaps, strict=True)
+        {**item, "first": word(v.first), "second": word(v.second), "length_gap": gap}
+        for item, v, gap in zip(
+            item_rows("win rate", [p.id for p in pairs], values), verdicts, length_gaps, strict=True
+        )
     ]
     if any(margins):
-        free = [None if m is None else float(m > 0) + 0.5 * (m == 0) for m in margins]
-        scores.append(score("win rate/free of position", free))
-        items += [
-            {"benchmark": "win rate/free of position", "id": p.id, "value": v}
-            for p, v in zip(pairs, free, strict=True)
-        ]
-    failures = Counter(
-        side.why.split(":")[0]
-        for j in verdicts
-        for side in (j.first, j.second)
-        if isinstance(side, Unparsed)
-    )
+        wins = [None if m is None else float(m > 0) + 0.5 * (m == 0) for m in margins]
+        scores.append(score("win rate/free of position", wins))
+        items += item_rows("win rate/free of position", [p.id for p in pairs], wins)
+    sides = [side for verdict in verdicts for side in (verdict.first, verdict.second)]
+    failures = Counter(side.why.split(":")[0] for side in sides if isinstance(side, Unparsed))
     return Outcome(scores, items, {"win_rate": {"failures": dict(failures)}})
+
+
+def word(side: Side | Unparsed) -> str:
+    """A verdict as items name it."""
+    return f"unparsed: {side.why}" if isinstance(side, Unparsed) else side
 
 
 def prompt_value(verdict: Preference) -> float | None:
@@ -81,60 +220,58 @@ def first_position(verdicts: Sequence[Preference]) -> Score:
     groups: list[list[float | None]] = []
     for verdict in verdicts:
         # in the second game B was shown first
-        sides = (("A", verdict.first), ("B", verdict.second))
+        games = [(shown, side) for shown, side in (("A", verdict.first), ("B", verdict.second))]
         groups.append(
             [
                 None if isinstance(side, Unparsed) else float(side == shown)
-                for shown, side in sides
+                for shown, side in games
                 if side != "tie"
             ]
         )
     return clustered_score("win rate/first position", groups, share=True)
 
 
-def length_controlled(values: Sequence[float | None], gaps: Sequence[float]) -> Score:
-    """Win rate with the pull of length taken out: our own number, after AlpacaEval's (arXiv
-    2404.04475) but without its difficulty of prompts and its judge-wide fit. The two differ by
-    points and are not to be compared.
+def length_controlled(values: Sequence[float | None], length_gaps: Sequence[float]) -> Score:
+    """Win rate without the pull of length: our own figure, after AlpacaEval's (arXiv 2404.04475).
 
+    It lacks AlpacaEval's difficulty of prompts and judge-wide fit, so the two differ by points.
     P(A wins prompt x) = sigmoid(t + f * tanh(gap_x / s)), with gap the difference in characters and
     s its standard deviation. t and f maximise the log-likelihood of the prompts' values less 0.025
     f^2, with 0.05 of a tie added, so that both are finite; the score is sigmoid(t). The interval
     refits on resampled prompts.
     """
     name = "win rate/length-adjusted (ours)"
-    kept = [(v, g) for v, g in zip(values, gaps, strict=True) if v is not None]
+    kept = [(v, gap) for v, gap in zip(values, length_gaps, strict=True) if v is not None]
     num_failed = len(values) - len(kept)
     if not kept:
         return Score(name, None, None, None, 0, num_failed)
-    wins = np.array([v for v, _ in kept])
-    lengths = np.array([float(g) for _, g in kept])
-    spread = float(lengths.std())
-    pull = np.tanh(lengths / spread) if spread else np.zeros(len(kept))
+    wins = np.array([value for value, _ in kept])
+    lengths = np.array([float(gap) for _, gap in kept])
+    spread_of_lengths = float(lengths.std())
+    pull = np.tanh(lengths / spread_of_lengths) if spread_of_lengths else np.zeros(len(kept))
     value = float(_fit(wins[None], pull[None])[0])
     picks = resamples(len(kept), 1000)
-    bounds = percentiles(_fit(wins[picks], pull[picks])) if len(kept) > 1 else NONE
-    return Score(name, value, bounds[0], bounds[1], len(kept), num_failed)
+    interval = percentiles(_fit(wins[picks], pull[picks])) if len(kept) > 1 else NONE
+    return Score(name, value, *interval, len(kept), num_failed)
 
 
 def _fit(wins: Floats, pull: Floats) -> Floats:
     """sigmoid(t) of every row of [fits, prompts], by Newton's method."""
     t, f = np.zeros(len(wins)), np.zeros(len(wins))
     for _ in range(50):
-        chance = 1 / (1 + np.exp(-(t[:, None] + f[:, None] * pull)))
-        weight = chance * (1 - chance)
+        # gradient of the penalised log-likelihood
+        chance = 1 / (1 + np.exp(-(t[:, None] + f[:, None] * pull)))  # [fits, prompts]
         prior = 1 / (1 + np.exp(-t))
         slope_t = (wins - chance).sum(1) + 0.05 * (0.5 - prior)
         slope_f = ((wins - chance) * pull).sum(1) - 0.05 * f
+        # its Hessian [[tt, tf], [tf, ff]], inverted by hand
+        weight = chance * (1 - chance)
         tt, tf = weight.sum(1) + 0.05 * prior * (1 - prior) + 1e-9, (weight * pull).sum(1)
         ff = (weight * pull**2).sum(1) + 0.05
         size = tt * ff - tf**2
         step_t, step_f = (ff * slope_t - tf * slope_f) / size, (tt * slope_f - tf * slope_t) / size
+        # a step of at most 2 keeps samples in which one side wins everything from overshooting
         t, f = t + np.clip(step_t, -2, 2), f + np.clip(step_f, -2, 2)
         if float(np.abs([step_t, step_f]).max()) < 1e-9:
             break
     return np.asarray(1 / (1 + np.exp(-t)), dtype=np.float64)
-
-
-def _told(side: Side | Unparsed) -> str:
-    return f"unparsed: {side.why}" if isinstance(side, Unparsed) else side

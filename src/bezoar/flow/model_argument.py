@@ -8,7 +8,7 @@ from typing import Any
 from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate, Template
 from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
-from bezoar.evals.answers import columns
+from bezoar.evals.answer_files import columns
 from bezoar.flow.inspect_run import find_run
 from bezoar.flow.recipe import component
 from bezoar.flow.references import located

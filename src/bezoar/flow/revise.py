@@ -8,8 +8,8 @@ from typing import Any
 from bezoar.chat.types import Chat, Message, as_chats
 from bezoar.data.columns import Columns
 from bezoar.errors import DataError, RecipeError
-from bezoar.evals.duel import asked_questions
 from bezoar.evals.revision import answered_chats
+from bezoar.evals.win_rate import asked_questions
 from bezoar.flow.model_argument import find_model
 from bezoar.flow.out import check_file, is_revision
 from bezoar.flow.standalone_eval import ModelCache

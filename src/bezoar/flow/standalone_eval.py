@@ -11,7 +11,7 @@ from bezoar.data.files import locate_file
 from bezoar.data.questions import Question
 from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
-from bezoar.evals.answers import answer_file, rescored
+from bezoar.evals.answer_files import answer_file, rescored
 from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.outcome import EvalContext, Outcome, read_outcome, read_scores, write_outcome
 from bezoar.flow.model_argument import ModelArgument

@@ -5,9 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bezoar.evals.model_differences import ModelDifference, gaps
 from bezoar.evals.outcome import condition
-from bezoar.evals.stats import NOT_DISTINGUISHABLE, Score
+from bezoar.evals.stats import NOT_DISTINGUISHABLE, ModelDifference, Score, model_differences
 from bezoar.io import Row, canonical, read_jsonl, read_own
 from bezoar.report.formatting import finite, listed
 from bezoar.report.run import Run
@@ -97,7 +96,7 @@ class Scoreboard:
                 for model, side in sides.items()
                 if self.condition(benchmark, model) == same
             }
-            self._gaps[benchmark, reference] = gaps(own, sides) if own else {}
+            self._gaps[benchmark, reference] = model_differences(own, sides) if own else {}
         return self._gaps[benchmark, reference]
 
     def verdict(self, benchmark: str) -> Verdict | None:

@@ -1,0 +1,47 @@
+"""What the sections of an evaluation have in common."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.io import Row
+from bezoar.llm.cost import Estimate, RequestEstimate
+
+
+class Section:
+    """One section of an evaluation: a frozen dataclass whose fields are its recipe keys."""
+
+    def check(self, model: str) -> None:
+        """Raise ValueError for settings without meaning for this model."""
+
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
+        """Measure the named model; what `cache_part` has stored is not measured again."""
+        raise NotImplementedError
+
+    def quote(self) -> list[tuple[str, RequestEstimate]]:
+        """(backend, its requests); the backend "" is the evaluated model itself."""
+        return []
+
+    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+        """Score -> the smallest difference of two models that its items can show (80 % power)."""
+        return {}
+
+    def files(self) -> list[Path]:
+        """Files of the package whose content changes the scores."""
+        return []
+
+
+def expected_rows(rows: Mapping[str, Estimate], name: str, limit: int | None) -> int:
+    """How many rows a stage is expected to give, at most `limit`; 0 where that is not known."""
+    num = int(rows[name].expected) if name in rows else 0
+    return min(num, limit) if limit else num
+
+
+def item_rows(
+    benchmark: str, ids: Sequence[str | int], values: Sequence[float | None]
+) -> list[Row]:
+    """One record an item."""
+    return [
+        {"benchmark": benchmark, "id": item, "value": value}
+        for item, value in zip(ids, values, strict=True)
+    ]
