@@ -221,7 +221,7 @@ def test_the_chat_template_is_the_recipes_and_is_recorded(
                 "mc1_targets": {"choices": ["a", "b"], "labels": [1]},
                 "mc2_targets": {"a": 1, "b": 0},
             },
-            "not one label an answer",
+            "one without a label",
         ),
         (
             {"question": None, "mc1_targets": {"a": 1, "b": 0}, "mc2_targets": {"a": 1, "b": 0}},
