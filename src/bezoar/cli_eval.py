@@ -109,8 +109,7 @@ def compare(
     finished evaluations."""
     from bezoar.flow.model_argument import find_model
     from bezoar.flow.standalone_eval import evaluate_named, short, with_judge
-    from bezoar.report.compared import compare_finished
-    from bezoar.report.console import print_outcome
+    from bezoar.report.console import compare_finished, print_outcome
     from bezoar.terminal import Console
 
     folders = [Path(first), Path(second)]

@@ -14,7 +14,7 @@ from bezoar.evals.outcome import Outcome, told
 from bezoar.evals.stats import Score, wilson
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.report.console import print_outcome
-from bezoar.report.scores import Scoreboard
+from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.scores import _judges
 from bezoar.verdicts.pairwise import Pairwise
 

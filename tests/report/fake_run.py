@@ -12,6 +12,8 @@ import yaml
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.io import write_json, write_jsonl
 from bezoar.parquet import write_parquet
+from bezoar.report.run import Run, load_run
+from bezoar.report.scoreboard import Scoreboard, load_scoreboard
 
 HOSTILE = (
     "</script><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> &"
@@ -491,4 +493,19 @@ def edit_json(path: Path, **changes: Any) -> None:
     write_json(path, {**json.loads(path.read_text()), **changes})
 
 
-__all__ = ["CATEGORIES", "HOSTILE", "MODELS", "build_run", "edit_json", "interval", "stages"]
+def load(run_dir: Path) -> tuple[Run, Scoreboard]:
+    """What the report, the cards and the terminal are made from."""
+    run = load_run(run_dir)
+    return run, load_scoreboard(run)
+
+
+__all__ = [
+    "CATEGORIES",
+    "HOSTILE",
+    "MODELS",
+    "build_run",
+    "edit_json",
+    "interval",
+    "load",
+    "stages",
+]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_run import HOSTILE, edit_json, stages
+from fake_run import HOSTILE, edit_json, load, stages
 from rich.console import Console
 
 from bezoar.data.licences import LicenceTerms, joint_licence, model_terms, seed_terms
@@ -25,7 +25,7 @@ def head_of(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cards(whole: Path) -> dict[str, Path]:
-    return {path.parent.name[3:]: path for path in write_cards(whole)}
+    return {path.parent.name[3:]: path for path in write_cards(*load(whole))}
 
 
 def test_every_made_set_and_every_trained_model_has_a_card(cards: dict[str, Path]) -> None:
@@ -113,7 +113,7 @@ def test_datasets_opens_a_set_by_its_card(cards: dict[str, Path], tmp_path: Path
 
 def test_hostile_text_breaks_neither_head_nor_fences(fresh: Build) -> None:
     run_dir = fresh(hostile=True)
-    for path in write_cards(run_dir):
+    for path in write_cards(*load(run_dir)):
         head = head_of(path)
         assert head["license"] == "apache-2.0" if "pairs" not in path.read_text() else "mit"
         body = path.read_text(encoding="utf-8").partition("\n---\n")[2]
@@ -127,7 +127,7 @@ def test_unknown_terms_are_called_unknown(fresh: Build) -> None:
     table = stages()
     table["seeds"]["path"] = "/home/me/secret/rows.jsonl"
     edit_json(run_dir / "resolved.json", stages=table)
-    path = next(p for p in write_cards(run_dir) if p.parent.name.endswith("-lamini"))
+    path = next(p for p in write_cards(*load(run_dir)) if p.parent.name.endswith("-lamini"))
     assert head_of(path)["license"] == "unknown"
     assert "language" not in head_of(path)
     assert "unknown. The licence is not known" in path.read_text()

@@ -6,10 +6,9 @@ from itertools import pairwise
 import pytest
 
 from bezoar.report.charts.dots import Dot, dot_plot
-from bezoar.report.charts.flow import Step, flow_chart
+from bezoar.report.charts.frame import Scale, nice_step, tick_label
 from bezoar.report.charts.histogram import bin_counts, bins_over, histogram
-from bezoar.report.charts.lines import Curve, line_chart
-from bezoar.report.charts.scale import Scale, nice_step, smoothed, thinned, tick_label
+from bezoar.report.charts.lines import Curve, line_chart, thinned
 
 NAN, INF = float("nan"), float("inf")
 
@@ -43,7 +42,7 @@ def numbers_of(svg: str) -> list[float]:
 
 
 def test_scale_maps_ends_and_middle() -> None:
-    scale = Scale.over([0, 10], 100, 200, pad=0)
+    scale = Scale.over([0, 10], (100, 200), pad=0)
     assert [scale(0), scale(5), scale(10)] == [100, 150, 200]
 
 
@@ -52,7 +51,7 @@ def test_scale_maps_ends_and_middle() -> None:
     [[], [NAN], [3.0], [0.0, 0.0], [5e-324], [1e300, 1e300], [INF, 2.0], [None, "x", True]],
 )
 def test_scale_of_degenerate_values_has_width(values: list[object]) -> None:
-    scale = Scale.over(values, 0, 100)
+    scale = Scale.over(values, (0, 100), pad=0.05)
     assert scale.low < scale.high
     assert all(math.isfinite(scale(t)) for t in scale.ticks())
 
@@ -72,19 +71,6 @@ def test_tick_labels_have_the_decimals_of_their_step() -> None:
     assert tick_label(20000, 5000) == "20k"
 
 
-def test_smoothing_keeps_a_straight_line_and_its_ends() -> None:
-    line = [2.0 - 0.1 * i for i in range(50)]
-    assert smoothed(line) == pytest.approx(line)
-    assert smoothed([1.5]) == [1.5]
-    assert smoothed([1.0, 3.0]) == pytest.approx([1.0, 3.0])
-    assert smoothed([]) == []
-
-
-def test_smoothing_takes_out_noise() -> None:
-    noisy = [(-1.0) ** i for i in range(60)]
-    assert max(abs(v) for v in smoothed(noisy)[6:-6]) < 0.2
-
-
 def test_thinning_keeps_first_and_last() -> None:
     points = [(float(i), 0.0) for i in range(5000)]
     thin = thinned(points)
@@ -102,9 +88,9 @@ def test_line_chart_says_how_many_values_are_not_finite() -> None:
     "points",
     [[(1, 0.5)], [(1, 0.5), (1, 0.5)], [(0, 0.0), (1, 1e12)], [(i, i % 7) for i in range(2000)]],
 )
-@pytest.mark.parametrize("style", ["smoothed", "marked", "exact"])
-def test_line_charts_stay_in_their_frame(points: list[tuple[int, float]], style: str) -> None:
-    svg = line_chart("loss", [Curve("training", points, style)], zero=True)  # type: ignore[arg-type]
+@pytest.mark.parametrize("marked", [False, True])
+def test_line_charts_stay_in_their_frame(points: list[tuple[int, float]], marked: bool) -> None:
+    svg = line_chart("loss", [Curve("training", points, marked)], zero=True)
     assert all(-1000 < n < 1000 for n in numbers_of(svg))
 
 
@@ -154,29 +140,9 @@ def test_histogram_states_the_median() -> None:
     assert "median 3 words" in histogram("set", [1, 3, 100], bins_over([[1, 3, 100]]))
 
 
-def test_flow_bars_are_as_long_as_their_rows() -> None:
-    svg = flow_chart("rows", [Step("made", 60, {"duplicate": 30, "none": 0}, 20), Step("kept", 45)])
-    widths = {
-        n[0].text: float(n.get("width", 0)) + 1
-        for n in ET.fromstring(svg).iter()
-        if "piece" in n.get("class", "")
-    }
-    assert len(widths) == 3
-    made, dropped, kept = (widths[k] for k in widths)
-    assert made == pytest.approx(2 * dropped, abs=0.1)
-    assert made == pytest.approx(60 / 45 * kept, abs=0.1)
-    assert "kept 60 of 90 (67 %), from 20 seeds; 30 duplicate" in svg
-
-
-def test_flow_of_nothing_says_so() -> None:
-    assert "no step" in flow_chart("rows", [])
-    assert "no step" in flow_chart("rows", [Step("empty", 0)])
-
-
 def test_names_in_charts_are_escaped() -> None:
     evil = '<script>&"'
     shown = [
-        flow_chart(evil, [Step(evil, 3, {evil: 2})]),
         dot_plot(evil, [Dot(evil, 1.0)]),
         histogram(evil, [1.0], [0, 1, 2]),
         line_chart(evil, [Curve(evil, [(1, 1.0)])]),

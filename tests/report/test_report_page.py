@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_run import HOSTILE, MODELS, edit_json
+from fake_run import HOSTILE, MODELS, edit_json, load
 
 from bezoar.errors import DataError, RecipeError
 from bezoar.report.components import row_card
@@ -45,7 +45,7 @@ class Reader(HTMLParser):
 
 
 def read(run_dir: Path) -> tuple[str, Reader]:
-    text = write_report(run_dir).read_text(encoding="utf-8")
+    text = write_report(*load(run_dir)).read_text(encoding="utf-8")
     reader = Reader(text)
     assert reader.open == []
     return text, reader
@@ -253,19 +253,19 @@ def test_without_resolved_json_the_folders_speak(fresh: Build) -> None:
 def test_no_run_directory_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RecipeError, match="run directory"):
-            write_report(path)
+            write_report(*load(path))
 
 
 def test_a_broken_parquet_file_is_named(fresh: Build) -> None:
     run_dir = fresh()
     (run_dir / "05-lamini" / "rows.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"05-lamini/rows\.parquet.*run its stage again"):
-        write_report(run_dir)
+        write_report(*load(run_dir))
 
 
 def test_the_same_run_gives_the_same_bytes(whole: Path) -> None:
-    first = write_report(whole).read_bytes()
-    assert write_report(whole).read_bytes() == first
+    first = write_report(*load(whole)).read_bytes()
+    assert write_report(*load(whole)).read_bytes() == first
 
 
 def test_every_model_answers_the_same_questions(whole: Path) -> None:

@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 
 from bezoar.evals.stats import Score
-from bezoar.report.scores import Scoreboard
+from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.revision import revision
 
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_run import edit_json
+from fake_run import edit_json, load
 from rich.console import Console
 
 from bezoar.evals.stats import Score, apart, model_differences
@@ -20,7 +20,7 @@ from bezoar.report.formatting import (
 )
 from bezoar.report.html import write_report
 from bezoar.report.run import load_run
-from bezoar.report.scores import Scoreboard, load_scoreboard, read_score
+from bezoar.report.scoreboard import Scoreboard, load_scoreboard, read_score
 
 Build = Callable[..., Path]
 
@@ -149,7 +149,7 @@ def test_the_judges_card_stands_beside_the_scores(fresh: Build) -> None:
     card = {"judge": "grader", "judge_hash": "0123abcd", "scores": figures}
     for name in ("16-eval_base", "17-eval_sft_evol"):
         edit_json(run_dir / name / "scores.json", info={"judge_card": card})
-    text = write_report(run_dir).read_text()
+    text = write_report(*load(run_dir)).read_text()
     assert text.count("The judge grader") == 1
     for shown in ("0123abcd", "0.713", "[0.610, 0.800]", "20 (20 %)"):
         assert shown in text
@@ -157,7 +157,7 @@ def test_the_judges_card_stands_beside_the_scores(fresh: Build) -> None:
 
 def test_the_terminal_shows_the_numbers_of_the_report(whole: Path) -> None:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_scores(whole, console)
+    print_scores(*load(whole), console)
     text = console.export_text()
     board = load_scoreboard(load_run(whole))
     for benchmark in board.main:
@@ -170,7 +170,7 @@ def test_the_terminal_shows_the_numbers_of_the_report(whole: Path) -> None:
 
 def test_the_terminal_of_a_partial_run(fresh: Build) -> None:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_scores(fresh(until="eval_dpo"), console)
+    print_scores(*load(fresh(until="eval_dpo")), console)
     assert "Not run yet: eval_dpo." in console.export_text()
 
 
@@ -178,7 +178,7 @@ def test_markup_in_names_is_no_markup_in_the_terminal(fresh: Build) -> None:
     run_dir = fresh()
     edit_json(run_dir / "16-eval_base" / "scores.json", label="[red]x[/] [/]")
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_scores(run_dir, console)
+    print_scores(*load(run_dir), console)
     assert "[red]x[/] [/]" in console.export_text()
 
 

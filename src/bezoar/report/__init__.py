@@ -1,24 +1,25 @@
-"""Reads a run directory and nothing else: the report, the cards, and the score table of the
-terminal."""
+"""The report, the cards and the score table, all read from a run directory and nothing else."""
 
 from pathlib import Path
-from typing import Any
 
 from bezoar.io import as_written
-from bezoar.terminal import plain
+from bezoar.terminal import Console, plain
 
 
-def finish(run_dir: Path, console: Any, *, changed: bool = True) -> None:
-    """Write the report and the cards where something changed or the report is absent, and print the
-    scores."""
+def finish(run_dir: Path, console: Console, *, changed: bool = True) -> None:
+    """Write report and cards if something changed or the report is absent; print the scores."""
     from bezoar.report.cards import write_cards
     from bezoar.report.console import print_scores
     from bezoar.report.html import write_report
+    from bezoar.report.run import load_run
+    from bezoar.report.scoreboard import load_scoreboard
 
     path = run_dir / "report.html"
     with as_written(run_dir):
+        run = load_run(run_dir)
+        board = load_scoreboard(run)
         if changed or not path.exists():
-            write_cards(run_dir)
-            write_report(run_dir)
-        print_scores(run_dir, console)
+            write_cards(run, board)
+            write_report(run, board)
+        print_scores(run, board, console)
     console.print(plain(f"report: {path}"))

@@ -1,30 +1,21 @@
-"""README.md in every folder that may be shared: a dataset card a generated set, a model card a
-trained model."""
+"""README.md in every folder that may be shared: dataset cards and model cards."""
 
 from pathlib import Path
 
 from bezoar.io import atomic_write
 from bezoar.report.dataset_card import dataset_card
 from bezoar.report.model_card import model_card
-from bezoar.report.run import load_run
-from bezoar.report.scores import load_scoreboard
+from bezoar.report.run import Run
+from bezoar.report.scoreboard import Scoreboard
 
 
-def write_cards(run_dir: Path) -> list[Path]:
-    """Write the cards of all finished schemes, filters and training stages; returns their paths."""
-    run = load_run(run_dir)
-    board = load_scoreboard(run)
+def write_cards(run: Run, board: Scoreboard) -> list[Path]:
+    """Write the cards of all finished schemes, filters and trainings; returns their paths."""
     paths = []
     for stage in run.of("scheme", "filter", "train"):
         if stage.folder is not None:
-            path = stage.folder / "README.md"
-            atomic_write(
-                path,
-                (
-                    model_card(run, stage, board)
-                    if stage.category == "train"
-                    else dataset_card(run, stage)
-                ),
-            )
-            paths.append(path)
+            is_model = stage.category == "train"
+            card = model_card(run, stage, board) if is_model else dataset_card(run, stage)
+            paths.append(stage.folder / "README.md")
+            atomic_write(paths[-1], card)
     return paths

@@ -1,123 +1,123 @@
-"""The score table in the terminal: the same numbers as in the report."""
+"""Scores, paired tests and leaderboards in the terminal: the same numbers as in the report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from bezoar.evals.leaderboard import Table
+from bezoar.evals.leaderboard import Table, paired_tests, read_entries
 from bezoar.evals.outcome import Outcome, told
 from bezoar.evals.stats import Difference, Score
+from bezoar.flow.out import check_evaluation
+from bezoar.io import as_written, write_json
 from bezoar.report.formatting import ABSENT, count, failures, interval, listed, number, signed
-from bezoar.report.run import load_run
-from bezoar.report.scores import Scoreboard, load_scoreboard
-from bezoar.terminal import plain
+from bezoar.report.run import Run
+from bezoar.report.scoreboard import Scoreboard
+from bezoar.terminal import Console, plain
+
+if TYPE_CHECKING:
+    import rich.table
+    import rich.text
+
+FIGURES = ["n", "value", "95 % interval", "failed"]
 
 
-def print_scores(run_dir: Path, console: Any) -> None:
-    """Print what the scores say and the main ones; a run without scores says which evaluations have
-    not run."""
-    run = load_run(run_dir)
-    board = load_scoreboard(run)
+def print_scores(run: Run, board: Scoreboard, console: Console) -> None:
+    """Print the main scores, what they say, and which evaluations have not run."""
     if board.cells:
-        console.print(_table(board))
-    waiting = [s.name for s in run.of("evaluate") if not s.done]
-    told = [*board.headline, *([f"Not run yet: {listed(waiting)}."] if waiting else [])]
-    for sentence in told:
-        console.print(plain(sentence))
+        console.print(_score_table(board))
+    waiting = [stage.name for stage in run.of("evaluate") if not stage.done]
+    later = [f"Not run yet: {listed(waiting)}."] if waiting else []
+    _print_sentences([*board.headline, *later], console)
 
 
-def print_outcome(outcome: Outcome, console: Any, title: str) -> None:
-    """Print every score with n, interval and failures; the judge's card; and what the facts say
-    beside them."""
+def print_outcome(outcome: Outcome, console: Console, title: str) -> None:
+    """Print every score with n, interval and failures; the judge's card; and further facts."""
     card = (outcome.info.get("judge_card") or {}).get("scores") or []
-    for name, scores in (
-        (title, outcome.scores),
-        ("the judge", [Score.from_dict(s) for s in card]),
-    ):
+    judge_scores = [Score.from_dict(score) for score in card]
+    for name, scores in ((title, outcome.scores), ("the judge", judge_scores)):
         if scores:
-            console.print(
-                _lines(
-                    name,
-                    ["n", "value", "95 % interval", "failed"],
-                    [(_name(s), *_figures(s)) for s in scores],
-                )
-            )
-    for sentence in told(outcome.info):
-        console.print(plain(sentence))
+            rows = [(_name(score), *_figures(score)) for score in scores]
+            console.print(_figure_table(name, FIGURES, rows))
+    _print_sentences(told(outcome.info), console)
 
 
-def print_tests(tests: list[Difference], told: list[str], console: Any, title: str) -> None:
+def compare_finished(folders: Sequence[Path], out: Path | None, console: Console) -> None:
+    """Test the second finished evaluation against the first: print it, write `out`/tests.json."""
+    if out:
+        check_evaluation(out, folders)
+    with as_written(folders[0]):
+        tests, notes = paired_tests(*read_entries(folders))
+    first, second = map(str, folders)
+    if out:
+        results = [{**asdict(test), "verdict": test.verdict} for test in tests]
+        table = {"first": first, "second": second, "tests": results, "told": notes}
+        write_json(out / "tests.json", table)
+    print_tests(tests, notes, console, f"{second} less {first}, on the items of both")
+
+
+def print_tests(tests: list[Difference], notes: list[str], console: Console, title: str) -> None:
     """Print paired differences, the second less the first, and what was not compared."""
     rows = [
         (
-            d.name,
-            count(d.n) + (f" ({d.num_unpaired} unpaired)" if d.num_unpaired else ""),
-            f"{number(d.first)} → {number(d.second)}",
-            f"{signed(d.difference)} {interval(d.low, d.high)}",
-            f"{d.p:.2g}",
-            d.verdict,
+            test.name,
+            count(test.n) + (f" ({test.num_unpaired} unpaired)" if test.num_unpaired else ""),
+            f"{number(test.first)} → {number(test.second)}",
+            f"{signed(test.difference)} {interval(test.low, test.high)}",
+            f"{test.p:.2g}",
+            test.verdict,
         )
-        for d in tests
+        for test in tests
     ]
-    console.print(_lines(title, ["n", "first → second", "difference", "p", "the second is"], rows))
-    for sentence in told:
+    head = ["n", "first → second", "difference", "p", "the second is"]
+    console.print(_figure_table(title, head, rows))
+    _print_sentences(notes, console)
+
+
+def print_leaderboard(tables: list[Table], strengths: list[Score], console: Console) -> None:
+    """Print a table per benchmark and condition, best first, and the ranking from win rates."""
+    for table in tables:
+        rows: list[tuple[str, ...]] = []
+        for name, score in table.lines:
+            rows.append((name, *_figures(score), table.verdict(name) or "first"))
+        if rows:
+            head = [*FIGURES, "against the first"]
+            console.print(_figure_table(table.benchmark, head, rows))
+            _print_sentences([f"  {table.apart}."] if table.apart else [], console)
+    if strengths:
+        title = "Bradley-Terry strength (log odds, mean 0) from the win rates"
+        ranking = [(score.name, *_figures(score)) for score in strengths]
+        console.print(_figure_table(title, FIGURES, ranking))
+
+
+def _print_sentences(sentences: Iterable[str], console: Console) -> None:
+    for sentence in sentences:
         console.print(plain(sentence))
 
 
-def print_leaderboard(tables: list[Table], strengths: list[Score], console: Any) -> None:
-    """Print a table a benchmark and condition, best first, and the ranking from win rates."""
-    for table in filter(lambda t: t.lines, tables):
-        rows = [
-            (name, *_figures(score), table.verdict(name) or "first") for name, score in table.lines
-        ]
-        console.print(
-            _lines(
-                table.benchmark,
-                ["n", "value", "95 % interval", "failed", "against the first"],
-                rows,
-            )
-        )
-        if table.apart:
-            console.print(plain(f"  {table.apart}."))
-    if strengths:
-        rows = [(s.name, *_figures(s)) for s in strengths]
-        console.print(
-            _lines(
-                "Bradley-Terry strength (log odds, mean 0) from the win rates",
-                ["n", "value", "95 % interval", "failed"],
-                rows,
-            )
-        )
-
-
-def _figures(score: Score) -> tuple[str, ...]:
-    return (
-        count(score.n),
-        number(score.value),
-        interval(score.low, score.high) or ABSENT,
-        failures(score.num_failed, score.n),
-    )
+def _figures(score: Score) -> tuple[str, str, str, str]:
+    bounds = interval(score.low, score.high) or ABSENT
+    return count(score.n), number(score.value), bounds, failures(score.num_failed, score.n)
 
 
 def _name(score: Score) -> str:
-    return (
-        f"{score.name} ({score.group})"
-        if score.group and not score.name.startswith(score.group)
-        else score.name
-    )
+    named = not score.group or score.name.startswith(score.group)
+    return score.name if named else f"{score.name} ({score.group})"
 
 
-def _lines(title: str, head: list[str], rows: Sequence[tuple[str, ...]]) -> Any:
+def _table(title: str) -> "rich.table.Table":
     from rich.table import Table
 
-    table = Table(
-        title=plain(title),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
+    # Foreign text goes through `plain`, so that nothing in it is read as markup.
+    table = Table(title=plain(title), title_justify="left", title_style="bold", box=None)
+    table.pad_edge, table.padding = False, (0, 2, 0, 0)
+    return table
+
+
+def _figure_table(
+    title: str, head: list[str], rows: Sequence[tuple[str, ...]]
+) -> "rich.table.Table":
+    table = _table(title)
     table.add_column("", overflow="fold", min_width=16)
     for name in head:
         table.add_column(name, justify="right")
@@ -126,40 +126,25 @@ def _lines(title: str, head: list[str], rows: Sequence[tuple[str, ...]]) -> Any:
     return table
 
 
-def _table(board: Scoreboard) -> Any:
-    from rich.table import Table
-
-    table = Table(
-        title="Scores with 95 % intervals",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
+def _score_table(board: Scoreboard) -> "rich.table.Table":
+    table = _table("Scores with 95 % intervals")
     table.add_column("benchmark", overflow="fold")
     table.add_column("n", justify="right")
     for label in board.labels.values():
         table.add_column(plain(label), justify="right", overflow="fold")
     for benchmark in board.main:
-        scores = board.of(benchmark)
-        verdict = board.verdicts.get(benchmark)
-        leading = verdict.tied if verdict and not verdict.none else ()
-        sizes = dict.fromkeys(count(score.n) for score in scores.values())
-        cells = [
-            _cell(board.cells.get((benchmark, model)), leads=model in leading)
-            for model in board.labels
-        ]
+        sizes = dict.fromkeys(count(score.n) for score in board.of(benchmark).values())
+        leaders = board.leaders(benchmark)
+        cells = [_cell(board, benchmark, model, leads=model in leaders) for model in board.labels]
         table.add_row(plain(benchmark), "/".join(sizes), *cells)
     return table
 
 
-def _cell(score: Score | None, *, leads: bool) -> Any:
+def _cell(board: Scoreboard, benchmark: str, model: str, *, leads: bool) -> "rich.text.Text":
+    score = board.cells.get((benchmark, model))
     if score is None or score.value is None:
-        return plain(
-            f"{ABSENT}\n{count(score.num_failed)} failed" if score and score.num_failed else ABSENT,
-            "dim",
-        )
+        failed = f"\n{count(score.num_failed)} failed" if score and score.num_failed else ""
+        return plain(f"{ABSENT}{failed}", "dim")
     text = plain(number(score.value), "bold green" if leads else "")
     text.append(f"\n{interval(score.low, score.high) or 'no interval'}", "not bold dim default")
     if score.num_failed:

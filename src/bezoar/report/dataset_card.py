@@ -5,11 +5,11 @@ from typing import Any
 
 from bezoar.parquet import open_parquet
 from bezoar.report import markdown as md
-from bezoar.report.bill import cost_per_row, line
 from bezoar.report.formatting import count, percent, seconds, usd
 from bezoar.report.lineage import ancestors, backends, licence, terms_of
 from bezoar.report.rows import read_rows
-from bezoar.report.run import Run, Stage
+from bezoar.report.run import Run, StageRecord
+from bezoar.report.sections.bill import cost_per_row, total
 
 NUM_SAMPLES = 3
 SIZES = (
@@ -26,7 +26,7 @@ LIMITS = """\
 """
 
 
-def dataset_card(run: Run, stage: Stage) -> str:
+def dataset_card(run: Run, stage: StageRecord) -> str:
     """README.md of a scheme's or filter's set."""
     line_of = ancestors(run, stage)
     terms = terms_of(run, line_of)
@@ -73,7 +73,9 @@ def dataset_card(run: Run, stage: Stage) -> str:
     return "\n".join(parts)
 
 
-def _head(run: Run, stage: Stage, title: str, licence_id: str, english: bool) -> dict[str, Any]:
+def _head(
+    run: Run, stage: StageRecord, title: str, licence_id: str, english: bool
+) -> dict[str, Any]:
     num = stage.count("rows_out")
     head: dict[str, Any] = {
         "pretty_name": title,
@@ -137,7 +139,7 @@ def _feature(field: Any) -> dict[str, Any]:
     }
 
 
-def _step(stage: Stage) -> list[str]:
+def _step(stage: StageRecord) -> list[str]:
     if not stage.done:
         return [stage.name, stage.kind, "not run", "", ""]
     left_out = ", ".join(f"{count(num)} {reason}" for reason, num in stage.dropped.items() if num)
@@ -150,7 +152,7 @@ def _step(stage: Stage) -> list[str]:
     ]
 
 
-def _dropped(stage: Stage) -> str:
+def _dropped(stage: StageRecord) -> str:
     seen = stage.count("rows_out") + sum(stage.dropped.values())
     rows = [
         (reason, count(num), percent(num, seen)) for reason, num in stage.dropped.items() if num
@@ -162,19 +164,19 @@ def _dropped(stage: Stage) -> str:
     )
 
 
-def _cost(run: Run, stage: Stage) -> str:
-    own, cost = line(stage), cost_per_row(run, stage)
+def _cost(run: Run, stage: StageRecord) -> str:
+    own, cost = total([stage]), cost_per_row(run, stage)
     per = f" A kept row cost {usd(cost)}, the stages before included." if cost is not None else ""
     asked = (
-        f"{count(own.asked)} requests, {count(own.prompt_tokens)} prompt tokens,"
-        f" {count(own.completion_tokens)} written tokens"
+        f"{count(own.calls['asked'])} requests, {count(own.calls['prompt_tokens'])} prompt tokens,"
+        f" {count(own.calls['completion_tokens'])} written tokens"
         if stage.calls
         else "No requests"
     )
     return f"{asked}; {seconds(own.seconds)}; {usd(own.cost_usd)}.{per}\n"
 
 
-def _columns(stage: Stage) -> str:
+def _columns(stage: StageRecord) -> str:
     words = {
         "id": "names the row",
         "messages": "the conversation: role and content of each turn",

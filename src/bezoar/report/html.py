@@ -6,16 +6,15 @@ from pathlib import Path
 
 from bezoar.io import atomic_write
 from bezoar.report.components import absent, section
+from bezoar.report.formatting import count, listed, seconds, usd
 from bezoar.report.markup import Markup, h
-from bezoar.report.run import Run, load_run
-from bezoar.report.scores import Scoreboard, load_scoreboard
-from bezoar.report.sections.bill import bill
-from bezoar.report.sections.failures import failures
+from bezoar.report.run import Run
+from bezoar.report.scoreboard import Scoreboard
+from bezoar.report.sections.bill import bill, total
 from bezoar.report.sections.mt_bench import mt_bench
 from bezoar.report.sections.revision import revision
 from bezoar.report.sections.scores import scores
-from bezoar.report.sections.sets import flow, lengths, load_sets, samples
-from bezoar.report.sections.summary import summary
+from bezoar.report.sections.sets import failures, flow, lengths, load_sets, samples
 from bezoar.report.sections.training import training
 
 CSS = (Path(__file__).parent / "style.css").read_text("utf-8")
@@ -31,19 +30,19 @@ LINKS = {
     "failures": "Failures",
     "recipe": "Recipe",
 }
+"""Anchors of the sections -> their names in the navigation."""
 
 
-def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into a run directory, whole or partial, and return its path."""
-    run = load_run(run_dir)
-    path = run_dir / "report.html"
-    atomic_write(path, page(run, load_scoreboard(run)))
+def write_report(run: Run, board: Scoreboard) -> Path:
+    """Write `report.html` into the run directory, whole or partial, and return its path."""
+    path = run.path / "report.html"
+    atomic_write(path, page(run, board))
     return path
 
 
 def page(run: Run, board: Scoreboard) -> str:
-    """The whole document. Its policy forbids everything but its own style sheet, so no row can load
-    or run anything."""
+    """The whole document."""
+    # 1) The sections; some are None, where the recipe asks for nothing of the kind.
     sets = load_sets(run)
     sections = [
         scores(run, board),
@@ -63,6 +62,7 @@ def page(run: Run, board: Scoreboard) -> str:
         for anchor, title in LINKS.items()
         if any(f'id="{anchor}"' in part[:300] for part in shown)
     ]
+    # 2) The policy forbids everything but our own style sheet: no row can load or run anything.
     digest = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     head = h(
@@ -74,26 +74,60 @@ def page(run: Run, board: Scoreboard) -> str:
         h("title", f"{run.name}: bezoar report"),
         h("style", Markup(CSS)),
     )
+    # 3) The document.
+    footer = (
+        "Made from the run directory only. Hover over bars, dots and marks to see their values."
+    )
     body = h(
         "body",
-        summary(run, board),
+        _summary(run, board),
         h("nav", h("ul", links), aria_label="Sections"),
         h("main", shown),
-        h(
-            "footer",
-            "Made from the run directory alone. Bars, dots and marks tell their numbers when"
-            " pointed at.",
-        ),
+        h("footer", footer),
     )
     return "<!doctype html>\n" + h("html", head, "\n", body, lang="en") + "\n"
+
+
+def _summary(run: Run, board: Scoreboard) -> Markup:
+    """What a reader should know after ten seconds: name, verdict, figures, and what is absent."""
+    first, *others = board.headline
+    finished = [str(stage.key.get("finished", "")) for stage in run.stages if stage.done]
+    ended = max(finished, default="").replace("T", " ").replace("+00:00", " UTC")
+    over = f"bezoar run, last stage finished {ended}" if ended else "bezoar run"
+    tiles = [h("li", h("b", value), h("span", label)) for value, label in _tiles(run)]
+    missing = [stage.name for stage in run.stages if not stage.done]
+    have = "has" if len(missing) == 1 else "have"
+    unfinished = f"This run is not finished: {listed(missing)} {have} no output yet."
+    notes = [unfinished, *run.notes] if missing else run.notes
+    return h(
+        "header",
+        h("p", over, cls="over"),
+        h("h1", run.name),
+        h("p", first, cls="lead"),
+        [h("p", sentence, cls="then") for sentence in others],
+        h("ul", tiles, cls="tiles"),
+        [h("p", note, cls="warn") for note in notes],
+    )
+
+
+def _tiles(run: Run) -> list[tuple[str, str]]:
+    whole = total(run.stages)
+    trained_on = {stage.inputs.get("rows") for stage in run.of("train") if stage.done}
+    used = sum(stage.count("rows_out") for stage in run.stages if stage.name in trained_on)
+    written = sum(stage.count("rows_out") for stage in run.of("scheme"))
+    num_done = sum(stage.done for stage in run.stages)
+    return [
+        (f"{num_done} of {len(run.stages)}", "stages finished"),
+        (count(written), "rows written by the teacher"),
+        (count(used), "rows trained on"),
+        (count(whole.trained_tokens), "tokens trained"),
+        (seconds(whole.seconds), "of work"),
+        (usd(whole.cost_usd), "for replies"),
+    ]
 
 
 def _recipe(run: Run) -> Markup:
     if not run.recipe:
         return section("recipe", "The recipe", None, absent("recipe.yaml is absent."))
-    return section(
-        "recipe",
-        "The recipe",
-        "As it was written when the run last started.",
-        h("pre", h("code", run.recipe)),
-    )
+    text = h("pre", h("code", run.recipe))
+    return section("recipe", "The recipe", "As it was written when the run last started.", text)

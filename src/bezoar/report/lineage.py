@@ -4,17 +4,17 @@ from pathlib import PurePath
 from typing import Any
 
 from bezoar.data.licences import LicenceTerms, joint_licence, model_terms, seed_terms
-from bezoar.report.run import Run, Stage, Table
+from bezoar.report.run import Run, StageRecord, Table
 
 BASES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Names of packaged models -> their ids on the Hub."""
 
 
-def ancestors(run: Run, stage: Stage) -> list[Stage]:
+def ancestors(run: Run, stage: StageRecord) -> list[StageRecord]:
     """The stages whose rows or models this one is made from, the farthest first, itself last."""
-    found: dict[str, Stage] = {}
+    found: dict[str, StageRecord] = {}
 
-    def visit(at: Stage) -> None:
+    def visit(at: StageRecord) -> None:
         for name in at.inputs.values():
             before = run.stage(name)
             if before is not None and before.name not in found and before is not at:
@@ -25,7 +25,7 @@ def ancestors(run: Run, stage: Stage) -> list[Stage]:
     return list(found.values())
 
 
-def backends(run: Run, stages: list[Stage]) -> dict[tuple[str, str], str]:
+def backends(run: Run, stages: list[StageRecord]) -> dict[tuple[str, str], str]:
     """(role, backend's name) -> the model that stands behind it, for the language models that these
     stages asked."""
     table: Table = run.resolved.get("backends") or {}
@@ -54,9 +54,9 @@ def public_name(path: str) -> str:
     return PurePath(path).name if path.startswith(("/", "~", ".")) or "\\" in path else path
 
 
-def base_model(run: Run, stage: Stage) -> str:
+def base_model(run: Run, stage: StageRecord) -> str:
     """The name or Hub id of the model under a training stage's adapters."""
-    at: Stage | None = stage
+    at: StageRecord | None = stage
     name = stage.name
     while at is not None and at.category == "train":
         name = at.inputs.get("model", "")
@@ -66,7 +66,7 @@ def base_model(run: Run, stage: Stage) -> str:
     return BASES.get(path, public_name(path)) or "unknown"
 
 
-def terms_of(run: Run, stages: list[Stage]) -> dict[str, LicenceTerms]:
+def terms_of(run: Run, stages: list[StageRecord]) -> dict[str, LicenceTerms]:
     """What the rows or weights of these stages stand on: shown name -> terms. A judge's answers are
     not part of the rows."""
     found: dict[str, LicenceTerms] = {}

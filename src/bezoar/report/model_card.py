@@ -10,9 +10,9 @@ from bezoar.evals.stats import Score
 from bezoar.report import markdown as md
 from bezoar.report.formatting import count, failures, number, seconds, size
 from bezoar.report.lineage import BASES, ancestors, base_model, licence, terms_of
-from bezoar.report.run import Run, Stage
-from bezoar.report.scores import Scoreboard
-from bezoar.report.sections.training import BASIC, objective
+from bezoar.report.run import Run, StageRecord
+from bezoar.report.scoreboard import Scoreboard
+from bezoar.report.sections.training import COLUMNS, objective
 
 EXAMPLE = "Explain in two sentences why the sky is blue."
 LIMITS = """\
@@ -23,7 +23,7 @@ use it where a wrong answer does harm.
 """
 
 
-def model_card(run: Run, stage: Stage, board: Scoreboard) -> str:
+def model_card(run: Run, stage: StageRecord, board: Scoreboard) -> str:
     """README.md of a training stage."""
     base = base_model(run, stage)
     line_of = ancestors(run, stage)
@@ -66,7 +66,7 @@ def model_card(run: Run, stage: Stage, board: Scoreboard) -> str:
 
 
 def _head(
-    run: Run, stage: Stage, board: Scoreboard, *, base: str, terms: dict[str, LicenceTerms]
+    run: Run, stage: StageRecord, board: Scoreboard, *, base: str, terms: dict[str, LicenceTerms]
 ) -> dict[str, Any]:
     merged = stage.path("model") is not None
     head: dict[str, Any] = {
@@ -88,7 +88,7 @@ def _head(
     return head
 
 
-def _own(board: Scoreboard, stage: Stage) -> dict[str, Score]:
+def _own(board: Scoreboard, stage: StageRecord) -> dict[str, Score]:
     return {
         name: board.cells[name, stage.name]
         for name in board.benchmarks
@@ -116,7 +116,7 @@ def _bounds(score: Score) -> str:
     )
 
 
-def _step(stage: Stage) -> list[str]:
+def _step(stage: StageRecord) -> list[str]:
     s = stage.stats
     return [
         stage.name,
@@ -129,7 +129,7 @@ def _step(stage: Stage) -> list[str]:
     ]
 
 
-def _settings(stage: Stage) -> str:
+def _settings(stage: StageRecord) -> str:
     """The stage's settings and figures as one list."""
     import json
 
@@ -150,7 +150,7 @@ def _settings(stage: Stage) -> str:
     figures += [
         f"{name.replace('_', ' ')} {number(v)}"
         for name, v in stage.stats.items()
-        if name not in BASIC and isinstance(v, (int, float))
+        if name not in COLUMNS and isinstance(v, (int, float))
     ]
     return (
         "Settings of the last stage:\n\n"
@@ -159,7 +159,9 @@ def _settings(stage: Stage) -> str:
     )
 
 
-def _use(run: Run, stage: Stage, trained: list[Stage], *, base: str, merged: bool) -> str:
+def _use(
+    run: Run, stage: StageRecord, trained: list[StageRecord], *, base: str, merged: bool
+) -> str:
     shown = f"`bezoar chat RUN_DIRECTORY --model {stage.name}` talks to it."
     if merged:
         return f"{shown} The folder `model` opens with transformers.\n\n{_prompt(run)}"
@@ -190,7 +192,7 @@ def _use(run: Run, stage: Stage, trained: list[Stage], *, base: str, merged: boo
     return f"{text}\n\n{md.fence(chr(10).join(code), 'python')}\n{_prompt(run)}"
 
 
-def _held(run: Run, lowest: Stage) -> str:
+def _held(run: Run, lowest: StageRecord) -> str:
     """How the base was held while the adapters were trained, where that differs from its weights on
     the Hub."""
     fields = (run.resolved.get("models") or {}).get(lowest.inputs.get("model", "")) or {}
@@ -224,7 +226,7 @@ def _prompt(run: Run) -> str:
     )
 
 
-def _scores(board: Scoreboard, stage: Stage) -> str:
+def _scores(board: Scoreboard, stage: StageRecord) -> str:
     own = _own(board, stage)
     if not own:
         return "This model has not been scored in the run.\n"

@@ -14,17 +14,17 @@ _FIX = "run its stage again"
 
 @dataclass(frozen=True)
 class RowSet:
-    """`num` rows in the file, of which the first `MAX_READ` were read; `lengths` are words of all
-    their messages."""
+    """What was read of a set."""
 
     num: int
+    """Rows in the file, of which at most `MAX_READ` are read."""
     samples: list[Row] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    """Words of all messages of each row."""
 
 
 def read_rows(path: Path, num_samples: int = 4) -> RowSet:
-    """Read a set: samples evenly spaced over the rows that are read, in their order. DataError when
-    it is no Parquet file."""
+    """Read a set; its samples are evenly spaced over the rows that are read, in their order."""
     num = num_rows(path, _FIX)
     wanted = spaced(min(num, MAX_READ), num_samples)
     samples, lengths = [], []
@@ -37,22 +37,16 @@ def read_rows(path: Path, num_samples: int = 4) -> RowSet:
 
 def spaced(num: int, wanted: int) -> set[int]:
     """Up to `wanted` indices spread evenly over `num`."""
-    return (
-        {(2 * i + 1) * num // (2 * wanted) for i in range(wanted)}
-        if num > wanted
-        else set(range(num))
-    )
+    if num <= wanted:
+        return set(range(num))
+    return {(2 * i + 1) * num // (2 * wanted) for i in range(wanted)}
 
 
 def num_words(row: Row) -> int:
-    """Whitespace-separated words in all messages; of a comparison, the prompt with the chosen
-    answer, of several answers with the first."""
-    said = [
-        str(m.get("content") or "")
-        for name in ("messages", "prompt", "chosen")
-        for m in row.get(name) or []
-    ]
-    return sum(len(text.split()) for text in [*said, *(row.get("answers") or [])[:1]])
+    """Whitespace-separated words of the messages, the chosen answer or the first of several."""
+    names = ("messages", "prompt", "chosen")
+    texts = [str(m.get("content") or "") for name in names for m in row.get(name) or []]
+    return sum(len(text.split()) for text in [*texts, *(row.get("answers") or [])[:1]])
 
 
 def meta(row: Row) -> Row:

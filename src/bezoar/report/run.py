@@ -17,7 +17,7 @@ VALIDATION = "validation_loss"
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRecord:
     """One stage: its settings, and what it left behind where it has run (`folder` is None where it
     has not)."""
 
@@ -98,15 +98,15 @@ class Run:
     name: str
     recipe: str
     resolved: Table
-    stages: list[Stage]
+    stages: list[StageRecord]
     metrics: dict[str, list[Row]]
     notes: list[str]
 
-    def of(self, *categories: str) -> list[Stage]:
+    def of(self, *categories: str) -> list[StageRecord]:
         """The stages of these categories."""
         return [stage for stage in self.stages if stage.category in categories]
 
-    def stage(self, name: str) -> Stage | None:
+    def stage(self, name: str) -> StageRecord | None:
         """The stage of this name, None where there is none."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
@@ -145,16 +145,16 @@ def load_run(run_dir: Path) -> Run:
     )
 
 
-def _load_stage(name: str, fields: Table, folder: Path | None) -> Stage:
+def _load_stage(name: str, fields: Table, folder: Path | None) -> StageRecord:
     if folder is None:
-        return Stage(name, fields)
+        return StageRecord(name, fields)
     counts = dict[str, int] | None
     stats = (
         read_own(folder / "stats.json", dropped=counts, calls=dict[str, float] | None)
         if (folder / "stats.json").is_file()
         else {}
     )
-    return Stage(
+    return StageRecord(
         name,
         fields,
         folder,

@@ -1,33 +1,86 @@
-"""What charts share: the drawing with its title, axes, and markers that differ in shape as well as
-colour."""
+"""What the charts share: linear scales with round ticks, the SVG element, axes, markers."""
 
-from bezoar.report.charts.scale import Scale, tick_label
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bezoar.report.formatting import finite
 from bezoar.report.markup import Child, Markup, h
 
 NUM_COLOURS = 8
-DASHES = (None, "7 3", "2 3", "9 3 2 3", "4 2", "1 2", "12 4", "6 2 1 2")
+Span = tuple[float, float]
+
+
+def numbers(values: Iterable[object]) -> list[float]:
+    """The finite numbers among `values`."""
+    return [x for x in map(finite, values) if x is not None]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps [low, high] linearly to the pixels [start, end]; `over` makes sure that low < high."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    @classmethod
+    def over(
+        cls, values: Iterable[object], pixels: Span, *, pad: float, include: Sequence[float] = ()
+    ) -> "Scale":
+        """Shows all finite `values` with a share `pad` of room around them; else [0, 1]."""
+        known = [*numbers(values), *include] or [0.0, 1.0]
+        low, high = min(known), max(known)
+        # A single value gets room too, else the scale would divide by zero.
+        equal = high - low <= 1e-12 * max(1.0, abs(high))
+        room = (abs(high) * 0.1 or 1.0) if equal else pad * (high - low)
+        return cls(low - room, high + room, *pixels)
+
+    def __call__(self, value: float) -> float:
+        """The pixel of `value`, at most one width outside the frame so that none overflows."""
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + max(-1.0, min(2.0, share)) * (self.end - self.start)
+
+    def ticks(self, num: int = 5) -> list[float]:
+        """About `num` round values in the scale: steps of 1, 2 or 5 times a power of ten."""
+        step = nice_step((self.high - self.low) / max(1, num))
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [i * step for i in range(first, last + 1)]
+
+    def labels(self, num: int = 5) -> list[tuple[float, str]]:
+        """(pixel, label) of about `num` ticks."""
+        ticks = self.ticks(num)
+        step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+        return [(self(tick), tick_label(tick, step)) for tick in ticks]
+
+
+def nice_step(rough: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is at least `rough`."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next((m * power for m in (1, 2, 5) if m * power >= rough * (1 - 1e-9)), 10 * power)
+
+
+def tick_label(value: float, step: float) -> str:
+    """A tick with just the decimals that its step needs."""
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    if abs(value) >= 10_000 and decimals == 0:
+        return f"{value / 1000:,.0f}k"
+    label = f"{value:,.{decimals}f}" if decimals <= 4 else f"{value:.0e}"
+    return "0" if not label.strip("-0.") else label.replace("-", "−")
 
 
 def colour(index: int) -> str:
-    """The class that sets the colour of series `index`."""
+    """The CSS class that sets the colour of series `index`."""
     return f"c{index % NUM_COLOURS}"
 
 
-def drawing(
-    width: float, height: float, label: str, *children: Child, cls: str = "chart"
-) -> Markup:
-    """An SVG that scales with the page; `label` is what a screen reader says."""
-    return h(
-        "svg",
-        h("title", label),
-        *children,
-        cls=cls,
-        viewBox=f"0 0 {width:g} {height:g}",
-        width=width,
-        height=height,
-        role="img",
-        aria_label=label,
-    )
+def drawing(width: float, height: float, label: str, children: Child) -> Markup:
+    """An SVG that scales with the page; a screen reader says `label`."""
+    parts = [h("title", label), children]
+    size = {"viewBox": f"0 0 {width:g} {height:g}", "width": width, "height": height}
+    return h("svg", parts, cls="chart", **size, role="img", aria_label=label)
 
 
 def text(x: float, y: float, content: str, *, cls: str = "tick", anchor: str = "start") -> Markup:
@@ -35,48 +88,40 @@ def text(x: float, y: float, content: str, *, cls: str = "tick", anchor: str = "
     return h("text", content, x=x, y=y, cls=cls, text_anchor=anchor)
 
 
-def axes(x: Scale, y: Scale, *, x_label: str = "", num_x: int = 5, num_y: int = 4) -> list[Markup]:
-    """Horizontal grid lines with labels on the left, labels below; y runs from bottom (`start`) to
-    top (`end`)."""
+def line(x: Span, y: Span, cls: str, tooltip: str = "") -> Markup:
+    """A straight line from (x[0], y[0]) to (x[1], y[1])."""
+    title = h("title", tooltip) if tooltip else None
+    return h("line", title, x1=x[0], x2=x[1], y1=y[0], y2=y[1], cls=cls)
+
+
+def axes(x: Scale, y: Scale, *, x_label: str) -> list[Markup]:
+    """Grid lines with labels on the left, labels below; y runs from bottom to top."""
     parts = []
-    ticks = y.ticks(num_y)
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    for value in ticks:
-        at = y(value)
-        parts.append(h("line", x1=x.start, x2=x.end, y1=at, y2=at, cls="grid"))
-        parts.append(text(x.start - 6, at + 3.5, tick_label(value, step), anchor="end"))
-    ticks = x.ticks(num_x)
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    parts += [
-        text(x(value), y.start + 15, tick_label(value, step), anchor="middle") for value in ticks
-    ]
-    parts.append(h("line", x1=x.start, x2=x.end, y1=y.start, y2=y.start, cls="axis"))
-    if x_label:
-        parts.append(text(x.end, y.start + 29, x_label, cls="tick unit", anchor="end"))
-    return parts
+    for pixel, label in y.labels(4):
+        parts.append(line((x.start, x.end), (pixel, pixel), "grid"))
+        parts.append(text(x.start - 6, pixel + 3.5, label, anchor="end"))
+    parts += [text(pixel, y.start + 15, label, anchor="middle") for pixel, label in x.labels(5)]
+    parts.append(line((x.start, x.end), (y.start, y.start), "axis"))
+    return [*parts, text(x.end, y.start + 29, x_label, cls="tick unit", anchor="end")]
 
 
 def marker(index: int, x: float, y: float, tooltip: str = "", *, radius: float = 5.0) -> Markup:
     """The mark of series `index`: disc, square, triangle, diamond, then the same again hollow."""
-    r = radius
-    shapes: dict[int, list[tuple[float, float]]] = {
+    # Shapes differ as well as colours, for readers who cannot tell the colours apart.
+    shapes: dict[int, list[Span]] = {
         1: [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
         2: [(0, -1.1), (1, 0.75), (-1, 0.75)],
         3: [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
     }
     corners = shapes.get(index % 4)
     cls = f"mark {colour(index)}" + (" hollow" if index % 8 >= 4 else "")
-    told = h("title", tooltip) if tooltip else None
+    title = h("title", tooltip) if tooltip else None
     if corners is None:
-        return h("circle", told, cx=x, cy=y, r=r, cls=cls)
-    return h(
-        "polygon",
-        told,
-        points=" ".join(f"{x + dx * r:.1f},{y + dy * r:.1f}" for dx, dy in corners),
-        cls=cls,
-    )
+        return h("circle", title, cx=x, cy=y, r=radius, cls=cls)
+    points = " ".join(f"{x + dx * radius:.1f},{y + dy * radius:.1f}" for dx, dy in corners)
+    return h("polygon", title, points=points, cls=cls)
 
 
 def empty(label: str, reason: str) -> Markup:
-    """A chart's place where there is nothing to draw."""
+    """A chart's place when there is nothing to draw."""
     return h("p", h("b", label), " ", reason, cls="absent")

@@ -1,78 +1,95 @@
 """The bill: time, requests, tokens and money of every stage, and what a kept row cost."""
 
-from bezoar.report.bill import cost_per_row, line, total
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from bezoar.report.components import section, table
-from bezoar.report.formatting import count, seconds, usd
+from bezoar.report.formatting import count, finite, seconds, usd
 from bezoar.report.markup import Child, Markup, h
-from bezoar.report.run import Run, Stage
+from bezoar.report.run import Run, StageRecord
 from bezoar.report.sections.training import objective
 
-HEAD = (
-    "Stage",
-    "Work",
-    "Time",
-    "Requests",
-    "From journal",
-    "Failed",
-    "Prompt tokens",
-    "Written tokens",
-    "Trained tokens",
-    "Money",
-    "Per kept row",
+INTRO = (
+    "Replies from the journal were given to an earlier attempt and are not asked or paid for again;"
+    " tokens and money count every reply, whenever it was paid for. Models on this machine cost"
+    " time, not money. The price of a kept row includes what it cost in the stages before."
 )
+CALLS = {
+    "asked": "Requests",
+    "from_journal": "From journal",
+    "failed": "Failed",
+    "prompt_tokens": "Prompt tokens",
+    "completion_tokens": "Written tokens",
+}
+"""Names of the counts in stats.json -> heads of their columns."""
+HEAD = ("Stage", "Work", "Time", *CALLS.values(), "Trained tokens", "Money", "Per kept row")
+METER_WIDTH = 70
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one stage took, or several; `calls` counts requests and their tokens as in `CALLS`."""
+
+    seconds: float
+    calls: dict[str, int]
+    trained_tokens: int
+    cost_usd: float
+
+
+def total(stages: Iterable[StageRecord]) -> Costs:
+    """What the stages took together; those that have not run took nothing."""
+    every = list(stages)
+    return Costs(
+        sum(finite(stage.stats.get("seconds")) or 0.0 for stage in every),
+        {name: sum(round(stage.calls.get(name, 0)) for stage in every) for name in CALLS},
+        sum(stage.count("trained_tokens") for stage in every),
+        sum(stage.calls.get("cost_usd", 0.0) for stage in every),
+    )
+
+
+def cost_per_row(run: Run, stage: StageRecord) -> float | None:
+    """US dollars per row that a scheme or filter kept, the stages before it included.
+
+    None if nothing was asked or nothing was kept.
+    """
+    spent, any_calls = 0.0, False
+    current: StageRecord | None = stage
+    while current is not None and current.category in ("scheme", "filter"):
+        spent += current.calls.get("cost_usd", 0.0)
+        any_calls = any_calls or bool(current.calls)
+        current = run.stage(current.inputs.get("rows", ""))
+    num_kept = stage.count("rows_out")
+    return spent / num_kept if num_kept and any_calls else None
 
 
 def bill(run: Run) -> Markup:
-    """A line a stage and the sum."""
+    """A line per stage and the sum."""
     whole = total(run.stages)
-    longest = max((line(stage).seconds for stage in run.stages), default=0.0)
-    rows = [_row(run, stage, longest) for stage in run.stages]
-    foot: list[Child] = [
-        "Total",
-        "",
-        seconds(whole.seconds),
-        count(whole.asked),
-        count(whole.from_journal),
-        count(whole.failed),
-        count(whole.prompt_tokens),
-        count(whole.completion_tokens),
-        count(whole.trained_tokens),
-        usd(whole.cost_usd),
-        "",
-    ]
-    what = (
-        "Replies from the journal were given to an earlier attempt and are not asked or paid for"
-        " again; tokens and money count every reply, whenever it was paid for. Models on this"
-        " machine cost time, not money. The price of a kept row includes what it cost in the stages"
-        " before."
-    )
-    return section("bill", "The bill", what, table(HEAD, rows, foot=foot, words=2))
+    longest_s = max((total([stage]).seconds for stage in run.stages), default=0.0)
+    rows = [_line(run, stage, longest_s) for stage in run.stages]
+    calls = [count(num) for num in whole.calls.values()]
+    sums = [seconds(whole.seconds), *calls, count(whole.trained_tokens), usd(whole.cost_usd)]
+    lines = table(HEAD, rows, foot=["Total", "", *sums, ""], words=2)
+    return section("bill", "The bill", INTRO, lines)
 
 
-def _row(run: Run, stage: Stage, longest_s: float) -> list[Child]:
+def _line(run: Run, stage: StageRecord, longest_s: float) -> list[Child]:
     work = objective(stage) if stage.category == "train" else stage.kind
     if not stage.done:
-        return [stage.name, work, "not run yet", *[""] * 8]
-    own, calls = line(stage), bool(stage.calls)
-    cost = cost_per_row(run, stage)
-    asked: list[Child] = [
-        count(n) if calls else ""
-        for n in (own.asked, own.from_journal, own.failed, own.prompt_tokens, own.completion_tokens)
-    ]
+        return [stage.name, work, "not run yet", *[""] * (len(HEAD) - 3)]
+    own, cost = total([stage]), cost_per_row(run, stage)
     return [
         stage.name,
         work,
         [seconds(own.seconds), _meter(own.seconds / longest_s if longest_s else 0.0)],
-        *asked,
+        *(count(num) if stage.calls else "" for num in own.calls.values()),
         count(own.trained_tokens) if own.trained_tokens else "",
-        usd(own.cost_usd) if calls else "",
+        usd(own.cost_usd) if stage.calls else "",
         usd(cost) if cost is not None else "",
     ]
 
 
 def _meter(share: float) -> Markup:
-    bars = [
-        h("rect", x=0, y=0, width=70, height=8, rx=2),
-        h("rect", x=0, y=0, width=max(1.0, 70 * share), height=8, rx=2),
-    ]
-    return h("svg", bars, cls="meter", viewBox="0 0 70 8", aria_hidden="true")
+    widths = (METER_WIDTH, max(1.0, METER_WIDTH * share))
+    bars = [h("rect", x=0, y=0, width=width, height=8, rx=2) for width in widths]
+    return h("svg", bars, cls="meter", viewBox=f"0 0 {METER_WIDTH} 8", aria_hidden="true")

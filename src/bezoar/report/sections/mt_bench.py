@@ -9,10 +9,11 @@ from bezoar.report.components import absent, bubble, cut, folded, section, table
 from bezoar.report.formatting import ABSENT, count, failures, finite, interval, number
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
-from bezoar.report.scores import Scoreboard
+from bezoar.report.scoreboard import Scoreboard
 
 NAME = "mt_bench"
 NUM_QUESTIONS = 8
+MAX_TITLE = 110
 INTRO = (
     "Two-turn questions, each answer rated from 1 to 10 by the judge model. A rating is one judge's"
     " opinion."
@@ -20,74 +21,61 @@ INTRO = (
 
 
 def mt_bench(run: Run, board: Scoreboard) -> Markup | None:
-    """None where the recipe asks for no MT-Bench."""
-    per = {model: board.parts.get((NAME, model), {}) for model in board.labels}
-    if not any(per.values()) and not board.answers:
-        asked = any(NAME in stage.fields for stage in run.of("evaluate"))
-        return (
-            section("mt-bench", "MT-Bench", None, absent("No MT-Bench ratings yet."))
-            if asked
-            else None
-        )
-    parts: list[Child] = [_categories(board, per)] if any(per.values()) else []
-    parts += (
-        [h("h3", "The same questions, every model's answers"), _answers(board)]
-        if board.answers
-        else []
-    )
-    return section("mt-bench", "MT-Bench", INTRO, parts)
+    """None if the recipe has no MT-Bench."""
+    rated = any((NAME, model) in board.parts for model in board.labels)
+    if rated or board.answers:
+        parts: list[Child] = [_categories(board)] if rated else []
+        if board.answers:
+            parts += [h("h3", "The same questions, every model's answers"), _answers(board)]
+        return section("mt-bench", "MT-Bench", INTRO, parts)
+    if any(NAME in stage.fields for stage in run.of("evaluate")):
+        return section("mt-bench", "MT-Bench", None, absent("No MT-Bench ratings yet."))
+    return None
 
 
-def _categories(board: Scoreboard, per: dict[str, dict[str, Score]]) -> Markup:
-    names = list(dict.fromkeys(category for scores in per.values() for category in scores))
-    rows = [_line(c, [per[m].get(c) for m in board.labels]) for c in names]
-    turns = [name for name in board.benchmarks if name.startswith(f"{NAME}/")]
-    rows += [
-        _line(name.removeprefix(f"{NAME}/"), [board.score(name, m) for m in board.labels])
-        for name in turns
-    ]
-    return table(["Category", *board.labels.values()], rows)
+def _categories(board: Scoreboard) -> Markup:
+    parts = [board.parts.get((NAME, model), {}) for model in board.labels]
+    categories = dict.fromkeys(name for scores in parts for name in scores)
+    lines = [_line(name, [scores.get(name) for scores in parts]) for name in categories]
+    for name in board.benchmarks:
+        if name.startswith(f"{NAME}/"):  # the scores of single turns
+            scores = [board.score(name, model) for model in board.labels]
+            lines.append(_line(name.removeprefix(f"{NAME}/"), scores))
+    return table(["Category", *board.labels.values()], lines)
 
 
 def _line(name: str, scores: list[Score | None]) -> list[Child]:
-    """A line of the table; n stands at its head where it is the same for all."""
-    sizes = {s.n for s in scores if s}
-    head = [name, h("small", f"{count(next(iter(sizes)))} ratings") if len(sizes) == 1 else None]
-    return [head, *(_cell(score, sized=len(sizes) > 1) for score in scores)]
+    """A line of the table; n stands at its head if it is the same for all."""
+    sizes = {score.n for score in scores if score}
+    size = h("small", f"{count(next(iter(sizes)))} ratings") if len(sizes) == 1 else None
+    return [[name, size], *(_cell(score, with_size=len(sizes) > 1) for score in scores)]
 
 
-def _cell(score: Score | None, *, sized: bool) -> Child:
+def _cell(score: Score | None, *, with_size: bool) -> Child:
     if score is None or score.value is None:
         return ABSENT
-    bounds = interval(score.low, score.high)
-    failed = (
-        h("small", f"{failures(score.num_failed, score.n)} failed") if score.num_failed else None
-    )
-    return [
-        number(score.value),
-        h("small", bounds) if bounds else None,
-        h("small", f"{count(score.n)} ratings") if sized else None,
-        failed,
-    ]
+    notes = [interval(score.low, score.high)]
+    notes += [f"{count(score.n)} ratings"] if with_size else []
+    notes += [f"{failures(score.num_failed, score.n)} failed"] if score.num_failed else []
+    return [number(score.value), [h("small", note) for note in notes if note]]
 
 
 def _answers(board: Scoreboard) -> list[Markup]:
-    by_id = {m: {str(row.get("id")): row for row in rows} for m, rows in board.answers.items()}
-    order = list(dict.fromkeys(i for rows in by_id.values() for i in rows))
-    return [
-        _question(board, {m: rows[i] for m, rows in by_id.items() if i in rows}, shown=n == 0)
-        for n, i in enumerate(_spread(order, by_id))
-    ]
-
-
-def _spread(order: list[str], by_id: dict[str, dict[str, Row]]) -> list[str]:
-    """Questions of different categories first, up to `NUM_QUESTIONS`."""
+    # 1) Question -> model -> its answers; models may have answered different questions.
+    questions: dict[str, dict[str, Row]] = {}
+    for model, rows in board.answers.items():
+        for row in rows:
+            questions.setdefault(str(row.get("id")), {})[model] = row
+    # 2) One question of every category, then others in their order, up to the limit.
     first: dict[str, str] = {}
-    for i in order:
-        row = next(rows[i] for rows in by_id.values() if i in rows)
-        first.setdefault(_category(row) or i, i)
-    chosen = [*first.values(), *(i for i in order if i not in first.values())][:NUM_QUESTIONS]
-    return sorted(chosen, key=order.index)
+    for question_id, rows_by_model in questions.items():
+        category = _category(next(iter(rows_by_model.values())))
+        first.setdefault(category or question_id, question_id)
+    others = [question_id for question_id in questions if question_id not in first.values()]
+    chosen = [*first.values(), *others][:NUM_QUESTIONS]
+    # 3) In the order of the questions, the first one open.
+    shown = [rows for question_id, rows in questions.items() if question_id in chosen]
+    return [_question(board, rows, shown=i == 0) for i, rows in enumerate(shown)]
 
 
 def _category(row: Row) -> str:
@@ -97,69 +85,47 @@ def _category(row: Row) -> str:
 def _question(board: Scoreboard, rows: dict[str, Row], *, shown: bool) -> Markup:
     row = next(iter(rows.values()))
     turns = as_texts(row.get("question"))
+    title = turns[0] if turns else str(row.get("id"))
+    if turns and len(title) > MAX_TITLE:
+        title = title[:MAX_TITLE] + "…"
     columns = [
-        h("div", _heading(index, label, rows[model]), _said(rows[model]))
+        h("div", _heading(index, label, rows[model]), _answers_of(rows[model]))
         for index, (model, label) in enumerate(board.labels.items())
         if model in rows
     ]
-    title = turns[0][:110] + ("…" if len(turns[0]) > 110 else "") if turns else str(row.get("id"))
-    return folded(
-        [title, h("small", _category(row))],
-        [bubble("user", text) for text in turns],
-        h("div", columns, cls="four"),
-        shown=shown,
-    )
-
-
-def _said(row: Row) -> list[Markup]:
-    """The answers of one model and, folded, what the judge wrote about them."""
-    found = [
-        bubble("assistant", text, most=1200)
-        for n, text in enumerate(as_texts(row.get("answers")), 1)
-    ]
-    words = [(j.get("turn"), str(j.get("text") or j.get("reason") or "")) for j in _judgements(row)]
-    if any(text for _, text in words):
-        found.append(
-            folded(
-                "The judge's words",
-                [bubble(f"on turn {turn}", text, most=800) for turn, text in words if text],
-            )
-        )
-    return found
-
-
-def _judgements(row: Row) -> list[dict[str, Any]]:
-    return [j for j in row.get("judgements") or [] if isinstance(j, dict)]
+    user_turns = [bubble("user", text) for text in turns]
+    summary = [title, h("small", _category(row))]
+    return folded(summary, user_turns, h("div", columns, cls="four"), shown=shown)
 
 
 def _heading(index: int, label: str, row: Row) -> Markup:
-    mark = h(
-        "svg",
-        marker(index, 7, 7),
-        cls="key",
-        viewBox="0 0 14 14",
-        width=14,
-        height=14,
-        aria_hidden="true",
-    )
-    told = [_rating(j) for j in _judgements(row)]
-    return h(
-        "h4",
-        mark,
-        cut(label, 30),
-        h("span", " / ".join(told), cls="rating", title="ratings of the turns"),
-    )
+    box = {"viewBox": "0 0 14 14", "width": 14, "height": 14}
+    mark = h("svg", marker(index, 7, 7), cls="key", **box, aria_hidden="true")
+    ratings = " / ".join(_rating(judgement) for judgement in _judgements(row))
+    shown = h("span", ratings, cls="rating", title="ratings of the turns")
+    return h("h4", mark, cut(label, 30), shown)
+
+
+def _answers_of(row: Row) -> list[Markup]:
+    """The answers of one model and, folded, what the judge wrote about them."""
+    parts = [bubble("assistant", text, most=1200) for text in as_texts(row.get("answers"))]
+    words = []
+    for judgement in _judgements(row):
+        text = str(judgement.get("text") or judgement.get("reason") or "")
+        if text:
+            words.append(bubble(f"on turn {judgement.get('turn')}", text, most=800))
+    return [*parts, folded("The judge's words", words)] if words else parts
+
+
+def _judgements(row: Row) -> list[dict[str, Any]]:
+    return [item for item in row.get("judgements") or [] if isinstance(item, dict)]
 
 
 def _rating(judgement: dict[str, Any]) -> str:
     value = finite(judgement.get("rating"))
-    return (
-        str(judgement.get("reason") or "unparsed")
-        if value is None
-        else f"{value:g}"
-        if value == round(value)
-        else number(value)
-    )
+    if value is None:
+        return str(judgement.get("reason") or "unparsed")
+    return f"{value:g}" if value == round(value) else number(value)
 
 
 def as_texts(value: object) -> list[str]:
@@ -168,8 +134,6 @@ def as_texts(value: object) -> list[str]:
         return []
     if isinstance(value, list):
         return [text for item in value for text in as_texts(item)]
-    return (
-        [str(value.get("content") or value.get("text") or value)]
-        if isinstance(value, dict)
-        else [str(value)]
-    )
+    if isinstance(value, dict):
+        return [str(value.get("content") or value.get("text") or value)]
+    return [str(value)]

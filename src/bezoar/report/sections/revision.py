@@ -1,12 +1,11 @@
-"""What criticising and revising did to answers: the win rate over the originals by iteration, and
-what was not made."""
+"""What revising did to answers: the win rate over the originals by iteration, and what failed."""
 
 from typing import Any
 
 from bezoar.report.charts.dots import Dot, dot_plot
 from bezoar.report.components import section
 from bezoar.report.markup import Markup, h
-from bezoar.report.scores import Scoreboard
+from bezoar.report.scoreboard import Scoreboard
 
 INTRO = (
     "The share of wins of revised answers over the original ones, both orders, ties half, with its"
@@ -17,46 +16,30 @@ INTRO = (
 
 
 def revision(board: Scoreboard) -> Markup | None:
-    """A panel a model; None where nothing was revised."""
-    facts = {
-        model: (board.facts.get(model, {}).get("info") or {}).get("revision")
-        for model in board.labels
-    }
-    panels = [
-        _panel(board, model, known) for model, known in facts.items() if isinstance(known, dict)
-    ]
-    return (
-        section("revision", "Revision", INTRO, h("div", panels, cls="charts c3col"))
-        if panels
-        else None
-    )
+    """A panel per model; None if nothing was revised."""
+    panels = []
+    for model in board.labels:
+        facts = (board.facts.get(model, {}).get("info") or {}).get("revision")
+        if isinstance(facts, dict):
+            panels.append(_panel(board, model, facts))
+    if not panels:
+        return None
+    return section("revision", "Revision", INTRO, h("div", panels, cls="charts c3col"))
 
 
 def _panel(board: Scoreboard, model: str, facts: dict[str, Any]) -> Markup:
     dots, notes = [], []
-    for number, counts in enumerate(facts.get("iterations") or [], 1):
-        for name, kind in (
-            (f"iteration {number}", "win rate"),
-            ("no position", "win rate/free of position"),
-        ):
-            score = board.score(f"revision {number}/{kind}", model)
-            if score or kind == "win rate":
-                dots.append(
-                    Dot(name, score.value, score.low, score.high, score.n)
-                    if score
-                    else Dot(name, None)
-                )
-        reasons = ", ".join(
-            f"{num} {reason}" for reason, num in (counts.get("reasons") or {}).items()
-        )
-        notes.append(
-            f"Iteration {number}: {counts.get('identical')} equal to the original"
-            + (f"; not revised: {reasons}" if reasons else "")
-            + ". "
-        )
-    stopped = f"Stopped: {facts['stopped']}." if facts.get("not_made") else ""
-    return h(
-        "div",
-        dot_plot(board.labels[model], dots, reference=0.5),
-        h("p", *notes, stopped, cls="note"),
-    )
+    for iteration, counts in enumerate(facts.get("iterations") or [], 1):
+        win_rate = board.score(f"revision {iteration}/win rate", model)
+        dots.append(Dot.of(f"iteration {iteration}", win_rate))
+        free_of_position = board.score(f"revision {iteration}/win rate/free of position", model)
+        if free_of_position:
+            dots.append(Dot.of("no position", free_of_position))
+        reasons = [f"{num} {reason}" for reason, num in (counts.get("reasons") or {}).items()]
+        not_revised = f"; not revised: {', '.join(reasons)}" if reasons else ""
+        equal = f"{counts.get('identical')} equal to the original"
+        notes.append(f"Iteration {iteration}: {equal}{not_revised}. ")
+    if facts.get("not_made"):
+        notes.append(f"Stopped: {facts['stopped']}.")
+    plot = dot_plot(board.labels[model], dots, reference=0.5)
+    return h("div", plot, h("p", notes, cls="note"))

@@ -1,7 +1,7 @@
-"""The models' scores: the table with paired verdicts, and every benchmark as a panel of dots with
-intervals."""
+"""The models' scores: the table with paired verdicts, and a panel of dots per benchmark."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from bezoar.evals.outcome import told
 from bezoar.evals.stats import Score
@@ -10,8 +10,12 @@ from bezoar.report.components import absent, folded, section, table
 from bezoar.report.formatting import ABSENT, count, failures, interval, number, signed
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
-from bezoar.report.scores import Scoreboard, read_score
+from bezoar.report.scoreboard import Scoreboard, read_score
 
+INTRO = (
+    "The main score of each benchmark, with how many items it is over and how many of them gave"
+    " none."
+)
 NOTE = (
     "Square brackets hold 95 % intervals. Under each model stands its difference from the first"
     " model, over the items that both answered: ▲ or ▼ where a paired sign-flip test finds it at 5"
@@ -19,43 +23,34 @@ NOTE = (
     " (Holm), not for the number of benchmarks. Where a run holds no items, two scores count as"
     " different only when their intervals do not meet."
 )
+INJECTION_HEAD = (
+    "Words planted at the end of the worse answer",
+    "The judge fell for them",
+    "Games",
+    "Failed",
+)
 
 
 def scores(run: Run, board: Scoreboard) -> Markup:
-    """The table, the panels, and the note that says how verdicts are made; the scores beside the
-    main ones are folded."""
-    waiting = [s.name for s in run.of("evaluate") if not s.done]
+    """The table, the panels, and how verdicts are made; what is not a main score is folded."""
+    waiting = [stage.name for stage in run.of("evaluate") if not stage.done]
     later = f"Not run yet: {', '.join(waiting)}." if waiting else ""
     if not board.cells:
-        return section(
-            "scores",
-            "Scores",
-            None,
-            absent(
-                f"No evaluation has finished. {later}"
-                if waiting
-                else "The recipe evaluates nothing."
-            ),
+        reason = (
+            f"No evaluation has finished. {later}" if later else "The recipe evaluates nothing."
         )
+        return section("scores", "Scores", None, absent(reason))
     others = [name for name in board.benchmarks if name not in board.main]
-    more = (
-        folded(
-            [f"{len(others)} more scores", h("small", ", ".join(others))],
-            _table(board, others),
-            _panels(board, others),
-        )
-        if others
-        else None
-    )
+    summary = [f"{len(others)} more scores", h("small", ", ".join(others))]
+    more = folded(summary, _table(board, others), _panels(board, others)) if others else None
     return section(
         "scores",
         "Scores",
-        "The main score of each benchmark, with how many items it is over and how many of them gave"
-        " none.",
+        INTRO,
         _table(board, board.main),
         absent(later) if later else None,
-        *_judges(board),
-        *_told(board),
+        _judges(board),
+        _notes(board),
         h("p", NOTE, cls="note"),
         h("h3", "Values with 95 % intervals"),
         _panels(board, board.main),
@@ -64,66 +59,91 @@ def scores(run: Run, board: Scoreboard) -> Markup:
 
 
 def _table(board: Scoreboard, benchmarks: Sequence[str]) -> Markup:
-    rows = [
-        [_name(board, b), _verdict(board, b), *(_cell(board, b, m) for m in board.labels)]
-        for b in benchmarks
-    ]
+    rows = []
+    for name in benchmarks:
+        cells = [_cell(board, name, model) for model in board.labels]
+        rows.append([_name(board, name), _verdict(board, name), *cells])
     return table(["Benchmark", "Verdict", *board.labels.values()], rows, words=2)
+
+
+def _name(board: Scoreboard, benchmark: str) -> Child:
+    known = list(board.of(benchmark).values())
+    sizes = {score.n for score in known}
+    size = f"n = {count(sizes.pop())}" if len(sizes) == 1 else "n differs" if sizes else "no value"
+    lower = any(not score.higher_is_better for score in known)
+    return [benchmark, h("small", f"{size}, lower is better" if lower else size)]
+
+
+def _verdict(board: Scoreboard, benchmark: str) -> Child:
+    verdict = board.verdict(benchmark)
+    if not verdict:
+        return h("span", "nothing to compare", cls="same")
+    return h("span", board.in_words(verdict), cls="same" if verdict.none else None)
+
+
+def _cell(board: Scoreboard, benchmark: str, model: str) -> Child:
+    score = board.score(benchmark, model)
+    if score is None:
+        cell = board.cells.get((benchmark, model))
+        failed = f"all {count(cell.num_failed)} failed" if cell and cell.num_failed else ""
+        return [ABSENT, h("small", failed) if failed else None]
+    # The size stands at the head of the line if it is the same for all models.
+    sizes = {other.n for other in board.of(benchmark).values()}
+    notes = [f"n = {count(score.n)}"] if len(sizes) > 1 else []
+    notes += [f"{failures(score.num_failed, score.n)} failed"] if score.num_failed else []
+    value = number(score.value)
+    return [
+        h("b", value, cls="lead-cell") if model in board.leaders(benchmark) else value,
+        h("small", interval(score.low, score.high) or "no interval"),
+        h("small", ", ".join(notes)) if notes else None,
+        _change(board, benchmark, model, score),
+    ]
+
+
+def _change(board: Scoreboard, benchmark: str, model: str, score: Score) -> Child:
+    """The difference from the first model that has this score."""
+    first = next(iter(board.of(benchmark)))
+    difference = board.against(benchmark, first).get(model)
+    if difference is None:
+        return None
+    better = (difference.value > 0) == score.higher_is_better
+    cls, mark = ("up", "▲") if better else ("down", "▼")
+    if not difference.distinguishable:
+        cls, mark = "same", "≈"
+    bounds = interval(difference.low, difference.high)
+    paired = f"paired over {count(difference.n)} items {bounds}"
+    basis = paired if difference.n else "from the two intervals"
+    text = f"{mark} {signed(difference.value)}" if difference.value else "≈ the same"
+    return h("small", text, cls=cls, title=f"against {board.labels[first]}, {basis}")
 
 
 def _judges(board: Scoreboard) -> list[Markup]:
     """The card of every judge that was examined, once."""
-    found = [facts.get("info", {}).get("judge_card") or {} for facts in board.facts.values()]
-    cards = {
-        card["judge_hash"]: card for card in found if card.get("scores") or card.get("injection")
-    }
-    return [
-        folded(
-            [f"The judge {card['judge']}", h("small", f"hash {name}")],
-            (
-                table(
-                    ["Figure", "Value", "95 % interval", "n", "Failed"],
-                    [
-                        [
-                            s.name,
-                            number(s.value),
-                            interval(s.low, s.high),
-                            count(s.n),
-                            failures(s.num_failed, s.n),
-                        ]
-                        for s in map(read_score, card.get("scores") or [])
-                    ],
-                )
-                if card.get("scores")
-                else None
-            ),
-            (
-                table(
-                    [
-                        "Words planted at the end of the worse answer",
-                        "The judge fell for them",
-                        "Games",
-                        "Failed",
-                    ],
-                    [
-                        [
-                            line["words"],
-                            count(line["fell"]),
-                            count(line["games"]),
-                            count(line["failed"]),
-                        ]
-                        for line in card["injection"]
-                    ],
-                )
-                if card.get("injection")
-                else None
-            ),
-        )
-        for name, card in cards.items()
-    ]
+    cards = {}
+    for facts in board.facts.values():
+        card = facts.get("info", {}).get("judge_card") or {}
+        if card.get("scores") or card.get("injection"):
+            cards[card["judge_hash"]] = card
+    return [_judge(card) for card in cards.values()]
 
 
-def _told(board: Scoreboard) -> list[Markup]:
+def _judge(card: dict[str, Any]) -> Markup:
+    parts = []
+    if card.get("scores"):
+        rows = []
+        for score in map(read_score, card["scores"]):
+            bounds, failed = interval(score.low, score.high), failures(score.num_failed, score.n)
+            rows.append([score.name, number(score.value), bounds, count(score.n), failed])
+        parts.append(table(["Figure", "Value", "95 % interval", "n", "Failed"], rows))
+    if card.get("injection"):
+        rows = []
+        for line in card["injection"]:
+            rows.append([line["words"], *(count(line[key]) for key in ("fell", "games", "failed"))])
+        parts.append(table(INJECTION_HEAD, rows))
+    return folded([f"The judge {card['judge']}", h("small", f"hash {card['judge_hash']}")], parts)
+
+
+def _notes(board: Scoreboard) -> list[Markup]:
     """What the facts of each model say beside its scores."""
     return [
         h("p", f"{board.labels[model]}: {sentence}", cls="note")
@@ -132,81 +152,11 @@ def _told(board: Scoreboard) -> list[Markup]:
     ]
 
 
-def _name(board: Scoreboard, benchmark: str) -> Child:
-    known = list(board.of(benchmark).values())
-    sizes = {s.n for s in known}
-    lower = any(not s.higher_is_better for s in known)
-    size = f"n = {count(sizes.pop())}" if len(sizes) == 1 else "n differs" if sizes else "no value"
-    return [benchmark, h("small", size + (", lower is better" if lower else ""))]
-
-
-def _cell(board: Scoreboard, benchmark: str, model: str) -> Child:
-    score = board.score(benchmark, model)
-    if score is None:
-        cell = board.cells.get((benchmark, model))
-        return [
-            ABSENT,
-            (
-                h("small", f"all {count(cell.num_failed)} failed")
-                if cell and cell.num_failed
-                else None
-            ),
-        ]
-    verdict = board.verdict(benchmark)
-    leads = verdict is not None and not verdict.none and model in verdict.tied
-    told = [f"n = {count(score.n)}"] if len({s.n for s in board.of(benchmark).values()}) > 1 else []
-    told += [f"{failures(score.num_failed, score.n)} failed"] if score.num_failed else []
-    value = h("b", number(score.value), cls="lead-cell") if leads else number(score.value)
-    bounds = interval(score.low, score.high) or "no interval"
-    return [
-        value,
-        h("small", bounds),
-        h("small", ", ".join(told)) if told else None,
-        _change(board, benchmark, model, score),
-    ]
-
-
-def _change(board: Scoreboard, benchmark: str, model: str, score: Score) -> Child:
-    first = next(iter(board.of(benchmark)))
-    gap = board.against(benchmark, first).get(model)
-    if gap is None:
-        return None
-    better = (gap.value > 0) == score.higher_is_better
-    cls, mark = (
-        ("same", "≈") if not gap.distinguishable else ("up", "▲") if better else ("down", "▼")
-    )
-    basis = (
-        f"paired over {count(gap.n)} items {interval(gap.low, gap.high)}"
-        if gap.n
-        else "from the two intervals"
-    )
-    return h(
-        "small",
-        f"{mark} {signed(gap.value)}" if gap.value else "≈ the same",
-        cls=cls,
-        title=f"against {board.labels[first]}, {basis}",
-    )
-
-
-def _verdict(board: Scoreboard, benchmark: str) -> Child:
-    verdict = board.verdict(benchmark)
-    return (
-        h("span", board.told(verdict), cls="same" if verdict.none else None)
-        if verdict
-        else h("span", "nothing to compare", cls="same")
-    )
-
-
 def _panels(board: Scoreboard, benchmarks: Sequence[str]) -> Markup:
     return h("div", [_panel(board, benchmark) for benchmark in benchmarks], cls="charts c3col")
 
 
 def _panel(board: Scoreboard, benchmark: str) -> Markup:
-    dots = []
-    for model, label in board.labels.items():
-        score = board.score(benchmark, model)
-        dots.append(
-            Dot(label, score.value, score.low, score.high, score.n) if score else Dot(label, None)
-        )
-    crosses = any(d.low is not None and d.low < 0 for d in dots)
-    return dot_plot(benchmark, dots, reference=0.0 if crosses else None)
+    dots = [Dot.of(label, board.score(benchmark, model)) for model, label in board.labels.items()]
+    crosses_zero = any(dot.low is not None and dot.low < 0 for dot in dots)
+    return dot_plot(benchmark, dots, reference=0.0 if crosses_zero else None)
