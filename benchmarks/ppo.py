@@ -30,8 +30,7 @@ from bezoar.io import cache_dir, read_json
 from bezoar.judge.best_of_n import BestOfN
 from bezoar.judge.heuristics import Form
 from bezoar.model.completions import completion_logprobs, draw_completions, reward_completions
-from bezoar.model.reward_weights import RewardWeights
-from bezoar.model.spec import LoRA, ModelSpec, Sampling
+from bezoar.model.spec import LoRA, ModelSpec, RewardWeights, Sampling
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.synth.sampled_answers import Sample

@@ -18,9 +18,8 @@ from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.llm.types import Reply, Request
 from bezoar.model.completions import draw_completions, reward_completions
 from bezoar.model.prompt_group import Completion, PromptGroup
-from bezoar.model.reward_weights import RewardWeights
 from bezoar.model.score import score
-from bezoar.model.spec import LoRA, ModelSpec, Sampling
+from bezoar.model.spec import LoRA, ModelSpec, RewardWeights, Sampling
 from bezoar.model.stack import Stack
 
 ROWS = [

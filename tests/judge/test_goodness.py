@@ -3,17 +3,27 @@
 import pytest
 
 from bezoar.errors import RecipeError
-from bezoar.model.reward_weights import LLAMA_3_70B, NEMOTRON_4_340B, RewardWeights
+from bezoar.model.spec import RewardWeights
 
 OUTPUTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+
+def weights_of(*values: float) -> dict[str, float]:
+    return dict(zip(OUTPUTS, values, strict=True))
 
 
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
         ({}, 0.65 * 4 + 0.80 * 3 + 0.45 * 2),
-        (NEMOTRON_4_340B, 0.30 * 4 + 0.74 * 3 + 0.46 * 2 + 0.47 * 1 - 0.33 * 2),
-        (LLAMA_3_70B, 0.65 * 4 + 0.80 * 3 + 0.45 * 2 + 0.55 * 1 - 0.40 * 2),
+        (
+            dict(zip(OUTPUTS, (0.30, 0.74, 0.46, 0.47, -0.33), strict=True)),
+            0.30 * 4 + 0.74 * 3 + 0.46 * 2 + 0.47 * 1 - 0.33 * 2,
+        ),
+        (
+            dict(zip(OUTPUTS, (0.65, 0.80, 0.45, 0.55, -0.40), strict=True)),
+            0.65 * 4 + 0.80 * 3 + 0.45 * 2 + 0.55 * 1 - 0.40 * 2,
+        ),
         ({"verbosity": -2.0}, -4.0),
     ],
 )

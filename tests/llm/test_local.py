@@ -46,7 +46,8 @@ def test_groups_hold_like_lengths_and_all_requests(backend: StackBackend) -> Non
 
 
 def test_texts_are_those_of_the_model(backend: StackBackend, tmp_path: Path) -> None:
-    from bezoar.model.generation import SamplingParams, generate
+    from bezoar.model.generation import generate
+    from bezoar.model.sampling import SamplingParams
 
     with Journal(tmp_path / "j.sqlite") as journal:
         pool = Pool(backend, journal, Budget(), Progress())

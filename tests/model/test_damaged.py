@@ -264,7 +264,7 @@ FOLDERS: dict[str, tuple[Damage, str]] = {
     "a broken index": (both(shards(), cut(INDEX, 0.5)), f"{INDEX}:1: not valid JSON"),
     "a lacking shard": (
         both(shards(), gone("part-1.safetensors")),
-        f"part-1.safetensors: no such file, and {INDEX}",
+        f"part-1.safetensors: no such file, but {INDEX}",
     ),
     "a shard without a tensor": (
         shards(
@@ -272,7 +272,7 @@ FOLDERS: dict[str, tuple[Damage, str]] = {
                 {NORM: "part-0.safetensors" if t[NORM][5] == "1" else "part-1.safetensors"}
             )
         ),
-        f"{NORM}, and it does not",
+        f"lists {NORM} for it",
     ),
     "a cut shard": (
         both(shards(), cut("part-1.safetensors", 0.5)),

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Message
 from bezoar.errors import DataError
-from bezoar.model.generation import Generated, SamplingParams, generate, stream
-from bezoar.model.merged_weights import merged_weights
-from bezoar.model.sampling import Sampler, sample_tokens
+from bezoar.model.generation import Generated, generate, stream
+from bezoar.model.merge import merged_weights
+from bezoar.model.sampling import Sampler, SamplingParams, sample_tokens
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 
@@ -29,18 +29,18 @@ def some_prompts(num: int, vocabulary: int, longest: int = 60) -> list[list[int]
     return [stem + p if i % 3 == 0 else p for i, p in enumerate(prompts)]
 
 
-def reference(net: Any, prompt: list[int], limits: SamplingParams) -> list[int]:
+def reference(net: Any, prompt: list[int], params: SamplingParams) -> list[int]:
     """The answer of transformers' `generate`, alone and without padding."""
     made = net.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-        max_new_tokens=limits.max_tokens,
+        max_new_tokens=params.max_tokens,
         do_sample=False,
-        eos_token_id=list(limits.stop_tokens) or None,
+        eos_token_id=list(params.stop_tokens) or None,
         pad_token_id=0,
     )
     tokens: list[int] = made[0, len(prompt) :].tolist()
-    return next((tokens[:i] for i, t in enumerate(tokens) if t in limits.stop_tokens), tokens)
+    return next((tokens[:i] for i, t in enumerate(tokens) if t in params.stop_tokens), tokens)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,10 @@ def text_prompt(tokenizer: Any, text: str) -> list[int]:
 
 def test_greedy_equals_transformers(tiny: Stack, tiny_reference: Any) -> None:
     prompts = some_prompts(12, 272)
-    limits = SamplingParams(max_tokens=16, stop_tokens=tuple(range(100, 112)))
-    wanted = [reference(tiny_reference, p, limits) for p in prompts]
+    params = SamplingParams(max_tokens=16, stop_tokens=tuple(range(100, 112)))
+    wanted = [reference(tiny_reference, p, params) for p in prompts]
     for slots in (1, 5, 32):
-        made = generate(tiny, prompts, limits, slots=slots)
+        made = generate(tiny, prompts, params, slots=slots)
         assert [m.tokens for m in made] == wanted
         assert [m.finish for m in made] == ["length" if len(w) == 16 else "stop" for w in wanted]
     assert {"length", "stop"} == {m.finish for m in made}, "the prompts do not test both ends"
@@ -84,9 +84,9 @@ def test_greedy_equals_transformers_for_a_trained_model() -> None:
             "Tom was sad because",
         )
     ]
-    limits = SamplingParams(max_tokens=40, stop_tokens=(2,))
-    made = generate(stack, prompts, limits, slots=3)
-    assert [m.tokens for m in made] == [reference(net, p, limits) for p in prompts]
+    params = SamplingParams(max_tokens=40, stop_tokens=(2,))
+    made = generate(stack, prompts, params, slots=3)
+    assert [m.tokens for m in made] == [reference(net, p, params) for p in prompts]
     assert "time" in stack.tokenizer.decode([*prompts[0], *made[0].tokens])
 
 
@@ -106,12 +106,12 @@ def test_adapters_are_part_of_the_dense_weights(
     stack = Stack(spec, folders[:1], device="cpu")
     for parameter in stack.add_adapter(LoRA(r=4, alpha=8, dropout=0.0), seed=9).values():
         parameter.data.normal_(0, 0.1)
-    prompts, limits = some_prompts(12, 272), SamplingParams(max_tokens=20)
-    with_top = generate(stack, prompts, limits)
+    prompts, params = some_prompts(12, 272), SamplingParams(max_tokens=20)
+    with_top = generate(stack, prompts, params)
     with stack.disable_adapter():
-        below = generate(stack, prompts, limits)
+        below = generate(stack, prompts, params)
     assert with_top != below
-    assert below == generate(Stack(spec, folders[:1], device="cpu"), prompts, limits)
+    assert below == generate(Stack(spec, folders[:1], device="cpu"), prompts, params)
     for made in (with_top, below):  # each token is the likeliest one of the stack as it is scored
         with stack.disable_adapter() if made is below else torch.no_grad():
             for prompt, one in zip(prompts, made, strict=True):
@@ -150,13 +150,13 @@ def test_bfloat16_follows_float32_closely(tiny_model: Path) -> None:
 
 def test_draws_repeat_and_do_not_depend_on_neighbours(tiny: Stack) -> None:
     prompts = some_prompts(10, 272)
-    limits = [
+    params = [
         SamplingParams(max_tokens=12, temperature=0.8, top_p=0.9 if i % 2 else 1.0, seed=i)
         for i in range(10)
     ]
-    together = generate(tiny, prompts, limits, slots=4)
-    assert together == generate(tiny, prompts, limits, slots=4)
-    assert together[7:] == generate(tiny, prompts[7:], limits[7:], slots=4)
+    together = generate(tiny, prompts, params, slots=4)
+    assert together == generate(tiny, prompts, params, slots=4)
+    assert together[7:] == generate(tiny, prompts[7:], params[7:], slots=4)
     assert together[:3] != generate(
         tiny,
         prompts[:3],
@@ -168,9 +168,9 @@ def test_drawn_tokens_have_the_right_chances() -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -4.0])
     num = 4000
 
-    def shares(**manner: float) -> torch.Tensor:
-        choosers = [Sampler(SamplingParams(seed=i, **manner)) for i in range(num)]  # type: ignore[arg-type]
-        drawn = torch.tensor(sample_tokens(logits.expand(num, -1), choosers))
+    def shares(**params: float) -> torch.Tensor:
+        samplers = [Sampler(SamplingParams(seed=i, **params)) for i in range(num)]  # type: ignore[arg-type]
+        drawn = torch.tensor(sample_tokens(logits.expand(num, -1), samplers))
         return torch.bincount(drawn, minlength=5) / num
 
     whole = (logits / 0.7).softmax(-1)
@@ -223,8 +223,8 @@ def test_the_context_is_the_limit(tiny: Stack, tiny_reference: Any) -> None:
 def test_a_stream_says_what_generate_writes(tiny: Stack) -> None:
     messages = (Message("user", "Tell me"),)
     pieces = list(stream(tiny, ChatML(), messages, temperature=0.0, max_tokens=60))
-    limits = SamplingParams(max_tokens=60, stop_tokens=(259,))
-    whole = generate(tiny, [ChatML().prompt(messages, tiny.tokenizer)], limits)[0]
+    params = SamplingParams(max_tokens=60, stop_tokens=(259,))
+    whole = generate(tiny, [ChatML().prompt(messages, tiny.tokenizer)], params)[0]
     assert "".join(pieces) == tiny.tokenizer.decode(whole.tokens)
     assert len(pieces) > 5
     with pytest.raises(DataError, match="no room"):

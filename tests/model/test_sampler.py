@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from bezoar.model.generation import SamplingParams
-from bezoar.model.sampling import Sampler, sample_tokens
+from bezoar.model.sampling import Sampler, SamplingParams, sample_tokens
 
 SHARES = [0.1, 0.4, 0.2, 0.3]  # by likelihood: tokens 1, 3, 2, 0
 LOGITS = torch.tensor([math.log(p) for p in SHARES])
@@ -92,20 +91,20 @@ def test_the_temperature_divides() -> None:
     assert chosen(LOGITS, 0.999, temperature=0.5, top_p=0.54) == 3
 
 
-def test_rows_have_their_own_manner() -> None:
-    manners = [
+def test_rows_have_their_own_params() -> None:
+    params = [
         SamplingParams(temperature=0.0),
         SamplingParams(temperature=1.0),
         SamplingParams(temperature=1.0, top_p=0.5),
         SamplingParams(temperature=0.5),
         SamplingParams(temperature=2.0, top_p=0.01),
     ]
-    choosers = [Given(manner, number=0.99) for manner in manners]
+    samplers = [Given(one, number=0.99) for one in params]
     logits = torch.stack([LOGITS, LOGITS.flip(0), LOGITS, LOGITS.roll(1), LOGITS.roll(2)])
     # greedy; the last of .3 .2 .4 .1; the second of .4 .3; the last of .09 .01 .16 .04; the
     # likeliest, two places on
-    assert sample_tokens(logits, choosers) == [1, 3, 3, 3, 3]
-    assert sample_tokens(logits[:1], choosers[:1]) == [1]
+    assert sample_tokens(logits, samplers) == [1, 3, 3, 3, 3]
+    assert sample_tokens(logits[:1], samplers[:1]) == [1]
 
 
 def test_a_nucleus_wider_than_the_first_look() -> None:
@@ -174,10 +173,10 @@ def test_a_nucleus_is_looked_for_among_as_few_as_hold_it(
 def test_all_rows_are_looked_at_until_the_widest_nucleus_is_held() -> None:
     peaked = torch.zeros(5000)
     peaked[7] = 100.0
-    choosers = [Given(SamplingParams(temperature=1.0, top_p=0.9), number=0.5) for _ in range(2)]
+    samplers = [Given(SamplingParams(temperature=1.0, top_p=0.9), number=0.5) for _ in range(2)]
     with Looks() as looks:
-        sample_tokens(torch.stack([peaked, peaked]), choosers)
-        sample_tokens(torch.stack([peaked, torch.arange(5000) * -1e-5]), choosers)
+        sample_tokens(torch.stack([peaked, peaked]), samplers)
+        sample_tokens(torch.stack([peaked, torch.arange(5000) * -1e-5]), samplers)
     assert looks.sizes == [256, 256, 4096, 5000]
 
 

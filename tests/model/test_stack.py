@@ -10,8 +10,7 @@ from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.model.linear import NF4Weight, drop_mask
 from bezoar.model.merge import compare, merge
 from bezoar.model.prompt_group import Completion, PromptGroup, answer
-from bezoar.model.reward import rewards, score_group
-from bezoar.model.score import score
+from bezoar.model.score import rewards, score, score_group
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 

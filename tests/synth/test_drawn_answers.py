@@ -16,8 +16,7 @@ from bezoar.errors import DataError, RecipeError
 from bezoar.model.completions import completion_logprobs, draw_completions, reward_completions
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import answer
-from bezoar.model.reward_weights import RewardWeights
-from bezoar.model.spec import LoRA, ModelSpec, Sampling
+from bezoar.model.spec import LoRA, ModelSpec, RewardWeights, Sampling
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.synth.sampled_answers import Sample

@@ -15,8 +15,7 @@ from bezoar.errors import DataError, RecipeError
 from bezoar.judge.best_of_n import BestOfN
 from bezoar.judge.condition_on_attributes import Steer
 from bezoar.model.completions import completion_logprobs, reward_completions
-from bezoar.model.reward_weights import RewardWeights
-from bezoar.model.spec import LoRA, ModelSpec, Sampling
+from bezoar.model.spec import LoRA, ModelSpec, RewardWeights, Sampling
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.synth.attribute_chance import level_chances, log_chance

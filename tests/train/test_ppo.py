@@ -13,9 +13,8 @@ from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError, RecipeError
 from bezoar.model.completions import reward_completions
-from bezoar.model.reward_weights import RewardWeights
 from bezoar.model.score_head import ScoreHead
-from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.model.spec import LoRA, ModelSpec, RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten

@@ -14,9 +14,8 @@ from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.errors import DataError
 from bezoar.evals.judges import reward_margins
 from bezoar.judge.predict_attributes import Label
-from bezoar.model.reward import rewards
-from bezoar.model.reward_weights import RewardWeights
-from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.model.score import rewards
+from bezoar.model.spec import LoRA, ModelSpec, RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train.label_check import check_labels

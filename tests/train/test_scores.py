@@ -13,7 +13,7 @@ from bezoar.chat.templates import ChatML
 from bezoar.errors import DataError
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import PromptGroup
-from bezoar.model.reward import rewards, score_group
+from bezoar.model.score import rewards, score_group
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.train.label_check import check_labels

@@ -207,7 +207,8 @@ class StackLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The text after each prompt, up to the first stop string."""
-        from bezoar.model.generation import SamplingParams, generate
+        from bezoar.model.generation import generate
+        from bezoar.model.sampling import SamplingParams
 
         ends = self._end_tokens()
         prompts, limits, stops = [], [], []

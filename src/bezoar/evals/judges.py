@@ -14,7 +14,7 @@ from bezoar.io import content_hash
 from bezoar.llm.cost import Estimate, RequestEstimate
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.model.completions import reward_completions, reward_outputs
-from bezoar.model.reward_weights import RewardWeights
+from bezoar.model.spec import RewardWeights
 from bezoar.prompts import read_prompt
 from bezoar.references import BackendRef, FileRef, RewardRef
 from bezoar.verdicts.accept_reject import Unparsed

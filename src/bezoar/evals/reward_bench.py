@@ -24,7 +24,7 @@ from bezoar.evals.stats import NONE, NUM_RESAMPLES, SEED, Score, percentiles, sc
 from bezoar.evals.win_rate import prompt_value
 from bezoar.io import Row, content_hash
 from bezoar.llm.cost import Estimate, RequestEstimate, exactly
-from bezoar.model.reward_weights import RewardWeights
+from bezoar.model.spec import RewardWeights
 from bezoar.references import FileRef, ModelRef
 from bezoar.verdicts.pairwise import Pairwise
 

@@ -22,8 +22,7 @@ from bezoar.model.completions import (
     reward_completions,
     reward_outputs,
 )
-from bezoar.model.reward_weights import RewardWeights
-from bezoar.model.spec import Sampling
+from bezoar.model.spec import RewardWeights, Sampling
 from bezoar.references import ModelRef, RewardRef, RowsRef
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=128)

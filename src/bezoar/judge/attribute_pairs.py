@@ -7,7 +7,7 @@ from typing import Literal
 from bezoar.chat.types import Chat, Comparison, Dropped, Filtered, Messages
 from bezoar.errors import DataError
 from bezoar.llm.cost import Estimate, RequestEstimate
-from bezoar.model.reward_weights import RewardWeights
+from bezoar.model.spec import RewardWeights
 from bezoar.references import RowsRef
 
 

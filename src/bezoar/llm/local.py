@@ -167,7 +167,8 @@ class StackBackend:
         """Texts; a prompt that leaves no room in the context is a reply with finish "error"."""
         if not requests:
             return []
-        from bezoar.model.generation import SamplingParams, generate
+        from bezoar.model.generation import generate
+        from bezoar.model.sampling import SamplingParams
 
         tokenizer, end = self.stack.tokenizer, self.renderer.end(self.stack.tokenizer)
         prompts = [self.prompt(request) for request in requests]

@@ -1,5 +1,4 @@
-"""One attention function, registered with transformers as "bezoar", whose pattern is an argument of
-the forward call.
+"""One attention function, registered with transformers as "bezoar"; a layout says who sees whom.
 
 `net(input_ids, position_ids, layout=layout, use_cache=False)` hands `layout` to every attention
 layer: a packed row of segments in training and scoring, slots of a cache in generation. No mask
@@ -23,9 +22,7 @@ class Layout(Protocol):
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
     ) -> Tensor:
-        """query [B, H, T, D], key and value [B, G, T, D] of the tokens at hand -> attended values
-        [B, H, T, D]."""
-        ...
+        """query [B, H, T, D], key and value [B, G, T, D] -> attended values [B, H, T, D]."""
 
 
 def _attend(
@@ -47,8 +44,8 @@ def _attend(
             f"the attention of {type(module).__name__} caps, biases or sinks its scores, which"
             " bezoar does not compute; take another model."
         )
-    out = layout.attend(int(module.layer_idx), query, key, value, scaling)  # type: ignore[arg-type]
-    return out.transpose(1, 2).contiguous(), None
+    layer: Any = module.layer_idx
+    return layout.attend(layer, query, key, value, scaling).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, _attend)

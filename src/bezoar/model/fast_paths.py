@@ -1,8 +1,7 @@
-"""Fast paths that `bezoar doctor` found to be wrong on this machine are not used by any later run.
-Imports no torch of its own.
+"""Fast paths that `bezoar doctor` found to be wrong on this machine are not used by later runs.
 
-The finding holds for one processor, one version of torch and one of this package: anything new is
-trusted until it is examined.
+A finding holds for one processor, one version of torch and one of this package: anything new is
+trusted until it is examined. Imports no torch at import time.
 """
 
 import platform
@@ -22,8 +21,8 @@ SWITCHED = (
     "recomputed activations",
     FLEX,
 )
-"""The paths that have a slow one in their place; the last is used with CUDA alone. The others have
-none: where they fail, this machine should not train."""
+"""Paths with a slow fallback (the last one is used on CUDA only). Failure of any other stops
+training."""
 
 
 def usable(path: str) -> bool:
@@ -32,7 +31,7 @@ def usable(path: str) -> bool:
 
 
 def refuse_broken(stage: str) -> None:
-    """TrainingError where a path failed here that has no slow one in its place."""
+    """TrainingError if a path without a fallback failed here."""
     if broken := sorted(_failed(_file()) - set(SWITCHED)):
         raise TrainingError(
             f"stage {stage}: `bezoar doctor` found wrong results here ({', '.join(broken)}); train"
@@ -41,7 +40,7 @@ def refuse_broken(stage: str) -> None:
 
 
 def note(failed: list[str]) -> None:
-    """Write down which paths failed here, in place of what was found before."""
+    """Record which paths failed here; earlier findings are forgotten."""
     write_json(_file(), {"machine": _machine(), "failed": failed})
     _failed.cache_clear()
 
@@ -51,11 +50,11 @@ def _failed(file: Path) -> frozenset[str]:
     if not file.is_file():
         return frozenset()
     try:
-        found = read_own(file, machine=str, failed=list[str])
+        findings = read_own(file, machine=str, failed=list[str])
     except DataError as error:
         set_aside(file, error)
         return frozenset()
-    return frozenset(found["failed"]) if found["machine"] == _machine() else frozenset()
+    return frozenset(findings["failed"] if findings["machine"] == _machine() else ())
 
 
 def _file() -> Path:
@@ -67,10 +66,7 @@ def _machine() -> str:
     import torch
 
     info = Path("/proc/cpuinfo")
-    names = (
-        {line for line in info.read_text().splitlines() if line.startswith(("model name", "flags"))}
-        if info.is_file()
-        else set()
-    )
+    lines = info.read_text().splitlines() if info.is_file() else []
+    cpu = sorted({line for line in lines if line.startswith(("model name", "flags"))})
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return content_hash(sorted(names), platform.machine(), gpu, torch.__version__, __version__)
+    return content_hash(cpu, platform.machine(), gpu, torch.__version__, __version__)

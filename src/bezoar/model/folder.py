@@ -1,5 +1,4 @@
-"""What lies in a model's folder, examined before anything is opened: its config.json and the files
-of its weights. Imports no torch."""
+"""What lies in a model's folder, checked before anything is opened. Imports no torch."""
 
 import math
 import re
@@ -26,97 +25,79 @@ _SIZES = (
     "n_positions",
 )
 _COUNT = re.compile(r"(num|n)_(\w+_)?(layers?|heads?|experts?|labels|groups|blocks)")
-_MOST, _MOST_COUNTED = 2**31, 2**16
-"""The largest number in a config.json, and the largest of what becomes a list of parts: far above
-any model's."""
+_MOST, _MOST_PARTS = 2**31, 2**16
+"""The largest number in a config.json, and the largest count of parts: far above any model's."""
 _DIRECTIVES = re.compile(
     r"auto_map|transformers_weights|fusion_config|distributed_config|kernel_config|_?(attn|experts)_implementation"
 )
-"""Keys that tell transformers which code or files to take; here the attention, the files and the
-code are ours."""
+"""Keys that tell transformers which code or files to use; only bezoar decides that."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a model whose weights are plain numbers. DataError names the file, and the
-    key that is wrong."""
+    """The config.json of a model with unquantised weights. DataError names the wrong key."""
     file = folder / "config.json"
     values = read_object(file)
     if not isinstance(values.get("model_type"), str):
-        raise DataError(
-            f"{file}: it names no model_type, so the architecture is not known; take the file from"
-            " where the model came from."
-        )
+        raise DataError(f"{file}: it names no model_type; fetch the file from the model's source.")
     for key in _SIZES:
-        value = values.get(key)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, list, dict, type(None)))
-            or (isinstance(value, int) and value < 1)
-        ):
+        size = values.get(key)
+        # some architectures have a size for each layer
+        if type(size) not in (int, list, dict, type(None)) or (isinstance(size, int) and size < 1):
             raise DataError(
-                f"{file}: {key} is {value!r:.60}, and a whole number above 0 belongs there; mend"
-                " the file."
+                f"{file}: {key} is {size!r:.60}, not a whole number above 0; mend the file."
             )
     _check_numbers(values, file)
-    parts = [part for part in (values, values.get("text_config")) if isinstance(part, dict)]
-    if quantised := [
-        part["quantization_config"] for part in parts if part.get("quantization_config") is not None
-    ]:
-        told = printable(str(quantised[0]), 60)
-        raise DataError(
-            f"{file}: the weights are quantised ({told}), which cannot be trained or read here;"
-            " name the model that they were made from."
-        )
+    for part in (values, values.get("text_config")):
+        method = part.get("quantization_config") if isinstance(part, dict) else None
+        if method is not None:
+            raise DataError(
+                f"{file}: the weights are quantised ({printable(str(method), 60)}), which cannot be"
+                " read here; name the model that they were made from."
+            )
     cleaned: dict[str, Any] = _cleaned(values)
     return cleaned
 
 
-def _check_numbers(value: Any, file: Path, at: str = "") -> None:
-    key = at.rpartition(".")[2]
+def _check_numbers(value: Any, file: Path, path: str = "") -> None:
+    """Refuse what would exhaust memory or turn every result into NaN."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            _check_numbers(inner, file, f"{at}.{name}".lstrip("."))
+            _check_numbers(inner, file, f"{path}.{name}".lstrip("."))
     elif isinstance(value, list):
         for inner in value:
-            _check_numbers(inner, file, at)
+            _check_numbers(inner, file, path)
     elif isinstance(value, float) and math.isnan(value):
-        raise DataError(f"{file}: {at} is not a number; mend the file.")
-    elif isinstance(value, int) and abs(value) > (
-        _MOST_COUNTED if _COUNT.fullmatch(key) else _MOST
-    ):
-        raise DataError(f"{file}: {at} is {value!s:.20}, which no model has; mend the file.")
+        raise DataError(f"{file}: {path} is not a number; mend the file.")
+    elif isinstance(value, int):
+        most = _MOST_PARTS if _COUNT.fullmatch(path.rpartition(".")[2]) else _MOST
+        if abs(value) > most:
+            raise DataError(f"{file}: {path} is {value!s:.20}, which no model has; mend the file.")
 
 
 def _cleaned(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: _cleaned(inner) for key, inner in value.items() if not _DIRECTIVES.fullmatch(key)
-        }
-    return value
+    if not isinstance(value, dict):
+        return value
+    return {key: _cleaned(inner) for key, inner in value.items() if not _DIRECTIVES.fullmatch(key)}
 
 
 def weight_files(folder: Path) -> dict[Path, set[str]]:
-    """The files of a model's weights, and the tensors that each must hold (none named where there
-    is no index).
+    """The files of a model's weights, and the tensors that an index lists for each.
 
-    RecipeError where there is no such file, DataError for an index that names files outside the
-    folder, of another kind or not there.
+    RecipeError if there are none, DataError for an index that names files outside the folder, of
+    another kind or missing.
     """
     if (folder / WHOLE).is_file():
         return {folder / WHOLE: set()}
     index = folder / INDEX
     if not index.is_file():
-        read_config(folder)  # quantised weights lie under other names, and the config says so
+        # quantised weights have other file names, and the config says so in better words
+        read_config(folder)
         raise RecipeError(
-            f"model {folder}: the folder has no {WHOLE} or {INDEX}; convert the weights, pickled"
-            " ones are never loaded."
+            f"model {folder}: no {WHOLE} or {INDEX} in it; convert the weights, pickled ones are"
+            " never loaded."
         )
     table = read_object(index).get("weight_map")
-    if (
-        not isinstance(table, dict)
-        or not table
-        or not all(isinstance(name, str) for name in table.values())
-    ):
+    if not isinstance(table, dict) or not {type(name) for name in table.values()} == {str}:
         raise DataError(
             f"{index}: its weight_map does not say which file holds which tensor; fetch or save the"
             " model again."
@@ -124,40 +105,52 @@ def weight_files(folder: Path) -> dict[Path, set[str]]:
     files: dict[Path, set[str]] = {}
     for tensor, name in table.items():
         path = PurePosixPath(name)
-        if (
-            path.suffix != ".safetensors"
-            or path.is_absolute()
-            or ".." in path.parts
-            or "\\" in name
-            or "\0" in name
-        ):
+        outside = path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
+        if path.suffix != ".safetensors" or outside:
             raise DataError(
-                f"{index}: {printable(tensor)} is said to lie in {name!r:.80}, and only"
+                f"{index}: {printable(tensor)} is said to lie in {name!r:.80}, but only"
                 " .safetensors files in the folder are read; convert the weights."
             )
         files.setdefault(folder / path, set()).add(tensor)
     for file in files:
         if not file.is_file():
             raise DataError(
-                f"{file}: no such file, and {INDEX} names it; fetch or save the model again."
+                f"{file}: no such file, but {INDEX} names it; fetch or save the model again."
             )
     return files
 
 
-def named(names: Iterable[str], most: int = 3) -> str:
+def refuse_misfits(loading_info: dict[str, Any], source: str) -> None:
+    """DataError if transformers would draw weights at random or leave some unused."""
+    shapes = {
+        name: f"{name} {list(actual)} instead of {list(expected)}"
+        for name, actual, expected in loading_info["mismatched_keys"]
+    }
+    faults = {
+        "lack": loading_info["missing_keys"] - shapes.keys(),
+        "have too much": loading_info["unexpected_keys"],
+        "have in another shape": shapes.values(),
+        "have not as floating-point numbers": loading_info.get("not_float"),
+    }
+    if parts := [f"{fault} {some_of(names)}" for fault, names in faults.items() if names]:
+        raise DataError(
+            f"{source}: the weights do not fit the config: they {'; they '.join(parts)}; fetch or"
+            " save the model again."
+        )
+
+
+def some_of(names: Iterable[str], most: int = 3) -> str:
     """The first of several names, and how many more there are."""
-    known = sorted(names)
-    return ", ".join(printable(name) for name in known[:most]) + (
-        f" and {len(known) - most} more" if len(known) > most else ""
-    )
+    ordered = sorted(names)
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return ", ".join(printable(name) for name in ordered[:most]) + more
 
 
 def printable(text: str, most: int = 300) -> str:
-    """`text` on one line, cut, what steers a terminal written out."""
-    text = "".join(
-        c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split())
-    ).rstrip(".")
-    return text if len(text) <= most else text[:most] + "..."
+    """`text` on one line, cut, with control characters written out."""
+    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line).rstrip(".")
+    return line if len(line) <= most else line[:most] + "..."
 
 
 def reason(error: BaseException) -> str:

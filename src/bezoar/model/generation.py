@@ -1,52 +1,36 @@
-"""Answers of a stack to many prompts at once: prompts packed without padding, steps for as many
-answers as there are slots.
+"""Answers of a stack to many prompts at once, by continuous batching.
 
-A finished answer's slot is filled with the next prompt. Beginnings that several prompts share are
-read once. The same prompts, limits and slots give the same tokens; in float32 greedy answers are
-those of transformers' `generate`.
+Prompts are packed without padding, prefixes that several prompts share are read once, and the slot
+of a finished answer goes to the next prompt. The same prompts, parameters and number of slots give
+the same tokens; in float32 greedy answers are those of transformers' `generate`.
 """
 
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bezoar.chat.templates import cut_at_stop
+from bezoar.chat.templates import Template, cut_at_stop
 from bezoar.chat.types import Messages
 from bezoar.errors import DataError
 from bezoar.model.kv_cache import DecodeLayout, KVCache, Part, PrefillLayout
-from bezoar.model.merged_weights import Multiply, Network, merged_weights
-from bezoar.model.sampling import Sampler, sample_tokens
+from bezoar.model.merge import Multiply, merged_weights
+from bezoar.model.sampling import Sampler, SamplingParams, sample_tokens
+from bezoar.model.stack import Stack
 
-_MOST_TOKENS = 4096
+_MOST_PREFILL = 4096
 """Prompt tokens that are read in one pass."""
-_LEAST_SHARED = 16
-"""Shared beginnings shorter than this are read again for each prompt."""
-_Item = tuple[int, list[int], int]
-"""A slot, the tokens that are read into it, and how many positions are there already."""
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """When an answer ends and how its tokens are chosen. A stop token is not part of the answer, a
-    stop string's tokens are."""
-
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    stop_tokens: tuple[int, ...] = ()
-    stop: tuple[str, ...] = ()
-    seed: int = 0
+_SHORTEST_PREFIX = 16
+"""Shorter common prefixes are read again for each prompt."""
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The new tokens. `finish` is "stop", "length" (max_tokens or the context), or "error" for a
-    prompt without room to answer."""
+    """The new tokens, and why they end: "error" means that the prompt left no room to answer."""
 
     tokens: list[int]
     finish: Literal["stop", "length", "error"]
@@ -56,87 +40,90 @@ class Generated:
 class _Answer:
     index: int
     prompt: list[int]
-    limits: SamplingParams
+    params: SamplingParams
     room: int
-    stem: int = -1
-    shared: int = 0
+    prefix: int = -1
+    prefix_length: int = 0
     tokens: list[int] = field(default_factory=list)
     finish: Literal["", "stop", "length", "error"] = ""
 
     def __post_init__(self) -> None:
-        self.chooser = Sampler(self.limits)
+        self.sampler = Sampler(self.params)
 
     @property
-    def size(self) -> int:
+    def num_cached(self) -> int:
         """Tokens whose keys are stored: all but the last new one."""
         return len(self.prompt) + len(self.tokens) - 1
 
-    def take(self, token: int, decode: Callable[[list[int]], str]) -> None:
-        """Add a token and see whether the answer ends with it."""
-        if token in self.limits.stop_tokens:
+    def append(self, token: int, decode: Callable[[list[int]], str]) -> None:
+        """Add a token and set `finish` if the answer ends with it."""
+        params = self.params
+        if token in params.stop_tokens:
             self.finish = "stop"
             return
         self.tokens.append(token)
-        if self.limits.stop:
-            tail = decode(self.tokens[-1 - max(len(s.encode()) for s in self.limits.stop) :])
-            if any(stop in tail for stop in self.limits.stop):
+        if params.stop:
+            # a token has at least one byte, so a stop string spans no more tokens than bytes
+            tail = decode(self.tokens[-1 - max(len(stop.encode()) for stop in params.stop) :])
+            if any(stop in tail for stop in params.stop):
                 self.finish = "stop"
                 return
         if len(self.tokens) >= self.room:
             self.finish = "length"
 
 
+class _Prefill(NamedTuple):
+    """Tokens to read into a slot that already holds `past` positions."""
+
+    slot: int
+    tokens: list[int]
+    past: int
+
+
 def generate(
-    stack: Network,
+    stack: Stack,
     prompts: Sequence[Sequence[int]],
-    limits: SamplingParams | Sequence[SamplingParams],
+    params: SamplingParams | Sequence[SamplingParams],
     *,
     slots: int = 32,
 ) -> list[Generated]:
-    """The answers to `prompts` (token ids), in their order; `limits` for all or one for each."""
-    each = [limits] * len(prompts) if isinstance(limits, SamplingParams) else list(limits)
-    answers = [_answer(stack, i, list(p), each[i]) for i, p in enumerate(prompts)]
-    with merged_weights(stack) as head:
-        for _ in _Run(stack, head, [a for a in answers if not a.finish], slots).steps():
+    """The answers to `prompts` (token ids), in order; `params` for all prompts or one for each."""
+    each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
+    answers = [_answer(stack, i, list(prompt), each[i]) for i, prompt in enumerate(prompts)]
+    with merged_weights(stack) as lm_head:
+        for _ in _Scheduler(stack, lm_head, [a for a in answers if not a.finish], slots).steps():
             pass
-    return [Generated(a.tokens, a.finish or "error") for a in answers]
+    return [Generated(answer.tokens, answer.finish or "error") for answer in answers]
 
 
 def stream(
-    stack: Network,
-    template: Any,
+    stack: Stack,
+    template: Template,
     messages: Messages,
     *,
     temperature: float = 0.7,
     top_p: float = 0.95,
     max_tokens: int = 512,
 ) -> Iterator[str]:
-    """The answer to a chat in pieces of text, as they come. DataError when the chat leaves no room
-    in the context."""
-    tokenizer = stack.tokenizer
-    stops: tuple[str, ...] = template.stops()
-    ends = (template.end(tokenizer), tokenizer.eos_id)
-    limits = SamplingParams(
-        max_tokens, temperature, top_p, stop_tokens=ends, stop=stops, seed=random.getrandbits(63)
-    )
-    answer = _answer(stack, 0, template.prompt(messages, tokenizer), limits)
+    """The answer to a chat in pieces of text. DataError if the chat leaves no room for one."""
+    tokenizer, stops = stack.tokenizer, template.stops()
+    ends, seed = (template.end(tokenizer), tokenizer.eos_id), random.getrandbits(63)
+    params = SamplingParams(max_tokens, temperature, top_p, ends, stops, seed)
+    answer = _answer(stack, 0, template.prompt(messages, tokenizer), params)
     if answer.finish:
-        raise DataError(
-            f"the chat has {len(answer.prompt)} tokens and leaves no room in the model's context;"
-            " start a new one."
-        )
-    said = ""
-    with merged_weights(stack) as head:
-        for _ in _Run(stack, head, [answer], 1).steps():
+        size = f"the chat has {len(answer.prompt)} tokens"
+        raise DataError(f"{size} and leaves no room in the model's context; start a new one.")
+    shown = ""
+    with merged_weights(stack) as lm_head:
+        for _ in _Scheduler(stack, lm_head, [answer], 1).steps():
             text = _settled(tokenizer.decode(answer.tokens), stops, done=bool(answer.finish))
-            if len(text) > len(said):
-                yield text[len(said) :]
-                said = text
+            if len(text) > len(shown):
+                yield text[len(shown) :]
+                shown = text
 
 
 def _settled(text: str, stops: Sequence[str], *, done: bool) -> str:
-    """`text` up to a stop string, without an end that may yet become another character or a stop
-    string."""
+    """`text` up to a stop string, less an end that the next token may still change."""
     text = cut_at_stop(text, stops)
     if done:
         return text
@@ -149,128 +136,139 @@ def _settled(text: str, stops: Sequence[str], *, done: bool) -> str:
     return text
 
 
-def _answer(stack: Network, index: int, prompt: list[int], limits: SamplingParams) -> _Answer:
-    room = min(limits.max_tokens, int(stack.net.config.max_position_embeddings) - len(prompt))
-    return _Answer(index, prompt, limits, room, finish="" if prompt and room > 0 else "error")
+def _answer(stack: Stack, index: int, prompt: list[int], params: SamplingParams) -> _Answer:
+    room = min(params.max_tokens, stack.context_length - len(prompt))
+    return _Answer(index, prompt, params, room, finish="" if prompt and room > 0 else "error")
 
 
-class _Run:
-    """The answers that wait, longest prompt first, and those that grow: live[i] is in slot i."""
+class _Scheduler:
+    """Decides what each pass computes: prompts into free slots, or a token for every live answer.
+
+    Slot i of the cache belongs to live[i]; the live answers always fill the first slots.
+    """
 
     def __init__(
-        self, stack: Network, head: Multiply, answers: list[_Answer], num_slots: int
+        self, stack: Stack, lm_head: Multiply, answers: list[_Answer], num_slots: int
     ) -> None:
-        self.stack, self.head = stack, head
-        self.waiting = sorted(answers, key=lambda a: (-len(a.prompt), a.index))
+        self.stack, self.lm_head = stack, lm_head
+        # longest first: long prompts decide how much room the cache needs, and a long answer that
+        # started last would leave the other slots empty
+        self.waiting = sorted(answers, key=lambda answer: (-len(answer.prompt), answer.index))
         self.live: list[_Answer] = []
-        self.slots = KVCache(min(num_slots, len(answers)))
+        self.cache = KVCache(min(num_slots, len(answers)))
         self.shared_prefixes = KVCache(0)
 
     @torch.inference_mode()
     def steps(self) -> Iterator[None]:
-        """Go on until all answers are finished; yields after every step."""
-        self._read_stems()
+        """Run until all answers are finished; yields after every step."""
+        # 1) read shared prefixes, before any prompt that begins with one
+        self._read_prefixes()
         while self.waiting or self.live:
-            free = self.slots.num - len(self.live)
-            # prompts are read several at a time: a pass for one costs nearly as much as a pass for
-            # four
-            if self.waiting and (free >= max(1, self.slots.num // 8) or not self.live):
+            free = self.cache.num - len(self.live)
+            # 2) admit prompts only when several slots are free (or nothing else is left to do): a
+            #    pass for one prompt costs nearly as much as a pass for four
+            if self.waiting and (free >= max(1, self.cache.num // 8) or not self.live):
                 self._admit(free)
+            # 3) otherwise one more token for every live answer
             else:
-                self._step()
+                self._decode()
+            # 4) free the slots of finished answers, so that no later pass computes for them
             self._drop_finished()
             yield
 
-    def _read_stems(self) -> None:
-        """Read each beginning that several prompts share, once, into slots of its own."""
+    def _read_prefixes(self) -> None:
+        """Read each prefix that several prompts share, once, into a cache of its own."""
+        # 1) prompts that begin alike share the longest prefix common to all of them
         families: defaultdict[tuple[int, ...], list[_Answer]] = defaultdict(list)
         for answer in self.waiting:
-            families[tuple(answer.prompt[:_LEAST_SHARED])].append(answer)
-        shared_prefixes: list[list[int]] = []
+            families[tuple(answer.prompt[:_SHORTEST_PREFIX])].append(answer)
+        prefixes: list[list[int]] = []
         for family in families.values():
-            shared = min(_common(family[0].prompt, other.prompt) for other in family)
-            if len(family) > 1 and shared >= _LEAST_SHARED:
+            first = family[0].prompt
+            length = min(_common_prefix(first, answer.prompt) for answer in family)
+            if len(family) > 1 and length >= _SHORTEST_PREFIX:
                 for answer in family:
-                    answer.stem, answer.shared = len(shared_prefixes), shared
-                shared_prefixes.append(family[0].prompt[:shared])
-        if shared_prefixes:
-            self.shared_prefixes = KVCache(len(shared_prefixes))
-            self._read(
-                self.shared_prefixes, [(i, stem, 0) for i, stem in enumerate(shared_prefixes)]
-            )
+                    answer.prefix, answer.prefix_length = len(prefixes), length
+                prefixes.append(first[:length])
+        # 2) read them together
+        if prefixes:
+            self.shared_prefixes = KVCache(len(prefixes))
+            parts = [_Prefill(slot, prefix, 0) for slot, prefix in enumerate(prefixes)]
+            self._prefill(self.shared_prefixes, parts)
 
     def _admit(self, free: int) -> None:
-        """Read the next prompts, and choose their first tokens."""
-        fresh, self.waiting = self.waiting[:free], self.waiting[free:]
-        self.slots.reserve(max(len(a.prompt) for a in fresh) + 1)
-        first = len(self.live)
-        for slot, answer in enumerate(fresh, first):
-            if answer.shared:
-                self.slots.copy_from(self.shared_prefixes, answer.stem, slot, answer.shared)
-        hidden = self._read(
-            self.slots,
-            [(slot, a.prompt[a.shared :], a.shared) for slot, a in enumerate(fresh, first)],
-        )
-        self.live += fresh
-        self._take(fresh, hidden)
+        """Read the next prompts and draw their first tokens."""
+        new, self.waiting = self.waiting[:free], self.waiting[free:]
+        # 1) one more position than the prompt, for the first new token
+        self.cache.reserve(max(len(answer.prompt) for answer in new) + 1)
+        # 2) copy the shared prefix, then read only what follows it
+        parts = []
+        for slot, answer in enumerate(new, len(self.live)):
+            length = answer.prefix_length
+            if length:
+                self.cache.copy_from(self.shared_prefixes, answer.prefix, slot, length)
+            parts.append(_Prefill(slot, answer.prompt[length:], length))
+        hidden = self._prefill(self.cache, parts)
+        # 3) the state of the last prompt token predicts the first token of the answer
+        self.live += new
+        self._append(new, hidden)
 
-    def _read(self, slots: KVCache, items: list[_Item]) -> Tensor:
-        """Read (slot, tokens, past) in passes of limited size; the hidden states [n, E] of their
-        last tokens."""
-        slots.reserve(max(len(tokens) + past for _, tokens, past in items))
+    def _prefill(self, cache: KVCache, parts: list[_Prefill]) -> Tensor:
+        """Read `parts` in passes of limited size; the states [n, E] of their last tokens."""
+        cache.reserve(max(len(part.tokens) + part.past for part in parts))
         hidden: list[Tensor] = []
-        batch: list[_Item] = []
+        batch: list[_Prefill] = []
         size = 0
-        for item in items:
-            if batch and size + len(item[1]) > _MOST_TOKENS:
-                hidden.append(self._pass(slots, batch))
+        for part in parts:
+            if batch and size + len(part.tokens) > _MOST_PREFILL:
+                hidden.append(self._pass(cache, batch))
                 batch, size = [], 0
-            batch.append(item)
-            size += len(item[1])
-        return torch.cat([*hidden, self._pass(slots, batch)])
+            batch.append(part)
+            size += len(part.tokens)
+        return torch.cat([*hidden, self._pass(cache, batch)])
 
-    def _pass(self, slots: KVCache, items: list[_Item]) -> Tensor:
+    def _pass(self, cache: KVCache, batch: list[_Prefill]) -> Tensor:
         parts: list[Part] = []
-        for slot, tokens, past in items:
-            start = parts[-1].end if parts else 0
-            parts.append(Part(slot, start, start + len(tokens), past))
-        ids = self._tensor([token for _, tokens, _ in items for token in tokens])
-        positions = self._tensor(
-            [past + i for _, tokens, past in items for i in range(len(tokens))]
-        )
+        ids: list[int] = []
+        positions: list[int] = []
+        for slot, tokens, past in batch:
+            parts.append(Part(slot, len(ids), len(ids) + len(tokens), past))
+            ids += tokens
+            positions += range(past, past + len(tokens))
         last = self._tensor([part.end - 1 for part in parts])
-        return self.stack.backbone(ids[None], positions[None], PrefillLayout(slots, parts), last)[0]
+        layout = PrefillLayout(cache, parts)
+        return self.stack.backbone(
+            self._tensor(ids)[None], self._tensor(positions)[None], layout, last
+        )[0]
 
-    def _step(self) -> None:
+    def _decode(self) -> None:
         """One more token for every live answer."""
-        sizes = [answer.size for answer in self.live]
-        self.slots.reserve(max(sizes) + 1)
-        positions = self._tensor(sizes)
-        layout = DecodeLayout(self.slots, positions, self.stack.head_weight.dtype)
-        ids = self._tensor([answer.tokens[-1] for answer in self.live])
-        self._take(self.live, self.stack.backbone(ids[None], positions[None], layout)[0])
+        sizes = [answer.num_cached for answer in self.live]
+        self.cache.reserve(max(sizes) + 1)
+        positions = self._tensor(sizes)  # [n]
+        layout = DecodeLayout(self.cache, positions, self.stack.head_weight.dtype)
+        ids = self._tensor([answer.tokens[-1] for answer in self.live])  # [n]
+        self._append(self.live, self.stack.backbone(ids[None], positions[None], layout)[0])
 
-    def _take(self, answers: list[_Answer], hidden: Tensor) -> None:
-        for answer, token in zip(
-            answers, sample_tokens(self.head(hidden), [a.chooser for a in answers]), strict=True
-        ):
-            answer.take(token, self.stack.tokenizer.decode)
+    def _append(self, answers: list[_Answer], hidden: Tensor) -> None:
+        tokens = sample_tokens(self.lm_head(hidden), [answer.sampler for answer in answers])
+        for answer, token in zip(answers, tokens, strict=True):
+            answer.append(token, self.stack.tokenizer.decode)
 
     def _drop_finished(self) -> None:
-        """Move the last answers into the slots of finished ones, so that the live ones stand
-        first."""
+        """Move the last answers into the slots of finished ones, so that no gap is left."""
         for slot in reversed(range(len(self.live))):
             if self.live[slot].finish:
                 last = self.live.pop()
                 if slot < len(self.live):
-                    self.slots.move(len(self.live), slot, last.size)
+                    self.cache.move(len(self.live), slot, last.num_cached)
                     self.live[slot] = last
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.stack.device)
 
 
-def _common(one: list[int], other: list[int]) -> int:
-    """How many first tokens two prompts share, at least one of each left over."""
+def _common_prefix(one: list[int], other: list[int]) -> int:
+    """The length of the common prefix, short of the whole of either."""
     most = min(len(one), len(other)) - 1
     return next((i for i in range(most) if one[i] != other[i]), most)

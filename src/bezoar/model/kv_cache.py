@@ -1,5 +1,4 @@
-"""The keys and values of answers that grow side by side, one slot each, and the attention of
-prompts and of single steps.
+"""The keys and values of growing answers, one slot each, and attention during prefill and decoding.
 
 n slots in use, H query heads, G key/value heads, R = H / G, S positions, T tokens of a packed row,
 D head size.
@@ -17,8 +16,7 @@ _SPARE = 64
 
 
 class KVCache:
-    """Per layer keys and values [slots, G, S, D] in the precision of the model; S grows with what
-    is stored."""
+    """Keys and values [num, G, S, D] of each layer, in the model's precision; S grows on demand."""
 
     def __init__(self, num: int) -> None:
         self.num = num
@@ -30,6 +28,7 @@ class KVCache:
         """Make room for `size` positions in every slot."""
         if size <= self._size:
             return
+        # spare room, so that the whole cache is not copied for every new token
         self._size = size + max(_SPARE, size // 4)
         for table in (self.keys, self.values):
             for layer, old in table.items():
@@ -37,8 +36,7 @@ class KVCache:
                 table[layer][:, :, : old.shape[2]] = old
 
     def layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The keys and values of a layer, made on first use for keys such as `like` [1, G, T,
-        D]."""
+        """A layer's keys and values, made on first use for keys such as `like` [1, G, T, D]."""
         if layer not in self.keys:
             shape = (self.num, like.shape[1], self._size, like.shape[3])
             self.keys[layer], self.values[layer] = like.new_zeros(shape), like.new_zeros(shape)
@@ -59,8 +57,7 @@ class KVCache:
 
 
 class Part(NamedTuple):
-    """Tokens start..end of a packed row: they go into `slot` behind the `past` positions that are
-    there."""
+    """Tokens start..end of a packed row; they go into `slot` after its first `past` positions."""
 
     slot: int
     start: int
@@ -70,68 +67,62 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class PrefillLayout:
-    """Prompts in one packed row; each is stored in its slot and sees what was there before and its
-    own past."""
+    """Prompts in one packed row: each is stored in its slot and attends to what that slot holds."""
 
-    slots: KVCache
+    cache: KVCache
     parts: Sequence[Part]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
     ) -> Tensor:
         """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
-        keys, values = self.slots.layer(layer, key)
+        keys, values = self.cache.layer(layer, key)
         groups = key.shape[1]
         out = torch.empty_like(query)
         for slot, start, end, past in self.parts:
+            # 1) store first, so that cached prefix and new tokens are one slice of the slot
             size = past + end - start
-            keys[slot, :, past:size], values[slot, :, past:size] = (
-                key[0, :, start:end],
-                value[0, :, start:end],
-            )
-            # [G, R, S, D]
+            keys[slot, :, past:size] = key[0, :, start:end]
+            values[slot, :, past:size] = value[0, :, start:end]
+            # 2) attend group by group: the R queries that share a key head see it by a stride of 0
             q = query[0, :, start:end].reshape(groups, -1, end - start, query.shape[3])
             k, v = (x[slot, :, None, :size].expand(-1, q.shape[1], -1, -1) for x in (keys, values))
-            mask = (
-                torch.ones(end - start, size, dtype=torch.bool, device=q.device).tril(past)
-                if past
-                else None
-            )
+            # is_causal aligns the first query with the first key, which is wrong after a prefix
+            mask = None
+            if past:
+                mask = torch.ones(end - start, size, dtype=torch.bool, device=q.device).tril(past)
             part = scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
-            )
+            )  # [G, R, end - start, D]
             out[0, :, start:end] = part.flatten(0, 1)
         return out
 
 
 class DecodeLayout:
-    """One token for each of the first n slots, at `positions` [n]; it is stored and sees all
-    positions up to its own."""
+    """One new token for each of the first n slots, at `positions` [n]: stored, then attended to."""
 
-    def __init__(self, slots: KVCache, positions: Tensor, dtype: torch.dtype) -> None:
-        self.slots, self.positions = slots, positions
-        self.rows = torch.arange(len(positions), device=positions.device)
+    def __init__(self, cache: KVCache, positions: Tensor, dtype: torch.dtype) -> None:
+        self.cache, self.positions = cache, positions
+        device = positions.device
+        self.rows = torch.arange(len(positions), device=device)
         self.size = int(positions.max()) + 1
-        unseen = torch.arange(self.size, device=positions.device) > positions[:, None]
-        self.mask = torch.zeros(unseen.shape, dtype=dtype, device=positions.device).masked_fill_(
-            unseen, float("-inf")
-        )[:, None, None]
+        unseen = torch.arange(self.size, device=device) > positions[:, None]  # [n, S]
+        mask = torch.zeros(unseen.shape, dtype=dtype, device=device)
+        self.mask = mask.masked_fill_(unseen, float("-inf"))[:, None, None]  # [n, 1, 1, S]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
     ) -> Tensor:
         """query [1, H, n, D], key and value [1, G, n, D] -> [1, H, n, D].
 
-        The R queries that share a key head stand where the kernel expects a sequence: keys and
-        values are read once.
+        The R queries that share a key head take the place of a sequence: keys and values are read
+        once for all of them.
         """
-        keys, values = self.slots.layer(layer, key)
+        keys, values = self.cache.layer(layer, key)
         num, groups = len(self.rows), key.shape[1]
-        keys[self.rows, :, self.positions], values[self.rows, :, self.positions] = (
-            key[0].transpose(0, 1),
-            value[0].transpose(0, 1),
-        )
+        keys[self.rows, :, self.positions] = key[0].transpose(0, 1)
+        values[self.rows, :, self.positions] = value[0].transpose(0, 1)
         q = query[0].transpose(0, 1).reshape(num, groups, -1, query.shape[3])  # [n, G, R, D]
-        k, v = keys[:num, :, : self.size], values[:num, :, : self.size]
+        k, v = keys[:num, :, : self.size], values[:num, :, : self.size]  # [n, G, S, D]
         out = scaled_dot_product_attention(q, k, v, attn_mask=self.mask, scale=scale)
         return out.flatten(1, 2).transpose(0, 1)[None]

@@ -1,8 +1,5 @@
-"""From a model's name to its tokenizer and its network."""
+"""From a model's folder to its tokenizer and its network."""
 
-import logging
-import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +9,26 @@ import bezoar.model.attention as attention
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError
 from bezoar.io import cache_dir, cached_hash, read_object
-from bezoar.model.folder import named, printable, read_config, reason, weight_files
+from bezoar.model.folder import (
+    printable,
+    read_config,
+    reason,
+    refuse_misfits,
+    some_of,
+    weight_files,
+)
 from bezoar.model.layer import install
 from bezoar.model.linear import quantize
-from bezoar.model.resolve import resolve_model
+from bezoar.model.resolve import resolve_model, silence_libraries
 from bezoar.model.spec import ModelSpec
 from bezoar.model.tensors import open_tensors, refuse_not_finite
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-_MOST_BESIDE = 2**27
-"""Numbers that are computed from the config, as the angles of positions are."""
-_PLAIN = ("F64", "F32", "F16", "BF16")
+_AGAIN = "fetch or save the model again."
+_MOST_BUFFERS = 2**27
+"""Numbers that are computed from the config, such as the angles of positions."""
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_NUM_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _NUM_WORDS = 1000
 _TOKENIZER_FILES = (
@@ -34,8 +40,7 @@ _TOKENIZER_FILES = (
 
 
 def load_tokenizer(path: str) -> HubTokenizer:
-    """The tokenizer in a model's folder. DataError, with the file that is at fault, where it cannot
-    be used."""
+    """The tokenizer in a model's folder. DataError names the file that makes it unusable."""
     from transformers import AutoTokenizer
 
     silence_libraries()
@@ -44,46 +49,43 @@ def load_tokenizer(path: str) -> HubTokenizer:
     try:
         inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         special = set(inner.all_special_ids)
-        # a vocabulary of words may lack any of ours
-        known = inner.decode(sorted(set(inner.get_vocab().values()) - special)[:_NUM_WORDS])
-        ids = inner.encode(
-            f"Hello, world. {known}", add_special_tokens=False, split_special_tokens=True
-        )
+        # its own words too, because its vocabulary may lack ours
+        words = inner.decode(sorted(set(inner.get_vocab().values()) - special)[:_NUM_WORDS])
+        text = f"Hello, world. {words}"
+        ids = inner.encode(text, add_special_tokens=False, split_special_tokens=True)
         inner.decode(ids, skip_special_tokens=True)
     # the tokenizers library panics with an error type that is no Exception
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        there = [file for file in _TOKENIZER_FILES if (folder / file).is_file()]
-        for file in there:
-            read_object(folder / file)
-        told = (
-            f"the tokenizer in it ({', '.join(there)}) cannot be used ({reason(error)})"
-            if "tokenizer.json" in there
-            else "no tokenizer.json in it"
-        )
-        raise DataError(f"{folder}: {told}; save the model's tokenizer into the folder.") from None
+        raise _tokenizer_fault(folder, error) from None
     if not set(ids) - special:
-        raise DataError(
-            f"{folder / 'tokenizer.json'}: the tokenizer has no vocabulary; save it into the"
-            " folder."
-        )
+        file = folder / "tokenizer.json"
+        raise DataError(f"{file}: the tokenizer has no vocabulary; save it into the folder.")
     if inner.eos_token_id is None:
         raise DataError(
             f"model {path}: the tokenizer names no end token; set eos_token in its"
             " tokenizer_config.json."
         )
-    if not isinstance(inner.chat_template, (str, dict, type(None))):
-        raise DataError(
-            f"{folder / 'tokenizer_config.json'}: chat_template is {inner.chat_template!r:.60}, not"
-            " text; mend the file."
-        )
+    template = inner.chat_template
+    if not isinstance(template, (str, dict, type(None))):
+        file = folder / "tokenizer_config.json"
+        raise DataError(f"{file}: chat_template is {template!r:.60}, not text; mend the file.")
     return HubTokenizer(inner)
 
 
+def _tokenizer_fault(folder: Path, error: BaseException) -> DataError:
+    files = [file for file in _TOKENIZER_FILES if (folder / file).is_file()]
+    for file in files:
+        read_object(folder / file)  # a broken file is named by its own error
+    fault = "no tokenizer.json in it"
+    if "tokenizer.json" in files:
+        fault = f"the tokenizer in it ({', '.join(files)}) cannot be used ({reason(error)})"
+    return DataError(f"{folder}: {fault}; save the model's tokenizer into the folder.")
+
+
 def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
-    """The network (transformers causal LM) with attention "bezoar", dropout off, its linear layers
-    in 4 bits if `spec` says so."""
+    """The network (a transformers causal LM) with bezoar's attention and layers, dropout off."""
     silence_libraries()
     folder = resolve_model(spec.path)
     net = read_net(folder, DTYPES[spec.dtype])
@@ -95,60 +97,62 @@ def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
 
 
 def read_net(folder: Path, dtype: torch.dtype) -> Any:
-    """The network in a folder, every weight of it from the folder's files, which are chosen and
-    opened here.
+    """The network in a folder, with every weight from the folder's own files.
 
-    DataError names what does not fit: a config.json from which nothing can be built, tensors that
-    are lacking, left over, of another shape or no floating-point numbers. It comes before memory is
-    taken: the whole is gone through on torch's meta device first.
+    DataError names what does not fit, before memory is taken: a config.json from which nothing can
+    be built, or tensors that are lacking, left over, of another shape or no floating-point numbers.
     """
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+    # 1) open the files ourselves: transformers would follow names that they contain
     file, values, tensors = folder / "config.json", read_config(folder), _open_all(folder)
-    for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"):
-        if isinstance(values.get(key), int) and values[key] > len(tensors):
+    for key in _NUM_LAYERS:
+        num = values.get(key)
+        # even an empty network of a million layers would take minutes
+        if isinstance(num, int) and num > len(tensors):
             raise DataError(
-                f"{file}: {key} is {values[key]}, and the files hold {len(tensors)} tensors; fetch"
-                " or save the model again."
+                f"{file}: {key} is {num}, and the files hold {len(tensors)} tensors; {_AGAIN}"
             )
-    if values["model_type"] not in CONFIG_MAPPING:
+    kind = values["model_type"]
+    if kind not in CONFIG_MAPPING:
         raise DataError(
-            f"{file}: the architecture {values['model_type']!r:.60} is not known to the installed"
-            " transformers; name another model."
+            f"{file}: the architecture {kind!r:.60} is not known to the installed transformers;"
+            " name another model."
         )
+    source = f"{folder} ({some_of(path.name for path in weight_files(folder))})"
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.NAME}
-    place = f"{folder} ({named(path.name for path in weight_files(folder))})"
     try:
+        # 2) build it without memory, and compare names and shapes
+        config = CONFIG_MAPPING[kind].from_dict(values)
         with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(
-                CONFIG_MAPPING[values["model_type"]].from_dict(values), **options
-            )  # type: ignore[no-untyped-call]
-        _refuse_early(empty, tensors, place)
+            empty = AutoModelForCausalLM.from_config(config, **options)  # type: ignore[no-untyped-call]
+        _refuse_early(empty, tensors, source)
         options |= {
             "config": empty.config,
             "output_loading_info": True,
             "ignore_mismatched_sizes": True,
         }
-        _, found = type(empty).from_pretrained(
+        # 3) load it without memory: transformers renames tensors of old files on the way
+        _, info = type(empty).from_pretrained(
             None, state_dict=dict(tensors), device_map={"": "meta"}, **options
         )
     except DataError:
         raise
-    # a config can be wrong in any way, and its classes say so with errors of any type
+    # a config can be wrong in any way, and transformers' classes raise errors of any type
     except Exception as error:
         raise DataError(
-            f"{file}: no language model can be built from it ({reason(error)}); fetch or save the"
-            " model again."
+            f"{file}: no language model can be built from it ({reason(error)}); {_AGAIN}"
         ) from None
-    refuse_misfits(found, place)
-    net, found = type(empty).from_pretrained(None, state_dict=tensors, **options)
-    refuse_misfits(found, place)
-    refuse_not_finite(dict(net.named_parameters()), place)
+    refuse_misfits(info, source)
+    # 4) load it
+    net, info = type(empty).from_pretrained(None, state_dict=tensors, **options)
+    refuse_misfits(info, source)
+    refuse_not_finite(dict(net.named_parameters()), source)
     net.config.name_or_path = str(folder)
     if net.get_output_embeddings().weight is not net.get_input_embeddings().weight:
         # the files hold two matrices that differ, whatever the config says
         net.config.tie_word_embeddings = False
-    _read_generation(net, folder)
+    _read_generation_config(net, folder)
     return net
 
 
@@ -156,71 +160,41 @@ def _open_all(folder: Path) -> dict[str, Any]:
     """The tensors of all files as slices, by name."""
     tensors: dict[str, Any] = {}
     for file, listed in weight_files(folder).items():
-        found = open_tensors(file)
-        if lacking := listed - found.keys():
+        opened = open_tensors(file)
+        if lacking := listed - opened.keys():
             raise DataError(
-                f"{file}: the index says that it holds {named(lacking)}, and it does not; fetch or"
-                " save the model again."
+                f"{file}: the index lists {some_of(lacking)} for it, but it lacks them; {_AGAIN}"
             )
-        if twice := found.keys() & tensors.keys():
+        if twice := opened.keys() & tensors.keys():
             raise DataError(
-                f"{file}: {named(twice)} stands in another file of the model too; fetch or save the"
-                " model again."
+                f"{file}: {some_of(twice)} is in another file of the model too; {_AGAIN}"
             )
-        tensors |= found
+        tensors |= opened
     return tensors
 
 
-def _refuse_early(empty: Any, tensors: dict[str, Any], place: str) -> None:
-    """DataError where weights on the meta device have the names of others, or where what is
-    computed beside them would fill the memory."""
-    both = [
-        (name, tensors[name], list(expected.shape))
-        for name, expected in empty.named_parameters()
-        if name in tensors
-    ]
-    shapes = [
-        (name, there.get_shape(), expected)
-        for name, there, expected in both
-        if there.get_shape() != expected
-    ]
-    odd = [name for name, there, _ in both if there.get_dtype() not in _PLAIN]
-    refuse_misfits(
-        {"mismatched_keys": shapes, "missing_keys": set(), "unexpected_keys": set(), "odd": odd},
-        place,
-    )
-    beside = sum(buffer.numel() for buffer in empty.buffers())
-    if beside > _MOST_BESIDE:
+def _refuse_early(empty: Any, tensors: dict[str, Any], source: str) -> None:
+    """DataError if tensors differ in shape or type, or if buffers would fill the memory."""
+    shapes, not_float = [], []
+    for name, parameter in empty.named_parameters():
+        if name in tensors:
+            actual, expected = tensors[name].get_shape(), list(parameter.shape)
+            if actual != expected:
+                shapes.append((name, actual, expected))
+            if tensors[name].get_dtype() not in _FLOATS:
+                not_float.append(name)
+    info: dict[str, Any] = {"mismatched_keys": shapes, "not_float": not_float}
+    refuse_misfits({"missing_keys": set(), "unexpected_keys": set(), **info}, source)
+    num = sum(buffer.numel() for buffer in empty.buffers())
+    if num > _MOST_BUFFERS:
         raise DataError(
-            f"{place}: the config.json asks for {beside} numbers beside the weights, which no model"
+            f"{source}: the config.json asks for {num} numbers beside the weights, which no model"
             " has; mend it."
         )
 
 
-def refuse_misfits(found: dict[str, Any], place: str) -> None:
-    """DataError where transformers would have drawn weights at random, or left some of a file
-    unused; `found` is what it found in loading."""
-    shapes = {
-        name: f"{name} {list(there)} instead of {list(expected)}"
-        for name, there, expected in found["mismatched_keys"]
-    }
-    faults = {
-        "lack": found["missing_keys"] - shapes.keys(),
-        "have too much": found["unexpected_keys"],
-        "have in another shape": shapes.values(),
-        "have not as floating-point numbers": found.get("odd"),
-    }
-    told = [f"{fault} {named(names)}" for fault, names in faults.items() if names]
-    if told:
-        raise DataError(
-            f"{place}: the weights do not fit the config: they {'; they '.join(told)}; fetch or"
-            " save the model again."
-        )
-
-
-def _read_generation(net: Any, folder: Path) -> None:
-    """The end tokens and other settings in generation_config.json, where there is one. DataError
-    names the file when they are odd."""
+def _read_generation_config(net: Any, folder: Path) -> None:
+    """The end tokens and other settings in generation_config.json. DataError if they are odd."""
     from transformers import GenerationConfig
 
     file = folder / "generation_config.json"
@@ -229,35 +203,20 @@ def _read_generation(net: Any, folder: Path) -> None:
     values = read_object(file)
     ends = values.get("eos_token_id")
     try:
-        if any(
-            type(end) is not int
-            for end in (ends if isinstance(ends, list) else [] if ends is None else [ends])
-        ):
+        listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        if any(type(end) is not int for end in listed):
             raise ValueError(f"eos_token_id is {printable(repr(ends), 60)}")
         settings = GenerationConfig.from_dict(values)
         try:
             settings.validate(strict=True)
-        # transformers reads settings without effect and does not write them: a model trained for
+        # transformers reads settings without effect but refuses to write them: a model trained for
         # days could not be saved
         except ValueError:
-            settings = GenerationConfig.from_dict(
-                {key: value for key, value in values.items() if key not in _SAMPLING}
-            )
+            values = {key: value for key, value in values.items() if key not in _SAMPLING}
+            settings = GenerationConfig.from_dict(values)
             settings.validate(strict=True)
         net.generation_config = settings
     except Exception as error:  # its class checks values with errors of several types
         raise DataError(
             f"{file}: not settings of generation ({reason(error)}); mend the file or remove it."
         ) from None
-
-
-def silence_libraries() -> None:
-    """Keep the libraries' own bars and notes off the console, and large tensors in large pages (a
-    tenth of a step's time)."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -1,74 +1,75 @@
-"""The next token of each of several answers: greedy, or drawn from softmax(logits / temperature)
-cut to its nucleus.
+"""The next token of each answer: the likeliest, or one drawn from softmax(logits / temperature).
 
-n answers, V vocabulary. Each answer has a generator of its own, so its draws do not depend on its
-neighbours.
+n answers, V vocabulary, K candidates. Every answer draws from its own generator, so its tokens do
+not depend on which other answers share the batch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-_NUM_TOP = 256
+_FIRST_CANDIDATES = 256
+"""Tokens among which a nucleus is first looked for; sorting the whole vocabulary is slow."""
 
 
-class Manner(Protocol):
-    """How a token is chosen: temperature 0 is greedy; top_p keeps the likeliest tokens that make up
-    that share (arXiv 1904.09751)."""
+@dataclass(frozen=True)
+class SamplingParams:
+    """How tokens are chosen and when an answer ends.
 
-    @property
-    def temperature(self) -> float: ...
+    Temperature 0 is greedy; `top_p` below 1 is nucleus sampling (arXiv 1904.09751). A stop token is
+    not part of the answer, the tokens of a stop string are.
+    """
 
-    @property
-    def top_p(self) -> float: ...
-
-    @property
-    def seed(self) -> int: ...
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop_tokens: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+    seed: int = 0
 
 
 @dataclass
 class Sampler:
-    """Chooses one answer's tokens; equal manners and logits give equal tokens."""
+    """Draws the tokens of one answer; equal parameters and logits give equal tokens."""
 
-    manner: Manner
+    params: SamplingParams
     generator: torch.Generator = field(default_factory=torch.Generator)
 
     def __post_init__(self) -> None:
-        self.generator.manual_seed(self.manner.seed % 2**63)
+        self.generator.manual_seed(self.params.seed % 2**63)
 
     def draw(self) -> float:
         """A number in [0, 1)."""
         return float(torch.rand((), dtype=torch.float64, generator=self.generator))
 
 
-def sample_tokens(logits: Tensor, choosers: Sequence[Sampler]) -> list[int]:
+def sample_tokens(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
     """One token for each row of logits [n, V]."""
-    tokens = logits.max(-1).indices  # on a CPU half the time of argmax
+    # 1) the likeliest token for every row, which is final for greedy answers
+    tokens = logits.max(-1).indices  # [n]; on a CPU half the time of argmax
+    # 2) draws replace it, once for the rows without a nucleus and once for those with one: a step
+    #    costs a few large operations however many answers it serves
     for nucleus in (False, True):
         rows = [
-            i
-            for i, c in enumerate(choosers)
-            if c.manner.temperature > 0 and (c.manner.top_p < 1) == nucleus
+            row
+            for row, sampler in enumerate(samplers)
+            if sampler.params.temperature > 0 and (sampler.params.top_p < 1) == nucleus
         ]
         if not rows:
             continue
-        heat = torch.tensor([choosers[i].manner.temperature for i in rows], device=logits.device)
-        draws = torch.tensor(
-            [choosers[i].draw() for i in rows], dtype=torch.float64, device=logits.device
-        )
-        scaled = logits[rows].float() / heat[:, None]
+        device, params = logits.device, [samplers[row].params for row in rows]
+        temperatures = torch.tensor([p.temperature for p in params], device=device)
+        numbers = [samplers[row].draw() for row in rows]
+        draws = torch.tensor(numbers, dtype=torch.float64, device=device)
+        scaled = logits[rows].float() / temperatures[:, None]
         if nucleus:
-            shares = torch.tensor(
-                [choosers[i].manner.top_p for i in rows], dtype=torch.float64, device=logits.device
-            )
-            drawn = _from_nucleus(scaled, shares, draws)
+            shares = torch.tensor([p.top_p for p in params], dtype=torch.float64, device=device)
+            tokens[rows] = _from_nucleus(scaled, shares, draws)
         else:
-            drawn = _pick(scaled.softmax(-1).double(), draws)
-        tokens[rows] = drawn
-    return tokens.tolist()  # type: ignore[no-any-return]
+            tokens[rows] = _pick(scaled.softmax(-1).double(), draws)
+    return tokens.tolist()
 
 
 def _pick(weights: Tensor, draws: Tensor) -> Tensor:
@@ -79,16 +80,17 @@ def _pick(weights: Tensor, draws: Tensor) -> Tensor:
 
 
 def _from_nucleus(logits: Tensor, shares: Tensor, draws: Tensor) -> Tensor:
-    """Tokens drawn from the smallest sets of likeliest tokens whose probability is at least
-    `shares` [n]."""
+    """Draw from the fewest likeliest tokens whose probabilities sum to at least `shares` [n]."""
     total = logits.logsumexp(-1, keepdim=True)
-    num = min(_NUM_TOP, logits.shape[1])
+    num = min(_FIRST_CANDIDATES, logits.shape[1])
     while True:
-        top, tokens = logits.topk(num, -1)
+        top, tokens = logits.topk(num, -1)  # [n, K], likeliest first
         chances = (top - total).exp().double()
         before = chances.cumsum(-1) - chances
+        # the candidates suffice as soon as they hold every row's nucleus
         if num == logits.shape[1] or bool((before[:, -1] + chances[:, -1] >= shares).all()):
             break
         num = min(num * 16, logits.shape[1])
+    # a token belongs to the nucleus while the likelier ones have not yet filled the share
     index = _pick(chances * (before < shares[:, None]), draws)
     return tokens.gather(1, index[:, None])[:, 0]

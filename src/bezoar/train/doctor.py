@@ -11,15 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bezoar.model import flex_attention as flex
 from bezoar.model.chunked_logprobs import logprobs
 from bezoar.model.fast_paths import FLEX, note
 from bezoar.model.layer import fast_layers
 from bezoar.model.linear import NF4Weight
-from bezoar.model.load import silence_libraries
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import Completion, PromptGroup
-from bezoar.model.segments import Segment, attend, attend_dense
+from bezoar.model.resolve import silence_libraries
+from bezoar.model.segments import Segment, attend, attend_dense, attend_flex, block_mask
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 
@@ -287,7 +286,7 @@ def _plain(model: Path, adapter: Path, groups: list[PromptGroup]) -> Result:
 def _flex(
     query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float | None
 ) -> Tensor:
-    return flex.attend(query, key, value, flex.block_mask(segments, query.device), scale)
+    return attend_flex(query, key, value, block_mask(segments, query.device), scale)
 
 
 def _attention(attention: Callable[..., Tensor], stack: Stack) -> Result:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bezoar.chat.types import AnyRow
-from bezoar.model.reward_weights import RewardWeights
-from bezoar.model.spec import LoRA
+from bezoar.model.spec import LoRA, RewardWeights
 from bezoar.progress import Progress
 from bezoar.references import ModelRef, RewardRef, RowsRef
 from bezoar.train.train import Optimizer, StageInputs

@@ -18,8 +18,8 @@ from bezoar.io import content_hash
 from bezoar.model.completions import reward_completions
 from bezoar.model.fast_paths import refuse_broken
 from bezoar.model.prompt_group import PromptGroup
-from bezoar.model.reward_weights import RewardWeights
 from bezoar.model.score_head import ScoreHead
+from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train import checkpoint

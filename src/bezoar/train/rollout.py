@@ -16,11 +16,12 @@ from bezoar.chat.types import Messages
 from bezoar.io import content_hash
 from bezoar.model.chunked_logprobs import entropies, logprobs
 from bezoar.model.completions import reward_completions
-from bezoar.model.generation import SamplingParams, generate
+from bezoar.model.generation import generate
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import PromptGroup, answer, best_fit
-from bezoar.model.reward_weights import RewardWeights
+from bezoar.model.sampling import SamplingParams
 from bezoar.model.score_head import ScoreHead
+from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.rng import seed_for
 from bezoar.train.step import states

@@ -49,7 +49,7 @@ class BradleyTerry:
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt with two branches: chosen, rejected. DataError without a strength that the
         loss needs."""
-        from bezoar.model.reward import score_group
+        from bezoar.model.score import score_group
 
         if not isinstance(row, Comparison):
             raise DataError(

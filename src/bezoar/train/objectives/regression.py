@@ -55,7 +55,7 @@ class Regression:
     ) -> PromptGroup:
         """The prompt with its answers, and their labels as facts, nan where unknown. DataError when
         none is known."""
-        from bezoar.model.reward import score_group
+        from bezoar.model.score import score_group
 
         prompt, answers = prompt_and_answers(row, template, tokenizer)
         labels = tuple(
