@@ -1,16 +1,16 @@
-"""Renderers: chats to tokens with the trained ones marked, generation prompts, and answers back to
+"""Templates: chats to tokens with the trained ones marked, generation prompts, and answers back to
 messages.
 
-The law of every renderer: the trained answer starts exactly where the generation prompt ends, and
+The law of every template: the trained answer starts exactly where the generation prompt ends, and
 `parse` undoes `render`. It holds by construction: a chat is a list of pieces, each piece is
-tokenised alone, and the generation prompt is the same list without the answer. So words that begin
-with white space can be split into other tokens than where the whole text is tokenised at once;
+tokenised by itself, and the generation prompt is the same list without the answer. So words that
+begin with white space can be split into other tokens than in the whole text tokenised at once;
 special tokens named in words are words.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from bezoar.chat.hub_template import apply_template
@@ -19,12 +19,12 @@ from bezoar.chat.types import Message, Messages
 from bezoar.errors import DataError
 
 LossOn = Literal["answer", "all"]
+RenderedCompletions = tuple[list[int], list[list[int]]]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids, a flag a token that says whether it is trained, and the spans (start, end) of the
-    answers."""
+    """Token ids, whether each of them is trained, and the spans (start, end) of the answers."""
 
     tokens: list[int]
     trained: list[bool]
@@ -33,12 +33,20 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text that is tokenised alone; `answer` marks what the model itself would
-    write."""
+    """A stretch of text that is tokenised by itself.
+
+    `markers` says that special tokens in it are meant as such, `answer` that the model itself would
+    write it, `follows_end` that it begins with the end token, which the answer before it has.
+    """
 
     text: str
     markers: bool = False
     answer: bool = False
+    follows_end: bool = False
+
+    def encode(self, tokenizer: Tokenizer) -> list[int]:
+        tokens = tokenizer.encode(self.text, markers=self.markers)
+        return tokens[1:] if self.follows_end else tokens
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:
@@ -49,7 +57,7 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> str:
 
 
 class _Pieces:
-    """The shared half of renderers that are a list of pieces."""
+    """What the templates share: they turn a chat into a list of pieces."""
 
     kind: str
 
@@ -57,63 +65,88 @@ class _Pieces:
         raise NotImplementedError
 
     def opening(self) -> list[Piece]:
+        """What follows a chat where the model is to answer."""
         raise NotImplementedError
 
+    def prompt_pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
+        return [*self.pieces(messages, tokenizer), *self.opening()]
+
     def check(self, tokenizer: Tokenizer) -> None:
+        """DataError for a tokenizer that this template cannot be used with."""
         self.end(tokenizer)
 
     def end(self, tokenizer: Tokenizer) -> int:
+        """The token that ends an answer."""
         return tokenizer.eos_id
 
     def stops(self) -> tuple[str, ...]:
+        """Texts that end an answer as well."""
         return ()
 
     def render(
         self, messages: Messages, tokenizer: Tokenizer, *, loss_on: LossOn = "answer"
     ) -> Rendered:
-        tokens: list[int] = []
-        trained: list[bool] = []
-        answers: list[tuple[int, int]] = []
-        _plain(messages, self.kind)
-        for piece in self.pieces(messages, tokenizer):
-            ids = tokenizer.encode(piece.text, markers=piece.markers)
-            if piece.answer:
-                ids.append(self.end(tokenizer))
-                answers.append((len(tokens), len(tokens) + len(ids)))
-            trained += [piece.answer or loss_on == "all"] * len(ids)
-            tokens += ids
-        if trained and loss_on == "all":
-            trained[0] = False  # nothing comes before the first token to predict it
-        return Rendered(tokens, trained, answers)
+        """The tokens of a chat, with its answers or ("all") everything marked as trained."""
+        self._refuse_tools(messages)
+        rendered = self._encode(self.pieces(messages, tokenizer), tokenizer, loss_on)
+        if rendered.trained and loss_on == "all":
+            rendered.trained[0] = False  # nothing comes before the first token to predict it
+        return rendered
 
     def prompt(self, messages: Messages, tokenizer: Tokenizer, *, prefill: str = "") -> list[int]:
-        earlier = self.render(messages, tokenizer).tokens
-        return [*earlier, *_encode([*self.opening(), Piece(prefill)], tokenizer)]
+        """The tokens after which the model writes its answer, or goes on with `prefill`."""
+        self._refuse_tools(messages)
+        pieces = [*self.prompt_pieces(messages, tokenizer), Piece(prefill)]
+        return self._encode(pieces, tokenizer).tokens
 
     def parse(self, tokens: Sequence[int], tokenizer: Tokenizer) -> Message:
-        end, kept = self.end(tokenizer), list(tokens)
-        if end in kept:
-            return Message("assistant", tokenizer.decode(kept[: kept.index(end)]))
-        return Message("assistant", cut_at_stop(tokenizer.decode(kept), self.stops()))
+        """The answer that a model wrote, without what ends it."""
+        end, tokens = self.end(tokenizer), list(tokens)
+        if end in tokens:
+            return Message("assistant", tokenizer.decode(tokens[: tokens.index(end)]))
+        return Message("assistant", cut_at_stop(tokenizer.decode(tokens), self.stops()))
+
+    def _encode(
+        self, pieces: list[Piece], tokenizer: Tokenizer, loss_on: LossOn = "answer"
+    ) -> Rendered:
+        rendered = Rendered([], [], [])
+        for piece in pieces:
+            tokens, start = piece.encode(tokenizer), len(rendered.tokens)
+            if piece.answer:
+                tokens.append(self.end(tokenizer))
+                rendered.answers.append((start, start + len(tokens)))
+            rendered.tokens.extend(tokens)
+            rendered.trained.extend([piece.answer or loss_on == "all"] * len(tokens))
+        return rendered
+
+    def _refuse_tools(self, messages: Messages) -> None:
+        if any(message.tool_calls for message in messages):
+            raise DataError(
+                f"template {self.kind}: a turn holds tool calls, which this template does not"
+                " write; leave such chats out."
+            )
 
 
 @dataclass(frozen=True)
 class ChatML(_Pieces):
-    """`<|im_start|>role\\ncontent<|im_end|>\\n`; `system` is said where a chat has no system
-    message ("" says nothing)."""
+    """`<|im_start|>role\\ncontent<|im_end|>\\n` for each message.
+
+    Example: {kind: chatml, system: You are a helpful assistant.}
+    """
 
     system: str = ""
+    """System message of chats that have none; "" adds none."""
     kind: Literal["chatml"] = "chatml"
     marker: ClassVar[str] = "<|im_end|>"
 
     def end(self, tokenizer: Tokenizer) -> int:
-        ids = tokenizer.encode(self.marker, markers=True)
-        if len(ids) != 1:
+        tokens = tokenizer.encode(self.marker, markers=True)
+        if len(tokens) != 1:
             raise DataError(
                 f"template chatml: the tokenizer has no token {self.marker}; use another template,"
                 " such as openbezoar, in the recipe."
             )
-        return ids[0]
+        return tokens[0]
 
     def opening(self) -> list[Piece]:
         return [Piece("<|im_start|>assistant\n", markers=True)]
@@ -127,9 +160,9 @@ class ChatML(_Pieces):
             pieces += [
                 Piece(f"<|im_start|>{message.role}\n", markers=True),
                 Piece(message.content, answer=answer),
+                # an answer carries its own end token
+                Piece("\n" if answer else "<|im_end|>\n", markers=True),
             ]
-            # an answer carries its own end token
-            pieces.append(Piece("\n" if answer else "<|im_end|>\n", markers=True))
         return pieces
 
 
@@ -142,12 +175,14 @@ DEFAULT_SYSTEM = (
 
 @dataclass(frozen=True)
 class OpenBezoarTemplate(_Pieces):
-    """The template of the OpenBezoar models: `### System:`, `### Instruction:`, `### Response:`,
-    the answer glued behind the colon.
+    """The blocks of the OpenBezoar models: `### System:`, `### Instruction:`, `### Response:`.
 
-    An empty system message falls back to the default text, as in the authors' code. A chat of
-    several turns repeats the Instruction and Response blocks, with the end token after each answer:
-    the papers give no mapping, this one is ours.
+    The answer follows the colon directly. An empty system message falls back to the default text,
+    as in the authors' code. A chat of several turns repeats the Instruction and Response blocks,
+    with the end token after each answer: the papers give no mapping, this one is ours.
+
+    Source: arXiv 2404.12195
+    Example: {kind: openbezoar}
     """
 
     kind: Literal["openbezoar"] = "openbezoar"
@@ -162,26 +197,30 @@ class OpenBezoarTemplate(_Pieces):
         system = DEFAULT_SYSTEM
         if messages and messages[0].role == "system":
             system, messages = messages[0].content or DEFAULT_SYSTEM, messages[1:]
-        bos = (
-            tokenizer.decode([tokenizer.bos_id], markers=True)
-            if tokenizer.bos_id is not None
-            else ""
-        )
-        pieces = [Piece(bos, markers=True)] if bos else []
-        pieces += [Piece(f"### System:\n{system}\n\n")]
-        for index, message in enumerate(messages):
+        pieces: list[Piece] = []
+        if tokenizer.bos_id is not None:
+            pieces = [Piece(tokenizer.decode([tokenizer.bos_id], markers=True), markers=True)]
+        pieces.append(Piece(f"### System:\n{system}\n\n"))
+        after_answer = False
+        for message in messages:
             if message.role == "assistant":
                 pieces += [*self.opening(), Piece(message.content, answer=True)]
             else:
-                gap = "\n\n" if index and messages[index - 1].role == "assistant" else ""
+                gap = "\n\n" if after_answer else ""
                 pieces.append(Piece(f"{gap}### Instruction:\n{message.content}\n\n"))
+            after_answer = message.role == "assistant"
         return pieces
 
 
 @dataclass(frozen=True)
 class HubTemplate(_Pieces):
-    """The chat template that comes with the tokenizer (Jinja, run in a bounded process). DataError
-    when there is none."""
+    """The chat template that comes with the tokenizer (Jinja).
+
+    It is a program of whoever made the model: it runs in a process of its own and is stopped after
+    2 s of computing or 512 MiB of memory for one conversation.
+
+    Example: {kind: hub}
+    """
 
     kind: Literal["hub"] = "hub"
 
@@ -192,79 +231,66 @@ class HubTemplate(_Pieces):
                 " as chatml, in the recipe."
             )
 
-    def render(
-        self, messages: Messages, tokenizer: Tokenizer, *, loss_on: LossOn = "answer"
-    ) -> Rendered:
-        rendered, done = self._turns(messages, tokenizer, loss_on)
+    def pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
+        pieces, text = self._through_last_answer(messages, tokenizer)
         if messages and messages[-1].role != "assistant":
-            rest = _encode(_beyond(self._written(messages, tokenizer), done), tokenizer)
-            rendered.tokens.extend(rest)
-            rendered.trained.extend([loss_on == "all"] * len(rest))
-        if rendered.trained and loss_on == "all":
-            rendered.trained[0] = False
-        return rendered
+            pieces += _after(text, self._apply(messages, tokenizer))
+        return pieces
 
-    def prompt(self, messages: Messages, tokenizer: Tokenizer, *, prefill: str = "") -> list[int]:
-        rendered, done = self._turns(messages, tokenizer, "answer")
-        head = _beyond(self._written(messages, tokenizer, opening=True), done)
-        return [*rendered.tokens, *_encode(head, tokenizer), *tokenizer.encode(prefill)]
+    def prompt_pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
+        pieces, text = self._through_last_answer(messages, tokenizer)
+        return [*pieces, *_after(text, self._apply(messages, tokenizer, opening=True))]
 
-    def _turns(
-        self, messages: Messages, tokenizer: Tokenizer, loss_on: LossOn
-    ) -> tuple[Rendered, str]:
-        """Everything up to the end of the last answer, and its text."""
-        rendered, done = Rendered([], [], []), ""
+    def _through_last_answer(
+        self, messages: Messages, tokenizer: Tokenizer
+    ) -> tuple[list[Piece], str]:
+        """The pieces up to the end of the last answer, and the template's text for them.
+
+        Each answer is cut from two applications, so that the prompt before it is by construction
+        what generation would see: 1) the chat before the answer, opened for it; 2) the chat with
+        the answer. 2 must be 1, the answer as it stands, and the end token.
+        """
+        pieces: list[Piece] = []
+        text = ""
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            before = self._written(messages[:index], tokenizer, opening=True)
-            after = self._written(messages[: index + 1], tokenizer)
-            head = _encode(_beyond(before, done), tokenizer)
-            answer, *tail = [*_beyond(after, _text(before)), Piece("")]
-            ids, rest = (
-                [*tokenizer.encode(message.content), self.end(tokenizer)],
-                _encode(tail, tokenizer),
-            )
-            if answer != Piece(message.content) or rest[:1] != ids[-1:]:
+            before = self._apply(messages[:index], tokenizer, opening=True)
+            through = self._apply(messages[: index + 1], tokenizer)
+            opening = _after(text, before)
+            answer, *rest = [*_after(_text(before), through), Piece("")]
+            if answer != Piece(message.content) or not self._starts_with_end(rest[0], tokenizer):
                 raise DataError(
                     "template hub: the chat template changes the answer or does not end it with the"
                     " end token; use chatml."
                 )
-            start = len(rendered.tokens) + len(head)
-            rendered.answers.append((start, start + len(ids)))
-            rendered.tokens.extend([*head, *ids, *rest[1:]])
-            flags = (
-                [loss_on == "all"] * len(head)
-                + [True] * len(ids)
-                + [loss_on == "all"] * (len(rest) - 1)
-            )
-            rendered.trained.extend(flags)
-            done = _text(after)
-        return rendered, done
+            pieces += [*opening, replace(answer, answer=True)]
+            pieces += [replace(rest[0], follows_end=True), *rest[1:]]
+            text = _text(through)
+        return pieces, text
 
-    def _written(
+    def _starts_with_end(self, piece: Piece, tokenizer: Tokenizer) -> bool:
+        return piece.encode(tokenizer)[:1] == [self.end(tokenizer)]
+
+    def _apply(
         self, messages: Messages, tokenizer: Tokenizer, *, opening: bool = False
     ) -> list[Piece]:
-        """The template's own text and the messages' words, told apart by applying it to numbered
-        marks as well."""
-        _plain(messages, self.kind)
-        marked = self._apply(
-            tuple(Message(m.role, f"\ue000{i}\ue001") for i, m in enumerate(messages)),
-            tokenizer,
-            opening,
-        )
-        text, parts = (
-            self._apply(messages, tokenizer, opening),
-            re.split("(\ue000\\d+\ue001)", marked),
-        )
-        for trim in (False, True):
+        """The template's text as pieces: its own, in which markers count, and the messages'."""
+        # 1) apply it to numbered marks in place of the words: what is between them is its own text
+        marks = [replace(m, content=f"\ue000{i}\ue001") for i, m in enumerate(messages)]
+        parts = re.split("(\ue000\\d+\ue001)", self._apply_text(marks, tokenizer, opening))
+        text = self._apply_text(messages, tokenizer, opening)
+        # 2) put the words back, as they are or as many templates trim those of the user; if this is
+        # not the text that the words themselves give, the template does something else with them
+        for trims in (False, True):
             words = [
-                m.content.strip() if trim and m.role != "assistant" else m.content for m in messages
+                m.content.strip() if trims and m.role != "assistant" else m.content
+                for m in messages
             ]
             pieces = [
-                Piece(words[int(p[1:-1])]) if p[0] == "\ue000" else Piece(p, markers=True)
-                for p in parts
-                if p
+                Piece(words[int(part[1:-1])]) if part[0] == "\ue000" else Piece(part, markers=True)
+                for part in parts
+                if part
             ]
             if _text(pieces) == text:
                 return pieces
@@ -272,65 +298,46 @@ class HubTemplate(_Pieces):
             "template hub: the chat template changes the words of a message; use chatml."
         )
 
-    def _apply(self, messages: Messages, tokenizer: Tokenizer, opening: bool) -> str:
+    def _apply_text(self, messages: Sequence[Message], tokenizer: Tokenizer, opening: bool) -> str:
         self.check(tokenizer)
         rows = [{"role": m.role, "content": m.content} for m in messages]
-        inner = tokenizer.inner  # type: ignore[attr-defined]
-        return apply_template(inner, rows, add_generation_prompt=opening)
+        return apply_template(tokenizer.inner, rows, add_generation_prompt=opening)
 
 
 def _text(pieces: Sequence[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def _encode(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[int]:
-    return [
-        token for piece in pieces for token in tokenizer.encode(piece.text, markers=piece.markers)
-    ]
-
-
-def _beyond(pieces: list[Piece], text: str) -> list[Piece]:
-    """What stands in `pieces` after `text`, with which they begin."""
+def _after(text: str, pieces: list[Piece]) -> list[Piece]:
+    """The rest of `pieces`, which begin with `text`."""
     if not _text(pieces).startswith(text):
         raise DataError(
             "template hub: the chat template rewrites earlier turns, so answers cannot be trained"
             " turn by turn; use chatml."
         )
-    left, rest = len(text), list(pieces)
-    while left and len(rest[0].text) <= left:
-        left -= len(rest.pop(0).text)
-    return [Piece(rest[0].text[left:], rest[0].markers), *rest[1:]] if left else rest
-
-
-def _plain(messages: Messages, kind: str) -> None:
-    if any(message.tool_calls for message in messages):
-        raise DataError(
-            f"template {kind}: a turn holds tool calls, which this template does not write; leave"
-            " such chats out."
-        )
+    num_left, rest = len(text), list(pieces)
+    while num_left and len(rest[0].text) <= num_left:
+        num_left -= len(rest.pop(0).text)
+    return [replace(rest[0], text=rest[0].text[num_left:]), *rest[1:]] if num_left else rest
 
 
 Template = ChatML | OpenBezoarTemplate | HubTemplate
 
 
-RenderedCompletions = tuple[list[int], list[list[int]]]
-
-
 def render_completions(
     prompt: Messages, answers: Sequence[Message | str], template: Template, tokenizer: Tokenizer
 ) -> RenderedCompletions:
-    """The prompt's tokens, and those of every answer with its end token. DataError where the
-    template renders the prompt differently for different answers."""
-    trunk: list[int] | None = None
-    found = []
+    """The prompt's tokens, and those of every answer with its end token. DataError if the template
+    renders the prompt differently for different answers."""
+    prompts, completions = [], []
     for answer in answers:
         message = Message("assistant", answer) if isinstance(answer, str) else answer
         rendered = template.render((*prompt, message), tokenizer)
         start, end = rendered.answers[-1]
-        if trunk is not None and rendered.tokens[:start] != trunk:
-            raise DataError(
-                "the template renders the prompt differently for different answers; use chatml."
-            )
-        trunk = rendered.tokens[:start]
-        found.append(rendered.tokens[start:end])
-    return trunk or [], found
+        prompts.append(rendered.tokens[:start])
+        completions.append(rendered.tokens[start:end])
+    if any(tokens != prompts[0] for tokens in prompts):
+        raise DataError(
+            "the template renders the prompt differently for different answers; use chatml."
+        )
+    return prompts[0] if prompts else [], completions

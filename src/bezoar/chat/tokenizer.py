@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-KNOWN = 256
-"""Texts whose ids are kept at hand."""
-
 
 class Tokenizer(Protocol):
-    """What a renderer needs. `encode` without `markers` never yields a special token, whatever the
-    text says."""
+    """What a template needs. `encode` without `markers` never yields a special token, whatever the
+    text says; `inner` is the transformers tokenizer or None."""
 
     bos_id: int | None
     eos_id: int
     template: str | None
+    inner: Any
 
     def encode(self, text: str, *, markers: bool = False) -> list[int]: ...
 
@@ -34,27 +32,16 @@ class HubTokenizer:
         self.bos_id: int | None = self.inner.bos_token_id
         self.eos_id: int = self.inner.eos_token_id
         self.template: str | None = self.inner.chat_template
-        # rendering a chat, its prompts and its proof reads the same words several times
-        self._known: dict[tuple[str, bool], list[int]] = {}
 
     def encode(self, text: str, *, markers: bool = False) -> list[int]:
         """Ids of `text`; special tokens named in it are recognised only with `markers`."""
-        found = self._known.get((text, markers))
-        if found is None:
-            if len(self._known) >= KNOWN:
-                self._known.clear()
-            found = self._known[text, markers] = self.inner.encode(
-                text, add_special_tokens=False, split_special_tokens=not markers
-            )
-        return list(found)
+        options = {"add_special_tokens": False, "split_special_tokens": not markers}
+        return list(self.inner.encode(text, **options))
 
     def decode(self, tokens: Sequence[int], *, markers: bool = False) -> str:
         """Text of `tokens`, special tokens written out only with `markers`."""
-        return str(
-            self.inner.decode(
-                list(tokens), skip_special_tokens=not markers, clean_up_tokenization_spaces=False
-            )
-        )
+        options = {"skip_special_tokens": not markers, "clean_up_tokenization_spaces": False}
+        return str(self.inner.decode(list(tokens), **options))
 
     @property
     def size(self) -> int:
@@ -64,10 +51,11 @@ class HubTokenizer:
 
 @dataclass
 class ByteTokenizer:
-    """One token a byte and a few markers: small, exact, reversible. For tests and toy models."""
+    """A token per byte and a few markers: small, exact, reversible. For tests and toy models."""
 
     markers: tuple[str, ...] = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
     template: str | None = None
+    inner: None = None
 
     def __post_init__(self) -> None:
         self.bos_id: int | None = 257
@@ -75,23 +63,16 @@ class ByteTokenizer:
 
     def encode(self, text: str, *, markers: bool = False) -> list[int]:
         """UTF-8 bytes, markers as ids from 256 on."""
-        if markers:
-            for index, marker in enumerate(self.markers):
-                if marker in text:
-                    left, right = text.split(marker, 1)
-                    return [
-                        *self.encode(left, markers=True),
-                        256 + index,
-                        *self.encode(right, markers=True),
-                    ]
+        for number, marker in enumerate(self.markers if markers else (), 256):
+            if marker in text:
+                left, right = text.split(marker, 1)
+                return [*self.encode(left, markers=True), number, *self.encode(right, markers=True)]
         return list(text.encode("utf-8"))
 
     def decode(self, tokens: Sequence[int], *, markers: bool = False) -> str:
         """The inverse of `encode`."""
-        parts = [
-            bytes([t]) if t < 256 else self.markers[t - 256].encode() if markers else b""
-            for t in tokens
-        ]
+        names = [name.encode() if markers else b"" for name in self.markers]
+        parts = [bytes([token]) if token < 256 else names[token - 256] for token in tokens]
         return b"".join(parts).decode("utf-8", "replace")
 
     @property
