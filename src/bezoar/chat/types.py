@@ -1,5 +1,4 @@
-"""Rows as the project speaks of them: messages, chats, comparisons, and what a step kept and
-dropped."""
+"""Rows: messages, chats, comparisons, sampled answers, and what a step kept and dropped."""
 
 import json
 from collections import Counter
@@ -38,38 +37,30 @@ Messages = tuple[Message, ...]
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation; `meta` carries its provenance (source, category, lineage, verdict) as JSON
-    values."""
+    """A conversation; `meta` holds its provenance (source, category, verdict, ...), JSON values."""
 
     id: str
     messages: Messages
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def _is_answered(self) -> bool:
+        return bool(self.messages) and self.messages[-1].role == "assistant"
+
+    @property
     def prompt(self) -> Messages:
-        """All messages before the last one where that is the assistant's, else all."""
-        return (
-            self.messages[:-1]
-            if self.messages and self.messages[-1].role == "assistant"
-            else self.messages
-        )
+        """The messages before the answer; all of them if the chat does not end with one."""
+        return self.messages[:-1] if self._is_answered else self.messages
 
     @property
     def answer(self) -> str:
-        """The content of the last message where that is the assistant's, else the empty string."""
-        return (
-            self.messages[-1].content
-            if self.messages and self.messages[-1].role == "assistant"
-            else ""
-        )
+        """The content of the last message if that is the assistant's, else the empty string."""
+        return self.messages[-1].content if self._is_answered else ""
 
     def to_row(self) -> Row:
         """Columns `id`, `messages` (role, content), `meta` (JSON text)."""
-        return {
-            "id": self.id,
-            "messages": _to_list(self.messages),
-            "meta": json.dumps(self.meta, ensure_ascii=False),
-        }
+        messages, meta = _to_list(self.messages), _to_text(self.meta)
+        return {"id": self.id, "messages": messages, "meta": meta}
 
     @classmethod
     def from_row(cls, row: Row) -> "Chat":
@@ -105,9 +96,9 @@ class Comparison:
         return {
             "id": self.id,
             "prompt": _to_list(self.prompt),
-            "chosen": [{"role": "assistant", "content": self.chosen, "tool_calls": ""}],
-            "rejected": [{"role": "assistant", "content": self.rejected, "tool_calls": ""}],
-            "meta": json.dumps(self.meta, ensure_ascii=False),
+            "chosen": _to_list((Message("assistant", self.chosen),)),
+            "rejected": _to_list((Message("assistant", self.rejected),)),
+            "meta": _to_text(self.meta),
         }
 
     @classmethod
@@ -119,10 +110,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SampledAnswers:
-    """Several answers to one prompt; `numbers` holds named numbers of each (rewards,
-    log-probabilities), nan where unknown.
+    """Several answers to one prompt, none of which is the row's own `answer`.
 
-    None of them is the row's own `answer`.
+    `numbers` holds named numbers of each (rewards, log-probabilities), nan where unknown.
     """
 
     id: str
@@ -133,41 +123,47 @@ class SampledAnswers:
     answer: ClassVar[str] = ""
 
     def to_row(self) -> Row:
-        """Columns `id`, `prompt` (a list of messages), `answers` (texts), `numbers` and `meta`
-        (JSON text)."""
+        """Columns `id`, `prompt` (messages), `answers` (texts), `numbers`, `meta` (JSON text)."""
         return {
             "id": self.id,
             "prompt": _to_list(self.prompt),
             "answers": list(self.answers),
             "numbers": json.dumps(self.numbers),
-            "meta": json.dumps(self.meta, ensure_ascii=False),
+            "meta": _to_text(self.meta),
         }
 
     @classmethod
     def from_row(cls, row: Row) -> "SampledAnswers":
         """The inverse of `to_row`."""
         numbers = {name: tuple(values) for name, values in _table(row["numbers"]).items()}
-        return cls(
-            row["id"],
-            _from_list(row["prompt"]),
-            tuple(row["answers"]),
-            numbers,
-            _table(row["meta"]),
-        )
+        prompt, answers = _from_list(row["prompt"]), tuple(row["answers"])
+        return cls(row["id"], prompt, answers, numbers, _table(row["meta"]))
 
 
 AnyRow = Chat | Comparison | SampledAnswers
 
 
 def _to_list(messages: Messages) -> list[Row]:
-    return [
-        {
-            "role": m.role,
-            "content": m.content,
-            "tool_calls": json.dumps([c.__dict__ for c in m.tool_calls]) if m.tool_calls else "",
-        }
-        for m in messages
-    ]
+    rows = []
+    for message in messages:
+        calls = [vars(call) for call in message.tool_calls]
+        text = json.dumps(calls) if calls else ""
+        rows.append({"role": message.role, "content": message.content, "tool_calls": text})
+    return rows
+
+
+def _from_list(rows: list[Row]) -> Messages:
+    messages = []
+    for row in rows:
+        if not isinstance(row["content"], str) or row["role"] not in get_args(Role):
+            raise TypeError("a message has no text or no role")
+        calls = tuple(ToolCall(**call) for call in json.loads(row["tool_calls"] or "[]"))
+        messages.append(Message(row["role"], row["content"], calls))
+    return tuple(messages)
+
+
+def _to_text(table: dict[str, Any]) -> str:
+    return json.dumps(table, ensure_ascii=False)
 
 
 def _table(text: str) -> dict[str, Any]:
@@ -177,38 +173,23 @@ def _table(text: str) -> dict[str, Any]:
     return value
 
 
-def _from_list(rows: list[Row]) -> Messages:
-    if not all(isinstance(r["content"], str) and r["role"] in get_args(Role) for r in rows):
-        raise TypeError("a message has no text or no role")
-    return tuple(
-        Message(
-            r["role"],
-            r["content"],
-            tuple(ToolCall(**c) for c in json.loads(r["tool_calls"] or "[]")),
-        )
-        for r in rows
-    )
-
-
 def row_to_item(row: Row) -> AnyRow:
-    """The chat, comparison or answers that a Parquet row holds. DataError for a row that holds none
-    of them."""
+    """The chat, comparison or sampled answers in a Parquet row. DataError for any other row."""
     try:
         if "answers" in row:
             return SampledAnswers.from_row(row)
         return Comparison.from_row(row) if "chosen" in row else Chat.from_row(row)
     except (LookupError, TypeError, ValueError, RecursionError) as error:
-        shown = brief(f"{row.get('id')!r}", 60)
+        row_id, reason = brief(f"{row.get('id')!r}", 60), first_line(error)
         raise DataError(
-            f"row {shown}: it was not written by a stage ({first_line(error)}); run the stage that"
-            " writes it again."
+            f"row {row_id}: it was not written by a stage ({reason}); run its stage again."
         ) from None
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that was left out, and why: `reason` is one of a small set of words, `detail` is what a
-    person reads."""
+    """A row that was left out: `reason` is one of a few words that are counted, `detail` a text
+    for people."""
 
     id: str
     reason: str
