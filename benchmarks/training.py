@@ -127,9 +127,9 @@ def make_model(folder: Path, size: str) -> None:
 
 def plain_template() -> Any:
     """The prompt's text, then the answer's, as TRL joins them."""
-    from bezoar.chat.templates import Piece, _Pieces
+    from bezoar.chat.pieces import Piece, PieceTemplate
 
-    class Plain(_Pieces):
+    class Plain(PieceTemplate):
         kind = "plain"
 
         def opening(self) -> list[Piece]:

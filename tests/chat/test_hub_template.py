@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from known_tokenizers import CHATML_TEMPLATE, tiny
 
-from bezoar.chat import hub_template
-from bezoar.chat.hub_template import apply_template
+from bezoar.chat import template_process
+from bezoar.chat.template_process import apply_template
 from bezoar.chat.templates import HubTemplate
 from bezoar.chat.types import Message
 from bezoar.errors import DataError
@@ -114,11 +114,11 @@ def test_forked_processes_do_not_mix_their_replies() -> None:
 def test_no_secret_is_in_the_process_of_the_template() -> None:
     os.environ["A_SECRET_KEY"] = "sk-not-for-templates"
     try:
-        hub_template._process.stop()
+        template_process._process.stop()
         _in_a_fork("a new process")
-        pid = hub_template._process._process.pid
+        pid = template_process._process.child.pid
         assert b"sk-not-for-templates" not in Path(f"/proc/{pid}/environ").read_bytes()
     finally:
         del os.environ["A_SECRET_KEY"]
-    hub_template._process.stop()
+    template_process._process.stop()
     assert not Path(f"/proc/{pid}").exists()

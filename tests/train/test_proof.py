@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from rows import chats, pairs
 
-from bezoar.chat.templates import ChatML, LossOn, OpenBezoarTemplate, Rendered
+from bezoar.chat.pieces import LossOn, Rendered
+from bezoar.chat.templates import ChatML, OpenBezoarTemplate
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError

@@ -18,7 +18,7 @@ from lm_eval.models.utils import (
 )
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from bezoar.chat.hub_template import apply_template
+from bezoar.chat.template_process import apply_template
 from bezoar.chat.templates import HubTemplate, Template
 from bezoar.chat.types import Message
 from bezoar.errors import DataError

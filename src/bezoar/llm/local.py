@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate, cut_at_stop
+from bezoar.chat.pieces import cut_at_stop
+from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate
 from bezoar.io import cached_hash, canonical, content_hash
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.model.spec import ModelSpec

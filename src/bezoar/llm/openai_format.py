@@ -5,7 +5,7 @@ import json
 import math
 from typing import Any
 
-from bezoar.chat.templates import cut_at_stop
+from bezoar.chat.pieces import cut_at_stop
 from bezoar.chat.types import Messages
 from bezoar.llm.budget import Prices
 from bezoar.llm.failures import error_inside

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bezoar.chat.templates import cut_at_stop
+from bezoar.chat.pieces import cut_at_stop
 from bezoar.data.files import locate_file
 from bezoar.errors import DataError
 from bezoar.io import content_hash, file_hash, read_jsonl

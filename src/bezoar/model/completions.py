@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bezoar.chat.templates import RenderedCompletions, Template, cut_at_stop, render_completions
+from bezoar.chat.pieces import cut_at_stop
+from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.types import Messages
 from bezoar.errors import DataError, RecipeError
 from bezoar.model.prompt_group import Completion, PromptGroup

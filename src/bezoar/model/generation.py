@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from bezoar.chat.templates import Template, cut_at_stop
+from bezoar.chat.pieces import cut_at_stop
+from bezoar.chat.templates import Template
 from bezoar.chat.types import Messages
 from bezoar.errors import DataError
 from bezoar.model.kv_cache import DecodeLayout, KVCache, Part, PrefillLayout

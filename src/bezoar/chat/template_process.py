@@ -1,0 +1,184 @@
+"""Applies the chat templates of strangers in a process of its own: a JSON request per line on its
+standard input, a JSON reply per line on its output.
+
+A template is a program that may never end. In the process the kernel bounds its computing time and
+memory, whatever it does and whichever thread of bezoar asked; no secret of the environment is there
+either. This module is both sides: `apply_template` asks, `main` runs in the process.
+"""
+
+import atexit
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from bezoar.errors import DataError
+
+_SECONDS = 2.0  # of computing per conversation, which takes milliseconds
+_BYTES = 2**29  # of memory for the template, beside what the process takes by itself
+# the environment may hold keys
+_PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
+
+
+def apply_template(
+    tokenizer: Any,
+    rows: list[dict[str, str]],
+    *,
+    add_generation_prompt: bool,
+    continue_final_message: bool = False,
+) -> str:
+    """The text of a conversation, as `tokenizer.apply_chat_template` of transformers writes it.
+
+    DataError names the template when it fails, or is stopped because it takes too long, too much
+    memory or writes too much.
+    """
+    origin = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
+    name = f"template hub: the chat template{origin}"
+    options = {
+        **tokenizer.special_tokens_map,
+        "add_generation_prompt": add_generation_prompt,
+        "continue_final_message": continue_final_message,
+    }
+    try:
+        if not rows:
+            raise ValueError("the conversation is empty")
+        template = tokenizer.get_chat_template()
+        reply = _apply(template, json.dumps({"rows": rows, "options": options}, default=str))
+    # no template of that name, or a special token that is no text
+    except (ValueError, TypeError, UnicodeError) as error:
+        reply = {"error": str(error)}
+    if "stopped" in reply:
+        reason = reply["stopped"]
+        raise DataError(f"{name} was stopped, for {reason} on one conversation; use chatml.")
+    if "error" in reply:
+        reason = "".join(c if c.isprintable() else " " for c in reply["error"]).strip()
+        raise DataError(f"{name} refuses a conversation ({reason}); use chatml.")
+    return str(reply["text"])
+
+
+# rendering a chat, and checking its labels, asks for the same texts several times
+@lru_cache(maxsize=256)
+def _apply(template: str, request: str) -> dict[str, str]:
+    return _process.ask(template, request)
+
+
+class _TemplateProcess:
+    """The asking side: it starts the process for the first request, and again after a stop."""
+
+    def __init__(self) -> None:
+        self.child: subprocess.Popen[bytes] | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Leave the process to the parent of a fork."""
+        self._child_of_parent = self.child  # referenced, or it would be reaped as one of ours
+        self._lock, self.child, self._template = Lock(), None, ""
+
+    def ask(self, template: str, request: str) -> dict[str, str]:
+        """The reply to {"rows", "options"} as JSON; {"stopped": why} if the process ended."""
+        with self._lock:
+            try:
+                child = self.child = self.child or self._start()
+                # the process keeps the template, so it is sent only when it is another
+                new_template = {"template": template} if template != self._template else {}
+                self._template = template
+                line = json.dumps({**json.loads(request), **new_template})
+                assert child.stdin
+                assert child.stdout
+                child.stdin.write(line.encode() + b"\n")
+                child.stdin.flush()
+                reply = child.stdout.readline()
+            except BrokenPipeError:
+                reply = b""
+            except BaseException:
+                self.stop()  # a reply that nobody waits for would be taken for the next one
+                raise
+            return dict(json.loads(reply)) if reply else {"stopped": _reason(self.stop())}
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        variables = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        own = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "bezoar.chat.template_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**variables, **own},
+            # Ctrl-C stops bezoar with grace and must not stop what it still needs; the process
+            # ends with its input
+            start_new_session=True,
+        )
+        self._template = ""
+        if child.stdout and child.stdout.readline() == b"ready\n":
+            return child
+        child.kill()
+        raise DataError(
+            "template hub: the process that applies chat templates did not start (exit code"
+            f" {child.wait()}); use chatml."
+        )
+
+    def stop(self) -> int:
+        """End the process; its exit code."""
+        child, self.child = self.child, None
+        if child is None:
+            return 0
+        for stream in (child.stdin, child.stdout):
+            if stream:
+                stream.close()
+        if child.poll() is None:
+            child.kill()
+        return child.wait()
+
+
+def _reason(exit_code: int) -> str:
+    if exit_code == -signal.SIGPROF:
+        return f"it took more than {_SECONDS:g} s of computing"
+    name = signal.Signals(-exit_code).name if exit_code < 0 else exit_code
+    return f"its process ended with {name}"
+
+
+def main() -> None:
+    """Answer requests until standard input ends; the kernel ends a request that takes too long."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, used + _BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print("ready", flush=True)
+    template = ""
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        template = request.pop("template", template)
+        signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+        reply = _reply(render_jinja_template, template, request)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.buffer.write(reply.encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _reply(render: Any, template: str, request: dict[str, Any]) -> str:
+    try:
+        [text], _ = render([request["rows"]], chat_template=template, **request["options"])
+        # what is written should be the conversation and little more
+        if len(text) > 10**6 + 8 * sum(len(row["content"]) for row in request["rows"]):
+            return json.dumps({"stopped": f"it wrote {len(text)} characters"})
+        return json.dumps({"text": text})
+    except MemoryError:
+        return json.dumps({"stopped": f"it took more than {_BYTES >> 20} MiB of memory"})
+    except Exception as error:  # a template may fail in any way, and says why in its own words
+        return json.dumps({"error": str(error)[:1000] or type(error).__name__})
+
+
+_process = _TemplateProcess()
+os.register_at_fork(after_in_child=_process.forget)
+atexit.register(_process.stop)
+
+if __name__ == "__main__":
+    main()
