@@ -44,13 +44,14 @@ def listen() -> None:
     _listening = True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
+    # the thread that tells comes before the handlers: it must hear of every signal they take
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     signal.signal(_AGAIN, _interrupt_again)
     sys.unraisablehook = _unraisable
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
     os.register_at_fork(after_in_child=_leave_to_parent)
 
 

@@ -19,7 +19,7 @@ from bezoar.chat.types import Message
 from bezoar.errors import EndpointError
 from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
-from bezoar.llm.failures import meaning, retry_after_s, status_inside
+from bezoar.llm.failures import cause_of, retry_after_s, status_inside
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.openai_format import from_body, to_body
 from bezoar.llm.pool import Pool
@@ -101,7 +101,7 @@ def test_every_body_becomes_a_reply_that_can_be_stored(data: bytes, request: Req
 @given(st.integers(100, 999), TEXTS | DATA.map(lambda data: data.decode("latin-1")))
 def test_every_status_has_a_meaning(status: int, said: str) -> None:
     with bounded():
-        assert meaning(status, said) in ("passing", "request", "unclear", "endpoint")
+        assert cause_of(status, said) in ("passing", "request", "unclear", "endpoint")
         assert 0 <= retry_after_s(said) < math.inf
 
 

@@ -1,94 +1,71 @@
-"""Asking an endpoint: what is sent when, what is stored before it is read, what is sent again, and
-when to stop.
+"""Asking an endpoint: what is stored before it is read, what is sent again, and when to stop.
 
-All of it happens in the caller's thread, one pass after another; the transport's thread does
-nothing but HTTP. A pass
-1. sends what may be sent: as many requests as have a place among those in flight, that no other
-process is asking, that no
-   process has had answered in the meantime, and that the budget allows;
+All of it happens in the caller's thread, one pass after another; the transport's thread does only
+HTTP. A pass
+1. sends what has a free place, no claim by another process, and money;
 2. waits until something has come back;
-3. writes it to the journal, all that is there in one transaction, and only then reads it. So
-nothing new is sent while replies wait to be stored, and a kill loses what is on the wire and what
-came during one write.
+3. stores everything that is there in one transaction, and only then reads it.
+Nothing new is sent while replies wait to be stored, so a kill loses only what is on the wire and
+what arrived during one write.
 """
 
-import heapq
 import random
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from bezoar.errors import EndpointError, UnfinishedError
+from bezoar.errors import UnfinishedError
 from bezoar.llm.budget import REFUSED, Budget
 from bezoar.llm.endpoint import EndpointBackend
-from bezoar.llm.failures import advice, dead, meaning, none_answered, retry_after_s, status_inside
+from bezoar.llm.failures import Cause, cause_of, retry_after_s, status_inside
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
+from bezoar.llm.schedule import Schedule
 from bezoar.llm.transport import Attempt, Transport
 from bezoar.llm.types import Reply, Request
 from bezoar.stop import unbroken
 
 GRACE_S = 5.0
-"""How long an interrupt waits at least for requests in flight; twice the slowest answer so far
-where that is more."""
+"""An interrupt waits this long for requests in flight, or twice the slowest answer if longer."""
 NUM_DEAD = 10
-"""So many requests that fail in a row, each after all its retries, mean that the endpoint is
-dead."""
-# after so many refusals without a single answer only as many more are sent until there is one
-_NUM_UNCLEAR = 10
+"""After so many failed requests in a row, each with all its retries, an endpoint is dead."""
+_NUM_REFUSED = 10
+"""After so many refusals without any answer as many requests more are tried, then we stop."""
 _MOST_DELAY_S = 120.0
-_RAMP = 256  # new connections a pass: a server's queue of connections is short
-_RAMP_S = 0.01
-_OTHERS_S = 0.2  # how often to look for what other processes have asked
-
-_Keep = Callable[[str, Reply, bool], None]
-"""Takes a finished request: key, reply, and whether this process asked."""
+_GO_ON = "and run the same command to go on"
+_UNSENDABLE = "the prompt holds half of a surrogate pair, which cannot be sent"
 
 
 class RemoteAsking:
-    """One run over `asked` (requests by key). `run` returns when every request is finished, and
-    hands each to `keep`."""
+    """One run over `requests` (by key). `run` returns when all are finished.
+
+    `on_reply` takes each finished one: key, reply, and whether this process asked.
+    """
 
     def __init__(
         self,
         backend: EndpointBackend,
-        asked: dict[str, Request],
+        requests: dict[str, Request],
         *,
         journal: Journal,
         budget: Budget,
-        keep: _Keep,
+        on_reply: Callable[[str, Reply, bool], None],
         stage: str = "",
     ) -> None:
-        self.backend, self.endpoint, self.journal, self.budget, self.keep, self.stage = (
-            backend,
-            backend.endpoint,
-            journal,
-            budget,
-            keep,
-            stage,
-        )
-        self.keys, self.requests = list(asked), list(asked.values())
+        self.backend, self.endpoint, self.journal = backend, backend.endpoint, journal
+        self.budget, self.on_reply, self.stage = budget, on_reply, stage
+        self.keys, self.requests = list(requests), list(requests.values())
         self._identity = backend.identity
-        # last, so that those which always fail keep nobody else from an answer
-        self._tried = journal.tried(self.keys)
-        self._waiting = deque(
-            sorted(range(len(asked)), key=lambda index: self.keys[index] in self._tried)
-        )
-        self._retries: list[tuple[float, int]] = []  # (when, index), a heap
-        self._elsewhere: deque[int] = deque()  # another process is asking these
-        self._look_again_s = 0.0
-        # index -> (when it was sent, the money put aside for it)
-        self._flying: dict[int, tuple[float, float]] = {}
-        self._tries: Counter[int] = Counter()
-        # refused, and nothing was answered yet that would show whose fault it is
-        self._unclear: list[tuple[int, Reply, str]] = []
-        self._most_tried: int | None = None  # how many may be sent in all while that is in doubt
+        failed = journal.tried(self.keys)
+        self._failed_before = {i for i, key in enumerate(self.keys) if key in failed}
+        # those that failed before come last, so that they delay nobody else's answer
+        order = sorted(range(len(self.keys)), key=self._failed_before.__contains__)
+        self.schedule = Schedule(order, self.endpoint.concurrency)
+        self._refusals: list[tuple[int, Reply, Cause]] = []  # whose fault is not known yet
+        self._has_answered: bool | None = None  # whether the endpoint ever did; None: not known
         self._num_failed_in_a_row = 0
-        # whether the endpoint has ever answered; None is not known yet
-        self._answered: bool | None = None
         self._slowest_s = 0.0
-        self._fault: EndpointError | None = None
+        self._fault: UnfinishedError | None = None
 
     def run(self) -> None:
         """Ask until all is finished.
@@ -96,308 +73,221 @@ class RemoteAsking:
         UnfinishedError, after what is in flight has been stored, when the endpoint refuses everyone
         (401, 402, 403, 404, no connection), has failed ten requests in a row, or has refused ten,
         then ten from all over the list, and answered none. An interrupt waits for requests in
-        flight as well; a second one does not.
+        flight too; a second one does not.
         """
-        endpoint = self.endpoint
-        transport = Transport(
-            endpoint.url,
-            self.backend.api_key,
-            timeout_s=endpoint.timeout_s,
-            concurrency=min(endpoint.concurrency, len(self.keys)),
-        )
+        timeout_s, most = self.endpoint.timeout_s, min(self.endpoint.concurrency, len(self.keys))
+        url, key = self.endpoint.url, self.backend.api_key
+        transport = Transport(url, key, timeout_s=timeout_s, concurrency=most)
         try:
-            while self._waiting or self._retries or self._elsewhere or self._flying:
+            while self.schedule.unfinished:
                 with unbroken():
                     pause_s = self._send(transport)
-                if self._flying or pause_s is not None:
+                if self.schedule.in_flight or pause_s is not None:
                     transport.wait(pause_s)
                 with unbroken():
                     self._store(transport.take())
-                    self._end_doubt()
+                if self.schedule.stuck:
+                    last_error = self._refusals[-1][1].error
+                    what = f"{len(self._refusals)} requests were refused and none was answered"
+                    fix = "correct the model, the extra settings or the server"
+                    self._stop(f"{what}; the last one because {last_error}", f"{fix} {_GO_ON}")
                 if self._fault is not None:
-                    self._drain(transport)
                     raise self._fault
             with unbroken():
-                self._settle_unclear()
-        except KeyboardInterrupt:
+                self._settle_refusals()
+        except (KeyboardInterrupt, UnfinishedError):
             self._drain(transport)
             raise
         finally:
             transport.close()
-            self._give_up()
+            # other processes may ask what was in flight, and spend what was reserved
+            for index in self.schedule.in_flight:
+                self.journal.claims.release(self.keys[index])
+            self.budget.end()
 
     def _drain(self, transport: Transport) -> None:
         """Send nothing more, and store what is in flight if it comes within the time of grace."""
-        self._waiting.clear()
-        self._retries.clear()
-        self._elsewhere.clear()
+        self.schedule.drop()
         end = time.monotonic() + min(max(GRACE_S, 2 * self._slowest_s), self.endpoint.timeout_s)
-        while self._flying and (left := end - time.monotonic()) > 0:
-            transport.wait(left)
+        while self.schedule.in_flight and (left_s := end - time.monotonic()) > 0:
+            transport.wait(left_s)
             with unbroken():
                 self._store(transport.take())
-                self._retries.clear()
+                self.schedule.drop()
         with unbroken():
-            self._settle_unclear()
-
-    def _give_up(self) -> None:
-        """Nothing is in flight any more: other processes may ask what is left, and spend what was
-        put aside."""
-        for index in self._flying:
-            self.journal.claims.release(self.keys[index])
-        self._flying.clear()
-        self.budget.end()
-
-    # 1. what may be sent
+            self._settle_refusals()
 
     def _send(self, transport: Transport) -> float | None:
-        """Send what may be sent now; how long to wait for news at most, None for as long as it
-        takes."""
+        """Send what may be sent now. The most seconds to wait then, None for no limit."""
         now = time.monotonic()
-        if self._elsewhere and now >= self._look_again_s:
-            self._waiting.extendleft(reversed(self._elsewhere))
-            self._elsewhere.clear()
-        picked: list[int] = []
-        while self._retries and self._retries[0][0] <= now:
-            picked.append(heapq.heappop(self._retries)[1])
-        # a request that waits for its next attempt keeps its place, so that a server in trouble is
-        # not asked for more and more
-        free = self.endpoint.concurrency - len(self._flying) - len(self._retries) - len(picked)
-        free = free if self._most_tried is None else min(free, self._most_tried - len(self._tries))
-        for _ in range(min(free, _RAMP, len(self._waiting))):
-            picked.append(self._waiting.popleft())
-        blocked = self._send_claimed(transport, self._claimed(picked), now)
-        times = [self._look_again_s - now] if self._elsewhere else []
-        if not blocked:
-            times += (
-                [_RAMP_S]
-                if self._waiting
-                and len(self._flying) + len(self._retries) < self.endpoint.concurrency
-                else []
-            )
-            times += [self._retries[0][0] - now] if self._retries else []
-        return max(min(times), 0.0) if times else None
+        # 1) Claim before the look into the journal: the other way round another process could
+        #    answer and give its claim back in between, and the request would be paid for twice.
+        claimed = []
+        for index in self.schedule.due(now):
+            if self.journal.claims.take(self.keys[index]):
+                claimed.append(index)
+            else:
+                self.schedule.look_again(index, now)
+        # 2) What another process has had answered is finished, and needs no money.
+        unanswered = self._finish_known(claimed)
+        # 3) Reserve money for the rest at once, in order: what it does not cover waits.
+        bodies = self._bodies(unanswered)
+        prices = [self.backend.most_usd(self.requests[index], body) for index, body in bodies]
+        num_paid, others_usd = self.budget.reserve(prices) if bodies else (0, 0.0)
+        for (index, _), usd in zip(bodies[:num_paid], prices, strict=False):
+            self.schedule.send(index, now, usd)
+        transport.send(bodies[:num_paid])
+        unpaid = [index for index, _ in bodies[num_paid:]]
+        self._postpone(unpaid, others_usd, now)
+        return self.schedule.pause_s(now, more=not unpaid)
 
-    def _claimed(self, picked: list[int]) -> list[int]:
-        """Those of `picked` that are this process's to ask: not being asked by another one, and not
-        answered since."""
-        mine = [index for index in picked if self.journal.claims.take(self.keys[index])]
-        taken = set(picked) - set(mine)
-        if taken:
-            self._elsewhere.extend(index for index in picked if index in taken)
-            self._look_again_s = time.monotonic() + _OTHERS_S
-        known = self.journal.look_up(
-            {self.keys[index]: self.requests[index] for index in mine}, self.backend.read
-        )
-        for index in mine:
+    def _finish_known(self, indices: list[int]) -> list[int]:
+        """Finish what the journal has an answer to; the other indices."""
+        requests = {self.keys[index]: self.requests[index] for index in indices}
+        known = self.journal.look_up(requests, self.backend.read)
+        for index in indices:
             if self.keys[index] in known:
-                self._finish(index, known[self.keys[index]], paid=False)
-        return [index for index in mine if self.keys[index] not in known]
+                self._finish(index, known[self.keys[index]], asked_here=False)
+        return [index for index in indices if self.keys[index] not in known]
 
-    def _send_claimed(self, transport: Transport, mine: list[int], now: float) -> bool:
-        """Send as many of `mine` as the budget allows; the rest waits, or is refused where nothing
-        can come free. Whether any is left."""
-        bodies: list[tuple[int, bytes]] = []
-        for index in mine:
+    def _bodies(self, indices: list[int]) -> list[tuple[int, bytes]]:
+        """What is sent; a request that cannot be sent is refused."""
+        bodies = []
+        for index in indices:
             try:
                 bodies.append((index, self.backend.body(self.requests[index])))
             except UnicodeEncodeError:
-                self._end(
-                    index,
-                    Reply(
-                        finish="error",
-                        error="the prompt holds half of a surrogate pair, which cannot be sent",
-                        failure="refused",
-                    ),
-                )
-        if not bodies:
-            return False
-        most = [self.backend.most_usd(self.requests[index], body) for index, body in bodies]
-        count, others_usd = self.budget.reserve(most)
-        for (index, _), usd in zip(bodies[:count], most, strict=False):
-            self._flying[index] = (now, usd)
-            self._tries[index] += 1
-        transport.send(bodies[:count])
-        left = [index for index, _ in bodies[count:]]
-        for index in left:
-            self.journal.claims.release(self.keys[index])
-        if left and not self._flying and others_usd <= 0:
-            for index in [*left, *(i for _, i in self._retries), *self._waiting, *self._elsewhere]:
-                self._finish(
-                    index, Reply(finish="error", error=REFUSED, failure="budget"), paid=False
-                )
-            self._waiting.clear()
-            self._retries.clear()
-            self._elsewhere.clear()
-        # another process of this run holds money that may come free
-        elif left and not self._flying:
-            self._elsewhere.extend(left)
-            self._look_again_s = now + _OTHERS_S
-        else:
-            self._waiting.extendleft(reversed(left))
-        return bool(left)
+                self._fail(index, Reply(finish="error", error=_UNSENDABLE, failure="refused"))
+        return bodies
 
-    # 3. what has come back
+    def _postpone(self, unpaid: list[int], others_usd: float, now: float) -> None:
+        """What follows for requests that the budget does not cover now."""
+        for index in unpaid:
+            self.journal.claims.release(self.keys[index])
+        if self.schedule.in_flight:  # an answer mostly costs less than was reserved
+            self.schedule.put_back(unpaid)
+        elif others_usd > 0:  # the same holds for the run's other processes
+            for index in unpaid:
+                self.schedule.look_again(index, now)
+        elif unpaid:
+            refused = Reply(finish="error", error=REFUSED, failure="budget")
+            for index in [*unpaid, *self.schedule.drop()]:
+                self._finish(index, refused, asked_here=False)
 
     def _store(self, attempts: Sequence[Attempt]) -> None:
-        """Write what servers sent to the disk, then read it."""
+        """Write what servers sent to the disk, then read it and act on it."""
         now = time.monotonic()
         for attempt in attempts:
-            sent, usd = self._flying.pop(attempt.index)
-            self._slowest_s = max(self._slowest_s, now - sent if attempt.status == 200 else 0.0)
+            sent_s, usd = self.schedule.in_flight.pop(attempt.index)
             self.budget.release(usd)
-        came = [a for a in attempts if a.status == 200]
-        numbers = (
-            self.journal.put_many([self._entry(a.index, None, a.body) for a in came])
-            if came
-            else []
-        )
+            if attempt.status == 200:
+                self._slowest_s = max(self._slowest_s, now - sent_s)
+        # 1) Bodies first, all in one wait for the disk: they may have been paid for, and reading
+        #    them can be repeated.
+        came = [attempt for attempt in attempts if attempt.status == 200]
+        entries = [self._entry(attempt.index, None, attempt.body) for attempt in came]
+        numbers = self.journal.put_many(entries) if entries else []
+        # 2) How they read is stored before it has any effect: a process that goes on after a kill
+        #    acts on the same.
         replies = [self._read(attempt) for attempt in came]
         self.journal.settle(list(zip(numbers, replies, strict=True)))
+        # 3) Answers before failures: an answer shows that a refusal is its request's own fault.
         for attempt, reply in zip(came, replies, strict=True):
-            self._came(attempt, reply)
+            self._handle(attempt, reply)
         for attempt in attempts:
             if attempt.status != 200:
-                self._failed(attempt, attempt.status)
+                self._handle_failure(attempt, attempt.status)
 
     def _read(self, attempt: Attempt) -> Reply:
         reply = self.backend.read(attempt.body, self.requests[attempt.index])
         if attempt.oversized:
             return replace(reply, error=attempt.error, failure="unreadable")
-        if reply.error == NO_CHOICE and self._tries[attempt.index] <= self.endpoint.retries:
+        if reply.error == NO_CHOICE and self._may_retry(attempt.index):
             return replace(reply, failure="passing")
         return reply
 
-    def _came(self, attempt: Attempt, reply: Reply) -> None:
+    def _handle(self, attempt: Attempt, reply: Reply) -> None:
         """What follows from a reply that is stored."""
-        index, inside = attempt.index, status_inside(attempt.body) if reply.passing else None
+        index, status = attempt.index, status_inside(attempt.body) if reply.passing else None
         if reply.error == NO_LOGPROBS:
-            self._stop(
-                UnfinishedError(
-                    f"{self.endpoint.url}: {NO_LOGPROBS}, which choices need; write `verdict: text`"
-                    " in the judge."
-                )
-            )
+            fix = "write `verdict: text` in the judge"
+            self._stop(f"{NO_LOGPROBS}, which choices need", fix)
             self._finish(index, reply)
-        elif inside is not None:
-            self._failed(attempt, inside)
-        elif reply.passing and self._tries[index] <= self.endpoint.retries:
-            self._again(index, "")
+        elif status is not None:
+            self._handle_failure(attempt, status)
         elif reply.passing:
-            self._exhausted(index, reply)
+            self._retry(index, reply)
         else:
             self._num_failed_in_a_row = 0
-            self._answered = self._answered or reply.finish != "error"
+            self._has_answered = self._has_answered or reply.finish != "error"
             self._finish(index, reply)
-            if self._answered and self._unclear:
-                self._settle_unclear()
+            if self._has_answered:
+                self._settle_refusals()
 
-    def _failed(self, attempt: Attempt, status: int) -> None:
-        """What follows from an attempt without an answer."""
-        index, said = attempt.index, " ".join((attempt.body or attempt.error).split())[:200]
-        what = (
-            meaning(status, attempt.body)
-            if status
-            else "endpoint"
-            if attempt.refused
-            else "passing"
-        )
-        why = f"the server answered {status}: {said}" if status else attempt.error
-        reply = Reply(finish="error", error=why, failure="passing")
-        if (
-            what == "passing"
-            and self._tries[index] <= self.endpoint.retries
-            and self._fault is None
-        ):
-            self._again(index, attempt.retry_after)
-        elif what == "passing":
-            self._exhausted(index, reply)
-        elif what == "endpoint":
-            self._stop(UnfinishedError(advice(self.endpoint, status, said)))
-            self._end(index, reply)
+    def _handle_failure(self, attempt: Attempt, status: int) -> None:
+        """What follows from an attempt without an answer; `status` 0 is no HTTP answer at all."""
+        index, detail = attempt.index, " ".join((attempt.body or attempt.error).split())[:200]
+        error = f"the server answered {status}: {detail}" if status else attempt.error
+        reply = Reply(finish="error", error=error, failure="passing")
+        cause: Cause = "endpoint" if attempt.refused else "passing"
+        if status:
+            cause = cause_of(status, attempt.body)
+        if cause == "passing":
+            self._retry(index, reply, attempt.retry_after)
+        elif cause == "endpoint":
+            self._stop(*self.endpoint.advice(status, detail))
+            self._fail(index, reply)
         else:
-            self._unclear.append((index, reply, what))
-            self._judge_unclear()
+            self._refusals.append((index, reply, cause))
+            self._judge_refusals()
 
-    def _again(self, index: int, retry_after: str) -> None:
-        """Send a request another time, later."""
-        self.journal.claims.release(self.keys[index])
-        delay_s = (
-            self.endpoint.backoff_s * 2.0 ** (self._tries[index] - 1) * (0.5 + random.random())
-        )
-        delay_s = min(max(delay_s, retry_after_s(retry_after)), _MOST_DELAY_S)
-        heapq.heappush(self._retries, (time.monotonic() + delay_s, index))
+    def _may_retry(self, index: int) -> bool:
+        return self.schedule.num_sent[index] <= self.endpoint.retries
 
-    def _exhausted(self, index: int, reply: Reply) -> None:
-        """A request has failed for a passing reason as often as it may."""
-        self._end(index, reply)
+    def _retry(self, index: int, reply: Reply, retry_after: str = "") -> None:
+        """Send a request again later, or let it fail when it was sent as often as it may."""
+        if self._may_retry(index):
+            self.journal.claims.release(self.keys[index])
+            doublings = self.schedule.num_sent[index] - 1
+            delay_s = self.endpoint.backoff_s * 2.0**doublings * (0.5 + random.random())
+            delay_s = min(max(delay_s, retry_after_s(retry_after)), _MOST_DELAY_S)
+            self.schedule.retry(index, time.monotonic() + delay_s)
+            return
+        self._fail(index, reply)
         self._num_failed_in_a_row += 1
         if self._num_failed_in_a_row == NUM_DEAD:
-            self._stop(UnfinishedError(dead(self.endpoint, NUM_DEAD, reply.error)))
+            what = f"{NUM_DEAD} requests in a row failed, the last one because {reply.error}"
+            self._stop(what, f"see to the server {_GO_ON}")
 
-    def _judge_unclear(self) -> None:
-        """Refusals are their requests' own fault once the endpoint is known to answer others; many
-        without an answer are not."""
-        if self._answered is None:
-            self._answered = self.journal.answered(self._identity)
-        if self._answered:
-            self._settle_unclear()
-        elif (
-            self._most_tried is None
-            and sum(what == "unclear" for _, _, what in self._unclear) >= _NUM_UNCLEAR
-        ):
-            # the next ones from all over the list, as refusals may stand side by side, and such
-            # that no earlier run has tried
-            new = [index for index in self._waiting if self.keys[index] not in self._tried] or list(
-                self._waiting
-            )
-            probes = dict.fromkeys(new[:: -max(len(new) // _NUM_UNCLEAR, 1)][:_NUM_UNCLEAR])
-            self._waiting = deque(
-                [*probes, *(index for index in self._waiting if index not in probes)]
-            )
-            self._most_tried = len(self._tries) + _NUM_UNCLEAR
+    def _judge_refusals(self) -> None:
+        """Refusals are their requests' fault if the endpoint answers others; when many come before
+        any answer, only a few more are tried."""
+        if self._has_answered is None:
+            self._has_answered = self.journal.answered(self._identity)
+        if self._has_answered:
+            self._settle_refusals()
+        elif sum(cause == "unclear" for _, _, cause in self._refusals) >= _NUM_REFUSED:
+            self.schedule.probe(_NUM_REFUSED, self._failed_before)
 
-    def _end_doubt(self) -> None:
-        """Stop when all that may be sent while it is in doubt whose fault the refusals are has come
-        back without an answer."""
-        if (
-            self._most_tried is not None
-            and len(self._tries) >= self._most_tried
-            and not self._flying
-            and not self._retries
-            and self._waiting
-        ):
-            self._stop(
-                UnfinishedError(
-                    none_answered(self.endpoint, len(self._unclear), self._unclear[-1][1].error)
-                )
-            )
+    def _settle_refusals(self) -> None:
+        """Store refusals: final if the endpoint answers others, else worth another run."""
+        for index, reply, _ in self._refusals:
+            self._fail(index, replace(reply, failure="refused") if self._has_answered else reply)
+        self._refusals = []
+        self.schedule.end_probe()
 
-    def _settle_unclear(self) -> None:
-        """Write refusals down: final where the endpoint answers others."""
-        for index, reply, _ in self._unclear:
-            self._end(index, replace(reply, failure="refused") if self._answered else reply)
-        self._unclear, self._most_tried = [], None
-
-    def _end(self, index: int, reply: Reply) -> None:
+    def _fail(self, index: int, reply: Reply) -> None:
         """A request fails without a body to be read."""
         self.journal.put_many([self._entry(index, reply)])
         self._finish(index, reply)
 
-    def _finish(self, index: int, reply: Reply, *, paid: bool = True) -> None:
+    def _finish(self, index: int, reply: Reply, *, asked_here: bool = True) -> None:
         self.journal.claims.release(self.keys[index])
-        self.keep(self.keys[index], reply, paid)
+        self.on_reply(self.keys[index], reply, asked_here)
 
     def _entry(self, index: int, reply: Reply | None, body: str | None = None) -> Entry:
-        return Entry(
-            self.keys[index],
-            self.requests[index],
-            reply,
-            self._identity,
-            self.budget.run,
-            self.stage,
-            body,
-        )
+        key, request, run = self.keys[index], self.requests[index], self.budget.run
+        return Entry(key, request, reply, self._identity, run, self.stage, body)
 
-    def _stop(self, fault: EndpointError) -> None:
-        self._fault = self._fault or fault
+    def _stop(self, what: str, fix: str) -> None:
+        self._fault = self._fault or UnfinishedError(f"{self.endpoint.url}: {what}; {fix}.")

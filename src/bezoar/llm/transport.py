@@ -24,18 +24,19 @@ MOST_BYTES = 8 << 20
 """A reply larger than this, unpacked, is not read to its end."""
 _SPARE_FILES = 64
 _CONNECT_S = 60.0
+_REDIRECTS = (301, 302, 303, 307, 308)
 _SWITCH_S = 0.0005
 """After so long one Python thread makes room for another. The caller gives way at every write to
-the journal and every lock, and by Python's own 5 ms would wait that long each time while replies
-pour in: 512 in flight took a fifth longer."""
+the journal and every lock; with Python's own 5 ms, 512 requests in flight took a fifth longer."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of one sending. `status` is 0 where no answer came, for the reason `error`;
-    `refused` is a connection that nobody accepts. `body` is what arrived, the key masked, also
-    where it was cut short; `oversized` is one that was not read to its end because it is too large
-    or packed in a way that is not known."""
+    """What became of sending a body once. `status` is 0 if no answer came, because of `error`.
+
+    `refused`: nobody accepts connections. `body`: what arrived, also if cut short, with the key
+    masked. `oversized`: it was not read to its end, as it is too large or packed in an unknown way.
+    """
 
     index: int
     status: int = 0
@@ -47,31 +48,24 @@ class Attempt:
 
 
 class Transport:
-    """Sends to `url`; `take` gives what has come back, in the order of its arrival.
+    """Sends to `url`; `take` gives what has come back, in the order of arrival.
 
-    `timeout_s` counts from the moment a request is written to its connection. EndpointError where
+    `timeout_s` counts from the moment a request is written to its connection. EndpointError if
     `concurrency` needs more open files than this process may have.
     """
 
     def __init__(self, url: str, api_key: str, *, timeout_s: float, concurrency: int) -> None:
-        _allow_files(url, concurrency + _SPARE_FILES)
+        _allow_files(url, concurrency + 2 * _SPARE_FILES)
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_S))
         parts = urlsplit(url)
         self._url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions"))
         self._proxy = _proxy(parts.scheme, parts.hostname or "")
-        self._headers = {
-            "Content-Type": "application/json",
-            "Accept-Encoding": "gzip",
-            "User-Agent": "bezoar",
-        }
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        self._timeout_s = timeout_s
+        self._timeout_s, self._api_key = timeout_s, api_key
         self._arrived: deque[Attempt] = deque()
         self._news = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
-        self._over = asyncio.Event()
+        self._closed = asyncio.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._main, name="transport", daemon=True)
         self._thread.start()
@@ -85,10 +79,8 @@ class Transport:
         """Return when something has come back, or after `timeout_s`."""
         self._news.wait(timeout_s)
         if not self._thread.is_alive():
-            raise EndpointError(
-                f"{self._url}: sending has stopped for a reason that is bezoar's; run the same"
-                " command to go on."
-            )
+            fix = "run the same command to go on"
+            raise EndpointError(f"{self._url}: sending has stopped by a fault of bezoar; {fix}.")
 
     def take(self) -> list[Attempt]:
         """All that has come back since the last time."""
@@ -97,14 +89,12 @@ class Transport:
 
     def close(self) -> None:
         """Give up what is in flight and end the thread."""
-        self._call(self._over.set)
+        self._call(self._closed.set)
         self._thread.join()
 
     def _call(self, action: Callable[[], Any]) -> None:
-        try:
+        with suppress(RuntimeError):  # the loop has ended: nothing is in flight
             self._loop.call_soon_threadsafe(action)
-        except RuntimeError:
-            return  # the loop has ended: nothing is in flight
 
     def _main(self) -> None:
         try:
@@ -115,49 +105,51 @@ class Transport:
             self._news.set()
 
     async def _run(self) -> None:
+        headers = {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": "bezoar",
+        }
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
         trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(self._written)
-        trace.on_connection_reuseconn.append(self._written)
-        self._session = aiohttp.ClientSession(
+        trace.on_connection_create_end.append(self._connected)
+        trace.on_connection_reuseconn.append(self._connected)
+        async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            headers=self._headers,
+            headers=headers,
             trace_configs=[trace],
-        )
-        async with self._session:
+        ) as self._session:
             self._ready.set()
-            await self._over.wait()
+            await self._closed.wait()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _written(self, session: Any, context: SimpleNamespace, params: Any) -> None:
-        """The clock of a request starts anew when it has its connection: waiting for one is not the
-        server's time."""
+    async def _connected(self, session: Any, context: SimpleNamespace, params: Any) -> None:
+        """A request's clock starts again: waiting for a connection is not the server's time."""
         context.trace_request_ctx.reschedule(self._loop.time() + self._timeout_s)
 
     def _start(self, bodies: list[tuple[int, bytes]]) -> None:
         for index, body in bodies:
-            task = self._loop.create_task(self._once(index, body))
+            task = self._loop.create_task(self._attempt(index, body))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _once(self, index: int, body: bytes) -> None:
+    async def _attempt(self, index: int, body: bytes) -> None:
         try:
-            attempt = await self._exchange(index, body)
-        except asyncio.CancelledError:
-            raise
+            attempt = await self._post(index, body)
         # whatever a server makes the client raise is a failed attempt, never a lost request
         except Exception as error:
             attempt = _failure(index, error)
         self._arrived.append(attempt)
         self._news.set()
 
-    async def _exchange(self, index: int, body: bytes) -> Attempt:
-        status, chunks, coding, after = 0, list[bytes](), "", ""
-        cut = ""
+    async def _post(self, index: int, body: bytes) -> Attempt:
+        status, chunks, size, packing, retry_after, error = 0, list[bytes](), 0, "", "", ""
         try:
             async with (
                 asyncio.timeout(_CONNECT_S) as clock,
@@ -167,55 +159,38 @@ class Transport:
                     proxy=self._proxy,
                     allow_redirects=False,
                     trace_request_ctx=clock,
-                ) as answer,
+                ) as response,
             ):
-                # every success is one
-                status = 200 if 200 <= answer.status < 300 else answer.status
-                coding = answer.headers.get("Content-Encoding", "")
-                after = answer.headers.get("Retry-After", "")
-                if status in (301, 302, 303, 307, 308):
-                    return Attempt(
-                        index,
-                        status,
-                        error=(
-                            "the server sends on to"
-                            f" {mask(answer.headers.get('Location', ''))[:200]}"
-                        ),
-                    )
-                size = 0
-                while size <= MOST_BYTES and (chunk := await answer.content.readany()):
+                status = 200 if 200 <= response.status < 300 else response.status
+                packing = response.headers.get("Content-Encoding", "")
+                retry_after = response.headers.get("Retry-After", "")
+                if status in _REDIRECTS:
+                    target = mask(response.headers.get("Location", ""))[:200]
+                    return Attempt(index, status, error=f"the server sends on to {target}")
+                while size <= MOST_BYTES and (chunk := await response.content.readany()):
                     chunks.append(chunk)
                     size += len(chunk)
         except TimeoutError:
             if not status:
                 return Attempt(index, error=f"no answer came within {self._timeout_s:g} s")
-            cut = f"the answer did not end within {self._timeout_s:g} s"
+            error = f"the answer did not end within {self._timeout_s:g} s"
         except aiohttp.ClientPayloadError:
-            cut = "the connection broke in the middle of the answer"
-        data, whole = _unpacked(b"".join(chunks), coding)
+            error = "the connection broke in the middle of the answer"
+        data, whole = _unpack(b"".join(chunks), packing)
         if not whole:
-            cut = (
-                f"the answer is larger than {MOST_BYTES >> 20} MiB or packed in a way that cannot"
-                " be read"
-            )
-        return Attempt(
-            index,
-            status,
-            mask(data.decode("utf-8-sig", "replace")),
-            cut,
-            after,
-            oversized=not whole,
-        )
+            why = f"larger than {MOST_BYTES >> 20} MiB or packed in a way that cannot be read"
+            error = f"the answer is {why}"
+        text = mask(data.decode("utf-8-sig", "replace"))
+        return Attempt(index, status, text, error, retry_after, oversized=not whole)
 
 
-def _unpacked(data: bytes, coding: str) -> tuple[bytes, bool]:
+def _unpack(data: bytes, packing: str) -> tuple[bytes, bool]:
     """(at most `MOST_BYTES` of the data unpacked, whether that is all)."""
-    if coding.lower() in ("gzip", "x-gzip", "deflate"):
-        # finds out by the header which of the two it is
-        unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    if packing.lower() in ("gzip", "x-gzip", "deflate"):
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # finds out which of the two it is
         with suppress(zlib.error):  # what is not packed as it says is stored as it came
-            data = unpack.decompress(data, MOST_BYTES + 1)
-    elif coding.lower() not in ("", "identity"):
+            data = unpacker.decompress(data, MOST_BYTES + 1)
+    elif packing.lower() not in ("", "identity"):
         return data[:MOST_BYTES], False
     return data[:MOST_BYTES], len(data) <= MOST_BYTES
 
@@ -229,8 +204,8 @@ def _failure(index: int, error: Exception) -> Attempt:
         if type(cause).__name__ == "gaierror":
             return Attempt(index, error="the host is not known", refused=True)
         cause = cause.__cause__ or cause.__context__
-    said = " ".join(mask(str(error)).split())[:200]
-    return Attempt(index, error=f"the connection broke ({said or type(error).__name__})")
+    detail = " ".join(mask(str(error)).split())[:200] or type(error).__name__
+    return Attempt(index, error=f"the connection broke ({detail})")
 
 
 def _proxy(scheme: str, host: str) -> str | None:
@@ -242,12 +217,10 @@ def _proxy(scheme: str, host: str) -> str | None:
 
 def _allow_files(url: str, num: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = num + _SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            raise EndpointError(
-                f"{url}: so many requests at once need {wanted} open files and this machine allows"
-                f" {hard}; lower concurrency to {max(hard - 2 * _SPARE_FILES, 1)} or raise `ulimit"
-                " -n`."
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if soft == resource.RLIM_INFINITY or soft >= num:
+        return
+    if hard != resource.RLIM_INFINITY and hard < num:
+        what = f"so many requests at once need {num} open files and this machine allows {hard}"
+        fix = f"lower concurrency to {max(hard - 2 * _SPARE_FILES, 1)} or raise `ulimit -n`"
+        raise EndpointError(f"{url}: {what}; {fix}.")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (num, hard))

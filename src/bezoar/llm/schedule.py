@@ -1,0 +1,103 @@
+"""Which request is sent when: new ones in their order, retries after a delay, so many at a time."""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Sequence
+
+_RAMP = 256  # new connections a pass: a server's queue of connections is short
+_RAMP_S = 0.01
+_CLAIMED_S = 0.2  # how often to look for answers to what other processes are asking
+
+
+class Schedule:
+    """Requests, by their index, that are not finished: each waits, is sent later, or is in flight.
+
+    A request that waits for its retry keeps its place among the `concurrency` ones, so that a
+    server in trouble is not asked for more and more. `probe` limits how many more are tried.
+    """
+
+    def __init__(self, indices: Sequence[int], concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.in_flight: dict[int, tuple[float, float]] = {}  # (time sent, money reserved)
+        self.num_sent: Counter[int] = Counter()
+        self._waiting = deque(indices)
+        self._later: list[tuple[float, int]] = []  # heap: retries, and what others have claimed
+        self._retrying: set[int] = set()
+        self._most_tried: int | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything waits or is in flight."""
+        return bool(self._waiting or self._later or self.in_flight)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether all that `probe` allows has failed, and more waits."""
+        busy = self.in_flight or self._retrying
+        return bool(self._waiting and not busy and self._num_free() <= 0)
+
+    def due(self, now: float) -> list[int]:
+        """What may be sent at the time `now` (`time.monotonic`)."""
+        retries, others = list[int](), list[int]()
+        while self._later and self._later[0][0] <= now:
+            index = heapq.heappop(self._later)[1]
+            (retries if index in self._retrying else others).append(index)
+        self._retrying.difference_update(retries)
+        self._waiting.extendleft(reversed(others))
+        num_new = min(self._num_free() - len(retries), _RAMP, len(self._waiting))
+        return retries + [self._waiting.popleft() for _ in range(num_new)]
+
+    def pause_s(self, now: float, *, more: bool) -> float | None:
+        """Seconds until something may be sent; None: when something comes back. `more`: new
+        requests may be sent at once."""
+        times = [self._later[0][0] - now] if self._later else []
+        if more and self._waiting and self._num_free() > 0:
+            times.append(_RAMP_S)
+        return max(min(times), 0.0) if times else None
+
+    def send(self, index: int, now: float, usd: float) -> None:
+        """Note that a request is in flight, with the money that is reserved for it."""
+        self.in_flight[index] = (now, usd)
+        self.num_sent[index] += 1
+
+    def retry(self, index: int, when: float) -> None:
+        """Send a request again at the time `when`."""
+        self._retrying.add(index)
+        heapq.heappush(self._later, (when, index))
+
+    def look_again(self, index: int, now: float) -> None:
+        """Another process has the request, or its money, for now."""
+        heapq.heappush(self._later, (now + _CLAIMED_S, index))
+
+    def put_back(self, indices: Sequence[int]) -> None:
+        """Send these next."""
+        self._waiting.extendleft(reversed(indices))
+
+    def drop(self) -> list[int]:
+        """Forget what is not in flight; its indices."""
+        unsent = [*(index for _, index in self._later), *self._waiting]
+        self._later.clear()
+        self._waiting.clear()
+        self._retrying.clear()
+        return unsent
+
+    def probe(self, num: int, tried_before: set[int]) -> None:
+        """Try only `num` requests more until `end_probe`: from all over the list, as refusals may
+        stand side by side, and if possible none of `tried_before`."""
+        if self._most_tried is None:
+            new = [index for index in self._waiting if index not in tried_before]
+            new = new or list(self._waiting)
+            probes = dict.fromkeys(new[:: -max(len(new) // num, 1)][:num])
+            self._waiting = deque([*probes, *(i for i in self._waiting if i not in probes)])
+            self._most_tried = len(self.num_sent) + num
+
+    def end_probe(self) -> None:
+        """Try all."""
+        self._most_tried = None
+
+    def _num_free(self) -> int:
+        """How many requests that were never sent may be sent now."""
+        free = self.concurrency - len(self.in_flight) - len(self._retrying)
+        if self._most_tried is None:
+            return free
+        return min(free, self._most_tried - len(self.num_sent))
