@@ -1,24 +1,57 @@
-"""Markdown that keeps foreign text in its place: front matter, escaped words, fences that no text
-can close."""
+"""Markdown from templates: every value is escaped, so that foreign text stays in its place."""
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bezoar.evals.stats import Score
 from bezoar.io import Row
+from bezoar.report.formatting import count, failures, number, percent, seconds, usd
 from bezoar.report.markup import printable
 from bezoar.report.rows import meta
 
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")
 MAX_TEXT = 1500
+"""Characters of a message that are shown."""
 
 
-def front_matter(values: dict[str, Any]) -> str:
+class Markdown(str):
+    """Text that is Markdown already and is not escaped again."""
+
+    __slots__ = ()
+
+
+def words(text: object, most: int = 200) -> Markdown:
+    """One line of text in which nothing is markup."""
+    line = " ".join(printable(text).split())
+    line = line if len(line) <= most else line[:most] + "…"
+    line = _SPECIAL.sub(r"\\\1", line)
+    return Markdown(line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def code(text: object) -> Markdown:
+    """A code span."""
+    return Markdown(f"`{printable(text).replace('`', chr(39))}`")
+
+
+def fence(text: str, kind: str = "text") -> Markdown:
+    """A block of text as it is, in a fence longer than any run of backticks within."""
+    shown = printable(text)
+    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    marks = "`" * max(3, longest + 1)
+    return Markdown(f"{marks}{kind}\n{shown}\n{marks}\n")
+
+
+def front_matter(values: dict[str, Any]) -> Markdown:
     """The YAML head of a card."""
-    import yaml
-
     text = yaml.safe_dump(clean(values), sort_keys=False, allow_unicode=True, width=1000)
-    return f"---\n{text}---\n"
+    return Markdown(f"---\n{text}---\n")
 
 
 def clean(value: Any) -> Any:
@@ -30,43 +63,59 @@ def clean(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
-def words(text: object, most: int = 200) -> str:
-    """One line of text in which nothing is markup."""
-    line = " ".join(printable(text).split())
-    line = line if len(line) <= most else line[:most] + "…"
-    return (
-        _SPECIAL.sub(r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    )
+def to_json(value: Any) -> str:
+    """A setting as JSON."""
+    return json.dumps(clean(value), ensure_ascii=False)
 
 
-def fence(text: str, kind: str = "text") -> str:
-    """A block of text as it is, in a fence longer than any run of backticks within."""
-    shown = printable(text)
-    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
-    marks = "`" * max(3, longest + 1)
-    return f"{marks}{kind}\n{shown}\n{marks}\n"
+def bounds(score: Score) -> str:
+    """The 95 % interval of a score in words."""
+    if score.low is None or score.high is None:
+        return "not known"
+    return f"{number(score.low)} to {number(score.high)}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table; its cells are escaped."""
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(words(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+def failed(score: Score) -> str:
+    """How many items gave no value."""
+    return failures(score.num_failed, score.n)
 
 
 def row_text(row: Row) -> str:
     """A row to read: each message behind its role, the answers of a comparison behind theirs."""
-    parts = [
-        (str(m.get("role")), m.get("content"))
-        for m in row.get("messages") or row.get("prompt") or []
-    ]
-    parts += [
-        (side, m.get("content")) for side in ("chosen", "rejected") for m in row.get(side) or []
-    ]
+    turns = [(m.get("role"), m) for m in row.get("messages") or row.get("prompt") or []]
+    turns += [(side, m) for side in ("chosen", "rejected") for m in row.get(side) or []]
+    lines = [f"[{name}] {_cut(str(m.get('content') or ''), MAX_TEXT)}" for name, m in turns]
     facts = ", ".join(f"{name}: {value}" for name, value in meta(row).items())
-    lines = [f"[{role}] {_cut(str(content or ''))}" for role, content in parts]
     return "\n".join([*lines, f"({_cut(facts, 400)})"] if facts else lines)
 
 
-def _cut(text: str, most: int = MAX_TEXT) -> str:
+def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+
+
+@cache
+def _environment() -> Environment:
+    """Templates in which what is no `Markdown` is escaped, and a name that is unknown an error."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markdown) else words(value),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {f.__name__: f for f in (words, code, fence, front_matter)}
+    environment.filters |= {f.__name__: f for f in (bounds, failed, row_text)}
+    for write in (count, number, percent, seconds, usd):
+        environment.filters[write.__name__] = _unescaped(write)
+    environment.filters |= {"json": to_json, "quoted": _unescaped(repr)}
+    return environment
+
+
+def _unescaped(write: Callable[..., str]) -> Callable[..., Markdown]:
+    return lambda *args: Markdown(write(*args))
+
+
+def render(file: str, **values: Any) -> str:
+    """A file of `templates/` with these values."""
+    return _environment().get_template(file).render(values)
