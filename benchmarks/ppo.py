@@ -36,7 +36,8 @@ from bezoar.progress import Progress
 from bezoar.synth.sampled_answers import Sample
 from bezoar.train.objectives import SFT, BradleyTerry
 from bezoar.train.ppo import PPO
-from bezoar.train.train import StageInputs, Train
+from bezoar.train.settings import StageInputs
+from bezoar.train.train import Train
 
 RESULTS = Path(__file__).parent / "results" / "ppo.json"
 MODEL = ModelSpec("smollm2-135m-instruct")
@@ -62,7 +63,7 @@ def stage(
             out / "out",
             (MODEL, [reward]) if reward else None,
         )
-        settings.run(rows, where, progress=Progress(out.name, out / "metrics.jsonl"), seed=seed)
+        settings.fit(rows, where, progress=Progress(out.name, out / "metrics.jsonl"), seed=seed)
     return out / "out" / "adapter", read_json(out / "out" / "stats.json")
 
 

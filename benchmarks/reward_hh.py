@@ -62,7 +62,8 @@ def trained(model: str, rows: list[Any], out: Path, **changed: Any) -> tuple[Any
     from bezoar.model.stack import Stack
     from bezoar.progress import Progress
     from bezoar.train.objectives.bradley_terry import BradleyTerry
-    from bezoar.train.train import StageInputs, Train
+    from bezoar.train.settings import StageInputs
+    from bezoar.train.train import Train
 
     done = out / "out" / "stats.json"
     train = Train(

@@ -33,7 +33,8 @@ from bezoar.model.spec import LoRA, ModelSpec, Sampling
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train.objectives import SFT, Regression
-from bezoar.train.train import StageInputs, Train
+from bezoar.train.settings import StageInputs
+from bezoar.train.train import Train
 
 RESULTS = Path(__file__).parent / "results" / "steering.json"
 MODEL, LORA = ModelSpec("smollm2-135m-instruct"), LoRA(r=16, alpha=16, dropout=0.0)

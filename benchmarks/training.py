@@ -147,7 +147,8 @@ def ours(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[
     from bezoar.progress import Progress
     from bezoar.train.hardware import step_flops
     from bezoar.train.objectives import DPO, SFT
-    from bezoar.train.train import StageInputs, Train
+    from bezoar.train.settings import StageInputs
+    from bezoar.train.train import Train
 
     rate = matmul_rate()
     rows = [json.loads(line) for line in (folder / f"{kind}.jsonl").open()]
@@ -180,7 +181,7 @@ def ours(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[
         place = StageInputs(
             ModelSpec(model), [], plain_template(), Path(out) / "work", Path(out) / "out"
         )
-        stats = train.run(items, place, progress=progress, seed=0)
+        stats = train.fit(items, place, progress=progress, seed=0)
         lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").open()]
     config = json.loads((Path(model) / "config.json").read_text())
     # the reference pass is a forward pass more: half of what a step with frozen weights takes

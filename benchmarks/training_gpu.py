@@ -51,7 +51,8 @@ def ours(kind: str, model: str, rows: list[dict[str, str]], quantize: Any) -> di
     from bezoar.progress import Progress
     from bezoar.train.hardware import peak_flops, peak_memory, step_flops
     from bezoar.train.objectives import DPO, SFT
-    from bezoar.train.train import StageInputs, Train
+    from bezoar.train.settings import StageInputs
+    from bezoar.train.train import Train
 
     class Timed(Progress):
         reference_s = 0.0
@@ -83,7 +84,7 @@ def ours(kind: str, model: str, rows: list[dict[str, str]], quantize: Any) -> di
         place = StageInputs(
             ModelSpec(model, quantize), [], plain_template(), Path(out) / "work", Path(out) / "out"
         )
-        train.run(items, place, progress=progress, seed=0)
+        train.fit(items, place, progress=progress, seed=0)
         lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").open()]
     times = [line["time_s"] for line in lines]
     first = untimed(len(lines))

@@ -191,7 +191,7 @@ def test_no_file_breaks_a_source(kind: str, data: st.DataObject, folder: Path) -
         name, **data.draw(st.sampled_from([{}, {}, {"shuffle_seed": 1}, {"limit": 1}, {"skip": 1}]))
     )
     with bounded():
-        sifted = source.load(folder)
+        sifted = source.below(folder).load()
         stored(sifted.rows, folder)
-        assert source.count(folder) >= len(sifted.rows)
+        assert source.below(folder).count() >= len(sifted.rows)
         assert all(isinstance(item, Dropped) and item.reason for item in sifted.dropped)

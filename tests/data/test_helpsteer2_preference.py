@@ -24,7 +24,7 @@ def load(folder: Path, *strengths: Any, part: str = "") -> Any:
         for i, s in enumerate(strengths)
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return HelpSteer2Preference("rows.jsonl", part=part).load(folder)
+    return HelpSteer2Preference("rows.jsonl", part=part).below(folder).load()
 
 
 def test_pairs_by_the_sign_and_size_of_the_strength(tmp_path: Path) -> None:

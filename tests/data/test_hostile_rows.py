@@ -27,7 +27,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n"
 def refusal(source: Any, folder: Path) -> str:
     """The one sentence that a source ends in."""
     with pytest.raises(DataError) as error:
-        source.load(folder)
+        source.below(folder).load()
     message = str(error.value)
     assert "\n" not in message
     assert len(message) < 800
@@ -130,28 +130,39 @@ def test_a_row_that_does_not_fit_is_one_sentence_with_its_line(case: str, tmp_pa
 def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
     for meta in ({"a": "\U0001f600"}, '{"a": "\\ud83d\\ude00"}', None, "", {}):
         assert (
-            len(of(tmp_path, {"prompt": "x", "response": "y", "meta": meta}).load(tmp_path).rows)
+            len(
+                of(tmp_path, {"prompt": "x", "response": "y", "meta": meta})
+                .below(tmp_path)
+                .load()
+                .rows
+            )
             == 2
         )
     deep = json.loads("[" * 98 + "]" * 98)
     assert (
         of(tmp_path, {"prompt": "x", "response": "y", "meta": {"a": deep}})
-        .load(tmp_path)
+        .below(tmp_path)
+        .load()
         .rows[1]
         .meta["a"]
         == deep
     )
-    assert of(
-        tmp_path,
-        {
-            "messages": json.dumps(
-                [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-            )
-        },
-    ).load(tmp_path)
+    assert (
+        of(
+            tmp_path,
+            {
+                "messages": json.dumps(
+                    [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+                )
+            },
+        )
+        .below(tmp_path)
+        .load()
+    )
     assert (
         of(tmp_path, {"prompt": "\\ud800 is written so", "response": "y"})
-        .load(tmp_path)
+        .below(tmp_path)
+        .load()
         .rows[1]
         .prompt[0]
         .content[:2]
@@ -330,8 +341,10 @@ def test_limits_are_keys_of_every_source(tmp_path: Path) -> None:
             == Limits()
         )
     assert "limits.rows" in refusal(Columns("a.jsonl", limits=Limits(rows=10)), tmp_path)
-    assert len(Columns("a.jsonl", limits=Limits(rows=10), limit=10).load(tmp_path).rows) == 10
-    assert len(Columns("a.jsonl", limits=Limits(rows=30)).load(tmp_path).rows) == 30
+    assert (
+        len(Columns("a.jsonl", limits=Limits(rows=10), limit=10).below(tmp_path).load().rows) == 10
+    )
+    assert len(Columns("a.jsonl", limits=Limits(rows=30)).below(tmp_path).load().rows) == 30
     with pytest.raises(ValueError, match="must be above 0"):
         Limits(rows=0)
 
@@ -449,7 +462,7 @@ def test_parquet_of_any_type_is_rows_or_a_sentence(tmp_path: Path) -> None:
         path = parquet(tmp_path / "a.parquet", **good, meta=column)
         source = Columns("a.parquet", kind="parquet")
         if name in ("an object", "nothing"):
-            assert [row.to_row()["id"] for row in source.load(tmp_path).rows] == [
+            assert [row.to_row()["id"] for row in source.below(tmp_path).load().rows] == [
                 "a.parquet:1",
                 "a.parquet:2",
             ]
@@ -536,7 +549,7 @@ def test_names_that_are_no_text_are_named(tmp_path: Path) -> None:
 def test_tables_with_odd_cells(tmp_path: Path) -> None:
     path = tmp_path / "cot_x.tsv"
     path.write_bytes(b'"a\tb\x00"\t\xc2\x85c\n')
-    assert Flan("cot_x.tsv").load(tmp_path).rows[0].prompt[0].content == '"a'
+    assert Flan("cot_x.tsv").below(tmp_path).load().rows[0].prompt[0].content == '"a'
     path.write_bytes(b"a\tb\n")
     assert "three tab-separated columns" in refusal(Flan("cot_x.tsv"), tmp_path)
     path.write_bytes(b"a" * 100_000 + b"\n")

@@ -39,8 +39,8 @@ def test_hub_ids_are_told_from_paths_by_their_form() -> None:
 def test_a_relative_path_is_read_against_the_folder(tmp_path: Path) -> None:
     put(tmp_path / "data" / "a.jsonl")
     source = Dolly("data/a.jsonl")
-    assert source.load(tmp_path).rows[0].id == "data/a.jsonl:1"
-    assert source.files(tmp_path) == [tmp_path / "data" / "a.jsonl"]
+    assert source.below(tmp_path).load().rows[0].id == "data/a.jsonl:1"
+    assert source.below(tmp_path).files() == [tmp_path / "data" / "a.jsonl"]
     absolute = Dolly(str(tmp_path / "data" / "a.jsonl"))
     assert absolute.load().rows[0].id == "data/a.jsonl:1"
 
@@ -50,24 +50,24 @@ def test_a_folder_gives_its_data_files_in_order(tmp_path: Path) -> None:
         put(tmp_path / "d" / name)
     (tmp_path / "d" / "README.md").write_text("not data")
     source = Dolly("./d")
-    assert [chat.id for chat in source.load(tmp_path).rows] == [
+    assert [chat.id for chat in source.below(tmp_path).load().rows] == [
         "./d/a/y.jsonl:1",
         "./d/a/z.jsonl:1",
         "./d/b.jsonl:1",
     ]
-    assert len(source.files(tmp_path)) == 3
+    assert len(source.below(tmp_path).files()) == 3
 
 
 def test_large_files_are_counted_without_reading_rows(tmp_path: Path) -> None:
     line = json.dumps({**ROW, "response": "x" * 1_000_000}) + "\n"
     (tmp_path / "a.jsonl").write_text(line * 34 + "not JSON\n")
-    assert 34 <= Dolly("a.jsonl").count(tmp_path) <= 36
-    assert 30 <= Dolly("a.jsonl", skip=4).count(tmp_path) <= 32
-    assert Dolly("a.jsonl", limit=5).count(tmp_path) == 5
+    assert 34 <= Dolly("a.jsonl").below(tmp_path).count() <= 36
+    assert 30 <= Dolly("a.jsonl", skip=4).below(tmp_path).count() <= 32
+    assert Dolly("a.jsonl", limit=5).below(tmp_path).count() == 5
 
 
 def test_seeds_of_the_package_are_found_anywhere() -> None:
-    rows = Dolly("bezoar:instructions.jsonl", limit=2).load(Path("/nowhere")).rows
+    rows = Dolly("bezoar:instructions.jsonl", limit=2).below(Path("/nowhere")).load().rows
     assert [row.id for row in rows] == [
         "bezoar:instructions.jsonl:1",
         "bezoar:instructions.jsonl:2",
@@ -95,7 +95,7 @@ def test_a_known_hub_id_is_read_from_the_mirror(
     put(tmp_path / "dolly" / "databricks-dolly-15k.jsonl", 3)
     monkeypatch.setenv("BEZOAR_DATA", str(tmp_path))
     source = Dolly("databricks/databricks-dolly-15k", limit=2)
-    rows = source.load(Path("/nowhere")).rows
+    rows = source.below(Path("/nowhere")).load().rows
     assert [row.id for row in rows] == [f"dolly/databricks-dolly-15k.jsonl:{n}" for n in (1, 2)]
     assert rows[0].meta["licence"] == "CC BY-SA 3.0"
     assert source.count() == 2

@@ -29,7 +29,7 @@ def said(*turns: str) -> tuple[Message, ...]:
 
 
 def reasons(source: Source[Any], folder: Path) -> dict[str, int]:
-    return dict(Counter(item.reason for item in source.load(folder).dropped))
+    return dict(Counter(item.reason for item in source.below(folder).load().dropped))
 
 
 def test_dolly_joins_the_context_to_the_instruction(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_dolly_joins_the_context_to_the_instruction(tmp_path: Path) -> None:
     path = written(
         tmp_path, row, {**row, "context": None}, {**row, "context": ""}, {**row, "response": " "}
     )
-    sifted = Dolly(path).load(tmp_path)
+    sifted = Dolly(path).below(tmp_path).load()
     assert [chat.messages for chat in sifted.rows] == [
         said("Sum up.\n\nSome\u2028text.", "Short."),
         said("Sum up.", "Short."),
@@ -71,7 +71,7 @@ def test_hh_rlhf_splits_before_the_last_answer(tmp_path: Path) -> None:
         "chosen": hh("Hi ", "Yo\u2028\n", "Why?", "Because. Human: no"),
         "rejected": hh("Hi", "Yo\u2028", "Why?", "\n No.  "),
     }
-    (pair,) = HHRLHF(written(tmp_path, row)).load(tmp_path).rows
+    (pair,) = HHRLHF(written(tmp_path, row)).below(tmp_path).load().rows
     assert pair.prompt == said("Hi", "Yo", "Why?")
     assert (pair.chosen, pair.rejected) == ("Because. Human: no", "No.")
     assert pair.meta == {"turns": 2, "source": "rows.jsonl", "line": 1}
@@ -106,7 +106,7 @@ def test_hh_rlhf_refuses_what_is_no_transcript(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"rows.jsonl:1: the column 'rejected' does not begin with '\\n\\nHuman:'"
     ):
-        HHRLHF(path).load(tmp_path)
+        HHRLHF(path).below(tmp_path).load()
 
 
 FLAN = {
@@ -138,7 +138,8 @@ def test_flan_rows_of_every_published_shape(tmp_path: Path) -> None:
     }
     (tmp_path / "a" / "task1_x.json").write_text(json.dumps(task, indent=1))
     rows = {
-        chat.meta["task_name"] + chat.meta["submix"]: chat for chat in Flan("a").load(tmp_path).rows
+        chat.meta["task_name"] + chat.meta["submix"]: chat
+        for chat in Flan("a").below(tmp_path).load().rows
     }
     assert set(rows) == {"sumscot", "sumsniv2", "creak_traincot", "imdb_xt0", "task1_xniv2"}
     assert rows["sumscot"].meta["rationale"] == "Two and two."
@@ -152,7 +153,8 @@ def test_flan_rows_of_every_published_shape(tmp_path: Path) -> None:
     assert rows["task1_xniv2"].id == "a/task1_x.json:1"
     assert rows["task1_xniv2"].meta["answers"] == ["done", "did"]
     stand_in = {
-        c.meta["task_name"]: c.meta for c in Flan("a", flan2021_from_p3=True).load(tmp_path).rows
+        c.meta["task_name"]: c.meta
+        for c in Flan("a", flan2021_from_p3=True).below(tmp_path).load().rows
     }
     assert stand_in["imdb_x"]["submix"] == "flan2021"
     assert "stand_in" in stand_in["imdb_x"]
@@ -188,9 +190,9 @@ def test_flan_takes_as_many_rows_of_each_submix(tmp_path: Path) -> None:
     ]
     for seed in (None, 1):
         source = Flan(written(tmp_path, *rows), per_submix=3, shuffle_seed=seed)
-        found = Counter(chat.meta["submix"] for chat in source.load(tmp_path).rows)
+        found = Counter(chat.meta["submix"] for chat in source.below(tmp_path).load().rows)
         assert found == {"cot": 3, "t0": 3, "niv2": 3, "flan2021": 3}
-        assert source.count(tmp_path) == 12
+        assert source.below(tmp_path).count() == 12
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_flan_takes_as_many_rows_of_each_submix(tmp_path: Path) -> None:
 )
 def test_flan_names_what_is_wrong(name: str, content: str, what: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
-        Flan(written(tmp_path, content, name=name)).load(tmp_path)
+        Flan(written(tmp_path, content, name=name)).below(tmp_path).load()
     assert what in str(error.value)
 
 
@@ -242,7 +244,7 @@ def test_ultrafeedback_in_both_shapes(tmp_path: Path) -> None:
         "score_rejected": 5.0,
     }
     path = written(tmp_path, flat, listed, {**flat, "rejected": "A"}, {**flat, "chosen": None})
-    sifted = UltraFeedback(path).load(tmp_path)
+    sifted = UltraFeedback(path).below(tmp_path).load()
     assert [(pair.prompt, pair.chosen, pair.rejected) for pair in sifted.rows] == [
         (said("Q"), "A", "B"),
         (said("R"), "A", "B"),
@@ -263,13 +265,13 @@ def test_helpsteer2_reads_turns_and_attributes(tmp_path: Path) -> None:
         },
         {"prompt": "Hi\n<extra_id_1>Assistant\nYo", "response": "So.", **scores},
     )
-    sifted = HelpSteer2(path).load(tmp_path)
+    sifted = HelpSteer2(path).below(tmp_path).load()
     assert [chat.messages for chat in sifted.rows] == [said("Hi", "Yo", "Why?", "So.")]
     assert sifted.rows[0].meta["attributes"] == scores
     assert [item.reason for item in sifted.dropped] == ["two turns in a row"]
     path = written(tmp_path, {"prompt": "Hi", "response": "Yo", **scores, "verbosity": 5})
     with pytest.raises(DataError, match=r"rows.jsonl:1: the column 'verbosity' is 5"):
-        HelpSteer2(path).load(tmp_path)
+        HelpSteer2(path).below(tmp_path).load()
 
 
 def turns(*pairs: tuple[str, str]) -> dict[str, Any]:
@@ -287,7 +289,8 @@ def test_sharegpt_reads_calls_and_tools(tmp_path: Path) -> None:
     )
     (chat,) = (
         ShareGPT(written(tmp_path, {**row, "system": "Count.", "tools": '[{"name": "add"}]'}))
-        .load(tmp_path)
+        .below(tmp_path)
+        .load()
         .rows
     )
     add = ToolCall("add", {"a": 1})
@@ -344,30 +347,37 @@ def test_sharegpt_drops_and_counts(row: dict[str, Any], reason: str, tmp_path: P
 )
 def test_sharegpt_names_what_is_wrong(row: dict[str, Any], what: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
-        ShareGPT(written(tmp_path, row)).load(tmp_path)
+        ShareGPT(written(tmp_path, row)).below(tmp_path).load()
     assert what in str(error.value)
     assert "rows.jsonl:1: " in str(error.value)
 
 
 def test_tables_are_read_by_their_columns(tmp_path: Path) -> None:
     listed = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
-    assert Columns(written(tmp_path, {"messages": listed})).load(tmp_path).rows[0].messages == said(
-        "Q", "A"
-    )
+    assert Columns(written(tmp_path, {"messages": listed})).below(tmp_path).load().rows[
+        0
+    ].messages == said("Q", "A")
     named = (
         Columns(written(tmp_path, {"q": "Q", "a": "A", "meta": {"x": 1}}), prompt="q", response="a")
-        .load(tmp_path)
+        .below(tmp_path)
+        .load()
         .rows[0]
     )
     assert (named.messages, named.meta["x"]) == (said("Q", "A"), 1)
     pair = (
         Columns(written(tmp_path, {"prompt": "Q", "chosen": "A", "rejected": "B"}))
-        .load(tmp_path)
+        .below(tmp_path)
+        .load()
         .rows[0]
     )
     assert (pair.prompt, pair.chosen, pair.rejected) == (said("Q"), "A", "B")
     bad = [listed[0], {"role": "assistant", "content": "B"}]
-    whole = Columns(written(tmp_path, {"chosen": listed, "rejected": bad})).load(tmp_path).rows[0]
+    whole = (
+        Columns(written(tmp_path, {"chosen": listed, "rejected": bad}))
+        .below(tmp_path)
+        .load()
+        .rows[0]
+    )
     assert (whole.prompt, whole.chosen, whole.rejected) == (said("Q"), "A", "B")
     other = [{"role": "user", "content": "other"}, bad[1]]
     assert reasons(Columns(written(tmp_path, {"chosen": listed, "rejected": other})), tmp_path) == {
@@ -380,7 +390,7 @@ def test_the_rows_of_a_stage_can_be_read_back(tmp_path: Path) -> None:
     pairs = [Comparison("p:1", said("Q", "A", "R"), "x", "y", {"turns": 2})]
     for items in (chats, pairs):
         write_parquet(tmp_path / "rows.parquet", [item.to_row() for item in items])
-        (item,) = Columns("rows.parquet", kind="parquet").load(tmp_path).rows
+        (item,) = Columns("rows.parquet", kind="parquet").below(tmp_path).load().rows
         assert type(item) is type(items[0])
         assert {**items[0].meta, "source": "rows.parquet", "line": 1} == item.meta
         assert item.to_row() | {"id": "", "meta": ""} == items[0].to_row() | {"id": "", "meta": ""}
@@ -400,7 +410,7 @@ def test_a_table_without_the_columns_names_those_it_has(
     row: dict[str, Any], what: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError) as error:
-        Columns(written(tmp_path, row)).load(tmp_path)
+        Columns(written(tmp_path, row)).below(tmp_path).load()
     assert what in str(error.value)
     assert "rows.jsonl:1: " in str(error.value)
 
@@ -412,7 +422,7 @@ def test_a_table_holds_chats_or_comparisons(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"rows.jsonl:2: this row and rows.jsonl:1 are not both chats"
     ):
-        Columns(path).load(tmp_path)
+        Columns(path).below(tmp_path).load()
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -422,7 +432,7 @@ def test_every_source_drops_nulls_or_names_the_missing_columns(kind: str, tmp_pa
     )
     written(tmp_path, {"unrelated": "x"})
     with pytest.raises(DataError, match=r"rows.jsonl:1: the row has no.*; it has unrelated\."):
-        source.load(tmp_path)
+        source.below(tmp_path).load()
 
 
 @pytest.mark.parametrize(

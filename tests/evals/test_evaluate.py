@@ -11,6 +11,7 @@ import pytest
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Comparison, Message
+from bezoar.cost import exactly
 from bezoar.errors import DataError, RecipeError
 from bezoar.evals import EVALUATIONS
 from bezoar.evals.contamination import Contamination
@@ -22,7 +23,6 @@ from bezoar.evals.outcome import EvalContext, Outcome
 from bezoar.evals.preferences import Preferences
 from bezoar.evals.reward_bench import RewardBench
 from bezoar.evals.win_rate import WinRate
-from bezoar.llm.cost import exactly
 from bezoar.llm.types import Reply, Request
 from tests.evals.conftest import QUESTIONS
 
@@ -147,7 +147,7 @@ def test_the_stage_runs_every_section(given: EvalContext, tmp_path: Path) -> Non
     stage = Evaluate(
         "m", Preferences("pairs"), LmEval((Task(path=str(path)),)), MTBench("judge", limit=2)
     )
-    outcome = stage.run(given)
+    outcome = stage.measure(given)
     assert {s.name.split("/")[0] for s in outcome.scores} == {"choices", "mt_bench", "preferences"}
     assert outcome.info.keys() == {"lm_eval", "mt_bench", "preferences"}
     json.dumps(
@@ -168,7 +168,7 @@ def test_a_continued_evaluation_repeats_nothing(
     work_dir = tmp_path / "work"
     work_dir.mkdir()
     first = Evaluate("m", Preferences("pairs"), LmEval((Task(path=str(files[0])),)))
-    first.run(replace(given, work_dir=work_dir))
+    first.measure(replace(given, work_dir=work_dir))
     opened: list[str] = []
 
     class Closed:
@@ -186,10 +186,10 @@ def test_a_continued_evaluation_repeats_nothing(
         )
     )
     assert opened == []
-    plain = whole.run(given)
-    kept = whole.run(replace(given, work_dir=work_dir))
+    plain = whole.measure(given)
+    kept = whole.measure(replace(given, work_dir=work_dir))
     assert kept.to_dict() == plain.to_dict()
-    assert again.items == first.run(given).items
+    assert again.items == first.measure(given).items
 
 
 def test_models_are_judged_against_each_other(stack: Any) -> None:
@@ -211,12 +211,12 @@ def test_models_are_judged_against_each_other(stack: Any) -> None:
         lambda name: judge,
         lambda name: PAIRS,
     )
-    outcome = Evaluate("m", win_rate=WinRate("judge", against="base")).run(given)
+    outcome = Evaluate("m", win_rate=WinRate("judge", against="base")).measure(given)
     scores = {s.name: s for s in outcome.scores}
     assert (scores["win rate"].value, scores["win rate"].n) == (1.0, 24)
     assert scores["win rate/first position"].value == 0.5
     models["base"] = lambda requests: [Reply(finish="error", error="down") for _ in requests]
-    silent = Evaluate("m", win_rate=WinRate("judge", against="base")).run(given).scores[0]
+    silent = Evaluate("m", win_rate=WinRate("judge", against="base")).measure(given).scores[0]
     assert (silent.value, silent.n, silent.num_failed) == (None, 0, 24)
     two = WinRate("judge", against="base", turn=2, limit=8).load()
     assert len(two) == 8
@@ -265,9 +265,9 @@ def test_a_judge_below_its_minimum_stops_the_stage_before_it_is_asked_for_more(
         RecipeError,
         match=r"judge j: its accuracy is 0\.500 and min_accuracy asks for 0\.9; take another judge",
     ):
-        stage.run(world("A"))
+        stage.measure(world("A"))
     assert asked == ["pair"] * 12
-    outcome = stage.run(world(""))
+    outcome = stage.measure(world(""))
     # another judge's figures are no scores of the model
     assert {s.name.split("/")[0] for s in outcome.scores} == {"mt_bench"}
     shown = {row["name"]: row for row in outcome.info["judge_card"]["scores"]}
@@ -296,7 +296,7 @@ def test_reward_bench_of_a_judge_and_of_likelihoods(stack: Any, other: Any, tmp_
     files = (gold_file(tmp_path / "gold.jsonl"),)
 
     def run(section: RewardBench, given: EvalContext = given) -> Outcome:
-        return Evaluate("m", reward_bench=section).run(given)
+        return Evaluate("m", reward_bench=section).measure(given)
 
     asked = run(RewardBench(files))
     assert asked.info["reward_bench"]["by"] == "judge"
@@ -335,7 +335,7 @@ def test_training_rows_that_hold_evaluation_items_are_reported(given: EvalContex
     leak = Comparison(
         "leak", (Message("user", f"Please: {asked.turns[0]} {asked.turns[1]}"),), "x", "y"
     )
-    found = stage.run(replace(given, rows=lambda name: [leak])).info["contamination"]
+    found = stage.measure(replace(given, rows=lambda name: [leak])).info["contamination"]
     assert found["benchmarks"]["mt_bench"] == {"items": 8, "touched": 1, "contaminated": 1}
     assert found["touched"][0]["row"] == "leak"
 

@@ -242,7 +242,7 @@ def test_answers_of_any_model_in_fastchats_format(tmp_path: Path, questions: str
     model, judge, said = reviser(lambda i, now: 1), Asked(fair), list[str]()
     section = Revision(judge="judge", times=1, answers=path, questions=questions, turn=2)
     stage = Evaluate("any", revision=section)
-    found = stage.run(given(model, judge, said=said))
+    found = stage.measure(given(model, judge, said=said))
     assert values(found) == {"revision 1/win rate": 1.0}
     assert found.scores[0].num_failed == 1
     assert said[0] == "revision 1: 1 of 2 answers were not revised."

@@ -336,7 +336,9 @@ def test_numbers_of_a_backend_are_finite(key: str, number: str, tmp_path: Path) 
 def test_paths_that_name_no_file(path: str, key: str, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(BezoarError) as error:
-        loaded(tmp_path, source=f"{{kind: dolly, path: {path}}}").stages["rows"].load(tmp_path)
+        loaded(tmp_path, source=f"{{kind: dolly, path: {path}}}").stages["rows"].below(
+            tmp_path
+        ).load()
     assert len(str(error.value)) < 1000
     recipe = tmp_path / "p.yaml"
     recipe.write_text(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bezoar.chat.types import Chat, Message
+from bezoar.cost import exactly
 from bezoar.errors import RecipeError
 from bezoar.judge.attributes import (
     Attributes,
@@ -15,7 +16,6 @@ from bezoar.judge.attributes import (
     read_attributes,
     read_rating,
 )
-from bezoar.llm.cost import exactly
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.verdicts.accept_reject import Unparsed
 
@@ -191,8 +191,10 @@ def test_settings_and_definitions(tmp_path: Path) -> None:
 
 
 def test_quote() -> None:
-    _, (text,) = Attributes("rows", "judge").quote(exactly(10))
-    _, (digits,) = Attributes("rows", "judge", verdict="logprob", repeats=1).quote(exactly(10))
+    _, ((_, text),) = Attributes("rows", "judge").quote({"rows": exactly(10)})
+    _, ((_, digits),) = Attributes("rows", "judge", verdict="logprob", repeats=1).quote(
+        {"rows": exactly(10)}
+    )
     assert (text.num, digits.num) == (exactly(30), exactly(50))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bezoar.chat.types import Chat, Message
+from bezoar.cost import exactly
 from bezoar.errors import RecipeError
 from bezoar.judge.filter import Filter, FilterResult, record
-from bezoar.llm.cost import exactly
 from bezoar.llm.types import Ask, Reply, Request
 
 
@@ -214,10 +214,10 @@ def test_no_rows_no_calls() -> None:
 
 
 def test_quote() -> None:
-    rows, (calls,) = judge().quote(exactly(30))
+    rows, ((_, calls),) = judge().quote({"rows": exactly(30)})
     assert (rows.expected, rows.high) == (20, 30)
     assert calls.num == exactly(30)
-    kept, (calls,) = judge(verdict="logprob", keep_share=0.5).quote(exactly(30))
+    kept, ((_, calls),) = judge(verdict="logprob", keep_share=0.5).quote({"rows": exactly(30)})
     assert kept == exactly(15)
     assert calls.completion_tokens == exactly(0)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bezoar.chat.types import Chat, Comparison, Message
+from bezoar.cost import exactly
 from bezoar.errors import RecipeError
 from bezoar.judge.attributes import (
     Attribute,
@@ -18,7 +19,6 @@ from bezoar.judge.attributes import (
     read_attributes,
     read_rating,
 )
-from bezoar.llm.cost import exactly
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.verdicts.accept_reject import (
     Unparsed,

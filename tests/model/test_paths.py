@@ -57,14 +57,15 @@ def test_what_has_no_slow_path_stops_training(tiny_model: Path, tmp_path: Path) 
     from bezoar.progress import Progress
     from bezoar.train.objectives import SFT
     from bezoar.train.ppo import PPO
-    from bezoar.train.train import StageInputs, Train
+    from bezoar.train.settings import StageInputs
+    from bezoar.train.train import Train
 
     paths.note(["chunked head", "packing"])
     where = StageInputs(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "w", tmp_path / "o")
     with pytest.raises(TrainingError, match=r"here \(chunked head\)"):
-        Train("b", "r", SFT()).run([], where, progress=Progress("s"), seed=0)
+        Train("b", "r", SFT()).fit([], where, progress=Progress("s"), seed=0)
     with pytest.raises(TrainingError, match=r"here \(chunked head\)"):
-        PPO("b", "reward", "r").run([], where, progress=Progress("s"), seed=0)
+        PPO("b", "reward", "r").fit([], where, progress=Progress("s"), seed=0)
 
 
 @pytest.mark.parametrize("text", ['{"machine": ', "[]", '{"failed": 5}', ""])

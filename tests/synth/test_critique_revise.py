@@ -3,9 +3,9 @@
 import pytest
 
 from bezoar.chat.types import Comparison, Message, SampledAnswers
+from bezoar.cost import exactly
 from bezoar.data.critiques import Revised, parse_revision
 from bezoar.errors import DataError
-from bezoar.llm.cost import exactly
 from bezoar.llm.revise import Round, revise
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.critique_revise import CritiqueRevise
@@ -77,7 +77,7 @@ def test_sampled_answers_are_refused() -> None:
 
 
 def test_the_plan_counts_one_call_a_seed() -> None:
-    rows, calls = SCHEME.quote(exactly(10))
+    rows, calls = SCHEME.quote({SCHEME.seeds: exactly(10)})
     assert (rows.high, calls[0].num.high) == (10, 10)
 
 

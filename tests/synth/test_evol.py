@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bezoar.chat.types import Chat
+from bezoar.cost import exactly
 from bezoar.errors import RecipeError
-from bezoar.llm.cost import exactly
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.evol_instruct import EvolInstruct
 from bezoar.synth.evol_rules import (
@@ -352,7 +352,7 @@ def test_braces_in_an_instruction_stay() -> None:
 
 
 def test_quote() -> None:
-    rows, calls = evol(rounds=3, num_seeds=10).quote(exactly(100))
+    rows, calls = evol(rounds=3, num_seeds=10).quote({"seeds": exactly(100)})
     assert (rows.expected, rows.high) == (15, 30)
     assert [call.num.expected for call in calls[:2]] == [30, 30]
 

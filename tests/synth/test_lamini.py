@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bezoar.chat.types import Chat, Message
+from bezoar.cost import exactly
 from bezoar.errors import DataError, RecipeError
-from bezoar.llm.cost import exactly
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.lamini import LaMini
 from tests.synth.asked import FAILED, Teacher, chat, last
@@ -225,7 +225,9 @@ def test_a_prompt_file_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_quote() -> None:
-    rows, (lists, answers) = scheme(num_rows=100, ask_for=20).quote(exactly(50))
+    rows, ((_, lists), (_, answers)) = scheme(num_rows=100, ask_for=20).quote(
+        {"seeds": exactly(50)}
+    )
     assert (rows.expected, rows.high) == (100, 100)
     assert lists.num.low == 5
     assert answers.num.low == 100

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bezoar.chat.types import Chat
+from bezoar.cost import exactly
 from bezoar.errors import DataError, RecipeError
-from bezoar.llm.cost import exactly
 from bezoar.model.spec import Sampling
 from bezoar.synth.orca import Orca, draw_tasks, quotas, read_systems, system_ids
 from tests.synth.asked import FAILED, Teacher, chat, last
@@ -180,7 +180,7 @@ def test_system_messages_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_quote() -> None:
-    rows, (calls,) = orca(100, answers=Sampling(max_tokens=300)).quote(exactly(60))
+    rows, ((_, calls),) = orca(100, answers=Sampling(max_tokens=300)).quote({"seeds": exactly(60)})
     assert rows.high == 60
     assert calls.num.low == 60
     assert calls.completion_tokens.high == 300

@@ -14,7 +14,8 @@ from bezoar.chat.templates import ChatML
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.progress import Progress
 from bezoar.train.objectives import DPO, SFT
-from bezoar.train.train import StageInputs, Train
+from bezoar.train.settings import StageInputs
+from bezoar.train.train import Train
 
 
 @dataclass
@@ -56,7 +57,7 @@ def stage(
     where = StageInputs(
         ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out"
     )
-    return train.run(rows, where, progress=progress, seed=3)
+    return train.fit(rows, where, progress=progress, seed=3)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.progress import Progress
 from bezoar.train.loop import Loop
 from bezoar.train.objectives import SFT
-from bezoar.train.train import StageInputs, Train
+from bezoar.train.settings import StageInputs
+from bezoar.train.train import Train
 
 HERE = Path(__file__).parent
 
@@ -195,9 +196,9 @@ def test_wrong_settings_and_rows_are_told(tiny_model: Path, tmp_path: Path) -> N
         ModelSpec(str(tiny_model), "nf4"), [], ChatML(), tmp_path / "w", tmp_path / "o"
     )
     with pytest.raises(RecipeError, match="adapter: null"):
-        Train("b", "r", SFT(), None).run(chats(4), nf4, progress=Progress("s"), seed=0)
+        Train("b", "r", SFT(), None).fit(chats(4), nf4, progress=Progress("s"), seed=0)
     with pytest.raises(DataError, match="none of its 2 rows"):
-        Train("b", "r", SFT(), max_length=3).run(chats(2), where, progress=Progress("s"), seed=0)
+        Train("b", "r", SFT(), max_length=3).fit(chats(2), where, progress=Progress("s"), seed=0)
     with pytest.raises(ValueError, match="lr must be above 0"):
         Train("b", "r", SFT(), lr=0.0)
     with pytest.raises(ValueError, match="no effect"):

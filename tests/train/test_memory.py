@@ -89,7 +89,8 @@ from bezoar.train.hardware import peak_memory
 from bezoar.train.memory import predict_memory
 from bezoar.train.objectives import OBJECTIVES
 from bezoar.train.step import TrainState
-from bezoar.train.train import StageInputs, Train
+from bezoar.train.settings import StageInputs
+from bezoar.train.train import Train
 from bezoar.progress import Progress
 
 case, out, draw, fullest = json.loads(sys.argv[1]), Path(sys.argv[2]), random.Random(0), [0]
@@ -110,7 +111,7 @@ loop.TrainState = Measured
 spec = ModelSpec("smollm2-135m-instruct", case["quantize"])
 adapter = None if case["targets"] is None else LoRA(targets=case["targets"] if isinstance(case["targets"], str) else tuple(case["targets"]))
 train = Train("m", "r", OBJECTIVES[case["objective"]](), adapter, batch_size=case["batch"], tokens_per_batch=case["budget"], validation=0.0)
-train.run(rows, StageInputs(spec, [], ChatML(), out / "w", out / "o"), progress=Progress("s"), seed=0)
+train.fit(rows, StageInputs(spec, [], ChatML(), out / "w", out / "o"), progress=Progress("s"), seed=0)
 print(json.dumps([peak_memory(), predict_memory(local_config(spec.path), spec, adapter, tokens=fullest[0]).total]))
 """  # noqa: E501
 QKV = ["q_proj", "k_proj", "v_proj"]

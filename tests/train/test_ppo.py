@@ -21,7 +21,7 @@ from bezoar.train.advantage import advantages, policy_losses, token_rewards, val
 from bezoar.train.ppo import PPO
 from bezoar.train.ppo_loop import normalised, read_prompts
 from bezoar.train.rollout import Policy, Prompt, draw_prefix, micro_batches, read, roll_out
-from bezoar.train.train import StageInputs
+from bezoar.train.settings import StageInputs
 
 ROWS = [
     Chat(

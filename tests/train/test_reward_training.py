@@ -21,8 +21,9 @@ from bezoar.progress import Progress
 from bezoar.train.label_check import check_labels
 from bezoar.train.objectives.bradley_terry import BradleyTerry
 from bezoar.train.objectives.regression import Regression
+from bezoar.train.settings import StageInputs
 from bezoar.train.step import TrainState, gradient
-from bezoar.train.train import StageInputs, Train
+from bezoar.train.train import Train
 
 NAMES = ("helpfulness", "verbosity")
 

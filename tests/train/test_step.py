@@ -24,6 +24,7 @@ from bezoar.train.label_check import Example, check_labels
 from bezoar.train.loop import Loop
 from bezoar.train.objective import LossInputs, LossOutput
 from bezoar.train.objectives import DPO, KTO, SFT, BradleyTerry, Regression, SimPO, SteerLM2
+from bezoar.train.settings import StageInputs
 from bezoar.train.step import (
     Totals,
     TrainState,
@@ -35,7 +36,7 @@ from bezoar.train.step import (
     reference,
     states,
 )
-from bezoar.train.train import StageInputs, Train
+from bezoar.train.train import Train
 
 
 def work_of(
@@ -141,7 +142,7 @@ def test_the_loop_gives_each_step_its_own_dropout(tiny_model: Path, tmp_path: Pa
             tmp_path / f"{name}-out",
         )
         settings_now = Train(**{**vars(settings), "checkpoint_every": 1})
-        settings_now.run(chats(1), place, progress=progress, seed=3)
+        settings_now.fit(chats(1), place, progress=progress, seed=3)
         return progress.norms
 
     norms = run("whole", Watched("s"))

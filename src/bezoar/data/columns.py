@@ -40,10 +40,10 @@ class Columns(Source[Any]):
         if self.kind == "parquet" and Path(self.path).suffix not in (".parquet", ""):
             raise ValueError(f"kind parquet does not fit the path {self.path!r}; use jsonl")
 
-    def load(self, folder: Path = Path()) -> Filtered[Any]:
+    def load(self) -> Filtered[Any]:
         """The rows that are taken, chats alone or comparisons alone, and those that were dropped on
         the way."""
-        sifted = super().load(folder)
+        sifted = super().load()
         first = next(iter(sifted.rows), None)
         for item in sifted.rows:
             if type(item) is not type(first):

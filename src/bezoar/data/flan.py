@@ -79,17 +79,17 @@ class Flan(Source[Chat]):
                 "per_submix must be at least 1 and takes the place of limit; remove one of the two"
             )
 
-    def load(self, folder: Path = Path()) -> Filtered[Chat]:
+    def load(self) -> Filtered[Chat]:
         """The tasks that are taken, and those that were dropped on the way."""
         if self.per_submix is None:
-            return super().load(folder)
+            return super().load()
         return self._window().take(
-            self._read_all(folder), lambda item: str(item.meta["submix"]), limit=self.per_submix
+            self._read_all(), lambda item: str(item.meta["submix"]), limit=self.per_submix
         )
 
-    def count(self, folder: Path = Path()) -> int:
+    def count(self) -> int:
         """The number of rows that `load` gives; for large files and the Hub an upper bound."""
-        count = super().count(folder)
+        count = super().count()
         if self.per_submix is None:
             return count
         most = 4 * self.per_submix

@@ -2,12 +2,14 @@
 counted."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self
 
 from bezoar.chat.types import Chat, Dropped, Filtered, Message, Messages
+from bezoar.cost import Estimate, Quote, exactly
 from bezoar.data.locate import DataFile, is_hub_id, locate
 from bezoar.data.rows import Placed, RowOrigin
 from bezoar.data.subset import ItemT, Subset
@@ -17,6 +19,13 @@ from bezoar.reading import Limits, Row
 
 _SMALL_BYTES = 1 << 25
 _META = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+class RowWriter(Protocol):
+    """The part of a `stage.StageContext` that a source needs."""
+
+    def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> dict[str, Any]:
+        """Write rows.parquet and failures.jsonl, and count them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,9 @@ class Source(Generic[ItemT]):
     shuffle_seed: int | None = None
     limits: Limits = field(default_factory=Limits)
     subset_is: ClassVar[str] = "name"
+    gives: ClassVar[Literal["rows"]] = "rows"
+    renders: ClassVar[bool] = False
+    _folder: ClassVar[Path] = Path()
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -62,38 +74,53 @@ class Source(Generic[ItemT]):
         """What one row of the format becomes."""
         raise NotImplementedError
 
-    def load(self, folder: Path = Path()) -> Filtered[ItemT]:
-        """The rows that are taken, and those that were dropped on the way; a relative path is read
-        against `folder`."""
-        return self._window().take(self._read_all(folder))
+    def below(self, folder: Path) -> Self:
+        """The same source with a relative path read against `folder`, in place of the current one.
 
-    def files(self, folder: Path = Path()) -> list[Path]:
-        """The files whose content the rows depend on; none for a dataset that is read from the
-        Hub."""
-        return [place.path for place in self._places(folder) if place.path is not None]
+        The key `path` stays as it was written: it begins the ids of rows.
+        """
+        placed = copy(self)
+        object.__setattr__(placed, "_folder", folder)
+        return placed
 
-    def count(self, folder: Path = Path()) -> int:
+    def run(self, context: RowWriter) -> dict[str, Any]:
+        """Read the rows and write them."""
+        return context.write_rows(self.load())
+
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
+        """As many rows as the files hold; no requests."""
+        return Quote(exactly(self.count()))
+
+    def load(self) -> Filtered[ItemT]:
+        """The rows that are taken, and those that were dropped on the way."""
+        return self._window().take(self._read_all())
+
+    def files(self) -> list[Path]:
+        """The files whose content the rows depend on; none for a dataset on the Hub."""
+        return [place.path for place in self._places() if place.path is not None]
+
+    def count(self) -> int:
         """The number of rows that `load` gives; for large JSON Lines and Parquet a bound from
         above, for the Hub `limit` or 0."""
-        files = self.files(folder)
+        files = self.files()
         if not files:
             return self.limit or 0
         small = sum(file.stat().st_size for file in files) <= _SMALL_BYTES
         if small or any(file.suffix not in (".jsonl", ".parquet") for file in files):
-            return len(self.load(folder).rows)
+            return len(self.load().rows)
         most = max(0, sum(_num_rows(file) for file in files) - self.skip)
         return min(most, self.limit or most)
 
     def _window(self) -> Subset:
         return Subset(self.skip, self.limit, self.shuffle_seed)
 
-    def _places(self, folder: Path) -> list[DataFile]:
+    def _places(self) -> list[DataFile]:
         return locate(
-            self.path, folder, subset=self.subset, split=self.split, subset_is=self.subset_is
+            self.path, self._folder, subset=self.subset, split=self.split, subset_is=self.subset_is
         )
 
-    def _read_all(self, folder: Path) -> Iterator[ItemT | Dropped]:
-        for place in self._places(folder):
+    def _read_all(self) -> Iterator[ItemT | Dropped]:
+        for place in self._places():
             self._check_size(place.path)
             for at, row in self._rows(place):
                 item = self.read(row, at)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from bezoar.chat.types import Comparison
+from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.errors import RecipeError
 from bezoar.evals.agreement import cohen_kappa
 from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
@@ -17,7 +18,6 @@ from bezoar.evals.section import item_rows
 from bezoar.evals.stats import Score, clustered_score, percentiles, resamples, score
 from bezoar.evals.win_rate import first_position, word
 from bezoar.io import Row, content_hash
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.pairwise import Preference, Side
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import Comparison
+from bezoar.cost import Estimate, RequestEstimate
 from bezoar.errors import RecipeError
 from bezoar.evals.outcome import EvalContext
 from bezoar.evals.section import Section
 from bezoar.io import content_hash
-from bezoar.llm.cost import Estimate, RequestEstimate
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.model.completions import reward_completions, reward_outputs
 from bezoar.model.spec import RewardWeights

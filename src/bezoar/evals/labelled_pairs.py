@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bezoar.chat.types import Comparison, Message
+from bezoar.cost import Estimate
 from bezoar.data.files import locate_file
 from bezoar.data.rows import RowOrigin, column, read_file, text
 from bezoar.errors import DataError
 from bezoar.evals.outcome import EvalContext
 from bezoar.evals.stats import detectable
 from bezoar.io import Row
-from bezoar.llm.cost import Estimate
 from bezoar.references import FileRef, RowsRef
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.chat.templates import Template
+from bezoar.cost import Estimate
 from bezoar.data.files import locate_file
 from bezoar.data.rows import read_file
 from bezoar.errors import RecipeError
@@ -19,7 +20,6 @@ from bezoar.evals.harness_tasks import configs
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome, cache_parts_in
 from bezoar.evals.stats import Score, detectable, score
 from bezoar.io import Row, content_hash
-from bezoar.llm.cost import Estimate
 from bezoar.progress import Progress
 from bezoar.references import FileRef
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bezoar.chat.types import Message
+from bezoar.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.data.files import locate_file
 from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.errors import DataError
@@ -17,7 +18,6 @@ from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.section import Section, item_rows
 from bezoar.evals.stats import Score, clustered_score, detectable, score
 from bezoar.io import Row, content_hash
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.llm.types import Ask, Request
 from bezoar.prompts import read_prompt, seal
 from bezoar.references import BackendRef, FileRef

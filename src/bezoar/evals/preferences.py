@@ -12,11 +12,11 @@ from typing import Any
 
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.types import Chat, Comparison
+from bezoar.cost import Estimate
 from bezoar.errors import DataError
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import detectable, score
 from bezoar.io import Row, content_hash
-from bezoar.llm.cost import Estimate
 from bezoar.references import ModelRef, RowsRef
 
 

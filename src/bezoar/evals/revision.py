@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.chat.types import Chat, Comparison, Message
+from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.data.questions import Question
 from bezoar.errors import DataError
 from bezoar.evals.answer_files import answered
@@ -22,7 +23,6 @@ from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import detectable, score
 from bezoar.evals.win_rate import asked_questions, outcome, prompt_value, solution
 from bezoar.io import content_hash
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.revise import Round, revisions
 from bezoar.llm.types import Ask
 from bezoar.references import FileRef, ModelRef, RowsRef

@@ -15,6 +15,7 @@ import numpy as np
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import Comparison
+from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.errors import RecipeError
 from bezoar.evals.judges import JudgeConfig, PairJudge, asked_judge, has_head, reward_judge
 from bezoar.evals.labelled_pairs import LabelledPairs
@@ -23,7 +24,6 @@ from bezoar.evals.preferences import Preferences
 from bezoar.evals.stats import NONE, NUM_RESAMPLES, SEED, Score, percentiles, score
 from bezoar.evals.win_rate import prompt_value
 from bezoar.io import Row, content_hash
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.model.spec import RewardWeights
 from bezoar.references import FileRef, ModelRef
 from bezoar.verdicts.pairwise import Pairwise

@@ -8,13 +8,13 @@ from typing import Any
 
 from bezoar.chat.attribute_levels import attribute_text, steered
 from bezoar.chat.types import AnyRow, Comparison, Messages, as_chats
+from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.errors import DataError
 from bezoar.evals.judges import JudgeConfig, pair_judge
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import detectable, score
 from bezoar.evals.win_rate import outcome
 from bezoar.io import Row, content_hash
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Request
 from bezoar.model.completions import (
     completion_logprobs,

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bezoar.cost import Estimate, RequestEstimate
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.io import Row
-from bezoar.llm.cost import Estimate, RequestEstimate
 
 
 class Section:

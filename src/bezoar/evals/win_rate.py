@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from bezoar.chat.types import Comparison, Message, Messages
+from bezoar.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.data.files import locate_file
 from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
@@ -31,7 +32,6 @@ from bezoar.evals.stats import (
     score,
 )
 from bezoar.io import Row, content_hash
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.llm.types import Ask
 from bezoar.references import FileRef, ModelRef
 from bezoar.verdicts.accept_reject import Unparsed

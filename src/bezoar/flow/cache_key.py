@@ -50,9 +50,9 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
             parts[path] = f"stage {ref.name} {keys[ref.name]}"
         else:
             parts[path] = "model " + _spec_hash(recipe.models[ref.name])
-    if recipe.category(name) in ("train", "evaluate") or hasattr(stage, "by_model"):
+    if stage.renders:
         parts.update({f"template.{path}": value for path, value in _flat(recipe.template)})
-    for file in _files(recipe, name):
+    for file in stage.files():
         named = Path(abspath(file))  # the same however the recipe's path was written
         parts[f"file {named.parent.name}/{named.name}"] = "content " + _content(file)
     return parts
@@ -69,14 +69,6 @@ def all_keys(recipe: Recipe, cut: set[str]) -> tuple[dict[str, str], dict[str, P
             parts[name]["budget_usd"] = str(recipe.budget_usd)
         keys[name] = content_hash(parts[name])
     return keys, parts
-
-
-def _files(recipe: Recipe, name: str) -> list[Path]:
-    """The data and prompt files that a stage reads beside those that its keys name."""
-    stage = recipe.stages[name]
-    if recipe.category(name) == "source":
-        return list(stage.files(recipe.path.parent))
-    return list(getattr(stage, "files", list)())
 
 
 def _flat(value: Any, at: str = "") -> list[tuple[str, str]]:

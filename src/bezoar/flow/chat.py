@@ -7,6 +7,7 @@ from typing import Any
 from bezoar.chat.attribute_levels import parse_attributes, steered
 from bezoar.chat.types import Message, Messages
 from bezoar.errors import DataError, RecipeError
+from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.references import unknown
@@ -19,7 +20,7 @@ def model_names(recipe: Recipe, run: RunDir) -> list[str]:
     """The models that can be talked to: the bases and all finished training stages."""
     return [
         *recipe.models,
-        *(n for n in recipe.stages if recipe.category(n) == "train" and run.stage_dir(n)),
+        *(n for n, s in recipe.stages.items() if s.gives == "model" and run.stage_dir(n)),
     ]
 
 
@@ -31,9 +32,9 @@ def shown_models(recipe: Recipe, run: RunDir) -> list[str]:
             f"{run.path}: the run has no model to talk to; add models: to its recipe."
         )
     evaluated = [
-        s.model
-        for n, s in recipe.stages.items()
-        if recipe.category(n) == "evaluate" and s.model in names
+        stage.model
+        for stage in recipe.stages.values()
+        if isinstance(stage, Evaluate) and stage.model in names
     ]
     return list(dict.fromkeys(evaluated)) or names
 

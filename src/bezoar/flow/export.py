@@ -7,7 +7,7 @@ from bezoar.chat.types import as_chats
 from bezoar.errors import RecipeError
 from bezoar.flow.chat import open_model
 from bezoar.flow.out import check_new
-from bezoar.flow.recipe import Recipe
+from bezoar.flow.recipe import Recipe, trained
 from bezoar.flow.rundir import RunDir
 from bezoar.references import unknown
 from bezoar.terminal import plain
@@ -50,7 +50,7 @@ def _rows_of(recipe: Recipe, name: str) -> str:
         raise RecipeError(
             f"{recipe.path}: {name} is a base model and needs no export; name a training stage."
         )
-    trained = [stage for stage in recipe.stages if recipe.category(stage) == "train"]
-    if name not in trained:
-        raise RecipeError(f"{recipe.path}: {unknown(name, 'training stage', trained)}")
-    return str(recipe.stages[name].rows)
+    names = [name for name, stage in recipe.stages.items() if stage.gives == "model"]
+    if name not in names:
+        raise RecipeError(f"{recipe.path}: {unknown(name, 'training stage', names)}")
+    return trained(recipe.stages[name]).rows

@@ -10,11 +10,12 @@ from typing import Any
 from bezoar.chat.types import AnyRow, Chat, Comparison, Message
 from bezoar.errors import RecipeError
 from bezoar.flow.cache_key import all_keys, changed
-from bezoar.flow.recipe import Recipe, load_recipe
+from bezoar.flow.recipe import Recipe, base_of, load_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.io import read_own
 from bezoar.references import unknown
 from bezoar.terminal import head, one_line, plain
+from bezoar.train.train import Train
 
 
 def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
@@ -104,23 +105,17 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
     """Print rows of a training stage's data as tokens, the trained ones in colour; needs the
     model's tokenizer."""
     check_stage(recipe, stage)
-    component = recipe.stages[stage]
-    readers = (
-        [component]
-        if recipe.stages[stage].kind == "train"
-        else [
-            s
-            for s in recipe.stages.values()
-            if getattr(s, "rows", None) == stage and s.kind == "train"
-        ]
-    )
+    stages = [s for s in recipe.stages.values() if isinstance(s, Train)]
+    readers = [s for s in stages if s is recipe.stages[stage]] or [
+        s for s in stages if s.rows == stage
+    ]
     if not readers:
         raise RecipeError(
             f"{recipe.path}: no training stage reads the rows of {stage}; name one that does."
         )
     from bezoar.model.load import load_tokenizer
 
-    spec, _ = run.model(recipe, _base(recipe, readers[0].model))
+    spec, _ = run.model(recipe, base_of(recipe, readers[0].model))
     tokenizer = load_tokenizer(spec.path)
     for item in stage_rows(recipe, run, readers[0].rows, num):
         group = readers[0].objective.group(item, recipe.template, tokenizer)
@@ -136,9 +131,3 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
                     )
                 )
             console.print(line)
-
-
-def _base(recipe: Recipe, name: str) -> str:
-    while name not in recipe.models:
-        name = recipe.stages[name].model
-    return name

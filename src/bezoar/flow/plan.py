@@ -1,21 +1,24 @@
 """What a run would do, before anything is spent: stages, rows, requests, tokens, money and
 memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from bezoar.cost import Estimate, RequestEstimate, price
 from bezoar.errors import DataError
+from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.cache_key import all_keys
-from bezoar.flow.recipe import Recipe
-from bezoar.flow.references import located
+from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.rundir import RunDir
 from bezoar.io import read_own
-from bezoar.llm.cost import Estimate, RequestEstimate, price
 from bezoar.model.resolve import local_config
 from bezoar.terminal import plain
 from bezoar.train.fullest import fullest
 from bezoar.train.memory import available, largest_budget, predict_memory
+from bezoar.train.ppo import PPO
+from bezoar.train.train import Train
 
 NO_ROWS = Estimate(0, 0, 0)
 
@@ -29,7 +32,7 @@ class StagePlan:
     current: bool
     reads: list[str]
     rows: Estimate = NO_ROWS
-    calls: list[tuple[str, RequestEstimate]] = field(default_factory=list)
+    calls: Sequence[tuple[str, RequestEstimate]] = ()
     memory_bytes: int | None = None
     fits: int | None = None  # the largest tokens_per_batch that the memory which is free would hold
     note: str = ""
@@ -67,17 +70,17 @@ def _expect(
     recipe: Recipe, run: RunDir, name: str, lines: dict[str, StagePlan], line: StagePlan
 ) -> None:
     """Fill in what a stage that is not current is expected to cost and give."""
-    stage, category = recipe.stages[name], recipe.category(name)
-    if category == "source":
-        count = stage.count(recipe.path.parent)
-        line.rows = Estimate(count, count, count)
-    elif category in ("scheme", "filter"):
-        read = lines[stage.seeds if category == "scheme" else stage.rows].rows
-        line.rows, calls = stage.quote(read)
-        backend = str(getattr(stage, "teacher", None) or getattr(stage, "judge", ""))
-        line.calls = [(backend, item) for item in calls]
-    elif category == "train":
-        line.rows = lines[stage.rows].rows
+    stage = recipe.stages[name]
+    rows = {ref.name: lines[ref.name].rows for ref in recipe.inputs(name) if ref.name in lines}
+    try:
+        if isinstance(stage, Evaluate):
+            line.detectable = stage.detectable(rows)
+        line.rows, line.calls = stage.quote(rows)
+    except DataError as error:
+        if not isinstance(stage, Evaluate):
+            raise
+        line.note = str(error)
+    if isinstance(stage, Train | PPO):
         spec = recipe.models[base_of(recipe, stage.model)]
         config = local_config(spec.path)
         if config is not None:
@@ -87,23 +90,13 @@ def _expect(
             if memory:
                 line.memory_bytes = memory.total
                 line.fits = largest_budget(config, spec, stage.adapter, free=free, on_gpu=on_gpu)
-    else:
-        stage = located(stage, recipe.path.parent)
-        try:
-            rows = {
-                ref.name: lines[ref.name].rows for ref in recipe.inputs(name) if ref.name in lines
-            }
-            line.detectable = stage.detectable(rows)
-            line.calls = stage.quote(rows)
-        except DataError as error:
-            line.note = str(error)
 
 
-def _tokens(recipe: Recipe, run: RunDir, stage: Any, rows_are_there: bool) -> int:
+def _tokens(recipe: Recipe, run: RunDir, stage: Train | PPO, rows_are_there: bool) -> int:
     """Tokens of the fullest micro-batch: of the real rows where they are there, else as many as the
     settings allow."""
     most = int(min(stage.tokens_per_batch, stage.batch_size * stage.max_length))
-    if not rows_are_there or stage.kind != "train" or find_spec("transformers") is None:
+    if not rows_are_there or not isinstance(stage, Train) or find_spec("transformers") is None:
         return most
     from bezoar.model.load import load_tokenizer
 
@@ -112,13 +105,6 @@ def _tokens(recipe: Recipe, run: RunDir, stage: Any, rows_are_there: bool) -> in
         return fullest(run.items(stage.rows), stage, recipe.template, tokenizer) or most
     except DataError:
         return most  # the stage itself says what is wrong with its rows
-
-
-def base_of(recipe: Recipe, name: str) -> str:
-    """The name of the base model below a training stage."""
-    while name not in recipe.models:
-        name = recipe.stages[name].model
-    return name
 
 
 def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:

@@ -17,8 +17,11 @@ from bezoar.flow.yaml_loader import build, place
 from bezoar.judge import FILTERS
 from bezoar.llm import BACKENDS
 from bezoar.model.spec import ModelSpec
+from bezoar.stage import Stage
 from bezoar.synth import SCHEMES
 from bezoar.train import TRAININGS
+from bezoar.train.ppo import PPO
+from bezoar.train.train import Train
 
 Category = Literal["source", "scheme", "filter", "train", "evaluate"]
 KINDS: dict[Category, dict[str, type]] = {
@@ -48,21 +51,21 @@ class _Head:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `bezoar run` carries out. `stages` are in an order in which every stage follows what it
-    reads."""
+    """What `bezoar run` carries out.
+
+    `stages` are in an order in which every stage follows what it reads, with their files as
+    absolute paths; `written` are the same with files as the recipe names them.
+    """
 
     path: Path
     name: str
-    stages: dict[str, Any]
+    stages: dict[str, Stage]
     models: dict[str, ModelSpec]
     backends: dict[str, Any]
-    template: ChatML | OpenBezoarTemplate | HubTemplate
+    template: Template
     seed: int
     budget_usd: float | None
-
-    def category(self, stage: str) -> Category:
-        """What kind of work a stage is."""
-        return category_of(self.stages[stage].kind)
+    written: dict[str, Stage]
 
     def inputs(self, stage: str) -> list[Ref]:
         """What a stage refers to."""
@@ -77,6 +80,20 @@ class Recipe:
                 if ref.kind in ("rows", "model") and ref.name in self.stages
             )
         )
+
+
+def trained(stage: Stage) -> Train | PPO:
+    """The stage, which is known to give a model."""
+    if not isinstance(stage, Train | PPO):
+        raise TypeError(f"{stage.kind} trains nothing")
+    return stage
+
+
+def base_of(recipe: Recipe, name: str) -> str:
+    """The name of the base model below a training stage."""
+    while name not in recipe.models:
+        name = trained(recipe.stages[name]).model
+    return name
 
 
 def category_of(kind: str) -> Category:
@@ -104,10 +121,10 @@ def load_recipe(path: Path) -> Recipe:
     kinds = {kind: cls for table in KINDS.values() for kind, cls in table.items()}
     stages = {n: component(kinds, v, path, lines, ("stages", n)) for n, v in head.stages.items()}
     _check_refs(stages, models, backends, path, lines)
-    ordered = _in_order(stages, path, lines)
-    return Recipe(
-        path, head.name, ordered, models, backends, head.template, head.seed, head.budget_usd
-    )
+    written = _in_order(stages, path, lines)
+    placed = {name: located(stage, path.parent) for name, stage in written.items()}
+    head_keys = head.template, head.seed, head.budget_usd
+    return Recipe(path, head.name, placed, models, backends, *head_keys, written)
 
 
 def _check_names(head: _Head, path: Path, lines: dict[KeyPath, int]) -> None:
@@ -169,8 +186,8 @@ def _check_refs(
 ) -> None:
     """Every name exists and is of the right kind, and every model and backend is used by some
     stage."""
-    rows = {n for n, s in stages.items() if category_of(s.kind) in ("source", "scheme", "filter")}
-    trained = {n for n, s in stages.items() if category_of(s.kind) == "train"}
+    rows = {n for n, s in stages.items() if s.gives == "rows"}
+    trained = {n for n, s in stages.items() if s.gives == "model"}
     known: dict[str, set[str]] = {
         "rows": rows,
         "model": trained | models.keys(),

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from bezoar.data.source import Source
+
 RefKind = Literal["rows", "model", "backend", "file"]
 
 
@@ -82,7 +84,8 @@ def located(component: Any, folder: Path) -> Any:
         for ref in refs(component)
         if ref.kind == "file" and not ref.name.startswith(("bezoar:", "hub:"))
     }
-    return _located(component, folder, files, "")
+    placed = _located(component, folder, files, "")
+    return placed.below(folder) if isinstance(placed, Source) else placed
 
 
 def _located(value: Any, folder: Path, files: set[str], at: str) -> Any:

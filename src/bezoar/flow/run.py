@@ -11,12 +11,13 @@ from typing import Any
 from bezoar.errors import BezoarError, RecipeError
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import Recipe
+from bezoar.flow.run_stage import RunContext, run_stage
 from bezoar.flow.rundir import RunDir, key_record
-from bezoar.flow.stages import StageContext, Stats, carry_out
 from bezoar.io import failure
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.progress import Progress, check_metric_sinks, open_metric_sinks
+from bezoar.stage import Stats
 
 
 def run_recipe(
@@ -45,10 +46,12 @@ def run_recipe(
                 if run.stored(name).get("key") == keys[name]:
                     continue
                 progress = Progress(name, run.path / "metrics.jsonl", console, boards=boards)
-                work = StageContext(recipe, run, name, progress, journal, budget)
                 record = key_record(keys[name], parts[name], recipe=recipe, name=name)
                 with _Told(name), run.output(name, number, record) as out:
-                    done[name] = carry_out(work, out, run.work_dir(name, keys[name]))
+                    work_dir = run.work_dir(name, keys[name])
+                    done[name] = run_stage(
+                        RunContext(recipe, run, name, progress, journal, budget, out, work_dir)
+                    )
                     if done[name].get("calls", {}).get("refused_by_budget"):
                         cut.add(name)
                         keys, parts = all_keys(recipe, cut)

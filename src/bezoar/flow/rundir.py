@@ -14,7 +14,7 @@ from bezoar.chat.types import AnyRow, row_to_item
 from bezoar.errors import DataError, RecipeError
 from bezoar.flow.cache_key import Parts
 from bezoar.flow.out import check_folder, check_place, is_run_dir
-from bezoar.flow.recipe import Recipe
+from bezoar.flow.recipe import Recipe, category_of, trained
 from bezoar.io import as_written, atomic_write, read_own, remove, sync, sync_entries, write_json
 from bezoar.model.spec import ModelSpec
 from bezoar.parquet import num_rows, read_parquet
@@ -158,7 +158,7 @@ class RunDir:
         result."""
         if name in recipe.models:
             return recipe.models[name], []
-        spec, adapters = self.model(recipe, recipe.stages[name].model)
+        spec, adapters = self.model(recipe, trained(recipe.stages[name]).model)
         folder = self.stage_dir(name)
         if folder is None:
             raise RecipeError(
@@ -216,7 +216,7 @@ class RunDir:
                 "seed": recipe.seed,
                 "budget_usd": recipe.budget_usd,
                 "template": asdict(recipe.template),
-                "stages": {n: asdict(s) for n, s in recipe.stages.items()},
+                "stages": {n: asdict(s) for n, s in recipe.written.items()},
                 "backends": {n: asdict(b) for n, b in recipe.backends.items()},
                 "models": {n: asdict(m) for n, m in recipe.models.items()},
             },
@@ -229,7 +229,7 @@ def key_record(key: str, parts: Parts, *, recipe: Recipe, name: str) -> dict[str
         "key": key,
         "stage": name,
         "kind": recipe.stages[name].kind,
-        "category": recipe.category(name),
+        "category": category_of(recipe.stages[name].kind),
         "inputs": {ref.path: ref.name for ref in recipe.inputs(name) if ref.kind != "file"},
         "parts": parts,
     }

@@ -119,7 +119,7 @@ def evaluate(
         least = ", ".join(f"{name} {value:.2g}" for name, value in stage.detectable({}).items())
         if least:
             progress.say(f"differences that can be shown (80 % power): {least}")
-        outcome = stage.run(given)
+        outcome = stage.measure(given)
     write_outcome(out, stage.model, outcome, key=key, template=model.template.kind)
     for left in out.glob("parts-*"):
         remove(left)

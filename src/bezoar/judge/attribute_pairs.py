@@ -1,24 +1,23 @@
 """Pairs from answers with attribute labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bezoar.chat.types import Chat, Comparison, Dropped, Filtered, Messages
+from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Messages, as_chats
+from bezoar.cost import Estimate, Quote
 from bezoar.errors import DataError
-from bezoar.llm.cost import Estimate, RequestEstimate
+from bezoar.judge.stages import RuleFilter
 from bezoar.model.spec import RewardWeights
-from bezoar.references import RowsRef
 
 
 @dataclass(frozen=True)
-class AttributePairs:
+class AttributePairs(RuleFilter):
     """Recipe keys. Of all chats with one prompt the best and the worst answer become a comparison,
     by helpfulness as in HelpSteer2 (arXiv 2406.08673, section 4), or by other `weights` of the
     attributes in `meta["attributes"]`. Equal scores are dropped; `meta["strength"]` is the
     difference."""
 
-    rows: RowsRef
     weights: dict[str, float] = field(default_factory=lambda: {"helpfulness": 1.0})
     kind: Literal["attribute_pairs"] = "attribute_pairs"
 
@@ -26,14 +25,14 @@ class AttributePairs:
         if not self.weights:
             raise ValueError("weights must name at least one attribute")
 
-    def sift(self, rows: Sequence[Chat]) -> Filtered[Comparison]:
+    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Comparison]:
         """A pair a prompt, in the order of the prompts; dropped ones have "no second answer" or are
         a "tie".
 
         DataError for a row without a weighted attribute.
         """
         groups: dict[Messages, list[tuple[float, Chat]]] = {}
-        for row in rows:
+        for row in as_chats(rows):
             groups.setdefault(row.prompt, []).append((self._score(row), row))
         sifted = Filtered[Comparison]([])
         for prompt, scored in groups.items():
@@ -50,10 +49,10 @@ class AttributePairs:
             sifted.rows.append(Comparison(best.id, prompt, best.answer, worst.answer, meta))
         return sifted
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give, two answers a prompt and a quarter of ties taken for granted; no
         calls."""
-        return rows * Estimate(0, 0.375, 0.5), []
+        return Quote(rows[self.rows] * Estimate(0, 0.375, 0.5))
 
     def _score(self, row: Chat) -> float:
         given = row.meta.get("attributes") or {}

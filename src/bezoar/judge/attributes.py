@@ -4,21 +4,22 @@ over."""
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from bezoar.chat.types import Chat, Message
+from bezoar.chat.types import AnyRow, Chat, Message, as_chats
+from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
-from bezoar.judge.filter import FilterResult, record
+from bezoar.judge.filter import record
 from bezoar.judge.predict_attributes import labelled, level
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.judge.stages import FilterResult, JudgeFilter
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import fill, read_prompt, seal
-from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.references import FileRef
 from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.own_words import ONE_WORD, own_words
 
@@ -47,7 +48,7 @@ class Attribute(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Attributes:
+class Attributes(JudgeFilter):
     """Recipe keys. `judge` rates each row by the `definitions` `repeats` times;
     `meta["attributes"]` gets the mean level, rounded, `meta["ratings"]` every rating that could be
     read.
@@ -61,8 +62,6 @@ class Attributes:
     with decimals.
     """
 
-    rows: RowsRef
-    judge: BackendRef
     prompt: FileRef = "bezoar:attributes.txt"
     definitions: FileRef = "bezoar:attributes.jsonl"
     verdict: Literal["text", "logprob"] = "text"
@@ -80,18 +79,19 @@ class Attributes:
                 " logprob; set repeats: 1"
             )
 
-    def judge_rows(self, rows: list[Chat], ask: Ask) -> FilterResult:
+    def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`: accepted with their attributes, rejected for a spread above 2, or
         unparsed."""
+        chats = as_chats(rows)
         attributes = read_attributes(self.definitions)
         template = read_prompt(self.prompt, "attributes", "record")
         if self.verdict == "logprob":
-            return self._by_digits(rows, attributes, template, ask)
+            return self._by_digits(chats, attributes, template, ask)
         names = [a.name for a in attributes]
         shown = "\n\n".join(a.text for a in attributes)
         requests = [
             self._request(seal(fill(template, attributes=shown), record=record(row)))
-            for row in rows
+            for row in chats
         ]
         found = self._ratings(requests, range(self.repeats), names, ask)
         wide = [
@@ -103,18 +103,18 @@ class Attributes:
         for i, ratings in zip(wide, more, strict=True):
             found[i] += ratings
         judged = FilterResult([], [], [])
-        for row, ratings in zip(rows, found, strict=True):
+        for row, ratings in zip(chats, found, strict=True):
             self._sort(row, ratings, names, judged)
         return judged
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give (a tenth is taken to be dropped, as in the paper), and calls: the
         repeats, or one an attribute."""
         num = len(read_attributes(self.definitions)) if self.verdict == "logprob" else self.repeats
         written = exactly(0) if self.verdict == "logprob" else Estimate(15, 30, self.max_tokens)
-        return rows * Estimate(0, 0.9, 1), [
-            RequestEstimate(rows * num, Estimate(200, 700, 3000), written)
-        ]
+        read = rows[self.rows]
+        calls = RequestEstimate(read * num, Estimate(200, 700, 3000), written)
+        return Quote(read * Estimate(0, 0.9, 1), [(self.judge, calls)])
 
     def _request(self, text: str) -> Request:
         return Request(

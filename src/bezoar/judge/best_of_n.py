@@ -1,28 +1,26 @@
 """From several scored answers to the best one, or to the best and the worst as a pair."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Message, SampledAnswers
+from bezoar.cost import Estimate, Quote
 from bezoar.errors import DataError
-from bezoar.llm.cost import Estimate, RequestEstimate
-from bezoar.references import RowsRef
+from bezoar.judge.stages import RuleFilter
 
 
 @dataclass(frozen=True)
-class BestOfN:
+class BestOfN(RuleFilter):
     """Recipe keys. `give: chats` keeps the answer with the highest number named `by` (rejection
     sampling, best of n); `pairs` gives it with the lowest one as chosen and rejected (iterative
     DPO, HelpSteer2, arXiv 2406.08673, section 4.3); `own` takes the answer that the prompt's row
     had as chosen and the first sampled one as rejected, and reads no number."""
 
-    rows: RowsRef
     give: Literal["chats", "pairs", "own"] = "pairs"
     by: str = "reward"
     kind: Literal["best_of_n"] = "best_of_n"
-    any_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.give == "own" and self.by != "reward":
@@ -75,9 +73,9 @@ class BestOfN:
                 )
         return Filtered(kept, dropped)
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give; no calls."""
-        return Estimate(0, rows.expected, rows.high), []
+        return Quote(rows[self.rows] * Estimate(0, 1, 1))
 
 
 def own_pair(row: SampledAnswers) -> Comparison | Dropped:

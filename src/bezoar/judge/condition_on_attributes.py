@@ -1,19 +1,19 @@
 """Rows for attribute-conditioned fine-tuning: each chat with the levels of its own answer in its
 prompt."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bezoar.chat.attribute_levels import steered
-from bezoar.chat.types import Chat, Dropped, Filtered
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, as_chats
 from bezoar.errors import DataError, brief
 from bezoar.judge.predict_attributes import HIGHEST, LOWEST, level
-from bezoar.llm.cost import Estimate, RequestEstimate
-from bezoar.references import RowsRef
+from bezoar.judge.stages import RuleFilter
 
 
 @dataclass(frozen=True)
-class Steer:
+class Steer(RuleFilter):
     """Recipe keys. Chats with `meta["attributes"]`, from people or from the stages `label` and
     `attributes`, get them into their system message (SteerLM, arXiv 2310.05344, step 3); `only`
     names the attributes that are written, default all.
@@ -21,16 +21,15 @@ class Steer:
     Train on them with `{kind: sft, loss_on: last}`: the levels are those of the last answer.
     """
 
-    rows: RowsRef
     only: tuple[str, ...] = ()
     kind: Literal["steer"] = "steer"
 
-    def sift(self, rows: list[Chat]) -> Filtered[Chat]:
+    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
         """The steered chats; those without an attribute that is wanted are dropped as "no
         attributes". DataError for what is no level."""
         kept: list[Chat] = []
         dropped: list[Dropped] = []
-        for row in rows:
+        for row in as_chats(rows):
             attributes = row.meta.get("attributes") or {}
             names = (
                 [name for name in self.only or attributes if name in attributes]
@@ -51,10 +50,6 @@ class Steer:
             else:
                 kept.append(replace(row, messages=steered(row.messages, wanted)))
         return Filtered(kept, dropped)
-
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
-        """Rows that it will give; no calls."""
-        return rows, []
 
 
 def _is_level(value: Any) -> bool:

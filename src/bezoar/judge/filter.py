@@ -2,19 +2,20 @@
 go on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from bezoar.chat.types import Chat, Message, Messages
+from bezoar.chat.types import AnyRow, Chat, Message, Messages, as_chats
+from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.judge.stages import FilterResult, JudgeFilter
 from bezoar.llm.types import Ask, Request
 from bezoar.prompts import read_prompt, seal, without_headings
-from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.references import FileRef
 from bezoar.verdicts.accept_reject import (
     CHOICES,
     Unparsed,
@@ -39,17 +40,7 @@ _HEADINGS = tuple(
 
 
 @dataclass(frozen=True)
-class FilterResult:
-    """The rows by verdict, each with `meta.verdict` (accept, reject, unparsed), `meta.reason` and,
-    by probabilities, `meta.score`."""
-
-    accepted: list[Chat]
-    rejected: list[Chat]
-    unparsed: list[Chat]
-
-
-@dataclass(frozen=True)
-class Filter:
+class Filter(JudgeFilter):
     """Recipe keys. The judge reads `rubric` with each row and writes Accept or Reject and the
     reason (`verdict: text`).
 
@@ -61,8 +52,6 @@ class Filter:
     earlier turns: a weak judge is blind without them.
     """
 
-    rows: RowsRef
-    judge: BackendRef
     rubric: FileRef = "bezoar:accept_reject.txt"
     examples: FileRef = ""
     verdict: Literal["text", "logprob"] = "text"
@@ -83,13 +72,14 @@ class Filter:
         if self.max_tokens < 1:
             raise ValueError("max_tokens must be at least 1")
 
-    def judge_rows(self, rows: list[Chat], ask: Ask) -> FilterResult:
+    def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
+        chats = as_chats(rows)
         rubric = read_prompt(self.rubric, "record")
         shown = self._shown(rubric)
         requests = [
             self._request((*shown, Message("user", seal(rubric, record=record(row)))))
-            for row in rows
+            for row in chats
         ]
         replies = ask(requests) if requests else []
         if self.verdict == "text":
@@ -98,22 +88,20 @@ class Filter:
             verdicts = [read_logprobs(reply, self.threshold) for reply in replies]
             if self.keep_share is not None:
                 verdicts = best_share(verdicts, self.keep_share)
-        marked = [marked_row(row, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+        marked = [marked_row(row, verdict) for row, verdict in zip(chats, verdicts, strict=True)]
         parts = {
             label: [row for row in marked if row.meta["verdict"] == label]
             for label in ("accept", "reject", "unparsed")
         }
         return FilterResult(parts["accept"], parts["reject"], parts["unparsed"])
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give, and calls: one a row. Two thirds are taken to be accepted."""
         share = Estimate(0, 2 / 3, 1) if self.keep_share is None else exactly(self.keep_share)
         written = Estimate(10, 30, self.max_tokens) if self.verdict == "text" else exactly(0)
-        return rows * share, [
-            RequestEstimate(
-                rows, Estimate(_PROMPT_TOKENS / 2, _PROMPT_TOKENS, 4 * _PROMPT_TOKENS), written
-            )
-        ]
+        read = Estimate(_PROMPT_TOKENS / 2, _PROMPT_TOKENS, 4 * _PROMPT_TOKENS)
+        calls = RequestEstimate(rows[self.rows], read, written)
+        return Quote(rows[self.rows] * share, [(self.judge, calls)])
 
     def _shown(self, rubric: str) -> Messages:
         """The judged examples as turns; what the judge is made to say is what `verdict` asks of

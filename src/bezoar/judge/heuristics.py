@@ -1,13 +1,14 @@
 """Filters that need no judge: rows of a bad form, and rows that repeat others."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bezoar.chat.types import Chat, Dropped, Filtered
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, as_chats
+from bezoar.cost import Estimate, Quote
 from bezoar.data.near_duplicates import NearDuplicates, check_threshold, words
-from bezoar.llm.cost import Estimate, RequestEstimate
-from bezoar.references import RowsRef
+from bezoar.judge.stages import RuleFilter
 
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
@@ -22,7 +23,7 @@ _SHORT_WORDS, _LOOP_WORDS, _RUN = 12, 20, 4
 
 
 @dataclass(frozen=True)
-class Form:
+class Form(RuleFilter):
     """Recipe keys. Drops answers that are empty, have fewer than `min_words` or more than
     `max_words` words, refuse or speak of themselves as an AI (`refusals`, English), go round in
     circles (`loops`: of more than 20 words, less than half of the runs of four words differ), or
@@ -30,7 +31,6 @@ class Form:
     and no heading, ends without punctuation, or a block of code is left open), and prompts of more
     than `max_prompt_words`. The three are heuristics of ours."""
 
-    rows: RowsRef
     min_words: int = 1
     max_words: int | None = None
     max_prompt_words: int | None = None
@@ -43,22 +43,23 @@ class Form:
         if self.min_words < 1 or (self.max_words is not None and self.max_words < self.min_words):
             raise ValueError("min_words must be at least 1 and max_words no less")
 
-    def sift(self, rows: list[Chat]) -> Filtered[Chat]:
+    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
         """The rows of good form; dropped ones are "empty", "too short", "too long", "long prompt",
         "refusal", "loop" or "unfinished"."""
-        faults = [self._fault(row.answer) or self._long(row) for row in rows]
+        chats = as_chats(rows)
+        faults = [self._fault(row.answer) or self._long(row) for row in chats]
         dropped = [
             Dropped(row.id, fault, row.answer[:400])
-            for row, fault in zip(rows, faults, strict=True)
+            for row, fault in zip(chats, faults, strict=True)
             if fault
         ]
         return Filtered(
-            [row for row, fault in zip(rows, faults, strict=True) if not fault], dropped
+            [row for row, fault in zip(chats, faults, strict=True) if not fault], dropped
         )
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give; no calls."""
-        return Estimate(0, rows.expected * 0.9, rows.high), []
+        return Quote(rows[self.rows] * Estimate(0, 0.9, 1))
 
     def _long(self, row: Chat) -> str:
         num_words = sum(len(message.content.split()) for message in row.prompt)
@@ -84,12 +85,11 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Dedup:
+class Dedup(RuleFilter):
     """Recipe keys. Drops a row whose prompt (with `on: answer`, whose answer) has at least
     `near_duplicate` similarity to that of an earlier row, 1 meaning the same words; see
     data/near_duplicates.py."""
 
-    rows: RowsRef
     near_duplicate: float = 0.8
     on: Literal["prompt", "answer"] = "prompt"
     kind: Literal["dedup"] = "dedup"
@@ -97,13 +97,13 @@ class Dedup:
     def __post_init__(self) -> None:
         check_threshold(self.near_duplicate)
 
-    def sift(self, rows: list[Chat]) -> Filtered[Chat]:
+    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
         """The first of all rows that repeat one another; the others are dropped as "near
         duplicate"."""
         seen = NearDuplicates(self.near_duplicate)
         kept: list[Chat] = []
         dropped: list[Dropped] = []
-        for row in rows:
+        for row in as_chats(rows):
             twin = seen.add(
                 row.id,
                 row.answer if self.on == "answer" else "\n".join(m.content for m in row.prompt),
@@ -114,9 +114,9 @@ class Dedup:
                 kept.append(row)
         return Filtered(kept, dropped)
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give; no calls."""
-        return Estimate(0, rows.expected * 0.95, rows.high), []
+        return Quote(rows[self.rows] * Estimate(0, 0.95, 1))
 
 
 def is_refusal(answer: str) -> bool:

@@ -1,22 +1,23 @@
 """Attribute labels by a regression reward model, in place of people."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
+from bezoar.cost import Estimate, Quote
 from bezoar.errors import DataError
-from bezoar.llm.cost import Estimate, RequestEstimate
 from bezoar.progress import Progress
 from bezoar.references import RewardRef, RowsRef
+from bezoar.stage import Stage, StageContext, Stats
 
 LOWEST, HIGHEST = 0, 4
 
 
 @dataclass(frozen=True)
-class Label:
+class Label(Stage):
     """Recipe keys. Every chat gets `meta["attributes"]` from the outputs of `model`, a reward model
     trained by regression on levels from 0 to 4: held to that range and rounded to whole numbers,
     halves up, as SteerLM's data are made."""
@@ -24,6 +25,8 @@ class Label:
     rows: RowsRef
     model: RewardRef
     kind: Literal["label"] = "label"
+    gives = "rows"
+    renders = True
 
     def by_model(
         self,
@@ -78,9 +81,17 @@ class Label:
                 )
         return Filtered(kept, dropped)
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
-        """Rows that it will give; no calls."""
-        return rows, []
+    def run(self, context: StageContext) -> Stats:
+        """Label the chats and write them."""
+        rows = context.rows(self.rows)
+        labelled_rows = self.by_model(
+            rows, context.open_model, context.template, progress=context.progress, seed=context.seed
+        )
+        return context.write_rows(labelled_rows, len(rows))
+
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
+        """All rows; no requests."""
+        return Quote(rows[self.rows])
 
 
 def level(value: float) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bezoar.chat.types import Chat, Dropped, Filtered, Message, Messages
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Request, fault
 from bezoar.model.spec import Sampling
 from bezoar.rng import seed_for

@@ -1,23 +1,24 @@
 """Critiques and revisions of given answers (CnR, arXiv 2311.14543), written by a teacher; the rows
 train one model to do both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Message
+from bezoar.cost import Estimate, Quote
 from bezoar.data.critiques import Revised, parse_critique, parse_revision, revision_chat, transcript
 from bezoar.errors import DataError
-from bezoar.llm.cost import Estimate, RequestEstimate
 from bezoar.llm.types import Ask
 from bezoar.model.spec import Sampling
 from bezoar.prompts import read_prompt, seal
-from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.references import FileRef
 from bezoar.synth.answering import Draft, answer, quote_answers
+from bezoar.synth.scheme import Scheme
 
 
 @dataclass(frozen=True)
-class CritiqueRevise:
+class CritiqueRevise(Scheme):
     """Recipe keys. A seed that is a chat gives its answer as the response, and the teacher writes
     critique and revision; of a comparison the rejected answer is the response and the chosen one
     the revision, and the teacher, which sees both, writes the critique alone.
@@ -27,14 +28,11 @@ class CritiqueRevise:
     does not hold both parts, or repeats the response.
     """
 
-    seeds: RowsRef
-    teacher: BackendRef
     prompt: FileRef = "bezoar:critique_revise.txt"
     pair_prompt: FileRef = "bezoar:critique_pair.txt"
     retries: int = 1
     answers: Sampling = field(default_factory=Sampling)
     kind: Literal["critique_revise"] = "critique_revise"
-    any_rows: ClassVar[bool] = True
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """A row of question and critique with revision a seed; `meta` has the seed. DataError for
@@ -68,11 +66,11 @@ class CritiqueRevise:
             {**chat.meta, "scheme": self.kind, "seed": chat.id},
         )
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give (a half at least, we take it), and calls: one a seed."""
-        return Estimate(rows.low * 0.5, rows.expected * 0.8, rows.high), [
-            quote_answers(rows, 600, self.answers, self.retries)
-        ]
+        seeds = rows[self.seeds]
+        calls = quote_answers(seeds, 600, self.answers, self.retries)
+        return Quote(seeds * Estimate(0.5, 0.8, 1), [(self.teacher, calls)])
 
 
 def _response(item: AnyRow) -> tuple[Chat, str]:

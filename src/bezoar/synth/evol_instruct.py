@@ -1,26 +1,27 @@
 """The Evol-Instruct scheme (WizardLM, arXiv 2304.12244): instructions are made harder, or new ones
 rarer, round by round."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from bezoar.chat.types import Chat, Dropped, Filtered, Message
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chats
+from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Request, fault
 from bezoar.model.spec import Sampling
 from bezoar.prompts import read_prompt
-from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.references import FileRef
 from bezoar.rng import rng_for, seed_for
 from bezoar.synth.answering import INVENTION, Draft, answer, quote_answers
 from bezoar.synth.evol_rules import Comparer, by_answer, copies_prompt
 from bezoar.synth.evol_write import OPS, Line, Op, Wording, evolved_text, read_wording
+from bezoar.synth.scheme import Scheme
 
 MIN_NATS = 30.0
 
 
 @dataclass(frozen=True)
-class EvolInstruct:
+class EvolInstruct(Scheme):
     """Recipe keys. Each of `rounds` rounds draws one of `ops` uniformly for every seed and has the
     instruction rewritten.
 
@@ -46,8 +47,6 @@ class EvolInstruct:
     cut does too; a fixed number of rounds for `num_seeds` random seeds (all: null).
     """
 
-    seeds: RowsRef
-    teacher: BackendRef
     rounds: int = 4
     num_seeds: int | None = None
     ops: tuple[Op, ...] = OPS
@@ -79,7 +78,7 @@ class EvolInstruct:
         if self.equality != "information" and self.min_nats != MIN_NATS:
             raise ValueError("min_nats has an effect with equality: information alone; remove it")
 
-    def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Filtered[Chat]:
+    def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of user and answer; `meta` has the seed's id, round, ops, and what the seed was
         about.
 
@@ -97,7 +96,7 @@ class EvolInstruct:
             },
         )
         comparer, system = self._comparer(), read_prompt(self.system) if self.system else ""
-        lines = [_line(row) for row in self._sample(seeds, seed)]
+        lines = [_line(row) for row in self._sample(as_chats(seeds), seed)]
         rows: list[Chat] = []
         dropped: list[Dropped] = []
         for number in range(1, self.rounds + 1):
@@ -119,14 +118,13 @@ class EvolInstruct:
             rows = list({row.meta["seed"]: row for row in rows}.values())
         return Filtered(rows, dropped)
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give, and calls: evolutions, comparisons, answers. Half of the
         evolutions are taken to survive."""
-        most = self.num_seeds if self.num_seeds is not None else rows.high
-        num = (
-            Estimate(min(rows.low, most), min(rows.expected, most), min(rows.high, most))
-            * self.rounds
-        )
+        seeds = rows[self.seeds]
+        most = self.num_seeds if self.num_seeds is not None else seeds.high
+        taken = Estimate(min(seeds.low, most), min(seeds.expected, most), min(seeds.high, most))
+        num = taken * self.rounds
         judged = Estimate(num.low * 0.5, num.expected, num.high)
         given = Estimate(0, num.expected / 2, num.high) * (
             1 if self.keep == "all" else 1 / self.rounds
@@ -139,7 +137,8 @@ class EvolInstruct:
         comparing = RequestEstimate(
             judged, exactly(250), exactly(8 if self.equality == "text" else 0)
         )
-        return given, [evolving, comparing, quote_answers(judged, 100, self.answers, self.retries)]
+        answers = quote_answers(judged, 100, self.answers, self.retries)
+        return Quote(given, [(self.teacher, calls) for calls in (evolving, comparing, answers)])
 
     def _sample(self, seeds: list[Chat], seed: int) -> list[Chat]:
         usable = [row for row in seeds if _instruction(row)]

@@ -3,21 +3,22 @@ seeds, then answers them."""
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bezoar.chat.types import Chat, Dropped, Filtered, Message
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chats
+from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.near_duplicates import NearDuplicates, check_threshold, phrases, words
 from bezoar.errors import DataError
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.model.spec import Sampling
 from bezoar.prompts import fill, read_list, read_prompt
-from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.references import FileRef
 from bezoar.rng import rng_for, seed_for
 from bezoar.synth.answering import INVENTION, Draft, answer, quote_answers
 from bezoar.synth.examples import is_instruction, opens_well, parse_examples
+from bezoar.synth.scheme import Scheme
 
 OPENING = "<example>"
 NUM_TOPICS = 3
@@ -27,7 +28,7 @@ _PROMPT_TOKENS = 300
 
 
 @dataclass(frozen=True)
-class LaMini:
+class LaMini(Scheme):
     """Recipe keys. `num_rows` rows are wanted; waves of requests go on until they are there or
     `max_waves` have been sent (a wave of which every request failed is the last).
 
@@ -44,8 +45,6 @@ class LaMini:
     takes the place of one whose answer stays unusable.
     """
 
-    seeds: RowsRef
-    teacher: BackendRef
     num_rows: int
     num_examples: int = 3
     ask_for: int = 20
@@ -76,7 +75,7 @@ class LaMini:
         if not 0 <= self.topic_share <= 1 or self.spare < 0:
             raise ValueError("topic_share must be between 0 and 1, spare at least 0")
 
-    def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Filtered[Chat]:
+    def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of a user's instruction and the answer; `meta` names scheme, source, the seeds shown
         and the topics.
 
@@ -85,7 +84,7 @@ class LaMini:
         words"); unusable answers; "surplus" instructions that were not needed. DataError when there
         are too few seeds or topics.
         """
-        search = _Search(self, seeds, seed)
+        search = _Search(self, as_chats(seeds), seed)
         rows: list[Chat] = []
         while len(rows) < self.num_rows:
             need = math.ceil((self.num_rows - len(rows)) * (1 + self.spare))
@@ -107,7 +106,7 @@ class LaMini:
         ]
         return Filtered(rows[: self.num_rows], [*search.dropped, *surplus])
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give, and calls: lists first, then answers. A list is taken to give
         half of what it is asked for."""
         wanted = math.ceil(self.num_rows * (1 + self.spare))
@@ -120,7 +119,8 @@ class LaMini:
             Estimate(list_tokens / 2, list_tokens, self.lists.max_tokens),
         )
         given = Estimate(0, self.num_rows, self.num_rows)
-        return given, [asked, quote_answers(exactly(wanted), 50, self.answers, self.retries)]
+        answers = quote_answers(exactly(wanted), 50, self.answers, self.retries)
+        return Quote(given, [(self.teacher, asked), (self.teacher, answers)])
 
 
 class _Search:

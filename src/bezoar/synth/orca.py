@@ -1,22 +1,23 @@
 """The Orca scheme (arXiv 2306.02707): tasks of the FLAN collection, a system message each, and an
 explained answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bezoar.chat.types import Chat, Dropped, Filtered, Message
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chats
+from bezoar.cost import Estimate, Quote, text_tokens
 from bezoar.data.files import locate_file
 from bezoar.errors import DataError, RecipeError
 from bezoar.io import read_jsonl
-from bezoar.llm.cost import Estimate, RequestEstimate, text_tokens
 from bezoar.llm.types import Ask
 from bezoar.model.spec import Sampling
 from bezoar.prompts import fill, read_prompt
-from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.references import FileRef
 from bezoar.rng import rng_for
 from bezoar.synth.answering import Draft, answer, quote_answers
+from bezoar.synth.scheme import Scheme
 
 SUBMIXES = ("cot", "niv2", "t0", "flan2021")
 SYSTEM_IDS: dict[str, tuple[int, ...]] = {
@@ -39,7 +40,7 @@ def system_ids(submix: str, template_type: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Orca:
+class Orca(Scheme):
     """Recipe keys. `num_rows` tasks are drawn, a system message is drawn for each, and the teacher
     answers.
 
@@ -55,8 +56,6 @@ class Orca:
     2203.14465); the row keeps the task as it was.
     """
 
-    seeds: RowsRef
-    teacher: BackendRef
     num_rows: int
     shares: dict[Literal["cot", "niv2", "t0", "flan2021"], float] = field(
         default_factory=lambda: dict.fromkeys(SUBMIXES, 1.0)  # type: ignore[arg-type]
@@ -78,7 +77,7 @@ class Orca:
         if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) <= 0:
             raise ValueError("shares must be weights of at least 0, one of them more")
 
-    def generate(self, seeds: list[Chat], ask: Ask, *, seed: int) -> Filtered[Chat]:
+    def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of system (absent for message 1), user, answer; `meta` has the task's, the target
         and the message's number.
 
@@ -89,20 +88,20 @@ class Orca:
             read_systems(self.systems),
             (read_prompt(self.hint, "task", "target") if self.hint else ""),
         )
-        fit, dropped = self._fit(seeds)
+        fit, dropped = self._fit(as_chats(seeds))
         drafts = [_draft(row, texts, hint, seed) for row in self._sample(fit, seed)]
         done = answer(drafts, ask, self.answers, seed=seed, retries=self.retries)
         return Filtered(done.rows, [*dropped, *done.dropped])
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Rows that it will give, and calls."""
         num = Estimate(
-            min(rows.low, self.num_rows),
-            min(rows.expected, self.num_rows),
-            min(rows.high, self.num_rows),
+            min(rows[self.seeds].low, self.num_rows),
+            min(rows[self.seeds].expected, self.num_rows),
+            min(rows[self.seeds].high, self.num_rows),
         )
         calls = quote_answers(num, min(300, self.max_prompt_tokens), self.answers, self.retries)
-        return Estimate(num.low * 0.5, num.expected, num.high), [calls]
+        return Quote(Estimate(num.low * 0.5, num.expected, num.high), [(self.teacher, calls)])
 
     def _fit(self, seeds: Sequence[Chat]) -> tuple[list[Chat], list[Dropped]]:
         """The zero-shot rows within the length, and the others."""

@@ -2,15 +2,15 @@
 log-probabilities."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bezoar.chat.attribute_levels import steered
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Dropped, Filtered, Messages, SampledAnswers
+from bezoar.cost import Estimate, Quote
 from bezoar.errors import RecipeError
-from bezoar.llm.cost import Estimate, RequestEstimate
 from bezoar.model.completions import (
     completion_logprobs,
     draw_completions,
@@ -20,13 +20,14 @@ from bezoar.model.completions import (
 from bezoar.model.spec import RewardWeights, Sampling
 from bezoar.progress import Progress
 from bezoar.references import ModelRef, RewardRef, RowsRef
+from bezoar.stage import Stage, StageContext, Stats
 from bezoar.synth.attribute_chance import log_chance
 
 Numbers = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Stage):
     """Recipe keys. `n` answers of `model` to the prompt of every seed.
 
     With a `reward` model each answer has its outputs by name and, as `reward`, what `goodness`
@@ -45,6 +46,8 @@ class Sample:
     prior: ModelRef | None = None
     answers: Sampling = field(default_factory=lambda: Sampling(max_tokens=256))
     kind: Literal["sample"] = "sample"
+    gives = "rows"
+    renders = True
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -158,6 +161,14 @@ class Sample:
                     log_chance(self.attributes, names, values) for values in scored
                 ]
 
-    def quote(self, rows: Estimate) -> tuple[Estimate, list[RequestEstimate]]:
-        """Rows that it will give; nothing that is paid for."""
-        return rows, []
+    def run(self, context: StageContext) -> Stats:
+        """Sample the answers and write them."""
+        rows = context.rows(self.seeds)
+        sampled = self.by_model(
+            rows, context.open_model, context.template, progress=context.progress, seed=context.seed
+        )
+        return context.write_rows(sampled, len(rows))
+
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
+        """All seeds; nothing that is paid for."""
+        return Quote(rows[self.seeds])

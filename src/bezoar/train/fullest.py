@@ -9,7 +9,7 @@ from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow
 from bezoar.model.prompt_group import best_fit
 from bezoar.train.rows import conversations
-from bezoar.train.train import Train
+from bezoar.train.settings import TrainSettings
 
 _SPARE = 4
 """So many times a batch of rows is tokenised: the rows with the most characters hold those with the
@@ -17,7 +17,7 @@ most tokens."""
 
 
 def fullest(
-    rows: Sequence[AnyRow], settings: Train, template: Template, tokenizer: Tokenizer
+    rows: Sequence[AnyRow], settings: TrainSettings, template: Template, tokenizer: Tokenizer
 ) -> int:
     """Tokens of the fullest micro-batch when the longest rows that are not dropped meet in one
     step."""

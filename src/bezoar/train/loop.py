@@ -24,6 +24,7 @@ from bezoar.model.resolve import tokenizer_identity
 from bezoar.model.stack import Stack
 from bezoar.model.tensors import kept_tensors, save_tensors
 from bezoar.progress import Progress
+from bezoar.stage import Rows
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import TrainerState
 from bezoar.train.hardware import fresh_peak, peak_flops, step_flops
@@ -32,16 +33,16 @@ from bezoar.train.memory import available, llama_like, predict_memory
 from bezoar.train.optim import lr_multiplier, optimizer, scale_rates
 from bezoar.train.result import write_result
 from bezoar.train.sampler import epoch_order
+from bezoar.train.settings import StageInputs, TrainSettings
 from bezoar.train.step import Totals, TrainState, evaluate, gradient, reference
-from bezoar.train.tokenized_cache import Rows, identity, num_cut, num_input_tokens, prepare
-from bezoar.train.train import StageInputs, Train
+from bezoar.train.tokenized_cache import identity, num_cut, num_input_tokens, prepare
 
 LENGTHS_KEPT = 10_000
 """Rows whose lengths are written down for the report."""
 
 
 def train(
-    settings: Train, rows: Rows, where: StageInputs, *, progress: Progress, seed: int
+    settings: TrainSettings, rows: Rows, where: StageInputs, *, progress: Progress, seed: int
 ) -> dict[str, Any]:
     """Carry out a training stage; a stage that was killed goes on from its last checkpoint."""
     refuse_broken(progress.stage)
@@ -96,7 +97,7 @@ def train(
 class Loop:
     """One training stage under way."""
 
-    settings: Train
+    settings: TrainSettings
     where: StageInputs
     progress: Progress
     seed: int

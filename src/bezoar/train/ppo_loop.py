@@ -4,7 +4,6 @@
 import math
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bezoar.chat.templates import render_completions
-from bezoar.chat.types import AnyRow, Dropped
+from bezoar.chat.types import Dropped
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.io import content_hash
 from bezoar.model.completions import reward_completions
@@ -22,12 +21,13 @@ from bezoar.model.score_head import ScoreHead
 from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
+from bezoar.stage import Rows
 from bezoar.train import checkpoint
 from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten
 from bezoar.train.checkpoint import TrainerState
 from bezoar.train.hardware import fresh_peak
 from bezoar.train.optim import lr_multiplier, optimizer, scale_rates
-from bezoar.train.ppo import PPO
+from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.result import write_result
 from bezoar.train.rollout import (
     Policy,
@@ -41,11 +41,11 @@ from bezoar.train.rollout import (
     score,
 )
 from bezoar.train.sampler import epoch_order
-from bezoar.train.train import StageInputs
+from bezoar.train.settings import StageInputs
 
 
 def train(
-    settings: PPO, rows: Sequence[AnyRow], where: StageInputs, *, progress: Progress, seed: int
+    settings: PPOSettings, rows: Rows, where: StageInputs, *, progress: Progress, seed: int
 ) -> dict[str, Any]:
     """Carry out the stage; one that was killed goes on from its last checkpoint."""
     refuse_broken(progress.stage)
@@ -98,7 +98,7 @@ def train(
 
 
 def read_prompts(
-    settings: PPO, rows: Sequence[AnyRow], where: StageInputs, stack: Stack
+    settings: PPOSettings, rows: Rows, where: StageInputs, stack: Stack
 ) -> tuple[list[Prompt], list[Dropped]]:
     """What is answered; DataError for a row without an answer where resets need one. Long prompts
     are dropped as "too long"."""
@@ -132,7 +132,7 @@ def read_prompts(
 
 
 def normalised(
-    settings: PPO, rows: Sequence[AnyRow], where: StageInputs, judge: Stack
+    settings: PPOSettings, rows: Rows, where: StageInputs, judge: Stack
 ) -> RewardWeights:
     """The goodness by which the rows' own answers have mean 0, and with `std` standard deviation
     1."""
@@ -156,7 +156,7 @@ def normalised(
 class Loop:
     """One stage under way."""
 
-    settings: PPO
+    settings: PPOSettings
     where: StageInputs
     progress: Progress
     seed: int

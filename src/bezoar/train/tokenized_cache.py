@@ -22,13 +22,14 @@ from dataclasses import asdict
 from itertools import accumulate, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import bezoar
 from bezoar.chat.types import AnyRow, Dropped, Filtered
 from bezoar.io import atomic_write, cache_dir, content_hash, set_aside
 from bezoar.model.prompt_group import Completion, PromptGroup
 from bezoar.progress import Progress
+from bezoar.stage import Rows
 from bezoar.train.label_check import Example
 
 CHUNK = 2048
@@ -37,14 +38,6 @@ _SUM = 8
 """Bytes at the end of a file that tell whether it is whole."""
 KEPT_S = 30 * 24 * 3600
 """Files that were not used for so long are removed."""
-
-
-class Rows(Protocol):
-    """Rows that can be counted and gone through; they need not be in memory."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[AnyRow]: ...
 
 
 Prove = Callable[[Sequence[Any]], Filtered[Example]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import Comparison, Message, Messages
-from bezoar.llm.cost import Estimate, RequestEstimate, exactly
+from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import read_prompt, seal
 from bezoar.references import BackendRef, FileRef

@@ -1,9 +1,9 @@
 """Estimates of what will be asked of language models: counts, tokens and money, each low, expected
 and high."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,10 @@ def price(calls: RequestEstimate, backend: Any) -> Estimate:
     return (calls.num * calls.prompt_tokens) * paid_in + (
         calls.num * calls.completion_tokens
     ) * paid_out
+
+
+class Quote(NamedTuple):
+    """What a stage is expected to give and to ask: rows, and requests by language model."""
+
+    rows: Estimate
+    requests: Sequence[tuple[str, RequestEstimate]] = ()

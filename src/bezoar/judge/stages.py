@@ -1,0 +1,72 @@
+"""What the filters share: rows of another stage, sorted by a judge or by rules."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, as_chats
+from bezoar.cost import Estimate, Quote
+from bezoar.llm.types import Ask
+from bezoar.parquet import write_parquet
+from bezoar.references import BackendRef, RowsRef
+from bezoar.stage import Stage, StageContext, Stats
+
+
+@dataclass(frozen=True)
+class RuleFilter(Stage):
+    """Rows that are kept, changed or paired by rules, without a model."""
+
+    rows: RowsRef
+    """The stage whose rows are read."""
+    gives = "rows"
+
+    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Any]:
+        """The rows that are kept, and what was dropped and why."""
+        raise NotImplementedError
+
+    def run(self, context: StageContext) -> Stats:
+        """Sift the rows and write those that are kept."""
+        rows = context.rows(self.rows)
+        return context.write_rows(self.sift(rows), len(rows))
+
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
+        """All rows; no requests."""
+        return Quote(rows[self.rows])
+
+
+@dataclass(frozen=True)
+class FilterResult:
+    """The rows by verdict, each with `meta.verdict` (accept, reject, unparsed), `meta.reason` and,
+    by probabilities, `meta.score`."""
+
+    accepted: list[Chat]
+    rejected: list[Chat]
+    unparsed: list[Chat]
+
+
+@dataclass(frozen=True)
+class JudgeFilter(Stage):
+    """Rows that a judge accepts; the others are kept beside them in rejected.parquet."""
+
+    rows: RowsRef
+    """The stage whose rows are judged."""
+    judge: BackendRef
+    """The language model that judges."""
+    gives = "rows"
+
+    def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
+        """All of `rows`, sorted by verdict, in their order."""
+        raise NotImplementedError
+
+    def run(self, context: StageContext) -> Stats:
+        """Judge the rows and write them by verdict."""
+        rows, pool = as_chats(context.rows(self.rows)), context.ask(self.judge)
+        judged = self.judge_rows(rows, pool.ask_all)
+        left_out = [*judged.rejected, *judged.unparsed]
+        write_parquet(context.out_dir / "rejected.parquet", [chat.to_row() for chat in left_out])
+        dropped = [
+            Dropped(row.id, row.meta["verdict"], row.meta.get("reason", "")) for row in left_out
+        ]
+        stats = context.write_rows(Filtered(judged.accepted, dropped), len(rows))
+        agreement = context.agreement([*judged.accepted, *left_out])
+        return {**stats, "calls": pool.counts(), **agreement}

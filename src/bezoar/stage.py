@@ -1,0 +1,104 @@
+"""A stage of a recipe, and what it is given to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from bezoar.chat.templates import Template
+from bezoar.chat.types import AnyRow, Chat, Filtered
+from bezoar.cost import Estimate, Quote
+from bezoar.llm.pool import Pool
+from bezoar.model.spec import ModelSpec
+from bezoar.progress import Progress
+
+if TYPE_CHECKING:
+    from bezoar.model.stack import Stack
+
+Gives = Literal["rows", "model", "scores"]
+Stats = dict[str, Any]
+"""The counts of a finished stage, JSON values; stats.json holds them."""
+
+
+class Rows(Protocol):
+    """Rows that can be gone through any number of times, in memory or in a file."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[AnyRow]: ...
+
+
+class StageContext(Protocol):
+    """What a stage reads, by the names in its recipe keys, and where its output goes.
+
+    `out_dir` receives the output and takes its place when the stage returns; `work_dir` is kept
+    between kills and belongs to this stage with these settings.
+    """
+
+    name: str
+    progress: Progress
+    out_dir: Path
+    work_dir: Path
+
+    @property
+    def seed(self) -> int:
+        """The seed of the recipe."""
+
+    @property
+    def template(self) -> Template:
+        """The template of the recipe."""
+
+    def rows(self, name: str) -> list[AnyRow]:
+        """The rows of a finished stage."""
+
+    def stored_rows(self, name: str) -> Rows:
+        """The rows of a finished stage, read from their file whenever they are gone through."""
+
+    def model(self, name: str) -> tuple[ModelSpec, list[Path]]:
+        """The base and the adapters, lowest first, of a model or a training stage's result."""
+
+    def open_model(self, name: str) -> Stack:
+        """The same model, loaded; each is opened once."""
+
+    def ask(self, backend: str) -> Pool:
+        """A language model of the recipe, behind the journal and the budget."""
+
+    def ask_model(self, name: str) -> Pool:
+        """A model of the recipe as a language model, behind the same journal."""
+
+    def identity(self, backend: str) -> str:
+        """What names a language model and all that changes its answers."""
+
+    def agreement(self, rows: list[Chat]) -> Stats:
+        """How far repeated ratings of the rows agree, printed; empty without such ratings."""
+
+    def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> Stats:
+        """Write rows.parquet and failures.jsonl, and count them."""
+
+
+class Stage(Protocol):
+    """One step of a recipe: a frozen dataclass whose fields are its recipe keys.
+
+    What it reads are its fields of the types RowsRef, ModelRef, BackendRef and FileRef
+    (`bezoar.references`). `gives` says what others may read it as; a stage that `renders` depends
+    on the recipe's template.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    gives: ClassVar[Gives]
+    renders: ClassVar[bool] = False
+
+    @property
+    def kind(self) -> str:
+        """The name of the kind in recipes."""
+
+    def files(self) -> list[Path]:
+        """Files whose content changes the output, beside those that FileRef keys name."""
+        return []
+
+    def run(self, context: StageContext) -> Stats:
+        """Write the output into `context.out_dir`; the statistics end up in stats.json."""
+
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
+        """Expected rows and requests, from the expected rows of the stages that it reads."""
