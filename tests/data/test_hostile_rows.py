@@ -34,10 +34,10 @@ def refusal(source: Any, folder: Path) -> str:
     return message
 
 
-def ended(work: Callable[[Path], object], folder: Path) -> DataError | None:
-    """The sentence that work on a folder ended in, if it did."""
+def ended(work: Callable[[], object]) -> DataError | None:
+    """The sentence that work ended in, if it did."""
     try:
-        work(folder)
+        work()
     except DataError as error:
         return error
     return None
@@ -469,7 +469,7 @@ def test_parquet_of_any_type_is_rows_or_a_sentence(tmp_path: Path) -> None:
         else:
             assert refusal(source, tmp_path).startswith(f"{path}: "), name
         parquet(path, prompt=column, response=["c", "d"])
-        assert ended(source.load, tmp_path) is None or name not in ("one of two",)
+        assert ended(source.below(tmp_path).load) is None or name not in ("one of two",)
     (path := tmp_path / "b.parquet").unlink(missing_ok=True)
     table = pa.table([["a"], ["b"]], names=["prompt", "prompt"])
     pytest.importorskip("pyarrow.parquet").write_table(table, path)
@@ -493,9 +493,9 @@ def test_damaged_parquet_of_every_kind_is_a_sentence(tmp_path: Path) -> None:
             at = draw.randrange(len(whole)) if number % 2 else len(whole) - 1 - draw.randrange(1200)
             damaged[at] = draw.choice([0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256)])
         path.write_bytes(damaged[: draw.randrange(len(whole))] if number % 10 == 0 else damaged)
-        source = Columns("a.parquet", kind="parquet")
+        source = Columns("a.parquet", kind="parquet").below(tmp_path)
         for work in (source.load, source.count):
-            if error := ended(work, tmp_path):
+            if error := ended(work):
                 failed += 1
                 assert str(error).startswith(f"{path}: ")
                 assert "\n" not in str(error)

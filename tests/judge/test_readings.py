@@ -412,10 +412,8 @@ def test_what_is_paid_for() -> None:
     assert Pairwise("judge").quote(exactly(5))[0].num == exactly(10)
     assert Pairwise("judge").quote(exactly(5))[0].completion_tokens.high == 512
     assert Pairwise("judge", verdict="logprob").quote(exactly(5))[0].completion_tokens == exactly(0)
-    assert (
-        Attributes("rows", "judge", max_tokens=9).quote(exactly(5))[1][0].completion_tokens.high
-        == 9
-    )
-    assert Attributes("rows", "judge", verdict="logprob", repeats=1).quote(exactly(5))[1][
-        0
-    ].completion_tokens == exactly(0)
+    rows = {"rows": exactly(5)}
+    _, ((_, text),) = Attributes("rows", "judge", max_tokens=9).quote(rows)
+    assert text.completion_tokens.high == 9
+    _, ((_, digits),) = Attributes("rows", "judge", verdict="logprob", repeats=1).quote(rows)
+    assert digits.completion_tokens == exactly(0)

@@ -78,7 +78,7 @@ def test_sampled_answers_are_refused() -> None:
 
 def test_the_plan_counts_one_call_a_seed() -> None:
     rows, calls = SCHEME.quote({SCHEME.seeds: exactly(10)})
-    assert (rows.high, calls[0].num.high) == (10, 10)
+    assert (rows.high, calls[0][1].num.high) == (10, 10)
 
 
 def test_a_round_keeps_what_it_cannot_revise() -> None:

@@ -354,7 +354,7 @@ def test_braces_in_an_instruction_stay() -> None:
 def test_quote() -> None:
     rows, calls = evol(rounds=3, num_seeds=10).quote({"seeds": exactly(100)})
     assert (rows.expected, rows.high) == (15, 30)
-    assert [call.num.expected for call in calls[:2]] == [30, 30]
+    assert [call.num.expected for _, call in calls[:2]] == [30, 30]
 
 
 @pytest.mark.parametrize(

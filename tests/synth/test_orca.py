@@ -180,7 +180,7 @@ def test_system_messages_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_quote() -> None:
-    rows, ((_, calls),) = orca(100, answers=Sampling(max_tokens=300)).quote({"seeds": exactly(60)})
+    rows, ((_, calls),) = orca(100, answers=Sampling(max_tokens=300)).quote({"tasks": exactly(60)})
     assert rows.high == 60
     assert calls.num.low == 60
     assert calls.completion_tokens.high == 300
