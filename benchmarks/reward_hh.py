@@ -77,7 +77,7 @@ def trained(model: str, rows: list[Any], out: Path, **changed: Any) -> tuple[Any
     stats = (
         read_json(done)
         if done.is_file()
-        else train.run(
+        else train.fit(
             rows, place, progress=Progress(f"{len(rows)} pairs", out / "metrics.jsonl"), seed=0
         )
     )

@@ -189,7 +189,7 @@ def test_out_of_memory_splits_the_step(most: int, tiny_model: Path, tmp_path: Pa
 def test_wrong_settings_and_rows_are_told(tiny_model: Path, tmp_path: Path) -> None:
     where = StageInputs(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "w", tmp_path / "o")
     with pytest.raises(RecipeError, match="optimizer"):
-        Train("b", "r", SFT(), optimizer="adamw_8bit_paged").run(
+        Train("b", "r", SFT(), optimizer="adamw_8bit_paged").fit(
             chats(4), where, progress=Progress("s"), seed=0
         )
     nf4 = StageInputs(

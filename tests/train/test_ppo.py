@@ -223,7 +223,7 @@ def reward_model(
 def run(
     settings: PPO, model: Path, out: Path, reward: Any, *, progress: Progress | None = None
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    stats = settings.run(
+    stats = settings.fit(
         ROWS, place(model, out, reward=reward), progress=progress or Progress("ppo"), seed=7
     )
     return stats, load_file(out / "out" / "adapter" / "adapter_model.safetensors")
@@ -255,7 +255,7 @@ def test_without_resets_it_is_ppo_to_the_bit_and_with_them_it_is_not(
     """Answers of their own are then never read: PPO does not see them at all."""
     _, plain = run(SMALL, tiny_model, tmp_path / "a", reward_model)
     bare = [Chat(row.id, row.prompt) for row in ROWS]
-    SMALL.run(
+    SMALL.fit(
         bare,
         place(tiny_model, tmp_path / "b", reward=reward_model),
         progress=Progress("ppo"),
@@ -331,7 +331,7 @@ def test_wrong_inputs_are_told(tiny_model: Path, tmp_path: Path, reward_model: A
         run(SMALL, tiny_model, tmp_path, (ModelSpec(str(tiny_model)), []))
     bare = [Chat("x", (Message("user", "hi"),))]
     with pytest.raises(DataError, match="row x: it has no answer of its own to reset to"):
-        replace(SMALL, reset=1.0).run(
+        replace(SMALL, reset=1.0).fit(
             bare, place(tiny_model, tmp_path, reward=reward_model), progress=Progress("ppo"), seed=0
         )
     with pytest.raises(ValueError, match="dropout"):
