@@ -6,7 +6,8 @@ import pytest
 from questions import question
 
 from bezoar.chat.types import Message
-from bezoar.llm.budget import Budget, Prices, affordable
+from bezoar.llm.budget import Budget, Prices
+from bezoar.llm.journal import affordable
 from bezoar.llm.types import Request
 
 

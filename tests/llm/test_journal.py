@@ -480,8 +480,8 @@ def test_money_is_put_aside_for_those_who_are_alive(path: Path) -> None:
                 entry("a", Reply(cost_usd=50.0), run="other"),
             ]
         )
-        for journal, answer_index in ((one, "aa"), (two, "bb"), (three, "cc")):
-            assert journal.claims.take(answer_index)
+        for journal, owner in ((one, "aa"), (two, "bb"), (three, "cc")):
+            assert journal.claims.take(owner)
         assert one.reserve("aa", "r", 0.0, [3.0, 3.0], limit_usd=10.0) == (2, 0.0)
         # 1 spent, 6 held
         assert two.reserve("bb", "r", 0.0, [2.0, 2.0], limit_usd=10.0) == (1, 6.0)

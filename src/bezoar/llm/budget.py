@@ -4,9 +4,8 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from bezoar.llm.claims import Claims
+from bezoar.llm.journal import Journal, affordable
 from bezoar.llm.types import Request
 
 REFUSED = "budget"
@@ -18,62 +17,38 @@ class Prices:
     """What a million tokens cost."""
 
     input_usd_per_million: float = 0.0
+    """US dollars for a million prompt tokens, at least 0."""
     output_usd_per_million: float = 0.0
+    """US dollars for a million answer tokens, at least 0."""
 
     def __post_init__(self) -> None:
-        if not all(
-            math.isfinite(price) and price >= 0
-            for price in (self.input_usd_per_million, self.output_usd_per_million)
-        ):
-            raise ValueError("a price must be a finite number of at least 0")
+        for usd in (self.input_usd_per_million, self.output_usd_per_million):
+            if not (math.isfinite(usd) and usd >= 0):
+                raise ValueError("a price must be a finite number of at least 0")
 
     def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
         """The price of one reply."""
-        return (
-            prompt_tokens * self.input_usd_per_million
-            + completion_tokens * self.output_usd_per_million
-        ) / 1e6
+        input_usd = prompt_tokens * self.input_usd_per_million
+        return (input_usd + completion_tokens * self.output_usd_per_million) / 1e6
 
     def most_usd(self, request: Request) -> float:
-        """More than `request` can cost: one token a byte of its text, 16 a message, and the longest
-        answer."""
-        size = (
-            sum(len(m.content.encode("utf-8", "replace")) + 16 for m in request.messages)
-            + len(request.prefill.encode("utf-8", "replace"))
-            + 16
-        )
-        return self.cost_usd(size, request.max_tokens)
-
-
-class Ledger(Protocol):
-    """Where it is written down what all processes of a run have spent and put aside: the
-    journal."""
-
-    claims: Claims
-
-    def spent_usd(self, run: str) -> float: ...
-
-    def reserve(
-        self,
-        answer_index: str,
-        run: str,
-        held_usd: float,
-        most_usd: Sequence[float],
-        *,
-        limit_usd: float,
-    ) -> tuple[int, float]: ...
+        """An upper bound of a request's cost: one token a byte of its text, 16 a message, and the
+        longest answer."""
+        texts = [*(message.content for message in request.messages), request.prefill]
+        num_bytes = sum(len(text.encode("utf-8", "replace")) + 16 for text in texts)
+        return self.cost_usd(num_bytes, request.max_tokens)
 
 
 class Budget:
     """What the run `run` may still spend, together with every other process that writes to the same
     journal.
 
-    `limit_usd` None is no limit; without a journal, what was spent is counted here alone.
-    ValueError for a limit that is no finite number of at least 0.
+    `limit_usd` None is no limit; without a journal only what is counted here was spent. ValueError
+    for a limit that is no finite number of at least 0.
     """
 
     def __init__(
-        self, limit_usd: float | None = None, journal: Ledger | None = None, *, run: str = ""
+        self, limit_usd: float | None = None, journal: Journal | None = None, *, run: str = ""
     ) -> None:
         if limit_usd is not None and not (math.isfinite(limit_usd) and limit_usd >= 0):
             raise ValueError(f"a budget must be a finite number of at least 0, not {limit_usd}")
@@ -89,46 +64,34 @@ class Budget:
         return self._counted_usd if self._journal is None else self._journal.spent_usd(self.run)
 
     def add(self, cost_usd: float) -> None:
-        """Count money that has been spent; where there is a journal, the replies in it are the
-        count."""
+        """Count money that was spent; with a journal, the replies in it are the count."""
         self._counted_usd += cost_usd
 
-    def reserve(self, most_usd: Sequence[float]) -> tuple[int, float]:
-        """(how many of the next requests may be sent, each with the most it can cost; what other
+    def reserve(self, prices: Sequence[float]) -> tuple[int, float]:
+        """(how many of the next requests, which cost at most `prices`, may be sent; what other
         processes hold of the budget).
 
-        Their money is put aside until `release`. A request that costs nothing may always be sent.
+        Their money is reserved until `release`. A request that costs nothing may always be sent.
         """
         if self.limit_usd is None:
-            return len(most_usd), 0.0
+            return len(prices), 0.0
+        others_usd = 0.0
         if self._journal is None:
-            count, others = (
-                affordable(most_usd, self.limit_usd - self._counted_usd - self._reserved_usd),
-                0.0,
-            )
+            room_usd = self.limit_usd - self._counted_usd - self._reserved_usd
+            count = affordable(prices, room_usd)
         else:
-            count, others = self._journal.reserve(
-                self._owner, self.run, self._reserved_usd, most_usd, limit_usd=self.limit_usd
+            count, others_usd = self._journal.reserve(
+                self._owner, self.run, self._reserved_usd, prices, limit_usd=self.limit_usd
             )
-        self._reserved_usd += sum(most_usd[:count])
-        return count, others
+        self._reserved_usd += sum(prices[:count])
+        return count, others_usd
 
-    def release(self, most_usd: float) -> None:
-        """Take back what was put aside for a request that has been answered or given up."""
-        self._reserved_usd = max(self._reserved_usd - most_usd, 0.0)
+    def release(self, reserved_usd: float) -> None:
+        """Give back what was reserved for a request that was answered or given up."""
+        self._reserved_usd = max(self._reserved_usd - reserved_usd, 0.0)
 
     def end(self) -> None:
-        """Nothing is in flight any more: other processes may spend what was put aside."""
+        """Nothing is in flight any more: other processes may spend what was reserved."""
         self._reserved_usd = 0.0
         if self.limit_usd is not None and self._journal is not None:
             self._journal.reserve(self._owner, self.run, 0.0, (), limit_usd=self.limit_usd)
-
-
-def affordable(most_usd: Sequence[float], room_usd: float) -> int:
-    """How many requests from the first on fit into `room_usd`; what costs nothing always does."""
-    total = 0.0
-    for count, cost in enumerate(most_usd):
-        total += cost
-        if cost > 0 and total > room_usd + 1e-9:
-            return count
-    return len(most_usd)
