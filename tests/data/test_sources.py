@@ -337,11 +337,11 @@ def test_sharegpt_drops_and_counts(row: dict[str, Any], reason: str, tmp_path: P
         (turns(("human", "x"), ("function_call", "add(1)")), "not valid JSON"),
         (
             turns(("human", "x"), ("function_call", '{"name": "f"}')),
-            "not an object with a name and an object of arguments",
+            "not an object with a name and arguments",
         ),
         (
             {**turns(("human", "x"), ("gpt", "y")), "tools": {"name": "f"}},
-            "the column 'tools' is not a list",
+            "the column 'tools' is a dict, not a list",
         ),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from bezoar.chat.types import Chat, Comparison, Dropped, Filtered, Message
 from bezoar.data.locate import is_hub_id
-from bezoar.data.rows import RowOrigin, parse_column, text
+from bezoar.data.rows import RowOrigin, parse_json, text
 from bezoar.data.source import Source
 from bezoar.data.turns import checked_chat, messages_in, pair_in
 from bezoar.errors import DataError
@@ -15,19 +15,26 @@ from bezoar.io import Row
 
 @dataclass(frozen=True)
 class Columns(Source[Any]):
-    """JSON Lines, JSON, Parquet or a Hub dataset, by the columns that the first row has.
+    """Chats or pairs by column, from JSON Lines or JSON (`jsonl`), Parquet or a Hub dataset.
 
-    `chosen` with `rejected` make a comparison, with `prompt` where they do not hold it themselves;
-    else `messages` make a chat; else `prompt` with `response`. The fields name these columns.
-    Texts, or lists of {role, content}. A `meta` column (an object or JSON text) is kept, so a
-    stage's rows.parquet can be read back.
+    A row with `chosen` and `rejected` is a pair, whose `prompt` may be in both of them; one with
+    `messages` is a chat; else it has `prompt` and `response`. Each is a text or a list of {role,
+    content}. A column `meta` (an object or JSON text) is kept, so that a stage's rows.parquet can
+    be read back.
+
+    Example: {kind: jsonl, path: rows.jsonl, prompt: question, response: answer}
     """
 
     messages: str = "messages"
+    """Name of the column of whole conversations."""
     prompt: str = "prompt"
+    """Name of the column of prompts."""
     response: str = "response"
+    """Name of the column of answers."""
     chosen: str = "chosen"
+    """Name of the column of preferred answers."""
     rejected: str = "rejected"
+    """Name of the column of the other answers."""
     kind: Literal["jsonl", "parquet", "hub"] = "jsonl"
 
     def __post_init__(self) -> None:
@@ -41,17 +48,16 @@ class Columns(Source[Any]):
             raise ValueError(f"kind parquet does not fit the path {self.path!r}; use jsonl")
 
     def load(self) -> Filtered[Any]:
-        """The rows that are taken, chats alone or comparisons alone, and those that were dropped on
-        the way."""
-        sifted = super().load()
-        first = next(iter(sifted.rows), None)
-        for item in sifted.rows:
+        """The rows that are taken, all of them chats or all of them comparisons."""
+        filtered = super().load()
+        for item in filtered.rows:
+            first = filtered.rows[0]
             if type(item) is not type(first):
                 raise DataError(
-                    f"{item.id}: this row and {sifted.rows[0].id} are not both chats or both"
-                    " comparisons; split the file."
+                    f"{item.id}: this row and {first.id} are not both chats or both comparisons;"
+                    " split the file."
                 )
-        return sifted
+        return filtered
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Comparison | Dropped:
         """One row."""
@@ -69,19 +75,15 @@ class Columns(Source[Any]):
             prompt = messages_in(row[self.prompt], at)
         else:
             prompt = (Message("user", text(row, self.prompt, at)),)
-        return checked_chat((*prompt, Message("assistant", text(row, self.response, at))), at, meta)
+        answer = Message("assistant", text(row, self.response, at))
+        return checked_chat((*prompt, answer), at, meta)
 
 
 def _meta(value: Any, at: RowOrigin) -> dict[str, Any]:
-    """What a `meta` column holds: an object, or the JSON text of one; nothing where it is null or
-    empty."""
     if value is None or value == "":
         return {}
     if isinstance(value, str):
-        value = parse_column(value, "meta", at)
+        value = parse_json(value, at, "meta")
     if not isinstance(value, dict):
-        raise at.wrong(
-            f"the column 'meta' is a {type(value).__name__}, not an object; write one, or rename"
-            " the column."
-        )
+        raise at.wrong_type("meta", value, "an object")
     return dict(value)

@@ -11,14 +11,16 @@ from bezoar.io import Row
 
 @dataclass(frozen=True)
 class Dolly(Source[Chat]):
-    """Rows of instruction, context, response, category; a context follows the instruction after an
-    empty line.
+    """Instructions with answers: columns instruction, context, response, category.
 
-    `meta` holds the category and whether there was a context. With `category` rows of the others
-    are dropped.
+    A context follows the instruction after an empty line; `meta` holds the category and whether
+    there was a context.
+
+    Example: {kind: dolly, path: databricks/databricks-dolly-15k, category: open_qa, limit: 100}
     """
 
     category: str = ""
+    """Keep only rows of this category; "" keeps all."""
     kind: Literal["dolly"] = "dolly"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:

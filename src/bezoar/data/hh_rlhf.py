@@ -1,4 +1,4 @@
-"""Anthropic HH-RLHF (arXiv 2204.05862): pairs of transcripts."""
+"""Anthropic HH-RLHF: pairs of transcripts."""
 
 import re
 from dataclasses import dataclass
@@ -15,15 +15,19 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 @dataclass(frozen=True)
 class HHRLHF(Source[Comparison]):
-    """Columns chosen and rejected: transcripts of `\\n\\nHuman:` and `\\n\\nAssistant:` turns.
+    """Pairs of transcripts: columns chosen and rejected, of `\\n\\nHuman:` and `\\n\\nAssistant:`
+    turns.
 
     The prompt is everything up to and including the last `\\n\\nAssistant:`, the answer what
     follows it, as in the DPO authors' code; turns lose white space at both ends. Rules for rows
     that occur in the published files, each counted: two turns of one speaker in a row in either
-    transcript (the other speaker's words stand inside a turn, so that joining them would teach the
+    transcript (the other speaker's words are inside a turn, so that joining them would teach the
     model to speak for the human), an empty answer on either side, an empty turn, no answer at the
     end, prompts that differ, and equal answers are dropped. A name inside a line (`... Human: ...`)
     is text and is kept. A text that does not begin with `\\n\\nHuman:` is no transcript: DataError.
+
+    Source: arXiv 2204.05862
+    Example: {kind: hh_rlhf, path: Anthropic/hh-rlhf, subset: helpful-base, limit: 1000}
     """
 
     kind: Literal["hh_rlhf"] = "hh_rlhf"
@@ -33,8 +37,8 @@ class HHRLHF(Source[Comparison]):
         """One pair."""
         chosen, rejected = (_transcript(row, name, at) for name in ("chosen", "rejected"))
         for messages in (chosen, rejected):
-            if reason := turn_problem(messages):
-                return Dropped(at.id, reason, at.text)
+            if problem := turn_problem(messages):
+                return Dropped(at.id, problem, at.text)
         if chosen[:-1] != rejected[:-1]:
             return Dropped(at.id, "prompts differ", at.text)
         meta = {"turns": len(chosen) // 2, **({"category": self.subset} if self.subset else {})}
@@ -42,15 +46,14 @@ class HHRLHF(Source[Comparison]):
 
 
 def _transcript(row: Row, name: str, at: RowOrigin) -> Messages:
-    text(row, name, at)
+    text(row, name, at)  # the type; the words are taken with the white space at their start
     head, *parts = _TURN.split(row[name] or "")
     if head.strip() or not parts or parts[0] != "Human":
         raise at.wrong(
             f"the column {name!r} does not begin with '\\n\\nHuman:', so it is no HH-RLHF"
             " transcript; use another kind."
         )
-    speakers, words = parts[::2], parts[1::2]
     return tuple(
-        Message("user" if who == "Human" else "assistant", said.strip())
-        for who, said in zip(speakers, words, strict=True)
+        Message("user" if speaker == "Human" else "assistant", words.strip())
+        for speaker, words in zip(parts[::2], parts[1::2], strict=True)
     )

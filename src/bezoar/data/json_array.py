@@ -19,8 +19,8 @@ def is_array(path: Path) -> bool:
     try:
         with open_bytes(path) as stream:
             while block := stream.read(_BLOCK):
-                if found := block.lstrip():
-                    return found.startswith(b"[")
+                if start := block.lstrip():
+                    return start.startswith(b"[")
     except (OSError, EOFError, zlib.error):
         return False  # the reader says what is wrong
     return False
@@ -31,93 +31,94 @@ def read_array(path: Path, limits: Limits) -> Iterator[tuple[int, Any]]:
     where the text breaks."""
     with open_bytes(path, limits) as stream:
         text = _Text(path, stream, int(limits.row_mb * 2**20))
-        number, mark = 0, ","
-        text.skip()
-        text.at += 1
-        if text.skip() == "]":
-            mark, text.at = "]", text.at + 1
-        while mark == ",":
-            text.skip()
+        number, mark = 0, text.take()
+        if text.peek() == "]":
+            mark = text.take()
+        while mark != "]":
+            text.peek()
             number += 1
             yield number, text.value(number)
-            mark = text.skip()
-            if mark not in (",", "]"):
+            if text.peek() not in (",", "]"):
                 raise text.broken("Expecting ',' delimiter")
-            text.at += 1
-        if text.skip():
+            mark = text.take()
+        if text.peek():
             raise text.broken("Extra data")
 
 
 @dataclass
 class _Text:
-    """The part of a file's text that is looked at."""
+    """The part of a file's text that is held in memory: `position` moves on in `buffer`, and what
+    is before it is dropped when more is read."""
 
     path: Path
     stream: Stream
     most: int
     buffer: str = ""
-    at: int = 0
+    position: int = 0
     line: int = 1
 
     def __post_init__(self) -> None:
         self.decoder = codecs.getincrementaldecoder("utf-8")()
 
-    def more(self, size: int) -> bool:
-        """Read on; what lies behind is let go. False at the end of the file."""
-        self.line += self.buffer.count("\n", 0, self.at)
-        self.buffer, self.at = self.buffer[self.at :], 0
+    def read(self, size: int) -> bool:
+        """Read `size` bytes more. False at the end of the file."""
+        self.line += self.buffer.count("\n", 0, self.position)
+        self.buffer, self.position = self.buffer[self.position :], 0
         try:
             block = self.stream.read(size)
             self.buffer += self.decoder.decode(block, not block)
         except UnicodeDecodeError as error:
             line = self.line + self.buffer.count("\n") + error.object.count(b"\n", 0, error.start)
-            raise DataError(
-                f"{self.path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8."
-            ) from None
+            why = f"not UTF-8 text ({error.reason}); save the file as UTF-8"
+            raise DataError(f"{self.path}:{line}: {why}.") from None
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(
-                f"{self.path}:{self.line}: cannot be read to its end ({error}); fetch the file"
-                " again."
-            ) from None
+            why = f"cannot be read to its end ({error}); fetch the file again"
+            raise DataError(f"{self.path}:{self.line}: {why}.") from None
         return bool(block)
 
-    def skip(self) -> str:
-        """Go past white space; the character that stands there, or the empty string at the end."""
+    def peek(self) -> str:
+        """The next character that is not white space, or the empty string at the end."""
         while True:
-            self.at = strict_json.space(self.buffer, self.at)
-            if self.at < len(self.buffer):
-                return self.buffer[self.at]
-            if not self.more(_BLOCK):
+            self.position = strict_json.space(self.buffer, self.position)
+            if self.position < len(self.buffer):
+                return self.buffer[self.position]
+            if not self.read(_BLOCK):
                 return ""
 
+    def take(self) -> str:
+        """That character, which is passed."""
+        character = self.peek()
+        self.position += 1
+        return character
+
     def value(self, number: int) -> Any:
-        """The value that begins here. Twice as much is read as long as what is there could be its
-        beginning."""
+        """The value that begins here, row `number`."""
+        # A value that is cut off looks like broken JSON. So more is read, twice as much each time
+        # (a long row is then parsed a few times only), until it parses, is too long, or the file
+        # ends.
         while True:
             try:
-                value, end = strict_json.parse_at(self.buffer, self.at)
+                value, end = strict_json.parse_at(self.buffer, self.position)
             except strict_json.NotJSONError as error:
                 if not error.broken:
                     raise DataError(f"{self.path}: row {number}: {error}.") from None
-                length, line = len(self.buffer) - self.at, self.line + error.line - 1
-                if length <= self.most and self.more(max(_BLOCK, length)):
-                    continue
+                length, line = len(self.buffer) - self.position, self.line + error.line - 1
                 if length > self.most:
-                    raise self.too_long(number) from None
-                raise DataError(f"{self.path}:{line}: {error}.") from None
-            if end - self.at > self.most:
-                raise self.too_long(number)
-            self.at = end
+                    raise self._too_long(number) from None
+                if not self.read(max(_BLOCK, length)):
+                    raise DataError(f"{self.path}:{line}: {error}.") from None
+                continue
+            if end - self.position > self.most:
+                raise self._too_long(number)
+            self.position = end
             return value
 
-    def too_long(self, number: int) -> DataError:
-        """The error for a row beyond the limit, which may be one whose end is missing."""
-        return DataError(
-            f"{self.path}: row {number}: it is not valid JSON or longer than {self.most / 2**20:g}"
-            " MB; mend it, or raise limits.row_mb."
-        )
+    def _too_long(self, number: int) -> DataError:
+        # or a row whose end is missing
+        what = f"it is not valid JSON or longer than {self.most / 2**20:g} MB; mend it"
+        return DataError(f"{self.path}: row {number}: {what}, or raise limits.row_mb.")
 
     def broken(self, what: str) -> DataError:
-        """The error for what stands here."""
-        line = self.line + self.buffer.count("\n", 0, self.at)
+        """The error for what is here."""
+        line = self.line + self.buffer.count("\n", 0, self.position)
         return DataError(f"{self.path}:{line}: not valid JSON ({what}); mend the file.")

@@ -178,8 +178,7 @@ def read_targets(row: Row, name: str, at: RowOrigin) -> tuple[tuple[str, ...], l
 def _whole(row: Row, name: str, at: RowOrigin) -> int:
     value = column(row, name, at)
     if not isinstance(value, int) or isinstance(value, bool):
-        kind = type(value).__name__
-        raise at.wrong(f"the column {name!r} is a {kind}, not a whole number; write one.")
+        raise at.wrong_type(name, value, "a whole number")
     return value
 
 

@@ -1,8 +1,8 @@
-"""Files and Hub datasets as a stream of rows, each with its place; strict about what is not a
+"""Files and Hub datasets as a stream of rows, each with its origin; strict about what is not a
 row."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,7 @@ SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 
 
 class RowOrigin(NamedTuple):
-    """Where a row stands: `text` is what an error names (file:line), `label` and `line` make the
-    row's id."""
+    """Where a row is: `text` is what an error names (file:line), `label` and `line` make its id."""
 
     text: str
     label: str
@@ -41,13 +40,18 @@ class RowOrigin(NamedTuple):
         """The error to raise for this row."""
         return DataError(f"{self.text}: {brief(what)}")
 
+    def wrong_type(self, name: str, value: Any, wanted: str) -> DataError:
+        """The error to raise for a column of another type."""
+        kind = type(value).__name__
+        return self.wrong(f"the column {name!r} is a {kind}, not {wanted}; mend it.")
+
 
 Placed = tuple[RowOrigin, Row]
 
 
 def suffix(path: Path) -> str:
-    """`.jsonl`, `.json`, `.tsv` or `.parquet`, without the `.gz` of a packed file; the empty string
-    for any other file."""
+    """`.jsonl`, `.json`, `.tsv` or `.parquet`, also of a packed file (`.jsonl.gz`); the empty
+    string for any other file."""
     name = path.name.removesuffix(".gz")
     return next((end for end in SUFFIXES if name.endswith(end)), "")
 
@@ -56,25 +60,18 @@ def read_file(path: Path, label: str, limits: Limits = LIMITS) -> Iterator[Place
     """The rows of a data file by its suffix, within `limits`. DataError names the file and the line
     (the row in an array or in Parquet)."""
     check_file(path)
-    readers: dict[str, Callable[[Path, str, Limits], Iterator[Placed]]] = {
-        ".jsonl": _jsonl,
-        ".json": _json,
-        ".tsv": _tsv,
-        ".parquet": _parquet,
-    }
+    readers = {".jsonl": _jsonl, ".json": _json, ".tsv": _tsv, ".parquet": _parquet}
     if suffix(path) not in readers:
         raise DataError(
             f"{path}: rows are read from {', '.join(SUFFIXES)} (and .gz of the first three);"
             " convert the file."
         )
     num_rows = 0
-    for num_rows, placed in enumerate(readers[suffix(path)](path, label, limits), 1):
+    for num_rows, (at, row) in enumerate(readers[suffix(path)](path, label, limits), 1):
         if num_rows > limits.rows:
-            raise placed[0].wrong(
-                f"the file holds more than {limits.rows:,} rows; take fewer with limit, or raise"
-                " limits.rows."
-            )
-        yield placed
+            what = f"the file holds more than {limits.rows:,} rows; take fewer with limit"
+            raise at.wrong(f"{what}, or raise limits.rows.")
+        yield at, row
     if num_rows == 0:
         raise DataError(f"{path}: the file holds no rows; check that it was written to its end.")
 
@@ -85,35 +82,41 @@ def _jsonl(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
 
 
 def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
-    """One array of objects, one object, or JSON Lines under the wrong name; an array is read row by
-    row."""
+    """An array of objects, which is read row by row; one object; or JSON Lines under the wrong
+    name."""
     if is_array(path):
-        for number, item in read_array(path, limits):
+        for number, value in read_array(path, limits):
             at = RowOrigin(f"{path}: row {number}", label, number)
-            yield at, _object(item, at)
+            yield at, _object(value, at)
         return
-    first = next((line for _, line in read_lines(path, limits) if line.strip()), "")
-    if not first:
-        return
-    if _is_whole_object(first):
+    first_lines = (line for _, line in read_lines(path, limits) if line.strip())
+    first = next(first_lines, "")
+    if not first or _is_whole_object(first):
         yield from _jsonl(path, label, limits)
         return
     at = RowOrigin(f"{path}: row 1", label, 1)
     try:
-        yield at, _object(strict_json.parse(read_text(path, int(limits.row_mb * 2**20))), at)
+        value = strict_json.parse(read_text(path, int(limits.row_mb * 2**20)))
     except strict_json.NotJSONError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
     except TooMuchError:
-        raise at.wrong(
-            f"it is longer than {limits.row_mb:g} MB; split it, or raise limits.row_mb."
-        ) from None
+        what = f"it is longer than {limits.row_mb:g} MB; split it"
+        raise at.wrong(f"{what}, or raise limits.row_mb.") from None
+    yield at, _object(value, at)
 
 
 def _is_whole_object(line: str) -> bool:
     try:
         return isinstance(strict_json.parse(line), dict)
     except strict_json.NotJSONError as error:
-        return not error.broken  # the line is said to be wrong when it is read
+        return not error.broken  # then the reader of lines says what is wrong with this one
+
+
+def _object(value: Any, at: RowOrigin) -> Row:
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise at.wrong(f"the row is a JSON {kind}, not an object; write one object a row.")
+    return value
 
 
 def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
@@ -126,10 +129,8 @@ def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
         at, cells = RowOrigin(f"{path}:{number}", label, number), line.split("\t")
         width = width or len(cells)
         if len(cells) != width:
-            raise at.wrong(
-                f"the line has {len(cells)} tab-separated columns and the first has {width}; mend"
-                " the line."
-            )
+            what = f"the line has {len(cells)} tab-separated columns and the first has {width}"
+            raise at.wrong(f"{what}; mend the line.")
         yield at, {str(index): cell.replace("\\n", "\n") for index, cell in enumerate(cells)}
 
 
@@ -144,14 +145,12 @@ def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> I
     try:
         import datasets
     except ImportError:
-        raise DataError(
-            f"{dataset}: reading the Hub needs the package datasets; install bezoar[train]."
-        ) from None
+        what = "reading the Hub needs the package datasets; install bezoar[train]"
+        raise DataError(f"{dataset}: {what}.") from None
     number = 0
     try:
-        for number, row in enumerate(
-            datasets.load_dataset(dataset, split=split, streaming=True, **options), 1
-        ):
+        stream = datasets.load_dataset(dataset, split=split, streaming=True, **options)
+        for number, row in enumerate(stream, 1):
             yield RowOrigin(f"{label}: row {number}", label, number), dict(row)
     except DataError:
         raise
@@ -163,49 +162,31 @@ def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> I
         ) from None
 
 
-def parse_json(text: str, at: RowOrigin) -> Any:
-    """A JSON value; DataError for what `strict_json` does not take."""
+def parse_json(text: str, at: RowOrigin, name: str = "") -> Any:
+    """The JSON value of a text, of the column `name`; DataError for what `strict_json` refuses."""
     try:
         return strict_json.parse(text)
     except strict_json.NotJSONError as error:
-        raise at.wrong(f"{error}.") from None
-
-
-def parse_column(text: str, name: str, at: RowOrigin) -> Any:
-    """The JSON value whose text stands in a column."""
-    try:
-        return strict_json.parse(text)
-    except strict_json.NotJSONError as error:
-        raise at.wrong(f"the text in the column {name!r}: {error}.") from None
-
-
-def _object(value: Any, at: RowOrigin) -> Row:
-    if not isinstance(value, dict):
-        raise at.wrong(
-            f"the row is a JSON {type(value).__name__}, not an object; write one object a row."
-        )
-    return value
+        place = f"the text in the column {name!r}: " if name else ""
+        raise at.wrong(f"{place}{error}.") from None
 
 
 def column(row: Row, name: str, at: RowOrigin) -> Any:
     """The value in a needed column; DataError names the columns that are there."""
     if name not in row:
-        raise at.wrong(
-            f"the row has no column {name!r}; it has {', '.join(map(str, row)) or 'none'}."
-        )
+        names = ", ".join(map(str, row)) or "none"
+        raise at.wrong(f"the row has no column {name!r}; it has {names}.")
     return row[name]
 
 
 def text(row: Row, name: str, at: RowOrigin, *, needed: bool = True) -> str:
-    """A column of text without white space at its ends; null, like an absent column that is not
-    needed, is empty."""
+    """A column of text without white space at its ends; null is empty, and so is an absent column
+    unless it is `needed`."""
     value = column(row, name, at) if needed else row.get(name)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise at.wrong(
-            f"the column {name!r} is a {type(value).__name__}, not text; write a string."
-        )
+        raise at.wrong_type(name, value, "text")
     return value.strip()
 
 
@@ -213,12 +194,8 @@ def number(row: Row, name: str, at: RowOrigin) -> float:
     """A column that holds a number."""
     value = column(row, name, at)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise at.wrong(
-            f"the column {name!r} is a {type(value).__name__}, not a number; write a number."
-        )
+        raise at.wrong_type(name, value, "a number")
     if not abs(value) <= sys.float_info.max:
-        raise at.wrong(
-            f"the column {name!r} is {str(value)[:20]}, not a number that a float can hold; write a"
-            " smaller one."
-        )
+        shown = str(value)[:20]
+        raise at.wrong(f"the column {name!r} is {shown}, not a number that a float can hold.")
     return value

@@ -4,10 +4,10 @@ answers."""
 from typing import Any
 
 from bezoar.chat.types import Chat, Comparison, Dropped, Message, Messages, Role, ToolCall
-from bezoar.data.rows import RowOrigin, parse_column, parse_json, text
+from bezoar.data.rows import RowOrigin, parse_json, text
 from bezoar.io import Row
 
-SPEAKERS: dict[str, Role] = {
+_SPEAKERS: dict[str, Role] = {
     "system": "system",
     "user": "user",
     "human": "user",
@@ -17,8 +17,8 @@ SPEAKERS: dict[str, Role] = {
     "observation": "tool",
     "function_call": "assistant",
 }
-
-_NEXT: dict[str, tuple[str, ...]] = {
+# who may speak after whom; "" is the start, "call" an assistant that calls functions
+_NEXT = {
     "": ("system", "user"),
     "system": ("user",),
     "user": ("assistant", "call"),
@@ -29,106 +29,89 @@ _NEXT: dict[str, tuple[str, ...]] = {
 
 
 def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "content") -> Messages:
-    """A list of {who, what} objects as messages; neighbouring function calls are one turn.
+    """A list of {who, what} objects as messages; neighbouring function calls become one turn.
     DataError for another shape."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
-        value = parse_column(value, "with the conversation", at)
+        value = parse_json(value, at, "with the conversation")
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise at.wrong(
-            f"the conversation is not a list of objects with {who!r} and {what!r}; write one object"
-            " a turn."
-        )
+        raise at.wrong(f"the conversation is not a list of objects with {who!r} and {what!r}.")
     messages: list[Message] = []
     for turn in value:
         speaker = text(turn, who, at)
-        if speaker not in SPEAKERS:
-            raise at.wrong(
-                f"the speaker {speaker!r} is unknown; the speakers are {', '.join(SPEAKERS)}."
-            )
+        if speaker not in _SPEAKERS:
+            known = ", ".join(_SPEAKERS)
+            raise at.wrong(f"the speaker {speaker!r} is unknown; the speakers are {known}.")
         if speaker == "function_call":
-            calls = calls_in(parse_json(text(turn, what, at), at), at)
+            calls = _calls(parse_json(text(turn, what, at), at), at)
             if messages and messages[-1].tool_calls:
                 calls = (*messages.pop().tool_calls, *calls)
             messages.append(Message("assistant", "", calls))
-            continue
-        calls = calls_in(_json(turn.get("tool_calls"), at) or [], at)
-        messages.append(Message(SPEAKERS[speaker], text(turn, what, at, needed=not calls), calls))
+        else:
+            calls = _calls(_parsed(turn.get("tool_calls"), at) or [], at)
+            content = text(turn, what, at, needed=not calls)
+            messages.append(Message(_SPEAKERS[speaker], content, calls))
     return tuple(messages)
 
 
-def calls_in(value: Any, at: RowOrigin) -> tuple[ToolCall, ...]:
-    """{name, arguments} objects, alone or in a list, also in OpenAI's {function: ...}; arguments
-    may be JSON text."""
+def _calls(value: Any, at: RowOrigin) -> tuple[ToolCall, ...]:
+    """One or a list of {name, arguments}, also in OpenAI's {function: ...}; arguments may be JSON
+    text."""
     calls = []
     for item in value if isinstance(value, list) else [value]:
-        call = item.get("function", item) if isinstance(item, dict) else None
-        arguments = _json(call.get("arguments"), at) if isinstance(call, dict) else None
-        if (
-            not isinstance(call, dict)
-            or not isinstance(call.get("name"), str)
-            or not isinstance(arguments, dict)
-        ):
-            raise at.wrong(
-                "a function call is not an object with a name and an object of arguments; mend the"
-                " call."
-            )
-        calls.append(ToolCall(call["name"], arguments))
+        call = item.get("function", item) if isinstance(item, dict) else {}
+        name, arguments = None, None
+        if isinstance(call, dict):
+            name, arguments = call.get("name"), _parsed(call.get("arguments"), at)
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            raise at.wrong("a function call is not an object with a name and arguments; mend it.")
+        calls.append(ToolCall(name, arguments))
     return tuple(calls)
 
 
-def _json(value: Any, at: RowOrigin) -> Any:
+def _parsed(value: Any, at: RowOrigin) -> Any:
     return parse_json(value, at) if isinstance(value, str) and value else value
 
 
 def turn_problem(messages: Messages, *, answered: bool = True) -> str:
     """Why a conversation cannot be used, or the empty string: who speaks after whom, empty turns,
-    no answer at the end."""
+    no answer at the end (`answered`) or no prompt there."""
     before = ""
-    for index, message in enumerate(messages):
+    for index, message in enumerate(messages, 1):
         state = "call" if message.tool_calls else message.role
         if state not in _NEXT[before]:
             if before == "":
                 return "does not start with the user"
             return "two turns in a row" if message.role == before else "turns out of order"
-        if not message.content and not message.tool_calls and state != "tool":
-            last = index == len(messages) - 1 and message.role == "assistant"
-            return (
-                "empty answer"
-                if last
-                else "empty turn"
-                if message.role != "system"
-                else "empty system message"
-            )
+        if not message.content and state not in ("call", "tool"):
+            if index == len(messages) and message.role == "assistant":
+                return "empty answer"
+            return "empty system message" if message.role == "system" else "empty turn"
         before = state
-    if answered and before != "assistant":
-        return "no answer"
-    return "" if answered or before in ("user", "tool") else "no prompt"
+    if answered:
+        return "" if before == "assistant" else "no answer"
+    return "" if before in ("user", "tool") else "no prompt"
 
 
 def checked_chat(messages: Messages, at: RowOrigin, meta: dict[str, Any]) -> Chat | Dropped:
     """The chat, or Dropped with the reason; an empty system message is left out."""
     if messages and messages[0].role == "system" and not messages[0].content:
         messages = messages[1:]
-    reason = turn_problem(messages)
-    return Dropped(at.id, reason, at.text) if reason else Chat(at.id, messages, meta)
+    problem = turn_problem(messages)
+    return Dropped(at.id, problem, at.text) if problem else Chat(at.id, messages, meta)
 
 
 def checked_pair(
     prompt: Messages, answers: tuple[str, str], at: RowOrigin, meta: dict[str, Any]
 ) -> Comparison | Dropped:
-    """The pair (chosen, rejected), or Dropped: a bad prompt, an empty answer, or two equal
-    answers."""
-    chosen, rejected = answers
-    reason = turn_problem(prompt, answered=False)
-    if not reason and not (chosen and rejected):
-        reason = "empty answer"
-    if not reason and chosen == rejected:
-        reason = "equal answers"
-    return (
-        Dropped(at.id, reason, at.text)
-        if reason
-        else Comparison(at.id, prompt, chosen, rejected, meta)
-    )
+    """The pair (chosen, rejected), or Dropped: a bad prompt, an empty answer, equal answers."""
+    problem = turn_problem(prompt, answered=False)
+    if not problem and not all(answers):
+        problem = "empty answer"
+    if not problem and answers[0] == answers[1]:
+        problem = "equal answers"
+    if problem:
+        return Dropped(at.id, problem, at.text)
+    return Comparison(at.id, prompt, *answers, meta)
 
 
 def pair_in(
@@ -136,20 +119,21 @@ def pair_in(
 ) -> Comparison | Dropped:
     """A pair from the columns `names` (prompt, chosen, rejected), each text or a list of messages.
 
-    Lists that hold the prompt too are split before their last message; when the two prompts differ
+    Lists that hold the prompt too are split before their last message; if the two prompts differ,
     the row is dropped.
     """
     prompt_name, chosen_name, rejected_name = names
-    sides = [_side(row, name, at) for name in (chosen_name, rejected_name)]
-    given: Messages = ()
+    chosen_prompt, chosen = _side(row, chosen_name, at)
+    rejected_prompt, rejected = _side(row, rejected_name, at)
+    prompt: Messages = ()
     if isinstance(row.get(prompt_name), list):
-        given = messages_in(row[prompt_name], at)
-    elif not sides[0][0] or row.get(prompt_name) is not None:
-        given = (Message("user", text(row, prompt_name, at)),)
-    prompts = [side[0] or given for side in sides]
+        prompt = messages_in(row[prompt_name], at)
+    elif not chosen_prompt or row.get(prompt_name) is not None:
+        prompt = (Message("user", text(row, prompt_name, at)),)
+    prompts = (chosen_prompt or prompt, rejected_prompt or prompt)
     if prompts[0] != prompts[1]:
         return Dropped(at.id, "prompts differ", at.text)
-    return checked_pair(prompts[0], (sides[0][1], sides[1][1]), at, meta)
+    return checked_pair(prompts[0], (chosen, rejected), at, meta)
 
 
 def _side(row: Row, name: str, at: RowOrigin) -> tuple[Messages, str]:

@@ -1,4 +1,4 @@
-"""UltraFeedback binarized (arXiv 2310.01377): pairs with scores."""
+"""UltraFeedback binarized: pairs with scores."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,14 +12,15 @@ from bezoar.io import Row
 
 @dataclass(frozen=True)
 class UltraFeedback(Source[Comparison]):
-    """Columns prompt, chosen, rejected (text or messages) and score_chosen, score_rejected, alone
-    or under metadata.
+    """Pairs with scores: columns prompt, chosen, rejected (text or messages), score_chosen and
+    score_rejected, the scores also under metadata.
 
-    `min_margin` drops, and counts, pairs whose scores lie closer together than that; ties are kept
-    by default.
+    Source: arXiv 2310.01377
+    Example: {kind: ultrafeedback, path: HuggingFaceH4/ultrafeedback_binarized, split: train_prefs}
     """
 
     min_margin: float = 0.0
+    """Drop pairs whose scores differ by less than this; 0 keeps ties."""
     kind: Literal["ultrafeedback"] = "ultrafeedback"
 
     def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
