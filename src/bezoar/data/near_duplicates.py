@@ -1,5 +1,4 @@
-"""Near duplicates: which earlier text a text almost repeats, in time that grows with the number of
-texts alone.
+"""Near duplicates: which earlier text a text almost repeats, in time linear in the number of texts.
 
 Similarity is the Jaccard index of the sets of words and word pairs of two texts (ours: five-grams,
 the choice for web pages, tell two instructions of ten words apart by one word in the middle).
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 _NUM_BANDS, _BAND_SIZE = 32, 4
 LOWEST_THRESHOLD = 0.5
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
-_DRAWS = np.random.Generator(np.random.PCG64(20240417))
-_FACTORS = _DRAWS.integers(1, 1 << 63, _NUM_BANDS * _BAND_SIZE, dtype=np.uint64) | np.uint64(1)
-_SHIFTS = _DRAWS.integers(0, 1 << 63, _NUM_BANDS * _BAND_SIZE, dtype=np.uint64)
+_RNG = np.random.Generator(np.random.PCG64(20240417))
+_FACTORS = _RNG.integers(1, 1 << 63, _NUM_BANDS * _BAND_SIZE, dtype=np.uint64) | np.uint64(1)
+_SHIFTS = _RNG.integers(0, 1 << 63, _NUM_BANDS * _BAND_SIZE, dtype=np.uint64)
 
 
 def words(text: str) -> list[str]:
@@ -32,15 +31,15 @@ def words(text: str) -> list[str]:
 
 def features(text: str) -> frozenset[str]:
     """The words and word pairs of a text, or the text itself when it has no word."""
-    found = words(text)
-    pairs = (f"{a} {b}" for a, b in pairwise(found))
-    return frozenset([*found, *pairs]) or frozenset([text.strip()])
+    singles = words(text)
+    pairs = (f"{first} {second}" for first, second in pairwise(singles))
+    return frozenset([*singles, *pairs]) or frozenset([text.strip()])
 
 
 def phrases(text: str, size: int = 5) -> frozenset[str]:
     """The runs of `size` words in a text."""
-    found = words(text)
-    return frozenset(" ".join(found[i : i + size]) for i in range(len(found) - size + 1))
+    singles = words(text)
+    return frozenset(" ".join(singles[i : i + size]) for i in range(len(singles) - size + 1))
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
@@ -48,21 +47,18 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / len(one | other)
 
 
-def bands(found: frozenset[str]) -> list[bytes]:
-    """The signature of a feature set in bands; sets of similarity s share a band with probability
-    s^4."""
-    hashes = np.array(
-        [
-            int.from_bytes(
-                hashlib.blake2b(f.encode("utf-8", "replace"), digest_size=8).digest(), "big"
-            )
-            for f in found
-        ],
-        np.uint64,
-    )
+def bands(features: frozenset[str]) -> list[bytes]:
+    """The MinHash signature in bands; sets of similarity s share a band with probability s^4."""
+    digests = [
+        hashlib.blake2b(feature.encode("utf-8", "replace"), digest_size=8).digest()
+        for feature in features
+    ]
+    hashes = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)  # [features]
+    # each column is one random function of the hashes; its lowest value is one number of the
+    # signature, which two sets share with the probability of their Jaccard index
     mixed: NDArray[np.uint64] = (hashes[:, None] * _FACTORS + _SHIFTS) >> np.uint64(16)
-    lowest = mixed.min(axis=0)
-    return [lowest[i : i + _BAND_SIZE].tobytes() for i in range(0, len(lowest), _BAND_SIZE)]
+    signature = mixed.min(axis=0)  # [bands * band size]
+    return [row.tobytes() for row in signature.reshape(_NUM_BANDS, _BAND_SIZE)]
 
 
 @dataclass
@@ -73,25 +69,23 @@ class NearDuplicates:
     threshold: float
     ids: list[str] = field(default_factory=list)
     sets: list[frozenset[str]] = field(default_factory=list)
-    _tables: list[dict[bytes, list[int]]] = field(
-        default_factory=lambda: [{} for _ in range(_NUM_BANDS)]
-    )
+    # (number of a band, its bytes) -> indices of the texts that have it
+    _table: dict[tuple[int, bytes], list[int]] = field(default_factory=dict)
 
     def add(self, name: str, text: str) -> tuple[str, float] | None:
         """Remember `text` under `name`, or return the name and similarity of the nearest earlier
         text that it repeats."""
-        found = features(text)
-        keys = bands(found)
-        candidates = sorted(
-            {i for table, key in zip(self._tables, keys, strict=True) for i in table.get(key, ())}
-        )
-        nearest = max(((jaccard(found, self.sets[i]), -i) for i in candidates), default=(0.0, 0))
+        own = features(text)
+        keys = list(enumerate(bands(own)))
+        candidates = sorted({index for key in keys for index in self._table.get(key, ())})
+        # of equally near texts the first
+        nearest = max(((jaccard(own, self.sets[i]), -i) for i in candidates), default=(0.0, 0))
         if nearest[0] >= self.threshold:
             return self.ids[-nearest[1]], nearest[0]
-        for table, key in zip(self._tables, keys, strict=True):
-            table.setdefault(key, []).append(len(self.sets))
+        for key in keys:
+            self._table.setdefault(key, []).append(len(self.sets))
         self.ids.append(name)
-        self.sets.append(found)
+        self.sets.append(own)
         return None
 
 

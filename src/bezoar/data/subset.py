@@ -1,5 +1,5 @@
-"""Which rows of a stream are taken: the first ones, or a seeded sample, in memory bounded by what
-is asked for."""
+"""Which rows of a stream are taken: the first ones or a seeded sample, in memory bounded by how
+many are asked for."""
 
 import hashlib
 import heapq
@@ -12,11 +12,13 @@ from bezoar.errors import DataError
 from bezoar.io import canonical
 
 ItemT = TypeVar("ItemT", bound=Chat | Comparison)
+_Group = Callable[[ItemT], str] | None
+_ABOVE_ALL_KEYS = 1 << 128
 
 
 def content_key(item: Chat | Comparison, seed: int) -> int:
-    """A number in 0..2^128 that depends on the texts (and tools) of a row and the seed alone: equal
-    rows have equal keys."""
+    """A number in 0..2^128 from the texts (and tools) of a row and the seed only: equal rows have
+    equal keys."""
     content: list[Any]
     if isinstance(item, Chat):
         content = [
@@ -29,13 +31,12 @@ def content_key(item: Chat | Comparison, seed: int) -> int:
     return _hash(canonical(content), seed, item.id)
 
 
-def _hash(text: str, seed: int, row: str) -> int:
+def _hash(text: str, seed: int, row_id: str) -> int:
     try:
         data = f"{seed}\0{text}".encode()
     except UnicodeEncodeError:
-        raise DataError(
-            f"{row}: the row holds half of a surrogate pair, which is no character; mend the row."
-        ) from None
+        what = "the row holds half of a surrogate pair, which is no character; mend the row"
+        raise DataError(f"{row_id}: {what}.") from None
     return int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "big")
 
 
@@ -46,7 +47,7 @@ class Subset:
 
     With a seed the sample does not depend on the order of the rows, and two windows of one data set
     that do not overlap share no row. Exact duplicates of a row of the same group are dropped and
-    counted. A dropped row is reported when it would have stood in the window.
+    counted. A dropped row is reported if it would have been in the window.
     """
 
     skip: int = 0
@@ -56,27 +57,23 @@ class Subset:
     def take(
         self,
         stream: Iterable[ItemT | Dropped],
-        group: Callable[[ItemT], str] | None = None,
+        group: _Group[ItemT] = None,
         *,
         limit: int | None = None,
     ) -> Filtered[ItemT]:
         """The rows of the window; with `group` each group has its own, of `limit` rows."""
         size = self.limit if group is None else limit
+        end = None if size is None else self.skip + size
         if self.seed is None:
-            return self._first(stream, group, size)
-        return self._sample(stream, group, size, self.seed)
+            return self._first(stream, group, end)
+        return self._sample(stream, group, end, self.seed)
 
     def _first(
-        self,
-        stream: Iterable[ItemT | Dropped],
-        group: Callable[[ItemT], str] | None,
-        size: int | None,
+        self, stream: Iterable[ItemT | Dropped], group: _Group[ItemT], end: int | None
     ) -> Filtered[ItemT]:
-        rows: list[ItemT] = []
-        dropped: list[Dropped] = []
+        filtered: Filtered[ItemT] = Filtered([])
         seen: set[tuple[str, int]] = set()
         counts: dict[str, int] = {}
-        end = None if size is None else self.skip + size
         for item in stream:
             if not isinstance(item, Dropped):
                 key, name = content_key(item, 0), group(item) if group else ""
@@ -87,56 +84,60 @@ class Subset:
                     seen.add((name, key))
                     counts[name] = count
                     if count > self.skip:
-                        rows.append(item)
-            if isinstance(item, Dropped) and self._inside(counts, end):
-                dropped.append(item)
+                        filtered.rows.append(item)
+            if isinstance(item, Dropped) and self._is_inside(counts, end):
+                filtered.dropped.append(item)
             if group is None and counts.get("", 0) == end:
                 break
-        return Filtered(rows, dropped)
+        return filtered
 
-    def _inside(self, counts: dict[str, int], end: int | None) -> bool:
+    def _is_inside(self, counts: dict[str, int], end: int | None) -> bool:
         """Whether some group is in its window, or none was seen yet."""
         return any(self.skip <= n and (end is None or n < end) for n in counts.values() or [0])
 
     def _sample(
-        self,
-        stream: Iterable[ItemT | Dropped],
-        group: Callable[[ItemT], str] | None,
-        size: int | None,
-        seed: int,
+        self, stream: Iterable[ItemT | Dropped], group: _Group[ItemT], end: int | None, seed: int
     ) -> Filtered[ItemT]:
+        # 1) Keep the `end` rows with the lowest keys of each group, and all drops below them.
+        # Drops have keys too, so that they lie at random places among the rows. They are thinned
+        # when their number doubles, or they would grow with the file.
         lowest: dict[str, _Lowest[ItemT]] = {}
         dropped: list[tuple[int, Dropped]] = []
-        num_kept = 1_000
+        most_dropped = 1_000
         for item in stream:
             if isinstance(item, Dropped):
                 dropped.append((_hash(item.id, seed, item.id), item))
             else:
-                name = group(item) if group else ""
-                heap = lowest.setdefault(name, _Lowest(None if size is None else self.skip + size))
+                kept = lowest.setdefault(group(item) if group else "", _Lowest(end))
                 key = content_key(item, seed)
-                if not heap.offer(key, item):
+                if not kept.add(key, item):
                     dropped.append((key, _duplicate(item)))
-            if len(dropped) > num_kept:
-                dropped = _below(dropped, lowest)
-                num_kept = max(num_kept, 2 * len(dropped))
-        ordered = {name: heap.ordered() for name, heap in lowest.items()}
-        rows = sorted(
-            (pair for pairs in ordered.values() for pair in pairs[self.skip :]),
-            key=lambda pair: pair[0],
-        )
-        starts = [
-            pairs[self.skip - 1][0] for pairs in ordered.values() if 0 < self.skip <= len(pairs)
-        ]
-        inside = sorted(
-            (pair for pair in _below(dropped, lowest) if pair[0] > min(starts, default=-1)),
-            key=lambda pair: pair[0],
-        )
-        return Filtered([item for _, item in rows], [item for _, item in inside])
+            if len(dropped) > most_dropped:
+                dropped = _within(dropped, lowest)
+                most_dropped = max(most_dropped, 2 * len(dropped))
+        # 2) Leave out the first `skip` of each group, and the drops before the first row after it.
+        rows: list[tuple[int, ItemT]] = []
+        first_keys: list[int] = []
+        for kept in lowest.values():
+            ordered = sorted(kept.items.items())
+            rows += ordered[self.skip :]
+            if 0 < self.skip <= len(ordered):
+                first_keys.append(ordered[self.skip - 1][0])
+        start = min(first_keys, default=-1)
+        inside = [pair for pair in _within(dropped, lowest) if pair[0] > start]
+        # 3) All in the order of the keys, whichever group they are of.
+        return Filtered(_by_key(rows), _by_key(inside))
 
 
 def _duplicate(item: Chat | Comparison) -> Dropped:
     return Dropped(item.id, "duplicate", "an equal row stands before it")
+
+
+PairT = TypeVar("PairT")
+
+
+def _by_key(pairs: list[tuple[int, PairT]]) -> list[PairT]:
+    return [item for _, item in sorted(pairs, key=lambda pair: pair[0])]
 
 
 @dataclass
@@ -144,32 +145,27 @@ class _Lowest(Generic[ItemT]):
     """The `size` items with the lowest keys, each key once; all of them without a size."""
 
     size: int | None
-    heap: list[tuple[int, ItemT]] = field(default_factory=list)
-    keys: set[int] = field(default_factory=set)
+    items: dict[int, ItemT] = field(default_factory=dict)
+    heap: list[int] = field(default_factory=list)  # of the negative keys: the highest comes first
 
-    def offer(self, key: int, item: ItemT) -> bool:
-        """Take the item unless `size` lower ones are held; False when an equal one is held."""
-        if key in self.keys:
+    def add(self, key: int, item: ItemT) -> bool:
+        """Take the item unless `size` lower ones are held; False if an equal one is held."""
+        if key in self.items:
             return False
-        self.keys.add(key)
-        if self.size is None or len(self.heap) < self.size:
-            heapq.heappush(self.heap, (-key, item))
-        else:
-            self.keys.remove(-heapq.heappushpop(self.heap, (-key, item))[0])
+        self.items[key] = item
+        heapq.heappush(self.heap, -key)
+        if self.size is not None and len(self.heap) > self.size:
+            del self.items[-heapq.heappop(self.heap)]
         return True
 
+    @property
     def bound(self) -> int:
-        """Keys from here on are not taken."""
-        full = self.size is not None and len(self.heap) >= self.size
-        return -self.heap[0][0] if full and self.heap else 1 << 128
-
-    def ordered(self) -> list[tuple[int, ItemT]]:
-        """(key, item) by key."""
-        return sorted(((-key, item) for key, item in self.heap), key=lambda pair: pair[0])
+        """Keys above it are not taken."""
+        return -self.heap[0] if len(self.heap) == self.size else _ABOVE_ALL_KEYS
 
 
-def _below(
+def _within(
     dropped: list[tuple[int, Dropped]], lowest: dict[str, _Lowest[ItemT]]
 ) -> list[tuple[int, Dropped]]:
-    bound = max((heap.bound() for heap in lowest.values()), default=1 << 128)
+    bound = max((kept.bound for kept in lowest.values()), default=_ABOVE_ALL_KEYS)
     return [pair for pair in dropped if pair[0] <= bound]
