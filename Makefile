@@ -1,42 +1,45 @@
-# Two commands: `make demo` runs the main job, `make test` runs the tests. Each sets up .venv first.
+# Each target sets up .venv first. `make help` lists them; its text is what stands behind `##`.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo demo-real test test-real fuzz faults mutants check setup clean
+.PHONY: help demo demo-real test test-real fuzz faults mutants check setup clean
 
-demo: $(VENV)/.train
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.train ## the main job at demo size: synthetic data, SFT, DPO, evaluation, report (10 minutes on two cores)
 	$(BIN)/bezoar run recipes/demo.yaml
 
-demo-real: $(VENV)/.train
+demo-real: $(VENV)/.train ## the same on real data sets, from the Hub or from the folder that BEZOAR_DATA names
 	$(BIN)/bezoar run recipes/demo-real.yaml
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev ## all fast tests, two at a time (4 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real" -n 2 --dist worksteal
 
-test-real: $(VENV)/.dev
+test-real: $(VENV)/.dev ## the slow tests with the real 135M model (10 minutes)
 	$(BIN)/python -m pytest -m real
 
-# CASES of odd replies, rows, recipes, evaluation files and model folders, new ones each time; minutes
 CASES ?= 5000
-fuzz: $(VENV)/.dev
+fuzz: $(VENV)/.dev ## CASES new odd replies, rows, recipes and files (default 5000; minutes)
 	BEZOAR_FUZZ_CASES=$(CASES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/*/test_fuzz_*.py
 
-faults: $(VENV)/.dev
+faults: $(VENV)/.dev ## kill, starve and flood whole runs; writes benchmarks/results/faults.json (12 minutes)
 	$(BIN)/python benchmarks/faults.py
 
-mutants: $(VENV)/.dev
+mutants: $(VENV)/.dev ## change the code and see whether the tests notice (an hour)
 	$(PIP) -e '.[mutants]'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev ## lint, format, types and the rules of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/house
 
-setup: $(VENV)/.dev
+setup: $(VENV)/.dev ## .venv with everything that the others need
 
 # torch first: what depends on it then keeps the build that is there. TORCH_INDEX may name an index of CPU builds.
 $(VENV)/.train: pyproject.toml constraints.txt
@@ -50,5 +53,5 @@ $(VENV)/.dev: $(VENV)/.train
 	$(PIP) -e '.[dev]'
 	touch $@
 
-clean:
+clean: ## remove .venv and all that was built
 	rm -rf $(VENV) build dist mutants src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 # property tests: a few cases, the same ones every time; with BEZOAR_FUZZ_CASES new ones (how many
-# of them: tests/fuzzing.py)
+# of them: tests/helpers/fuzzing.py)
 with suppress(ImportError):
     from hypothesis import HealthCheck, settings
 

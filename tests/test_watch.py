@@ -29,10 +29,10 @@ def test_tensorboard_shows_what_metrics_hold(tmp_path: Path) -> None:
 
 def test_a_hosted_board_has_the_steps_of_each_stage_as_numbers(tmp_path: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parent))
-    import hosted_board
+    from tests.helpers import hosted_board
 
     with ExitStack() as stack:
-        board = _hosted("hosted_board", tmp_path / "runs" / "demo", stack)
+        board = _hosted("tests.helpers.hosted_board", tmp_path / "runs" / "demo", stack)
         Progress("sft", boards=[board]).log(step=1, loss=2.0)
         Progress("dpo", boards=[board]).log(step=1, loss=0.5)
         assert hosted_board.STATE == {"project": "bezoar", "name": "demo", "open": True}

@@ -7,13 +7,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from known_tokenizers import CHATML_TEMPLATE, tiny
 
 from bezoar.chat import template_process
 from bezoar.chat.template_process import apply_template
 from bezoar.chat.templates import HubTemplate
 from bezoar.chat.types import Message
 from bezoar.errors import DataError
+from tests.helpers.known_tokenizers import CHATML_TEMPLATE, tiny
 
 ROWS = [
     {"role": "user", "content": "é 😀 <b> {{ 1 }}\n"},

@@ -5,12 +5,12 @@ import random
 from collections.abc import Callable
 
 import pytest
-from known_tokenizers import CHATML_TEMPLATE, smollm, special_ids, stories, tiny
 
 from bezoar.chat.templates import DEFAULT_SYSTEM, ChatML, HubTemplate, OpenBezoarTemplate, Template
 from bezoar.chat.tokenizer import ByteTokenizer, Tokenizer
 from bezoar.chat.types import Message, Messages, ToolCall
 from bezoar.errors import DataError
+from tests.helpers.known_tokenizers import CHATML_TEMPLATE, smollm, special_ids, stories, tiny
 
 WORDS = [
     "Hello",

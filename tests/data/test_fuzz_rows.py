@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bezoar.chat.types import Dropped
 from bezoar.data import SOURCES, Columns
-from tests.fuzzing import (
+from tests.helpers.fuzzing import (
     TEXTS,
     VALUES,
     bounded,

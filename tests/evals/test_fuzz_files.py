@@ -25,7 +25,7 @@ from bezoar.flow.revise import read_answers
 from bezoar.io import as_written
 from bezoar.llm.types import Request
 from bezoar.report.console import print_leaderboard, print_outcome, print_tests
-from tests.fuzzing import bounded, changed, damaged, fuzz, json_bytes, json_lines
+from tests.helpers.fuzzing import bounded, changed, damaged, fuzz, json_bytes, json_lines
 
 GRADES = [
     {

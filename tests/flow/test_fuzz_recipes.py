@@ -17,7 +17,7 @@ from bezoar.flow.model_argument import find_model
 from bezoar.flow.plan import make_plan
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
-from tests.fuzzing import TEXTS, bounded, changed, damaged, fuzz
+from tests.helpers.fuzzing import TEXTS, bounded, changed, damaged, fuzz
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 TEXT: dict[str, bytes] = {path.name: path.read_bytes() for path in RECIPES}

@@ -4,7 +4,6 @@ could tear."""
 from pathlib import Path
 
 import pytest
-from disk import durable, recorded, the_rename
 
 from bezoar.evals.outcome import Outcome, write_outcome
 from bezoar.evals.stats import Score
@@ -12,6 +11,7 @@ from bezoar.flow.rundir import RunDir
 from bezoar.io import atomic_dir, write_json
 from bezoar.parquet import write_parquet
 from bezoar.references import stage_folders
+from tests.helpers.disk import durable, recorded, the_rename
 
 
 def test_a_key_reaches_the_disk_after_all_it_vouches_for_and_before_its_folder_has_a_name(

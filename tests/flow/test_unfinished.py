@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "llm"))
-from server import Server, answer, serving
+from tests.helpers.server import Server, answer, serving
 
 RECIPE = """
 name: toy

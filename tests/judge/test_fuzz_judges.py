@@ -22,7 +22,7 @@ from bezoar.judge.filter import Filter
 from bezoar.judge.heuristics import Dedup, Form
 from bezoar.llm.types import Reply
 from bezoar.verdicts.pairwise import Pairwise
-from tests.fuzzing import (
+from tests.helpers.fuzzing import (
     CHATS,
     METAS,
     PAIRS,

@@ -3,12 +3,12 @@
 import math
 
 import pytest
-from questions import question
 
 from bezoar.chat.types import Message
 from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.journal import affordable
 from bezoar.llm.types import Request
+from tests.helpers.questions import question
 
 
 def test_prices_are_by_the_million() -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from questions import question, questions
-from server import Behaviour, answer, echo, serving
 
 from bezoar.chat.types import Message, ToolCall
 from bezoar.errors import EndpointError
@@ -20,6 +18,8 @@ from bezoar.llm.openai_format import match_choices, to_body
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
+from tests.helpers.questions import question, questions
+from tests.helpers.server import Behaviour, answer, echo, serving
 
 
 def pool(journal: Journal, url: str, **more: Any) -> Pool:

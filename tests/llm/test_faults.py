@@ -16,8 +16,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from questions import question, questions
-from server import Server, answer, echo, serving
 
 from bezoar.errors import EndpointError, UnfinishedError
 from bezoar.llm.budget import Budget, Prices
@@ -30,6 +28,8 @@ from bezoar.llm.transport import Transport
 from bezoar.llm.types import Reply
 from bezoar.progress import Progress
 from bezoar.secrets import hide, mask
+from tests.helpers.questions import question, questions
+from tests.helpers.server import Server, answer, echo, serving
 
 KEY = "sk-Qw8Er7Ty6Ui5Op4As3Df2Gh1"
 

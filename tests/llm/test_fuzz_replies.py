@@ -25,7 +25,7 @@ from bezoar.llm.openai_format import from_body, to_body
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
-from tests.fuzzing import TEXTS, VALUES, bounded, changed, damaged, fuzz, json_bytes
+from tests.helpers.fuzzing import TEXTS, VALUES, bounded, changed, damaged, fuzz, json_bytes
 
 WHOLE = {
     "id": "x",

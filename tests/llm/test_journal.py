@@ -16,12 +16,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from questions import question
 
 from bezoar.errors import DataError
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.types import Reply, Request
+from tests.helpers.questions import question
 
 Q = question("a")
 PASSING, REFUSED, UNREADABLE = (

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from questions import question
 
 from bezoar.chat.templates import ChatML, OpenBezoarTemplate
 from bezoar.llm.budget import Budget
@@ -13,6 +12,7 @@ from bezoar.llm.local import Local, StackBackend
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
+from tests.helpers.questions import question
 
 TEXTS = [
     question("say " + "word " * (i % 7), max_tokens=12, seed=i, temperature=0.9 if i % 2 else 0.0)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from questions import question, questions
 
 from bezoar.errors import DataError
 from bezoar.llm.budget import REFUSED, Budget, Prices
@@ -18,6 +17,7 @@ from bezoar.llm.pool import Pool
 from bezoar.llm.scripted import Scripted, ScriptedBackend, last_user
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
+from tests.helpers.questions import question, questions
 
 
 def loud(request: Request) -> str:

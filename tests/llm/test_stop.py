@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from server import Server, echo, serving
-
 from bezoar.llm.journal import Journal
+from tests.helpers.server import Server, echo, serving
 
 ASK = """
 import sys, pathlib

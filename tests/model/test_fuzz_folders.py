@@ -15,7 +15,7 @@ from bezoar.llm.local import StackBackend
 from bezoar.llm.types import Request
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from tests.fuzzing import bounded, changed, damaged, fuzz, json_bytes
+from tests.helpers.fuzzing import bounded, changed, damaged, fuzz, json_bytes
 
 MODEL = (
     "config.json",

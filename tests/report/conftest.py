@@ -2,7 +2,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_run import build_run
+
+from tests.helpers.fake_run import build_run
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_run import HOSTILE, edit_json, load, stages
 from rich.console import Console
 
 from bezoar.data.licences import LicenceTerms, joint_licence, model_terms, seed_terms
 from bezoar.report import finish, markdown
 from bezoar.report.cards import write_cards
 from bezoar.report.lineage import public_name
+from tests.helpers.fake_run import HOSTILE, edit_json, load, stages
 
 Build = Callable[..., Path]
 

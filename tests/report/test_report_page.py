@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_run import HOSTILE, MODELS, edit_json, load
 
 from bezoar.errors import DataError, RecipeError
 from bezoar.report.components import row_card
 from bezoar.report.html import write_report
 from bezoar.report.markup import Markup, escape, h
+from tests.helpers.fake_run import HOSTILE, MODELS, edit_json, load
 
 Build = Callable[..., Path]
 

@@ -2,7 +2,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_run import edit_json, load
 from rich.console import Console
 
 from bezoar.evals.stats import Score, apart, model_differences
@@ -21,6 +20,7 @@ from bezoar.report.formatting import (
 from bezoar.report.html import write_report
 from bezoar.report.run import load_run
 from bezoar.report.scoreboard import Scoreboard, load_scoreboard, read_score
+from tests.helpers.fake_run import edit_json, load
 
 Build = Callable[..., Path]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.synth.asked import FAILED, Teacher, chat, last
 
 from bezoar.chat.types import Chat
 from bezoar.cost import exactly
@@ -19,7 +20,6 @@ from bezoar.synth.evol_rules import (
     says_nothing,
 )
 from bezoar.synth.evol_write import OPS, Line, Wording, read_wording
-from tests.synth.asked import FAILED, Teacher, chat, last
 
 SEEDS = [chat(f"s{i}", f"Question number {i}?", category="open_qa") for i in range(8)]
 

@@ -14,7 +14,7 @@ from bezoar.synth.critique_revise import CritiqueRevise
 from bezoar.synth.evol_instruct import EvolInstruct
 from bezoar.synth.lamini import LaMini
 from bezoar.synth.orca import Orca
-from tests.fuzzing import CHATS, PAIRS, REPLIES, answered_by, bounded, fuzz, stored
+from tests.helpers.fuzzing import CHATS, PAIRS, REPLIES, answered_by, bounded, fuzz, stored
 
 MANY = st.lists(REPLIES, min_size=1, max_size=8)
 SEEDS = st.lists(CHATS, max_size=6).map(

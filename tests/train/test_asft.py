@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from two_pairs import OWNER, loss, terms
 
 from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import ASFT, ORPO
+from tests.helpers.two_pairs import OWNER, loss, terms
 
 PW, PL = math.exp(-0.5), math.exp(-2.0)
 

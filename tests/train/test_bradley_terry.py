@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from rows import chats
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
@@ -12,6 +11,7 @@ from bezoar.chat.types import Comparison, Message
 from bezoar.errors import DataError
 from bezoar.train.objective import LossInputs
 from bezoar.train.objectives.bradley_terry import BradleyTerry
+from tests.helpers.rows import chats
 
 SCORES = torch.tensor([[2.0], [0.5], [-1.0], [1.0]])  # two pairs: margins 1.5 and -2
 FACTS = torch.tensor([[1.0], [3.0]])

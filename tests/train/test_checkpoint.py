@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from disk import durable, recorded, the_rename
-from killed import Fatal, stage
 
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import TrainerState
+from tests.helpers.disk import durable, recorded, the_rename
+from tests.helpers.killed import Fatal, stage
 
 
 def saved(folder: Path) -> torch.optim.Optimizer:

@@ -4,8 +4,6 @@ import math
 
 import pytest
 import torch
-from rows import chats
-from two_pairs import OWNER, POLICY, loss, terms
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
@@ -13,6 +11,8 @@ from bezoar.chat.types import Comparison, Message
 from bezoar.errors import DataError
 from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import DPO
+from tests.helpers.rows import chats
+from tests.helpers.two_pairs import OWNER, POLICY, loss, terms
 
 # both pairs have d = 2: with beta 0.5, l(d) = ln(1 + 1/e) and l(-d) = ln(1 + e)
 RIGHT, WRONG = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from rows import chats, judged, pairs, sampled
 
 from bezoar.chat.templates import ChatML
 from bezoar.model.prompt_group import PromptGroup
@@ -28,6 +27,7 @@ from bezoar.train.objectives import (
     SteerLM2,
 )
 from bezoar.train.step import TrainState, gradient, reference
+from tests.helpers.rows import chats, judged, pairs, sampled
 
 CASES: dict[str, tuple[Any, Any]] = {
     "sft": (SFT(), chats(8)),

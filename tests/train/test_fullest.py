@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-from rows import pairs
-
 from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.train.fullest import fullest
 from bezoar.train.objectives import DPO
 from bezoar.train.train import Train
+from tests.helpers.rows import pairs
 
 
 def test_the_longest_rows_meet_in_one_step() -> None:

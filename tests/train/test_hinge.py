@@ -1,9 +1,9 @@
 """Hinge: numbers by hand with a reference (RSO) and without (SLiC-HF)."""
 
 import pytest
-from two_pairs import loss
 
 from bezoar.train.objectives import Hinge
+from tests.helpers.two_pairs import loss
 
 
 def test_by_hand_with_a_reference() -> None:

@@ -1,9 +1,9 @@
 """IPO: numbers by hand under both normalisations."""
 
 import pytest
-from two_pairs import loss, terms
 
 from bezoar.train.objectives import IPO
+from tests.helpers.two_pairs import loss, terms
 
 
 def test_by_hand() -> None:

@@ -4,8 +4,6 @@ import math
 from pathlib import Path
 
 import pytest
-from rows import pairs
-from two_pairs import loss, terms
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
@@ -17,6 +15,8 @@ from bezoar.train.label_check import check_labels
 from bezoar.train.objectives import KTO
 from bezoar.train.step import TrainState, baseline
 from bezoar.train.train import Train
+from tests.helpers.rows import pairs
+from tests.helpers.two_pairs import loss, terms
 
 
 def sigmoid(x: float) -> float:

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from killed import Fatal, stage
-from rows import chats
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat
@@ -26,8 +24,8 @@ from bezoar.train.loop import Loop
 from bezoar.train.objectives import SFT
 from bezoar.train.settings import StageInputs
 from bezoar.train.train import Train
-
-HERE = Path(__file__).parent
+from tests.helpers.killed import Fatal, stage
+from tests.helpers.rows import chats
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -90,12 +88,14 @@ def test_a_killed_process_loses_nothing(tiny_model: Path, tmp_path: Path) -> Non
     done = subprocess.run(
         [
             sys.executable,
-            str(HERE / "killed.py"),
+            "-m",
+            "tests.helpers.killed",
             str(tiny_model),
             str(parts),
             "dpo",
             str(stats["steps"] - 2),
-        ]
+        ],
+        cwd=Path(__file__).parents[2],
     )
     assert done.returncode == -signal.SIGKILL
     stage("dpo", tiny_model, parts, Progress("s", parts / "metrics.jsonl"))

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from two_pairs import OWNER, POLICY, terms
 
 from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import ASFT, DPO, IPO, KTO, ORPO, SFT, Hinge, SimPO
 from bezoar.train.objectives.pairs import add_sft
+from tests.helpers.two_pairs import OWNER, POLICY, terms
 
 MADE = [
     SFT(),

@@ -3,9 +3,9 @@
 import math
 
 import pytest
-from two_pairs import loss
 
 from bezoar.train.objectives import ORPO
+from tests.helpers.two_pairs import loss
 
 PW, PL = math.exp(-0.5), math.exp(-2.0)
 RATIO = (PW / (1 - PW)) / (PL / (1 - PL))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import chats, pairs
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
@@ -19,6 +18,7 @@ from bezoar.train.label_check import Example, check_labels
 from bezoar.train.objectives import DPO, SFT
 from bezoar.train.tokenized_cache import Prepared, identity, num_cut, num_input_tokens
 from bezoar.train.tokenized_cache import prepare as prepare_chunks
+from tests.helpers.rows import chats, pairs
 
 CHUNK = 16
 

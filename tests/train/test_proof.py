@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from rows import chats, pairs
 
 from bezoar.chat.pieces import LossOn, Rendered
 from bezoar.chat.templates import ChatML, OpenBezoarTemplate
@@ -13,6 +12,7 @@ from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
 from bezoar.train.label_check import check_labels
 from bezoar.train.objectives import DPO, SFT
+from tests.helpers.rows import chats, pairs
 
 BYTES = ByteTokenizer()
 

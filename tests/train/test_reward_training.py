@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from rows import chats, sentence
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Comparison, Message
@@ -24,6 +23,7 @@ from bezoar.train.objectives.regression import Regression
 from bezoar.train.settings import StageInputs
 from bezoar.train.step import TrainState, gradient
 from bezoar.train.train import Train
+from tests.helpers.rows import chats, sentence
 
 NAMES = ("helpfulness", "verbosity")
 

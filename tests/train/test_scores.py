@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from rows import pairs
 
 from bezoar.chat.templates import ChatML
 from bezoar.errors import DataError
@@ -20,6 +19,7 @@ from bezoar.train.label_check import check_labels
 from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
 from bezoar.train.rows import pair_group, prompt_and_answers
 from bezoar.train.step import TrainState, baseline, count_units, gradient
+from tests.helpers.rows import pairs
 
 
 @dataclass(frozen=True)

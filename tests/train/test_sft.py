@@ -1,7 +1,6 @@
 """SFT: numbers by hand, and what is trained."""
 
 import torch
-from rows import pairs
 
 from bezoar.chat.templates import ChatML, OpenBezoarTemplate
 from bezoar.chat.tokenizer import ByteTokenizer
@@ -9,6 +8,7 @@ from bezoar.chat.types import Chat, Message
 from bezoar.train.label_check import spans
 from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import SFT
+from tests.helpers.rows import pairs
 
 CHAT = Chat(
     "c",

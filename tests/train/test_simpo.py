@@ -3,9 +3,9 @@
 import math
 
 import pytest
-from two_pairs import loss
 
 from bezoar.train.objectives import SimPO
+from tests.helpers.two_pairs import loss
 
 
 def test_by_hand() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from rows import chats, judged, pairs, sampled
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
@@ -37,6 +36,7 @@ from bezoar.train.step import (
     states,
 )
 from bezoar.train.train import Train
+from tests.helpers.rows import chats, judged, pairs, sampled
 
 
 def work_of(

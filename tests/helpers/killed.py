@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rows import chats, noise, pairs
-
 from bezoar.chat.templates import ChatML
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.progress import Progress
 from bezoar.train.objectives import DPO, SFT
 from bezoar.train.settings import StageInputs
 from bezoar.train.train import Train
+from tests.helpers.rows import chats, noise, pairs
 
 
 @dataclass
