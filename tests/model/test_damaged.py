@@ -272,7 +272,7 @@ FOLDERS: dict[str, tuple[Damage, str]] = {
                 {NORM: "part-0.safetensors" if t[NORM][5] == "1" else "part-1.safetensors"}
             )
         ),
-        f"lists {NORM} for it",
+        f"lacks {NORM}, which the index",
     ),
     "a cut shard": (
         both(shards(), cut("part-1.safetensors", 0.5)),

@@ -4,9 +4,9 @@ mask."""
 import pytest
 import torch
 
+from bezoar.model.attention import Segment, attend, attend_dense, block_mask, sees
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import Completion, PromptGroup, answer, best_fit
-from bezoar.model.segments import Segment, attend, attend_dense, block_mask, sees
 
 
 def test_a_tree_by_hand() -> None:

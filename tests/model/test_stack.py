@@ -198,7 +198,7 @@ def test_bad_folders_are_told(tiny_model: Path, adapters: list[Path], tmp_path: 
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
-    with pytest.raises(DataError, match="DoRA"):
+    with pytest.raises(DataError, match="use_dora"):
         Stack(ModelSpec(str(tiny_model)), [tmp_path])
     with pytest.raises(RecipeError, match="all-linear"):
         Stack(ModelSpec(str(tiny_model))).add_adapter(LoRA(targets=("qq_proj",)), seed=0)

@@ -167,8 +167,8 @@ def test_the_gradient_is_that_of_one_answer_at_a_time_in_any_micro_batches(
 
 
 def _plain(length: int) -> Any:
+    from bezoar.model.attention import Segment
     from bezoar.model.packed import PackedLayout
-    from bezoar.model.segments import Segment
 
     return PackedLayout((Segment(0, length, 0, 0),))
 

@@ -12,23 +12,17 @@ from torch import Tensor, nn
 
 from bezoar.errors import DataError
 from bezoar.io import read_object, write_json
-from bezoar.model.folder import some_of
 from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
+from bezoar.model.resolve import some_of
 from bezoar.model.spec import LoRA
 from bezoar.model.tensors import load_tensors, save_tensors
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_UNSUPPORTED = (
-    "use_dora",
-    "rank_pattern",
-    "alpha_pattern",
-    "layer_replication",
-    "lora_bias",
-    "use_qalora",
-    "alora_invocation_tokens",
-    "modules_to_save",
+# settings of peft that change what an adapter computes in ways that a stack does not
+_UNSUPPORTED = re.compile(
+    r"use_dora|rank_pattern|alpha_pattern|layer_replication|lora_bias|use_qalora"
+    r"|alora_invocation_tokens|modules_to_save"
 )
-"""Settings of peft that change what an adapter computes in ways that a stack does not."""
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight", re.DOTALL)
 
 
@@ -36,32 +30,24 @@ def read_adapter(folder: Path, net: nn.Module) -> dict[str, LoRAWeights]:
     """The adapters in a folder by the names of the net's layers. DataError if they do not fit."""
     file = folder / WEIGHTS
     if not file.is_file():
-        raise DataError(
-            f"{folder}: no {WEIGHTS} in it; name a folder that an adapter was saved to."
-        )
+        raise DataError(f"{folder}: no {WEIGHTS} in it; name the folder of a saved adapter.")
     config = read_object(folder / CONFIG)
     scale, rank = _scale(config, folder / CONFIG), config["r"]
-    state = load_tensors(file)
-    if not state:
-        raise DataError(
-            f"{file}: it has no tensor; name an adapter that was trained on this model."
-        )
     layers = dict(linear_layers(net))
-    # 1) every tensor belongs to a layer: what is left over would change nothing, silently
+    state = load_tensors(file)
+    # 1) every tensor belongs to a layer: one that is left over would silently be ignored
     matches = {key: _KEY.fullmatch(key) for key in state}
     names = {match[1] for match in matches.values() if match}
-    if strange := [key for key, match in matches.items() if not match or match[1] not in layers]:
-        raise DataError(
-            f"{file}: it has {some_of(strange)}, for which the model has no linear layer; name an"
-            " adapter that was trained on this model."
-        )
+    strange = [key for key, match in matches.items() if not match or match[1] not in layers]
+    if strange or not state:
+        fault = f"{some_of(strange)}, but the model has no such linear layer"
+        fault = fault if state else "no tensor"
+        raise DataError(f"{file}: it has {fault}; name an adapter that was trained on this model.")
     # 2) every layer that should have an adapter has both halves of it
-    expected = {_key(name, half) for name in names | _expected(config, layers) for half in "AB"}
-    if lacking := expected - state.keys():
-        raise DataError(
-            f"{file}: it lacks {some_of(lacking)}, which {CONFIG} asks for; save or fetch the"
-            " adapter again."
-        )
+    names |= _expected(config, layers)
+    if lacking := {_key(name, half) for name in names for half in "AB"} - state.keys():
+        fault = f"it lacks {some_of(lacking)}, which {CONFIG} asks for"
+        raise DataError(f"{file}: {fault}; save or fetch the adapter again.")
     # 3) and every half has the layer's shape
     for name in names:
         _check_shape(state, _key(name, "A"), [rank, layers[name].in_features], file)
@@ -76,10 +62,8 @@ def _check_shape(state: dict[str, Tensor], key: str, shape: list[int], file: Pat
     tensor = state[key]
     if list(tensor.shape) != shape or not tensor.is_floating_point():
         kind = f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
-        raise DataError(
-            f"{file}: {key} is {kind}, but the model and {CONFIG} ask for {shape}; name an adapter"
-            " that fits."
-        )
+        fault = f"{key} is {kind}, but the model and {CONFIG} ask for {shape}"
+        raise DataError(f"{file}: {fault}; name an adapter that fits.")
 
 
 def save_adapter(folder: Path, lora: LoRA, adapters: dict[str, LoRAWeights], *, base: str) -> None:
@@ -116,18 +100,14 @@ def _scale(config: dict[str, Any], file: Path) -> float:
     kind = str(config.get("peft_type", "LORA"))
     if kind.upper() != "LORA":
         raise DataError(f"{file}: the adapter is {kind!r:.40}, not LoRA; merge it or name another.")
-    if used := [key for key in _UNSUPPORTED if config.get(key)]:
-        raise DataError(
-            f"{file}: the adapter uses {some_of(used)}, which a stack cannot hold (DoRA, patterns,"
-            " trained parts beside it); merge it first."
-        )
-    if config.get("bias", "none") != "none":
-        raise DataError(f"{file}: it trains biases, which a stack cannot hold; merge it first.")
-    rank: Any = config.get("r")
-    alpha: Any = config.get("lora_alpha")
+    used = [key for key, value in config.items() if value and _UNSUPPORTED.fullmatch(key)]
+    used += ["bias"] if config.get("bias", "none") != "none" else []
+    if used:
+        raise DataError(f"{file}: it uses {some_of(used)}, more than plain LoRA; merge it first.")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
     if type(rank) is not int or rank < 1:
         raise DataError(f"{file}: r is {rank!r:.40}, not a whole number above 0; mend the file.")
-    if type(alpha) not in (int, float) or not math.isfinite(alpha):
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise DataError(f"{file}: lora_alpha is {alpha!r:.40}, not a number; mend the file.")
     return float(alpha / (rank**0.5 if config.get("use_rslora") else rank))
 

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LOGITS_HELD = 2**24
-"""32 MiB in bfloat16."""
+LOGITS_HELD = 2**24  # 32 MiB in bfloat16
+# logits that become probabilities at once, so that they stay in the processor's cache
 _IN_CACHE = 2**18
-"""Logits that become probabilities at once, so that they stay in the processor's cache."""
 
 
 def logprobs(

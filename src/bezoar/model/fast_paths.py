@@ -13,6 +13,7 @@ from bezoar.errors import DataError, TrainingError
 from bezoar.io import cache_dir, content_hash, read_own, set_aside, write_json
 
 FLEX = "compiled flex attention"
+# paths with a slow fallback (the last one is for CUDA only); any other that fails stops training
 SWITCHED = (
     "packing",
     "shared prompts",
@@ -21,8 +22,6 @@ SWITCHED = (
     "recomputed activations",
     FLEX,
 )
-"""Paths with a slow fallback (the last one is used on CUDA only). Failure of any other stops
-training."""
 
 
 def usable(path: str) -> bool:

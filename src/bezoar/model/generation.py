@@ -9,7 +9,8 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from itertools import accumulate
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,15 +19,15 @@ from bezoar.chat.pieces import cut_at_stop
 from bezoar.chat.templates import Template
 from bezoar.chat.types import Messages
 from bezoar.errors import DataError
-from bezoar.model.kv_cache import DecodeLayout, KVCache, Part, PrefillLayout
+from bezoar.model.kv_cache import DecodeLayout, KVCache, Prefill, PrefillLayout
 from bezoar.model.merge import Multiply, merged_weights
 from bezoar.model.sampling import Sampler, SamplingParams, sample_tokens
 from bezoar.model.stack import Stack
 
+# prompt tokens that are read in one pass
 _MOST_PREFILL = 4096
-"""Prompt tokens that are read in one pass."""
+# shorter common prefixes are read again for each prompt
 _SHORTEST_PREFIX = 16
-"""Shorter common prefixes are read again for each prompt."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,6 @@ class _Answer:
                 return
         if len(self.tokens) >= self.room:
             self.finish = "length"
-
-
-class _Prefill(NamedTuple):
-    """Tokens to read into a slot that already holds `past` positions."""
-
-    slot: int
-    tokens: list[int]
-    past: int
 
 
 def generate(
@@ -194,7 +187,7 @@ class _Scheduler:
         # 2) read them together
         if prefixes:
             self.shared_prefixes = KVCache(len(prefixes))
-            parts = [_Prefill(slot, prefix, 0) for slot, prefix in enumerate(prefixes)]
+            parts = [Prefill(slot, prefix, 0) for slot, prefix in enumerate(prefixes)]
             self._prefill(self.shared_prefixes, parts)
 
     def _admit(self, free: int) -> None:
@@ -208,17 +201,17 @@ class _Scheduler:
             length = answer.prefix_length
             if length:
                 self.cache.copy_from(self.shared_prefixes, answer.prefix, slot, length)
-            parts.append(_Prefill(slot, answer.prompt[length:], length))
+            parts.append(Prefill(slot, answer.prompt[length:], length))
         hidden = self._prefill(self.cache, parts)
         # 3) the state of the last prompt token predicts the first token of the answer
         self.live += new
         self._append(new, hidden)
 
-    def _prefill(self, cache: KVCache, parts: list[_Prefill]) -> Tensor:
+    def _prefill(self, cache: KVCache, parts: list[Prefill]) -> Tensor:
         """Read `parts` in passes of limited size; the states [n, E] of their last tokens."""
         cache.reserve(max(len(part.tokens) + part.past for part in parts))
         hidden: list[Tensor] = []
-        batch: list[_Prefill] = []
+        batch: list[Prefill] = []
         size = 0
         for part in parts:
             if batch and size + len(part.tokens) > _MOST_PREFILL:
@@ -228,19 +221,12 @@ class _Scheduler:
             size += len(part.tokens)
         return torch.cat([*hidden, self._pass(cache, batch)])
 
-    def _pass(self, cache: KVCache, batch: list[_Prefill]) -> Tensor:
-        parts: list[Part] = []
-        ids: list[int] = []
-        positions: list[int] = []
-        for slot, tokens, past in batch:
-            parts.append(Part(slot, len(ids), len(ids) + len(tokens), past))
-            ids += tokens
-            positions += range(past, past + len(tokens))
-        last = self._tensor([part.end - 1 for part in parts])
-        layout = PrefillLayout(cache, parts)
-        return self.stack.backbone(
-            self._tensor(ids)[None], self._tensor(positions)[None], layout, last
-        )[0]
+    def _pass(self, cache: KVCache, batch: list[Prefill]) -> Tensor:
+        ids = [token for part in batch for token in part.tokens]
+        positions = [part.past + i for part in batch for i in range(len(part.tokens))]
+        last = [end - 1 for end in accumulate(len(part.tokens) for part in batch)]
+        row, places, read = self._tensor(ids), self._tensor(positions), self._tensor(last)
+        return self.stack.backbone(row[None], places[None], PrefillLayout(cache, batch), read)[0]
 
     def _decode(self) -> None:
         """One more token for every live answer."""

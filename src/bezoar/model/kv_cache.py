@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+# positions that are made at least when the cache grows
 _SPARE = 64
 
 
@@ -56,12 +57,11 @@ class KVCache:
             values[target, :, :size] = other.values[layer][source, :, :size]
 
 
-class Part(NamedTuple):
-    """Tokens start..end of a packed row; they go into `slot` after its first `past` positions."""
+class Prefill(NamedTuple):
+    """Tokens to read into a slot that already holds `past` positions."""
 
     slot: int
-    start: int
-    end: int
+    tokens: list[int]
     past: int
 
 
@@ -70,7 +70,7 @@ class PrefillLayout:
     """Prompts in one packed row: each is stored in its slot and attends to what that slot holds."""
 
     cache: KVCache
-    parts: Sequence[Part]
+    parts: Sequence[Prefill]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
@@ -79,7 +79,9 @@ class PrefillLayout:
         keys, values = self.cache.layer(layer, key)
         groups = key.shape[1]
         out = torch.empty_like(query)
-        for slot, start, end, past in self.parts:
+        start = 0
+        for slot, tokens, past in self.parts:
+            end = start + len(tokens)
             # 1) store first, so that cached prefix and new tokens are one slice of the slot
             size = past + end - start
             keys[slot, :, past:size] = key[0, :, start:end]
@@ -95,6 +97,7 @@ class PrefillLayout:
                 q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
             )  # [G, R, end - start, D]
             out[0, :, start:end] = part.flatten(0, 1)
+            start = end
         return out
 
 

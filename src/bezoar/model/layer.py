@@ -19,8 +19,8 @@ from bezoar.model.linear import project
 
 KNOWN = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}
 _aten = torch.ops.aten
+# numbers that a pass over rows handles at once, so that they stay in the processor's cache
 _IN_CACHE = 2**18
-"""Numbers that a pass over rows handles at once, so that they stay in the processor's cache."""
 
 
 class FastLayer(nn.Module):

@@ -5,47 +5,33 @@ from typing import Any
 
 import torch
 
-import bezoar.model.attention as attention
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError
 from bezoar.io import cache_dir, cached_hash, read_object
-from bezoar.model.folder import (
-    printable,
-    read_config,
-    reason,
-    refuse_misfits,
-    some_of,
-    weight_files,
-)
+from bezoar.model import attention, resolve
 from bezoar.model.layer import install
 from bezoar.model.linear import quantize
-from bezoar.model.resolve import resolve_model, silence_libraries
+from bezoar.model.resolve import reason, refuse_misfits, some_of
 from bezoar.model.spec import ModelSpec
 from bezoar.model.tensors import open_tensors, refuse_not_finite
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _AGAIN = "fetch or save the model again."
+# numbers that are computed from the config, such as the angles of positions
 _MOST_BUFFERS = 2**27
-"""Numbers that are computed from the config, such as the angles of positions."""
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _NUM_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _NUM_WORDS = 1000
-_TOKENIZER_FILES = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.json",
-)
 
 
 def load_tokenizer(path: str) -> HubTokenizer:
     """The tokenizer in a model's folder. DataError names the file that makes it unusable."""
     from transformers import AutoTokenizer
 
-    silence_libraries()
-    folder = resolve_model(path)
-    read_config(folder)
+    resolve.silence_libraries()
+    folder = resolve.resolve_model(path)
+    resolve.read_config(folder)
     try:
         inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         special = set(inner.all_special_ids)
@@ -59,35 +45,32 @@ def load_tokenizer(path: str) -> HubTokenizer:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         raise _tokenizer_fault(folder, error) from None
+    file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
     if not set(ids) - special:
-        file = folder / "tokenizer.json"
         raise DataError(f"{file}: the tokenizer has no vocabulary; save it into the folder.")
     if inner.eos_token_id is None:
-        raise DataError(
-            f"model {path}: the tokenizer names no end token; set eos_token in its"
-            " tokenizer_config.json."
-        )
+        raise DataError(f"{settings}: the tokenizer names no end token; set eos_token there.")
     template = inner.chat_template
     if not isinstance(template, (str, dict, type(None))):
-        file = folder / "tokenizer_config.json"
-        raise DataError(f"{file}: chat_template is {template!r:.60}, not text; mend the file.")
+        raise DataError(f"{settings}: chat_template is {template!r:.60}, not text; mend the file.")
     return HubTokenizer(inner)
 
 
 def _tokenizer_fault(folder: Path, error: BaseException) -> DataError:
-    files = [file for file in _TOKENIZER_FILES if (folder / file).is_file()]
+    files = sorted(folder.glob("*token*.json"))
     for file in files:
-        read_object(folder / file)  # a broken file is named by its own error
+        read_object(file)  # a broken file is named by its own error
     fault = "no tokenizer.json in it"
-    if "tokenizer.json" in files:
-        fault = f"the tokenizer in it ({', '.join(files)}) cannot be used ({reason(error)})"
+    if folder / "tokenizer.json" in files:
+        names = ", ".join(file.name for file in files)
+        fault = f"the tokenizer in it ({names}) cannot be used ({reason(error)})"
     return DataError(f"{folder}: {fault}; save the model's tokenizer into the folder.")
 
 
 def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
     """The network (a transformers causal LM) with bezoar's attention and layers, dropout off."""
-    silence_libraries()
-    folder = resolve_model(spec.path)
+    resolve.silence_libraries()
+    folder = resolve.resolve_model(spec.path)
     net = read_net(folder, DTYPES[spec.dtype])
     if spec.quantize == "nf4":
         file = cache_dir() / "nf4" / f"{cached_hash(folder)}-{spec.dtype}.safetensors"
@@ -105,21 +88,17 @@ def read_net(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     # 1) open the files ourselves: transformers would follow names that they contain
-    file, values, tensors = folder / "config.json", read_config(folder), _open_all(folder)
+    file, values, tensors = folder / "config.json", resolve.read_config(folder), _open_all(folder)
     for key in _NUM_LAYERS:
-        num = values.get(key)
         # even an empty network of a million layers would take minutes
-        if isinstance(num, int) and num > len(tensors):
-            raise DataError(
-                f"{file}: {key} is {num}, and the files hold {len(tensors)} tensors; {_AGAIN}"
-            )
+        if isinstance(values.get(key), int) and values[key] > len(tensors):
+            fault = f"{key} is {values[key]}, and the files hold {len(tensors)} tensors"
+            raise DataError(f"{file}: {fault}; {_AGAIN}")
     kind = values["model_type"]
     if kind not in CONFIG_MAPPING:
-        raise DataError(
-            f"{file}: the architecture {kind!r:.60} is not known to the installed transformers;"
-            " name another model."
-        )
-    source = f"{folder} ({some_of(path.name for path in weight_files(folder))})"
+        fault = f"the architecture {kind!r:.60} is not known to the installed transformers"
+        raise DataError(f"{file}: {fault}; name another model.")
+    source = f"{folder} ({some_of(path.name for path in resolve.weight_files(folder))})"
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.NAME}
     try:
         # 2) build it without memory, and compare names and shapes
@@ -127,11 +106,8 @@ def read_net(folder: Path, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, **options)  # type: ignore[no-untyped-call]
         _refuse_early(empty, tensors, source)
-        options |= {
-            "config": empty.config,
-            "output_loading_info": True,
-            "ignore_mismatched_sizes": True,
-        }
+        options |= {"config": empty.config, "output_loading_info": True}
+        options |= {"ignore_mismatched_sizes": True}
         # 3) load it without memory: transformers renames tensors of old files on the way
         _, info = type(empty).from_pretrained(
             None, state_dict=dict(tensors), device_map={"": "meta"}, **options
@@ -140,9 +116,8 @@ def read_net(folder: Path, dtype: torch.dtype) -> Any:
         raise
     # a config can be wrong in any way, and transformers' classes raise errors of any type
     except Exception as error:
-        raise DataError(
-            f"{file}: no language model can be built from it ({reason(error)}); {_AGAIN}"
-        ) from None
+        fault = f"no language model can be built from it ({reason(error)})"
+        raise DataError(f"{file}: {fault}; {_AGAIN}") from None
     refuse_misfits(info, source)
     # 4) load it
     net, info = type(empty).from_pretrained(None, state_dict=tensors, **options)
@@ -152,23 +127,19 @@ def read_net(folder: Path, dtype: torch.dtype) -> Any:
     if net.get_output_embeddings().weight is not net.get_input_embeddings().weight:
         # the files hold two matrices that differ, whatever the config says
         net.config.tie_word_embeddings = False
-    _read_generation_config(net, folder)
+    _read_generation_config(net, folder / "generation_config.json")
     return net
 
 
 def _open_all(folder: Path) -> dict[str, Any]:
     """The tensors of all files as slices, by name."""
     tensors: dict[str, Any] = {}
-    for file, listed in weight_files(folder).items():
+    for file, listed in resolve.weight_files(folder).items():
         opened = open_tensors(file)
         if lacking := listed - opened.keys():
-            raise DataError(
-                f"{file}: the index lists {some_of(lacking)} for it, but it lacks them; {_AGAIN}"
-            )
+            raise DataError(f"{file}: it lacks {some_of(lacking)}, which the index lists; {_AGAIN}")
         if twice := opened.keys() & tensors.keys():
-            raise DataError(
-                f"{file}: {some_of(twice)} is in another file of the model too; {_AGAIN}"
-            )
+            raise DataError(f"{file}: {some_of(twice)} is in another file too; {_AGAIN}")
         tensors |= opened
     return tensors
 
@@ -187,17 +158,14 @@ def _refuse_early(empty: Any, tensors: dict[str, Any], source: str) -> None:
     refuse_misfits({"missing_keys": set(), "unexpected_keys": set(), **info}, source)
     num = sum(buffer.numel() for buffer in empty.buffers())
     if num > _MOST_BUFFERS:
-        raise DataError(
-            f"{source}: the config.json asks for {num} numbers beside the weights, which no model"
-            " has; mend it."
-        )
+        fault = f"the config.json asks for {num} numbers beside the weights"
+        raise DataError(f"{source}: {fault}, which no model has; mend it.")
 
 
-def _read_generation_config(net: Any, folder: Path) -> None:
+def _read_generation_config(net: Any, file: Path) -> None:
     """The end tokens and other settings in generation_config.json. DataError if they are odd."""
     from transformers import GenerationConfig
 
-    file = folder / "generation_config.json"
     if not file.is_file():
         return
     values = read_object(file)
@@ -205,7 +173,7 @@ def _read_generation_config(net: Any, folder: Path) -> None:
     try:
         listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
         if any(type(end) is not int for end in listed):
-            raise ValueError(f"eos_token_id is {printable(repr(ends), 60)}")
+            raise ValueError(f"eos_token_id is {resolve.printable(repr(ends), 60)}")
         settings = GenerationConfig.from_dict(values)
         try:
             settings.validate(strict=True)
@@ -217,6 +185,5 @@ def _read_generation_config(net: Any, folder: Path) -> None:
             settings.validate(strict=True)
         net.generation_config = settings
     except Exception as error:  # its class checks values with errors of several types
-        raise DataError(
-            f"{file}: not settings of generation ({reason(error)}); mend the file or remove it."
-        ) from None
+        fault = f"not settings of generation ({reason(error)})"
+        raise DataError(f"{file}: {fault}; mend the file or remove it.") from None

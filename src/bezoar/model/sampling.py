@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+# tokens among which a nucleus is first looked for: sorting the whole vocabulary is slow
 _FIRST_CANDIDATES = 256
-"""Tokens among which a nucleus is first looked for; sorting the whole vocabulary is slow."""
 
 
 @dataclass(frozen=True)

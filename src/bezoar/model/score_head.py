@@ -11,22 +11,19 @@ from torch.nn.functional import linear
 
 from bezoar.errors import DataError
 from bezoar.io import read_object, write_json
-from bezoar.model.folder import some_of
+from bezoar.model.resolve import some_of
 from bezoar.model.tensors import load_tensors, save_tensors
 
 _WEIGHTS, _CONFIG = "score_head.safetensors", "score_head.json"
 
 
 class ScoreHead(nn.Module):
-    """A linear layer with bias, in float32, whose outputs have names.
-
-    New weights have standard deviation 1 / sqrt(E + 1) (the reward model of DR-PO, arXiv
-    2404.08495), new biases are 0.
-    """
+    """A linear layer with bias, in float32, whose outputs have names."""
 
     def __init__(self, outputs: tuple[str, ...], size: int, *, seed: int = 0) -> None:
         super().__init__()
         self.outputs = outputs
+        # standard deviation 1 / sqrt(E + 1), as in DR-PO (arXiv 2404.08495)
         weight = torch.randn(len(outputs), size, generator=torch.Generator().manual_seed(seed))
         self.weight = nn.Parameter(weight * (size + 1) ** -0.5)
         self.bias = nn.Parameter(torch.zeros(len(outputs)))
@@ -53,12 +50,11 @@ def load_head(folder: Path, *, size: int) -> ScoreHead | None:
     if state.keys() != {"weight", "bias"}:
         names = some_of(state) or "nothing"
         raise DataError(f"{weights}: it holds {names}, not weight and bias; save the head again.")
-    shapes = [list(state["weight"].shape), list(state["bias"].shape)]
-    if shapes != [[len(outputs), size], [len(outputs)]]:
-        raise DataError(
-            f"{weights}: weight and bias are {shapes[0]} and {shapes[1]}, but {_CONFIG} names"
-            f" {len(outputs)} outputs of {size} numbers each; save the head again."
-        )
+    weight, bias = list(state["weight"].shape), list(state["bias"].shape)
+    if [weight, bias] != [[len(outputs), size], [len(outputs)]]:
+        fault = f"weight {weight} and bias {bias} do not fit"
+        shape = f"{_CONFIG} names {len(outputs)} outputs, the model has {size} hidden numbers"
+        raise DataError(f"{weights}: {fault}: {shape}; save the head again.")
     head = ScoreHead(tuple(outputs), size)
     head.load_state_dict(state)
     return head.requires_grad_(False)

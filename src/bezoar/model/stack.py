@@ -17,12 +17,11 @@ from bezoar.errors import DataError, RecipeError
 from bezoar.io import cached_hash, content_hash, sync
 from bezoar.model.adapter import peft_parameters, read_adapter, save_adapter
 from bezoar.model.attention import Layout
-from bezoar.model.folder import some_of
 from bezoar.model.layer import fast_layers, trims
 from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers, replace
 from bezoar.model.load import DTYPES, load_net, load_tokenizer
 from bezoar.model.packed import PackedBatch
-from bezoar.model.resolve import resolve_model, weights_identity
+from bezoar.model.resolve import resolve_model, some_of, weights_identity
 from bezoar.model.score_head import ScoreHead, load_head
 from bezoar.model.spec import LoRA, ModelSpec
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bezoar.errors import DataError
 from bezoar.io import atomic_file, set_aside
-from bezoar.model.folder import reason, some_of
+from bezoar.model.resolve import reason, some_of
 
+# the key of a file's metadata that holds the checksum, if bezoar wrote the file
 CHECKSUM = "bezoar.crc32"
-"""The key of a file's metadata that holds the checksum, if bezoar wrote the file."""
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
@@ -29,33 +29,24 @@ def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
 
 def load_tensors(file: Path, *, ours: bool = False) -> dict[str, Tensor]:
     """The tensors of a file. DataError if it is damaged; with `ours` also if it has no checksum."""
-    with _one_sentence(file):
-        from safetensors import safe_open
-
-        with safe_open(file, framework="pt") as opened:
-            checksum = (opened.metadata() or {}).get(CHECKSUM)
-            tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    with _opened(file) as opened:
+        checksum = (opened.metadata() or {}).get(CHECKSUM)
+        tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     if (checksum or ours) and checksum != _checksum(tensors):
-        raise DataError(
-            f"{file}: its content is not what was written; remove it, and make or fetch it again."
-        )
+        fault = "its content is not what was written"
+        raise DataError(f"{file}: {fault}; remove it, and make or fetch it again.")
     if not ours:
         refuse_not_finite(tensors, str(file))
     return tensors
 
 
 def refuse_not_finite(tensors: dict[str, Tensor], source: str) -> None:
-    """DataError if a weight is NaN or infinite; the sums read every weight once."""
-    odd = [
-        name
-        for name, tensor in tensors.items()
-        if not tensor.sum().isfinite() and not tensor.isfinite().all()
-    ]
+    """DataError if a weight is NaN or infinite."""
+    # the sum is faster, but finite weights can overflow it
+    odd = [n for n, x in tensors.items() if not x.sum().isfinite() and not x.isfinite().all()]
     if odd:
-        raise DataError(
-            f"{source}: {some_of(odd)} is not finite (NaN or infinity among its numbers); make or"
-            " fetch it again."
-        )
+        fault = f"{some_of(odd)} is not finite (NaN or infinity among its numbers)"
+        raise DataError(f"{source}: {fault}; make or fetch it again.")
 
 
 def kept_tensors(file: Path) -> dict[str, Tensor] | None:
@@ -71,20 +62,19 @@ def kept_tensors(file: Path) -> dict[str, Tensor] | None:
 
 def open_tensors(file: Path) -> dict[str, Any]:
     """The tensors of a file as slices, each read when it is used. DataError if it is damaged."""
-    with _one_sentence(file):
-        from safetensors import safe_open
-
-        opened: Any = safe_open(file, framework="pt")
+    with _opened(file) as opened:
         return {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
 
 
 @contextmanager
-def _one_sentence(file: Path) -> Iterator[None]:
-    """Turn whatever goes wrong in reading `file` into one sentence that names it."""
+def _opened(file: Path) -> Iterator[Any]:
+    """The reader of a file; whatever goes wrong inside becomes one sentence that names the file."""
     if not file.is_file():
         raise DataError(f"{file}: no such file; make or fetch it again.")
     try:
-        yield
+        from safetensors import safe_open
+
+        yield safe_open(file, framework="pt")
     except OSError as error:
         fault = error.strerror or error
         raise DataError(f"{file}: cannot be read ({fault}); check the file.") from None

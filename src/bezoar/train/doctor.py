@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, block_mask
 from bezoar.model.chunked_logprobs import logprobs
 from bezoar.model.fast_paths import FLEX, note
 from bezoar.model.layer import fast_layers
@@ -18,7 +19,6 @@ from bezoar.model.linear import NF4Weight
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import Completion, PromptGroup
 from bezoar.model.resolve import silence_libraries
-from bezoar.model.segments import Segment, attend, attend_dense, attend_flex, block_mask
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 
