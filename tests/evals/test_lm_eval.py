@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 
 from bezoar.chat.templates import ChatML
 from bezoar.errors import DataError
-from bezoar.evals.harness_stack import StackLM
+from bezoar.evals.harness_models import StackLM
 from bezoar.evals.harness_tasks import configs
 from bezoar.evals.lm_eval import LmEval, Task
 from tests.evals.conftest import QUESTIONS
@@ -294,7 +294,7 @@ def test_an_asked_model_runs_written_tasks_through_the_pool(
     tmp_path: Path, choices_file: Path, chat: bool
 ) -> None:
     from bezoar.errors import EndpointError, RecipeError
-    from bezoar.evals.harness_endpoint import AskLM
+    from bezoar.evals.harness_models import AskLM
     from bezoar.llm.types import Reply, Request
 
     seen: list[Request] = []

@@ -1,14 +1,9 @@
-"""Tasks of LM-Eval-Harness over local files, by the columns of their rows. No row leaves the
-machine and none comes from the Hub.
+"""Tasks of LM-Eval-Harness over local files, by the columns of their rows; nothing is uploaded.
 
-- query, choices, gold: multiple choice, scored by acc and acc_norm (log-probability by the choice's
-length in characters)
-- context_options, continuation, gold: the same ending after several beginnings (WinoGrande), scored
-by acc
-- question, mc1_targets, mc2_targets: TruthfulQA; acc of mc1, and for mc2 the probability mass of
-the true answers
-- context, answer: a written answer (GSM8K), scored by exact match of its last number, or of its
-text where the answer is none
+- query, choices, gold: multiple choice, scored by acc and acc_norm (by the choice's characters)
+- context_options, continuation, gold: one ending after several beginnings (WinoGrande), by acc
+- question, mc1_targets, mc2_targets: TruthfulQA, by acc; for mc2 the mass of the true answers
+- context, answer: a written answer (GSM8K), by exact match of its last number, or of its text
 """
 
 import re
@@ -24,28 +19,28 @@ from bezoar.io import Row
 Config = dict[str, Any]
 ACC = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
 ACC_NORM = {**ACC, "metric": "acc_norm"}
+EXACT_MATCH = {**ACC, "metric": "exact_match", "ignore_case": True}
 LAST_NUMBER = r"(-?[$0-9.,]{2,})|(-?[0-9]+)"
 NUMBER = re.compile(r"-?[\d.,]+")
 
 
 def configs(path: Path, title: str, template: str, max_tokens: int) -> list[Config]:
-    """The harness's task configurations for a file; `template` holds `{query}`, which is a row's
-    question."""
-    placed = list(read_file(path, title))
-    first = placed[0][1]
+    """The harness's task configurations for a file; `template` puts a question for `{query}`."""
+    rows = list(read_file(path, title))
+    names = rows[0][1].keys()
     for columns, make in _FORMS:
-        if columns <= first.keys():
-            for at, row in placed:
+        if columns <= names:
+            for at, row in rows:
                 for name in columns:
                     column(row, name, at)
-            return [_common(title, config) for config in make(placed, template, max_tokens)]
+            return [_with_rows(title, config) for config in make(rows, template, max_tokens)]
     known = "; ".join(", ".join(sorted(columns)) for columns, _ in _FORMS)
     raise DataError(
-        f"{path}: the rows have the columns {', '.join(first)}; a task's rows have one of: {known}."
+        f"{path}: the rows have the columns {', '.join(names)}; a task's rows have one of: {known}."
     )
 
 
-def _common(title: str, config: Config) -> Config:
+def _with_rows(title: str, config: Config) -> Config:
     rows, suffix = config.pop("rows"), config.pop("suffix", "")
 
     def dataset(**_: Any) -> Any:
@@ -63,34 +58,6 @@ def _common(title: str, config: Config) -> Config:
     }
 
 
-def _asked(template: str, row: Row, name: str, at: RowOrigin) -> str:
-    return template.replace("{query}", _written_text(row, name, at))
-
-
-def _written_text(row: Row, name: str, at: RowOrigin) -> str:
-    """A column as it stands, a number as text; DataError for anything else and for nothing."""
-    value = column(row, name, at)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (str, int, float))
-        or not str(value).strip()
-    ):
-        raise at.wrong(
-            f"the column {name!r} is {str(value)[:40]!r}, neither a text nor a number; write one."
-        )
-    return str(value)
-
-
-def _choices(rows: list[Placed], template: str, _: int) -> list[Config]:
-    kept = []
-    for at, row in rows:
-        choices = _checked(at, row, "choices")
-        kept.append(
-            {"query": _asked(template, row, "query", at), "choices": choices, "gold": row["gold"]}
-        )
-    return [_multiple_choice(kept, [ACC, ACC_NORM])]
-
-
 def _multiple_choice(rows: list[Row], metrics: list[Config]) -> Config:
     return {
         "rows": rows,
@@ -102,26 +69,37 @@ def _multiple_choice(rows: list[Row], metrics: list[Config]) -> Config:
     }
 
 
-def _options(rows: list[Placed], template: str, _: int) -> list[Config]:
-    kept = []
+def _choices(rows: list[Placed], template: str, _: int) -> list[Config]:
+    docs = []
     for at, row in rows:
-        options = [template.replace("{query}", c) for c in _checked(at, row, "context_options")]
-        kept.append(
-            {
-                "options": options,
-                "continuation": _written_text(row, "continuation", at),
-                "gold": row["gold"],
-            }
-        )
-    config = _multiple_choice(kept, [ACC])
-    config.update(doc_to_text=lambda doc: doc["gold"], doc_to_choice=lambda doc: doc["options"])
-    return [{**config, "doc_to_target": lambda doc: doc["continuation"]}]
+        choices = _checked_choices(at, row, "choices")
+        query = template.replace("{query}", _text(row, "query", at))
+        docs.append({"query": query, "choices": choices, "gold": row["gold"]})
+    return [_multiple_choice(docs, [ACC, ACC_NORM])]
+
+
+def _context_options(rows: list[Placed], template: str, _: int) -> list[Config]:
+    docs = []
+    for at, row in rows:
+        beginnings = _checked_choices(at, row, "context_options")
+        options = [template.replace("{query}", text) for text in beginnings]
+        ending = _text(row, "continuation", at)
+        docs.append({"options": options, "continuation": ending, "gold": row["gold"]})
+    # the harness turns text and target around when the contexts are the choices
+    return [
+        _multiple_choice(docs, [ACC])
+        | {
+            "doc_to_text": lambda doc: doc["gold"],
+            "doc_to_choice": lambda doc: doc["options"],
+            "doc_to_target": lambda doc: doc["continuation"],
+        }
+    ]
 
 
 def _truthful(rows: list[Placed], template: str, _: int) -> list[Config]:
-    tables = []
+    tasks = []
     for targets in ("mc1_targets", "mc2_targets"):
-        kept = []
+        docs = []
         for at, row in rows:
             choices, labels = read_targets(row, targets, at)
             if 1 not in labels:
@@ -130,20 +108,13 @@ def _truthful(rows: list[Placed], template: str, _: int) -> list[Config]:
                 raise at.wrong(
                     f"there are not two answers in {targets}; add answers or remove the row."
                 )
-            kept.append(
-                {
-                    "query": _asked(template, row, "question", at),
-                    "choices": list(choices),
-                    "labels": labels,
-                    "gold": labels.index(1),
-                }
-            )
-        tables.append(kept)
-    first, second = (_multiple_choice(kept, [ACC]) for kept in tables)
-    return [
-        {**first, "suffix": " mc1"},
-        {**second, "suffix": " mc2", "process_results": _true_mass},
-    ]
+            query = template.replace("{query}", _text(row, "question", at))
+            doc = {"query": query, "choices": list(choices), "labels": labels}
+            docs.append({**doc, "gold": labels.index(1)})
+        tasks.append(_multiple_choice(docs, [ACC]))
+    first, second = tasks
+    mc2 = {**second, "suffix": " mc2", "process_results": _true_mass}
+    return [{**first, "suffix": " mc1"}, mc2]
 
 
 def _true_mass(doc: Row, results: list[tuple[float, bool]]) -> dict[str, float]:
@@ -156,30 +127,22 @@ def _true_mass(doc: Row, results: list[tuple[float, bool]]) -> dict[str, float]:
 
 
 def _written(rows: list[Placed], template: str, max_tokens: int) -> list[Config]:
-    kept = [
-        {
-            "query": _asked(template, row, "context", at),
-            "answer": _written_text(row, "answer", at).strip(),
-        }
-        for at, row in rows
-    ]
-    exact = {
-        "metric": "exact_match",
-        "aggregation": "mean",
-        "higher_is_better": True,
-        "ignore_case": True,
-    }
+    docs = []
+    for at, row in rows:
+        query = template.replace("{query}", _text(row, "context", at))
+        docs.append({"query": query, "answer": _text(row, "answer", at).strip()})
+    metric: Config = EXACT_MATCH
     steps: list[Config] = [{"function": "take_first"}]
-    if all(NUMBER.fullmatch(row["answer"]) for row in kept):
+    if all(NUMBER.fullmatch(doc["answer"]) for doc in docs):
         steps.insert(0, {"function": "regex", "group_select": -1, "regex_pattern": LAST_NUMBER})
-        exact |= {"regexes_to_ignore": [",", "\\$", "\\.$"]}
+        metric = {**metric, "regexes_to_ignore": [",", "\\$", "\\.$"]}
     return [
         {
-            "rows": kept,
+            "rows": docs,
             "output_type": "generate_until",
             "doc_to_text": lambda doc: doc["query"],
             "doc_to_target": lambda doc: doc["answer"],
-            "metric_list": [exact],
+            "metric_list": [metric],
             "filter_list": [{"name": "none", "filter": steps}],
             "generation_kwargs": {
                 "until": ["Question:", "</s>", "<|im_end|>"],
@@ -190,8 +153,8 @@ def _written(rows: list[Placed], template: str, max_tokens: int) -> list[Config]
     ]
 
 
-def _checked(at: RowOrigin, row: Row, name: str) -> list[str]:
-    """The choices of a row, whose gold is one of them."""
+def _checked_choices(at: RowOrigin, row: Row, name: str) -> list[str]:
+    """The choices of a row, whose gold is the number of one of them."""
     choices, gold = row[name], row["gold"]
     if not isinstance(choices, list) or len(choices) < 2:
         raise at.wrong("there are not two choices; add choices or remove the row.")
@@ -199,12 +162,26 @@ def _checked(at: RowOrigin, row: Row, name: str) -> list[str]:
         raise at.wrong(
             f"gold is {str(gold)[:40]}, not the number of a choice counted from 0; mend it."
         )
-    return [_written_text({name: choice}, name, at) for choice in choices]
+    return [_text({name: choice}, name, at) for choice in choices]
+
+
+def _text(row: Row, name: str, at: RowOrigin) -> str:
+    """A column that holds a text or a number, as text; DataError for anything else."""
+    value = column(row, name, at)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, str | int | float)
+        or not str(value).strip()
+    ):
+        raise at.wrong(
+            f"the column {name!r} is {str(value)[:40]!r}, neither a text nor a number; write one."
+        )
+    return str(value)
 
 
 _FORMS: list[tuple[set[str], Callable[[list[Placed], str, int], list[Config]]]] = [
     ({"query", "choices", "gold"}, _choices),
-    ({"context_options", "continuation", "gold"}, _options),
+    ({"context_options", "continuation", "gold"}, _context_options),
     ({"question", "mc1_targets", "mc2_targets"}, _truthful),
     ({"context", "answer"}, _written),
 ]

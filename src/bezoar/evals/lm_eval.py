@@ -1,15 +1,14 @@
-"""Benchmark tasks of LM-Eval-Harness, run as a library on a stack: no merge, no export, no Hub for
-local files."""
+"""Benchmark tasks of LM-Eval-Harness, run as a library on a stack: no merge and no export."""
 
 import contextlib
 import io
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.templates import Template
 from bezoar.cost import Estimate
@@ -18,10 +17,16 @@ from bezoar.data.rows import read_file
 from bezoar.errors import RecipeError
 from bezoar.evals.harness_tasks import configs
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome, cache_parts_in
+from bezoar.evals.section import Section, item_rows
 from bezoar.evals.stats import Score, detectable, score
 from bezoar.io import Row, content_hash
 from bezoar.progress import Progress
 from bezoar.references import FileRef
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+    from bezoar.model.stack import Stack
 
 FEWSHOT_SEED = 1234  # the harness's default
 NOTHING_KEPT = cache_parts_in(None)
@@ -30,19 +35,20 @@ NO_TEMPLATE: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Task:
-    """A task by its `name` in the harness's registry, or a local file by `path` (its columns:
-    `evals/harness_tasks.py`).
-
-    For a file, `template` turns a row's `{query}` into the prompt and `max_tokens` bounds a written
-    answer. `shots` None is the task's own number. `limit` takes the first items.
-    """
+    """A task of the harness's registry, or a local file."""
 
     name: str = ""
+    """Name in the harness's registry; with `path`, the name in scores."""
     path: FileRef = ""
+    """Local file in place of a registered task; its columns say which form of task it is."""
     shots: int | None = None
+    """Number of few-shot examples; null for the task's own."""
     limit: int | None = None
+    """Number of items, the first ones; null for all."""
     template: str = "{query}"
+    """For a file: what turns a row's {query} into the prompt."""
     max_tokens: int = 256
+    """For a file: most tokens of a written answer."""
 
     def __post_init__(self) -> None:
         if not self.name and not self.path:
@@ -68,20 +74,26 @@ class Task:
 
     def count(self) -> int | None:
         """How many items a local file gives; None for a registered task."""
-        return (
-            min(self.limit or 1 << 30, sum(1 for _ in read_file(self.located(), "")))
-            if self.path
-            else None
-        )
+        if not self.path:
+            return None
+        num = sum(1 for _ in read_file(self.located(), ""))
+        return min(self.limit, num) if self.limit else num
 
 
 @dataclass(frozen=True)
-class LmEval:
-    """Recipe keys. `chat_template` puts every prompt into the recipe's template; without it prompts
-    are plain text."""
+class LmEval(Section):
+    """Benchmark tasks of LM-Eval-Harness: registered ones, or local files of questions.
+
+    In bfloat16 the log-probability of a choice carries rounding of about 0.15 nats, which depends
+    on what is scored beside it (as on the batch size in the harness itself); in float32 1e-4.
+
+    Example: {tasks: [{name: arc_easy, limit: 500}, {path: questions.jsonl}]}
+    """
 
     tasks: tuple[Task, ...]
+    """Tasks with different names."""
     chat_template: bool = False
+    """Put every prompt into the recipe's template; without it prompts are plain text."""
 
     def __post_init__(self) -> None:
         titles = [task.title for task in self.tasks]
@@ -90,15 +102,16 @@ class LmEval:
                 "lm_eval needs tasks with different names; give a task a name of its own"
             )
 
-    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
-        """`measure` of the named model, a task at a time; one that only answers is asked for the
-        written tasks."""
-        if given.answers_only:
-            from bezoar.evals.harness_endpoint import AskLM
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
+        """Every task on the named model; one that only answers is asked for the written tasks."""
+        if context.answers_only:
+            from bezoar.evals.harness_models import AskLM
 
-            return self.run_lm(AskLM(given.ask_model(model)), keep, {"template": "the endpoint's"})
+            lm = AskLM(context.ask_model(model))
+            return self.run_lm(lm, cache_part, {"template": "the endpoint's"})
+        stack = context.open_model(model)
         return self.measure(
-            given.open_model(model), given.template, progress=given.progress, keep=keep
+            stack, context.template, progress=context.progress, cache_part=cache_part
         )
 
     def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
@@ -108,71 +121,67 @@ class LmEval:
 
     def measure(
         self,
-        stack: Any,
+        stack: "Stack",
         template: Template,
         *,
         progress: Progress | None = None,
-        keep: CachePart = NOTHING_KEPT,
+        cache_part: CachePart = NOTHING_KEPT,
     ) -> Outcome:
-        """Every task on `stack`, a `model.stack.Stack`.
-
-        In bfloat16 the log-probability of a choice carries rounding of about 0.15 nats, which
-        depends on what is scored beside it (as it does on the batch size in the harness itself); in
-        float32 it carries 1e-4.
-        """
-        from bezoar.evals.harness_stack import StackLM
+        """Every task on a stack."""
+        from bezoar.evals.harness_models import StackLM
 
         lm = StackLM(stack, template, progress)
-        told = (
-            {"template": template.kind, "template_hash": content_hash(lm.chat_template(True))}
-            if self.chat_template
-            else {}
-        )
-        return self.run_lm(lm, keep, told)
+        names: dict[str, str] = {}
+        if self.chat_template:
+            names["template"] = template.kind
+            names["template_hash"] = content_hash(lm.chat_template(True))
+        return self.run_lm(lm, cache_part, names)
 
     def run_lm(
-        self, lm: Any, keep: CachePart = NOTHING_KEPT, template: Mapping[str, str] = NO_TEMPLATE
+        self,
+        lm: "LM",
+        cache_part: CachePart = NOTHING_KEPT,
+        template: Mapping[str, str] = NO_TEMPLATE,
     ) -> Outcome:
-        """Every task on any `lm_eval.api.model.LM`; `template` says what prompts are put into."""
+        """Every task on any model of the harness; `template` names what prompts are put into."""
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        done = [
-            keep(f"lm_eval {task.title}", partial(_run_task, task, lm, self.chat_template))
+        parts = [
+            cache_part(f"lm_eval {task.title}", partial(_run_task, task, lm, self.chat_template))
             for task in self.tasks
         ]
-        num_cut = sum(one.get("num_cut_prompts", 0) for part in done for one in part.info.values())
-        facts: dict[str, Any] = {
-            "num_cut_prompts": num_cut,
+        facts_of_task = {name: facts for part in parts for name, facts in part.info.items()}
+        conditions = {
+            f"{name}/": {**{key: facts[key] for key in ("shots", "version", "items")}, **template}
+            for name, facts in facts_of_task.items()
+        }
+        info = {
+            "num_cut_prompts": sum(f.get("num_cut_prompts", 0) for f in facts_of_task.values()),
             "version": version("lm_eval"),
             "chat_template": self.chat_template,
             **template,
-            "tasks": {},
-            "conditions": {},
+            "tasks": facts_of_task,
+            "conditions": conditions,
         }
-        outcome = Outcome([], [], {"lm_eval": facts})
-        for part in done:
-            facts["tasks"].update(part.info)
-            for name, one in part.info.items():
-                facts["conditions"][f"{name}/"] = {
-                    **{key: one[key] for key in ("shots", "version", "items")},
-                    **template,
-                }
+        outcome = Outcome(info={"lm_eval": info})
+        for part in parts:
             outcome += Outcome(part.scores, part.items, texts=part.texts)
         return outcome
 
 
 def _run_task(task: Task, lm: Any, chat_template: bool) -> Outcome:
+    """One task, which in the registry may stand for several."""
     from lm_eval.evaluator import evaluate
 
+    # 1) the number of examples: the harness's own option would overrule tasks that fix theirs
     loaded = _load(task)
-    for one in loaded["tasks"].values():
-        own = one.get_config("num_fewshot")
+    for harness_task in loaded["tasks"].values():
         if task.shots is not None:
-            one.set_config(key="num_fewshot", value=task.shots)
-        elif own is None:
-            one.set_config(key="num_fewshot", value=0)
-        one.set_fewshot_seed(seed=FEWSHOT_SEED)
+            harness_task.set_config(key="num_fewshot", value=task.shots)
+        elif harness_task.get_config("num_fewshot") is None:
+            harness_task.set_config(key="num_fewshot", value=0)
+        harness_task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    # 2) run, with the harness's own progress bars, which would cut through ours, out of sight
     num_cut = getattr(lm, "num_cut", 0)
-    # the harness's own progress bars, which would cut through ours
     with contextlib.redirect_stderr(io.StringIO()):
         results = evaluate(
             lm,
@@ -182,20 +191,18 @@ def _run_task(task: Task, lm: Any, chat_template: bool) -> Outcome:
             apply_chat_template=chat_template,
             fewshot_as_multiturn=chat_template,
         )
+    # 3) our own scores with intervals, from the harness's values by item
     outcome = Outcome()
     for name, samples in results["samples"].items():
-        config = loaded["tasks"][name].config
+        hashes = [[s["doc_hash"], s["prompt_hash"], s["filter"]] for s in samples]
         facts = {
-            "shots": config.num_fewshot,
+            "shots": loaded["tasks"][name].config.num_fewshot,
             "version": str(results["versions"].get(name)),
             "n": results["n-samples"][name],
+            "items": content_hash(hashes),
         }
-        facts["items"] = content_hash(
-            [[s["doc_hash"], s["prompt_hash"], s["filter"]] for s in samples]
-        )
-        scores, items = _scores(
-            name, samples, results["higher_is_better"].get(name, {}), results["results"][name]
-        )
+        higher_is_better = results["higher_is_better"].get(name, {})
+        scores, items = _scores(name, samples, higher_is_better, results["results"][name])
         texts = {str(s["doc_id"]): "\n".join(_strings(s["doc"])) for s in samples}
         outcome += Outcome(scores, items, {name: facts}, {name: list(texts.items())})
     next(iter(outcome.info.values()))["num_cut_prompts"] = getattr(lm, "num_cut", 0) - num_cut
@@ -204,15 +211,13 @@ def _run_task(task: Task, lm: Any, chat_template: bool) -> Outcome:
 
 
 def _load(task: Task) -> dict[str, Any]:
+    """What the harness evaluates. RecipeError for an unknown name or data that cannot be had."""
     if task.path:
         from lm_eval.api.task import ConfigurableTask
 
         found = configs(task.located(), task.title, task.template, task.max_tokens)
-        return {
-            "tasks": {config["task"]: ConfigurableTask(config=config) for config in found},
-            "groups": {},
-            "group_map": {},
-        }
+        tasks = {config["task"]: ConfigurableTask(config=config) for config in found}
+        return {"tasks": tasks, "groups": {}, "group_map": {}}
     manager = _registry()
     if task.name not in manager.all_tasks:
         import difflib
@@ -230,20 +235,6 @@ def _load(task: Task) -> dict[str, Any]:
         ) from error
 
 
-def _strings(value: Any) -> list[str]:
-    """Every text in a row."""
-    if isinstance(value, str):
-        return [value]
-    inner = (
-        value.values()
-        if isinstance(value, dict)
-        else value
-        if isinstance(value, (list, tuple))
-        else []
-    )
-    return [text for item in inner for text in _strings(item)]
-
-
 @cache
 def _registry() -> Any:
     """The harness's task registry; it reads thousands of files."""
@@ -252,47 +243,53 @@ def _registry() -> Any:
     return TaskManager()
 
 
+def _strings(value: Any) -> list[str]:
+    """Every text in a row."""
+    if isinstance(value, str):
+        return [value]
+    members = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, dict | list | tuple):
+        return []
+    return [text for member in members for text in _strings(member)]
+
+
 def _scores(
     task: str, samples: Sequence[Row], better: dict[str, bool], totals: dict[str, Any]
 ) -> tuple[list[Score], list[Row]]:
-    """A score a metric (and filter, where there are several), with a record an item."""
-    tables: dict[str, dict[str, Any]] = {}
-    keys: dict[str, tuple[str, str]] = {}
+    """A score a metric (and filter, if there are several), with a record an item."""
+    tables: dict[tuple[str, str], dict[str, Any]] = {}
     for sample in samples:
         for metric in sample["metrics"]:
-            name = f"{task}/{metric}" + (
-                f" {sample['filter']}" if sample["filter"] != "none" else ""
-            )
-            tables.setdefault(name, {})[str(sample["doc_id"])] = sample[metric]
-            keys[name] = (metric, f"{metric},{sample['filter']}")
+            table = tables.setdefault((metric, sample["filter"]), {})
+            table[str(sample["doc_id"])] = sample[metric]
     scores: list[Score] = []
     items: list[Row] = []
-    for name, values in tables.items():
-        metric, key = keys[name]
-        if all(isinstance(v, (int, float)) for v in values.values()):
-            made = score(name, list(values.values()), task)
-            items += [{"benchmark": name, "id": i, "value": float(v)} for i, v in values.items()]
+    for (metric, chosen_filter), by_item in tables.items():
+        name = f"{task}/{metric}" + (f" {chosen_filter}" if chosen_filter != "none" else "")
+        values = list(by_item.values())
+        if all(isinstance(value, int | float) for value in values):
+            result = score(name, values, task)
+            items += item_rows(name, list(by_item), list(map(float, values)))
         else:  # a metric of all items together, such as F1
-            made = Score(name, float(totals[key]), None, None, len(values), 0, task)
-        scores.append(Score(**{**made.to_dict(), "higher_is_better": better.get(metric, True)}))  # type: ignore[arg-type]
+            total = float(totals[f"{metric},{chosen_filter}"])
+            result = Score(name, total, None, None, len(values), 0, task)
+        scores.append(replace(result, higher_is_better=better.get(metric, True)))
     return scores, items
 
 
 def _group_scores(results: dict[str, Any]) -> list[Score]:
-    """The harness's own means over groups of tasks, with its standard error where it gives one."""
-    found = []
+    """The harness's own means over groups of tasks, with its standard error if it gives one."""
+    scores = []
     for group, values in (results.get("groups") or {}).items():
-        n = sum(
-            results["n-samples"][t]["effective"]
-            for t in results["group_subtasks"].get(group, [])
-            if t in results["n-samples"]
-        )
+        sizes = results["n-samples"]
+        members = [task for task in results["group_subtasks"].get(group, []) if task in sizes]
+        n = sum(sizes[task]["effective"] for task in members)
         for key, value in values.items():
             metric = key.split(",")[0]
             if not isinstance(value, float) or "_stderr" in key:
                 continue
-            error = values.get(key.replace(metric, f"{metric}_stderr", 1))
-            half = 1.96 * error if isinstance(error, float) else None
-            bounds = (value - half, value + half) if half is not None else (None, None)
-            found.append(Score(f"{group}/{metric}", value, bounds[0], bounds[1], n, 0, group))
-    return found
+            error, low, high = values.get(key.replace(metric, f"{metric}_stderr", 1)), None, None
+            if isinstance(error, float):
+                low, high = value - 1.96 * error, value + 1.96 * error
+            scores.append(Score(f"{group}/{metric}", value, low, high, n, 0, group))
+    return scores

@@ -8,138 +8,141 @@ wrong.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
-from bezoar.chat.types import Chat, Comparison
+from bezoar.chat.types import AnyRow, Comparison
 from bezoar.cost import Estimate
 from bezoar.errors import DataError
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.section import Section, expected_rows, item_rows
 from bezoar.evals.stats import detectable, score
 from bezoar.io import Row, content_hash
 from bezoar.references import ModelRef, RowsRef
 
+if TYPE_CHECKING:
+    from bezoar.model.stack import Stack
+
+NAMES = {
+    "reward": "preferences/implicit reward",
+    "logprob": "preferences/log-prob",
+    "per_token": "preferences/log-prob per token",
+}
+
 
 @dataclass(frozen=True)
-class Preferences:
-    """Recipe keys: the pairs, the reference of the implicit reward with its `beta`, and how many
-    pairs (all by default)."""
+class Preferences(Section):
+    """How often the model prefers the chosen answer of held-out pairs, and by what margin.
+
+    Source: arXiv 2305.18290, section 5.1
+    Example: {rows: held-out, reference: sft, beta: 0.1}
+    """
 
     rows: RowsRef
+    """Stage that gives pairs."""
     reference: ModelRef | None = None
+    """Reference of the implicit reward; without it only log-probabilities are compared."""
     beta: float = 0.1
+    """Factor of the implicit reward, that of the training."""
     limit: int | None = None
+    """Number of pairs, the first ones; null for all."""
 
     def check(self, model: str) -> None:
-        """A model has no reward over itself."""
+        """Refuse a model as its own reference."""
         if self.reference == model:
             raise ValueError(
                 "preferences.reference is the evaluated model itself, so every margin is 0; name"
                 " the model below it"
             )
 
-    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """`measure` of the named model on the named rows."""
 
-        def make() -> Outcome:
-            reference = given.open_model(self.reference) if self.reference else None
-            return self.measure(
-                given.rows(self.rows), given.open_model(model), reference, given.template
-            )
+        def measure() -> Outcome:
+            reference = context.open_model(self.reference) if self.reference else None
+            rows = context.rows(self.rows)
+            return self.measure(rows, context.open_model(model), reference, context.template)
 
-        return keep("preferences", make)
+        return cache_part("preferences", measure)
 
     def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
         """Of the accuracies."""
-        num = min(self.limit or 1 << 30, int(rows[self.rows].expected) if self.rows in rows else 0)
+        num = expected_rows(rows, self.rows, self.limit)
         return {"preferences": detectable(num)} if num else {}
 
     def measure(
-        self,
-        rows: Sequence[Chat] | Sequence[Comparison],
-        stack: Any,
-        reference: Any,
-        template: Template,
+        self, rows: Sequence[AnyRow], stack: "Stack", reference: "Stack | None", template: Template
     ) -> Outcome:
-        """Score both answers of every pair with `stack` and, unless it is None, with `reference`
-        (both `model.stack.Stack`).
-
-        A pair that is longer than the model's context is a failure, not cut.
-        """
+        """Score both answers of every pair. A pair that exceeds the model's context has failed."""
         pairs = [row for row in rows if isinstance(row, Comparison)][: self.limit]
         if not pairs:
             raise DataError(
                 f"{self.rows}: these rows are not comparisons; name a stage that gives pairs."
             )
+        # 1) only pairs that fit both models are scored, none is cut
         longest = min(context_length(s) for s in (stack, reference) if s is not None)
         groups = [
             render_completions(pair.prompt, (pair.chosen, pair.rejected), template, stack.tokenizer)
             for pair in pairs
         ]
-        fits = [len(prompt) + max(map(len, answers)) <= longest for prompt, answers in groups]
-        kept = [group for group, fit in zip(groups, fits, strict=True) if fit]
-        policy = answer_logprobs(stack, kept)
-        base = answer_logprobs(reference, kept) if reference is not None else [None] * len(kept)
-        margins = iter(
-            [_margins(*three, self.beta) for three in zip(kept, policy, base, strict=True)]
-        )
-        records = [next(margins) if fit else None for fit in fits]
-        outcome = self._outcome([pair.id for pair in pairs], records, reference is not None)
+        fitting = [
+            i
+            for i, (prompt, answers) in enumerate(groups)
+            if len(prompt) + max(map(len, answers)) <= longest
+        ]
+        kept = [groups[i] for i in fitting]
+        policy = _logprobs(stack, kept)
+        base = _logprobs(reference, kept) if reference is not None else [None] * len(kept)
+        # 2) margins by pair; a pair without them counts as failed
+        margins = {
+            i: _margins(group, ours, theirs, self.beta)
+            for i, group, ours, theirs in zip(fitting, kept, policy, base, strict=True)
+        }
+        outcome = self._outcome(pairs, margins, reference is not None)
         same = {
             "template": template.kind,
             "template's settings": content_hash(asdict(template)),
-            "pairs": content_hash([p.to_row() for p in pairs]),
+            "pairs": content_hash([pair.to_row() for pair in pairs]),
         }
+        identity = getattr(reference, "identity", "")
         outcome.info["preferences"]["conditions"] = {
             "preferences/log-prob": same,
-            "preferences/implicit reward": {
-                **same,
-                "beta": self.beta,
-                "reference": getattr(reference, "identity", ""),
-            },
+            "preferences/implicit reward": {**same, "beta": self.beta, "reference": identity},
         }
-        outcome.texts["preferences"] = [
-            (p.id, "\n".join([*(m.content for m in p.prompt), p.chosen])) for p in pairs
-        ]
+        outcome.texts["preferences"] = pair_texts(pairs)
         return outcome
 
     def _outcome(
-        self, ids: Sequence[str], records: Sequence[dict[str, float] | None], with_reference: bool
+        self,
+        pairs: Sequence[Comparison],
+        margins_of: dict[int, dict[str, float]],
+        with_reference: bool,
     ) -> Outcome:
-        names = {"logprob": "preferences/log-prob", "per_token": "preferences/log-prob per token"}
-        if with_reference:
-            names = {"reward": "preferences/implicit reward", **names}
+        ids = [pair.id for pair in pairs]
         scores, items = [], list[Row]()
-        for key, name in names.items():
-            margins = [None if r is None else r[key] for r in records]
-            right = [None if m is None else float(m > 0) for m in margins]
-            scores += [score(f"{name} accuracy", right), score(f"{name} margin", margins)]
+        for key, name in NAMES.items():
+            if key == "reward" and not with_reference:
+                continue
+            margins = [margins_of[i][key] if i in margins_of else None for i in range(len(pairs))]
+            right = [None if margin is None else float(margin > 0) for margin in margins]
             for kind, values in (("accuracy", right), ("margin", margins)):
-                items += [
-                    {"benchmark": f"{name} {kind}", "id": i, "value": v}
-                    for i, v in zip(ids, values, strict=True)
-                ]
-        labels = {
+                scores.append(score(f"{name} {kind}", values))
+                items += item_rows(f"{name} {kind}", ids, values)
+        facts = {
             "beta": self.beta,
             "reference": self.reference,
-            "num_too_long": sum(r is None for r in records),
+            "num_too_long": len(pairs) - len(margins_of),
         }
-        return Outcome(scores, items, {"preferences": labels})
+        return Outcome(scores, items, {"preferences": facts})
 
 
-def answer_logprobs(stack: Any, groups: Sequence[RenderedCompletions]) -> list[list[float]]:
-    """Sums (nats) of the log-probabilities of every branch of every tree."""
-    from bezoar.model.prompt_group import prompt_group
-    from bezoar.model.score import score as score_trees
-
-    return [
-        [completion.total for completion in group]
-        for group in score_trees(stack, [prompt_group(*group) for group in groups])
-    ]
+def pair_texts(pairs: Sequence[Comparison]) -> list[tuple[str, str]]:
+    """(id, prompt and chosen answer) of pairs, in which training rows are searched."""
+    return [(p.id, "\n".join([*(m.content for m in p.prompt), p.chosen])) for p in pairs]
 
 
-def context_length(stack: Any) -> int:
-    """The most tokens a model can see; DataError where its config does not say."""
+def context_length(stack: "Stack") -> int:
+    """The most tokens a model can see; DataError if its config does not say."""
     length = getattr(stack.net.config, "max_position_embeddings", None)
     if not length:
         raise DataError(
@@ -149,15 +152,24 @@ def context_length(stack: Any) -> int:
     return int(length)
 
 
+def _logprobs(stack: "Stack", groups: Sequence[RenderedCompletions]) -> list[list[float]]:
+    """The log-probability (nats) of every answer of every group."""
+    from bezoar.model.prompt_group import prompt_group
+    from bezoar.model.score import score as score_groups
+
+    scored = score_groups(stack, [prompt_group(*group) for group in groups])
+    return [[completion.total for completion in group] for group in scored]
+
+
 def _margins(
     group: RenderedCompletions, policy: Sequence[float], base: Sequence[float] | None, beta: float
 ) -> dict[str, float]:
     """Chosen minus rejected; exactly 0 for two equal answers, whatever the rounding."""
     chosen, rejected = group[1]
-    found = {
+    margins = {
         "logprob": policy[0] - policy[1],
         "per_token": policy[0] / len(chosen) - policy[1] / len(rejected),
     }
     if base is not None:
-        found["reward"] = beta * ((policy[0] - base[0]) - (policy[1] - base[1]))
-    return {name: 0.0 if chosen == rejected else margin for name, margin in found.items()}
+        margins["reward"] = beta * ((policy[0] - base[0]) - (policy[1] - base[1]))
+    return {name: 0.0 if chosen == rejected else margin for name, margin in margins.items()}

@@ -1,10 +1,8 @@
-"""What a reward model makes of a model's answers, how far the model has moved, and whether levels
-steer it."""
+"""What a model's answers to the prompts of a stage are worth: in reward, in length, to a judge."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from bezoar.chat.attribute_levels import attribute_text, steered
 from bezoar.chat.types import AnyRow, Comparison, Messages, as_chats
@@ -12,6 +10,7 @@ from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.errors import DataError
 from bezoar.evals.judges import JudgeConfig, pair_judge
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.section import Section, expected_rows, item_rows
 from bezoar.evals.stats import detectable, score
 from bezoar.evals.win_rate import outcome
 from bezoar.io import Row, content_hash
@@ -26,154 +25,192 @@ from bezoar.model.spec import RewardWeights, Sampling
 from bezoar.references import ModelRef, RewardRef, RowsRef
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=128)
-Drawn = list[tuple[str, bool] | None]
+Values = dict[int, float]
+"""Values by the index of the row; a row that is absent failed."""
+Draws = dict[int, tuple[str, bool]]
+"""Answers by the index of the row, and whether they ended by themselves."""
 
 
 @dataclass(frozen=True)
-class Rewards:
-    """Recipe keys: one answer to the prompt of each of `rows`, scored by the model `reward` with
-    `goodness`, and with `reference` the sum of log pi - log ref over its tokens, the end token
-    among them where it ended. Where rows have answers, the share of prompts whose new answer scores
-    higher; a row without one is counted as failed there. An answer too long for the reward model
-    has no score and is counted as failed. The model and its reference are told the levels
-    `attributes`, the reward model is not."""
+class Rewards(Section):
+    """One new answer to each prompt, scored by a reward model, and how far the model has moved.
+
+    Of rows with answers of their own: the share of prompts whose new answer scores higher. A prompt
+    without room for an answer, or an answer too long for the reward model, is counted as failed.
+
+    Example: {rows: prompts, reward: reward-model, reference: sft}
+    """
 
     rows: RowsRef
+    """Stage whose prompts are answered."""
     reward: RewardRef
+    """Model with a score head that scores the answers."""
     goodness: RewardWeights = field(default_factory=RewardWeights)
+    """How the outputs of the reward model make one score."""
     reference: ModelRef | None = None
+    """Adds the KL: log pi - log ref, the sum over an answer's tokens, with the end token."""
     answers: Sampling = GREEDY
+    """How answers are drawn; by default greedily, at most 128 tokens."""
     attributes: dict[str, int] = field(default_factory=dict)
+    """Attribute levels told to the model and its reference, not to the reward model."""
     limit: int | None = None
+    """Number of rows, the first ones; null for all."""
 
-    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
-        """All figures, kept as one part."""
-        return keep("rewards", lambda: self._measure(model, given))
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
+        """All figures, stored as one part."""
+        return cache_part("rewards", lambda: self._measure(model, context))
 
-    def _measure(self, model: str, given: EvalContext) -> Outcome:
-        rows: list[AnyRow] = [*given.rows(self.rows)][: self.limit]
-        prompts = [row.prompt for row in rows]
-        told = [
-            steered(prompt, self.attributes) if self.attributes else prompt for prompt in prompts
-        ]
-        stack, judge = given.open_model(model), given.open_model(self.reward)
-        drawn = _draw(stack, given, told, self.answers)
-        written = [i for i, one in enumerate(drawn) if one is not None]
-        asked, texts = [prompts[i] for i in written], [[one[0]] for one in drawn if one is not None]
-        names = reward_outputs(judge, self.reward)
-        found: dict[str, list[float]] = {
-            "reward": [
-                self.goodness.score(names, v)
-                for [v] in reward_completions(judge, given.template, asked, texts)
-            ]
-        }
-        own = [row.answer for row in rows]
-        if any(own):
-            had = [place for place, i in enumerate(written) if own[i]]
-            scored = reward_completions(
-                judge,
-                given.template,
-                [asked[place] for place in had],
-                [[own[written[place]]] for place in had],
-            )
-            theirs = dict(zip(had, (self.goodness.score(names, v) for [v] in scored), strict=True))
-            gains = [a - theirs.get(place, math.nan) for place, a in enumerate(found["reward"])]
-            found["reward/above the row's answer"] = [
-                math.nan if math.isnan(gain) else float(gain > 0) for gain in gains
-            ]
+    def _measure(self, model: str, context: EvalContext) -> Outcome:
+        rows: list[AnyRow] = [*context.rows(self.rows)][: self.limit]
+        reward_model = context.open_model(self.reward)
+        draws = _draw(self._prompts(rows), model, self.answers, context)
+        texts = {i: text for i, (text, _) in draws.items()}
+        rewards = self._rewards(rows, texts, context)
+        values: dict[str, Values] = {"reward": rewards}
+        if any(row.answer for row in rows):
+            own = {i: rows[i].answer for i in draws if rows[i].answer}
+            gains = {i: rewards[i] - r for i, r in self._rewards(rows, own, context).items()}
+            values["reward/above the row's answer"] = {
+                i: gain if math.isnan(gain) else float(gain > 0) for i, gain in gains.items()
+            }
         if self.reference:
-            heard = [told[i] for i in written]
-            ended = [one[1] for one in drawn if one is not None]
-            ours, base = (
-                completion_logprobs(
-                    given.open_model(name), given.template, heard, texts, ended=ended
-                )
-                for name in (model, self.reference)
-            )
-            found["reward/KL"] = [a - b for [a], [b] in zip(ours, base, strict=True)]
-        found["reward/words"] = [float(len(text.split())) for [text] in texts]
-        found["reward/ended"] = [float(one[1]) for one in drawn if one is not None]
-        ids = [row.id for row in rows]
-        by_item = {
-            name: {i: v for i, v in zip(written, values, strict=True) if not math.isnan(v)}
-            for name, values in found.items()
-        }
+            policy = self._logprobs(rows, draws, model, context)
+            reference = self._logprobs(rows, draws, self.reference, context)
+            values["reward/KL"] = {i: policy[i] - reference[i] for i in draws}
+        values["reward/words"] = {i: float(len(text.split())) for i, text in texts.items()}
+        values["reward/ended"] = {i: float(ended) for i, (_, ended) in draws.items()}
         same = {
-            "reward model": judge.identity,
+            "reward model": reward_model.identity,
             "rows": content_hash([row.to_row() for row in rows]),
             "answers": content_hash(repr(self.answers)),
             "goodness": content_hash(repr(self.goodness)),
             "levels": attribute_text(self.attributes),
         }
-        made = _outcome(
-            "rewards",
-            ids,
-            {n: [v.get(i) for i in range(len(ids))] for n, v in by_item.items()},
-            same,
-            lower=("reward/KL",),
-        )
+        figures = _figures("rewards", rows, values, same, lower=("reward/KL",))
         if self.reference:
-            made.info["rewards"]["conditions"]["reward/KL"] = {
-                **same,
-                "reference": given.open_model(self.reference).identity,
-            }
-        return made
+            identity = context.open_model(self.reference).identity
+            conditions = figures.info["rewards"]["conditions"]
+            conditions["reward/KL"] = {**same, "reference": identity}
+        return figures
+
+    def _prompts(self, rows: Sequence[AnyRow]) -> list[Messages]:
+        """The prompts as the model and its reference see them."""
+        if not self.attributes:
+            return [row.prompt for row in rows]
+        return [steered(row.prompt, self.attributes) for row in rows]
+
+    def _rewards(
+        self, rows: Sequence[AnyRow], answers: Mapping[int, str], context: EvalContext
+    ) -> Values:
+        """Scores of answers by row; nan for one that is too long for the reward model."""
+        reward_model = context.open_model(self.reward)
+        prompts = [rows[i].prompt for i in answers]
+        texts = [[text] for text in answers.values()]
+        outputs = reward_completions(reward_model, context.template, prompts, texts)
+        names = reward_outputs(reward_model, self.reward)
+        return {i: self.goodness.score(names, o) for i, [o] in zip(answers, outputs, strict=True)}
+
+    def _logprobs(
+        self, rows: Sequence[AnyRow], draws: Draws, model: str, context: EvalContext
+    ) -> Values:
+        """Sums of log-probabilities of the drawn answers under a model, by row."""
+        prompts = self._prompts([rows[i] for i in draws])
+        texts, ended = [[text] for text, _ in draws.values()], [end for _, end in draws.values()]
+        sums = completion_logprobs(
+            context.open_model(model), context.template, prompts, texts, ended=ended
+        )
+        return {i: total for i, [total] in zip(draws, sums, strict=True)}
 
 
 @dataclass(frozen=True)
-class Steering:
-    """Recipe keys: answers to the prompts of `rows` under each table of `levels`, in words, and the
-    difference of the last table from the first, prompt by prompt (SteerLM's promise: asked for more
-    verbosity, the model says more)."""
+class Steering(Section):
+    """Whether attribute levels steer the length of answers: the words under each table of levels.
+
+    SteerLM's promise: asked for more verbosity, the model says more. The difference of the last
+    table from the first is taken prompt by prompt.
+
+    Source: arXiv 2310.05344
+    Example: {rows: prompts, levels: [{verbosity: 0}, {verbosity: 4}]}
+    """
 
     rows: RowsRef
+    """Stage whose prompts are answered."""
     levels: tuple[dict[str, int], ...]
+    """Two or more tables of attribute levels."""
     answers: Sampling = GREEDY
+    """How answers are drawn; by default greedily, at most 128 tokens."""
     limit: int | None = None
+    """Number of rows, the first ones; null for all."""
 
     def __post_init__(self) -> None:
         if len(self.levels) < 2 or not all(self.levels):
             raise ValueError("steering.levels must be two or more tables of levels; add one")
 
-    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
-        """All figures, kept as one part."""
-        return keep("steering", lambda: self._measure(model, given))
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
+        """All figures, stored as one part."""
+        return cache_part("steering", lambda: self._measure(model, context))
 
-    def _measure(self, model: str, given: EvalContext) -> Outcome:
-        rows: list[AnyRow] = [*given.rows(self.rows)][: self.limit]
-        words: list[list[float | None]] = []
+    def _measure(self, model: str, context: EvalContext) -> Outcome:
+        rows: list[AnyRow] = [*context.rows(self.rows)][: self.limit]
+        values: dict[str, Values] = {}
+        words: list[Values] = []
         for levels in self.levels:
-            drawn = _draw(
-                given.open_model(model),
-                given,
-                [steered(row.prompt, levels) for row in rows],
-                self.answers,
-            )
-            words.append([None if one is None else float(len(one[0].split())) for one in drawn])
-        found = {
-            f"steering/words at {attribute_text(levels)}": values
-            for levels, values in zip(self.levels, words, strict=True)
+            prompts = [steered(row.prompt, levels) for row in rows]
+            draws = _draw(prompts, model, self.answers, context)
+            words.append({i: float(len(text.split())) for i, (text, _) in draws.items()})
+            values[f"steering/words at {attribute_text(levels)}"] = words[-1]
+        first, last = words[0], words[-1]
+        values["steering/words from first to last"] = {
+            i: last[i] - first[i] for i in first.keys() & last.keys()
         }
-        found["steering/words from first to last"] = [
-            None if a is None or b is None else b - a
-            for a, b in zip(words[0], words[-1], strict=True)
-        ]
         same = {
             "rows": content_hash([row.to_row() for row in rows]),
             "answers": content_hash(repr(self.answers)),
             "levels": " / ".join(map(attribute_text, self.levels)),
         }
-        return _outcome("steering", [row.id for row in rows], found, same)
+        return _figures("steering", rows, values, same)
+
+
+def _draw(
+    prompts: Sequence[Messages], model: str, sampling: Sampling, context: EvalContext
+) -> Draws:
+    drawn = draw_completions(
+        context.open_model(model), context.template, prompts, sampling, num=1, seed=context.seed
+    )
+    return {i: answers[0] for i, answers in enumerate(drawn) if answers is not None}
+
+
+def _figures(
+    section: str,
+    rows: Sequence[AnyRow],
+    values: Mapping[str, Values],
+    same: dict[str, str],
+    *,
+    lower: tuple[str, ...] = (),
+) -> Outcome:
+    """A score a name, over all rows; the better, the lower, for those named in `lower`."""
+    scores, items = [], list[Row]()
+    for name, of_row in values.items():
+        known = {i: value for i, value in of_row.items() if not math.isnan(value)}
+        column = [known.get(i) for i in range(len(rows))]
+        scores.append(replace(score(name, column), higher_is_better=name not in lower))
+        items += item_rows(name, [row.id for row in rows], column)
+    return Outcome(scores, items, {section: {"conditions": dict.fromkeys(values, same)}})
 
 
 @dataclass(frozen=True)
 class WinRateOverRows(JudgeConfig):
-    """Recipe keys: the answers to `rows`, greedy, against the rows' own, judged in both orders;
-    `max_tokens` is for an answer."""
+    """Greedy answers to the prompts of rows against the rows' own answers, judged in both orders.
+
+    Example: {rows: held-out, judge: teacher, limit: 100}
+    """
 
     rows: RowsRef = ""
+    """Stage whose rows have answers."""
     max_tokens: int = 128
+    """Most tokens of an answer."""
     limit: int | None = None
+    """Number of rows, the first ones; null for all."""
 
     def __post_init__(self) -> None:
         if not self.rows or bool(self.judge) == bool(self.reward_model):
@@ -181,83 +218,52 @@ class WinRateOverRows(JudgeConfig):
                 "over_rows needs rows and either a judge or a reward_model; add what is missing"
             )
 
-    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
-        """The win rate over the rows' own answers; answers and verdicts are kept by the journal."""
-        chats = as_chats(given.rows(self.rows)[: self.limit])
-        bare = next((chat.id for chat in chats if not chat.answer.strip()), None)
-        if bare is not None:
-            raise DataError(
-                f"over_rows: row {bare} has no answer of its own; name a stage whose rows have"
-                " answers."
-            )
-        judge = pair_judge(self, given, model)
-        replies = given.ask_model(model)(
-            [Request(chat.prompt, max_tokens=self.max_tokens) for chat in chats]
-        )
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
+        """The win rate over the rows' own answers; the journal keeps answers and verdicts."""
+        chats = as_chats(context.rows(self.rows)[: self.limit])
+        for chat in chats:
+            if not chat.answer.strip():
+                raise DataError(
+                    f"over_rows: row {chat.id} has no answer of its own; name a stage whose rows"
+                    " have answers."
+                )
+        judge = pair_judge(self, context, model)
+        requests = [Request(chat.prompt, max_tokens=self.max_tokens) for chat in chats]
         pairs = [
-            Comparison(c.id, c.prompt, r.text, c.answer)
-            for c, r in zip(chats, replies, strict=True)
-            if r.finish != "error"
+            Comparison(chat.id, chat.prompt, reply.text, chat.answer)
+            for chat, reply in zip(chats, context.ask_model(model)(requests), strict=True)
+            if reply.finish != "error"
         ]
-        found = outcome(pairs, *judge.compare(pairs, 0))
-        lost = len(chats) - len(pairs)
-        same = {
+        figures = outcome(pairs, *judge.compare(pairs, 0))
+        num_unanswered = len(chats) - len(pairs)
+        scores = [
+            replace(s, name=_renamed(s.name), num_failed=s.num_failed + num_unanswered)
+            for s in figures.scores
+        ]
+        items = [{**item, "benchmark": _renamed(item["benchmark"])} for item in figures.items]
+        conditions = {
             "judge": judge.hash,
             "rows": content_hash([chat.to_row() for chat in chats]),
             "answer tokens": self.max_tokens,
         }
-        scores = [
-            replace(s, name=_renamed(s.name), num_failed=s.num_failed + lost) for s in found.scores
-        ]
-        items = [{**item, "benchmark": _renamed(item["benchmark"])} for item in found.items]
         facts = {
+            **figures.info["win_rate"],
             "judge": judge.name,
             "judge_hash": judge.hash,
-            "conditions": {"over rows": same},
-            "num_unanswered": lost,
+            "conditions": {"over rows": conditions},
+            "num_unanswered": num_unanswered,
         }
-        return Outcome(scores, items, {"over_rows": {**found.info["win_rate"], **facts}})
+        return Outcome(scores, items, {"over_rows": facts})
 
     def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
         """The distance from one half, with 0.5 as the spread of a prompt (our assumption)."""
-        num = min(self.limit or 1 << 30, int(rows.get(self.rows, Estimate(0, 0, 0)).expected))
+        num = expected_rows(rows, self.rows, self.limit)
         return {"over rows": detectable(num, 0.5)} if num else {}
 
     def quote(self) -> list[tuple[str, RequestEstimate]]:
-        """The judge's comparisons where their number is set."""
-        return (
-            [(self.judge, calls) for calls in self.pairwise.quote(exactly(self.limit))]
-            if self.judge and self.limit
-            else []
-        )
+        """The judge's comparisons, if `limit` says how many."""
+        return self.quote_pairs(exactly(self.limit)) if self.limit else []
 
 
 def _renamed(name: str) -> str:
     return name.replace("win rate", "over rows", 1)
-
-
-def _draw(stack: Any, given: EvalContext, prompts: Sequence[Messages], how: Sampling) -> Drawn:
-    return [
-        None if one is None else one[0]
-        for one in draw_completions(stack, given.template, prompts, how, num=1, seed=given.seed)
-    ]
-
-
-def _outcome(
-    section: str,
-    ids: Sequence[str],
-    found: dict[str, list[float | None]],
-    same: dict[str, str],
-    *,
-    lower: tuple[str, ...] = (),
-) -> Outcome:
-    scores = [
-        replace(score(name, values), higher_is_better=name not in lower)
-        for name, values in found.items()
-    ]
-    items: list[Row] = [
-        {"benchmark": name, "id": i, "value": v}
-        for name, values in found.items()
-        for i, v in zip(ids, values, strict=True)
-    ]
-    return Outcome(scores, items, {section: {"conditions": dict.fromkeys(found, same)}})

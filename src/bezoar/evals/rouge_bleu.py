@@ -1,15 +1,16 @@
-"""Overlap of written answers with references: ROUGE-1, ROUGE-2, ROUGE-L (rouge-score) and BLEU-4
-(sacrebleu), with signatures."""
+"""ROUGE-1, ROUGE-2, ROUGE-L (rouge-score) and BLEU-4 (sacrebleu) of written answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
-from bezoar.chat.types import Chat, Comparison, as_chats
+import numpy as np
+
+from bezoar.chat.types import AnyRow, as_chats
 from bezoar.errors import DataError
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
-from bezoar.evals.stats import NONE, Score, percentiles, resamples, score
+from bezoar.evals.section import Section, item_rows
+from bezoar.evals.stats import NONE, Floats, Score, percentiles, resamples, score
 from bezoar.io import Row, content_hash
 from bezoar.llm.types import Ask, Request
 from bezoar.references import RowsRef
@@ -18,126 +19,105 @@ ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 @dataclass(frozen=True)
-class RougeBleu:
-    """Recipe keys: rows whose answers are the references (chosen ones of comparisons, last ones of
-    chats), how many of them (all by default), and the longest answer. The model answers
-    greedily."""
+class RougeBleu(Section):
+    """ROUGE and BLEU of greedy answers against the rows' own: chosen ones of pairs, last of chats.
+
+    Example: {rows: held-out, max_tokens: 128}
+    """
 
     rows: RowsRef
+    """Stage whose answers are the references."""
     max_tokens: int = 256
+    """Most tokens of an answer."""
     limit: int | None = None
+    """Number of rows, the first ones; null for all."""
 
-    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
-        """`measure` of the named model; answers are kept by the journal."""
-        return self.measure(given.rows(self.rows), given.ask_model(model))
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
+        """`measure` of the named model; the journal keeps the answers."""
+        return self.measure(context.rows(self.rows), context.ask_model(model))
 
-    def measure(self, rows: Sequence[Chat] | Sequence[Comparison], ask: Ask) -> Outcome:
+    def measure(self, rows: Sequence[AnyRow], ask: Ask) -> Outcome:
         """An answer that failed is in no mean. DataError for a row without an answer."""
         chats = as_chats(rows[: self.limit])
-        asked = [Request(chat.prompt, max_tokens=self.max_tokens) for chat in chats]
-        answered = [
-            (chat, reply)
-            for chat, reply in zip(chats, ask(asked), strict=True)
-            if reply.finish != "error"
-        ]
-        failed = [chat.id for chat in chats if chat.id not in {kept.id for kept, _ in answered}]
-        found = rouge_bleu(
-            [c.id for c, _ in answered],
-            [r.text for _, r in answered],
-            [[c.answer] if c.answer else [] for c, _ in answered],
+        replies = ask([Request(chat.prompt, max_tokens=self.max_tokens) for chat in chats])
+        both = list(zip(chats, replies, strict=True))
+        answered = [(chat, reply) for chat, reply in both if reply.finish != "error"]
+        failed = [chat.id for chat, reply in both if reply.finish == "error"]
+        figures = rouge_bleu(
+            [chat.id for chat, _ in answered],
+            [reply.text for _, reply in answered],
+            [[chat.answer] if chat.answer else [] for chat, _ in answered],
         )
-        same = {
-            "answer tokens": self.max_tokens,
-            "rows": content_hash([chat.to_row() for chat in chats]),
-        }
-        words = [len(reply.text.split()) for _, reply in answered]
+        rows_hash = content_hash([chat.to_row() for chat in chats])
+        same = {"answer tokens": self.max_tokens, "rows": rows_hash}
+        num_words = [len(reply.text.split()) for _, reply in answered]
         facts = {
+            **figures.info["overlap"],
             "conditions": {"ROUGE": same, "BLEU": same},
-            "num_cut_answers": sum(r.finish == "length" for _, r in answered),
-            "words_per_answer": sum(words) / max(1, len(words)),
+            "num_cut_answers": sum(reply.finish == "length" for _, reply in answered),
+            "words_per_answer": sum(num_words) / max(1, len(num_words)),
         }
-        items = [
-            *found.items,
-            *(
-                {"benchmark": name, "id": i, "value": None}
-                for name in ROUGE.values()
-                for i in failed
-            ),
-        ]
+        items = [*figures.items]
+        for name in ROUGE.values():
+            items += item_rows(name, failed, [None] * len(failed))
+        scores = [replace(s, num_failed=len(failed)) for s in figures.scores]
         texts = {"overlap": [(c.id, "\n".join(m.content for m in c.messages)) for c in chats]}
-        return Outcome(
-            [replace(s, num_failed=len(failed)) for s in found.scores],
-            items,
-            {"overlap": {**found.info["overlap"], **facts}},
-            texts,
-        )
+        return Outcome(scores, items, {"overlap": facts}, texts)
 
 
 def rouge_bleu(
     ids: Sequence[str], answers: Sequence[str], references: Sequence[Sequence[str]]
 ) -> Outcome:
-    """F-measures of ROUGE, the best over an item's references, and BLEU of the whole set (0 to
-    100).
+    """F-measures of ROUGE, the best over an item's references, and BLEU of the set (0 to 100).
 
     ROUGE without stemming; BLEU with sacrebleu's default tokens and smoothing. DataError for an
     item without references.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    bare = [i for i, refs in zip(ids, references, strict=True) if not refs]
-    if bare:
-        raise DataError(
-            f"item {bare[0]} has no reference to compare with; add one or leave it out."
-        )
-    rouge = RougeScorer(list(ROUGE), use_stemmer=False)
-    found = [
-        rouge.score_multi(refs, answer) for answer, refs in zip(answers, references, strict=True)
-    ]
+    for item, texts in zip(ids, references, strict=True):
+        if not texts:
+            raise DataError(
+                f"item {item} has no reference to compare with; add one or leave it out."
+            )
+    scorer = RougeScorer(list(ROUGE), use_stemmer=False)
+    pairs = zip(references, answers, strict=True)
+    rouge = [scorer.score_multi(texts, answer) for texts, answer in pairs]
     scores, items = [], list[Row]()
     for key, name in ROUGE.items():
-        values = [one[key].fmeasure for one in found]
+        values = [of_item[key].fmeasure for of_item in rouge]
         scores.append(score(name, values))
-        items += [
-            {"benchmark": name, "id": i, "value": v} for i, v in zip(ids, values, strict=True)
-        ]
+        items += item_rows(name, ids, values)
     bleu, signature = _bleu(answers, references)
-    facts = {
-        "ROUGE": f"rouge-score {version('rouge-score')}, no stemming, best reference",
-        "BLEU-4": signature,
-    }
+    rouge_signature = f"rouge-score {version('rouge-score')}, no stemming, best reference"
+    facts = {"ROUGE": rouge_signature, "BLEU-4": signature}
     return Outcome([*scores, bleu], items, {"overlap": facts})
 
 
 def _bleu(answers: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Score, str]:
     """Corpus BLEU, its interval by resampling items' counts, and sacrebleu's signature."""
-    import numpy as np
     from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU()
-    each = [
-        metric.corpus_score([answer], [[ref] for ref in refs])
-        for answer, refs in zip(answers, references, strict=True)
-    ]
-    table = np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in each])
     order = metric.max_ngram_order
+    by_item = [
+        metric.corpus_score([answer], [[text] for text in texts])
+        for answer, texts in zip(answers, references, strict=True)
+    ]
+    # [items, counts by n | totals by n | length of the answer | length of the reference]
+    counts = np.array([[*b.counts, *b.totals, b.sys_len, b.ref_len] for b in by_item])
 
-    def value(sums: Any) -> float:
-        whole = [int(x) for x in sums]
-        made = BLEU.compute_bleu(
-            whole[:order],
-            whole[order : 2 * order],
-            whole[-2],
-            whole[-1],
-            smooth_method=metric.smooth_method,
+    def bleu(sums: Floats) -> float:
+        *ngrams, sys_len, ref_len = map(int, sums)
+        correct, total = ngrams[:order], ngrams[order:]
+        result = BLEU.compute_bleu(
+            correct, total, sys_len, ref_len, smooth_method=metric.smooth_method
         )
-        return float(made.score)
+        return float(result.score)
 
-    drawn = (
-        [value(table[picks].sum(0)) for picks in resamples(len(each), 1000)]
-        if len(each) > 1
-        else []
-    )
-    bounds = percentiles(np.array(drawn)) if drawn else NONE
-    return Score("BLEU-4", value(table.sum(0)), bounds[0], bounds[1], len(each)), str(
-        metric.get_signature()
-    )
+    interval = NONE
+    if len(by_item) > 1:
+        samples = [bleu(counts[picks].sum(0)) for picks in resamples(len(by_item), 1000)]
+        interval = percentiles(np.array(samples))
+    value = bleu(counts.sum(0))
+    return Score("BLEU-4", value, *interval, len(by_item)), str(metric.get_signature())
