@@ -21,7 +21,6 @@ from bezoar.chat.template_process import apply_template
 from bezoar.chat.templates import HubTemplate, Template
 from bezoar.chat.types import Message
 from bezoar.errors import DataError, EndpointError, RecipeError
-from bezoar.evals.preferences import context_length
 from bezoar.llm.types import Ask, Request
 from bezoar.model.generation import generate
 from bezoar.model.prompt_group import PromptGroup, prompt_group
@@ -49,7 +48,7 @@ class StackLM(TemplateLM):  # type: ignore[misc]
         super().__init__()
         self.stack, self.template, self.tokenizer = stack, template, stack.tokenizer.inner
         self.progress, self.max_tokens = progress or Progress(), max_tokens
-        self.max_length = context_length(stack)
+        self.max_length = stack.context_length
         self.num_cut = 0
 
     @property
@@ -223,12 +222,8 @@ class StackLM(TemplateLM):  # type: ignore[misc]
         """A prompt by the recipe's template, which may end in the beginning of the answer."""
         opening = add_generation_prompt
         if isinstance(self.template, HubTemplate):
-            return apply_template(
-                self.tokenizer,
-                chat_history,
-                add_generation_prompt=opening,
-                continue_final_message=not opening,
-            )
+            end = {"add_generation_prompt": opening, "continue_final_message": not opening}
+            return apply_template(self.tokenizer, chat_history, **end)
         messages = tuple(Message(m["role"], m["content"]) for m in chat_history)  # type: ignore[arg-type]
         prefill = "" if opening else messages[-1].content
         tokens = self.template.prompt(

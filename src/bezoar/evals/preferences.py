@@ -18,6 +18,7 @@ from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.section import Section, expected_rows, item_rows
 from bezoar.evals.stats import detectable, score
 from bezoar.io import Row, content_hash
+from bezoar.model.completions import rendered_logprobs
 from bezoar.references import ModelRef, RowsRef
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Preferences(Section):
                 f"{self.rows}: these rows are not comparisons; name a stage that gives pairs."
             )
         # 1) only pairs that fit both models are scored, none is cut
-        longest = min(context_length(s) for s in (stack, reference) if s is not None)
+        longest = min(s.context_length for s in (stack, reference) if s is not None)
         groups = [
             render_completions(pair.prompt, (pair.chosen, pair.rejected), template, stack.tokenizer)
             for pair in pairs
@@ -91,8 +92,8 @@ class Preferences(Section):
             if len(prompt) + max(map(len, answers)) <= longest
         ]
         kept = [groups[i] for i in fitting]
-        policy = _logprobs(stack, kept)
-        base = _logprobs(reference, kept) if reference is not None else [None] * len(kept)
+        policy = rendered_logprobs(stack, kept)
+        base = rendered_logprobs(reference, kept) if reference else [None] * len(kept)
         # 2) margins by pair; a pair without them counts as failed
         margins = {
             i: _margins(group, ours, theirs, self.beta)
@@ -139,26 +140,6 @@ class Preferences(Section):
 def pair_texts(pairs: Sequence[Comparison]) -> list[tuple[str, str]]:
     """(id, prompt and chosen answer) of pairs, in which training rows are searched."""
     return [(p.id, "\n".join([*(m.content for m in p.prompt), p.chosen])) for p in pairs]
-
-
-def context_length(stack: "Stack") -> int:
-    """The most tokens a model can see; DataError if its config does not say."""
-    length = getattr(stack.net.config, "max_position_embeddings", None)
-    if not length:
-        raise DataError(
-            "the model's config.json has no max_position_embeddings; add the length of its context"
-            " there."
-        )
-    return int(length)
-
-
-def _logprobs(stack: "Stack", groups: Sequence[RenderedCompletions]) -> list[list[float]]:
-    """The log-probability (nats) of every answer of every group."""
-    from bezoar.model.prompt_group import prompt_group
-    from bezoar.model.score import score as score_groups
-
-    scored = score_groups(stack, [prompt_group(*group) for group in groups])
-    return [[completion.total for completion in group] for group in scored]
 
 
 def _margins(
