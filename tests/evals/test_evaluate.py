@@ -154,7 +154,7 @@ def test_the_stage_runs_every_section(given: EvalContext, tmp_path: Path) -> Non
         [outcome.info, outcome.items, [s.to_dict() for s in outcome.scores]], allow_nan=False
     )
     assert all(path.is_file() for path in stage.files())
-    (_, answers), (judge, grades) = stage.quote({"pairs": exactly(4)})
+    (_, answers), (judge, grades) = stage.quote({"pairs": exactly(4)}).requests
     assert (answers.num.expected, judge, grades.num.expected) == (4, "judge", 4)
     assert stage.detectable({"pairs": exactly(4)}).keys() == {"preferences", "mt_bench", "choices"}
 
@@ -174,10 +174,10 @@ def test_a_continued_evaluation_repeats_nothing(
     class Closed:
         """Stands for a killed run's model: what was done needs none."""
 
-        net, tokenizer = stack.net, stack.tokenizer
+        net, tokenizer, context_length = stack.net, stack.tokenizer, stack.context_length
 
     whole = replace(first, lm_eval=LmEval(tuple(Task(path=str(path)) for path in files)))
-    again = first.run(
+    again = first.measure(
         replace(
             given,
             work_dir=work_dir,
@@ -272,7 +272,7 @@ def test_a_judge_below_its_minimum_stops_the_stage_before_it_is_asked_for_more(
     assert {s.name.split("/")[0] for s in outcome.scores} == {"mt_bench"}
     shown = {row["name"]: row for row in outcome.info["judge_card"]["scores"]}
     assert (shown["judge/accuracy"]["value"], shown["judge/accuracy"]["n"]) == (1.0, 12)
-    assert next(name for name, _ in stage.quote({})) == "j"
+    assert next(name for name, _ in stage.quote({}).requests) == "j"
     assert stage.detectable({})["judge card"] == pytest.approx(
         2.8016 * math.sqrt(0.5) / math.sqrt(6), abs=1e-3
     )
