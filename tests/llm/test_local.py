@@ -115,7 +115,7 @@ def test_the_recipe_component(tiny_model: Path, tmp_path: Path) -> None:
     assert local.identity != Local(str(tiny_model)).identity
     assert (
         local.identity
-        != Local(str(tiny_model), dtype="float32", renderer=OpenBezoarTemplate()).identity
+        != Local(str(tiny_model), dtype="float32", template=OpenBezoarTemplate()).identity
     )
     with pytest.raises(ValueError, match="at least 1"):
         Local("x", slots=0)

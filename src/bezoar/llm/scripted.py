@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -19,14 +20,17 @@ Rule = Callable[[Request], str]
 
 @dataclass(frozen=True)
 class Scripted:
-    """Recipe keys: `script`, a JSON Lines file of {"pattern", "reply"} with regular expressions.
+    """A language model that answers by a list of patterns and replies, for tests.
 
     The first pattern found in the last user message answers; `\\1` in a reply is the pattern's
     first group. A request with choices gets almost all its probability on the choice that the reply
-    begins with. Prompts that no pattern matches are DataErrors that quote the prompt.
+    begins with. A prompt that no pattern matches is an error that quotes the prompt.
+
+    Example: {kind: scripted, script: replies.jsonl}
     """
 
     script: FileRef
+    """A JSON Lines file of {"pattern": regular expression, "reply": text}."""
     kind: Literal["scripted"] = "scripted"
 
     @property
@@ -41,32 +45,29 @@ class Scripted:
 
     def open(self) -> Backend:
         """The backend, its script read and checked."""
-        rules: list[tuple[re.Pattern[str], str]] = []
-        for number, row in read_jsonl(self.path):
-            if not isinstance(row.get("pattern"), str) or not isinstance(row.get("reply"), str):
-                raise DataError(
-                    f"{self.script}:{number}: a line of a script has the texts pattern and reply;"
-                    " mend it."
-                )
-            try:
-                rules.append((re.compile(row["pattern"], re.DOTALL), row["reply"]))
-            except re.error as error:
-                raise DataError(
-                    f"{self.script}:{number}: the pattern is not a regular expression ({error});"
-                    " mend it."
-                ) from None
+        rules = [self._rule(number, row) for number, row in read_jsonl(self.path)]
 
-        def rule(request: Request) -> str:
+        def reply_to(request: Request) -> str:
             text = last_user(request)
             for pattern, reply in rules:
-                found = pattern.search(text)
-                if found:
-                    return found.expand(reply)
-            raise DataError(
-                f"{self.script}: no pattern matches the prompt {text[:80]!r}; add a line for it."
-            )
+                match = pattern.search(text)
+                if match:
+                    return match.expand(reply)
+            fault = f"no pattern matches the prompt {text[:80]!r}"
+            raise DataError(f"{self.script}: {fault}; add a line for it.")
 
-        return ScriptedBackend(rule, identity=self.identity)
+        return ScriptedBackend(reply_to, identity=self.identity)
+
+    def _rule(self, number: int, row: dict[str, object]) -> tuple[re.Pattern[str], str]:
+        place, pattern, reply = f"{self.script}:{number}", row.get("pattern"), row.get("reply")
+        if not isinstance(pattern, str) or not isinstance(reply, str):
+            what = "a line of a script has the texts pattern and reply"
+            raise DataError(f"{place}: {what}; mend it.")
+        try:
+            return re.compile(pattern, re.DOTALL), reply
+        except re.error as error:
+            what = f"the pattern is not a regular expression ({error})"
+            raise DataError(f"{place}: {what}; mend it.") from None
 
 
 @dataclass
@@ -82,47 +83,36 @@ class ScriptedBackend:
     @classmethod
     def from_list(cls, replies: Sequence[str]) -> "ScriptedBackend":
         """A backend that gives `replies` in turn, and starts again after the last."""
-        counter = iter(range(1 << 62))
-        return cls(
-            lambda request: replies[next(counter) % len(replies)],
-            identity=f"scripted {content_hash(list(replies))}",
-        )
+        turns = cycle(replies)
+        identity = f"scripted {content_hash(list(replies))}"
+        return cls(lambda request: next(turns), identity=identity)
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Requests in their order, `group` at a time."""
-        return [
-            list(range(i, min(i + self.group, len(requests))))
-            for i in range(0, len(requests), self.group)
-        ]
+        order = range(len(requests))
+        return [list(order[i : i + self.group]) for i in order[:: self.group]]
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
         """One yield for all."""
-        finished = []
+        replies = []
         for index, request in enumerate(requests):
-            finished.append((index, self._reply(request)))
+            replies.append((index, self._reply(request)))
             self.seen.append(request)
-        yield finished
+        yield replies
 
     def _reply(self, request: Request) -> Reply:
         text = self.rule(request)
-        num_prompt = sum(len(m.content.split()) for m in request.messages)
+        num_prompt = sum(len(message.content.split()) for message in request.messages)
         if request.choices:
-            picked = [text.strip().startswith(choice.strip()) for choice in request.choices]
-            return Reply(
-                text,
-                logprobs=tuple(math.log(0.9) if hit else math.log(0.01) for hit in picked),
-                prompt_tokens=num_prompt,
-            )
+            starts = [text.strip().startswith(choice.strip()) for choice in request.choices]
+            logprobs = tuple(math.log(0.9 if start else 0.01) for start in starts)
+            return Reply(text, logprobs=logprobs, prompt_tokens=num_prompt)
         text = cut_at_stop(text.removeprefix(request.prefill), request.stop)
         words = text.split(" ")
         if len(words) > request.max_tokens:
-            return Reply(
-                " ".join(words[: request.max_tokens]),
-                "length",
-                prompt_tokens=num_prompt,
-                completion_tokens=request.max_tokens,
-            )
-        return Reply(text, prompt_tokens=num_prompt, completion_tokens=len(words))
+            cut = " ".join(words[: request.max_tokens])
+            return Reply(cut, "length", (), num_prompt, request.max_tokens)
+        return Reply(text, "stop", (), num_prompt, len(words))
 
 
 def last_user(request: Request) -> str:

@@ -28,10 +28,11 @@ class Request:
 
     @classmethod
     def sampled(
-        cls, messages: Messages, how: Sampling, seed: int, *, prefill: str = ""
+        cls, messages: Messages, sampling: Sampling, seed: int, *, prefill: str = ""
     ) -> "Request":
         """One draw."""
-        return cls(messages, how.temperature, how.top_p, how.max_tokens, prefill=prefill, seed=seed)
+        how = (sampling.temperature, sampling.top_p, sampling.max_tokens)
+        return cls(messages, *how, prefill=prefill, seed=seed)
 
     def key(self, identity: str) -> str:
         """The journal key: the whole request and the identity of the model that is asked."""
@@ -78,19 +79,16 @@ class Backend(Protocol):
     def identity(self) -> str: ...
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Indices of `requests` in the groups that are answered together; depends on `requests`
-        alone."""
-        ...
+        """Indices of `requests` in the groups that are answered together; depends only on
+        `requests`."""
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
         """Yield (index, reply) as answers arrive, each index once; what is yielded together is
         journalled together."""
-        ...
 
 
 def fault(reply: Reply) -> str:
-    """Why a reply cannot be used: "failed", "refused", "unreadable", "budget", "empty" or "cut"; ""
-    when it can."""
+    """Why a reply cannot be used (failed, refused, unreadable, budget, empty, cut), or ""."""
     if reply.finish == "error":
         return "failed" if reply.passing else reply.failure
     if not reply.text.strip():
