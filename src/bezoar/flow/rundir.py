@@ -15,7 +15,16 @@ from bezoar.errors import DataError, RecipeError
 from bezoar.flow.cache_key import Parts
 from bezoar.flow.out import check_folder, check_place, is_run_dir
 from bezoar.flow.recipe import Recipe, category_of, trained
-from bezoar.io import as_written, atomic_write, read_own, remove, sync, sync_entries, write_json
+from bezoar.io import (
+    Row,
+    as_written,
+    atomic_write,
+    read_own,
+    remove,
+    sync,
+    sync_entries,
+    write_json,
+)
 from bezoar.model.spec import ModelSpec
 from bezoar.parquet import num_rows, read_parquet
 from bezoar.references import stage_folders
@@ -59,24 +68,34 @@ class RunDir:
 
     path: Path
 
+    def stage_dirs(self) -> dict[str, Path]:
+        """The folders of all finished outputs by stage, in the order of their numbers."""
+        folders: dict[str, Path] = {}
+        for stage, path in stage_folders(self.path):
+            if (path / "key.json").is_file():
+                folders.setdefault(stage, path)
+        return folders
+
     def stage_dir(self, name: str) -> Path | None:
         """The folder of a stage's finished output, whatever its number; None when there is none."""
-        return next(
-            (
-                path
-                for stage, path in stage_folders(self.path)
-                if stage == name and (path / "key.json").is_file()
-            ),
-            None,
-        )
+        return self.stage_dirs().get(name)
 
-    def stored(self, name: str) -> dict[str, Any]:
+    def stored(self, name: str) -> Row:
         """key.json of a stage, or an empty table."""
         folder = self.stage_dir(name)
         if folder is None:
             return {}
-        row = read_own(folder / "key.json", key=str, parts=dict[str, str] | None, finished=str)
+        names = dict[str, str] | None
+        work = {"kind": str | None, "category": str | None, "inputs": names, "parts": names}
+        row = read_own(folder / "key.json", key=str, finished=str, **work)
         return {**row, "parts": row["parts"] or {}}
+
+    def resolved(self) -> Row:
+        """The recipe of the last run as it was understood, or an empty table."""
+        path, table = self.path / "resolved.json", dict[str, Row]
+        if not path.is_file():
+            return {}
+        return read_own(path, name=str, stages=table, models=table | None, backends=table | None)
 
     def cut(self, recipe: Recipe) -> set[str]:
         """The stages whose output the budget cut short."""
@@ -193,10 +212,10 @@ class RunDir:
             check_folder(self.path)
             return
         if is_run_dir(self.path):
-            answer_index = read_own(self.path / "resolved.json", name=str)["name"]
-            if answer_index != recipe.name:
+            owner = self.resolved()["name"]
+            if owner != recipe.name:
                 raise RecipeError(
-                    f"{self.path}: this run directory belongs to the recipe {answer_index!r}, not"
+                    f"{self.path}: this run directory belongs to the recipe {owner!r}, not"
                     f" {recipe.name!r}; name another with --out."
                 )
         elif any(path.name != ".lock" for path in self.path.iterdir()):

@@ -4,7 +4,7 @@ from pathlib import PurePath
 from typing import Any
 
 from bezoar.data.licences import LicenceTerms, joint_licence, model_terms, seed_terms
-from bezoar.report.run import Run, StageRecord, Table
+from bezoar.report.run import Run, StageRecord
 
 BASES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Names of packaged models -> their ids on the Hub."""
@@ -28,7 +28,7 @@ def ancestors(run: Run, stage: StageRecord) -> list[StageRecord]:
 def backends(run: Run, stages: list[StageRecord]) -> dict[tuple[str, str], str]:
     """(role, backend's name) -> the model that stands behind it, for the language models that these
     stages asked."""
-    table: Table = run.resolved.get("backends") or {}
+    table = run.resolved.get("backends") or {}
     found = {}
     for stage in stages:
         for path, name in stage.inputs.items():

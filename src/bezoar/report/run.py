@@ -1,86 +1,70 @@
-"""A run directory as the report sees it: its stages in order, finished or not, and its training
-curves."""
+"""A run directory as the report sees it: its stages, finished or not, and their training curves."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from bezoar.errors import RecipeError
+from bezoar.flow.recipe import KINDS
+from bezoar.flow.rundir import RunDir
 from bezoar.io import Row, read_jsonl, read_own
-from bezoar.references import stage_folders
 from bezoar.report.formatting import finite
 
-Table = dict[str, Any]
-Category = Literal["source", "scheme", "filter", "train", "evaluate", ""]
 VALIDATION = "validation_loss"
-"""The key that tells a line about the held-out rows from one about a step."""
+"""Tells a line of metrics.jsonl about the held-out rows from one about a step."""
+ROLES = ("seeds", "rows", "model", "teacher", "judge")
+"""Fields of a stage that name another stage, a model or a backend."""
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage: its settings, and what it left behind where it has run (`folder` is None where it
-    has not)."""
+    """One stage: its settings, and what it left behind if it has run."""
 
     name: str
-    fields: Table
+    fields: Row
     folder: Path | None = None
-    key: Table = field(default_factory=dict)
-    stats: Table = field(default_factory=dict)
+    key: Row = field(default_factory=dict)
+    stats: Row = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
-        """True when its output is complete."""
+        """True if its output is complete."""
         return self.folder is not None
 
     @property
     def kind(self) -> str:
         """Which component it is."""
-        return str(self.key.get("kind") or self.fields.get("kind") or "unknown kind")
+        return str(self.key.get("kind") or self.fields.get("kind", "unknown kind"))
 
     @property
-    def category(self) -> Category:
-        """What sort of work it does; empty where nothing says so."""
-        known: Category = self.key.get("category", "")
-        if known:
-            return known
-        marks: list[tuple[str, Category]] = [
-            ("seeds", "scheme"),
-            ("objective", "train"),
-            ("models", "evaluate"),
-            ("model", "evaluate"),
-            ("rows", "filter"),
-        ]
-        return next((category for mark, category in marks if mark in self.fields), "source")
+    def category(self) -> str:
+        """What sort of work it does: source, scheme, filter, train or evaluate."""
+        by_kind = (category for category, kinds in KINDS.items() if self.kind in kinds)
+        return self.key.get("category") or next(by_kind, "")
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Field -> the name of the stage, model or backend that the field refers to."""
-        stored = {str(path): str(name) for path, name in (self.key.get("inputs") or {}).items()}
-        roles = ("seeds", "rows", "model", "teacher", "judge")
-        return stored or {
-            role: self.fields[role] for role in roles if isinstance(self.fields.get(role), str)
-        }
+        """Field -> the stage, model or backend that it names."""
+        roles = {role: self.fields.get(role) for role in ROLES}
+        named = {role: name for role, name in roles.items() if isinstance(name, str)}
+        return self.key.get("inputs") or named
 
     def path(self, name: str) -> Path | None:
-        """A file of the stage, None where it is absent."""
+        """A file of the stage, None if it is absent."""
         return self.folder / name if self.folder and (self.folder / name).exists() else None
 
     def count(self, name: str) -> int:
-        """A whole number of the statistics, 0 where absent."""
+        """A whole number of the statistics, 0 if absent."""
         return round(finite(self.stats.get(name)) or 0)
 
     @property
     def dropped(self) -> dict[str, int]:
         """Reason -> rows left out."""
-        return {
-            str(reason): round(finite(n) or 0)
-            for reason, n in (self.stats.get("dropped") or {}).items()
-        }
+        return self.stats.get("dropped") or {}
 
     @property
     def calls(self) -> dict[str, float]:
-        """The counts of the requests it made, empty where it made none."""
-        return {str(name): finite(n) or 0.0 for name, n in (self.stats.get("calls") or {}).items()}
+        """The counts of the requests it made, empty if it made none."""
+        return self.stats.get("calls") or {}
 
     @property
     def failures(self) -> list[Row]:
@@ -91,94 +75,76 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a run directory holds. `metrics` maps a stage to its lines; `notes` says what could
-    not be read."""
+    """All that a run directory holds."""
 
     path: Path
     name: str
     recipe: str
-    resolved: Table
+    """The text of recipe.yaml."""
+    resolved: Row
     stages: list[StageRecord]
     metrics: dict[str, list[Row]]
+    """Stage -> its lines of metrics.jsonl."""
     notes: list[str]
+    """What could not be read, a sentence each."""
 
     def of(self, *categories: str) -> list[StageRecord]:
         """The stages of these categories."""
         return [stage for stage in self.stages if stage.category in categories]
 
     def stage(self, name: str) -> StageRecord | None:
-        """The stage of this name, None where there is none."""
+        """The stage of this name."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
 
-def load_run(run_dir: Path) -> Run:
-    """Read a run directory, whole or partial. RecipeError when it is none."""
-    if not run_dir.is_dir():
-        raise RecipeError(f"{run_dir}: no such run directory; name one made by `bezoar run`.")
-    folders = {name: path for name, path in stage_folders(run_dir) if (path / "key.json").is_file()}
+def load_run(path: Path) -> Run:
+    """Read a run directory, whole or partial. RecipeError if it is none."""
+    if not path.is_dir():
+        raise RecipeError(f"{path}: no such run directory; name one made by `bezoar run`.")
+    run_dir = RunDir(path)
+    folders, resolved = run_dir.stage_dirs(), run_dir.resolved()
     notes: list[str] = []
-    resolved: Table = {}
-    if (run_dir / "resolved.json").is_file():
-        resolved = read_own(
-            run_dir / "resolved.json",
-            stages=dict[str, Table],
-            models=dict[str, Table] | None,
-            backends=dict[str, Table] | None,
-        )
-    elif folders:
+    if not resolved and not folders:
+        reason = "no run directory (resolved.json is missing)"
+        raise RecipeError(f"{path}: {reason}; name one made by `bezoar run`.")
+    if not resolved:
         notes.append("resolved.json is absent: stages that have not run are not known.")
-    else:
-        raise RecipeError(
-            f"{run_dir}: no run directory (resolved.json is missing); name one made by `bezoar"
-            " run`."
-        )
-    fields: dict[str, Table] = resolved.get("stages") or {name: {} for name in folders}
-    stages = [_load_stage(name, values, folders.get(name)) for name, values in fields.items()]
-    left_over = sorted(folders.keys() - fields.keys())
-    if left_over:
-        notes.append(f"Not in the recipe and not shown: the folders of {', '.join(left_over)}.")
-    path = run_dir / "recipe.yaml"
-    recipe = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    metrics = _load_metrics(run_dir / "metrics.jsonl", notes)
-    return Run(
-        run_dir, str(resolved.get("name", run_dir.name)), recipe, resolved, stages, metrics, notes
-    )
+    settings: dict[str, Row] = resolved.get("stages") or {name: {} for name in folders}
+    stages = [_load_stage(run_dir, name, settings[name], folders.get(name)) for name in settings]
+    unknown = sorted(folders.keys() - settings.keys())
+    if unknown:
+        notes.append(f"Not in the recipe and not shown: the folders of {', '.join(unknown)}.")
+    recipe = path / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
+    metrics = _load_metrics(path / "metrics.jsonl", notes)
+    return Run(path, resolved.get("name", path.name), text, resolved, stages, metrics, notes)
 
 
-def _load_stage(name: str, fields: Table, folder: Path | None) -> StageRecord:
+def _load_stage(run_dir: RunDir, name: str, fields: Row, folder: Path | None) -> StageRecord:
     if folder is None:
         return StageRecord(name, fields)
-    counts = dict[str, int] | None
-    stats = (
-        read_own(folder / "stats.json", dropped=counts, calls=dict[str, float] | None)
-        if (folder / "stats.json").is_file()
-        else {}
-    )
-    return StageRecord(
-        name,
-        fields,
-        folder,
-        read_own(folder / "key.json", key=str, kind=str, category=str, inputs=dict[str, str]),
-        stats,
-    )
+    stats, path = {}, folder / "stats.json"
+    if path.is_file():
+        stats = read_own(path, dropped=dict[str, int] | None, calls=dict[str, float] | None)
+    return StageRecord(name, fields, folder, run_dir.stored(name), stats)
 
 
 def _load_metrics(path: Path, notes: list[str]) -> dict[str, list[Row]]:
-    """The lines of each stage by step. A step that comes again, in a continued or repeated run,
-    replaces itself and all later ones."""
+    """Stage -> its lines by step."""
     if not path.is_file():
         return {}
     broken: list[int] = []
-    lines = [line for _, line in read_jsonl(path, broken=broken)]
-    if broken:
-        notes.append(f"{len(broken)} line(s) of metrics.jsonl cannot be read and are not shown.")
-    found: dict[str, list[Row]] = {}
-    for line in lines:
+    metrics: dict[str, list[Row]] = {}
+    for _, line in read_jsonl(path, broken=broken):
         step = finite(line.get("step"))
         if step is None:
             continue
-        kept = found.setdefault(str(line.get("stage", "")), [])
-        while kept and (kept[-1]["step"], VALIDATION in kept[-1]) >= (step, VALIDATION in line):
-            kept.pop()
-        kept.append({**line, "step": step})
-    return found
+        # A continued or repeated run writes a step again: it replaces the step and all later ones.
+        lines = metrics.setdefault(str(line.get("stage", "")), [])
+        place = (step, VALIDATION in line)
+        while lines and (lines[-1]["step"], VALIDATION in lines[-1]) >= place:
+            lines.pop()
+        lines.append({**line, "step": step})
+    if broken:
+        notes.append(f"{len(broken)} line(s) of metrics.jsonl cannot be read and are not shown.")
+    return metrics
