@@ -13,6 +13,7 @@ def write_cards(run: Run, board: Scoreboard) -> list[Path]:
     """Write the cards of all finished schemes, filters and trainings; returns their paths."""
     paths = []
     for stage in run.of("scheme", "filter", "train"):
+        # A card for rows or weights that are not there yet would be wrong as soon as they are.
         if stage.folder is not None:
             is_model = stage.category == "train"
             card = model_card(run, stage, board) if is_model else dataset_card(run, stage)

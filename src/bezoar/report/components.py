@@ -53,6 +53,7 @@ def cut(text: str, most: int = MAX_TEXT) -> Child:
 
 def bubble(role: str, content: str, *, most: int = MAX_TEXT) -> Markup:
     """One message."""
+    # An unknown role gets the look of a tool; its name is shown as it is.
     kind = role if role in ("system", "user", "assistant", "tool") else "tool"
     body = h("div", "(empty)", cls="text none")
     if content:
@@ -102,6 +103,7 @@ def _numbers(row: Row, index: int) -> Markup:
 def _bubbles(messages: Iterable[Row] | None) -> list[Markup]:
     bubbles = []
     for message in messages or []:
+        # A message that calls a tool may have no text of its own.
         content, calls = str(message.get("content") or ""), message.get("tool_calls")
         text = f"{content}\n{calls}".strip() if calls else content
         bubbles.append(bubble(str(message.get("role", "")), text))

@@ -16,8 +16,8 @@ from bezoar.report.scoreboard import Scoreboard
 from bezoar.terminal import Console, plain
 
 if TYPE_CHECKING:
-    import rich.table
     import rich.text
+    from rich.table import Table as RichTable
 
 FIGURES = ["n", "value", "95 % interval", "failed"]
 
@@ -34,6 +34,7 @@ def print_scores(run: Run, board: Scoreboard, console: Console) -> None:
 def print_outcome(outcome: Outcome, console: Console, title: str) -> None:
     """Print every score with n, interval and failures; the judge's card; and further facts."""
     card = (outcome.info.get("judge_card") or {}).get("scores") or []
+    # A judge that was examined in this evaluation is printed below the scores it gave.
     judge_scores = [Score.from_dict(score) for score in card]
     for name, scores in ((title, outcome.scores), ("the judge", judge_scores)):
         if scores:
@@ -105,7 +106,7 @@ def _name(score: Score) -> str:
     return score.name if named else f"{score.name} ({score.group})"
 
 
-def _table(title: str) -> "rich.table.Table":
+def _table(title: str) -> "RichTable":
     from rich.table import Table
 
     # Foreign text goes through `plain`, so that nothing in it is read as markup.
@@ -114,9 +115,7 @@ def _table(title: str) -> "rich.table.Table":
     return table
 
 
-def _figure_table(
-    title: str, head: list[str], rows: Sequence[tuple[str, ...]]
-) -> "rich.table.Table":
+def _figure_table(title: str, head: list[str], rows: Sequence[tuple[str, ...]]) -> "RichTable":
     table = _table(title)
     table.add_column("", overflow="fold", min_width=16)
     for name in head:
@@ -126,13 +125,14 @@ def _figure_table(
     return table
 
 
-def _score_table(board: Scoreboard) -> "rich.table.Table":
+def _score_table(board: Scoreboard) -> "RichTable":
     table = _table("Scores with 95 % intervals")
     table.add_column("benchmark", overflow="fold")
     table.add_column("n", justify="right")
     for label in board.labels.values():
         table.add_column(plain(label), justify="right", overflow="fold")
     for benchmark in board.main:
+        # One size if all models answered the same items, else all of them in order.
         sizes = dict.fromkeys(count(score.n) for score in board.of(benchmark).values())
         leaders = board.leaders(benchmark)
         cells = [_cell(board, benchmark, model, leads=model in leaders) for model in board.labels]

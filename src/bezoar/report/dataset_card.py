@@ -45,12 +45,14 @@ def dataset_card(run: Run, stage: StageRecord) -> str:
     rows = read_rows(stored, NUM_SAMPLES) if stored else RowSet(0)
     asked = backends(run, lineage).items()
     dropped = {reason: num for reason, num in stage.dropped.items() if num}
+    # The language is known only if every part is known to be English.
     english = bool(terms) and all(term.english for term in terms.values())
     return render(
         "dataset_card.md.j2",
         head=_head(run, stage, infos, licence(terms), english=english),
         run=run,
         stage=stage,
+        # A judge that accepted rows of several stages is named once.
         models=list(dict.fromkeys(f"{role} {model}" for (role, _), model in asked)),
         lineage=lineage,
         left_out=_left_out,
@@ -90,6 +92,7 @@ def _info(name: str, path: Path | None) -> dict[str, Any] | None:
     with open_parquet(path) as file:
         metadata = file.metadata
         schema = metadata.schema.to_arrow_schema()
+    # A file without rows has no columns, and the Hub refuses a configuration without features.
     if not len(schema):
         return None
     groups = range(metadata.num_row_groups)

@@ -7,32 +7,35 @@ ABSENT = "–"
 
 
 def finite(value: object) -> float | None:
-    """`value` as a float where it is a finite number, else None."""
+    """`value` as a float if it is a finite number, else None."""
+    # True and False are ints in Python but no measurements.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
+    # Comparing works for NaN (always false) and for whole numbers too large for a float.
     return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def number(value: object) -> str:
-    """Three decimals below one, else three digits and at least the whole part: 0.412, 3.21, 41.2,
-    1,234; a small one as 5.0e−06."""
+    """Three decimals below one, else about three digits: 0.412, 3.21, 41.2, 1,234, 5.0e−06."""
     x = finite(value)
     if x is None:
         return ABSENT
     size = abs(x)
     if size >= 100 or x == 0:
         text = f"{x:,.0f}"
-    elif size < 0.001:
-        text = f"{x:.1e}"
+    elif size >= 1:
+        text = f"{x:.{2 - math.floor(math.log10(size))}f}"
     else:
-        text = f"{x:.{2 - math.floor(math.log10(size)) if size >= 1 else 3}f}"
+        text = f"{x:.3f}" if size >= 0.001 else f"{x:.1e}"
     return text.replace("-", "−")
 
 
 def signed(value: object) -> str:
     """`number` with its sign, and a real minus."""
     x = finite(value)
-    return ABSENT if x is None else ("+" if x > 0 else "−" if x < 0 else "±") + number(abs(x))
+    if x is None:
+        return ABSENT
+    return ("+" if x > 0 else "−" if x < 0 else "±") + number(abs(x))
 
 
 def count(value: object) -> str:
@@ -46,14 +49,13 @@ def seconds(value: object) -> str:
     x = finite(value)
     if x is None:
         return ABSENT
+    # 59.97 would be shown as 60.0 s.
     if x < 59.95:
         return f"{x:.1f} s"
     whole = round(x)
-    return (
-        f"{whole // 60} min {whole % 60:02d} s"
-        if whole < 3600
-        else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    )
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def usd(value: object) -> str:
@@ -63,7 +65,11 @@ def usd(value: object) -> str:
         return ABSENT
     if x == 0:
         return "$0"
-    return f"${x:,.2f}" if abs(x) >= 1 else f"${x:.{min(8, 1 - math.floor(math.log10(abs(x))))}f}"
+    if abs(x) >= 1:
+        return f"${x:,.2f}"
+    # Prices of single rows are tiny: two significant digits, but at most eight decimals.
+    decimals = 1 - math.floor(math.log10(abs(x)))
+    return f"${x:.{min(8, decimals)}f}"
 
 
 def size(value: object) -> str:
@@ -79,7 +85,7 @@ def size(value: object) -> str:
 
 
 def interval(low: object, high: object) -> str:
-    """`[low, high]`, or nothing where there is none."""
+    """`[low, high]`, or nothing if a bound is absent."""
     if finite(low) is None or finite(high) is None:
         return ""
     return f"[{number(low)}, {number(high)}]"
@@ -87,6 +93,7 @@ def interval(low: object, high: object) -> str:
 
 def percent(part: float, whole: float) -> str:
     """A share as a whole percentage, nothing of nothing as 0 %."""
+    # Below one percent a decimal is needed to tell few from none.
     share = 100 * part / whole if whole else 0.0
     return f"{share:.1f} %" if 0 < share < 1 else f"{share:.0f} %"
 
@@ -98,4 +105,6 @@ def failures(num_failed: int, n: int) -> str:
 
 def listed(names: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "none"
+    if len(names) < 2:
+        return names[0] if names else "none"
+    return f"{', '.join(names[:-1])} and {names[-1]}"

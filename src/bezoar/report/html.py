@@ -18,19 +18,6 @@ from bezoar.report.sections.sets import failures, flow, lengths, load_sets, samp
 from bezoar.report.sections.training import training
 
 CSS = (Path(__file__).parent / "style.css").read_text("utf-8")
-LINKS = {
-    "scores": "Scores",
-    "mt-bench": "MT-Bench",
-    "revision": "Revision",
-    "training": "Training",
-    "rows": "Rows",
-    "lengths": "Lengths",
-    "bill": "Bill",
-    "samples": "Samples",
-    "failures": "Failures",
-    "recipe": "Recipe",
-}
-"""Anchors of the sections -> their names in the navigation."""
 
 
 def write_report(run: Run, board: Scoreboard) -> Path:
@@ -42,26 +29,23 @@ def write_report(run: Run, board: Scoreboard) -> Path:
 
 def page(run: Run, board: Scoreboard) -> str:
     """The whole document."""
-    # 1) The sections; some are None, where the recipe asks for nothing of the kind.
+    # 1) The sections. The link to one is its title in lower case. Those that the recipe does not
+    #    ask for are None and have no link.
     sets = load_sets(run)
-    sections = [
-        scores(run, board),
-        mt_bench(run, board),
-        revision(board),
-        training(run),
-        flow(run),
-        lengths(run, sets),
-        bill(run),
-        samples(run, sets),
-        failures(run),
-        _recipe(run),
-    ]
-    shown = [part for part in sections if part is not None]
-    links = [
-        h("li", h("a", title, href=f"#{anchor}"))
-        for anchor, title in LINKS.items()
-        if any(f'id="{anchor}"' in part[:300] for part in shown)
-    ]
+    sections = {
+        "Scores": scores(run, board),
+        "MT-Bench": mt_bench(run, board),
+        "Revision": revision(board),
+        "Training": training(run),
+        "Rows": flow(run),
+        "Lengths": lengths(run, sets),
+        "Bill": bill(run),
+        "Samples": samples(run, sets),
+        "Failures": failures(run),
+        "Recipe": _recipe(run),
+    }
+    shown = {title: part for title, part in sections.items() if part is not None}
+    links = [h("li", h("a", title, href=f"#{title.lower()}")) for title in shown]
     # 2) The policy forbids everything but our own style sheet: no row can load or run anything.
     digest = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -82,7 +66,7 @@ def page(run: Run, board: Scoreboard) -> str:
         "body",
         _summary(run, board),
         h("nav", h("ul", links), aria_label="Sections"),
-        h("main", shown),
+        h("main", shown.values()),
         h("footer", footer),
     )
     return "<!doctype html>\n" + h("html", head, "\n", body, lang="en") + "\n"
@@ -90,11 +74,14 @@ def page(run: Run, board: Scoreboard) -> str:
 
 def _summary(run: Run, board: Scoreboard) -> Markup:
     """What a reader should know after ten seconds: name, verdict, figures, and what is absent."""
+    # The strongest sentence is large; the others stand below it.
     first, *others = board.headline
+    # ISO times with one time zone sort as text.
     finished = [str(stage.key.get("finished", "")) for stage in run.stages if stage.done]
     ended = max(finished, default="").replace("T", " ").replace("+00:00", " UTC")
     over = f"bezoar run, last stage finished {ended}" if ended else "bezoar run"
     tiles = [h("li", h("b", value), h("span", label)) for value, label in _tiles(run)]
+    # A report of a partial run must say so at its top, before any number.
     missing = [stage.name for stage in run.stages if not stage.done]
     have = "has" if len(missing) == 1 else "have"
     unfinished = f"This run is not finished: {listed(missing)} {have} no output yet."
@@ -112,6 +99,7 @@ def _summary(run: Run, board: Scoreboard) -> Markup:
 
 def _tiles(run: Run) -> list[tuple[str, str]]:
     whole = total(run.stages)
+    # Rows that several stages train on are counted once.
     trained_on = {stage.inputs.get("rows") for stage in run.of("train") if stage.done}
     used = sum(stage.count("rows_out") for stage in run.stages if stage.name in trained_on)
     written = sum(stage.count("rows_out") for stage in run.of("scheme"))

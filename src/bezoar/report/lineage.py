@@ -1,9 +1,9 @@
 """Where a stage's output comes from: the stages, models and language models behind it."""
 
 from pathlib import PurePath
-from typing import Any
 
 from bezoar.data.licences import LicenceTerms, joint_licence, model_terms, seed_terms
+from bezoar.io import Row
 from bezoar.report.run import Run, StageRecord
 
 BASES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -12,78 +12,73 @@ BASES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 def ancestors(run: Run, stage: StageRecord) -> list[StageRecord]:
     """The stages whose rows or models this one is made from, the farthest first, itself last."""
-    found: dict[str, StageRecord] = {}
+    seen: dict[str, StageRecord] = {}
 
-    def visit(at: StageRecord) -> None:
-        for name in at.inputs.values():
-            before = run.stage(name)
-            if before is not None and before.name not in found and before is not at:
-                visit(before)
-        found[at.name] = at
+    # Depth first, so that what a stage reads stands before it.
+    def visit(current: StageRecord) -> None:
+        for name in current.inputs.values():
+            earlier = run.stage(name)
+            if earlier is not None and earlier.name not in seen and earlier is not current:
+                visit(earlier)
+        seen[current.name] = current
 
     visit(stage)
-    return list(found.values())
+    return list(seen.values())
 
 
 def backends(run: Run, stages: list[StageRecord]) -> dict[tuple[str, str], str]:
-    """(role, backend's name) -> the model that stands behind it, for the language models that these
-    stages asked."""
-    table = run.resolved.get("backends") or {}
-    found = {}
+    """(role, backend's name) -> the model behind it, for the backends that these stages asked."""
+    settings: dict[str, Row] = run.resolved.get("backends") or {}
+    models = {}
     for stage in stages:
         for path, name in stage.inputs.items():
-            if name in table and run.stage(name) is None:
-                found[path.split(".")[-1], name] = backend_model(table[name])
-    return found
+            # A name can stand for a stage and for a backend; inputs mean the stage first.
+            if name in settings and run.stage(name) is None:
+                # The path of a nested setting ends with the role: "mt_bench.judge".
+                role = path.split(".")[-1]
+                models[role, name] = _backend_model(settings[name])
+    return models
 
 
-def backend_model(fields: Any) -> str:
-    """The name of a backend's model without the folders above it."""
-    model = fields.get("model") if isinstance(fields, dict) else None
-    return (
-        public_name(str(model))
-        if model
-        else f"a {fields.get('kind', 'backend')} backend"
-        if isinstance(fields, dict)
-        else "unknown"
-    )
+def _backend_model(settings: Row) -> str:
+    model = settings.get("model")
+    return public_name(str(model)) if model else f"a {settings.get('kind', 'backend')} backend"
 
 
 def public_name(path: str) -> str:
-    """A Hub id as it is; of a folder of this machine the last part alone."""
+    """A Hub id as it is; only the last part of a folder, whose path tells about this machine."""
     return PurePath(path).name if path.startswith(("/", "~", ".")) or "\\" in path else path
 
 
 def base_model(run: Run, stage: StageRecord) -> str:
     """The name or Hub id of the model under a training stage's adapters."""
-    at: StageRecord | None = stage
-    name = stage.name
-    while at is not None and at.category == "train":
-        name = at.inputs.get("model", "")
-        at = run.stage(name)
-    fields = (run.resolved.get("models") or {}).get(name)
-    path = str(fields.get("path", name)) if isinstance(fields, dict) else name
+    name, current = stage.name, run.stage(stage.name)
+    # Down the stack of adapters to the model that no stage of this run has trained.
+    while current is not None and current.category == "train":
+        name = current.inputs.get("model", "")
+        current = run.stage(name)
+    settings = (run.resolved.get("models") or {}).get(name) or {}
+    path = str(settings.get("path", name))
     return BASES.get(path, public_name(path)) or "unknown"
 
 
 def terms_of(run: Run, stages: list[StageRecord]) -> dict[str, LicenceTerms]:
-    """What the rows or weights of these stages stand on: shown name -> terms. A judge's answers are
-    not part of the rows."""
-    found: dict[str, LicenceTerms] = {}
+    """What the rows or weights of these stages are made of -> its licence terms."""
+    terms: dict[str, LicenceTerms] = {}
     for stage in stages:
         if stage.category == "source":
-            found[f"rows of {stage.name} ({stage.kind})"] = seed_terms(
-                str(stage.fields.get("path") or "")
-            )
+            rows = f"rows of {stage.name} ({stage.kind})"
+            terms[rows] = seed_terms(str(stage.fields.get("path") or ""))
         if stage.category == "train":
             base = base_model(run, stage)
-            found[f"base model {base}"] = model_terms(base)
+            terms[f"base model {base}"] = model_terms(base)
     for (role, _), model in backends(run, stages).items():
+        # A judge accepts or rejects rows; its answers are no part of them.
         if role != "judge":
-            found[f"{role} {model}"] = model_terms(model)
-    return found
+            terms[f"{role} {model}"] = model_terms(model)
+    return terms
 
 
-def licence(found: dict[str, LicenceTerms]) -> str:
+def licence(terms: dict[str, LicenceTerms]) -> str:
     """The licence identifier of the whole."""
-    return joint_licence(found.values())
+    return joint_licence(terms.values())

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,20 +28,24 @@ class Markdown(str):
 
 def words(text: object, most: int = 200) -> Markdown:
     """One line of text in which nothing is markup."""
+    # A newline would end a table row or start a heading, so all white space becomes one blank.
     line = " ".join(printable(text).split())
     line = line if len(line) <= most else line[:most] + "…"
+    # Backslashes first (they are among the special characters), then what HTML would read.
     line = _SPECIAL.sub(r"\\\1", line)
     return Markdown(line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
 def code(text: object) -> Markdown:
     """A code span."""
+    # Backslashes do not escape within a code span, so a backtick cannot be kept.
     return Markdown(f"`{printable(text).replace('`', chr(39))}`")
 
 
 def fence(text: str, kind: str = "text") -> Markdown:
     """A block of text as it is, in a fence longer than any run of backticks within."""
     shown = printable(text)
+    # A fence ends at the first line with as many backticks as it began with.
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
     marks = "`" * max(3, longest + 1)
     return Markdown(f"{marks}{kind}\n{shown}\n{marks}\n")
@@ -50,6 +53,7 @@ def fence(text: str, kind: str = "text") -> Markdown:
 
 def front_matter(values: dict[str, Any]) -> Markdown:
     """The YAML head of a card."""
+    # Dumped, not written by hand: a text with `---` or a colon stays one value of the head.
     text = yaml.safe_dump(clean(values), sort_keys=False, allow_unicode=True, width=1000)
     return Markdown(f"---\n{text}---\n")
 
@@ -98,22 +102,28 @@ def _environment() -> Environment:
     """Templates in which what is no `Markdown` is escaped, and a name that is unknown an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        # A misspelt name stops the card instead of leaving a gap in it.
         undefined=StrictUndefined,
+        # Escaping is the rule and `Markdown` the exception: a value that a template forgets to
+        # escape is safe.
         finalize=lambda value: value if isinstance(value, Markdown) else words(value),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {f.__name__: f for f in (words, code, fence, front_matter)}
-    environment.filters |= {f.__name__: f for f in (bounds, failed, row_text)}
-    for write in (count, number, percent, seconds, usd):
-        environment.filters[write.__name__] = _unescaped(write)
-    environment.filters |= {"json": to_json, "quoted": _unescaped(repr)}
+    filters = (words, code, fence, front_matter, bounds, failed, row_text)
+    environment.filters |= {f.__name__: f for f in (*filters, count, number, percent, seconds)}
+    environment.filters |= {"json": to_json, "usd": _usd, "quoted": _quoted}
     return environment
 
 
-def _unescaped(write: Callable[..., str]) -> Callable[..., Markdown]:
-    return lambda *args: Markdown(write(*args))
+def _usd(value: object) -> Markdown:
+    return Markdown(usd(value))  # its $ is no formula
+
+
+def _quoted(value: object) -> Markdown:
+    """A value as it stands in Python code."""
+    return Markdown(repr(value))
 
 
 def render(file: str, **values: Any) -> str:

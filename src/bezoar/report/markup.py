@@ -1,11 +1,10 @@
-"""HTML and SVG as nested calls: every plain string is escaped, so text from a model can never
-become markup."""
+"""HTML and SVG as nested calls; plain strings are escaped, so a model's text is never markup."""
 
 import html
 import re
 from collections.abc import Iterable
-from typing import Any
 
+# Control characters, bidirectional overrides, lone surrogates and non-characters.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 )
@@ -22,8 +21,7 @@ Child = str | int | float | None | Iterable["Child"]
 
 
 def printable(text: object) -> str:
-    """`text` with U+FFFD for what HTML and UTF-8 cannot hold and for what turns the direction of
-    the text after it."""
+    """`text` with U+FFFD for what UTF-8 cannot hold and for marks that turn the text direction."""
     return _UNPRINTABLE.sub("\ufffd", str(text))
 
 
@@ -36,22 +34,23 @@ def join(children: Child) -> Markup:
     """Children in a row: Markup as it is, None as nothing, lists flattened, all else escaped."""
     if children is None:
         return Markup("")
+    # Before the test for str: Markup is one, and must not be escaped twice.
     if isinstance(children, Markup):
         return children
     if isinstance(children, (str, int, float)):
         return escape(children)
-    return Markup("".join(join(child) for child in children))
+    return Markup("".join(map(join, children)))
 
 
-def h(name_: str, *children: Child, **attributes: Any) -> Markup:
-    """One element. `cls` is the class, `_` in a name stands for `-`, an attribute that is None or
-    False is left out."""
-    parts = []
+def h(tag: str, /, *children: Child, **attributes: object) -> Markup:
+    """One element. `cls` is the class, `_` in a name becomes `-`; None and False are left out."""
+    parts = [f"<{tag}"]
     for key, value in attributes.items():
         if value is None or value is False:
             continue
-        key = "class" if key == "cls" else key.rstrip("_").replace("_", "-")
-        value = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
-        parts.append(f" {key}" if value is True else f' {key}="{escape(value)}"')
-    opening = f"<{name_}{''.join(parts)}>"
-    return Markup(opening if name_ in _VOID else f"{opening}{join(children)}</{name_}>")
+        name = "class" if key == "cls" else key.rstrip("_").replace("_", "-")
+        if isinstance(value, float):  # a coordinate: two decimals are exact enough
+            value = f"{value:.2f}".rstrip("0").rstrip(".")
+        parts.append(f" {name}" if value is True else f' {name}="{escape(value)}"')
+    opening = "".join(parts) + ">"
+    return Markup(opening if tag in _VOID else f"{opening}{join(children)}</{tag}>")

@@ -23,6 +23,7 @@ def model_card(run: Run, stage: StageRecord, board: Scoreboard) -> str:
     terms = terms_of(run, lineage)
     trained = [step for step in lineage if step.category == "train"]
     models = run.resolved.get("models") or {}
+    # The settings of the base as the lowest adapter was trained on it.
     base_fields = models.get(trained[0].inputs.get("model", "")) or {}
     template = run.resolved.get("template") or {}
     reference = next(iter(board.labels), "")
@@ -37,6 +38,7 @@ def model_card(run: Run, stage: StageRecord, board: Scoreboard) -> str:
         base_fields=base_fields,
         packaged=base_fields.get("path") in BASES,
         merged=_is_merged(stage),
+        # Lowest first, the order in which PEFT must load them.
         adapters={step.name: _adapter_path(step, stage) for step in trained},
         settings=_settings(stage),
         figures=_figures(stage),
@@ -106,6 +108,7 @@ def _adapter_path(step: StageRecord, stage: StageRecord) -> str:
 
 
 def _settings(stage: StageRecord) -> dict[str, Any]:
+    # These three stand in the first sentence of the card.
     shown_elsewhere = ("kind", "model", "rows")
     fields = stage.fields.items()
     return {key: value for key, value in fields if key not in shown_elsewhere and value is not None}
@@ -125,6 +128,7 @@ def _example_prompt(fields: dict[str, Any]) -> str:
         return ""
     template = ChatML(str(fields.get("system") or "")) if kind == "chatml" else OpenBezoarTemplate()
     tokenizer = ByteTokenizer()
+    # The first token differs by tokenizer and is mentioned in words.
     tokenizer.bos_id = None
     pieces = [*template.pieces((Message("user", EXAMPLE),), tokenizer), *template.opening()]
     return "".join(piece.text for piece in pieces)

@@ -28,6 +28,7 @@ def read_rows(path: Path, num_samples: int = 4) -> RowSet:
     num = num_rows(path, _FIX)
     wanted = spaced(min(num, MAX_READ), num_samples)
     samples, lengths = [], []
+    # One pass: samples and lengths come from the same rows, and a long set is not read whole.
     for index, row in enumerate(islice(read_parquet(path, fix=_FIX), MAX_READ)):
         lengths.append(num_words(row))
         if index in wanted:
@@ -39,6 +40,7 @@ def spaced(num: int, wanted: int) -> set[int]:
     """Up to `wanted` indices spread evenly over `num`."""
     if num <= wanted:
         return set(range(num))
+    # The middle of each of `wanted` equal parts: neither the first nor the last row is special.
     return {(2 * i + 1) * num // (2 * wanted) for i in range(wanted)}
 
 
@@ -54,5 +56,6 @@ def meta(row: Row) -> Row:
     try:
         value = json.loads(row.get("meta") or "{}")
     except (ValueError, RecursionError):
+        # Rows of others may hold anything in `meta`; show it as it is.
         value = row["meta"]
     return value if isinstance(value, dict) else {"meta": value}

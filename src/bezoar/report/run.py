@@ -38,6 +38,7 @@ class StageRecord:
     @property
     def category(self) -> str:
         """What sort of work it does: source, scheme, filter, train or evaluate."""
+        # A stage that has not run has no key.json, but its kind says what it would do.
         by_kind = (category for category, kinds in KINDS.items() if self.kind in kinds)
         return self.key.get("category") or next(by_kind, "")
 
@@ -45,6 +46,7 @@ class StageRecord:
     def inputs(self) -> dict[str, str]:
         """Field -> the stage, model or backend that it names."""
         roles = {role: self.fields.get(role) for role in ROLES}
+        # Only key.json knows the names in nested settings, such as an evaluation's judge.
         named = {role: name for role, name in roles.items() if isinstance(name, str)}
         return self.key.get("inputs") or named
 
@@ -104,6 +106,8 @@ def load_run(path: Path) -> Run:
     run_dir = RunDir(path)
     folders, resolved = run_dir.stage_dirs(), run_dir.resolved()
     notes: list[str] = []
+    # Partial and damaged runs are shown as far as they can be read; only a folder that is
+    # no run at all is refused. The notes say what is missing.
     if not resolved and not folders:
         reason = "no run directory (resolved.json is missing)"
         raise RecipeError(f"{path}: {reason}; name one made by `bezoar run`.")
@@ -111,6 +115,7 @@ def load_run(path: Path) -> Run:
         notes.append("resolved.json is absent: stages that have not run are not known.")
     settings: dict[str, Row] = resolved.get("stages") or {name: {} for name in folders}
     stages = [_load_stage(run_dir, name, settings[name], folders.get(name)) for name in settings]
+    # Folders of a stage that was renamed or removed: their rows are no part of this recipe.
     unknown = sorted(folders.keys() - settings.keys())
     if unknown:
         notes.append(f"Not in the recipe and not shown: the folders of {', '.join(unknown)}.")
@@ -123,6 +128,7 @@ def load_run(path: Path) -> Run:
 def _load_stage(run_dir: RunDir, name: str, fields: Row, folder: Path | None) -> StageRecord:
     if folder is None:
         return StageRecord(name, fields)
+    # A damaged folder may lack its statistics; then its figures are shown as absent.
     stats, path = {}, folder / "stats.json"
     if path.is_file():
         stats = read_own(path, dropped=dict[str, int] | None, calls=dict[str, float] | None)

@@ -58,10 +58,12 @@ class Scoreboard:
 
         To an accuracy belongs its margin.
         """
+        # Models may lack benchmarks (a base has no implicit reward), so every model counts.
         first_of_family: dict[tuple[str, str], str] = {}
         for benchmark, model in self.cells:
             first_of_family.setdefault((benchmark.split("/")[0], model), benchmark)
         main = set(first_of_family.values())
+        # A margin says how clear the choices were that the accuracy counts.
         accuracies = [name for name in main if name.endswith("accuracy")]
         main |= {name.removesuffix("accuracy") + "margin" for name in accuracies}
         return [name for name in self.benchmarks if name in main]
@@ -99,8 +101,10 @@ class Scoreboard:
         scores = self.of(benchmark)
         if len(scores) < 2 or len({self.condition(benchmark, model) for model in scores}) > 1:
             return None
+        # Of perplexities the lowest leads.
         sign = 1 if next(iter(scores.values())).higher_is_better else -1
         leader = max(scores, key=lambda model: sign * (scores[model].value or 0.0))
+        # The leader is compared with all others at once: Holm's correction needs all p values.
         differences = self.against(benchmark, leader)
         apart = {model for model, d in differences.items() if d.distinguishable}
         return Leaders(benchmark, tuple(m for m in scores if m not in apart), len(scores))
@@ -169,6 +173,7 @@ def load_scoreboard(run: Run) -> Scoreboard:
 
 def read_score(row: Row) -> Score:
     """A score of scores.json, of which unknown keys are ignored and what is no number is None."""
+    # Scores of other versions have keys that we do not know; they are no reason to fail.
     known = {f.name: row[f.name] for f in fields(Score) if f.name in row}
     known |= {key: finite(row.get(key)) for key in ("value", "low", "high")}
     known |= {key: round(finite(row.get(key)) or 0) for key in ("n", "num_failed")}
@@ -177,6 +182,8 @@ def read_score(row: Row) -> Score:
 
 
 def _add_scores(board: Scoreboard, model: str, scores: list[Score]) -> None:
+    # A score with a group is a part of another only if that other is there: a harness names a
+    # group of tasks without a score over all of them.
     over_all = {score.name for score in scores if not score.group}
     for score in scores:
         if score.group and score.name in over_all:
@@ -187,6 +194,7 @@ def _add_scores(board: Scoreboard, model: str, scores: list[Score]) -> None:
 
 def _add_items(board: Scoreboard, model: str, path: Path | None) -> None:
     for _, row in read_jsonl(path, broken=[]) if path else ():
+        # Items without a value failed; they are counted in the score and take no part in tests.
         value, cell = finite(row.get("value")), (str(row.get("benchmark")), model)
         if value is not None:
             board.items.setdefault(cell, {})[str(row.get("id"))] = value

@@ -40,6 +40,7 @@ def dot_plot(title: str, dots: Sequence[Dot], *, reference: float | None = None)
     if all(finite(dot.value) is None for dot in dots):
         return empty(title, "no model has a value.")
     height = 34 + LINE * len(dots) + 22
+    # The whole intervals are in view, not only the dots.
     bounds = [bound for dot in dots for bound in (dot.value, dot.low, dot.high)]
     include = () if reference is None else (reference,)
     x = Scale.over(bounds, (LEFT, WIDTH - 14), pad=0.06, include=include)
@@ -61,6 +62,7 @@ def _model_line(index: int, dot: Dot, x: Scale, y: float) -> list[Markup]:
     value, low, high = finite(dot.value), finite(dot.low), finite(dot.high)
     if value is None:
         return [*parts, text(LEFT + 4, y + 4, f"{ABSENT} no value")]
+    # Below the marker, which must stay visible.
     if low is not None and high is not None:
         parts.append(line((x(low), x(high)), (y, y), f"whisker {colour(index)}", dot.tooltip))
     return [*parts, marker(index, x(value), y, dot.tooltip)]

@@ -39,12 +39,14 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The pixel of `value`, at most one width outside the frame so that none overflows."""
+        # A spike outside the frame still draws a line to the edge.
         share = (value - self.low) / (self.high - self.low)
         return self.start + max(-1.0, min(2.0, share)) * (self.end - self.start)
 
     def ticks(self, num: int = 5) -> list[float]:
         """About `num` round values in the scale: steps of 1, 2 or 5 times a power of ten."""
         step = nice_step((self.high - self.low) / max(1, num))
+        # The small shift keeps a tick that lies on the border but for a rounding error.
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]
@@ -64,6 +66,7 @@ def nice_step(rough: float) -> float:
 
 def tick_label(value: float, step: float) -> str:
     """A tick with just the decimals that its step needs."""
+    # Two ticks must never have the same label.
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     if abs(value) >= 10_000 and decimals == 0:
         return f"{value / 1000:,.0f}k"

@@ -18,6 +18,7 @@ def bins_over(sets: Sequence[Sequence[object]], num: int = 24) -> list[float]:
     # The last bin also takes the farthest hundredth, else one long row would squeeze all others.
     low, high = values[0], values[min(len(values) - 1, int(len(values) * 0.99))]
     step = nice_step(max(high - low, 1.0) / num)
+    # One edge more than bins; the upper one lies above `high`.
     return [step * i for i in range(int(low // step), int(high // step) + 2)]
 
 

@@ -90,4 +90,5 @@ def thinned(points: list[Point], most: int = MAX_POINTS) -> list[Point]:
     """At most `most` points, evenly spaced, first and last kept."""
     if len(points) <= most:
         return points
+    # More dots than pixels would only make the page large.
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]

@@ -53,6 +53,7 @@ def cost_per_row(run: Run, stage: StageRecord) -> float | None:
     None if nothing was asked or nothing was kept.
     """
     spent, any_calls = 0.0, False
+    # Every row that was made and then dropped is paid for by the rows that were kept.
     current: StageRecord | None = stage
     while current is not None and current.category in ("scheme", "filter"):
         spent += current.calls.get("cost_usd", 0.0)
@@ -77,6 +78,7 @@ def _line(run: Run, stage: StageRecord, longest_s: float) -> list[Child]:
     work = objective(stage) if stage.category == "train" else stage.kind
     if not stage.done:
         return [stage.name, work, "not run yet", *[""] * (len(HEAD) - 3)]
+    # Cells stay empty where nothing was asked: a zero would look like a measurement.
     own, cost = total([stage]), cost_per_row(run, stage)
     return [
         stage.name,
@@ -90,6 +92,7 @@ def _line(run: Run, stage: StageRecord, longest_s: float) -> list[Child]:
 
 
 def _meter(share: float) -> Markup:
+    # The whole bar in grey below, the share in colour above it.
     widths = (METER_WIDTH, max(1.0, METER_WIDTH * share))
     bars = [h("rect", x=0, y=0, width=width, height=8, rx=2) for width in widths]
     return h("svg", bars, cls="meter", viewBox=f"0 0 {METER_WIDTH} 8", aria_hidden="true")

@@ -35,6 +35,7 @@ def mt_bench(run: Run, board: Scoreboard) -> Markup | None:
 
 def _categories(board: Scoreboard) -> Markup:
     parts = [board.parts.get((NAME, model), {}) for model in board.labels]
+    # Models may have been rated on different categories; the order of first sight is kept.
     categories = dict.fromkeys(name for scores in parts for name in scores)
     lines = [_line(name, [scores.get(name) for scores in parts]) for name in categories]
     for name in board.benchmarks:
@@ -122,6 +123,7 @@ def _judgements(row: Row) -> list[dict[str, Any]]:
 
 
 def _rating(judgement: dict[str, Any]) -> str:
+    # A reply without a readable rating shows its reason, never a number.
     value = finite(judgement.get("rating"))
     if value is None:
         return str(judgement.get("reason") or "unparsed")

@@ -33,6 +33,7 @@ def _panel(board: Scoreboard, model: str, facts: dict[str, Any]) -> Markup:
         win_rate = board.score(f"revision {iteration}/win rate", model)
         dots.append(Dot.of(f"iteration {iteration}", win_rate))
         free_of_position = board.score(f"revision {iteration}/win rate/free of position", model)
+        # Only known if the judge's probabilities were read.
         if free_of_position:
             dots.append(Dot.of("no position", free_of_position))
         reasons = [f"{num} {reason}" for reason, num in (counts.get("reasons") or {}).items()]

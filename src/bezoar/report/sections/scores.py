@@ -40,6 +40,7 @@ def scores(run: Run, board: Scoreboard) -> Markup:
             f"No evaluation has finished. {later}" if later else "The recipe evaluates nothing."
         )
         return section("scores", "Scores", None, absent(reason))
+    # Many benchmarks come in variants (per token, normalised); one of each is enough at first.
     others = [name for name in board.benchmarks if name not in board.main]
     summary = [f"{len(others)} more scores", h("small", ", ".join(others))]
     more = folded(summary, _table(board, others), _panels(board, others)) if others else None
@@ -106,6 +107,7 @@ def _change(board: Scoreboard, benchmark: str, model: str, score: Score) -> Chil
     difference = board.against(benchmark, first).get(model)
     if difference is None:
         return None
+    # A perplexity that falls is an improvement.
     better = (difference.value > 0) == score.higher_is_better
     cls, mark = ("up", "▲") if better else ("down", "▼")
     if not difference.distinguishable:
@@ -123,6 +125,7 @@ def _judges(board: Scoreboard) -> list[Markup]:
     for facts in board.facts.values():
         card = facts.get("info", {}).get("judge_card") or {}
         if card.get("scores") or card.get("injection"):
+            # Several evaluations use the same judge; its hash covers model, prompt and settings.
             cards[card["judge_hash"]] = card
     return [_judge(card) for card in cards.values()]
 
@@ -158,5 +161,6 @@ def _panels(board: Scoreboard, benchmarks: Sequence[str]) -> Markup:
 
 def _panel(board: Scoreboard, benchmark: str) -> Markup:
     dots = [Dot.of(label, board.score(benchmark, model)) for model, label in board.labels.items()]
+    # Zero means "no difference" only for scores that can be negative, such as margins.
     crosses_zero = any(dot.low is not None and dot.low < 0 for dot in dots)
     return dot_plot(benchmark, dots, reference=0.0 if crosses_zero else None)

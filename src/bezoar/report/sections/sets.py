@@ -29,6 +29,7 @@ def flow(run: Run) -> Markup:
     stages = [stage for stage in run.of(*SETS, "train") if stage.done]
     shown = [stage for stage in stages if stage.category != "train" or stage.dropped]
     waiting = [stage.name for stage in run.of(*SETS) if not stage.done]
+    # Training stages appear only if they left rows out, such as too long ones.
     rows = table(["Stage", "Rows"], [[stage.name, _kept(stage)] for stage in shown], words=2)
     return section(
         "rows",
@@ -53,6 +54,7 @@ def _kept(stage: StageRecord) -> str:
 def lengths(run: Run, sets: dict[str, RowSet]) -> Markup:
     """Histograms with the same bins: tokens if the stage counted them, else words."""
     counted = {stage.name: stage.stats.get("token_lengths") for stage in run.stages}
+    # Tokens are what a context is filled with; words are the fallback.
     tokens = {name: values for name, values in counted.items() if isinstance(values, list)}
     words = {n: rows.lengths for n, rows in sets.items() if n not in tokens and rows.lengths}
     parts: list[Child] = [_panels(tokens, "tokens")] if tokens else []
@@ -67,6 +69,7 @@ def lengths(run: Run, sets: dict[str, RowSet]) -> Markup:
 
 
 def _panels(sets: dict[str, list[int]], unit: str) -> Markup:
+    # Shared by all panels, so that two panels can be compared.
     edges = bins_over(list(sets.values()))
     panels = [histogram(name, values, edges, unit=unit) for name, values in sets.items()]
     return h("div", panels, cls="charts c4col")

@@ -67,6 +67,7 @@ def training(run: Run) -> Markup:
 
 def _others(lines: list[Row]) -> list[str]:
     """Whatever else an objective or the loop logged at its steps."""
+    # Objectives log numbers of their own, which nobody lists anywhere.
     names = dict.fromkeys(name for line in lines for name in line)
     known = (*SHOWN, *PLAIN)
     return [name for name in names if name not in known and not name.startswith("validation_")]
@@ -75,6 +76,7 @@ def _others(lines: list[Row]) -> list[str]:
 def _charts(stage: StageRecord, lines: list[Row], names: Iterable[str]) -> list[Markup]:
     charts = []
     for name in names:
+        # Validation has its own, rarer steps.
         held_out = f"validation_{name}"
         curves = [
             Curve("training", [(line["step"], line[name]) for line in lines if name in line]),
