@@ -99,7 +99,7 @@ def test_a_known_hub_id_is_read_from_the_mirror(
     assert [row.id for row in rows] == [f"dolly/databricks-dolly-15k.jsonl:{n}" for n in (1, 2)]
     assert rows[0].meta["licence"] == "CC BY-SA 3.0"
     assert source.count() == 2
-    with pytest.raises(DataError, match="the mirror in BEZOAR_DATA holds train alone"):
+    with pytest.raises(DataError, match="the mirror in BEZOAR_DATA holds only train"):
         Dolly("databricks/databricks-dolly-15k", split="test").load()
     with pytest.raises(DataError, match=r"hh-rlhf/harmless-base/test.jsonl.gz: no such file"):
         HHRLHF("Anthropic/hh-rlhf", subset="harmless-base", split="test").load()

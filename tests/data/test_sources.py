@@ -439,8 +439,8 @@ def test_every_source_drops_nulls_or_names_the_missing_columns(kind: str, tmp_pa
     ("make", "what"),
     [
         (lambda: Dolly(""), "path is empty"),
-        (lambda: Dolly("x.jsonl", split="train"), "split has an effect with a Hub id alone"),
-        (lambda: Dolly("./a/b", subset="x"), "subset has an effect with a Hub id alone"),
+        (lambda: Dolly("x.jsonl", split="train"), "split has no effect with the path"),
+        (lambda: Dolly("./a/b", subset="x"), "subset has no effect with the path"),
         (lambda: Dolly("x.jsonl", limit=0), "limit at least 1"),
         (lambda: Dolly("x.jsonl", skip=-1), "skip must be at least 0"),
         (lambda: Flan("x.jsonl", limit=3, per_submix=3), "per_submix"),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from bezoar.chat.types import Chat, Dropped, Filtered
 from bezoar.data.locate import DataFile
@@ -103,11 +103,8 @@ class Flan(Source[Chat]):
             return Dropped(at.id, "other sub-mix", at.text)
         if row["template_type"].startswith("fs"):
             return Dropped(at.id, "few-shot", at.text)
-        meta: dict[str, Any] = {
-            name: value
-            for name, value in row.items()
-            if name not in ("inputs", "targets") and value
-        }
+        texts = ("inputs", "targets")
+        meta = {name: value for name, value in row.items() if value and name not in texts}
         in_both = row["submix"] == "t0" and row["task_name"].startswith(_FLAN2021_IN_P3)
         if self.flan2021_from_p3 and in_both:
             meta.update(submix="flan2021", stand_in=_STAND_IN)

@@ -36,7 +36,7 @@ class _Dataset(NamedTuple):
 
 
 _DATASETS = (
-    _Dataset("", r"^bezoar:", "Apache-2.0", "Written for bezoar and shipped with it."),
+    _Dataset("bezoar:", r"^bezoar:", "Apache-2.0", "Written for bezoar and shipped with it."),
     _Dataset(
         "databricks/databricks-dolly-15k",
         r"databricks-dolly-15k",
@@ -89,8 +89,8 @@ _SHARE_ALIKE = ("cc-by-sa-3.0", "cc-by-sa-4.0")
 
 
 def row_licence(hub_id: str) -> str:
-    """What rows of a Hub dataset say of their licence; empty when it is not known."""
-    return next((data.licence for data in _DATASETS if hub_id and data.hub_id == hub_id), "")
+    """The licence in the meta of rows of a Hub dataset, or of `bezoar:`; empty if not known."""
+    return next((data.licence for data in _DATASETS if data.hub_id == hub_id), "")
 
 
 def seed_terms(path: str) -> LicenceTerms:

@@ -13,9 +13,8 @@ from bezoar.data.rows import Placed, read_file, read_hub, suffix
 from bezoar.errors import DataError, brief
 from bezoar.reading import LIMITS, Limits, check_file, user_path
 
-# (Hub id, subset, split) -> path below the folder that BEZOAR_DATA names. Where the mirror holds a
-# part of a split, the
-# ids of its rows still say which file was read.
+# (Hub id, subset, split) -> path below the folder that BEZOAR_DATA names. Where the mirror holds
+# only a part of a split, the ids of its rows still say which file was read.
 MIRROR: dict[tuple[str, str, str], str] = {
     ("databricks/databricks-dolly-15k", "", "train"): "dolly/databricks-dolly-15k.jsonl",
     ("Anthropic/hh-rlhf", "harmless-base", "test"): "hh-rlhf/harmless-base/test.jsonl.gz",
@@ -71,67 +70,63 @@ def locate(
     """The files that `path` names, a relative one against `folder`, or the one Hub split; a `Path`
     is always a file or folder.
 
-    A Hub id is read from the mirror where BEZOAR_DATA is set and the mirror knows the dataset.
-    DataError when nothing is there.
+    A Hub id is read from the mirror that BEZOAR_DATA names, if that knows the dataset. DataError
+    when nothing is there.
     """
     if isinstance(path, Path):
         return _files(folder / path, "/".join(path.parts[-2:]), "")
     if is_hub_id(path):
-        mirror = os.environ.get("BEZOAR_DATA", "")
-        known = {key: file for key, file in MIRROR.items() if key[0] == path}
-        if not mirror or not known:
-            label = "/".join(part for part in (path, subset, split or "train") if part)
-            options = ((subset_is, subset),) if subset else ()
-            return [DataFile(label, row_licence(path), None, path, split or "train", options)]
-        if (path, subset, split or "train") not in known:
-            have = ", ".join(f"{s + ' ' if s else ''}{t}" for _, s, t in known)
-            raise DataError(
-                f"{path}: the mirror in BEZOAR_DATA holds {have} alone; choose one or unset"
-                " BEZOAR_DATA."
-            )
-        below = known[path, subset, split or "train"]
-        return _files(Path(mirror) / below, below, row_licence(path))
+        return _hub_split(path, subset, split or "train", subset_is)
     if path.startswith(_SEEDS):
-        return _files(
-            Path(__file__).parents[1] / "seeds" / path.removeprefix(_SEEDS), path, "Apache-2.0"
-        )
-    where = folder / user_path(path)
-    return _files(where, "/".join(where.parts[-2:]) if Path(path).is_absolute() else path, "")
+        seeds = Path(__file__).parents[1] / "seeds"
+        return _files(seeds / path.removeprefix(_SEEDS), path, row_licence(_SEEDS))
+    local = folder / user_path(path)
+    return _files(local, "/".join(local.parts[-2:]) if Path(path).is_absolute() else path, "")
 
 
-def _files(where: Path, label: str, licence: str) -> list[DataFile]:
-    if not os.path.isdir(where):
-        if not os.path.lexists(where):
+def _hub_split(dataset: str, subset: str, split: str, subset_is: str) -> list[DataFile]:
+    licence, mirror = row_licence(dataset), os.environ.get("BEZOAR_DATA", "")
+    mirrored = {key: file for key, file in MIRROR.items() if key[0] == dataset}
+    if not mirror or not mirrored:
+        label = "/".join(part for part in (dataset, subset, split) if part)
+        options = ((subset_is, subset),) if subset else ()
+        return [DataFile(label, licence, None, dataset, split, options)]
+    file = mirrored.get((dataset, subset, split), "")
+    if not file:
+        known = ", ".join(f"{s + ' ' if s else ''}{t}" for _, s, t in mirrored)
+        what = f"the mirror in BEZOAR_DATA holds only {known}; choose one or unset BEZOAR_DATA"
+        raise DataError(f"{dataset}: {what}.")
+    return _files(Path(mirror) / file, file, licence)
+
+
+def _files(path: Path, label: str, licence: str) -> list[DataFile]:
+    if not os.path.isdir(path):
+        if not os.path.lexists(path):
             hint = "a Hub dataset is written owner/name" if "/" not in label else "check the path"
-            raise DataError(f"{brief(str(where))}: no such file or folder; {hint}.")
-        check_file(where)
-        return [DataFile(label, licence, where)]
-    files = _data_files(where)
+            raise DataError(f"{brief(str(path))}: no such file or folder; {hint}.")
+        check_file(path)
+        return [DataFile(label, licence, path)]
+    files = _data_files(path)
     if not files:
-        raise DataError(
-            f"{where}: the folder holds no data files; it should hold .jsonl, .json, .tsv or"
-            " .parquet files."
-        )
-    return [
-        DataFile(f"{label.rstrip('/')}/{file.relative_to(where).as_posix()}", licence, file)
-        for file in files
-    ]
+        what = "the folder holds no data files (.jsonl, .json, .tsv or .parquet)"
+        raise DataError(f"{path}: {what}; check the path.")
+    prefix = label.rstrip("/")
+    labels = [f"{prefix}/{file.relative_to(path).as_posix()}" for file in files]
+    return [DataFile(name, licence, file) for name, file in zip(labels, files, strict=True)]
 
 
-def _data_files(where: Path) -> list[Path]:
-    """The data files at any depth, in order. DataError where there is no end of names, as below
-    `/`."""
-    found: list[Path] = []
+def _data_files(folder: Path) -> list[Path]:
+    """The data files at any depth, in order. DataError for too many names, as below `/`."""
+    files: list[Path] = []
     num_names = 0
-    for folder, _, names in os.walk(where):
+    for parent, _, names in os.walk(folder):
         num_names += len(names) + 1
         if num_names > _MOST_NAMES:
-            raise DataError(
-                f"{where}: the folder holds more than {_MOST_NAMES:,} files and folders; name one"
-                " below it."
-            )
-        found += [file for name in names if suffix(file := Path(folder, name)) and file.is_file()]
-    for file in found:
+            what = f"the folder holds more than {_MOST_NAMES:,} files and folders"
+            raise DataError(f"{folder}: {what}; name one below it.")
+        paths = [Path(parent, name) for name in names]
+        files += [path for path in paths if suffix(path) and path.is_file()]
+    for file in files:
         if not strict_json.is_text(str(file)):
             raise DataError(f"{str(file)!a}: the file's name is not UTF-8; rename it.")
-    return sorted(found)
+    return sorted(files)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, Self
 
-from bezoar.chat.types import Chat, Dropped, Filtered, Message, Messages
+from bezoar.chat.types import Chat, Dropped, Filtered, Message
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.data.locate import DataFile, is_hub_id, locate
 from bezoar.data.rows import Placed, RowOrigin
@@ -30,28 +30,28 @@ class RowWriter(Protocol):
 
 @dataclass(frozen=True)
 class Source(Generic[ItemT]):
-    """Rows of `path`: a file or folder (relative to the recipe), `bezoar:NAME` for seeds of the
-    package, or a Hub id.
-
-    `subset` and `split` choose a part of a Hub dataset (`split` is `train` where it is empty);
-    where the environment names a mirror in BEZOAR_DATA, a Hub id that the mirror knows is read from
-    there. With `shuffle_seed` the rows are in an order that depends on their content and the seed
-    alone; `skip` rows are passed over and `limit` are taken, so that two sources with one seed and
-    neighbouring windows share no row. Files are read as a stream.
+    """Rows of files or of a Hub dataset, read as a stream.
 
     Texts lose white space at both ends; null counts as empty. A row without prompt or answer, and
     an exact duplicate of an earlier row, are dropped and counted. A row that does not fit the
-    format at all (a missing column, a wrong type, broken JSON, more than one of the `limits` of a
-    file) is a DataError with file and line.
+    format at all (a missing column, a wrong type, broken JSON, too long) is a DataError with file
+    and line.
     """
 
     path: str
+    """File or folder (relative to the recipe), `bezoar:NAME` (seeds of the package) or a Hub id."""
     subset: str = ""
+    """Part of a Hub dataset: its configuration or, where it has these instead, data folder."""
     split: str = ""
+    """Split of a Hub dataset; "" is `train`."""
     skip: int = 0
+    """Rows that are passed over before the first one is taken, at least 0."""
     limit: int | None = None
+    """Rows that are taken, at least 1; null takes all."""
     shuffle_seed: int | None = None
+    """Order rows by content and this seed; windows of skip and limit with one seed share no row."""
     limits: Limits = field(default_factory=Limits)
+    """Upper bounds of each file; more is an error that says which one to raise."""
     subset_is: ClassVar[str] = "name"
     gives: ClassVar[Literal["rows"]] = "rows"
     renders: ClassVar[bool] = False
@@ -60,13 +60,12 @@ class Source(Generic[ItemT]):
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path is empty; name a file, a folder, bezoar:NAME or a Hub id")
-        if not is_hub_id(self.path):
-            for name in ("subset", "split"):
-                if getattr(self, name):
-                    raise ValueError(
-                        f"{name} has an effect with a Hub id alone, and path is {self.path!r};"
-                        " remove it"
-                    )
+        for name in ("subset", "split"):
+            if getattr(self, name) and not is_hub_id(self.path):
+                raise ValueError(
+                    f"{name} has no effect with the path {self.path!r}, which is not a Hub id;"
+                    " remove it"
+                )
         if self.skip < 0 or (self.limit is not None and self.limit < 1):
             raise ValueError("skip must be at least 0 and limit at least 1")
 
@@ -97,57 +96,53 @@ class Source(Generic[ItemT]):
 
     def files(self) -> list[Path]:
         """The files whose content the rows depend on; none for a dataset on the Hub."""
-        return [place.path for place in self._places() if place.path is not None]
+        return [file.path for file in self._data_files() if file.path is not None]
 
     def count(self) -> int:
-        """The number of rows that `load` gives; for large JSON Lines and Parquet a bound from
-        above, for the Hub `limit` or 0."""
+        """The number of rows that `load` gives; for large JSON Lines and Parquet an upper bound,
+        for the Hub `limit` or 0."""
         files = self.files()
         if not files:
             return self.limit or 0
-        small = sum(file.stat().st_size for file in files) <= _SMALL_BYTES
-        if small or any(file.suffix not in (".jsonl", ".parquet") for file in files):
+        is_small = sum(file.stat().st_size for file in files) <= _SMALL_BYTES
+        if is_small or any(file.suffix not in (".jsonl", ".parquet") for file in files):
             return len(self.load().rows)
-        most = max(0, sum(_num_rows(file) for file in files) - self.skip)
+        most = max(0, sum(_max_rows(file) for file in files) - self.skip)
         return min(most, self.limit or most)
 
     def _window(self) -> Subset:
         return Subset(self.skip, self.limit, self.shuffle_seed)
 
-    def _places(self) -> list[DataFile]:
-        return locate(
-            self.path, self._folder, subset=self.subset, split=self.split, subset_is=self.subset_is
-        )
+    def _data_files(self) -> list[DataFile]:
+        part = {"subset": self.subset, "split": self.split, "subset_is": self.subset_is}
+        return locate(self.path, self._folder, **part)
 
     def _read_all(self) -> Iterator[ItemT | Dropped]:
-        for place in self._places():
-            self._check_size(place.path)
-            for at, row in self._rows(place):
+        for file in self._data_files():
+            self._check_size(file.path)
+            for at, row in self._rows(file):
                 item = self.read(row, at)
                 if not isinstance(item, Dropped):
                     item.meta.update({"source": at.label, "line": at.line})
-                    if place.licence:
-                        item.meta["licence"] = place.licence
+                    if file.licence:
+                        item.meta["licence"] = file.licence
                     _check_meta(item.meta, at)
                 yield item
 
-    def _check_size(self, path: Path | None) -> None:
-        """DataError for a Parquet file that would be read to its end and has too many rows, before
-        the first is read."""
-        whole = self.limit is None or self.shuffle_seed is not None
-        if path and path.suffix == ".parquet" and whole and num_rows(path) > self.limits.rows:
-            raise DataError(
-                f"{path}: the file holds {num_rows(path):,} rows; take fewer with limit, or raise"
-                " limits.rows."
-            )
+    def _rows(self, file: DataFile) -> Iterator[Placed]:
+        return file.rows(self.limits)
 
-    def _rows(self, place: DataFile) -> Iterator[Placed]:
-        return place.rows(self.limits)
+    def _check_size(self, path: Path | None) -> None:
+        """DataError, before the first row is read, for a Parquet file that would be read to its end
+        and has too many rows."""
+        reads_all = self.limit is None or self.shuffle_seed is not None
+        if path and path.suffix == ".parquet" and reads_all and num_rows(path) > self.limits.rows:
+            what = f"the file holds {num_rows(path):,} rows; take fewer with limit"
+            raise DataError(f"{path}: {what}, or raise limits.rows.")
 
 
 def _check_meta(meta: dict[str, Any], at: RowOrigin) -> None:
-    """DataError for what cannot be written down: Parquet and the Hub have values that JSON has
-    not."""
+    # Parquet and the Hub have values that JSON has not
     try:
         _META.encode(meta).encode()
     except (TypeError, ValueError, RecursionError):
@@ -157,7 +152,7 @@ def _check_meta(meta: dict[str, Any], at: RowOrigin) -> None:
         ) from None
 
 
-def _num_rows(file: Path) -> int:
+def _max_rows(file: Path) -> int:
     if file.suffix == ".parquet":
         return num_rows(file)
     with file.open("rb") as stream:
@@ -168,9 +163,4 @@ def chat(prompt: str, answer: str, at: RowOrigin, meta: dict[str, Any]) -> Chat 
     """A chat of one turn; Dropped when a side is empty."""
     if not prompt or not answer:
         return Dropped(at.id, "empty answer" if prompt else "empty prompt", at.text)
-    return Chat(at.id, user_then_assistant(prompt, answer), meta)
-
-
-def user_then_assistant(prompt: str, answer: str) -> Messages:
-    """Two messages."""
-    return (Message("user", prompt), Message("assistant", answer))
+    return Chat(at.id, (Message("user", prompt), Message("assistant", answer)), meta)
