@@ -8,12 +8,13 @@ import pytest
 
 from bezoar.data.questions import (
     REFERENCE_CATEGORIES,
-    Choice,
     Question,
+    labelled_choice,
     read_answers,
-    read_choices,
     read_questions,
+    read_targets,
 )
+from bezoar.data.rows import RowOrigin
 from bezoar.errors import DataError
 
 
@@ -84,35 +85,31 @@ def test_the_seed_questions_have_references_where_the_judge_needs_them() -> None
         assert len(question.references) == (2 if question.category in REFERENCE_CATEGORIES else 0)
 
 
-def test_choices_of_every_shape(tmp_path: Path) -> None:
-    path = written(
-        tmp_path,
-        {"query": "Q", "choices": ["a", "b"], "gold": 1},
-        {"context_options": ["x is", "y is"], "continuation": "tall.", "gold": 0},
-        {"question": "Q", "mc1_targets": {"right": 1, "wrong": 0, "worse": 0}},
-        {"question": "Q", "mc1_targets": {"choices": ["no", "yes"], "labels": [0, 1]}},
-        {"question": "Q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"},
+AT = RowOrigin("q.jsonl:1", "q.jsonl", 1)
+
+
+def hub(texts: list[str], labels: list[str]) -> dict[str, Any]:
+    return {"question": "Q", "choices": {"text": texts, "label": labels}, "answerKey": "A"}
+
+
+def test_choices_of_every_shape() -> None:
+    right, wrong = (
+        {"right": 1, "wrong": 0, "worse": 0},
+        {"choices": ["no", "yes"], "labels": [0, 1]},
     )
-    assert read_choices(path, tmp_path) == [
-        Choice("q.jsonl:1", "Q", ("a", "b"), 1),
-        Choice("q.jsonl:2", "", ("tall.", "tall."), 0, ("x is", "y is")),
-        Choice("q.jsonl:3", "Q", ("right", "wrong", "worse"), 0),
-        Choice("q.jsonl:4", "Q", ("no", "yes"), 1),
-        Choice("q.jsonl:5", "Q", ("a", "b"), 1),
-    ]
+    assert read_targets({"t": right}, "t", AT) == (("right", "wrong", "worse"), [1, 0, 0])
+    assert read_targets({"t": wrong}, "t", AT) == (("no", "yes"), [0, 1])
+    options = {"text": ["a", "b"], "label": ["A", "B"]}
+    row = {"question": "Q", "choices": options, "answerKey": "B"}
+    assert labelled_choice(row, AT) == {"query": "Q", "choices": ["a", "b"], "gold": 1}
 
 
 @pytest.mark.parametrize(
     ("row", "what"),
     [
-        ({"query": "Q", "choices": ["a", "b"], "gold": 2}, "gold is 2 and there are 2 choices"),
-        ({"query": "Q", "choices": ["a", "b"], "gold": -1}, "gold is -1"),
-        ({"query": "Q", "choices": ["a", "b"], "gold": "1"}, "the column 'gold' is a str"),
-        ({"query": "Q", "choices": ["a", "b"]}, "no column 'gold'; it has query, choices"),
-        ({"query": "Q", "choices": ["a"], "gold": 0}, "at least two choices"),
-        ({"query": "Q", "choices": ["a", ""], "gold": 0}, "none of them empty"),
-        ({"query": None, "choices": ["a", "b"], "gold": 0}, "none of them empty"),
-        ({"question": "Q", "mc1_targets": {"a": 1, "b": 1}}, "not exactly one right answer"),
+        (hub(["a"], ["A"]), "at least two choices"),
+        (hub(["a", ""], ["A", "B"]), "none of them empty"),
+        ({**hub(["a", "b"], ["A", "B"]), "question": None}, "none of them empty"),
         ({"question": "Q", "mc1_targets": {"a": 1, "b": "no"}}, "with the labels 0 and 1"),
         ({"question": "Q", "mc1_targets": {"a": 1, "b": None}}, "with the labels 0 and 1"),
         ({"question": "Q", "mc1_targets": [1, 0]}, "is not an object of answers"),
@@ -128,7 +125,6 @@ def test_choices_of_every_shape(tmp_path: Path) -> None:
             {"question": "Q", "mc1_targets": {"choices": [1, 2], "labels": [1, 0]}},
             "is not a list of texts",
         ),
-        ({"question": "Q", "mc1_targets": {}}, "not exactly one right answer"),
         (
             {"question": "Q", "choices": ["a", "b"], "answerKey": "A"},
             "the column 'choices' is not an object with text and label",
@@ -163,11 +159,12 @@ def test_choices_of_every_shape(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_choice_that_does_not_fit_is_named(
-    row: dict[str, Any], what: str, tmp_path: Path
-) -> None:
-    path = written(tmp_path, row)
+def test_a_choice_that_does_not_fit_is_named(row: dict[str, Any], what: str) -> None:
+    def read() -> object:
+        is_targets = "mc1_targets" in row
+        return read_targets(row, "mc1_targets", AT) if is_targets else labelled_choice(row, AT)
+
     with pytest.raises(DataError) as error:
-        read_choices(path, tmp_path)
+        read()
     assert what in str(error.value)
     assert "q.jsonl:1: " in str(error.value)

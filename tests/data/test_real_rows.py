@@ -2,13 +2,14 @@
 
 import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bezoar.data import HHRLHF, Dolly, Flan, ShareGPT, UltraFeedback
-from bezoar.data.locate import MIRROR
-from bezoar.data.questions import read_answers, read_choices, read_questions
+from bezoar.data.locate import MIRROR, locate
+from bezoar.data.questions import read_answers, read_questions
 from bezoar.data.source import Source
 from bezoar.data.turns import turn_problem
 
@@ -134,4 +135,5 @@ NUM_CHOICES = {
 @pytest.mark.parametrize("path", NUM_CHOICES)
 def test_multiple_choice_sets_are_whole(path: str) -> None:
     dataset, subset, split = next(key for key, file in MIRROR.items() if file == path)
-    assert len(read_choices(dataset, subset=subset, split=split)) == NUM_CHOICES[path]
+    (file,) = locate(dataset, Path(), subset=subset, split=split)
+    assert sum(1 for _ in file.rows()) == NUM_CHOICES[path]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bezoar.data.questions import read_answers, read_choices, read_questions
+from bezoar.data.questions import labelled_choice, read_answers, read_questions
+from bezoar.data.rows import read_file
 from bezoar.errors import BezoarError
 from bezoar.evals.answer_files import answer_file, rescored
 from bezoar.evals.harness_tasks import configs
@@ -53,17 +54,10 @@ ROWS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
         read_labelled_pairs,
         {"prompt": "p", "chosen": "c", "rejected": "r", "subset": "hep-go", "chosen_model": "m"},
     ),
-    "truthful": (read_choices, {"question": "q", "mc1_targets": {"a": 1, "b": 0}}),
-    "truthful of the hub": (
-        read_choices,
-        {"question": "q", "mc1_targets": {"choices": ["a", "b"], "labels": [1, 0]}},
-    ),
     "choices of the hub": (
-        read_choices,
+        lambda path: [labelled_choice(row, at) for at, row in read_file(path, "q")],
         {"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"},
     ),
-    "choices": (read_choices, {"query": "q", "choices": ["a", "b"], "gold": 0}),
-    "options": (read_choices, {"context_options": ["a", "b"], "continuation": "c", "gold": 0}),
     **{
         f"task {number}": (lambda path: configs(path, "t", "{query}", 8), row)
         for number, row in enumerate(

@@ -48,8 +48,8 @@ def apply_template(
     try:
         if not rows:
             raise ValueError("the conversation is empty")
-        template = tokenizer.get_chat_template()
-        reply = _apply(template, json.dumps({"rows": rows, "options": options}, default=str))
+        request = {"rows": rows, "template": tokenizer.get_chat_template(), "options": options}
+        reply = _apply(json.dumps(request, default=str))
     # no template of that name, or a special token that is no text
     except (ValueError, TypeError, UnicodeError) as error:
         reply = {"error": str(error)}
@@ -64,8 +64,8 @@ def apply_template(
 
 # rendering a chat, and checking its labels, asks for the same texts several times
 @lru_cache(maxsize=256)
-def _apply(template: str, request: str) -> dict[str, str]:
-    return _process.ask(template, request)
+def _apply(request: str) -> dict[str, str]:
+    return _process.ask(request)
 
 
 class _TemplateProcess:
@@ -78,20 +78,16 @@ class _TemplateProcess:
     def forget(self) -> None:
         """Leave the process to the parent of a fork."""
         self._child_of_parent = self.child  # referenced, or it would be reaped as one of ours
-        self._lock, self.child, self._template = Lock(), None, ""
+        self._lock, self.child = Lock(), None
 
-    def ask(self, template: str, request: str) -> dict[str, str]:
-        """The reply to {"rows", "options"} as JSON; {"stopped": why} if the process ended."""
+    def ask(self, request: str) -> dict[str, str]:
+        """The reply to a request, a line of JSON; {"stopped": why} if the process ended."""
         with self._lock:
             try:
                 child = self.child = self.child or self._start()
-                # the process keeps the template, so it is sent only when it is another
-                new_template = {"template": template} if template != self._template else {}
-                self._template = template
-                line = json.dumps({**json.loads(request), **new_template})
                 assert child.stdin
                 assert child.stdout
-                child.stdin.write(line.encode() + b"\n")
+                child.stdin.write(request.encode() + b"\n")
                 child.stdin.flush()
                 reply = child.stdout.readline()
             except BrokenPipeError:
@@ -115,7 +111,6 @@ class _TemplateProcess:
             # ends with its input
             start_new_session=True,
         )
-        self._template = ""
         if child.stdout and child.stdout.readline() == b"ready\n":
             return child
         child.kill()
@@ -152,22 +147,21 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, used + _BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print("ready", flush=True)
-    template = ""
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        template = request.pop("template", template)
         signal.setitimer(signal.ITIMER_PROF, _SECONDS)
-        reply = _reply(render_jinja_template, template, request)
+        reply = _reply(render_jinja_template, request)
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(reply.encode() + b"\n")
         sys.stdout.buffer.flush()
 
 
-def _reply(render: Any, template: str, request: dict[str, Any]) -> str:
+def _reply(render: Any, request: dict[str, Any]) -> str:
     try:
-        [text], _ = render([request["rows"]], chat_template=template, **request["options"])
+        rows, template, options = request["rows"], request["template"], request["options"]
+        [text], _ = render([rows], chat_template=template, **options)
         # what is written should be the conversation and little more
-        if len(text) > 10**6 + 8 * sum(len(row["content"]) for row in request["rows"]):
+        if len(text) > 10**6 + 8 * sum(len(row["content"]) for row in rows):
             return json.dumps({"stopped": f"it wrote {len(text)} characters"})
         return json.dumps({"text": text})
     except MemoryError:

@@ -60,7 +60,6 @@ class Columns(Source[Any]):
         return filtered
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Comparison | Dropped:
-        """One row."""
         meta = _meta(row.get("meta"), at)
         if self.chosen in row or self.rejected in row:
             return pair_in(row, at, (self.prompt, self.chosen, self.rejected), meta)

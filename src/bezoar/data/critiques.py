@@ -125,7 +125,6 @@ class Critiques(Source[Chat]):
     kind: Literal["critiques"] = "critiques"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
-        """One row."""
         if isinstance(row.get("prompt"), list):
             prompt = messages_in(row["prompt"], at)
         else:

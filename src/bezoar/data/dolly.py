@@ -24,7 +24,6 @@ class Dolly(Source[Chat]):
     kind: Literal["dolly"] = "dolly"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
-        """One row."""
         instruction, context = text(row, "instruction", at), text(row, "context", at, needed=False)
         meta = {"category": text(row, "category", at, needed=False), "has_context": bool(context)}
         if self.category and meta["category"] != self.category:

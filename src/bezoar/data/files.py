@@ -4,7 +4,7 @@ from os.path import isfile
 from pathlib import Path
 
 from bezoar.data.locate import DataFile, is_hub_id, locate
-from bezoar.data.questions import read_choices
+from bezoar.data.questions import labelled_choice
 from bezoar.errors import DataError, RecipeError, brief, first_line
 from bezoar.io import cache_dir, write_jsonl
 
@@ -47,11 +47,9 @@ def hub_file(ref: str) -> Path:
         return split.path
     path = cache_dir() / "hub" / (ref.removeprefix(HUB_PREFIX).replace("/", "--") + ".jsonl")
     if not path.exists():
-        rows = [row for _, row in split.rows()]
-        if rows and "answerKey" in rows[0]:
-            subset = dict(split.options).get("name", "")
-            choices = read_choices(split.dataset, subset=subset, split=split.split)
-            rows = [{"query": c.query, "choices": list(c.choices), "gold": c.gold} for c in choices]
+        placed = list(split.rows())
+        is_labelled = bool(placed) and "answerKey" in placed[0][1]
+        rows = [labelled_choice(row, at) if is_labelled else row for at, row in placed]
         try:
             write_jsonl(path, rows)
         except (TypeError, UnicodeEncodeError) as error:

@@ -17,32 +17,13 @@ from bezoar.data.rows import Placed, RowOrigin, column, text
 from bezoar.data.source import Source, chat
 from bezoar.io import Row
 
-_SUBMIX_NAMES = {
-    "cot": "cot",
-    "niv2": "niv2",
-    "natinst": "niv2",
-    "t0": "t0",
-    "p3": "t0",
-    "flan2021": "flan2021",
-    "flan": "flan2021",
-}
+_SUBMIXES = ("cot", "niv2", "t0", "flan2021")
+_OTHER_NAMES = {"natinst": "niv2", "p3": "t0", "flan": "flan2021"}
 # P3 templates of data sets that FLAN 2021 holds too (arXiv 2109.01652, figure 3, and 2301.13688,
 # appendix)
-_FLAN2021_IN_P3 = (
-    "ag_news",
-    "cnn_dailymail",
-    "common_gen",
-    "cosmos_qa",
-    "gigaword",
-    "glue_mrpc",
-    "glue_qqp",
-    "imdb",
-    "multi_news",
-    "paws",
-    "samsum",
-    "trec",
-    "xsum",
-    "yelp_review",
+_FLAN2021_IN_P3 = re.compile(
+    "ag_news|cnn_dailymail|common_gen|cosmos_qa|gigaword|glue_mrpc|glue_qqp|imdb|multi_news|paws"
+    "|samsum|trec|xsum|yelp_review"
 )
 _STAND_IN = "a P3 template of a data set that FLAN 2021 holds too"
 _OPTIONS = re.compile(
@@ -96,7 +77,6 @@ class Flan(Source[Chat]):
         return min(count or most, most)
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
-        """One task in the one schema."""
         if row.get("evaluation_only"):
             return Dropped(at.id, "evaluation only", f"{at.text}: a row of the Super-NI test set")
         if not row["submix"]:
@@ -105,7 +85,7 @@ class Flan(Source[Chat]):
             return Dropped(at.id, "few-shot", at.text)
         texts = ("inputs", "targets")
         meta = {name: value for name, value in row.items() if value and name not in texts}
-        in_both = row["submix"] == "t0" and row["task_name"].startswith(_FLAN2021_IN_P3)
+        in_both = row["submix"] == "t0" and _FLAN2021_IN_P3.match(row["task_name"])
         if self.flan2021_from_p3 and in_both:
             meta.update(submix="flan2021", stand_in=_STAND_IN)
         return chat(row["inputs"], row["targets"], at, meta)
@@ -136,11 +116,12 @@ def _from_flan(row: Row, at: RowOrigin) -> Row:
     if not name:
         columns = ", ".join(row) or "none"
         raise at.wrong(f"the row has no column 'submix' or 'task_source'; it has {columns}.")
-    letters = re.sub(r"[\W_]", "", name.lower())
+    letters = re.sub(r"[\W_]", "", name.lower()).removesuffix("original").removesuffix("submix")
+    submix = _OTHER_NAMES.get(letters, letters)
     return {
         "inputs": text(row, "inputs", at),
         "targets": text(row, "targets", at),
-        "submix": _SUBMIX_NAMES.get(letters.removesuffix("original").removesuffix("submix"), ""),
+        "submix": submix if submix in _SUBMIXES else "",
         "task_name": text(row, "task_name", at, needed=False),
         "template_type": text(row, "template_type", at, needed=False) or "zs_noopt",
         "rationale": text(row, "rationale", at, needed=False),

@@ -31,7 +31,6 @@ class HelpSteer2(Source[Chat]):
     kind: Literal["helpsteer2"] = "helpsteer2"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
-        """One answer."""
         scores = {name: number(row, name, at) for name in ATTRIBUTES}
         for name, score in scores.items():
             if score not in range(5):
@@ -60,7 +59,6 @@ class HelpSteer2Preference(Source[Comparison]):
     subset_is: ClassVar[str] = "data_dir"
 
     def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
-        """One pair."""
         if self.part and text(row, "split", at) != self.part:
             return Dropped(at.id, "other part", at.text)
         strength = number(row, "preference_strength", at)

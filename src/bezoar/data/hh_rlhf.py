@@ -34,7 +34,6 @@ class HHRLHF(Source[Comparison]):
     subset_is: ClassVar[str] = "data_dir"
 
     def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
-        """One pair."""
         chosen, rejected = (_transcript(row, name, at) for name in ("chosen", "rejected"))
         for messages in (chosen, rejected):
             if problem := turn_problem(messages):

@@ -1,5 +1,5 @@
 """Evaluation questions in files or on the Hub: MT-Bench with published answers, and tests with
-choices. A row that does not fit is a DataError."""
+choices. A row that does not fit is a DataError with its file and line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,56 +92,10 @@ def _one_file(path: str | Path, folder: Path) -> list[Placed]:
     return list(files[0].rows())
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A query and its possible continuations; `gold` is the index of the right one.
-
-    Where the choices differ in the text before one shared continuation (WinoGrande), `contexts`
-    holds one text per choice, `query` is empty, and every choice is that continuation.
-    """
-
-    id: str
-    query: str
-    choices: tuple[str, ...]
-    gold: int
-    contexts: tuple[str, ...] = ()
-
-
-def read_choices(
-    path: str | Path, folder: Path = Path(), *, subset: str = "", split: str = ""
-) -> list[Choice]:
-    """Questions of a file or a Hub dataset, by their columns: query, choices, gold; WinoGrande's
-    context_options, continuation, gold; TruthfulQA's question, mc1_targets; or the Hub's question,
-    choices {text, label}, answerKey."""
-    files = locate(path, folder, subset=subset, split=split)
-    return [_choice(row, at) for file in files for at, row in file.rows()]
-
-
-def _choice(row: Row, at: RowOrigin) -> Choice:
-    if "context_options" in row:
-        contexts = _texts(column(row, "context_options", at), "context_options", at)
-        continuations = (text(row, "continuation", at),) * len(contexts)
-        choice = Choice(at.id, "", continuations, _whole(row, "gold", at), contexts)
-    elif "mc1_targets" in row:
-        choices, labels = read_targets(row, "mc1_targets", at)
-        if sum(labels) != 1:
-            raise at.wrong("the column 'mc1_targets' has not exactly one right answer; mend it.")
-        choice = Choice(at.id, text(row, "question", at), choices, labels.index(1))
-    elif "answerKey" in row:
-        choice = _labelled_choice(row, at)
-    else:
-        choices = _texts(column(row, "choices", at), "choices", at)
-        choice = Choice(at.id, text(row, "query", at), choices, _whole(row, "gold", at))
-    num_choices = len(choice.choices)
-    if num_choices < 2 or not all(choice.choices) or not (choice.query or choice.contexts):
-        raise at.wrong("a row needs a query and at least two choices, none of them empty.")
-    if not 0 <= choice.gold < num_choices:
-        raise at.wrong(f"gold is {choice.gold} and there are {num_choices} choices; mend it.")
-    return choice
-
-
-def _labelled_choice(row: Row, at: RowOrigin) -> Choice:
-    options = column(row, "choices", at)
+def labelled_choice(row: Row, at: RowOrigin) -> Row:
+    """A test question of the Hub (question, choices {text, label}, answerKey) as query, choices and
+    gold, the index of the right choice."""
+    query, options = text(row, "question", at), column(row, "choices", at)
     if not isinstance(options, dict):
         raise at.wrong("the column 'choices' is not an object with text and label; mend it.")
     labels, key = _texts(options.get("label"), "label", at), text(row, "answerKey", at)
@@ -151,7 +105,9 @@ def _labelled_choice(row: Row, at: RowOrigin) -> Choice:
             f"the answerKey {key!r} is none of {', '.join(labels)}, or not every text has one"
             " label; mend it."
         )
-    return Choice(at.id, text(row, "question", at), choices, labels.index(key))
+    if len(choices) < 2 or not all(choices) or not query:
+        raise at.wrong("a row needs a query and at least two choices, none of them empty.")
+    return {"query": query, "choices": list(choices), "gold": labels.index(key)}
 
 
 def read_targets(row: Row, name: str, at: RowOrigin) -> tuple[tuple[str, ...], list[int]]:

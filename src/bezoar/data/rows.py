@@ -6,20 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bezoar import strict_json
+from bezoar import reading, strict_json
 from bezoar.data.json_array import is_array, read_array
 from bezoar.errors import DataError, brief, first_line
 from bezoar.parquet import read_parquet
-from bezoar.reading import (
-    LIMITS,
-    Limits,
-    Row,
-    TooMuchError,
-    check_file,
-    read_jsonl,
-    read_lines,
-    read_text,
-)
+from bezoar.reading import LIMITS, Limits, Row
 
 SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 
@@ -59,7 +50,7 @@ def suffix(path: Path) -> str:
 def read_file(path: Path, label: str, limits: Limits = LIMITS) -> Iterator[Placed]:
     """The rows of a data file by its suffix, within `limits`. DataError names the file and the line
     (the row in an array or in Parquet)."""
-    check_file(path)
+    reading.check_file(path)
     readers = {".jsonl": _jsonl, ".json": _json, ".tsv": _tsv, ".parquet": _parquet}
     if suffix(path) not in readers:
         raise DataError(
@@ -77,7 +68,7 @@ def read_file(path: Path, label: str, limits: Limits = LIMITS) -> Iterator[Place
 
 
 def _jsonl(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
-    for number, row in read_jsonl(path, limits):
+    for number, row in reading.read_jsonl(path, limits):
         yield RowOrigin(f"{path}:{number}", label, number), row
 
 
@@ -89,17 +80,17 @@ def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
             at = RowOrigin(f"{path}: row {number}", label, number)
             yield at, _object(value, at)
         return
-    first_lines = (line for _, line in read_lines(path, limits) if line.strip())
+    first_lines = (line for _, line in reading.read_lines(path, limits) if line.strip())
     first = next(first_lines, "")
     if not first or _is_whole_object(first):
         yield from _jsonl(path, label, limits)
         return
     at = RowOrigin(f"{path}: row 1", label, 1)
     try:
-        value = strict_json.parse(read_text(path, int(limits.row_mb * 2**20)))
+        value = strict_json.parse(reading.read_text(path, int(limits.row_mb * 2**20)))
     except strict_json.NotJSONError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
-    except TooMuchError:
+    except reading.TooMuchError:
         what = f"it is longer than {limits.row_mb:g} MB; split it"
         raise at.wrong(f"{what}, or raise limits.row_mb.") from None
     yield at, _object(value, at)
@@ -123,7 +114,7 @@ def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
     """Tab-separated without a header: columns `0`, `1`, ...; a newline is written as a backslash
     and an n."""
     width = 0
-    for number, line in read_lines(path, limits):
+    for number, line in reading.read_lines(path, limits):
         if not line.strip():
             continue
         at, cells = RowOrigin(f"{path}:{number}", label, number), line.split("\t")

@@ -24,7 +24,6 @@ class ShareGPT(Source[Chat]):
     kind: Literal["sharegpt"] = "sharegpt"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
-        """One conversation."""
         turns, tools = column(row, "conversations", at), row.get("tools") or []
         if isinstance(turns, str):
             turns = parse_json(turns, at, "conversations")

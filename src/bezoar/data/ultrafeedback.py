@@ -24,7 +24,6 @@ class UltraFeedback(Source[Comparison]):
     kind: Literal["ultrafeedback"] = "ultrafeedback"
 
     def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
-        """One pair."""
         scores = row["metadata"] if isinstance(row.get("metadata"), dict) else row
         meta = {name: number(scores, name, at) for name in ("score_chosen", "score_rejected")}
         margin = meta["score_chosen"] - meta["score_rejected"]
