@@ -2,7 +2,7 @@
 
 
 class BezoarError(Exception):
-    """A user's mistake or an outside failure: the command line prints the message alone and exits
+    """A user's mistake or an outside failure: the command line prints only the message and exits
     with `exit_code`."""
 
     exit_code = 2
@@ -31,12 +31,11 @@ class TrainingError(BezoarError):
 
 
 def brief(text: str, most: int = 400) -> str:
-    """`text` on one line, without its middle where it is longer than `most` characters: what others
-    wrote, in a message."""
+    """`text` by others, for a message: on one line, without its middle if longer than `most`."""
     line = text.replace("\n", "\\n").replace("\r", "\\r")
     return line if len(line) <= most else f"{line[: most - 120]} ... {line[-115:]}"
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of someone else's says, for the inside of a sentence."""
+    """What an error of a library says, for the inside of a sentence."""
     return brief((str(error).strip() or type(error).__name__).split("\n")[0].rstrip("."), 200)

@@ -1,5 +1,4 @@
-"""What a running stage tells people: progress with an ETA on the console and lines in
-`metrics.jsonl`."""
+"""What a running stage shows: progress with an ETA on the console, numbers in `metrics.jsonl`."""
 
 import json
 import os
@@ -12,9 +11,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
 from bezoar.errors import RecipeError
 from bezoar.io import atomic_write
-from bezoar.terminal import one_line, plain
+from bezoar.terminal import Console, one_line, plain
 
 
 class Advance(Protocol):
@@ -29,55 +37,47 @@ METRIC_SINKS = ("tensorboard", "wandb", "trackio")
 
 
 def check_metric_sinks(kinds: Sequence[str]) -> None:
-    """RecipeError for a kind that is not known or whose package is not installed."""
+    """RecipeError for a kind that is unknown or whose package is not installed."""
     for kind in kinds:
         if kind not in METRIC_SINKS:
-            raise RecipeError(
-                f"--log {kind}: there is no such board; use one of {', '.join(METRIC_SINKS)}."
-            )
+            known = ", ".join(METRIC_SINKS)
+            raise RecipeError(f"--log {kind}: there is no such board; use one of {known}.")
         if find_spec(kind) is None:
-            raise RecipeError(
-                f"--log {kind}: the package {kind} is not installed; run `pip install {kind}`."
-            )
+            raise _not_installed(kind, kind)
 
 
 @contextmanager
 def open_metric_sinks(kinds: Sequence[str], folder: Path) -> Iterator[list[MetricSink]]:
     """The boards of these kinds for the run in `folder`; TensorBoard's files go into
-    `folder`/tensorboard.
-
-    RecipeError for a kind that is not known or whose package is not installed.
-    """
+    `folder`/tensorboard. RecipeError as from `check_metric_sinks`."""
     check_metric_sinks(kinds)
     with ExitStack() as stack:
-        boards = []
+        sinks = []
         for kind in kinds:
             try:
-                boards.append(
-                    _tensorboard(folder, stack)
-                    if kind == "tensorboard"
-                    else _hosted(kind, folder, stack)
-                )
+                is_local = kind == "tensorboard"
+                sink = _tensorboard(folder, stack) if is_local else _hosted(kind, folder, stack)
             except ModuleNotFoundError as error:
-                raise RecipeError(
-                    f"--log {kind}: the package {error.name} is not installed; run `pip install"
-                    f" {error.name}`."
-                ) from None
-        yield boards
+                raise _not_installed(kind, error.name) from None
+            sinks.append(sink)
+        yield sinks
+
+
+def _not_installed(kind: str, package: str | None) -> RecipeError:
+    fix = f"run `pip install {package}`"
+    return RecipeError(f"--log {kind}: the package {package} is not installed; {fix}.")
 
 
 def _tensorboard(folder: Path, stack: ExitStack) -> MetricSink:
-    import_module("tensorboard")  # torch names it in words of its own where it is missing
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+    import_module("tensorboard")  # torch's own error would name nothing to install
+    writer = import_module("torch.utils.tensorboard").SummaryWriter(str(folder / "tensorboard"))
     stack.callback(writer.close)
 
-    def board(stage: str, step: int, numbers: dict[str, float]) -> None:
+    def sink(stage: str, step: int, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
-            writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, value, step)
 
-    return board
+    return sink
 
 
 def _hosted(kind: str, folder: Path, stack: ExitStack) -> MetricSink:
@@ -94,18 +94,18 @@ class Progress:
 
     stage: str = ""
     metrics_path: Path | None = None
-    console: Any = None  # rich.console.Console
+    console: Console | None = None
     started_s: float = field(default_factory=time.time)
     boards: Sequence[MetricSink] = ()
 
     def log(self, **values: Any) -> None:
-        """Append one line to metrics.jsonl: time, stage, and the values; boards are told the
-        numbers of a step."""
+        """Append one line to metrics.jsonl: time, stage and the values; boards get the numbers of a
+        step."""
         if "step" in values:
             numbers = {
-                f"{self.stage}/{name}": v
-                for name, v in values.items()
-                if name != "step" and isinstance(v, (int, float))
+                f"{self.stage}/{name}": value
+                for name, value in values.items()
+                if name != "step" and isinstance(value, (int, float))
             }
             for board in self.boards:
                 board(self.stage, values["step"], numbers)
@@ -113,30 +113,28 @@ class Progress:
             return
         line = {"time_s": round(time.time(), 3), "stage": self.stage, **values}
         with self.metrics_path.open("a+b") as stream:
+            # a line that a power cut tore is ended here, so that it takes no other with it
             if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
-                # the line before was torn by a power cut; this one shall stand alone
                 stream.write(b"\n")
             stream.write(json.dumps(line).encode() + b"\n")
 
     def rewind(self, step: int) -> None:
-        """Take this stage's lines after `step`, all of them at 0, out of metrics.jsonl: those steps
-        are done again."""
+        """Remove this stage's lines after `step` (all of them at 0) from metrics.jsonl: those steps
+        are repeated."""
         path = self.metrics_path
         if path is None or not path.is_file():
             return
-        kept = []
-        for line in path.read_bytes().splitlines(keepends=True):
-            try:
-                value = json.loads(line)
-                # an evaluation at the checkpoint's step belongs to it
-                stays = value.get("stage") != self.stage or (
-                    0 <= value.get("step", -1) <= step and step
-                )
-            except (ValueError, AttributeError, TypeError):
-                stays = True  # torn by a power cut; the report counts such lines
-            if stays:
-                kept.append(line)
-        atomic_write(path, b"".join(kept))
+        lines = path.read_bytes().splitlines(keepends=True)
+        atomic_write(path, b"".join(line for line in lines if not self._is_after(line, step)))
+
+    def _is_after(self, line: bytes, step: int) -> bool:
+        try:
+            value = json.loads(line)
+            # an evaluation at the checkpoint's step belongs to it
+            is_before = step > 0 and 0 <= value.get("step", -1) <= step
+            return value.get("stage") == self.stage and not is_before
+        except (ValueError, AttributeError, TypeError):
+            return False  # torn by a power cut; the report counts such lines
 
     def say(self, text: str) -> None:
         """Print one line above the progress bars."""
@@ -145,20 +143,11 @@ class Progress:
 
     @contextmanager
     def bar(self, what: str, total: float) -> Iterator[Advance]:
-        """A bar for `total` units of `what`, on a terminal alone; yields the function that moves
+        """A bar for `total` units of `what`, only on a terminal; yields the function that moves
         it."""
         if self.console is None or not self.console.is_terminal:
             yield lambda count=1, note="": None
             return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(20),
@@ -168,13 +157,12 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        with Progress(*columns, console=self.console, transient=True) as bars:
+        with Bars(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(one_line(f"  {self.stage} {what}"), total=total, note="")
 
             def advance(count: float = 1, note: str = "") -> None:
+                bars.advance(task, count)
                 if note:
-                    bars.update(task, advance=count, note=note)
-                else:
-                    bars.update(task, advance=count)
+                    bars.update(task, note=note)
 
             yield advance

@@ -1,5 +1,4 @@
-"""Being told to stop: Ctrl-C, SIGTERM and a terminal that is closed are one thing, told at once and
-raised as KeyboardInterrupt.
+"""Being told to stop: Ctrl-C, SIGTERM and a closed terminal all raise KeyboardInterrupt.
 
 The first one lets the work end in order (requests in flight are waited for and kept), a second one
 ends the process.
@@ -30,34 +29,32 @@ def stopped() -> bool:
 
 
 def listen() -> None:
-    """Take the signals over, for the life of the process. One that is ignored already (nohup) stays
-    ignored.
-
-    A thread tells of the first and ends the process at the second, since the main one may be
-    waiting for a lock or a long computation, which no handler interrupts.
-    """
+    """Take the signals over for the life of the process; an ignored one (nohup) stays ignored."""
     global _listening
     _asked.clear()
     _told.clear()
     if _listening or threading.current_thread() is not threading.main_thread():
         return
     _listening = True
+    # 1) A thread says that we stop, and ends the process at the second signal: the main one may be
+    #    waiting for a lock or a long computation, which no handler interrupts. It comes before the
+    #    handlers, since it must hear of every signal that they take.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    # the thread that tells comes before the handlers: it must hear of every signal they take
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
+    # 2) The handlers raise KeyboardInterrupt in the main thread, or once more if Python drops it.
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     signal.signal(_AGAIN, _interrupt_again)
     sys.unraisablehook = _unraisable
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    # 3) A forked process is not ours to end in order.
+    os.register_at_fork(after_in_child=_reset)
 
 
 def leave() -> NoReturn:
-    """End the process that was told to stop, once that has been said: in the end that Python makes,
-    the thread that says it dies."""
+    """End the stopped process, once the thread, which Python would end first, has said so."""
     _told.wait(_TELL_S)
     _end()
 
@@ -74,7 +71,7 @@ def _interrupt_again(number: int, frame: FrameType | None) -> None:
 
 def _unraisable(args: "sys.UnraisableHookArgs") -> None:
     """Python drops an exception that is raised in a callback, as of a weak reference; an interrupt
-    is raised anew, a moment later."""
+    is raised again, a moment later."""
     if isinstance(args.exc_value, KeyboardInterrupt):
         threading.Timer(_AGAIN_S, os.kill, [os.getpid(), _AGAIN]).start()
     else:
@@ -84,11 +81,12 @@ def _unraisable(args: "sys.UnraisableHookArgs") -> None:
 def _watch(reader: int) -> None:
     while True:
         for number in os.read(reader, 64):
-            if number in SIGNALS and _told.is_set():
+            if number not in SIGNALS:
+                continue
+            if _told.is_set():
                 _end()
-            if number in SIGNALS:
-                _write(2, ("\n" if os.isatty(2) else "") + TOLD)
-                _told.set()
+            _write(2, ("\n" if os.isatty(2) else "") + TOLD)
+            _told.set()
 
 
 def _end() -> NoReturn:
@@ -105,8 +103,8 @@ def _write(handle: int, text: str) -> None:
         os.write(handle, text.encode())
 
 
-def _leave_to_parent() -> None:
-    """In a process that was forked: a signal is its own alone, and ends it."""
+def _reset() -> None:
+    """In a forked process: a signal is for itself only, and ends it."""
     with suppress(ValueError):
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
@@ -116,22 +114,21 @@ def _leave_to_parent() -> None:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Hold an interrupt of any of the signals back until the block has ended; then it is raised."""
+    """Hold interrupts back until the block has ended; then the first is raised."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[Callable[[], object]] = []
-    handlers = {
-        number: handler
-        for number in (*SIGNALS, _AGAIN)
-        if callable(handler := signal.getsignal(number))
-    }
+    handlers = {number: signal.getsignal(number) for number in (*SIGNALS, _AGAIN)}
     for number, handler in handlers.items():
-        signal.signal(number, lambda *args, handler=handler: held.append(lambda: handler(*args)))
+        if callable(handler):
+            hold = lambda *args, handler=handler: held.append(lambda: handler(*args))  # noqa: E731
+            signal.signal(number, hold)
     try:
         yield
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if callable(handler):
+                signal.signal(number, handler)
     if held:
         held[0]()

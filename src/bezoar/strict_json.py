@@ -1,9 +1,9 @@
-"""JSON from outside: what the standard's text allows and every later step can hold, else an error
-without a traceback."""
+"""JSON from outside, as strict as the standard, and only what every later step can hold."""
 
 import json
 import math
 import re
+from collections import Counter
 from typing import Any
 
 MOST_DEPTH = 100  # later steps go through values by recursion
@@ -13,8 +13,7 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class NotJSONError(ValueError):
-    """Why a text is not taken, as the rest of a sentence, and the line of the text where that is
-    known."""
+    """Why a text is refused, as the rest of a sentence, and in which of its lines."""
 
     def __init__(self, what: str, line: int = 1, *, broken: bool = False) -> None:
         super().__init__(what)
@@ -27,21 +26,19 @@ def parse(text: str) -> Any:
     MOST_DEPTH levels."""
     value, end = parse_at(text, space(text, 0))
     if space(text, end) != len(text):
-        raise NotJSONError(
-            f"not valid JSON (Extra data); {_MEND}", text.count("\n", 0, end) + 1, broken=True
-        )
+        line = text.count("\n", 0, end) + 1
+        raise NotJSONError(f"not valid JSON (Extra data); {_MEND}", line, broken=True)
     return value
 
 
 def parse_at(text: str, start: int) -> tuple[Any, int]:
-    """The value that begins at `start`, and where it ends. NotJSONError as for `parse`; `broken`
-    where more text could mend it."""
+    """The value that begins at `start`, and where it ends. NotJSONError as for `parse`; it is
+    `broken` if more text could mend it."""
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        raise NotJSONError(
-            f"not valid JSON ({error.msg}); {_MEND}", error.lineno, broken=True
-        ) from None
+        what = f"not valid JSON ({error.msg})"
+        raise NotJSONError(f"{what}; {_MEND}", error.lineno, broken=True) from None
     except RecursionError:
         raise NotJSONError(f"not valid JSON (nested too deeply); {_MEND}") from None
     if _is_deep(value, text, start, end):
@@ -52,7 +49,7 @@ def parse_at(text: str, start: int) -> tuple[Any, int]:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a JSON value holds whole characters alone, so that a file can hold it."""
+    """Whether a JSON value holds only whole characters, so that a file can hold it."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -63,23 +60,22 @@ def is_text(value: Any) -> bool:
 def _is_deep(value: Any, text: str, start: int, end: int) -> bool:
     if text.count("[", start, end) + text.count("{", start, end) <= MOST_DEPTH:
         return False
+    # one level at a time, since recursion is what a deep value would break
     level = [value]
     for _ in range(MOST_DEPTH + 1):
-        level = [item for item in level if isinstance(item, dict | list)]
-        if not level:
+        containers = [item for item in level if isinstance(item, dict | list)]
+        if not containers:
             return False
-        level = [
-            item
-            for outer in level
-            for item in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+        level = []
+        for container in containers:
+            level += container.values() if isinstance(container, dict) else container
     return True
 
 
 def space(text: str, start: int) -> int:
     """Where white space that begins at `start` ends."""
-    found = _SPACE.match(text, start)
-    return found.end() if found else start
+    match = _SPACE.match(text, start)
+    return match.end() if match else start
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -98,18 +94,15 @@ def _finite(number: str) -> float:
 
 def _whole(number: str) -> int:
     if len(number) > _MOST_DIGITS:
-        raise NotJSONError(
-            f"not valid JSON for most readers (a number of {len(number):,} digits); write null or a"
-            " smaller one"
-        )
+        what = f"not valid JSON for most readers (a number of {len(number):,} digits)"
+        raise NotJSONError(f"{what}; write null or a smaller one")
     return int(number)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise NotJSONError(f"the key {twice[:60]!r} stands twice in one object; remove one")
     return value
 

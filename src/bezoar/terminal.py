@@ -1,4 +1,4 @@
-"""What reaches a terminal: text in which everything can be seen, and our own colours. `[markup]` in
+"""What reaches a terminal: text in which everything is visible, and our own colours. `[markup]` in
 a string is text.
 
 Rows, replies, names and paths were written by others; ESC, BEL, C1 or bidirectional marks in them
@@ -9,7 +9,7 @@ prints or makes a console.
 import os
 import re
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console as _Console
 from rich.text import Text
@@ -20,20 +20,19 @@ from bezoar.secrets import mask
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_WHOLE = 1 << 16
-"""The width of what is no terminal, in columns: a line stays a line for the program that reads
-it."""
+_PIPE_WIDTH = 1 << 16
+"""Columns if it is no terminal: a line stays a line for the program that reads it."""
 _MOST_TOLD = 2000  # characters of one sentence
 
 
 def visible(text: object) -> str:
     """`text` with an escape such as `\\x1b` or `\\u202e` for every character that a terminal obeys
-    or cannot show, but newline and tab."""
+    or cannot show, except newline and tab."""
     return _HIDDEN.sub(_escape, str(text))
 
 
 def one_line(text: object) -> str:
-    """`visible`, on one line: a newline or tab is shown as its escape too."""
+    """`visible`, with newlines and tabs as escapes too."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -48,13 +47,13 @@ def plain(text: object, style: str = "") -> Text:
 
 
 class Console(_Console):
-    """Prints visible text alone. Where it is no terminal nothing is wrapped, and a reader that goes
-    away stops us as Ctrl-C does."""
+    """Prints only visible text. Into a pipe nothing is wrapped, and a reader that goes away stops
+    us as Ctrl-C does."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **settings})
         if not self.is_terminal and "width" not in settings:
-            self.width, self.soft_wrap = _WHOLE, True
+            self.width, self.soft_wrap = _PIPE_WIDTH, True
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Every string that is printed, and every one in a table, comes through here."""
@@ -75,8 +74,8 @@ def head(title: str, console: _Console) -> None:
 
 
 def show(piece: str) -> None:
-    """Print a piece of a longer text at once. An escape sequence that is cut into pieces has no
-    effect either."""
+    """Print a piece of a longer text at once; an escape sequence cut into pieces has no effect
+    either."""
     try:
         sys.stdout.write(visible(piece))
         sys.stdout.flush()
@@ -91,8 +90,7 @@ def complain(sentence: object) -> None:
 
 
 def warn(text: str) -> None:
-    """Text on standard error, without our keys; where nobody can read it the exit code says it
-    alone."""
+    """Text on standard error, without our keys; if nobody can read it, the exit code must do."""
     try:
         sys.stderr.write(visible(mask(text)))
         sys.stderr.flush()
@@ -103,7 +101,8 @@ def warn(text: str) -> None:
 def prepare_streams() -> None:
     """Make the standard streams take any text: what their encoding lacks is written as an escape;
     closed ones lead nowhere."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    names = {"stdin": "surrogateescape", "stdout": "backslashreplace", "stderr": "backslashreplace"}
+    for number, (name, errors) in enumerate(names.items()):
         if getattr(sys, name) is None:
             try:
                 os.fstat(number)
@@ -111,11 +110,7 @@ def prepare_streams() -> None:
                 # takes the lowest free number, so that no file of ours becomes standard output
                 os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(os.devnull, "r+" if number else "r", encoding="utf-8"))  # noqa: SIM115
-    for stream, errors in (
-        (sys.stdin, "surrogateescape"),
-        (sys.stdout, "backslashreplace"),
-        (sys.stderr, "backslashreplace"),
-    ):
+        stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)
 
@@ -128,9 +123,8 @@ def flush() -> None:
         silence()
 
 
-def silence(stream: Any = None) -> None:
-    """Lead a stream, by default standard output, nowhere, so that what is still in its buffer can
-    be dropped."""
+def silence(stream: TextIO | None = None) -> None:
+    """Lead a stream, by default standard output, nowhere, so that its buffer can be dropped."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
     except (OSError, ValueError):
