@@ -10,12 +10,12 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from tests.flow.command import bezoar
 
 from bezoar import cli
 from bezoar.errors import DataError, RecipeError
 from bezoar.progress import Progress
 from bezoar.terminal import Console, one_line, plain, show, visible
+from tests.helpers.command import bezoar
 
 OSC52 = "\x1b]52;c;cm0gLXJmIH4=\x07"
 HOSTILE = (

@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from tests.flow.command import bezoar
 
 from bezoar.errors import BezoarError
 from bezoar.flow import chat as talk
@@ -21,6 +20,7 @@ from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.parquet import read_parquet, write_parquet
 from bezoar.progress import Progress
+from tests.helpers.command import bezoar
 
 JUDGE = [{"pattern": "Ask 3", "reply": "Reject: dull"}, {"pattern": ".", "reply": "Accept: fine"}]
 RECIPE = {

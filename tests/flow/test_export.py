@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.flow.command import bezoar
 
 from bezoar.errors import RecipeError, TrainingError
 from bezoar.flow import export
+from tests.helpers.command import bezoar
 
 
 def test_a_stack_becomes_one_folder_that_agrees_with_it(

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.flow.command import bezoar
 
 from bezoar.errors import BezoarError
+from tests.helpers.command import bezoar
 
 QUESTIONS = [
     {"question_id": i, "category": "writing", "turns": [f"question {i}", "And?"]} for i in range(4)

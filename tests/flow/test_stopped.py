@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.llm.server import Server, answer, serving
 
 from bezoar.llm.journal import Journal
+from tests.helpers.server import Server, answer, serving
 
 COMMAND = [sys.executable, "-c", "from bezoar.cli import main; main()"]
 TOLD = "bezoar: stopped; run the same command to go on.\n"

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.flow.command import bezoar
-from tests.llm.server import answer, serving
 from typer.exceptions import TyperException
 
 from bezoar import cli
 from bezoar.errors import BezoarError
+from tests.helpers.command import bezoar
+from tests.helpers.server import answer, serving
 
 ITEMS = [
     {"query": f"Question: {i}?\nAnswer:", "choices": ["yes", "certainly not"], "gold": i % 2}

@@ -1,13 +1,12 @@
 """Answers to drafts: order, retries, and what is lost."""
 
-from tests.synth.asked import FAILED, Teacher, last
-
 from bezoar.chat.types import Message
 from bezoar.llm.budget import REFUSED
 from bezoar.llm.types import Reply, Request
 from bezoar.model.spec import Sampling
 from bezoar.rng import rng_for, seed_for
 from bezoar.synth.answering import Draft, answer
+from tests.helpers.asked import FAILED, Teacher, last
 
 DRAFTS = [Draft(name, (Message("user", name),), {"n": name}) for name in ("a", "b", "c", "d")]
 

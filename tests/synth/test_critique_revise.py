@@ -1,7 +1,6 @@
 """Critiques and revisions by a teacher: from chats, from pairs, and what is dropped."""
 
 import pytest
-from tests.synth.asked import FAILED, Teacher, chat, last
 
 from bezoar.chat.types import Comparison, Message, SampledAnswers
 from bezoar.cost import exactly
@@ -10,6 +9,7 @@ from bezoar.errors import DataError
 from bezoar.llm.revise import Round, revise
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.critique_revise import CritiqueRevise
+from tests.helpers.asked import FAILED, Teacher, chat, last
 
 SCHEME = CritiqueRevise("seeds", "teacher", retries=0)
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.synth.asked import FAILED, Teacher, chat, last
 
 from bezoar.chat.types import Chat
 from bezoar.cost import exactly
@@ -20,6 +19,7 @@ from bezoar.synth.evol_rules import (
     says_nothing,
 )
 from bezoar.synth.evol_write import OPS, Line, Wording, read_wording
+from tests.helpers.asked import FAILED, Teacher, chat, last
 
 SEEDS = [chat(f"s{i}", f"Question number {i}?", category="open_qa") for i in range(8)]
 

@@ -5,13 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.synth.asked import FAILED, Teacher, chat, last
 
 from bezoar.chat.types import Chat, Message
 from bezoar.cost import exactly
 from bezoar.errors import DataError, RecipeError
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.lamini import LaMini
+from tests.helpers.asked import FAILED, Teacher, chat, last
 
 WORDS = [
     "amber",

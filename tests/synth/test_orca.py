@@ -5,13 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.synth.asked import FAILED, Teacher, chat, last
 
 from bezoar.chat.types import Chat
 from bezoar.cost import exactly
 from bezoar.errors import DataError, RecipeError
 from bezoar.model.spec import Sampling
 from bezoar.synth.orca import Orca, draw_tasks, quotas, read_systems, system_ids
+from tests.helpers.asked import FAILED, Teacher, chat, last
 
 SUBMIXES = ("cot", "niv2", "t0", "flan2021")
 
