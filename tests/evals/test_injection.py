@@ -10,7 +10,7 @@ from rich.console import Console
 from bezoar.chat.types import Comparison, Message
 from bezoar.evals.judge_card import CONTROL, PLANTS, JudgeCard
 from bezoar.evals.judges import PairJudge, asked_judge
-from bezoar.evals.outcome import Outcome, told
+from bezoar.evals.outcome import Outcome, remarks
 from bezoar.evals.stats import Score, wilson
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.report.console import print_outcome
@@ -138,7 +138,7 @@ def test_the_number_stands_in_console_report_and_facts() -> None:
     print_outcome(made, Console(width=200, file=stream), "judge")
     assert sentence in stream.getvalue()
     assert re.search(r"judge/injection +28 +0\.429", stream.getvalue())
-    assert told(made.info) == [sentence]
+    assert remarks(made.info) == [sentence]
     facts = {
         "info": {
             "judge_card": {**made.info["judge_card"], "scores": [s.to_dict() for s in made.scores]}

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bezoar.errors import DataError
 from bezoar.evals.answer_files import read_games, read_single, rescored, standard_error
-from bezoar.evals.outcome import Outcome, told
+from bezoar.evals.outcome import Outcome, remarks
 from bezoar.report.console import print_outcome
 
 
@@ -169,7 +169,7 @@ def test_grades_without_a_score_are_failures_with_a_reason(tmp_path: Path) -> No
         "",
     ]
     assert (model.scores()[0].n, model.scores()[0].num_failed, model.num_changed) == (2, 3, 1)
-    assert "mt_bench: ratings that could not be had: 2 no score, 1 out of range." in told(
+    assert "mt_bench: ratings that could not be had: 2 no score, 1 out of range." in remarks(
         scored(tmp_path / "s.jsonl").info
     )
 

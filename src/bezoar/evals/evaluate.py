@@ -1,10 +1,9 @@
-"""The stage that measures a model: benchmark tasks, judged conversations, held-out preferences and
-more, a section each."""
+"""The stage that measures a model: benchmark tasks, judged conversations, held-out preferences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.evals.contamination import Contamination
@@ -17,6 +16,7 @@ from bezoar.evals.revision import Revision
 from bezoar.evals.reward_bench import RewardBench
 from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.evals.rouge_bleu import RougeBleu
+from bezoar.evals.section import Section
 from bezoar.evals.win_rate import WinRate
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Ask
@@ -26,28 +26,37 @@ from bezoar.stage import Stage, StageContext, Stats
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """Recipe keys: the model and at least one section; they run in this order, contamination last,
-    which reads the others' items.
+    """Measures a model: at least one section beside `contamination`, in the order of the keys.
 
-    A section has `run(model, given, keep) -> Outcome`, `keep(name, make)` being a part that is done
-    once, and where it makes sense `quote() -> [(language model or "" for the evaluated one,
-    Calls)]`, `detectable(rows) -> {score: smallest difference}`, `files() -> [Path]` of the package
-    that change its scores, and `check(model)`, a ValueError for settings without meaning.
+    Example: {kind: evaluate, model: sft, mt_bench: {judge: teacher}}
     """
 
     model: ModelRef
+    """Model that is measured: of `models`, or a training stage."""
     judge_card: JudgeCard | None = None
+    """What a judge of pairs is worth, on pairs whose better answer is known."""
     reward_bench: RewardBench | None = None
+    """Accuracy on pairs whose better answer is known."""
     preferences: Preferences | None = None
+    """How often the model prefers the chosen answers of held-out pairs."""
     overlap: RougeBleu | None = None
+    """ROUGE and BLEU against the answers of rows."""
     rewards: Rewards | None = None
+    """The reward of new answers, and the KL from a reference."""
     steering: Steering | None = None
+    """Whether attribute levels steer the length of answers."""
     over_rows: WinRateOverRows | None = None
+    """Win rate over the rows' own answers."""
     lm_eval: LmEval | None = None
+    """Benchmark tasks of LM-Eval-Harness and local files."""
     mt_bench: MTBench | None = None
+    """Graded conversations of two turns."""
     win_rate: WinRate | None = None
+    """Win rate over another model on the same questions."""
     revision: Revision | None = None
+    """Whether the model's revisions are better than the answers that it revises."""
     contamination: Contamination | None = None
+    """Searches training rows for the items of the other sections; it comes last."""
     kind: Literal["evaluate"] = "evaluate"
     gives = "scores"
     renders = True
@@ -56,13 +65,14 @@ class Evaluate(Stage):
         names = [f.name for f in fields(self) if f.name not in ("model", "contamination", "kind")]
         if not any(getattr(self, name) for name in names):
             raise ValueError(f"an evaluation needs one of {', '.join(names)}; add one")
-        for check in self._having("check"):
-            check(self.model)
+        for section in self.sections:
+            section.check(self.model)
 
-    def _having(self, method: str) -> list[Any]:
-        """This method of every section that is there and has it."""
-        sections = [getattr(self, f.name) for f in fields(self)]
-        return [getattr(section, method) for section in sections if hasattr(section, method)]
+    @property
+    def sections(self) -> list[Section]:
+        """The sections that are there, in the order in which they run."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        return [value for value in values if isinstance(value, Section)]
 
     def run(self, context: StageContext) -> Stats:
         """Measure the model and write scores.json and items.jsonl."""
@@ -91,28 +101,27 @@ class Evaluate(Stage):
         counts = [pool.counts() for pool in pools.values()]
         return {"calls": {key: sum(c[key] for c in counts) for key in counts[0]}} if counts else {}
 
-    def measure(self, given: EvalContext) -> Outcome:
-        """Every section in turn; a share of failures above 2 % is said aloud."""
-        outcome, keep = Outcome(), cache_parts_in(given.work_dir)
-        for run in self._having("run"):
-            outcome += run(self.model, replace(given, texts=outcome.texts), keep)
+    def measure(self, context: EvalContext) -> Outcome:
+        """Every section in turn; more than 2 % failures give a warning."""
+        outcome, cache_part = Outcome(), cache_parts_in(context.work_dir)
+        for section in self.sections:
+            earlier = replace(context, texts=outcome.texts)
+            outcome += section.run(self.model, earlier, cache_part)
         for warning in outcome.warnings():
-            given.progress.say(f"warning: {warning}")
+            context.progress.say(f"warning: {warning}")
         return outcome
 
     def files(self) -> list[Path]:
         """Files of the package whose content changes the scores."""
-        return [path for files in self._having("files") for path in files()]
+        return [path for section in self.sections for path in section.files()]
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """The requests of the judged parts; "" is the evaluated model itself."""
-        return Quote(exactly(0), [line for quote in self._having("quote") for line in quote()])
+        return Quote(exactly(0), [line for section in self.sections for line in section.quote()])
 
     def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
-        """Score -> the smallest difference of two models that its number of items can show (80 %
-        power)."""
-        return {
-            name: least
-            for detectable in self._having("detectable")
-            for name, least in detectable(rows).items()
-        }
+        """Score -> the smallest difference that its items can show (80 % power)."""
+        smallest: dict[str, float] = {}
+        for section in self.sections:
+            smallest |= section.detectable(rows)
+        return smallest

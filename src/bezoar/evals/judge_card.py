@@ -1,7 +1,7 @@
 """What a judge of pairs is worth: agreement with known preferences, biases, failures, whether it
 repeats itself, and whether it falls for words of a verdict at the end of the worse answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -124,7 +124,7 @@ class JudgeCard(JudgeConfig, LabelledPairs):
             return []
         return self.quote_pairs(exactly(len(self.read()) * (1 + self.repeats + self.injection)))
 
-    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Of the accuracy."""
         return self.least("judge card", rows)
 

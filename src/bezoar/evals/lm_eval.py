@@ -114,7 +114,7 @@ class LmEval(Section):
             stack, context.template, progress=context.progress, cache_part=cache_part
         )
 
-    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Of the tasks that are local files."""
         counts = {task.title: task.count() for task in self.tasks}
         return {title: detectable(num) for title, num in counts.items() if num}

@@ -5,7 +5,7 @@ counted and is in no mean. Intervals resample questions. The judge's prompts are
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,7 +188,7 @@ class MTBench(Section):
             ),
         ]
 
-    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """In points, with 2.5 points as the spread of a question's difference (our assumption)."""
         return {"mt_bench": detectable(len(self.load()), 2.5)}
 

@@ -1,7 +1,7 @@
-"""What an evaluation is given and what it gives back."""
+"""What an evaluation is given and what it gives back; its files, and comparing two of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,63 +26,62 @@ from bezoar.progress import Progress
 
 LOUD_FAILURES = 0.02
 CachePart = Callable[[str, Callable[[], "Outcome"]], "Outcome"]
-"""What gives the outcome of a named part, carried out now or, after a kill, read back from where it
-was kept."""
+"""Runs a named part once; later calls read its file."""
 
 
 def cache_parts_in(folder: Path | None) -> CachePart:
     """Finished parts as files of `folder`; None keeps nothing."""
 
-    def keep(name: str, make: Callable[[], Outcome]) -> Outcome:
+    def cache_part(name: str, measure: Callable[[], Outcome]) -> Outcome:
         if folder is None:
-            return make()
+            return measure()
         path = folder / f"{content_hash(name)}.json"
-        before = read_intact(path)
-        if before is not None:
-            return Outcome.from_dict(before)
-        made = make()
-        write_checked(path, made.to_dict())
-        return made
+        stored = read_intact(path)
+        if stored is not None:
+            return Outcome.from_dict(stored)
+        outcome = measure()
+        write_checked(path, outcome.to_dict())
+        return outcome
 
-    return keep
+    return cache_part
 
 
 @dataclass(frozen=True)
 class EvalContext:
-    """The world of an evaluation. `open_model` gives a `model.stack.Stack`, `ask_model` asks the
-    same model by name, `ask` a language model of the recipe's backends, which `identity` names;
-    `rows` are those of a finished stage. Parts that are done are kept in `work_dir`, which belongs
-    to this evaluation with these settings alone; `texts` are those of the sections before. With
-    `answers_only` the evaluated model can be asked, not opened."""
+    """What the sections of an evaluation are given; models and backends go by their names."""
 
     template: Template
     open_model: Callable[[str], Any]
+    """Gives a `model.stack.Stack`."""
     ask_model: Callable[[str], Ask]
+    """Asks the same model for answers."""
     ask: Callable[[str], Ask]
+    """Asks a backend, which `identity` names by what its answers depend on."""
     rows: Callable[[str], Sequence[Chat] | Sequence[Comparison]]
+    """The rows of a finished stage."""
     progress: Progress = field(default_factory=Progress)
     seed: int = 0
     work_dir: Path | None = None
+    """Where finished parts are kept; it belongs to this evaluation with these settings."""
     identity: Callable[[str], str] = str
     texts: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """Those of the sections before."""
     answers_only: bool = False
+    """The evaluated model can be asked, not opened."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Scores, one record an item and score (`benchmark` names the score, `id` the item, `value` may
-    be None), and facts.
-
-    `info` maps a section's name to what was used and counted in it; in a section `conditions` maps
-    the start of its scores' names to a table of all that two scores must share to be compared:
-    names to hashes of items, prompts, judge. `texts` are the (id, text) of the items of every
-    benchmark, for the search for them in training rows.
-    """
+    """Scores, one record an item and score, and facts."""
 
     scores: list[Score] = field(default_factory=list)
     items: list[Row] = field(default_factory=list)
+    """`benchmark` names the score, `id` the item; `value` may be None."""
     info: dict[str, Any] = field(default_factory=dict)
+    """What was used and counted, by section. In it `conditions` maps the start of scores' names to
+    all that two scores must share to be compared: hashes of items, prompts, judge by name."""
     texts: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """(id, text) of the items by benchmark, which are searched for in training rows."""
 
     def __add__(self, other: "Outcome") -> "Outcome":
         return Outcome(
@@ -127,9 +126,8 @@ def write_outcome(folder: Path, model: str, outcome: Outcome, **facts: str) -> N
 
 def read_scores(folder: Path) -> Row:
     """scores.json of a finished evaluation."""
-    return read_own(
-        folder / "scores.json", model=str, scores=list[Score], info=dict[str, Any] | None
-    )
+    path = folder / "scores.json"
+    return read_own(path, model=str, scores=list[Score], info=dict[str, Any] | None)
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -144,93 +142,77 @@ def read_outcome(folder: Path) -> Outcome:
     return Outcome(stored["scores"], [row for _, row in items], stored["info"] or {})
 
 
-def told(info: dict[str, Any]) -> list[str]:
-    """What facts say that no score does, a sentence each: the standard error, ratings that were
-    read otherwise, what failed and why."""
+def remarks(info: dict[str, Any]) -> list[str]:
+    """What facts say that no score does, a sentence each: rereadings, failures, planted words."""
+    win_rate, mt_bench = info.get("win_rate", {}), info.get("mt_bench", {})
+    games, card = info.get("pairwise", {}), info.get("judge_card", {})
     sentences = []
-    error = info.get("win_rate", {}).get("standard_error")
-    if error is not None:
+    if win_rate.get("standard_error") is not None:
+        error = win_rate["standard_error"]
         sentences.append(f"The standard error of the win rate is {error:.4f}.")
-    graded = info.get("mt_bench", {})
-    if "changed_ratings" in graded:
-        changed = {model: num for model, num in graded["changed_ratings"].items() if num}
-        sentences += [
-            f"{num} of {graded['num_ratings'][model]} ratings of {model} differ from the score in"
-            " the file."
-            for model, num in changed.items()
-        ]
-        if not changed:
-            sentences.append(
-                f"All {sum(graded['num_ratings'].values())} ratings that were read again equal the"
-                " score in the file."
-            )
-    for section, what in (
-        ("mt_bench", "ratings"),
-        ("win_rate", "verdicts"),
-        ("over_rows", "verdicts"),
-    ):
+    if "changed_ratings" in mt_bench:
+        sentences += _rereadings(mt_bench["changed_ratings"], mt_bench["num_ratings"])
+    judged = {"mt_bench": "ratings", "win_rate": "verdicts", "over_rows": "verdicts"}
+    for section, judgements in judged.items():
         failures = info.get(section, {}).get("failures")
         if failures:
-            sentences.append(
-                f"{section}: {what} that could not be had:"
-                f" {', '.join(f'{num} {reason}' for reason, num in failures.items())}."
-            )
-    planted = info.get("judge_card", {}).get("injection") or []
-    if planted:
-        fell, of = (sum(line[key] for line in planted[:-1]) for key in ("fell", "games"))
-        control = f"{planted[-1]['fell']} of {planted[-1]['games']}"
+            counts = ", ".join(f"{num} {reason}" for reason, num in failures.items())
+            sentences.append(f"{section}: {judgements} that could not be had: {counts}.")
+    if card.get("injection"):
+        *plants, control = card["injection"]
+        num_fell, num_games = (sum(plant[key] for plant in plants) for key in ("fell", "games"))
         sentences.append(
-            f"The judge fell for words of a verdict in the worse answer in {fell} of {of} games,"
-            f" for harmless words in {control}."
+            f"The judge fell for words of a verdict in the worse answer in {num_fell} of"
+            f" {num_games} games, for harmless words in {control['fell']} of {control['games']}."
         )
-    duel, games = info.get("win_rate", {}), info.get("pairwise", {})
-    if duel.get("num_left_out"):
-        sentences.append(
-            f"{duel['num_left_out']} questions have no turn {duel['turn']} and were not asked."
-        )
+    if win_rate.get("num_left_out"):
+        num, turn = win_rate["num_left_out"], win_rate["turn"]
+        sentences.append(f"{num} questions have no turn {turn} and were not asked.")
     if games.get("num_errors"):
-        sentences.append(
-            f"{games['num_errors']} of {games['num_games']} games have an error and count for no"
-            " strength."
-        )
+        num, total = games["num_errors"], games["num_games"]
+        sentences.append(f"{num} of {total} games have an error and count for no strength.")
     return sentences
 
 
+def _rereadings(num_changed: dict[str, int], num_ratings: dict[str, int]) -> list[str]:
+    changed = {model: num for model, num in num_changed.items() if num}
+    if changed:
+        return [
+            f"{num} of {num_ratings[model]} ratings of {model} differ from the score in the file."
+            for model, num in changed.items()
+        ]
+    total = sum(num_ratings.values())
+    return [f"All {total} ratings that were read again equal the score in the file."]
+
+
 def condition(info: dict[str, Any], benchmark: str) -> dict[str, Any]:
-    """What a score of this name depends on beside the model, by name; empty where `info` does not
-    say."""
-    sections = [section for section in info.values() if isinstance(section, dict)]
-    starts = {
-        start: same for section in sections for start, same in section.get("conditions", {}).items()
-    }
-    found = starts.get(
-        max((start for start in starts if benchmark.startswith(start)), key=len, default=""), {}
-    )
-    return dict(found) if isinstance(found, dict) else {"conditions": found}
+    """What a score depends on beside the model, by name; empty if `info` does not say."""
+    conditions: dict[str, Any] = {}
+    for section in info.values():
+        if isinstance(section, dict):
+            conditions |= section.get("conditions", {})
+    starts = [start for start in conditions if benchmark.startswith(start)]
+    longest = conditions.get(max(starts, key=len, default=""), {})
+    return dict(longest) if isinstance(longest, dict) else {"conditions": longest}
 
 
 def compare(first: Sequence[Row], second: Sequence[Row]) -> list[Difference]:
-    """Every score that two models' items share, tested on the items that both have.
+    """Every score of two models, tested on the items that both have.
 
-    p values are corrected for their number (Holm). Items that one side lacks or failed are counted
-    in `num_unpaired`.
+    p values are corrected for their number (Holm); `num_unpaired` counts the other items.
     """
-    left, right = _by_benchmark(first), _by_benchmark(second)
-    found = []
-    for name in left:
-        if name not in right:
-            continue
-        a, b = left[name], right[name]
-        shared = sorted(i for i in a.keys() & b.keys() if a[i] is not None and b[i] is not None)
-        if shared:
-            num_unpaired = len(a.keys() | b.keys()) - len(shared)
-            found.append(
-                paired(
-                    name, [a[i] or 0.0 for i in shared], [b[i] or 0.0 for i in shared], num_unpaired
-                )
-            )
-    fixed = holm([d.p for d in found])
-    return [Difference(**{**vars(d), "p": p}) for d, p in zip(found, fixed, strict=True)]
+    ours, theirs = _by_benchmark(first), _by_benchmark(second)
+    tests = []
+    for name in ours:
+        a, b = ours[name], theirs.get(name, {})
+        pairs = [(a[i], b[i]) for i in sorted(a.keys() & b.keys())]
+        values = [(x, y) for x, y in pairs if x is not None and y is not None]
+        if values:
+            num_unpaired = len(a.keys() | b.keys()) - len(values)
+            left, right = zip(*values, strict=True)
+            tests.append(paired(name, left, right, num_unpaired))
+    corrected = holm([test.p for test in tests])
+    return [replace(test, p=p) for test, p in zip(tests, corrected, strict=True)]
 
 
 def _by_benchmark(items: Sequence[Row]) -> dict[str, dict[str, float | None]]:

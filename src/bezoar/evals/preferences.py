@@ -6,7 +6,7 @@ end token. Every model is also judged by its plain log-probability, as a sum and
 wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ class Preferences(Section):
 
         return cache_part("preferences", measure)
 
-    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Of the accuracies."""
         num = expected_rows(rows, self.rows, self.limit)
         return {"preferences": detectable(num)} if num else {}

@@ -1,13 +1,11 @@
-"""Whether revisions are better than the answers they revise, iteration by iteration (CnR, arXiv
-2311.14543).
+"""Whether revisions are better than the answers they revise, by iteration (CnR, arXiv 2311.14543).
 
-The model criticises and revises given answers `times` times, each round the answers of the one
-before. Every iteration is compared with the original answers, both orders, ties half; a revision
-that equals its original is a tie without a judge.
+Every iteration is compared with the original answers, both orders, ties half; a revision that
+equals its original is a tie without a judge.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,48 +19,49 @@ from bezoar.evals.judges import JudgeConfig, Judgement, PairJudge, pair_judge
 from bezoar.evals.mt_bench import Turn, converse
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import detectable, score
-from bezoar.evals.win_rate import asked_questions, outcome, prompt_value, solution
+from bezoar.evals.win_rate import NO_ANSWER, asked_questions, outcome, prompt_value, solution
 from bezoar.io import content_hash
 from bezoar.llm.revise import Round, revisions
 from bezoar.llm.types import Ask
 from bezoar.references import FileRef, ModelRef, RowsRef
-from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.pairwise import Preference, conversation
 
 
 @dataclass(frozen=True)
 class Revision(JudgeConfig):
-    """Recipe keys, with those of the judge. The first answers are those of a FastChat file
-    `answers` to the `questions` (their `turn`), the answers of `rows` (`limit` must be given), or
-    what the model `by`, by default the evaluated one, says to the questions.
+    """The model criticises and revises answers; each iteration is judged against the originals.
 
-    It stops early when an iteration changed no answer or, with `stop: no_gain` (ours), when its win
-    rate over the iteration before is not above one half; what then is not made is named.
-    `max_tokens` is for a critique with its revision and `first_tokens` for a first answer, which
-    should be shorter.
+    The first answers are those of `answers`, of `rows`, or what `by` says to the questions. An
+    iteration that changed no answer is the last one.
+
+    Source: arXiv 2311.14543
+    Example: {judge: teacher, times: 3, limit: 40}
     """
 
     times: int = 5
+    """Number of iterations, each over the answers of the one before."""
     answers: FileRef = ""
+    """FastChat answer file with the first answers to the questions."""
     rows: RowsRef | None = None
+    """Stage whose answers are revised; needs `limit`."""
     by: ModelRef | None = None
+    """Model that writes the first answers; null for the evaluated one."""
     stop: Literal["unchanged", "no_gain"] = "unchanged"
+    """no_gain (ours) also stops if an iteration's win rate over the one before is at most 0.5."""
     questions: FileRef = "bezoar:questions.jsonl"
+    """Questions in FastChat's format."""
     turn: Literal[1, 2] = 1
+    """The turn whose answer is revised; questions without it are left out."""
     max_tokens: int = 2048
+    """Most tokens of a critique with its revision."""
     first_tokens: int = 1024
+    """Most tokens of a first answer, which should be shorter."""
     limit: int | None = None
+    """Number of questions, taken from the categories in turn, or of rows; null for all."""
 
     def __post_init__(self) -> None:
-        if (
-            min(
-                self.times,
-                self.max_tokens,
-                self.first_tokens,
-                1 if self.limit is None else self.limit,
-            )
-            < 1
-        ):
+        numbers = (self.times, self.max_tokens, self.first_tokens)
+        if min(*numbers, 1 if self.limit is None else self.limit) < 1:
             raise ValueError("times, max_tokens, first_tokens and limit must be at least 1")
         if bool(self.judge) == bool(self.reward_model):
             raise ValueError("revision needs judge or reward_model, one of the two; add it")
@@ -76,191 +75,182 @@ class Revision(JudgeConfig):
                 "revision.limit is needed with rows: every row is judged twice an iteration; add it"
             )
 
-    def run(self, model: str, given: EvalContext, keep: CachePart) -> Outcome:
-        """`measure` of the named model; all replies are kept by the journal. Says what failed and
-        what was not made."""
-        first = self.first(given, self.by or model)
-        made = self.measure(first, given.ask_model(model), pair_judge(self, given, model))
-        facts = made.info["revision"]
+    def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
+        """`measure` of the named model; the journal keeps all replies."""
+        first = self.first(context, self.by or model)
+        judge = pair_judge(self, context, model)
+        outcome = self.measure(first, context.ask_model(model), judge)
+        facts = outcome.info["revision"]
         for number, counts in enumerate(facts["iterations"], 1):
-            if counts["failures"]:
-                given.progress.say(
-                    f"revision {number}: {counts['failures']} of {len(first)} answers were not"
-                    " revised."
+            if num := counts["failures"]:
+                context.progress.say(
+                    f"revision {number}: {num} of {len(first)} answers were not revised."
                 )
         if facts["not_made"]:
-            given.progress.say(
+            context.progress.say(
                 f"revision: {facts['stopped']}; iterations {facts['not_made'][0]} to {self.times}"
                 " were not made."
             )
-        return made
+        return outcome
 
-    def first(self, given: EvalContext, by: str) -> list[Chat]:
-        """The conversations to the answers that are revised; one that failed has no answer at its
-        end."""
+    def first(self, context: EvalContext, by: str) -> list[Chat]:
+        """The conversations to the answers that are revised; a failed answer is absent."""
         if self.rows:
-            rows = [
-                row.as_chat() if isinstance(row, Comparison) else row
-                for row in given.rows(self.rows)[: self.limit]
-            ]
-            if not all(isinstance(row, Chat) for row in rows):
-                raise DataError(
-                    f"revision: the rows of {self.rows} are sampled answers; choose among them"
-                    " first (kind: best_of_n)."
-                )
-            return [Chat(row.id, row.messages) for row in rows]
-        asked = asked_questions(self.questions, self.turn, self.limit)
+            return self._chats(context.rows(self.rows)[: self.limit])
+        questions = asked_questions(self.questions, self.turn, self.limit)
         if self.answers:
-            return answered_chats(asked, self.answers)
-        told = converse(asked, given.ask_model(by), max_tokens=self.first_tokens, seed=given.seed)
-        return [_chat(question, turns) for question, turns in zip(asked, told, strict=True)]
+            return answered_chats(questions, self.answers)
+        answers = converse(
+            questions, context.ask_model(by), max_tokens=self.first_tokens, seed=context.seed
+        )
+        return [_chat(*both) for both in zip(questions, answers, strict=True)]
+
+    def _chats(self, rows: Sequence[Chat] | Sequence[Comparison]) -> list[Chat]:
+        chats = [row.as_chat() if isinstance(row, Comparison) else row for row in rows]
+        if not all(isinstance(chat, Chat) for chat in chats):
+            raise DataError(
+                f"revision: the rows of {self.rows} are sampled answers; choose among them"
+                " first (kind: best_of_n)."
+            )
+        return [Chat(chat.id, chat.messages) for chat in chats]
 
     def measure(self, first: Sequence[Chat], ask: Ask, judge: PairJudge) -> Outcome:
         """Every iteration against the answers of `first`."""
-        original = now = [chat.answer for chat in first]
-        found, facts = Outcome(), dict[str, Any](iterations=[], stopped="")
-        rounds_of = revisions(
-            [chat.prompt for chat in first],
-            original,
-            ask,
-            times=self.times,
-            max_tokens=self.max_tokens,
-        )
-        for number, rounds in enumerate(rounds_of, 1):
-            before, now = now, [one.answer for one in rounds]
-            pairs = _pairs(first, now, original)
-            verdicts, margins = _games(pairs, judge)
-            found += _named(number, outcome(pairs, verdicts, margins), rounds)
-            facts["iterations"].append(_counts(rounds, before, original))
-            if now == before:
-                facts["stopped"] = f"iteration {number} changed no answer"
+        original = answers = [chat.answer for chat in first]
+        figures, counts, stopped = Outcome(), list[dict[str, Any]](), ""
+        prompts = [chat.prompt for chat in first]
+        iterations = revisions(prompts, original, ask, times=self.times, max_tokens=self.max_tokens)
+        for number, rounds in enumerate(iterations, 1):
+            # 1) the new answers against the originals
+            before, answers = answers, [revised.answer for revised in rounds]
+            pairs = _pairs(first, answers, original)
+            verdicts, margins = _judged(pairs, judge)
+            figures += _named(number, outcome(pairs, verdicts, margins), rounds)
+            counts.append(_counts(rounds, before, original))
+            # 2) whether to go on; `revisions` itself ends when no answer changed
+            if answers == before:
+                stopped = f"iteration {number} changed no answer"
             elif self.stop == "no_gain":
-                again = verdicts if number == 1 else _games(_pairs(first, now, before), judge)[0]
-                gain = score(
-                    f"revision {number}/win rate over the one before",
-                    [prompt_value(v) for v in again],
-                )
-                found.scores.append(gain)
+                # the first iteration's answers before are the originals, which were just judged
+                if number > 1:
+                    verdicts, _ = _judged(_pairs(first, answers, before), judge)
+                values = [prompt_value(verdict) for verdict in verdicts]
+                gain = score(f"revision {number}/win rate over the one before", values)
+                figures.scores.append(gain)
                 if (gain.value or 0.0) <= 0.5:
-                    facts["stopped"] = f"iteration {number} is not better than the one before"
+                    stopped = f"iteration {number} is not better than the one before"
                     break
-        facts["not_made"] = list(range(len(facts["iterations"]) + 1, self.times + 1))
-        originals = content_hash([[c.id, conversation(c.messages)] for c in first])
+        originals = content_hash([[chat.id, conversation(chat.messages)] for chat in first])
         same = {"judge": judge.hash, "first answers": originals, "max_tokens": self.max_tokens}
-        facts.update(judge=judge.name, judge_hash=judge.hash, conditions={"revision": same})
+        facts = {
+            "iterations": counts,
+            "stopped": stopped,
+            "not_made": list(range(len(counts) + 1, self.times + 1)),
+            "judge": judge.name,
+            "judge_hash": judge.hash,
+            "conditions": {"revision": same},
+        }
         texts = {"revision": [(chat.id, chat.prompt[-1].content) for chat in first]}
-        return Outcome(found.scores, found.items, {"revision": facts}, texts)
+        return Outcome(figures.scores, figures.items, {"revision": facts}, texts)
 
     def quote(self) -> list[tuple[str, RequestEstimate]]:
-        """First answers where a model writes them, the rounds, and the judge's comparisons; fewer
-        when it stops early."""
-        num, answer, said = (
-            self._num(),
-            Estimate(0.1, 0.5, 1) * self.first_tokens,
-            Estimate(0.1, 0.5, 1) * self.max_tokens,
-        )
-        rounds = Estimate(1, self.times, self.times) * num
-        lines = (
-            []
-            if self.answers or self.rows
-            else [("", RequestEstimate(exactly(num * self.turn), exactly(100), answer))]
-        )
-        games = rounds * (2 if self.stop == "no_gain" and self.times > 1 else 1)
-        judged = [(self.judge, calls) for calls in self.pairwise.quote(games)] if self.judge else []
-        return [*lines, ("", RequestEstimate(rounds, answer + exactly(200), said)), *judged]
+        """First answers if a model writes them, the rounds, and the judge's comparisons."""
+        num, share = self._num(), Estimate(0.1, 0.5, 1)
+        answer, written = share * self.first_tokens, share * self.max_tokens
+        rounds = Estimate(1, self.times, self.times) * num  # fewer when it stops early
+        requests = []
+        if not self.answers and not self.rows:
+            requests.append(("", RequestEstimate(exactly(num * self.turn), exactly(100), answer)))
+        requests.append(("", RequestEstimate(rounds, answer + exactly(200), written)))
+        with_gain = self.stop == "no_gain" and self.times > 1
+        return [*requests, *self.quote_pairs(rounds * (2 if with_gain else 1))]
 
-    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """The distance from one half, with 0.5 as the spread of a prompt (our assumption)."""
         return {"revision": detectable(self._num(), 0.5)}
 
     def _num(self) -> int:
-        return (
-            self.limit or 0
-            if self.rows
-            else len(asked_questions(self.questions, self.turn, self.limit))
-        )
+        if self.rows:
+            return self.limit or 0
+        return len(asked_questions(self.questions, self.turn, self.limit))
 
 
 def answered_chats(questions: Sequence[Question], path: str | Path) -> list[Chat]:
-    """The conversations of a FastChat answer file, to the last turn that each question has.
-    DataError for an unanswered question."""
-    known = answered(path)
-    missing = [q.id for q in questions if len(known.get(q.id, [])) < len(q.turns)]
+    """The conversations of a FastChat answer file. DataError for an unanswered question."""
+    answers = answered(path)
+    missing = [q.id for q in questions if len(answers.get(q.id, [])) < len(q.turns)]
     if missing:
         raise DataError(
             f"{path}: {len(missing)} of {len(questions)} questions have no answer ({missing[0]},"
             " ...); complete it."
         )
-    return [_chat(q, known[q.id][: len(q.turns)]) for q in questions]
+    return [_chat(q, answers[q.id][: len(q.turns)]) for q in questions]
 
 
 def _chat(question: Question, turns: Sequence[Turn]) -> Chat:
-    """The questions and answers in turn, without the last answer where it failed; `meta` has the
-    correct solution if there is one."""
+    """Questions and answers in turn, a failed last answer left out; `meta` has the solution."""
     messages: list[Message] = []
-    for asked, turn in zip(question.turns, turns, strict=True):
-        messages += [Message("user", asked), Message("assistant", turn.text)]
-    whole = messages[:-1] if any(turn.finish == "error" for turn in turns) else messages
-    return Chat(
-        str(question.id), tuple(whole), {"solution": [said.content for said in solution(question)]}
-    )
+    for text, turn in zip(question.turns, turns, strict=True):
+        messages += [Message("user", text), Message("assistant", turn.text)]
+    if any(turn.finish == "error" for turn in turns):
+        messages.pop()
+    meta = {"solution": [message.content for message in solution(question)]}
+    return Chat(str(question.id), tuple(messages), meta)
 
 
 def _pairs(first: Sequence[Chat], new: Sequence[str], old: Sequence[str]) -> list[Comparison]:
     """What the judge compares; a correct solution stands before the conversation."""
-    prompts = [
-        (*(Message("system", text) for text in c.meta.get("solution", ())), *c.prompt)
-        for c in first
-    ]
-    return [
-        Comparison(c.id, prompt, a, b)
-        for c, prompt, a, b in zip(first, prompts, new, old, strict=True)
-    ]
+    pairs = []
+    for chat, chosen, rejected in zip(first, new, old, strict=True):
+        solutions = (Message("system", text) for text in chat.meta.get("solution", ()))
+        pairs.append(Comparison(chat.id, (*solutions, *chat.prompt), chosen, rejected))
+    return pairs
 
 
-def _games(pairs: Sequence[Comparison], judge: PairJudge) -> Judgement:
-    """Verdicts and margins; equal answers are a tie that nobody is asked about, and a missing
-    answer is a failure."""
-    asked = iter(zip(*judge.compare([p for p in pairs if p.chosen != p.rejected], 0), strict=True))
-    tie, failed = (
-        (Preference("", "tie", "tie"), 0.0),
-        (Preference("", Unparsed("", "no answer"), Unparsed("", "no answer")), None),
-    )
-    found = [next(asked) if p.chosen != p.rejected else tie if p.chosen else failed for p in pairs]
-    return [replace(verdict, id=p.id) for p, (verdict, _) in zip(pairs, found, strict=True)], [
-        margin for _, margin in found
-    ]
+def _judged(pairs: Sequence[Comparison], judge: PairJudge) -> Judgement:
+    """Verdicts and margins; equal answers are a tie without a judge, missing ones a failure."""
+    different = [pair for pair in pairs if pair.chosen != pair.rejected]
+    judgements = iter(zip(*judge.compare(different, 0), strict=True))
+    verdicts: list[Preference] = []
+    margins: list[float | None] = []
+    for pair in pairs:
+        if pair.chosen != pair.rejected:
+            verdict, margin = next(judgements)
+        elif pair.chosen:
+            verdict, margin = Preference(pair.id, "tie", "tie"), 0.0
+        else:
+            verdict, margin = Preference(pair.id, NO_ANSWER, NO_ANSWER), None
+        verdicts.append(verdict)
+        margins.append(margin)
+    return verdicts, margins
 
 
-def _named(number: int, found: Outcome, rounds: Sequence[Round]) -> Outcome:
+def _named(number: int, figures: Outcome, rounds: Sequence[Round]) -> Outcome:
     """The figures of one iteration under its names, its items with what was written."""
+    name = f"revision {number}"
     items = [
         {
             **item,
-            "benchmark": f"revision {number}/win rate",
-            "critique": one.critique,
-            "revision": one.answer,
-            "failure": one.failure,
+            "benchmark": f"{name}/win rate",
+            "critique": revised.critique,
+            "revision": revised.answer,
+            "failure": revised.failure,
         }
         # first those of the win rate itself
-        for item, one in zip(found.items, rounds, strict=False)
+        for item, revised in zip(figures.items, rounds, strict=False)
     ]
-    return Outcome([replace(s, name=f"revision {number}/{s.name}") for s in found.scores], items)
+    return Outcome([replace(s, name=f"{name}/{s.name}") for s in figures.scores], items)
 
 
 def _counts(
     rounds: Sequence[Round], before: Sequence[str], original: Sequence[str]
 ) -> dict[str, Any]:
-    """How many answers equal those of the round before and the originals, and why some were not
-    revised."""
-    reasons = Counter(one.failure for one in rounds if one.failure)
-    unchanged, identical = (
-        sum(one.answer == old for one, old in zip(rounds, olds, strict=True))
-        for olds in (before, original)
-    )
+    """How many answers equal those of the round before and the originals, and what failed."""
+    answers = [revised.answer for revised in rounds]
+    reasons = Counter(revised.failure for revised in rounds if revised.failure)
     return {
-        "unchanged": unchanged,
-        "identical": identical,
+        "unchanged": sum(a == old for a, old in zip(answers, before, strict=True)),
+        "identical": sum(a == old for a, old in zip(answers, original, strict=True)),
         "failures": reasons.total(),
         "reasons": dict(reasons),
     }

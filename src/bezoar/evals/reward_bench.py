@@ -142,7 +142,7 @@ class RewardBench(LabelledPairs):
             return []
         return [("", requests) for requests in self.pairwise.quote(exactly(len(self.read())))]
 
-    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Of the accuracy over all pairs."""
         return self.least("RewardBench", rows)
 

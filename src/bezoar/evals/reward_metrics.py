@@ -255,7 +255,7 @@ class WinRateOverRows(JudgeConfig):
         }
         return Outcome(scores, items, {"over_rows": facts})
 
-    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """The distance from one half, with 0.5 as the spread of a prompt (our assumption)."""
         num = expected_rows(rows, self.rows, self.limit)
         return {"over rows": detectable(num, 0.5)} if num else {}

@@ -22,7 +22,7 @@ class Section:
         """(backend, its requests); the backend "" is the evaluated model itself."""
         return []
 
-    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Score -> the smallest difference of two models that its items can show (80 % power)."""
         return {}
 

@@ -6,7 +6,7 @@ prompts, not games.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -132,7 +132,7 @@ class WinRate(JudgeConfig):
         )
         return [("", answers), *self.quote_pairs(num)]
 
-    def detectable(self, rows: dict[str, Estimate]) -> dict[str, float]:
+    def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """The distance from one half, with 0.5 as the spread of a prompt (our assumption)."""
         return {"win rate": detectable(len(self.load()), 0.5)}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bezoar.evals.leaderboard import Table, paired_tests, read_entries
-from bezoar.evals.outcome import Outcome, told
+from bezoar.evals.outcome import Outcome, remarks
 from bezoar.evals.stats import Difference, Score
 from bezoar.flow.out import check_evaluation
 from bezoar.io import as_written, write_json
@@ -40,7 +40,7 @@ def print_outcome(outcome: Outcome, console: Console, title: str) -> None:
         if scores:
             rows = [(_name(score), *_figures(score)) for score in scores]
             console.print(_figure_table(name, FIGURES, rows))
-    _print_sentences(told(outcome.info), console)
+    _print_sentences(remarks(outcome.info), console)
 
 
 def compare_finished(folders: Sequence[Path], out: Path | None, console: Console) -> None:

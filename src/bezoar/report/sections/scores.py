@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bezoar.evals.outcome import told
+from bezoar.evals.outcome import remarks
 from bezoar.evals.stats import Score
 from bezoar.report.charts.dots import Dot, dot_plot
 from bezoar.report.components import absent, folded, section, table
@@ -151,7 +151,7 @@ def _notes(board: Scoreboard) -> list[Markup]:
     return [
         h("p", f"{board.labels[model]}: {sentence}", cls="note")
         for model, facts in board.facts.items()
-        for sentence in told(facts.get("info") or {})
+        for sentence in remarks(facts.get("info") or {})
     ]
 
 
