@@ -9,8 +9,8 @@ import torch
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.model.linear import NF4Weight, drop_mask
 from bezoar.model.merge import compare, merge
-from bezoar.model.prompt_group import Completion, PromptGroup, answer
-from bezoar.model.score import rewards, score, score_group
+from bezoar.model.prompt_group import Completion, PromptGroup, answer, score_group
+from bezoar.model.score import rewards, score
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 

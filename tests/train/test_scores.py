@@ -11,8 +11,8 @@ import torch
 from bezoar.chat.templates import ChatML
 from bezoar.errors import DataError
 from bezoar.model.packed import pack
-from bezoar.model.prompt_group import PromptGroup
-from bezoar.model.score import rewards, score_group
+from bezoar.model.prompt_group import PromptGroup, score_group
+from bezoar.model.score import rewards
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.train.label_check import check_labels

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bezoar.chat.pieces import cut_at_stop
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.types import Messages
 from bezoar.errors import DataError, RecipeError
-from bezoar.model.prompt_group import Completion, PromptGroup
+from bezoar.model.prompt_group import Completion, PromptGroup, score_group
 from bezoar.model.spec import Sampling
 from bezoar.rng import seed_for
 
@@ -36,36 +37,25 @@ def draw_completions(
     template.check(tokenizer)
     ends = (template.end(tokenizer), tokenizer.eos_id)
     tokens = [template.prompt(prompt, tokenizer) for prompt in prompts]
-    params = [
-        SamplingParams(
-            sampling.max_tokens,
-            sampling.temperature,
-            sampling.top_p,
-            ends,
-            stops,
-            seed_for(seed, *prompt, number),
-        )
-        for prompt in tokens
-        for number in range(num)
-    ]
-    answers = iter(generate(stack, [prompt for prompt in tokens for _ in range(num)], params))
+    params = SamplingParams(sampling.max_tokens, sampling.temperature, sampling.top_p, ends, stops)
+    draws = [(prompt, number) for prompt in tokens for number in range(num)]
+    seeded = [replace(params, seed=seed_for(seed, *prompt, number)) for prompt, number in draws]
+    answers = iter(generate(stack, [prompt for prompt, _ in draws], seeded))
     completions: list[list[tuple[str, bool]] | None] = []
     for _ in tokens:
         drawn = [next(answers) for _ in range(num)]
-        texts = [
-            (cut_at_stop(tokenizer.decode(a.tokens), stops), a.finish == "stop") for a in drawn
-        ]
-        completions.append(None if any(a.finish == "error" for a in drawn) else texts)
+        texts = [cut_at_stop(tokenizer.decode(answer.tokens), stops) for answer in drawn]
+        finishes = [answer.finish for answer in drawn]
+        ended = [finish == "stop" for finish in finishes]
+        completions.append(None if "error" in finishes else list(zip(texts, ended, strict=True)))
     return completions
 
 
 def reward_outputs(stack: "Stack", name: str) -> tuple[str, ...]:
     """The names of a reward model's outputs; RecipeError if the model has no head."""
     if stack.score_head is None:
-        raise RecipeError(
-            f"reward: the model {name} has no score head; name a stage that trains bradley_terry or"
-            " regression."
-        )
+        fault = f"the model {name} has no score head"
+        raise RecipeError(f"reward: {fault}; name a stage that trains bradley_terry or regression.")
     return tuple(stack.score_head.outputs)
 
 
@@ -76,20 +66,18 @@ def reward_completions(
     answers: Sequence[Sequence[str]],
 ) -> list[list[list[float]]]:
     """The outputs of a reward model for every answer; all nan where a text is too long for it."""
-    from bezoar.model.score import rewards, score_group
+    from bezoar.model.score import rewards
 
-    num_outputs = len(reward_outputs(stack, stack.spec.path))
+    unknown = [math.nan] * len(reward_outputs(stack, stack.spec.path))
     groups = [
         score_group(*render_completions(prompt, texts, template, stack.tokenizer))
         for prompt, texts in zip(prompts, answers, strict=True)
     ]
-    fitting = [group for group in groups if group.longest <= stack.context_length]
-    outputs = iter(rewards(stack, fitting))
+    fits = [group.longest <= stack.context_length for group in groups]
+    outputs = iter(rewards(stack, [group for group, fit in zip(groups, fits, strict=True) if fit]))
     return [
-        next(outputs)
-        if group.longest <= stack.context_length
-        else [[math.nan] * num_outputs] * len(group.completions)
-        for group in groups
+        next(outputs) if fit else [unknown] * len(group.completions)
+        for group, fit in zip(groups, fits, strict=True)
     ]
 
 
@@ -121,15 +109,11 @@ def rendered_logprobs(
 
     groups = []
     for (prompt, answers), end in zip(rendered, ended or [True] * len(rendered), strict=True):
-        completions = [
-            Completion(answer, [True] * (len(answer) - 1) + [end or len(answer) == 1])
-            for answer in answers
-        ]
-        group = PromptGroup(prompt, completions)
+        # of an answer that was cut off before its first token, the end token is all there is
+        counts = [[True] * (len(answer) - 1) + [end or len(answer) == 1] for answer in answers]
+        group = PromptGroup(prompt, list(map(Completion, answers, counts)))
         if group.longest > stack.context_length:
-            raise DataError(
-                f"a text of {group.longest} tokens does not fit the context of {stack.spec.path};"
-                " lower answers.max_tokens."
-            )
+            fault = f"a text of {group.longest} tokens does not fit the context"
+            raise DataError(f"{fault} of {stack.spec.path}; lower answers.max_tokens.")
         groups.append(group)
     return [[scored.total for scored in group] for group in score(stack, groups)]

@@ -48,12 +48,8 @@ class FastLayer(nn.Module):
         half = sin.shape[-1] // 2
         signed = torch.cat((-sin[..., :half], sin[..., half:]), -1)
         angles = (cos.flatten(0, 1)[:, None], signed.flatten(0, 1)[:, None])
-        inputs = (
-            hidden_states,
-            angles,
-            kwargs["layout"],
-            kwargs.get("read") if self.last else None,
-        )
+        read = kwargs.get("read") if self.last else None
+        inputs = (hidden_states, angles, kwargs["layout"], read)
         if self.recompute and torch.is_grad_enabled():
             out = checkpoint(self._forward, *inputs, use_reentrant=False)
             return out

@@ -26,7 +26,8 @@ class NF4Weight(nn.Module):
         self.data: Tensor
         self.register_buffer("data", data)
         self.state = state  # bitsandbytes' QuantState
-        self.kept = self._dequantized() if keep else None
+        self.kept: Tensor | None = None
+        self.kept = self() if keep else None
 
     @classmethod
     def of(cls, weight: Tensor, *, keep: bool) -> "NF4Weight":
@@ -54,15 +55,14 @@ class NF4Weight(nn.Module):
         data = parts.pop("data")
         return cls(data, QuantState.from_dict(parts, device=data.device), keep=keep)
 
-    def _dequantized(self) -> Tensor:
+    def forward(self) -> Tensor:
+        """The weight [O, I] in the precision that it had before."""
+        if self.kept is not None:
+            return self.kept
         from bitsandbytes.functional import dequantize_4bit
 
         weight: Tensor = dequantize_4bit(self.data, self.state)
         return weight
-
-    def forward(self) -> Tensor:
-        """The weight [O, I] in the precision that it had before."""
-        return self._dequantized() if self.kept is None else self.kept
 
 
 class LoRAWeights(nn.Module):
@@ -276,10 +276,4 @@ def quantize(net: nn.Module, *, device: str, file: Path | None = None) -> None:
             stored = [weight.stored(name) for name, weight in packed.items()]
             save_tensors(file, {key: tensor for part in stored for key, tensor in part.items()})
     for name, layer in layers.items():
-        replace(net, name, StackedLinear(layer, packed=packed[name]))
-
-
-def replace(net: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place `name` of the network."""
-    parent, _, last = name.rpartition(".")
-    setattr(net.get_submodule(parent), last, module)
+        net.set_submodule(name, StackedLinear(layer, packed=packed[name]))

@@ -55,6 +55,20 @@ def answer(prompt: Sequence[int], tokens: Sequence[int]) -> PromptGroup:
     return prompt_group(prompt, [tokens])
 
 
+def score_group(
+    prompt: Sequence[int], answers: Sequence[Sequence[int]], labels: tuple[float, ...] = ()
+) -> PromptGroup:
+    """A prompt and answers with their end tokens, for a score head.
+
+    The head reads the state of the end token. A state counts where it predicts a trained token, so
+    one token, never fed, follows the end.
+    """
+    completions = [
+        Completion([*answer, answer[-1]], [False] * len(answer) + [True]) for answer in answers
+    ]
+    return PromptGroup(list(prompt), completions, labels)
+
+
 def best_fit(sizes: Sequence[int], budget: int) -> list[list[int]]:
     """Indices grouped so that sizes sum to at most `budget`: best fit, longest first.
 

@@ -18,7 +18,7 @@ from bezoar.io import cached_hash, content_hash, sync
 from bezoar.model.adapter import peft_parameters, read_adapter, save_adapter
 from bezoar.model.attention import Layout
 from bezoar.model.layer import fast_layers, trims
-from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers, replace
+from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
 from bezoar.model.load import DTYPES, load_net, load_tokenizer
 from bezoar.model.packed import PackedBatch
 from bezoar.model.resolve import resolve_model, some_of, weights_identity
@@ -63,10 +63,8 @@ class Stack:
         pad = tokenizer.inner.pad_token
         beyond = [t for t, id in tokenizer.inner.get_vocab().items() if id >= num and t != pad]
         if beyond:
-            raise DataError(
-                f"{self.spec.path}: the tokenizer has {some_of(beyond)}, and the model {num}"
-                " embeddings; save the tokenizer that belongs to it."
-            )
+            fault = f"the tokenizer has {some_of(beyond)}, and the model {num} embeddings"
+            raise DataError(f"{self.spec.path}: {fault}; save the tokenizer that belongs to it.")
         return tokenizer
 
     @cached_property
@@ -80,10 +78,8 @@ class Stack:
         """The most tokens that the model can see; DataError if its config does not say."""
         length = getattr(self.net.config, "max_position_embeddings", None)
         if not length:
-            raise DataError(
-                "the model's config.json has no max_position_embeddings; add the length of its"
-                " context there."
-            )
+            file = f"{self.spec.path}/config.json"
+            raise DataError(f"{file}: no max_position_embeddings; add the length of the context.")
         return int(length)
 
     def backbone(
@@ -94,13 +90,9 @@ class Stack:
         With `read` [A], of one row the states at those positions, [1, A, E].
         """
         trimmed = {"read": read} if read is not None and trims(self.net) else {}
-        hidden: Tensor = self.net.base_model(
-            input_ids=input_ids,
-            position_ids=position_ids,
-            layout=layout,
-            use_cache=False,
-            **trimmed,
-        ).last_hidden_state
+        options = {"layout": layout, "use_cache": False, **trimmed}
+        out = self.net.base_model(input_ids=input_ids, position_ids=position_ids, **options)
+        hidden: Tensor = out.last_hidden_state
         return hidden if read is None or trimmed else hidden.index_select(1, read)
 
     def hidden(self, batch: PackedBatch) -> Tensor:
@@ -180,12 +172,10 @@ class Stack:
 
     def _train_all_weights(self) -> None:
         if self.adapters or self.spec.quantize != "none":
-            raise RecipeError(
-                "adapter: null trains all weights, which a 4-bit model or one with adapters cannot;"
-                " export it first."
-            )
+            fault = "a 4-bit model or one with adapters cannot train all weights"
+            raise RecipeError(f"adapter: null: {fault}; export it first.")
         self.net = self.net.float().requires_grad_(True)
-        # fast layers form no gradients for frozen weights
+        # fast layers form no gradients for the weights of norms
         for layer in fast_layers(self.net):
             layer.fast = False
 
@@ -207,10 +197,8 @@ class Stack:
     def _targets(self, lora: LoRA) -> list[tuple[str, StackedLinear]]:
         layers = list(linear_layers(self.net, lora.targets))
         if not layers:
-            raise RecipeError(
-                f"adapter.targets: the model {self.spec.path} has no linear layer named"
-                f" {lora.targets}; use all-linear."
-            )
+            fault = f"the model {self.spec.path} has no linear layer named {lora.targets}"
+            raise RecipeError(f"adapter.targets: {fault}; use all-linear.")
         return [(name, self._stacked(name, layer)) for name, layer in layers]
 
     def _load(self, folder: Path) -> None:
@@ -224,5 +212,5 @@ class Stack:
         if isinstance(layer, StackedLinear):
             return layer
         stacked = StackedLinear(layer)
-        replace(self.net, name, stacked)
+        self.net.set_submodule(name, stacked)
         return stacked

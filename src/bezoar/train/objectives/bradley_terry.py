@@ -10,7 +10,7 @@ from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Comparison
 from bezoar.errors import DataError
-from bezoar.model.prompt_group import PromptGroup
+from bezoar.model.prompt_group import PromptGroup, score_group
 from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
 from bezoar.train.objectives.pairs import pair_terms
 from bezoar.train.rows import prompt_and_answers
@@ -49,8 +49,6 @@ class BradleyTerry:
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt with two branches: chosen, rejected. DataError without a strength that the
         loss needs."""
-        from bezoar.model.score import score_group
-
         if not isinstance(row, Comparison):
             raise DataError(
                 f"row {row.id}: the objective needs comparisons, but this is none; name a stage of"

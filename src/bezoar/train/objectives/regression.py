@@ -11,7 +11,7 @@ from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import Chat, Comparison
 from bezoar.data.helpsteer2 import ATTRIBUTES
 from bezoar.errors import DataError
-from bezoar.model.prompt_group import PromptGroup
+from bezoar.model.prompt_group import PromptGroup, score_group
 from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
 from bezoar.train.rows import prompt_and_answers
 
@@ -55,8 +55,6 @@ class Regression:
     ) -> PromptGroup:
         """The prompt with its answers, and their labels as facts, nan where unknown. DataError when
         none is known."""
-        from bezoar.model.score import score_group
-
         prompt, answers = prompt_and_answers(row, template, tokenizer)
         labels = tuple(
             _label(row, given.get(name))
