@@ -1,4 +1,4 @@
-"""Models: weights, stacks of adapters, flat rows, scoring, generation."""
+"""Models: weights, stacks of adapters, packed rows, scoring, generation."""
 
 import os
 

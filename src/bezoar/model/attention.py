@@ -256,12 +256,10 @@ def _backward(
 
 
 def _with_total(q: Tensor, k: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-    """q and k with two more columns, so that their product is the score less the log-sum-exp.
-
-    The exponential takes it as it is: no pass over the scores for a scale, a maximum or a sum, and
-    one rounding where the weights are large instead of where the scores are. The second column
-    holds what the first one lost by rounding.
-    """
+    """q and k with two more columns, so that their product is the score less the log-sum-exp."""
+    # the exponential takes that as it is: no pass over the scores for a scale, a maximum or a sum,
+    # and one rounding where the weights are large instead of where the scores are; the second
+    # column holds what the first one lost by rounding
     minus = pad(-total, (0, q.shape[2] - total.shape[2]))[..., None]
     rounded = minus.to(q.dtype)
     ones = k.new_ones(*k.shape[:-1], 2)

@@ -16,6 +16,8 @@ from bezoar.rng import seed_for
 if TYPE_CHECKING:
     from bezoar.model.stack import Stack
 
+Answers = Sequence[Sequence[str]]  # several to each prompt
+
 
 def draw_completions(
     stack: "Stack",
@@ -60,10 +62,7 @@ def reward_outputs(stack: "Stack", name: str) -> tuple[str, ...]:
 
 
 def reward_completions(
-    stack: "Stack",
-    template: Template,
-    prompts: Sequence[Messages],
-    answers: Sequence[Sequence[str]],
+    stack: "Stack", template: Template, prompts: Sequence[Messages], answers: Answers
 ) -> list[list[list[float]]]:
     """The outputs of a reward model for every answer; all nan where a text is too long for it."""
     from bezoar.model.score import rewards
@@ -85,7 +84,7 @@ def completion_logprobs(
     stack: "Stack",
     template: Template,
     prompts: Sequence[Messages],
-    answers: Sequence[Sequence[str]],
+    answers: Answers,
     *,
     ended: Sequence[bool] = (),
 ) -> list[list[float]]:

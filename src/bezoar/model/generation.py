@@ -136,10 +136,9 @@ def _answer(stack: Stack, index: int, prompt: list[int], params: SamplingParams)
 
 
 class _Scheduler:
-    """Decides what each pass computes: prompts into free slots, or a token for every live answer.
+    """Decides what each pass computes: prompts into free slots, or a token for each live answer."""
 
-    Slot i of the cache belongs to live[i]; the live answers always fill the first slots.
-    """
+    # Slot i of the cache belongs to live[i]: the live answers always fill the first slots.
 
     def __init__(
         self, stack: Stack, lm_head: Multiply, answers: list[_Answer], num_slots: int

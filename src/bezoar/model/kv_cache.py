@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-# positions that are made at least when the cache grows
+# positions by which the cache grows at least
 _SPARE = 64
 
 
@@ -116,15 +116,13 @@ class DecodeLayout:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
     ) -> Tensor:
-        """query [1, H, n, D], key and value [1, G, n, D] -> [1, H, n, D].
-
-        The R queries that share a key head take the place of a sequence: keys and values are read
-        once for all of them.
-        """
+        """query [1, H, n, D], key and value [1, G, n, D] -> [1, H, n, D]."""
         keys, values = self.cache.layer(layer, key)
         num, groups = len(self.rows), key.shape[1]
         keys[self.rows, :, self.positions] = key[0].transpose(0, 1)
         values[self.rows, :, self.positions] = value[0].transpose(0, 1)
+        # the R queries that share a key head take the place of a sequence: keys and values are
+        # read once for all of them
         q = query[0].transpose(0, 1).reshape(num, groups, -1, query.shape[3])  # [n, G, R, D]
         k, v = keys[:num, :, : self.size], values[:num, :, : self.size]  # [n, G, S, D]
         out = scaled_dot_product_attention(q, k, v, attn_mask=self.mask, scale=scale)

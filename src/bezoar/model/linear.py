@@ -1,7 +1,6 @@
 """Linear layers with a stack of low-rank adapters on frozen weights, in 4 bits or not.
 
-T tokens, I inputs, O outputs, R the ranks of all lower adapters together, r the rank of the top
-one.
+T tokens, I inputs, O outputs, R the sum of the lower adapters' ranks, r the top adapter's rank.
 """
 
 import re
@@ -75,11 +74,10 @@ class LoRAWeights(nn.Module):
 
 
 class StackedLinear(nn.Module):
-    """y = W x + b + the frozen `lower` adapters as one product + the `top` adapter.
+    """y = W x + b + the frozen `lower` adapters as one product + the `top` adapter."""
 
-    The top adapter is kept apart, so that it can train or be left out: without it the result is to
-    the bit that of a stack that never had it.
-    """
+    # The top adapter is apart, so that it can train or be disabled: without it the result is to the
+    # bit that of a stack that never had it.
 
     def __init__(self, inner: nn.Linear, *, packed: NF4Weight | None = None) -> None:
         super().__init__()
@@ -233,11 +231,8 @@ def masked(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def drop_mask(x: Tensor, rate: float) -> tuple[Tensor, float]:
-    """A mask [T, I] of 0 and 1 (int8), and the exact chance to be kept (a multiple of 2^-16).
-
-    Four elements share one 64-bit draw of the default generator: a tenth of the cost of a bernoulli
-    mask.
-    """
+    """A mask [T, I] of 0 and 1 (int8), and the exact chance to be kept (a multiple of 2^-16)."""
+    # four elements share one 64-bit draw: a tenth of the cost of a bernoulli mask
     count = x.numel()
     draws = torch.empty(-(-count // 4), dtype=torch.int64, device=x.device)
     draws.random_(-(2**63), None)
@@ -259,11 +254,8 @@ def linear_layers(
 
 
 def quantize(net: nn.Module, *, device: str, file: Path | None = None) -> None:
-    """Quantise every linear layer of the decoder's blocks to NF4, in place.
-
-    On a CPU the dequantised weights are kept too, and because packing is slow there, the packed
-    ones are kept in `file` and read from it if it is whole.
-    """
+    """Quantise the linear layers of the decoder's blocks; `file` keeps the packed weights."""
+    # on a CPU packing and unpacking are slow: the dequantised weights are kept too
     layers = {n: layer for n, layer in linear_layers(net) if isinstance(layer, nn.Linear)}
     tensors, keep = None if file is None else kept_tensors(file), device == "cpu"
     if tensors is not None:

@@ -58,11 +58,9 @@ def answer(prompt: Sequence[int], tokens: Sequence[int]) -> PromptGroup:
 def score_group(
     prompt: Sequence[int], answers: Sequence[Sequence[int]], labels: tuple[float, ...] = ()
 ) -> PromptGroup:
-    """A prompt and answers with their end tokens, for a score head.
-
-    The head reads the state of the end token. A state counts where it predicts a trained token, so
-    one token, never fed, follows the end.
-    """
+    """A prompt and answers with their end tokens, for a score head."""
+    # The head reads the state of the end token. A state is read where it predicts a trained token,
+    # so one token, which is never fed, follows the end.
     completions = [
         Completion([*answer, answer[-1]], [False] * len(answer) + [True]) for answer in answers
     ]

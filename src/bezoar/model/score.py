@@ -18,13 +18,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Scored:
-    """Log-probabilities (nats, float32, on the CPU) of an answer's scored tokens.
+    """Log-probabilities (nats) of an answer's scored tokens."""
 
-    `greedy` says whether greedy decoding writes them.
-    """
-
-    logprobs: Tensor
-    greedy: bool
+    logprobs: Tensor  # float32, on the CPU
+    greedy: bool  # whether greedy decoding writes them
 
     @property
     def total(self) -> float:

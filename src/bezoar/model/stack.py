@@ -85,10 +85,7 @@ class Stack:
     def backbone(
         self, input_ids: Tensor, position_ids: Tensor, layout: Layout, read: Tensor | None = None
     ) -> Tensor:
-        """The last hidden states [B, T, E] of token ids [B, T].
-
-        With `read` [A], of one row the states at those positions, [1, A, E].
-        """
+        """Last hidden states [B, T, E] of ids [B, T]; of one row, [1, A, E] at positions `read`."""
         trimmed = {"read": read} if read is not None and trims(self.net) else {}
         options = {"layout": layout, "use_cache": False, **trimmed}
         out = self.net.base_model(input_ids=input_ids, position_ids=position_ids, **options)
@@ -183,8 +180,9 @@ class Stack:
         parameters: dict[str, nn.Parameter] = {}
         if self.top is None:
             parameters |= self.net.named_parameters()
-        for name, top in self._top_weights().items():
-            parameters |= peft_parameters(name, top)
+        else:
+            for name, top in self._top_weights().items():
+                parameters |= peft_parameters(name, top)
         if self._head_trains and self.score_head is not None:
             self.score_head.requires_grad_(True)
             head = self.score_head.named_parameters()
