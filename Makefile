@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo demo-real test test-real fuzz faults mutants check setup clean
+.PHONY: help demo demo-real test test-real fuzz faults mutants docs check setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +32,9 @@ faults: $(VENV)/.dev ## kill, starve and flood whole runs; writes benchmarks/res
 mutants: $(VENV)/.dev ## change the code and see whether the tests notice (an hour)
 	$(PIP) -e '.[mutants]'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
+
+docs: $(VENV)/.dev ## the tables of docs/recipes.md and docs/recipe.schema.json, from the classes
+	$(BIN)/python -m bezoar.flow.recipe_reference docs
 
 check: $(VENV)/.dev ## lint, format, types and the rules of the house
 	$(BIN)/ruff check .

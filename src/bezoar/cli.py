@@ -237,6 +237,24 @@ def doctor() -> None:
 
 
 @app.command()
+def explain(
+    kind: Annotated[str, typer.Argument(help="a kind, such as dpo; without one, all of them")] = "",
+    schema: Annotated[bool, typer.Option("--schema", help="a JSON Schema of recipes")] = False,
+) -> None:
+    """Say what a kind of stage, objective, section or backend does, and what its keys mean."""
+    from bezoar.flow.explain import print_kind, print_kinds
+    from bezoar.flow.recipe_reference import schema_text
+    from bezoar.terminal import Console, show
+
+    if schema:
+        show(schema_text())
+    elif kind:
+        print_kind(kind, Console())
+    else:
+        print_kinds(Console())
+
+
+@app.command()
 def report(run_dir: RunArg) -> None:
     """Write report.html and the cards of a run again."""
     from bezoar.flow.inspect_run import find_run

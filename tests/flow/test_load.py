@@ -10,7 +10,8 @@ from pydantic import Field
 from bezoar.errors import RecipeError
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.references import refs
-from bezoar.flow.yaml_loader import build, read_yaml
+from bezoar.flow.yaml_document import read_yaml
+from bezoar.flow.yaml_loader import build
 from bezoar.references import FileRef, RowsRef
 
 

@@ -233,31 +233,3 @@ def test_no_pickle_no_eval_no_remote_code() -> None:
                         k.arg == "weights_only" and ast.unparse(k.value) == "True"
                         for k in node.keywords
                     ), f"{file}:{node.lineno}"
-
-
-def test_the_document_of_recipes_names_every_key_with_its_default() -> None:
-    from bezoar.flow.recipe import KINDS
-    from bezoar.llm import BACKENDS
-
-    text = (ROOT / "docs" / "recipes.md").read_text()
-    kinds = {kind: cls for table in (*KINDS.values(), BACKENDS) for kind, cls in table.items()}
-    for kind, cls in kinds.items():
-        assert f"`{kind}`" in text, f"the kind {kind} is missing"
-        sections = [part for part in text.split("\n## ") if f"`{kind}`" in part.partition("\n")[0]]
-        own = [
-            *sections,
-            *(line for line in text.splitlines() if re.match(rf"\|[^|]*`{kind}`", line)),
-        ]
-        for field in dataclasses.fields(cls):
-            assert field.name == "kind" or re.search(rf"`([^`]*\W)?{field.name}\b", text), (
-                f"{kind}: the key {field.name} is missing"
-            )
-            for told in re.findall(rf"`{field.name} = ([\w.\"-]+)`", "\n".join(own)):
-                if isinstance(field.default, int | float):
-                    assert float({"true": 1, "false": 0}.get(told, told)) == field.default, (
-                        f"{kind}: {field.name} is {field.default}"
-                    )
-                elif isinstance(field.default, str):
-                    assert told.strip('"') == field.default, (
-                        f"{kind}: {field.name} is {field.default}"
-                    )

@@ -10,11 +10,11 @@ from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
 from bezoar.evals.answer_files import columns
 from bezoar.flow.inspect_run import find_run
-from bezoar.flow.recipe import component
+from bezoar.flow.recipe import AnyBackend
 from bezoar.flow.references import located
 from bezoar.flow.yaml_document import read_yaml
+from bezoar.flow.yaml_loader import build
 from bezoar.io import cached_hash, content_hash, read_object
-from bezoar.llm import BACKENDS
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.scripted import Scripted
 from bezoar.model.resolve import resolve_model, weights_identity
@@ -89,7 +89,7 @@ def find_model(
     if path.suffix in (".yaml", ".yml"):
         value, lines = read_yaml(path)
         return ModelArgument(
-            name, backend=located(component(BACKENDS, value, path, lines, ()), path.parent)
+            name, backend=located(build(AnyBackend, value, path=path, lines=lines), path.parent)
         )
     if path.is_file() and suffix(path):
         script = {"pattern", "reply"} <= columns(path).keys()

@@ -1,21 +1,27 @@
 """A recipe: models, language models and stages by name, checked as a whole before anything runs."""
 
 import difflib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate
+from bezoar.chat.templates import ChatML, Template
 from bezoar.data import SOURCES
-from bezoar.errors import RecipeError, brief
+from bezoar.errors import RecipeError
 from bezoar.evals import EVALUATIONS
 from bezoar.flow.references import Ref, located, refs
 from bezoar.flow.yaml_document import KeyPath, read_yaml
 from bezoar.flow.yaml_loader import build, place
 from bezoar.judge import FILTERS
 from bezoar.llm import BACKENDS
+from bezoar.llm.endpoint import Endpoint
+from bezoar.llm.local import Local
+from bezoar.llm.scripted import Scripted
 from bezoar.model.spec import ModelSpec
 from bezoar.stage import Stage
 from bezoar.synth import SCHEMES
@@ -31,22 +37,47 @@ KINDS: dict[Category, dict[str, type]] = {
     "train": TRAININGS,
     "evaluate": EVALUATIONS,
 }
+
+
+def _by_kind(classes: Iterable[type]) -> Any:
+    """The type of a table that its `kind` makes one of these classes."""
+    return Annotated[reduce(or_, classes), Field(discriminator="kind")]
+
+
+if TYPE_CHECKING:
+    AnyStage = Stage
+    AnyBackend = Endpoint | Local | Scripted
+else:
+    AnyStage = _by_kind(cls for table in KINDS.values() for cls in table.values())
+    AnyBackend = _by_kind(BACKENDS.values())
+
 MOST_NAME_BYTES = 200
 _RESERVED = ("journal.sqlite", "metrics.jsonl", "resolved.json", "recipe.yaml", "report.html")
-Template = Annotated[ChatML | OpenBezoarTemplate | HubTemplate, Field(discriminator="kind")]
+_At = Callable[[KeyPath], str]
+"""The place of a key in the recipe file, for messages."""
 
 
 @dataclass(frozen=True)
-class _Head:
-    """The keys of a recipe; the three tables are read by kind afterwards."""
+class RecipeKeys:
+    """The keys of a recipe file.
+
+    Example: {name: tiny, stages: {seeds: {kind: dolly, path: "bezoar:instructions.jsonl"}}}
+    """
 
     name: str
-    stages: dict[str, dict[str, Any]]
-    models: dict[str, dict[str, Any]] = field(default_factory=dict)
-    backends: dict[str, dict[str, Any]] = field(default_factory=dict)
-    template: Template = field(default_factory=ChatML)
+    """The run directory is runs/NAME: up to 200 bytes, no /, no dot at its start."""
+    stages: dict[str, AnyStage]
+    """Stages by name (letters, digits, -, _); a stage runs after those that it reads."""
+    models: dict[str, ModelSpec] = field(default_factory=dict)
+    """Base models by name."""
+    backends: dict[str, AnyBackend] = field(default_factory=dict)
+    """Language models that stages ask, by name."""
+    template: Annotated[Template, Field(discriminator="kind")] = field(default_factory=ChatML)
+    """How chats become tokens in training and evaluation."""
     seed: int = 0
+    """Every draw depends on it and on row ids."""
     budget_usd: Annotated[float, Field(ge=0)] | None = None
+    """No request is sent that could pass it, and its row counts as failed; null is no bound."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +92,7 @@ class Recipe:
     name: str
     stages: dict[str, Stage]
     models: dict[str, ModelSpec]
-    backends: dict[str, Any]
+    backends: dict[str, AnyBackend]
     template: Template
     seed: int
     budget_usd: float | None
@@ -73,13 +104,8 @@ class Recipe:
 
     def upstream(self, stage: str) -> list[str]:
         """The stages that a stage reads, each once."""
-        return list(
-            dict.fromkeys(
-                ref.name
-                for ref in self.inputs(stage)
-                if ref.kind in ("rows", "model") and ref.name in self.stages
-            )
-        )
+        names = [ref.name for ref in self.inputs(stage) if ref.kind in ("rows", "model")]
+        return list(dict.fromkeys(name for name in names if name in self.stages))
 
 
 def trained(stage: Stage) -> Train | PPO:
@@ -105,146 +131,98 @@ def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. RecipeError is one sentence with file, line and key."""
     value, lines = read_yaml(path)
     if not isinstance(value, dict):
-        raise RecipeError(
-            f"{path}:1: a recipe is a table of keys; start it with `name:` and `stages:`."
-        )
-    head: _Head = build(_Head, value, path=path, lines=lines)
-    _check_names(head, path, lines)
-    backends = {
-        n: located(component(BACKENDS, v, path, lines, ("backends", n)), path.parent)
-        for n, v in head.backends.items()
-    }
-    models: dict[str, ModelSpec] = {
-        n: build(ModelSpec, v, path=path, lines=lines, at=("models", n))
-        for n, v in head.models.items()
-    }
-    kinds = {kind: cls for table in KINDS.values() for kind, cls in table.items()}
-    stages = {n: component(kinds, v, path, lines, ("stages", n)) for n, v in head.stages.items()}
-    _check_refs(stages, models, backends, path, lines)
-    written = _in_order(stages, path, lines)
-    placed = {name: located(stage, path.parent) for name, stage in written.items()}
-    head_keys = head.template, head.seed, head.budget_usd
-    return Recipe(path, head.name, placed, models, backends, *head_keys, written)
+        advice = "start it with `name:` and `stages:`"
+        raise RecipeError(f"{path}:1: a recipe is a table of keys; {advice}.")
+    keys: RecipeKeys = build(RecipeKeys, value, path=path, lines=lines)
+    at: _At = partial(place, path, lines)
+    _check_names(keys, at)
+    _check_refs(keys, at)
+    folder, written = path.parent, _in_order(keys.stages, at)
+    return Recipe(
+        path=path,
+        name=keys.name,
+        stages={name: located(stage, folder) for name, stage in written.items()},
+        models=keys.models,
+        backends={name: located(backend, folder) for name, backend in keys.backends.items()},
+        template=keys.template,
+        seed=keys.seed,
+        budget_usd=keys.budget_usd,
+        written=written,
+    )
 
 
-def _check_names(head: _Head, path: Path, lines: dict[KeyPath, int]) -> None:
+def _check_names(keys: RecipeKeys, at: _At) -> None:
     """The recipe and its stages have folders of their names, beside the journal and with more
     before and behind the name."""
-    name = head.name
-    if (
-        not name.strip()
-        or "/" in name
-        or name.startswith(".")
-        or not name.isprintable()
-        or len(name.encode()) > MOST_NAME_BYTES
-    ):
-        reason = (
-            f"a name is a folder's name: up to {MOST_NAME_BYTES} bytes of printable characters"
-            " without slashes, and no dot at its start"
-        )
-        raise RecipeError(f"{place(path, lines, ('name',))}: {reason}; change it.")
+    name = keys.name
+    is_short = len(name.encode()) <= MOST_NAME_BYTES
+    has_text = bool(name.strip()) and name.isprintable()
+    if not has_text or not is_short or "/" in name or name.startswith("."):
+        rule = f"up to {MOST_NAME_BYTES} printable bytes, no slash, no dot at its start"
+        raise RecipeError(f"{at(('name',))}: a name is a folder's name: {rule}; change it.")
     if name.lower().startswith(_RESERVED):
-        raise RecipeError(
-            f"{place(path, lines, ('name',))}: {name} is the name of a file of ours; choose"
-            " another."
-        )
-    if not head.stages:
-        raise RecipeError(f"{place(path, lines, ('stages',))}: there are no stages; write one.")
-    for name in head.stages:
-        at = place(path, lines, ("stages", name))
-        if name in head.models:
-            raise RecipeError(f"{at}: the name of a stage is also the name of a model; rename it.")
-        if (
-            not name.replace("-", "").replace("_", "").isalnum()
-            or len(name.encode()) > MOST_NAME_BYTES
-        ):
-            raise RecipeError(
-                f"{at}: the name of a stage may hold letters, digits, - and _ alone,"
-                f" {MOST_NAME_BYTES} bytes at most; rename it."
-            )
+        raise RecipeError(f"{at(('name',))}: bezoar has a file named {name}; choose another name.")
+    if not keys.stages:
+        raise RecipeError(f"{at(('stages',))}: there are no stages; write one.")
+    for name in keys.stages:
+        where = at(("stages", name))
+        if name in keys.models:
+            raise RecipeError(f"{where}: a model has the same name; rename the stage.")
+        is_word = name.replace("-", "").replace("_", "").isalnum()
+        if not is_word or len(name.encode()) > MOST_NAME_BYTES:
+            rule = f"letters, digits, - and _, {MOST_NAME_BYTES} bytes at most"
+            raise RecipeError(f"{where}: the name of a stage may hold {rule}; rename it.")
 
 
-def component(
-    kinds: dict[str, type], value: Any, path: Path, lines: dict[KeyPath, int], at: KeyPath
-) -> Any:
-    """The table that stands in `path` at the key `at` as the component of its kind."""
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        near = difflib.get_close_matches(str(kind)[:40], kinds, 1, 0.5)
-        what = "the key kind is missing" if kind is None else brief(f"unknown kind {kind!r}", 200)
-        hint = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(sorted(kinds))}."
-        raise RecipeError(f"{place(path, lines, (*at, 'kind'))}: {what}; {hint}")
-    return build(kinds[kind], value, path=path, lines=lines, at=at)
-
-
-def _check_refs(
-    stages: dict[str, Any],
-    models: dict[str, ModelSpec],
-    backends: dict[str, Any],
-    path: Path,
-    lines: dict[KeyPath, int],
-) -> None:
+def _check_refs(keys: RecipeKeys, at: _At) -> None:
     """Every name exists and is of the right kind, and every model and backend is used by some
     stage."""
-    rows = {n for n, s in stages.items() if s.gives == "rows"}
-    trained = {n for n, s in stages.items() if s.gives == "model"}
+    trained = {name for name, stage in keys.stages.items() if stage.gives == "model"}
     known: dict[str, set[str]] = {
-        "rows": rows,
-        "model": trained | models.keys(),
-        "backend": set(backends),
+        "rows": {name for name, stage in keys.stages.items() if stage.gives == "rows"},
+        "model": trained | keys.models.keys(),
+        "backend": set(keys.backends),
     }
     used: dict[str, set[str]] = {kind: set() for kind in known}
-    for name, stage in stages.items():
+    for name, stage in keys.stages.items():
         for ref in refs(stage):
             if ref.kind == "file":
                 continue
             used[ref.kind].add(ref.name)
+            where = at(("stages", name, *ref.path.split(".")))
             if ref.name not in known[ref.kind]:
                 near = difflib.get_close_matches(ref.name, known[ref.kind], 1, 0.4)
-                hint = (
-                    f"did you mean {near[0]}?"
-                    if near
-                    else f"the {ref.kind} names are {', '.join(sorted(known[ref.kind])) or 'none'}."
-                )
-                at = ("stages", name, *ref.path.split("."))
-                raise RecipeError(
-                    f"{place(path, lines, at)}: no {ref.kind} is named {ref.name!r}; {hint}"
-                )
-            if ref.scored and ref.name in trained and not _scores(stages[ref.name]):
-                at = ("stages", name, *ref.path.split("."))
-                raise RecipeError(
-                    f"{place(path, lines, at)}: {ref.name} is no reward model; name a stage that"
-                    " trains bradley_terry or regression."
-                )
-    for table, kind, names in (("models", "model", models), ("backends", "backend", backends)):
-        for unused in names.keys() - used[kind]:
-            raise RecipeError(
-                f"{place(path, lines, (table, unused))}: no stage uses it, so it has no effect;"
-                " remove it."
-            )
+                names = ", ".join(sorted(known[ref.kind])) or "none"
+                hint = f"did you mean {near[0]}?" if near else f"the {ref.kind} names are {names}."
+                raise RecipeError(f"{where}: no {ref.kind} is named {ref.name!r}; {hint}")
+            if ref.scored and ref.name in trained and not _scores(keys.stages[ref.name]):
+                advice = "name a stage that trains bradley_terry or regression"
+                raise RecipeError(f"{where}: {ref.name} is no reward model; {advice}.")
+    unused = [("models", name) for name in keys.models.keys() - used["model"]]
+    unused += [("backends", name) for name in keys.backends.keys() - used["backend"]]
+    if unused:
+        raise RecipeError(f"{at(unused[0])}: no stage uses it; remove it.")
 
 
-def _scores(stage: Any) -> bool:
+def _scores(stage: Stage) -> bool:
     """Whether a training stage gives a model with a score head."""
-    return "scores" in getattr(getattr(stage, "objective", None), "needs", ())
+    return isinstance(stage, Train) and "scores" in stage.objective.needs
 
 
-def _in_order(stages: dict[str, Any], path: Path, lines: dict[KeyPath, int]) -> dict[str, Any]:
+def _in_order(stages: dict[str, Stage], at: _At) -> dict[str, Stage]:
     """The stages as written, moved only where one stands before what it reads; RecipeError for a
     circle."""
-    ordered: dict[str, Any] = {}
+    ordered: dict[str, Stage] = {}
     waiting = dict(stages)
     while waiting:
         ready = [
-            n
-            for n, s in waiting.items()
-            if not any(r.name in waiting for r in refs(s) if r.kind in ("rows", "model"))
+            name
+            for name, stage in waiting.items()
+            if not any(r.name in waiting for r in refs(stage) if r.kind in ("rows", "model"))
         ]
         if not ready:
-            name = next(iter(waiting))
-            raise RecipeError(
-                f"{place(path, lines, ('stages', name))}: the stages {', '.join(waiting)} read each"
-                " other in a circle; break it."
-            )
+            names = ", ".join(waiting)
+            where = at(("stages", next(iter(waiting))))
+            raise RecipeError(f"{where}: the stages {names} read each other in a circle; break it.")
         ordered[ready[0]] = waiting.pop(ready[0])
     return ordered

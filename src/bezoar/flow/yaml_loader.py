@@ -1,5 +1,4 @@
-"""A YAML file to a strictly checked recipe: every error is one sentence with the line and the
-key."""
+"""A YAML value to strictly checked dataclasses: every error is one sentence with line and key."""
 
 import dataclasses
 import difflib
@@ -10,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.errors import RecipeError, brief
-from bezoar.flow.yaml_document import KeyPath, read_yaml
-
-__all__ = ["KeyPath", "build", "place", "read_yaml"]
+from bezoar.flow.yaml_document import KeyPath
 
 
 def forbid_extra(kind: Any, seen: set[Any] | None = None) -> None:
@@ -22,14 +19,14 @@ def forbid_extra(kind: Any, seen: set[Any] | None = None) -> None:
     if dataclasses.is_dataclass(kind) and kind not in seen:
         seen.add(kind)
         kind.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[union-attr]
-        for hint in typing.get_type_hints(kind).values():
+        for hint in typing.get_type_hints(kind, include_extras=True).values():
             forbid_extra(hint, seen)
     for inner in typing.get_args(kind):
         forbid_extra(inner, seen)
 
 
 def build(kind: Any, value: Any, *, path: Path, lines: dict[KeyPath, int], at: KeyPath = ()) -> Any:
-    """`value`, which stands in `path` at the key `at`, as an instance of the dataclass `kind`.
+    """`value`, which stands in `path` at the key `at`, as an instance of the type `kind`.
 
     RecipeError names file, line, key and, for an unknown key, the nearest one.
     """
@@ -39,12 +36,11 @@ def build(kind: Any, value: Any, *, path: Path, lines: dict[KeyPath, int], at: K
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        # a wrong key explains a missing one, so it is told first
+        # a wrong key explains a missing one, so it is reported first
         first = sorted(error.errors(), key=lambda e: "unexpected" not in e["type"])[0]
     known = _in_value([str(part) for part in first["loc"]], value)
-    raise RecipeError(
-        f"{place(path, lines, (*at, *known))}: {brief(_sentence(first, known, kind, value))}"
-    )
+    where = place(path, lines, (*at, *known))
+    raise RecipeError(f"{where}: {brief(_sentence(first, known, kind, value))}")
 
 
 def place(path: Path, lines: dict[KeyPath, int], at: KeyPath) -> str:
@@ -68,62 +64,49 @@ def _in_value(at: list[str], value: Any) -> list[str]:
 
 
 def _sentence(error: Any, known: list[str], kind: Any, value: Any) -> str:
-    name, code = (known[-1] if known else ""), error["type"]
-    answer_index = _class_at(kind, known[:-1], value)
+    code = error["type"]
     if "unexpected" in code:
-        fields = [f.name for f in dataclasses.fields(answer_index)] if answer_index else []
-        near = difflib.get_close_matches(name, fields, 1, 0.5)
-        return (
-            f"unknown key; did you mean {near[0]}?"
-            if near
-            else f"unknown key; the keys here are {', '.join(fields)}."
-        )
+        cls = _class_at(kind, known[:-1], value)
+        return f"unknown key; {_hint(known[-1], [f.name for f in dataclasses.fields(cls)], 'keys')}"
     if code in ("missing", "missing_argument"):
         return "this key is needed; add it."
     if code in ("union_tag_invalid", "union_tag_not_found"):
-        tag, tags = (
-            error["ctx"].get("tag", ""),
-            str(error["ctx"].get("expected_tags", "")).replace("'", ""),
-        )
-        if not tag:
-            return (
-                f"the key kind is missing; add one of {tags}."
-                if tags
-                else "the key kind is missing; add it."
-            )
-        near = difflib.get_close_matches(tag, tags.split(", "), 1, 0.4)
-        return f"unknown kind {tag!r}; " + (
-            f"did you mean {near[0]}?" if near else f"the kinds are {tags}."
-        )
+        tag = error["ctx"].get("tag", "")
+        tags = str(error["ctx"].get("expected_tags", "")).replace("'", "")
+        if tag:
+            return f"unknown kind {brief(repr(tag), 60)}; {_hint(tag, tags.split(', '), 'kinds')}"
+        return f"the key kind is missing; add {f'one of {tags}' if tags else 'it'}."
     if code == "value_error":
         return str(error["ctx"]["error"]).rstrip(".") + "."
-    return (
-        f"{error['msg'].replace('Input should be', 'must be')} but is"
-        f" {json.dumps(error['input'], default=str)[:60]}; change the value."
-    )
+    what = error["msg"].replace("Input should be", "must be")
+    return f"{what} but is {json.dumps(error['input'], default=str)[:60]}; change the value."
+
+
+def _hint(name: str, names: list[str], what: str) -> str:
+    near = difflib.get_close_matches(name[:40], names, 1, 0.5)
+    return f"did you mean {near[0]}?" if near else f"the {what} here are {', '.join(names)}."
 
 
 def _class_at(kind: Any, at: list[str], value: Any) -> Any:
     """The dataclass that the value at the key path `at` is read into."""
-    if typing.get_origin(kind) is typing.Annotated:
+    origin = typing.get_origin(kind)
+    if origin is typing.Annotated:
         return _class_at(typing.get_args(kind)[0], at, value)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        options = [o for o in typing.get_args(kind) if o is not type(None)]
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in typing.get_args(kind) if option is not type(None)]
         tag = value.get("kind") if isinstance(value, dict) else None
-        by_kind = [
-            o for o in options if dataclasses.is_dataclass(o) and getattr(o, "kind", None) == tag
-        ]
+        by_kind = [option for option in options if tag in _kinds_of(option)]
         return _class_at((by_kind or options)[0], at, value)
     if not at:
-        return kind if dataclasses.is_dataclass(kind) else None
-    inner = (
-        value[at[0]]
-        if isinstance(value, dict) and at[0] in value
-        else value[int(at[0])]
-        if isinstance(value, list)
-        else None
-    )
+        return kind
+    inner = value[int(at[0])] if isinstance(value, list) else value[at[0]]
     if dataclasses.is_dataclass(kind):
-        return _class_at(typing.get_type_hints(kind, include_extras=True).get(at[0]), at[1:], inner)
+        return _class_at(typing.get_type_hints(kind, include_extras=True)[at[0]], at[1:], inner)
     arguments = [a for a in typing.get_args(kind) if a is not Ellipsis]
-    return _class_at(arguments[-1], at[1:], inner) if arguments else None
+    return _class_at(arguments[-1], at[1:], inner)
+
+
+def _kinds_of(option: Any) -> tuple[Any, ...]:
+    """The values of `kind` that stand for a class."""
+    is_class = dataclasses.is_dataclass(option)
+    return typing.get_args(typing.get_type_hints(option).get("kind")) if is_class else ()
