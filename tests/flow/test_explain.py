@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from tests.helpers.json_schema import fits
 from pydantic import Field
 
 from bezoar.chat.templates import ChatML, HubTemplate
@@ -17,6 +16,7 @@ from bezoar.flow.explain import Key, Kind, all_kinds, field_docs, find_kinds, ty
 from bezoar.flow.recipe_reference import recipe_schema, with_tables
 from bezoar.flow.yaml_document import read_yaml
 from bezoar.references import FileRef, RewardRef, RowsRef
+from tests.helpers.json_schema import fits
 
 ROOT = Path(__file__).parents[2]
 
