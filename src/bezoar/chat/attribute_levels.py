@@ -21,6 +21,7 @@ _ORDER = [
 
 def attribute_text(attributes: Mapping[str, int]) -> str:
     """`helpfulness:4,correctness:4`, in the order of SteerLM's authors; other names follow."""
+    # the order is fixed, or equal levels would be different prompts
     names = [name for name in _ORDER if name in attributes]
     names += sorted(attributes.keys() - names)
     return ",".join(f"{name}:{attributes[name]}" for name in names)

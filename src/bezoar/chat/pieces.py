@@ -98,6 +98,8 @@ class PieceTemplate:
     def parse(self, tokens: Sequence[int], tokenizer: Tokenizer) -> Message:
         """The answer that a model wrote, without what ends it."""
         end, tokens = self.end(tokenizer), list(tokens)
+        # what follows the end token is no part of the answer; a model that never learned the token
+        # goes on with the next block instead
         if end in tokens:
             return Message("assistant", tokenizer.decode(tokens[: tokens.index(end)]))
         return Message("assistant", cut_at_stop(tokenizer.decode(tokens), self.stops()))
@@ -107,6 +109,8 @@ class PieceTemplate:
     ) -> Rendered:
         rendered = Rendered([], [], [])
         for piece in pieces:
+            # piece by piece: the ends of an answer must be ends of tokens, even where the tokenizer
+            # would merge across them
             tokens, start = piece.encode(tokenizer), len(rendered.tokens)
             if piece.answer:
                 tokens.append(self.end(tokenizer))

@@ -143,12 +143,15 @@ def main() -> None:
     """Answer requests until standard input ends; the kernel ends a request that takes too long."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    # the limit counts what is mapped already, the imported libraries included
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, used + _BYTES))
+    # a core file could hold what users wrote
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print("ready", flush=True)
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        # this timer counts computing, not waiting for requests, and its signal ends the process
         signal.setitimer(signal.ITIMER_PROF, _SECONDS)
         reply = _reply(render_jinja_template, request)
         signal.setitimer(signal.ITIMER_PROF, 0)

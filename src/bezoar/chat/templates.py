@@ -84,6 +84,7 @@ class OpenBezoarTemplate(PieceTemplate):
         if messages and messages[0].role == "system":
             system, messages = messages[0].content or DEFAULT_SYSTEM, messages[1:]
         pieces: list[Piece] = []
+        # the tokenizer adds none by itself here, and the models were trained with it
         if tokenizer.bos_id is not None:
             pieces = [Piece(tokenizer.decode([tokenizer.bos_id], markers=True), markers=True)]
         pieces.append(Piece(f"### System:\n{system}\n\n"))
@@ -100,7 +101,7 @@ class OpenBezoarTemplate(PieceTemplate):
 
 @dataclass(frozen=True)
 class HubTemplate(PieceTemplate):
-    """The chat template that comes with the tokenizer (Jinja).
+    """The chat template (Jinja) that comes with the tokenizer.
 
     It is a program of whoever made the model: it runs in a process of its own and is stopped after
     2 s of computing or 512 MiB of memory for one conversation.
@@ -202,6 +203,7 @@ def _after(text: str, pieces: list[Piece]) -> list[Piece]:
             " turn by turn; use chatml."
         )
     num_left, rest = len(text), list(pieces)
+    # the border may be inside a piece: then the rest of that piece remains
     while num_left and len(rest[0].text) <= num_left:
         num_left -= len(rest.pop(0).text)
     return [replace(rest[0], text=rest[0].text[num_left:]), *rest[1:]] if num_left else rest
@@ -222,6 +224,7 @@ def render_completions(
         start, end = rendered.answers[-1]
         prompts.append(rendered.tokens[:start])
         completions.append(rendered.tokens[start:end])
+    # the answers share the tokens of one prompt, so that it is computed once for all of them
     if any(tokens != prompts[0] for tokens in prompts):
         raise DataError(
             "the template renders the prompt differently for different answers; use chatml."

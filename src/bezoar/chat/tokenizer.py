@@ -35,6 +35,7 @@ class HubTokenizer:
 
     def encode(self, text: str, *, markers: bool = False) -> list[int]:
         """Ids of `text`; special tokens named in it are recognised only with `markers`."""
+        # templates write the special tokens themselves; one added here would be there twice
         options = {"add_special_tokens": False, "split_special_tokens": not markers}
         return list(self.inner.encode(text, **options))
 

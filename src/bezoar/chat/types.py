@@ -20,6 +20,7 @@ class ToolCall:
     arguments: dict[str, Any]
 
     def __hash__(self) -> int:
+        # prompts are keys of tables, and a dict by itself has no hash
         return hash((self.name, canonical(self.arguments)))
 
 
@@ -147,6 +148,7 @@ def _to_list(messages: Messages) -> list[Row]:
     rows = []
     for message in messages:
         calls = [vars(call) for call in message.tool_calls]
+        # as text: arguments differ from call to call, and a Parquet column has one type
         text = json.dumps(calls) if calls else ""
         rows.append({"role": message.role, "content": message.content, "tool_calls": text})
     return rows

@@ -61,6 +61,7 @@ class Columns(Source[Any]):
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Comparison | Dropped:
         meta = _meta(row.get("meta"), at)
+        # pairs first: they may hold a column of messages as well
         if self.chosen in row or self.rejected in row:
             return pair_in(row, at, (self.prompt, self.chosen, self.rejected), meta)
         if self.messages in row:

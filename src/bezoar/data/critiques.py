@@ -105,6 +105,7 @@ def revision_chat(
         if not part.strip():
             return Dropped(row_id, f"empty {name}")
     answer = format_revision(*revised)
+    # a line "Revision:" in the critique would end it there
     if parse_revision(answer) != revised:
         return Dropped(row_id, "label in the critique", revised.critique[:400])
     request = revision_request(chat.prompt, chat.answer)
@@ -113,10 +114,10 @@ def revision_chat(
 
 @dataclass(frozen=True)
 class Critiques(Source[Chat]):
-    """Critiques and revisions written by people: columns prompt (text, or a list of {role,
-    content}), response, critique, revision.
+    """Critiques and revisions of people: columns prompt, response, critique, revision.
 
-    A revision that equals the response is kept: it teaches to leave good answers as they are.
+    The prompt is a text or a list of {role, content}. A revision that equals the response is kept:
+    it teaches to leave good answers as they are.
 
     Source: arXiv 2311.14543
     Example: {kind: critiques, path: critiques.jsonl}

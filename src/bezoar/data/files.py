@@ -46,8 +46,10 @@ def hub_file(ref: str) -> Path:
     if split.path is not None:
         return split.path
     path = cache_dir() / "hub" / (ref.removeprefix(HUB_PREFIX).replace("/", "--") + ".jsonl")
+    # fetched once: the content of this file is part of the keys of stages that read it
     if not path.exists():
         placed = list(split.rows())
+        # the form in which evaluation reads test questions from files
         is_labelled = bool(placed) and "answerKey" in placed[0][1]
         rows = [labelled_choice(row, at) if is_labelled else row for at, row in placed]
         try:

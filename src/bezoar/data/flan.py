@@ -98,6 +98,7 @@ class Flan(Source[Chat]):
 def _to_schema(at: RowOrigin, row: Row) -> Iterator[Placed]:
     """One row of any shape in the one schema; a Natural Instructions file gives a row for each of
     its instances."""
+    # the column names tell the shapes apart; files without a header have columns 0, 1, 2
     if "0" in row:
         yield at, _from_cot(row, at)
     elif "Instances" in row:
@@ -116,6 +117,7 @@ def _from_flan(row: Row, at: RowOrigin) -> Row:
     if not name:
         columns = ", ".join(row) or "none"
         raise at.wrong(f"the row has no column 'submix' or 'task_source'; it has {columns}.")
+    # "Flan 2021", "flan_2021" and "flan2021_submix_original" are the same
     letters = re.sub(r"[\W_]", "", name.lower()).removesuffix("original").removesuffix("submix")
     submix = _OTHER_NAMES.get(letters, letters)
     return {
@@ -153,6 +155,7 @@ def _from_natural_instructions(task: Row, at: RowOrigin) -> Iterator[Placed]:
         raise at.wrong("the column 'Instances' is not a list of objects with input and output.")
     name, definition = Path(at.label).name.removesuffix(".json"), "\n".join(parts).strip()
     for number, instance in enumerate(instances, 1):
+        # the file is one object, whose row is number 1
         origin = RowOrigin(f"{at.text.removesuffix(':1')}: instance {number}", at.label, number)
         if not isinstance(instance, dict):
             kind = type(instance).__name__

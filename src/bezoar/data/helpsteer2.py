@@ -18,11 +18,10 @@ _INVALID = -100
 
 @dataclass(frozen=True)
 class HelpSteer2(Source[Chat]):
-    """Answers with five attributes: columns prompt, response, helpfulness, correctness, coherence,
-    complexity, verbosity.
+    """Answers with five attributes: columns prompt, response and one for each attribute.
 
-    The attributes are whole numbers from 0 to 4 and go to `meta["attributes"]`. The two answers to
-    one prompt are neighbouring rows.
+    The attributes (helpfulness, correctness, coherence, complexity, verbosity) are whole numbers
+    from 0 to 4 and go to `meta["attributes"]`. The two answers to a prompt are neighbouring rows.
 
     Source: arXiv 2406.08673
     Example: {kind: helpsteer2, path: nvidia/HelpSteer2, split: train, limit: 1000}
@@ -43,11 +42,11 @@ class HelpSteer2(Source[Chat]):
 
 @dataclass(frozen=True)
 class HelpSteer2Preference(Source[Comparison]):
-    """Pairs with the strength of the preference: columns prompt, response_1, response_2,
-    preference_strength.
+    """Pairs with the strength of the preference, by people.
 
-    The strength goes from -3 (the first answer is much better) to 3 (the second is); its size is
-    kept as `meta["strength"]`. Rows with 0 (equally good) and -100 (neither is valid) are dropped.
+    Columns prompt, response_1, response_2 and preference_strength, which goes from -3 (the first
+    answer is much better) to 3 (the second is); its size is kept as `meta["strength"]`. Rows with 0
+    (equally good) and -100 (neither is valid) are dropped.
 
     Source: arXiv 2410.01257
     Example: {kind: helpsteer2_preference, path: nvidia/HelpSteer2, subset: preference, part: train}
@@ -70,6 +69,7 @@ class HelpSteer2Preference(Source[Comparison]):
                 f" {_INVALID}."
             )
         first, second = text(row, "response_1", at), text(row, "response_2", at)
+        # (chosen, rejected)
         answers = (first, second) if strength < 0 else (second, first)
         prompt = _prompt_turns(text(row, "prompt", at))
         return checked_pair(prompt, answers, at, {"strength": abs(int(strength))})

@@ -15,8 +15,7 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 @dataclass(frozen=True)
 class HHRLHF(Source[Comparison]):
-    """Pairs of transcripts: columns chosen and rejected, of `\\n\\nHuman:` and `\\n\\nAssistant:`
-    turns.
+    """Pairs of transcripts: columns chosen and rejected.
 
     The prompt is everything up to and including the last `\\n\\nAssistant:`, the answer what
     follows it, as in the DPO authors' code; turns lose white space at both ends. Rules for rows

@@ -35,6 +35,7 @@ class _Dataset(NamedTuple):
         return LicenceTerms(identifier, self.note, english=True)
 
 
+# the first pattern that matches counts
 _DATASETS = (
     _Dataset("bezoar:", r"^bezoar:", "Apache-2.0", "Written for bezoar and shipped with it."),
     _Dataset(
@@ -112,6 +113,7 @@ def joint_licence(terms: Iterable[LicenceTerms]) -> str:
     """The licence identifier of what is made from several: unknown or other where one is, else the
     one that binds the others."""
     licences = {t.licence for t in terms}
+    # one part of unknown licence makes the whole unknown, whatever the others allow
     if not licences or UNKNOWN in licences:
         return UNKNOWN
     if "other" in licences or len(licences & set(_SHARE_ALIKE)) > 1:

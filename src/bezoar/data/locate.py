@@ -86,6 +86,8 @@ def locate(
 
 def _hub_split(dataset: str, subset: str, split: str, subset_is: str) -> list[DataFile]:
     licence, mirror = row_licence(dataset), os.environ.get("BEZOAR_DATA", "")
+    # a mirror may lack whole datasets, which then come from the Hub; but of a dataset that it has,
+    # it has to hold the part that is asked for
     mirrored = {key: file for key, file in MIRROR.items() if key[0] == dataset}
     if not mirror or not mirrored:
         label = "/".join(part for part in (dataset, subset, split) if part)
@@ -101,6 +103,7 @@ def _hub_split(dataset: str, subset: str, split: str, subset_is: str) -> list[Da
 
 def _files(path: Path, label: str, licence: str) -> list[DataFile]:
     if not os.path.isdir(path):
+        # a link to nowhere does exist; check_file says what is wrong with it
         if not os.path.lexists(path):
             hint = "a Hub dataset is written owner/name" if "/" not in label else "check the path"
             raise DataError(f"{brief(str(path))}: no such file or folder; {hint}.")
@@ -129,4 +132,5 @@ def _data_files(folder: Path) -> list[Path]:
     for file in files:
         if not strict_json.is_text(str(file)):
             raise DataError(f"{str(file)!a}: the file's name is not UTF-8; rename it.")
+    # the order of os.walk differs between file systems
     return sorted(files)

@@ -20,6 +20,7 @@ _NUM_BANDS, _BAND_SIZE = 32, 4
 LOWEST_THRESHOLD = 0.5
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 _RNG = np.random.Generator(np.random.PCG64(20240417))
+# odd factors: multiplying by one is a permutation of the numbers of 64 bits
 _FACTORS = _RNG.integers(1, 1 << 63, _NUM_BANDS * _BAND_SIZE, dtype=np.uint64) | np.uint64(1)
 _SHIFTS = _RNG.integers(0, 1 << 63, _NUM_BANDS * _BAND_SIZE, dtype=np.uint64)
 
@@ -56,6 +57,7 @@ def bands(features: frozenset[str]) -> list[bytes]:
     hashes = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)  # [features]
     # each column is one random function of the hashes; its lowest value is one number of the
     # signature, which two sets share with the probability of their Jaccard index
+    # the lowest bits of a product are mixed least
     mixed: NDArray[np.uint64] = (hashes[:, None] * _FACTORS + _SHIFTS) >> np.uint64(16)
     signature = mixed.min(axis=0)  # [bands * band size]
     return [row.tobytes() for row in signature.reshape(_NUM_BANDS, _BAND_SIZE)]

@@ -33,6 +33,7 @@ def read_questions(
     reference_answer/gpt-4.jsonl beside the questions is found by itself. DataError for a question
     without turns, with fewer references than turns, or whose number is used twice.
     """
+    # FastChat keeps the reference answers in this place
     default = Path(path).parent / "reference_answer" / "gpt-4.jsonl"
     references = references or (default if default.is_file() else "")
     answers = read_answers(references, folder) if references else {}
@@ -42,6 +43,7 @@ def read_questions(
         if question.id in questions:
             raise at.wrong(f"the question_id {question.id} stands twice; renumber one.")
         num_turns, num_references = len(question.turns), len(question.references)
+        # a question without references is graded without; one with some is a mistake
         if 0 < num_references < num_turns:
             raise at.wrong(
                 f"question {question.id} has {num_turns} turns and {num_references} references;"
@@ -52,7 +54,8 @@ def read_questions(
 
 
 def _question(row: Row, references: dict[int, tuple[str, ...]], at: RowOrigin) -> Question:
-    if "instruction" in row:  # AlpacaEval
+    # AlpacaEval has neither numbers nor categories, so that the line is the number
+    if "instruction" in row:
         category, instruction = (
             str(row.get("dataset") or "instruction"),
             text(row, "instruction", at),

@@ -80,6 +80,7 @@ def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
             at = RowOrigin(f"{path}: row {number}", label, number)
             yield at, _object(value, at)
         return
+    # an object may go over many lines: then the first of them is not a whole object
     first_lines = (line for _, line in reading.read_lines(path, limits) if line.strip())
     first = next(first_lines, "")
     if not first or _is_whole_object(first):
@@ -143,8 +144,6 @@ def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> I
         stream = datasets.load_dataset(dataset, split=split, streaming=True, **options)
         for number, row in enumerate(stream, 1):
             yield RowOrigin(f"{label}: row {number}", label, number), dict(row)
-    except DataError:
-        raise
     except Exception as error:
         where = "cannot be opened" if number == 0 else f"broke off after row {number}"
         raise DataError(

@@ -104,6 +104,7 @@ class Source(Generic[ItemT]):
         files = self.files()
         if not files:
             return self.limit or 0
+        # small files are read, so that drops and duplicates are not counted; packed ones have to be
         is_small = sum(file.stat().st_size for file in files) <= _SMALL_BYTES
         if is_small or any(file.suffix not in (".jsonl", ".parquet") for file in files):
             return len(self.load().rows)
@@ -123,6 +124,7 @@ class Source(Generic[ItemT]):
             for at, row in self._rows(file):
                 item = self.read(row, at)
                 if not isinstance(item, Dropped):
+                    # a row keeps its origin when it is shuffled, filtered and trained
                     item.meta.update({"source": at.label, "line": at.line})
                     if file.licence:
                         item.meta["licence"] = file.licence
@@ -135,6 +137,7 @@ class Source(Generic[ItemT]):
     def _check_size(self, path: Path | None) -> None:
         """DataError, before the first row is read, for a Parquet file that would be read to its end
         and has too many rows."""
+        # a sample depends on every row, so it reads to the end as well
         reads_all = self.limit is None or self.shuffle_seed is not None
         if path and path.suffix == ".parquet" and reads_all and num_rows(path) > self.limits.rows:
             what = f"the file holds {num_rows(path):,} rows; take fewer with limit"

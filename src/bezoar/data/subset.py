@@ -71,12 +71,14 @@ class Subset:
     def _first(
         self, stream: Iterable[ItemT | Dropped], group: _Group[ItemT], end: int | None
     ) -> Filtered[ItemT]:
+        # counts: how many different rows of each group came so far, those that are skipped included
         filtered: Filtered[ItemT] = Filtered([])
         seen: set[tuple[str, int]] = set()
         counts: dict[str, int] = {}
         for item in stream:
             if not isinstance(item, Dropped):
                 key, name = content_key(item, 0), group(item) if group else ""
+                # only rows up to the end of the window are remembered: later ones are not taken
                 count = counts.setdefault(name, 0) + 1
                 if (name, key) in seen:
                     item = _duplicate(item)

@@ -48,6 +48,7 @@ def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "co
             messages.append(Message("assistant", "", calls))
         else:
             calls = _calls(_parsed(turn.get("tool_calls"), at) or [], at)
+            # beside calls there may be no content, or null
             content = text(turn, what, at, needed=not calls)
             messages.append(Message(_SPEAKERS[speaker], content, calls))
     return tuple(messages)
@@ -82,6 +83,7 @@ def turn_problem(messages: Messages, *, answered: bool = True) -> str:
             if before == "":
                 return "does not start with the user"
             return "two turns in a row" if message.role == before else "turns out of order"
+        # calls have no text, and a function may return nothing
         if not message.content and state not in ("call", "tool"):
             if index == len(messages) and message.role == "assistant":
                 return "empty answer"
@@ -130,6 +132,7 @@ def pair_in(
         prompt = messages_in(row[prompt_name], at)
     elif not chosen_prompt or row.get(prompt_name) is not None:
         prompt = (Message("user", text(row, prompt_name, at)),)
+    # a list of one message is an answer without its prompt
     prompts = (chosen_prompt or prompt, rejected_prompt or prompt)
     if prompts[0] != prompts[1]:
         return Dropped(at.id, "prompts differ", at.text)

@@ -12,8 +12,9 @@ from bezoar.io import Row
 
 @dataclass(frozen=True)
 class UltraFeedback(Source[Comparison]):
-    """Pairs with scores: columns prompt, chosen, rejected (text or messages), score_chosen and
-    score_rejected, the scores also under metadata.
+    """Pairs with scores: columns prompt, chosen, rejected, score_chosen and score_rejected.
+
+    The first three are texts or messages; the scores may be under metadata.
 
     Source: arXiv 2310.01377
     Example: {kind: ultrafeedback, path: HuggingFaceH4/ultrafeedback_binarized, split: train_prefs}

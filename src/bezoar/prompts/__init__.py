@@ -14,15 +14,12 @@ _CODE_DIGITS = 12
 
 
 def read_prompt(ref: str, *needs: str) -> str:
-    """The text of a prompt file, without white space at its end. RecipeError when a placeholder
-    that it `needs` is absent."""
+    """The text of a prompt file. RecipeError if a placeholder that it `needs` is absent."""
     path = locate_file(ref, Path(), f"prompt {ref}")
     text = read_text(path).rstrip()
     for name in needs:
         if f"{{{name}}}" not in text:
-            raise RecipeError(
-                f"{path}: the prompt has no {{{name}}}, the place of what it is about; add it."
-            )
+            raise RecipeError(f"{path}: the prompt has no {{{name}}}; add it.")
     return text
 
 
@@ -38,26 +35,21 @@ def fill(text: str, /, **values: str) -> str:
 
 
 def seal(text: str, /, **texts: str) -> str:
-    """`text` filled with `texts` that a judge reads and others wrote, so that none of them can pass
-    for more than it is.
-
-    `{end}` becomes a line `[end CODE]`; where `text` has no `{end}`, each of `texts` is followed by
-    one. CODE is a hash of `text` and of all `texts`: every request has its own, the same request
-    always the same one, so that its journal key stays. Whoever writes one of the texts cannot know
-    it, since it changes with each of their characters, and one that holds it by chance moves it on.
-    A heading of `text`, such as "[Answer A]", that stands in one of them gets a backslash.
-    """
+    """`text` filled with `texts` that others wrote and a judge reads, so that none of them can pass
+    for an instruction or another text: `{end}` becomes a line `[end CODE]`."""
+    # 1) A prompt that does not say where a text ends has a mark after each of them.
     names = "|".join(map(re.escape, texts))
     template = text if "{end}" in text else re.sub(rf"\{{({names})\}}", r"{\1}\n\n{end}", text)
+    # 2) The code is a hash of the prompt and all texts: nobody who writes a text can know it, since
+    # it changes with each character, and one that holds it by chance moves it on. The same request
+    # always has the same one, so that its key in the journal stays.
     whole, number = "\n".join(texts.values()).casefold(), 0
     while (code := content_hash(text, texts, number)[:_CODE_DIGITS]) in whole:
         number += 1
+    # 3) A heading of the prompt, such as "[Answer A]", in one of the texts gets a backslash.
     headings = _HEADING.findall(text)
-    return fill(
-        template,
-        end=f"[end {code}]",
-        **{name: without_headings(value, headings) for name, value in texts.items()},
-    )
+    escaped = {name: without_headings(value, headings) for name, value in texts.items()}
+    return fill(template, end=f"[end {code}]", **escaped)
 
 
 def without_headings(text: str, headings: Iterable[str]) -> str:
