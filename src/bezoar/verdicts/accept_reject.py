@@ -1,9 +1,8 @@
-"""A judge's word on one row, and reading it: a verdict, or unparsed; never a guess.
+"""A judge's verdict on one row, or unparsed; never a guess.
 
-What counts in every reading of words (this one, `pairwise.parse_side`, `attributes.read_rating`,
-`evals.grading.parse_rating`) are explicit verdicts among the judge's own words, not those that it
-quotes or shows as code (`own_words`). The last of them is the verdict where all say the same; where
-they differ the reply is unparsed. Reading takes time in proportion to the reply.
+Every reading of words (this one, `pairwise.parse_side`, `rating.parse_rating` and the attributes')
+takes explicit verdicts among the judge's own words, not those that it quotes or shows as code
+(`own_words`). If they differ, the reply is unparsed. Reading takes time in proportion to the reply.
 """
 
 import math
@@ -17,7 +16,7 @@ from bezoar.verdicts.own_words import MASK, ONE_WORD, own_words
 
 Label = Literal["accept", "reject"]
 CHOICES = ("Accept", "Reject")
-# possessive throughout: what one repetition took is never tried by the next, so a line is read once
+# possessive throughout: no character is tried by two repetitions, so a line is read once
 _DECORATION = r"(?:[\s*_#<\"'“”‘’\[\](){}–—•.:]|[-=]>?)*+"
 _END = r"(?!_*+\w)"  # of a word, which may be emphasised: `_word_`
 _LEAD = (
@@ -38,17 +37,17 @@ _DENIED = ("no", "not", "false", "0")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judge's decision and why. `score` is log p(Accept) - log p(Reject) where it was decided by
-    probabilities."""
+    """A judge's decision and why."""
 
     label: Label
     reason: str = ""
     score: float | None = None
+    """log p(Accept) - log p(Reject), if probabilities decided."""
 
 
 @dataclass(frozen=True)
 class Unparsed:
-    """An answer that holds no verdict, or no answer at all; `why` says which."""
+    """A reply without a verdict, or a failed one; `why` says which."""
 
     text: str
     why: str = "no verdict"
@@ -59,66 +58,52 @@ def parse_verdict(text: str) -> Verdict | Unparsed:
 
     A line of the judge's own words decides when it begins with Accept or Reject (after marks of
     emphasis or a word such as "Verdict:") and goes on with punctuation, a reason, or not at all.
-    Lines that decide differently, or none, leave the answer unparsed. The reason is the rest of the
-    last such line that has one, else the text that follows or precedes it.
     """
+    # 1) the lines that decide; masked words cannot, but they can be the reason
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     own, lines = own_words(plain, ONE_WORD).split("\n"), plain.split("\n")
-    alone = sum(bool(line.strip()) for line in lines) == 1
-    found: list[tuple[int, Label, str]] = []
+    is_only_line = sum(bool(line.strip()) for line in lines) == 1
+    decisions: list[tuple[int, Label, str]] = []
     for number, line in enumerate(own):
         match = _VERDICT.match(line)
-        if not match or _only_named(match, alone):
+        if not match or _only_named(match, is_only_line):
             continue
         if _names_both(match["label"], line[match.end() :]):
             return Unparsed(text, "both verdicts")
-        found.append(
-            (
-                number,
-                "accept" if match["label"].casefold() == "accept" else "reject",
-                _plain(lines[number][match.end() :]),
-            )
-        )
-    labels = {label for _, label, _ in found}
+        label: Label = "accept" if match["label"].casefold() == "accept" else "reject"
+        decisions.append((number, label, _plain(lines[number][match.end() :])))
+    labels = {label for _, label, _ in decisions}
     if len(labels) != 1:
         return Unparsed(text, "both verdicts" if labels else "no verdict")
-    number, label, _ = found[-1]
-    around = [
-        _plain(lines[i])
-        for i in (*range(number + 1, len(lines)), *range(number - 1, -1, -1))
-        if own[i].strip(MASK)
-    ]
-    reasons = [rest for _, _, rest in reversed(found) if rest] or [line for line in around if line]
-    return Verdict(label, reasons[0] if reasons else "")
+    # 2) the reason: the rest of the last such line that has one, else the text behind or before it
+    last = decisions[-1][0]
+    around = (*range(last + 1, len(lines)), *range(last - 1, -1, -1))
+    reasons = [rest for _, _, rest in reversed(decisions)]
+    reasons += [_plain(lines[i]) for i in around if own[i].strip(MASK)]
+    return Verdict(labels.pop(), next(filter(None, reasons), ""))
 
 
-def _only_named(match: re.Match[str], alone: bool) -> bool:
-    """Whether a line does not decide: the bare word in quotation marks among other lines, or one
-    that is denied ("Accept: no")."""
+def _only_named(match: re.Match[str], is_only_line: bool) -> bool:
+    """Whether a line does not decide: a bare quoted word among other lines, or "Accept: no"."""
     rest, before = match.string[match.end() :], match.string[: match.start("label")]
-    quoted = (
-        not match["lead"]
-        and not alone
-        and before[-1:] in tuple(_QUOTES)
-        and not rest.strip(_QUOTES).strip()
-    )
+    bare = not match["lead"] and not rest.strip(_QUOTES).strip()
+    quoted = bare and not is_only_line and before[-1:] in tuple(_QUOTES)
     return quoted or _plain(rest).rstrip(".!").casefold() in _DENIED
 
 
 def _names_both(label: str, rest: str) -> bool:
-    """Whether the rest of a line that begins with one verdict gives the other too, as in "Accept:
-    no. Reject: yes"."""
+    """Whether a line that begins with one verdict gives both, as in "Accept: no. Reject: yes"."""
     if _EITHER.match(rest):
         return True
     others = (other for other in _OTHER.finditer(rest) if other[1].casefold() != label.casefold())
     return any(_behind_pause(rest, other.start()) for other in others)
 
 
-def _behind_pause(text: str, place: int) -> bool:
-    """Whether no word stands between a mark that ends a clause and `place`."""
-    while place and not text[place - 1].isalnum():
-        place -= 1
-        if text[place] in ".;,/|:":
+def _behind_pause(text: str, index: int) -> bool:
+    """Whether no word stands between a mark that ends a clause and `index`."""
+    while index and not text[index - 1].isalnum():
+        index -= 1
+        if text[index] in ".;,/|:":
             return True
     return False
 
@@ -139,8 +124,7 @@ def read_text(reply: Reply) -> Verdict | Unparsed:
 
 
 def read_logprobs(reply: Reply, threshold: float) -> Verdict | Unparsed:
-    """Accept when log p(Accept) - log p(Reject) is above `threshold`; unparsed when the two were
-    not both measured."""
+    """Accept if log p(Accept) - log p(Reject) is above `threshold`."""
     if reply.finish == "error":
         return Unparsed("", f"failed: {reply.error}")
     score = log_odds(reply.logprobs)
@@ -150,7 +134,7 @@ def read_logprobs(reply: Reply, threshold: float) -> Verdict | Unparsed:
 
 
 def log_odds(logprobs: Sequence[float]) -> float | None:
-    """The first of two log-probabilities less the second; None where they are not two numbers."""
+    """The first of two log-probabilities less the second; None if they are not two numbers."""
     if len(logprobs) != 2 or not all(math.isfinite(value) for value in logprobs):
         return None
     return logprobs[0] - logprobs[1]
@@ -158,10 +142,6 @@ def log_odds(logprobs: Sequence[float]) -> float | None:
 
 def by_score(score: float, threshold: float) -> Verdict:
     """The verdict of a score against a threshold."""
-    accepted = score > threshold
-    sign = ">" if accepted else "<="
-    return Verdict(
-        "accept" if accepted else "reject",
-        f"log p(Accept)/p(Reject) = {score:.2f} {sign} {threshold:.2f}",
-        score,
-    )
+    label: Label = "accept" if score > threshold else "reject"
+    sign = ">" if score > threshold else "<="
+    return Verdict(label, f"log p(Accept)/p(Reject) = {score:.2f} {sign} {threshold:.2f}", score)

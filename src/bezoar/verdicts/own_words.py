@@ -1,7 +1,7 @@
-"""What of a reply are its writer's own words: all that it quotes or shows as code is masked.
+"""The words of a reply that are its writer's own: what it quotes or shows as code is masked.
 
-Every step takes time in proportion to the text: no pattern has a repetition that another one can
-take the same characters from.
+Every step takes time in proportion to the text: no two repetitions of a pattern can take the same
+characters.
 """
 
 import re
@@ -33,25 +33,22 @@ ONE_WORD = re.compile(r"[\W_]*+[^\W_]++[\W_]*+")
 
 
 def own_words(text: str, keep: re.Pattern[str] | None = None) -> str:
-    """`text`, as long as it was and with its lines, with `MASK` for every character of
+    """`text`, with its length and lines, with `MASK` for every character that is quoted or code.
 
-    - lines that begin with `>` (behind the mark of a list, too), blocks between fences of ``` or
-    ~~~ (an open one to the end),
-      blocks that are indented by four spaces behind a blank line, text between equal runs of
-    backticks in one paragraph;
-    - text between three quotation marks and three, and in HTML's blockquote, pre, code and q;
-    - text between quotation marks. A straight mark opens where no letter stands before it and
-    closes where none follows, so that
-      inches and apostrophes quote nothing. What matches `keep` as a whole stays: the marks of JSON
-    and of a bare "Accept" do not quote.
-
-    A carriage return is an end of a line, or with the line feed behind it part of one.
+    What matches `keep` as a whole stays: the marks of JSON and of a bare "Accept" do not quote.
     """
+    # 1) lines that begin with `>` (behind the mark of a list, too), blocks between fences of ``` or
+    #    ~~~ (an open one to the end), and blocks indented by four spaces behind a blank line; a
+    #    carriage return ends a line, by itself or with the line feed behind it
     text = _without_blocks(text.replace("\r\n", " \n").replace("\r", "\n"))
+    # 2) text between equal runs of backticks, which may not span paragraphs
     text = "".join(_without_code(part) for part in _PARAGRAPHS.split(text))
+    # 3) HTML's elements and triple quotation marks, before single marks inside them are paired
     text = _without_elements(text)
     for pattern in _TRIPLED:
         text = pattern.sub(lambda match: _masked(match[0]), text)
+    # 4) quotation marks: a straight one opens where no letter stands before it and closes where
+    #    none follows, so that inches and apostrophes quote nothing
     for pattern in _STRINGS:
         text = pattern.sub(
             lambda match: match[0] if keep and keep.fullmatch(match[0]) else _masked(match[0]), text
@@ -87,8 +84,7 @@ def _without_blocks(text: str) -> str:
 
 
 def _without_elements(text: str) -> str:
-    """HTML's quotes and code masked. Behind the last end of an element nothing is searched, so
-    every search finds one."""
+    """HTML's quotes and code masked; each search ends at an end tag, none runs to no avail."""
     for element, end in _ELEMENTS:
         last = max((match.end() for match in end.finditer(text)), default=0)
         text = element.sub(lambda match: _masked(match[0]), text[:last]) + text[last:]
@@ -98,6 +94,7 @@ def _without_elements(text: str) -> str:
 def _without_code(text: str) -> str:
     """A paragraph with the text between equal runs of backticks masked."""
     runs = [match.span() for match in _TICKS.finditer(text)]
+    # by length, the numbers of the runs that are still to come
     later: dict[int, deque[int]] = {}
     for number, (start, end) in enumerate(runs):
         later.setdefault(end - start, deque()).append(number)

@@ -22,16 +22,17 @@ _SWAPPED: dict[Side, Side] = {"A": "B", "B": "A", "tie": "tie"}
 
 @dataclass(frozen=True)
 class Preference:
-    """The verdicts on one pair, both with A for the first answer of the pair as given: `first` in
-    its order, `second` swapped."""
+    """The verdicts on one pair; A is the first answer as given in both."""
 
     id: str
     first: Side | Unparsed
+    """In the order given."""
     second: Side | Unparsed
+    """With the answers swapped."""
 
     @property
     def verdict(self) -> Side | Unparsed:
-        """The winner when both orders agree, a tie when they do not; unparsed when either is."""
+        """The winner if both orders agree, a tie if they do not; unparsed if either is."""
         if isinstance(self.first, Unparsed):
             return self.first
         if isinstance(self.second, Unparsed):
@@ -46,31 +47,28 @@ class Preference:
 
 @dataclass(frozen=True)
 class Pairwise:
-    """Recipe keys of a pairwise judge; `verdict: logprob` takes the likeliest of the three
-    verdicts, for weak judges."""
+    """A language model that compares two answers, in both orders."""
 
     judge: BackendRef
+    """Language model that compares."""
     prompt: FileRef = "bezoar:pairwise.txt"
+    """Prompt of the judge, with {prompt}, {a} and {b}."""
     verdict: Literal["text", "logprob"] = "text"
+    """text: written by the judge; logprob: the likeliest of the three, for weak judges."""
     max_tokens: int = 512
+    """Most tokens of a written verdict."""
 
     def compare(self, pairs: Sequence[Comparison], ask: Ask) -> list[Preference]:
         """Two requests a pair. A is `chosen`, B is `rejected`."""
         template = read_prompt(self.prompt, "prompt", "a", "b")
-        requests = [
-            self._request(template, pair) for pair in [*pairs, *(pair.swap() for pair in pairs)]
-        ]
+        in_both_orders = [*pairs, *(pair.swap() for pair in pairs)]
+        requests = [self._request(template, pair) for pair in in_both_orders]
         sides = [read_side(reply, self.verdict) for reply in (ask(requests) if requests else [])]
-        swapped = [
-            side if isinstance(side, Unparsed) else _SWAPPED[side] for side in sides[len(pairs) :]
-        ]
-        return [
-            Preference(pair.id, *both)
-            for pair, *both in zip(pairs, sides[: len(pairs)], swapped, strict=True)
-        ]
+        games = zip(pairs, sides[: len(pairs)], sides[len(pairs) :], strict=True)
+        return [Preference(pair.id, first, _swapped(second)) for pair, first, second in games]
 
     def quote(self, num_pairs: Estimate) -> list[RequestEstimate]:
-        """Calls: two a pair."""
+        """Two requests a pair."""
         written = Estimate(20, 120, self.max_tokens) if self.verdict == "text" else exactly(0)
         return [RequestEstimate(num_pairs * 2, Estimate(300, 900, 3000), written)]
 
@@ -87,9 +85,12 @@ def conversation(messages: Messages) -> str:
     return "\n\n".join(f"{m.role.capitalize()}: {m.content}" for m in messages if m.content)
 
 
+def _swapped(side: Side | Unparsed) -> Side | Unparsed:
+    return side if isinstance(side, Unparsed) else _SWAPPED[side]
+
+
 def parse_side(text: str) -> Side | Unparsed:
-    """The one of [[A]], [[B]], [[C]] that stands among the judge's own words, once or more;
-    unparsed when none does or several."""
+    """The one of [[A]], [[B]] and [[C]] that stands among the judge's own words, once or more."""
     marks = set(_MARK.findall(own_words(text)))
     if len(marks) != 1:
         return Unparsed(text, "several verdicts" if marks else "no verdict")

@@ -1,4 +1,4 @@
-"""Grades of a judge: a reply is read as a rating from 1 to 10 or as a failure with its reason."""
+"""Grades of a judge: a rating from 1 to 10, or a failure with its reason."""
 
 import math
 import re
@@ -26,49 +26,45 @@ _FASTCHAT = (re.compile(r"\[\[([0-9]++\.?+[0-9]*+)\]\]"), re.compile(r"\[([0-9]+
 
 @dataclass(frozen=True)
 class Rating:
-    """A judge's grade. `value` is None for a failure, whose `reason` is error, cut off, unparsed or
-    out of range."""
+    """A judge's grade; `value` is None for a failure."""
 
     value: float | None
     reason: str = ""
+    """Of a failure: error, cut off, unparsed or out of range."""
     text: str = ""
 
 
 def parse_rating(text: str) -> Rating:
-    """The one value of every `[[rating]]` among the judge's own words (`judge.own_words`); from 1
-    to 10, decimals count.
+    """The one value of every `[[rating]]` among the judge's own words, decimals included.
 
-    Where there is none, that of every `Rating: [rating]` or of a reply that is nothing but
-    `[rating]`: a bracket elsewhere is a citation. Several values are no rating.
+    Without any, that of every `Rating: [rating]` or of a reply that is nothing but `[rating]`: a
+    bracket elsewhere is a citation. Several values are no rating.
     """
-    own = own_words(text)
-    alone = _ALONE.fullmatch(text)
-    found = _MARKED.findall(own) or _NAMED.findall(own) or ([alone[1]] if alone else [])
-    values = set(map(float, found))
+    own, bare = own_words(text), _ALONE.fullmatch(text)
+    numbers = _MARKED.findall(own) or _NAMED.findall(own) or ([bare[1]] if bare else [])
+    values = set(map(float, numbers))
     if len(values) != 1:
         return Rating(None, "unparsed", text)
-    (value,) = values
-    return (
-        Rating(value, "", text)
-        if LOWEST <= value <= HIGHEST
-        else Rating(None, "out of range", text)
-    )
+    value = values.pop()
+    if not LOWEST <= value <= HIGHEST:
+        return Rating(None, "out of range", text)
+    return Rating(value, "", text)
 
 
 def fastchat_rating(text: str) -> Rating:
-    """FastChat's own reading (`run_judge_single`): the first `[[number]]` anywhere, else the first
-    `[number]`, whatever its size.
+    """FastChat's own reading (`run_judge_single`): the first `[[number]]`, else `[number]`.
 
-    Digits are those of ASCII; FastChat breaks off at others.
+    It may stand anywhere and have any size. Digits are those of ASCII; FastChat breaks off at
+    others.
     """
-    found = next((match for pattern in _FASTCHAT if (match := pattern.search(text))), None)
-    value = float(found[1]) if found else math.inf
+    double, single = _FASTCHAT
+    match = double.search(text) or single.search(text)
+    value = float(match[1]) if match else math.inf
     return Rating(value, "", text) if math.isfinite(value) else Rating(None, "unparsed", text)
 
 
 def grade_request(prompt: str, verdict: Verdict, max_tokens: int) -> Request:
-    """What the judge is asked: to write an assessment (temperature 0), or for the log-probabilities
-    of the ten ratings."""
+    """Asks for an assessment (temperature 0), or for log-probabilities of the ten ratings."""
     messages = (Message("user", prompt),)
     if verdict == "logprob":
         return Request(messages, prefill=PREFILL, choices=CHOICES, max_tokens=1)
@@ -76,8 +72,7 @@ def grade_request(prompt: str, verdict: Verdict, max_tokens: int) -> Request:
 
 
 def read_grade(reply: Reply, verdict: Verdict) -> Rating:
-    """The rating in a reply, with `fastchat` by FastChat's rule. With `logprob` it is the expected
-    one, sum of r * p(r), p normalised over the ten (our choice)."""
+    """The rating in a reply: by our rule, by FastChat's, or with `logprob` the expected one."""
     if reply.finish == "error":
         return Rating(None, "error", reply.error)
     if verdict == "logprob":
@@ -89,12 +84,11 @@ def read_grade(reply: Reply, verdict: Verdict) -> Rating:
 
 
 def expected_rating(logprobs: Sequence[float]) -> Rating:
-    """Mean of the ten ratings under softmax(logprobs)."""
-    if len(logprobs) != len(CHOICES) or not all(math.isfinite(x) for x in logprobs):
+    """Sum of r * p(r) over the ten ratings, p normalised over them (our choice)."""
+    if len(logprobs) != len(CHOICES) or not all(math.isfinite(value) for value in logprobs):
         return Rating(None, "error", "the judge gave no log-probabilities of the ten ratings")
-    top = max(logprobs)
-    weights = [math.exp(x - top) for x in logprobs]
-    mean = math.fsum(w * r for r, w in enumerate(weights, LOWEST)) / math.fsum(weights)
-    return Rating(
-        mean, "", "p(1..10) = " + " ".join(f"{w / math.fsum(weights):.3f}" for w in weights)
-    )
+    weights = [math.exp(value - max(logprobs)) for value in logprobs]
+    total = math.fsum(weights)
+    mean = math.fsum(weight * r for r, weight in enumerate(weights, LOWEST)) / total
+    chances = " ".join(f"{weight / total:.3f}" for weight in weights)
+    return Rating(mean, "", f"p(1..10) = {chances}")
