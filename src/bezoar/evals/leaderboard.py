@@ -1,5 +1,4 @@
-"""Scores of several runs in one table a benchmark; what was not measured alike is never put in one
-table."""
+"""Scores of several runs, one table a benchmark; only what was measured alike shares a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,37 +40,39 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """One benchmark under one condition: (entry name, score), best first, and each entry against
-    the first.
-
-    `apart` says of the entries that stand in an earlier table of the benchmark what they differ in.
-    """
+    """One benchmark under one condition."""
 
     benchmark: str
     condition: str
     lines: list[tuple[str, Score]]
+    """(entry name, score), best first."""
     against_first: dict[str, ModelDifference] = field(default_factory=dict)
+    """Every other entry against the first."""
     apart: str = ""
+    """What these entries differ in from those of the benchmark's first table."""
 
     def verdict(self, name: str) -> str:
         """ "", "not distinguishable" from the first, or "worse"."""
-        found = self.against_first.get(name)
-        return "" if not found else "worse" if found.distinguishable else NOT_DISTINGUISHABLE
+        difference = self.against_first.get(name)
+        if not difference:
+            return ""
+        return "worse" if difference.distinguishable else NOT_DISTINGUISHABLE
 
 
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
-    """The evaluations of run directories, and of folders that hold a scores.json. RecipeError where
-    there is none at all."""
+    """The evaluations of run directories and of folders with a scores.json.
+
+    RecipeError if there is none at all.
+    """
     entries = []
     for folder in folders:
-        own = (folder / "scores.json").is_file()
-        found = (
-            [folder]
-            if own
-            else [path for _, path in stage_folders(folder) if (path / "scores.json").is_file()]
-        )
+        stages = [path for _, path in stage_folders(folder)]
+        is_evaluation = (folder / "scores.json").is_file()
+        run = "" if is_evaluation else f"{folder.name}/"
         with as_written(folder):
-            entries += [_entry(one, "" if own else f"{folder.name}/") for one in found]
+            for path in [folder] if is_evaluation else stages:
+                if (path / "scores.json").is_file():
+                    entries.append(_entry(path, run))
     if not entries:
         raise RecipeError(
             f"{folders[0]}: no finished evaluation in it; name a run directory or a folder with"
@@ -86,97 +87,96 @@ def _entry(folder: Path, run: str) -> Entry:
 
 
 def unlike(first: Entry, second: Entry, benchmark: str) -> str:
-    """What two entries' scores of a benchmark differ in beside the model; empty where they were
-    measured alike."""
-    one, two = condition(first.info, benchmark), condition(second.info, benchmark)
-    if not one or not two:
+    """What two scores of a benchmark differ in beside the model; empty if measured alike."""
+    ours, theirs = condition(first.info, benchmark), condition(second.info, benchmark)
+    if not ours or not theirs:
         return "what one of them depends on was not written down"
-    names = [name for name in dict.fromkeys([*one, *two]) if one.get(name) != two.get(name)]
+    names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
     return f"they differ in {', '.join(names)}" if names else ""
 
 
 def paired_tests(first: Entry, second: Entry) -> tuple[list[Difference], list[str]]:
     """The tests of all scores that were measured alike, and a sentence for each of the others.
-    RecipeError where none was."""
-    shared = list(
-        dict.fromkeys(
-            s.name for s in first.scores if any(s.name == other.name for other in second.scores)
-        )
-    )
+
+    RecipeError if none was.
+    """
+    theirs = {score.name for score in second.scores}
+    shared = [name for name in dict.fromkeys(s.name for s in first.scores) if name in theirs]
     refused = {name: why for name in shared if (why := unlike(first, second, name))}
-    told = [f"{name} is not compared: {why}." for name, why in refused.items()]
-    kept = [name for name in shared if name not in refused]
-    found = compare(
-        *([item for item in entry.items if item["benchmark"] in kept] for entry in (first, second))
-    )
-    if not found:
+    notes = [f"{name} is not compared: {why}." for name, why in refused.items()]
+    kept = set(shared) - refused.keys()
+    sides = ([i for i in entry.items if i["benchmark"] in kept] for entry in (first, second))
+    tests = compare(*sides)
+    if not tests:
+        reason = notes[0] if notes else "no name is in both."
         raise RecipeError(
-            f"{first.name} and {second.name} share no score that can be compared;"
-            f" {told[0] if told else 'no name is in both.'}"
+            f"{first.name} and {second.name} share no score that can be compared; {reason}"
         )
-    return found, told
+    return tests, notes
 
 
 def leaderboard(entries: Sequence[Entry], benchmark: str = "") -> list[Table]:
-    """A table a benchmark (all, or the one named) and condition. Scores without a written condition
-    stand alone."""
+    """A table a benchmark (all, or the one named) and condition.
+
+    A score whose condition was not written down has a table of its own.
+    """
     groups: dict[str, dict[str, list[tuple[Entry, Score]]]] = {}
     for entry in entries:
-        first: dict[str, Score] = {}
+        overall: dict[str, Score] = {}
         for score in entry.scores:
-            first.setdefault(score.name, score)  # the first of a name is the overall one
-        for name, score in first.items():
+            overall.setdefault(score.name, score)  # the first of a name is the overall one
+        for name, score in overall.items():
             same = canonical(condition(entry.info, name) or f"unknown, of {entry.name}")
             if name == benchmark or not benchmark:
                 groups.setdefault(name, {}).setdefault(same, []).append((entry, score))
     if not groups:
-        known = dict.fromkeys(s.name for entry in entries for s in entry.scores)
+        known = dict.fromkeys(score.name for entry in entries for score in entry.scores)
         raise RecipeError(f"no score is named {benchmark!r}; there are {', '.join(known)}.")
-    return [
-        _table(name, same, members, next(iter(tables.values()))[0][0])
-        for name, tables in groups.items()
-        for same, members in tables.items()
-    ]
+    tables = []
+    for name, conditions in groups.items():
+        first = next(iter(conditions.values()))[0][0]
+        tables += [_table(name, same, members, first) for same, members in conditions.items()]
+    return tables
 
 
 def _table(
-    benchmark: str, condition: str, members: list[tuple[Entry, Score]], earlier: Entry
+    benchmark: str, condition: str, members: list[tuple[Entry, Score]], first: Entry
 ) -> Table:
-    kept = [(entry, score) for entry, score in members if score.value is not None]
-    ranked = sorted(
-        kept, key=lambda pair: (pair[1].value or 0.0) * (-1 if pair[1].higher_is_better else 1)
-    )
-    sides = {entry.name: (score, entry.values(benchmark)) for entry, score in ranked}
-    against = model_differences(sides.pop(ranked[0][0].name), sides) if ranked else {}
-    own = members[0][0]
-    apart = (
-        ""
-        if own is earlier
-        else f"not in one table with {earlier.name}: {unlike(earlier, own, benchmark)}"
-    )
-    return Table(
-        benchmark, condition, [(entry.name, score) for entry, score in ranked], against, apart
-    )
+    """`first` is an entry of the benchmark's first table."""
+
+    def rank(member: tuple[Entry, Score]) -> float:
+        return (member[1].value or 0.0) * (-1 if member[1].higher_is_better else 1)
+
+    ranked = sorted((member for member in members if member[1].value is not None), key=rank)
+    differences: dict[str, ModelDifference] = {}
+    if ranked:
+        sides = {entry.name: (score, entry.values(benchmark)) for entry, score in ranked}
+        differences = model_differences(sides.pop(ranked[0][0].name), sides)
+    apart, entry = "", members[0][0]
+    if entry is not first:
+        apart = f"not in one table with {first.name}: {unlike(first, entry, benchmark)}"
+    lines = [(entry.name, score) for entry, score in ranked]
+    return Table(benchmark, condition, lines, differences, apart)
 
 
 def strengths(entries: Sequence[Entry]) -> list[Score]:
-    """Bradley-Terry strengths from the win rates of entries that differ in their opponents alone,
-    who are known by their answers.
+    """Bradley-Terry strengths from the win rates of entries that differ only in their opponents.
 
-    Empty where fewer than three models met, or fell into groups that never met.
+    An opponent is known by its answers. Empty for fewer than three models, or for groups of models
+    that never met.
     """
-    known: dict[str, str] = {}
+    opponents: dict[str, str] = {}
     groups: dict[str, list[tuple[str, str, str, float]]] = {}
     for entry in entries:
         same = condition(entry.info, "win rate")
         name = f"{entry.run}{entry.info.get('win_rate', {}).get('against', '')}"
-        against = known.setdefault(str(same.pop("answers of the other", name)), name)
-        games = [
-            (item, entry.name, against, value) for item, value in entry.values("win rate").items()
-        ]
-        groups.setdefault(canonical(same), []).extend(games)
-    most = max(groups.values(), key=len, default=[])
+        opponent = opponents.setdefault(str(same.pop("answers of the other", name)), name)
+        games = groups.setdefault(canonical(same), [])
+        for item, value in entry.values("win rate").items():
+            games.append((item, entry.name, opponent, value))
+    largest = max(groups.values(), key=len, default=[])
+    models = {name for game in largest for name in game[1:3]}
     try:
-        return bradley_terry(most) if len({name for game in most for name in game[1:3]}) > 2 else []
+        return bradley_terry(largest) if len(models) > 2 else []
     except ValueError:
         return []
