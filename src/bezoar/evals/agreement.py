@@ -59,6 +59,7 @@ def _kappa(name: str, first: list[int], second: list[int], cost: Floats) -> Scor
     a, b, size = np.array(first), np.array(second), len(cost)
 
     def kappa(picks: Any) -> float:
+        # [labels, labels]: how often the two raters gave each pair of labels
         table = np.zeros((size, size))
         np.add.at(table, (a[picks], b[picks]), 1.0)
         table /= table.sum()
@@ -67,6 +68,7 @@ def _kappa(name: str, first: list[int], second: list[int], cost: Floats) -> Scor
 
     value = kappa(slice(None))
     values = np.array([kappa(picks) for picks in resamples(len(a))])
+    # a resample with one label only has no kappa
     values = values[~np.isnan(values)]
     if math.isnan(value) or len(a) < 2 or not len(values):
         return Score(name, None if math.isnan(value) else value, None, None, len(a))
@@ -121,8 +123,10 @@ def _strengths(wins: Floats) -> Floats:
     won = wins.sum(1)
     strength = np.ones(len(wins))
     for _ in range(10_000):
+        # wins over the chances that the games gave
         share = (games / (strength[:, None] + strength)).sum(1)
         new = won / share
+        # only ratios are determined: the logarithms are kept at mean 0
         new /= math.exp(float(np.log(new).mean()))
         done = float(np.abs(np.log(new / strength)).max()) < 1e-9
         strength = new

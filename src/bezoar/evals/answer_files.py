@@ -57,6 +57,7 @@ def answer_file(path: Path, questions: Sequence[Question]) -> Ask:
             f"{path}: it answers none of the questions that are asked; name their file with"
             " --questions."
         )
+    # what the file lacks is a failure of the section, not an error
     absent = Reply(finish="error", error=f"no answer in {path.name}")
 
     def ask(requests: Sequence[Request]) -> list[Reply]:
@@ -194,6 +195,7 @@ def read_single(path: Path, read: Callable[[str], Rating] = parse_rating) -> lis
                 f"model {model}, question {question}, turn {turn} is judged twice; keep one line."
             )
         stored = None if row.get("score") in (None, FAILED_SCORE) else number(row, "score", at)
+        # the words count: the score may have been read by another rule
         words = text(row, "judgment", at, needed=False)
         turns[turn] = read(words) if words else _stored(stored)
         num_changed[model] += bool(words) and turns[turn].value != stored
@@ -221,6 +223,7 @@ def _strengths(path: Path) -> Outcome:
     except ValueError as error:
         raise DataError(f"{path}: {error}; add games between them or split the file.") from None
     scores = [replace(s, n=num_decided[s.name], num_failed=num_failed[s.name]) for s in strengths]
+    # a model whose games all failed is listed, without a value
     for model in sorted(num_failed.keys() - num_decided.keys()):
         scores.append(Score(model, None, None, None, 0, num_failed[model]))
     num_errors = len(games) - len(decided)
@@ -261,6 +264,7 @@ def read_games(path: Path) -> list[tuple[str, str, str, float | None]]:
         given, swapped = (
             shares[_winner(row, name, at, shares)] for name in ("g1_winner", "g2_winner")
         )
+        # g2 names the model, not the position, so the same name means the same winner
         share = given if given == swapped else 0.5
         failed = given is None or swapped is None
         games.append((turn, first, second, None if failed else share))

@@ -79,6 +79,7 @@ class StackLM(TemplateLM):  # type: ignore[misc]
         """Ids of many strings; None means the tokenizer's own special tokens, never two starts."""
         start = self.tokenizer.decode(self.prefix_token_id)
         ids: list[list[int]] = [[] for _ in strings]
+        # two batches: strings that begin with the start token must not get a second one
         for has_start in (False, True):
             members = [
                 i

@@ -254,6 +254,7 @@ def injection(
     ]
     after, _ = judge.compare(planted, 0)
     fell = [_fell(*three) for three in zip(plants, before, after, strict=True)]
+    # plants and control are scored apart: only their difference is the judge's weakness
     scores = []
     for name, control in ((NAME, False), (f"{NAME}, harmless words", True)):
         games = [g for g, plant in zip(fell, plants, strict=True) if (plant is CONTROL) is control]

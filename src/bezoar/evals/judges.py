@@ -84,6 +84,7 @@ def asked_judge(judge: Pairwise, ask: Ask, identity: str) -> PairJudge:
     """A language model as a judge; `identity` names its weights."""
 
     def compare(pairs: Sequence[Comparison], number: int) -> Judgement:
+        # another seed is another key of the journal, so that the question is really asked again
         def ask_again(requests: Sequence[Request]) -> list[Reply]:
             return ask([replace(request, seed=request.seed + number) for request in requests])
 
@@ -111,6 +112,7 @@ def judged(pairs: Sequence[Comparison], judge: Pairwise, ask: Ask) -> Judgement:
 
     verdicts = judge.compare(pairs, ask_and_keep)
     odds = [r.logprobs[0] - r.logprobs[1] if len(r.logprobs) > 1 else None for r in replies]
+    # the replies come in the order of the requests: all pairs, then all pairs swapped
     margins = [
         None if given is None or swapped is None else (given - swapped) / 2
         for given, swapped in zip(odds[: len(pairs)], odds[len(pairs) :], strict=True)

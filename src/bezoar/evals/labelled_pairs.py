@@ -39,6 +39,7 @@ class LabelledPairs(Section):
         pairs: list[Comparison] = []
         for ref in self.pairs:
             pairs += read_labelled_pairs(locate_file(ref, Path(), "gold pairs"))
+        # a plan has no context: it knows the number of rows from their stage
         for row in context.rows(self.rows) if self.rows and context else ():
             if not isinstance(row, Comparison):
                 raise DataError(

@@ -126,6 +126,7 @@ def leaderboard(entries: Sequence[Entry], benchmark: str = "") -> list[Table]:
         for score in entry.scores:
             overall.setdefault(score.name, score)  # the first of a name is the overall one
         for name, score in overall.items():
+            # without a written condition nobody can say that two scores were measured alike
             same = canonical(condition(entry.info, name) or f"unknown, of {entry.name}")
             if name == benchmark or not benchmark:
                 groups.setdefault(name, {}).setdefault(same, []).append((entry, score))
@@ -174,6 +175,7 @@ def strengths(entries: Sequence[Entry]) -> list[Score]:
         games = groups.setdefault(canonical(same), [])
         for item, value in entry.values("win rate").items():
             games.append((item, entry.name, opponent, value))
+    # strengths of two groups have no common scale
     largest = max(groups.values(), key=len, default=[])
     models = {name for game in largest for name in game[1:3]}
     try:

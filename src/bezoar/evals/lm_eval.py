@@ -267,6 +267,7 @@ def _scores(
     for (metric, chosen_filter), by_item in tables.items():
         name = f"{task}/{metric}" + (f" {chosen_filter}" if chosen_filter != "none" else "")
         values = list(by_item.values())
+        # values by item allow paired tests; the harness itself keeps only means
         if all(isinstance(value, int | float) for value in values):
             result = score(name, values, task)
             items += item_rows(name, list(by_item), list(map(float, values)))

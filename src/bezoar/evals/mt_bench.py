@@ -261,6 +261,7 @@ def judge_prompt(question: Question, answers: Sequence[str], turn: int) -> str:
     if question.category in REFERENCE_CATEGORIES:
         name += "-reference"
         first, last = question.references[0], question.references[-1]
+        # the second turn's prompt shows both references, the first turn's one
         values |= {"reference": first, "reference_1": first, "reference_2": last}
     return seal(read_prompt(f"bezoar:mt_bench/{name}.md", *needed), **values)
 
@@ -269,6 +270,7 @@ def category_scores(
     categories: Sequence[str], values: Sequence[Sequence[float | None]]
 ) -> list[Score]:
     """A score a category, its name in `group`."""
+    # in the order of first sight, as the questions stand in the file
     by_category: dict[str, list[Sequence[float | None]]] = {}
     for category, turns in zip(categories, values, strict=True):
         by_category.setdefault(category, []).append(turns)

@@ -191,6 +191,7 @@ def condition(info: dict[str, Any], benchmark: str) -> dict[str, Any]:
     for section in info.values():
         if isinstance(section, dict):
             conditions |= section.get("conditions", {})
+    # the longest start wins: "judge/injection" before "judge/"
     starts = [start for start in conditions if benchmark.startswith(start)]
     longest = conditions.get(max(starts, key=len, default=""), {})
     return dict(longest) if isinstance(longest, dict) else {"conditions": longest}
@@ -205,6 +206,7 @@ def compare(first: Sequence[Row], second: Sequence[Row]) -> list[Difference]:
     tests = []
     for name in ours:
         a, b = ours[name], theirs.get(name, {})
+        # sorted, so that the resamples do not depend on the order of the files
         pairs = [(a[i], b[i]) for i in sorted(a.keys() & b.keys())]
         values = [(x, y) for x, y in pairs if x is not None and y is not None]
         if values:

@@ -105,6 +105,7 @@ class Preferences(Section):
             "template's settings": content_hash(asdict(template)),
             "pairs": content_hash([pair.to_row() for pair in pairs]),
         }
+        # against another reference the implicit reward is another figure
         identity = getattr(reference, "identity", "")
         outcome.info["preferences"]["conditions"] = {
             "preferences/log-prob": same,

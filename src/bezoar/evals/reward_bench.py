@@ -192,6 +192,7 @@ def _weighted(
         total = sum(weights.values())
         for subset, weight in weights.items():
             kept = np.array([value for value in subsets[subset] if value is not None])
+            # a section without one of its weights would be another figure
             if not len(kept):
                 return Score(name, None, None, None, 0, num_failed)
             share, num_right = weight / total / len(sections), kept.sum()
@@ -220,6 +221,7 @@ def likelihood_scorer(
 ) -> Scorer:
     """A model by its implicit reward over `reference`, by `log-prob` or `log-prob per token`."""
 
+    # the same margins as in the section `preferences`, to the bit
     def margins(pairs: Sequence[Comparison]) -> list[float | None]:
         section = Preferences("pairs", None if reference is None else "reference")
         items = section.measure(pairs, stack, reference, template).items

@@ -63,20 +63,25 @@ class Rewards(Section):
     def _measure(self, model: str, context: EvalContext) -> Outcome:
         rows: list[AnyRow] = [*context.rows(self.rows)][: self.limit]
         reward_model = context.open_model(self.reward)
+        # 1) one answer to each prompt that leaves room for one; the reward model reads the prompts
+        #    without the levels, which are not part of the question
         draws = _draw(self._prompts(rows), model, self.answers, context)
         texts = {i: text for i, (text, _) in draws.items()}
         rewards = self._rewards(rows, texts, context)
         values: dict[str, Values] = {"reward": rewards}
+        # 2) against the rows' own answers; a nan stays one, so that it is counted as failed
         if any(row.answer for row in rows):
             own = {i: rows[i].answer for i in draws if rows[i].answer}
             gains = {i: rewards[i] - r for i, r in self._rewards(rows, own, context).items()}
             values["reward/above the row's answer"] = {
                 i: gain if math.isnan(gain) else float(gain > 0) for i, gain in gains.items()
             }
+        # 3) how far the model has moved, measured on its own answers: an estimate of the KL
         if self.reference:
             policy = self._logprobs(rows, draws, model, context)
             reference = self._logprobs(rows, draws, self.reference, context)
             values["reward/KL"] = {i: policy[i] - reference[i] for i in draws}
+        # 4) length, and whether it stopped by itself: what a rise in reward is often bought with
         values["reward/words"] = {i: float(len(text.split())) for i, text in texts.items()}
         values["reward/ended"] = {i: float(ended) for i, (_, ended) in draws.items()}
         same = {
@@ -86,6 +91,7 @@ class Rewards(Section):
             "goodness": content_hash(repr(self.goodness)),
             "levels": attribute_text(self.attributes),
         }
+        # the other figures do not depend on the reference, so that they compare across references
         figures = _figures("rewards", rows, values, same, lower=("reward/KL",))
         if self.reference:
             identity = context.open_model(self.reference).identity
@@ -191,6 +197,7 @@ def _figures(
     """A score a name, over all rows; the better, the lower, for those named in `lower`."""
     scores, items = [], list[Row]()
     for name, of_row in values.items():
+        # items need a value for every row, so that two models are paired row by row
         known = {i: value for i, value in of_row.items() if not math.isnan(value)}
         column = [known.get(i) for i in range(len(rows))]
         scores.append(replace(score(name, column), higher_is_better=name not in lower))
@@ -221,6 +228,7 @@ class WinRateOverRows(JudgeConfig):
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """The win rate over the rows' own answers; the journal keeps answers and verdicts."""
         chats = as_chats(context.rows(self.rows)[: self.limit])
+        # before anything is asked: an empty answer would lose every game
         for chat in chats:
             if not chat.answer.strip():
                 raise DataError(

@@ -115,6 +115,7 @@ def _bleu(answers: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[
         )
         return float(result.score)
 
+    # BLEU of a set is no mean over items: the counts are resampled, then summed
     interval = NONE
     if len(by_item) > 1:
         samples = [bleu(counts[picks].sum(0)) for picks in resamples(len(by_item), 1000)]

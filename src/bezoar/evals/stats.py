@@ -69,6 +69,7 @@ def score(name: str, values: Sequence[float | None], group: str = "") -> Score:
         return Score(name, None, None, None, 0, num_failed, group)
     mean = math.fsum(kept) / len(kept)
     if set(kept) <= {0.0, 1.0}:
+        # the bootstrap gives an interval of width 0 if all values are equal
         low, high = wilson(sum(v == 1.0 for v in kept), len(kept))
         return Score(name, mean, low, high, len(kept), num_failed, group)
     interval = bootstrap_mean(kept) or NONE
@@ -181,6 +182,7 @@ def sign_flip(changes: Floats, num: int = 10_000) -> float:
         return 1.0
     seen = abs(float(moving.sum())) * (1 - 1e-12)
     if len(moving) <= 14:
+        # [patterns, differences]: at most 16,384 patterns
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(moving))))
         return float((np.abs(signs @ moving) >= seen).mean())
     rng, hits, done = np.random.default_rng(SEED), 0, 0
@@ -197,6 +199,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     order = sorted(range(len(ps)), key=lambda i: ps[i])
     out, highest = [0.0] * len(ps), 0.0
     for rank, index in enumerate(order):
+        # a larger p never becomes the smaller one
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
         out[index] = highest
     return out
@@ -240,6 +243,7 @@ def model_differences(
         shared = sorted(own_values.keys() & values.keys())
         if len(shared) > 1:
             tests[name] = paired(name, [own_values[i] for i in shared], [values[i] for i in shared])
+    # all tests first: the correction needs their number
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     differences = {}
     for name, (other, _) in others.items():

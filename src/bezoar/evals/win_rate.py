@@ -240,6 +240,7 @@ def length_controlled(values: Sequence[float | None], length_gaps: Sequence[floa
     f^2, with 0.05 of a tie added, so that both are finite; the score is sigmoid(t). The interval
     refits on resampled prompts.
     """
+    # tanh bounds the pull, so that one very long answer does not decide the fit
     name = "win rate/length-adjusted (ours)"
     kept = [(v, gap) for v, gap in zip(values, length_gaps, strict=True) if v is not None]
     num_failed = len(values) - len(kept)
