@@ -1,12 +1,10 @@
-"""`bezoar` and `python -m bezoar`: listen for Ctrl-C first, then import what the command line
-needs."""
+"""`bezoar` and `python -m bezoar`: listen for Ctrl-C before the slow imports."""
 
 from bezoar import stop
 
 
 def main() -> None:
-    """Run the command line; a Ctrl-C that comes while it is still being imported ends it like any
-    other."""
+    """Run the command line; a Ctrl-C during its import ends it like any other."""
     try:
         stop.listen()
         from bezoar.cli import main as run

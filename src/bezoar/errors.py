@@ -2,8 +2,7 @@
 
 
 class BezoarError(Exception):
-    """A user's mistake or an outside failure: the command line prints only the message and exits
-    with `exit_code`."""
+    """A user's mistake or an outside failure: the user sees the message and gets `exit_code`."""
 
     exit_code = 2
 

@@ -139,8 +139,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Return when a file, or a folder with all in it, would survive a power cut; links are not
-    followed."""
+    """Return when a file, or a folder with all in it but links, would survive a power cut."""
     if path.is_symlink():
         return
     if path.is_dir():
@@ -245,8 +244,7 @@ def read_own(path: Path, **types: Any) -> Row:
 
 @contextmanager
 def as_written(folder: Path) -> Iterator[None]:
-    """Use values from `folder` that `read_own` has not checked. DataError if one is not as we
-    wrote it."""
+    """Use values from `folder` that `read_own` has not checked. DataError if one is not ours."""
     try:
         yield
     except FAULTS as error:

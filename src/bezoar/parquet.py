@@ -110,8 +110,7 @@ def _batches(path: Path, file: Any) -> Iterator[Any]:
 
 
 def _parts(batch: Any) -> Iterator[tuple[Any, int, int]]:
-    """(slice of a batch, its bytes as Python objects, those of its text); a slice has at most
-    _PART_BYTES or is one row."""
+    """(slice of a batch, bytes as Python objects, bytes of text), of _PART_BYTES or one row."""
     sizes = [_size(column) for column in batch.columns]
     text = sum(size[0] for size in sizes)
     size = text + _VALUE_BYTES * sum(size[1] for size in sizes)

@@ -81,8 +81,7 @@ def _tensorboard(folder: Path, stack: ExitStack) -> MetricSink:
 
 
 def _hosted(kind: str, folder: Path, stack: ExitStack) -> MetricSink:
-    """wandb or trackio, which share an interface: one series of lines a run, so a stage's own step
-    is a number beside the others."""
+    """wandb or trackio: one series of lines a run, so a stage's own step is a number too."""
     run = import_module(kind).init(project="bezoar", name=folder.resolve().name)
     stack.callback(run.finish)
     return lambda stage, step, numbers: run.log({f"{stage}/step": step, **numbers})
@@ -99,8 +98,7 @@ class Progress:
     boards: Sequence[MetricSink] = ()
 
     def log(self, **values: Any) -> None:
-        """Append one line to metrics.jsonl: time, stage and the values; boards get the numbers of a
-        step."""
+        """Append time, stage and values to metrics.jsonl; boards get the numbers of a step."""
         if "step" in values:
             numbers = {
                 f"{self.stage}/{name}": value
@@ -119,8 +117,7 @@ class Progress:
             stream.write(json.dumps(line).encode() + b"\n")
 
     def rewind(self, step: int) -> None:
-        """Remove this stage's lines after `step` (all of them at 0) from metrics.jsonl: those steps
-        are repeated."""
+        """Remove this stage's lines after `step` from metrics.jsonl (all at 0): they come again."""
         path = self.metrics_path
         if path is None or not path.is_file():
             return
@@ -143,8 +140,7 @@ class Progress:
 
     @contextmanager
     def bar(self, what: str, total: float) -> Iterator[Advance]:
-        """A bar for `total` units of `what`, only on a terminal; yields the function that moves
-        it."""
+        """A bar for `total` units of `what`, only on a terminal; yields what moves it."""
         if self.console is None or not self.console.is_terminal:
             yield lambda count=1, note="": None
             return

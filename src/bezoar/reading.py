@@ -43,8 +43,7 @@ class Limits:
             raise ValueError(f"row_mb must be at most {_MOST_MB}, a machine's memory; change it")
 
     def check(self, place: str, size: int, packed: int) -> None:
-        """TooMuchError if the `size` bytes unpacked so far, up to `place`, from `packed` bytes are
-        too many."""
+        """TooMuchError if `size` bytes, unpacked up to `place` from `packed`, are too many."""
         if size > self.file_gb * 2**30:
             most, key = f"more than {self.file_gb:g} GB; split it", "file_gb"
         elif size > max(_SMALL_BYTES, self.ratio * packed):

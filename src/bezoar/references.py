@@ -1,5 +1,4 @@
-"""Names that one part of a recipe uses for another: the type of a field says what its string refers
-to; and where outputs lie."""
+"""Names by which a recipe refers to its parts (the type says to which), and to their output."""
 
 import difflib
 import re
@@ -25,8 +24,7 @@ content is part of the stage's key."""
 
 
 def unknown(name: str, what: str, names: Iterable[str]) -> str:
-    """The half of a sentence that says that no `what` has this name, which there are, and which is
-    the nearest."""
+    """Half of a sentence: no `what` has this name, which names there are, and the nearest."""
     known = list(names)
     near = difflib.get_close_matches(name, known, 1, 0.5)
     listed = f"the {what.split()[-1]}s are {', '.join(known)}" if known else "there is none"
@@ -39,14 +37,10 @@ _NUMBERED = re.compile(r"(\d{2,})-(.+)", re.DOTALL)
 
 
 def stage_folders(run_dir: Path) -> list[tuple[str, Path]]:
-    """(name of the stage, folder) of what is named `<nn>-<stage>` in a run directory, in the order
-    of the numbers."""
+    """(stage, folder) of every `<nn>-<stage>` in a run directory, in the order of the numbers."""
     if not run_dir.is_dir():
         return []
-    found = [
-        (match, path) for path in run_dir.iterdir() if (match := _NUMBERED.fullmatch(path.name))
-    ]
-    return [
-        (match[2], path)
-        for match, path in sorted(found, key=lambda one: (len(one[0][1]), one[1].name))
-    ]
+    matches = [(_NUMBERED.fullmatch(path.name), path) for path in run_dir.iterdir()]
+    folders = [(match, path) for match, path in matches if match]
+    folders.sort(key=lambda folder: (len(folder[0][1]), folder[1].name))
+    return [(match[2], path) for match, path in folders]

@@ -70,8 +70,7 @@ def _interrupt_again(number: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(args: "sys.UnraisableHookArgs") -> None:
-    """Python drops an exception that is raised in a callback, as of a weak reference; an interrupt
-    is raised again, a moment later."""
+    """Raise an interrupt again, a moment later, that Python dropped as one of a callback."""
     if isinstance(args.exc_value, KeyboardInterrupt):
         threading.Timer(_AGAIN_S, os.kill, [os.getpid(), _AGAIN]).start()
     else:

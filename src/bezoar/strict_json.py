@@ -32,8 +32,7 @@ def parse(text: str) -> Any:
 
 
 def parse_at(text: str, start: int) -> tuple[Any, int]:
-    """The value that begins at `start`, and where it ends. NotJSONError as for `parse`; it is
-    `broken` if more text could mend it."""
+    """(value at `start`, where it ends). NotJSONError, `broken` if more text could help."""
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:

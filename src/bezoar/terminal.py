@@ -47,8 +47,7 @@ def plain(text: object, style: str = "") -> Text:
 
 
 class Console(_Console):
-    """Prints only visible text. Into a pipe nothing is wrapped, and a reader that goes away stops
-    us as Ctrl-C does."""
+    """Prints only visible text. Into a pipe nothing is wrapped; a reader that leaves stops us."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **settings})
@@ -74,8 +73,7 @@ def head(title: str, console: _Console) -> None:
 
 
 def show(piece: str) -> None:
-    """Print a piece of a longer text at once; an escape sequence cut into pieces has no effect
-    either."""
+    """Print a piece of a longer text at once; escape sequences in pieces have no effect either."""
     try:
         sys.stdout.write(visible(piece))
         sys.stdout.flush()
@@ -99,8 +97,7 @@ def warn(text: str) -> None:
 
 
 def prepare_streams() -> None:
-    """Make the standard streams take any text: what their encoding lacks is written as an escape;
-    closed ones lead nowhere."""
+    """Make the standard streams take any text, if need be as escapes; closed ones lead nowhere."""
     names = {"stdin": "surrogateescape", "stdout": "backslashreplace", "stderr": "backslashreplace"}
     for number, (name, errors) in enumerate(names.items()):
         if getattr(sys, name) is None:

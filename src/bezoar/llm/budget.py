@@ -32,8 +32,7 @@ class Prices:
         return (input_usd + completion_tokens * self.output_usd_per_million) / 1e6
 
     def most_usd(self, request: Request) -> float:
-        """An upper bound of a request's cost: one token a byte of its text, 16 a message, and the
-        longest answer."""
+        """Above a request's cost: one token a byte, 16 more a text, and the longest answer."""
         texts = [*(message.content for message in request.messages), request.prefill]
         num_bytes = sum(len(text.encode("utf-8", "replace")) + 16 for text in texts)
         return self.cost_usd(num_bytes, request.max_tokens)

@@ -159,8 +159,7 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 class EndpointBackend:
-    """A server that is asked over HTTP: `llm/ask_remote.py` sends what `body` makes and hands what
-    comes back to `read`."""
+    """A server asked over HTTP: `ask_remote` sends what `body` makes, and `read` reads replies."""
 
     def __init__(self, endpoint: Endpoint, api_key: str) -> None:
         self.endpoint, self.prices, self.api_key = endpoint, endpoint.prices, api_key
@@ -172,8 +171,7 @@ class EndpointBackend:
         return json.dumps(body, ensure_ascii=False).encode("utf-8")
 
     def most_usd(self, request: Request, body: bytes) -> float:
-        """An upper bound of the request's cost: one token a byte, and the longest answer that it
-        allows."""
+        """Above the request's cost: one token a byte, and the longest answer that it allows."""
         longest = max(int(self.endpoint.extra.get(name, 0)) for name in _LENGTHS)
         longest = max(longest, 1 if request.choices else request.max_tokens)
         return self.prices.cost_usd(len(body) + 16 * (len(request.messages) + 2), longest)

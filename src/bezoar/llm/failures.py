@@ -79,8 +79,7 @@ def status_inside(body: str) -> int | None:
 
 
 def retry_after_s(header: str) -> float:
-    """The seconds that a Retry-After header, a number or a date, asks for; 0 if it makes no
-    sense."""
+    """The seconds that a Retry-After header, a number or a date, asks for; else 0."""
     try:
         seconds = float(header)
     except ValueError:

@@ -65,8 +65,7 @@ class Journal(JournalFile):
     def look_up(
         self, requests: Mapping[str, Request], read: Callable[[str, Request], Reply]
     ) -> dict[str, Reply]:
-        """`get_many` of `requests` (by key), after `read` has read every body that its process did
-        not live to read."""
+        """`get_many` of `requests` (by key), after `read` has read bodies that nobody did."""
         is_unread = "body IS NOT NULL AND failed <> 1 AND (reply = '' OR NOT json_valid(reply))"
         rows = self._select(requests, is_unread)
         self.settle([(number, read(body or "", requests[key])) for number, key, _, body in rows])
@@ -87,8 +86,7 @@ class Journal(JournalFile):
         return rows
 
     def put_many(self, entries: Sequence[Entry]) -> list[int]:
-        """Write `entries` in one transaction; they are on the disk on return. Their numbers, in
-        order."""
+        """Write `entries` in one transaction, on the disk on return. Their numbers, in order."""
         now, rows = time.time(), list[tuple[Any, ...]]()
         for entry in entries:
             request, reply = json.dumps(asdict(entry.request)), _json(entry.reply)
@@ -105,8 +103,7 @@ class Journal(JournalFile):
         return self._write(write)
 
     def settle(self, replies: Sequence[tuple[int, Reply]]) -> None:
-        """Write down how bodies (by number) read and what they cost; the bodies are safe
-        already."""
+        """Write how bodies (by number) read and what they cost; the bodies are safe already."""
 
         def write() -> None:
             for number, reply in replies:

@@ -17,8 +17,7 @@ from bezoar.errors import DataError
 
 _VERSION = 2
 _BUSY_S = 0.25
-"""How long SQLite itself waits for another process; then Python handles a Ctrl-C, and waits
-again."""
+"""How long SQLite itself waits for another process, before Python handles a Ctrl-C."""
 _TELL_S = 2.0
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS replies (id INTEGER PRIMARY KEY, key TEXT NOT NULL,"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -69,18 +70,15 @@ class LocalBackend:
 
     def __init__(self, local: Local) -> None:
         self.local, self.identity = local, local.identity
-        self._loaded: StackBackend | None = None
 
-    @property
+    @cached_property
     def loaded(self) -> "StackBackend":
-        """The model, loaded by the first call."""
-        if self._loaded is None:
-            from bezoar.model.stack import Stack
+        """The model."""
+        from bezoar.model.stack import Stack
 
-            local = self.local
-            stack = Stack(ModelSpec(local.model, local.quantize, local.dtype), [])
-            self._loaded = StackBackend(stack, local.template, local.slots, local.group)
-        return self._loaded
+        local = self.local
+        stack = Stack(ModelSpec(local.model, local.quantize, local.dtype), [])
+        return StackBackend(stack, local.template, local.slots, local.group)
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Groups of like length."""

@@ -1,5 +1,4 @@
-"""The chat-completions format: a request to the body that is sent, a body that came back to a
-reply."""
+"""The chat-completions format: from a request to a body, from a body to a reply."""
 
 import json
 import math
@@ -121,8 +120,7 @@ def _first_choice(body: Any) -> Any:
 
 
 def _content(choice: Any) -> str:
-    """The text of a choice. _NoAnswerError if the model or the server declined, or none is
-    found."""
+    """The text of a choice. _NoAnswerError if the model or the server declined, or without any."""
     try:
         message = choice["message"]
         content, refusal = message.get("content"), message.get("refusal")

@@ -45,8 +45,7 @@ class Pool:
         }
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """Replies in the order of `requests`. A request that fails or that the budget refuses has a
-        reply with finish "error"."""
+        """Replies in the order of `requests`; what failed or was refused has finish "error"."""
         started = time.monotonic()
         identity = self.backend.identity
         keys = [request.key(identity) for request in requests]
@@ -123,8 +122,7 @@ class Pool:
     def _ask_here(
         self, backend: Backend, unique: dict[str, Request], replies: dict[str, Reply]
     ) -> None:
-        """Ask a model in this process for the requests whose keys are not in `replies`, and put
-        them there."""
+        """Ask a model in this process for the `unique` requests that are not in `replies` yet."""
         keys, requests, known = list(unique), list(unique.values()), frozenset(replies)
         # 1) Groups come from all requests, and only then lose those that are answered: made from
         #    the rest, a run that goes on would batch differently from one that was not stopped.

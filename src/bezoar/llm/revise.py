@@ -1,5 +1,4 @@
-"""A model that criticises and revises (CnR, arXiv 2311.14543) at work: one round over many
-answers."""
+"""A model that criticises and revises (CnR, arXiv 2311.14543): rounds over many answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,7 @@ class Round:
 def revisions(
     prompts: Sequence[Messages], answers: Sequence[str], ask: Ask, *, times: int, max_tokens: int
 ) -> Iterator[list[Round]]:
-    """Up to `times` rounds, each over the answers of the one before; the last is the first that
-    changes no answer."""
+    """Up to `times` rounds, each over the last one's answers, until none changes any more."""
     current = list(answers)
     for _ in range(times):
         rounds = revise(prompts, current, ask, max_tokens=max_tokens)
@@ -36,8 +34,7 @@ def revisions(
 def revise(
     prompts: Sequence[Messages], answers: Sequence[str], ask: Ask, *, max_tokens: int
 ) -> list[Round]:
-    """A round over `answers`, drawn greedily (ours; the paper's sampling is not known). An empty
-    answer is not sent."""
+    """A round, drawn greedily (the paper's sampling is not known). An empty answer is not sent."""
     sent = [i for i, answer in enumerate(answers) if answer]
     questions = [revision_request(prompts[i], answers[i]) for i in sent]
     requests = [Request(question, max_tokens=max_tokens) for question in questions]

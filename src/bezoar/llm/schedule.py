@@ -48,8 +48,7 @@ class Schedule:
         return retries + [self._waiting.popleft() for _ in range(num_new)]
 
     def pause_s(self, now: float, *, more: bool) -> float | None:
-        """Seconds until something may be sent; None: when something comes back. `more`: new
-        requests may be sent at once."""
+        """Seconds to wait, None for as long as it takes; `more`: new requests may be sent soon."""
         times = [self._later[0][0] - now] if self._later else []
         if more and self._waiting and self._num_free() > 0:
             times.append(_RAMP_S)

@@ -72,8 +72,7 @@ class Scripted:
 
 @dataclass
 class ScriptedBackend:
-    """Answers by `rule`. `seen` keeps every request that was answered, in order; groups hold
-    `group` requests."""
+    """Answers by `rule`, `group` requests at a time. `seen` keeps what was answered, in order."""
 
     rule: Rule
     identity: str = "scripted"

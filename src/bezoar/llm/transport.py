@@ -1,5 +1,4 @@
-"""HTTP: bodies out, what came back in. One attempt each, many in flight, in a thread with an event
-loop of its own."""
+"""HTTP in a thread with an event loop: bodies out, one attempt each; what came back in."""
 
 import asyncio
 import resource

@@ -72,19 +72,16 @@ Ask = Callable[[Sequence[Request]], list[Reply]]
 
 
 class Backend(Protocol):
-    """A language model. `identity` names the model and all that changes its answers, and holds no
-    secret."""
+    """A language model. `identity` names it and all that changes its answers, never a secret."""
 
     @property
     def identity(self) -> str: ...
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Indices of `requests` in the groups that are answered together; depends only on
-        `requests`."""
+        """Groups (indices) that are answered together; they depend only on `requests`."""
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
-        """Yield (index, reply) as answers arrive, each index once; what is yielded together is
-        journalled together."""
+        """Yield (index, reply), each index once; one yield is journalled together."""
 
 
 def fault(reply: Reply) -> str:
