@@ -17,6 +17,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -184,13 +185,12 @@ def summaries(folder: Path, updates: int, seeds: list[int], found: dict[str, Any
     sft, _ = stage(Train("m", "rows", SFT(), LORA, lr=2e-4, **common), train, [], out / "sft")
     how = Sampling(temperature=0.7, top_p=1.0, max_tokens=48)
     stack = Stack(MODEL, [sft])
+    context: Any = SimpleNamespace(
+        open_model=lambda _: stack, template=ChatML(), progress=Progress(), seed=0
+    )
     pairs = (
         BestOfN("rows", "own")
-        .sift(
-            Sample("rows", "m", 1, answers=how)
-            .by_model([*train, *held_out], lambda _: stack, ChatML(), progress=Progress(), seed=0)
-            .rows
-        )
+        .sift(Sample("rows", "m", 1, answers=how).sample([*train, *held_out], context).rows)
         .rows
     )
     own = {row.id for row in held_out}

@@ -13,7 +13,7 @@ from bezoar.data.critiques import parse_critique, parse_revision
 from bezoar.judge.attributes import read_rating
 from bezoar.judge.heuristics import is_loop, is_refusal, is_unfinished
 from bezoar.llm.types import Reply
-from bezoar.synth.evol_rules import read_equality
+from bezoar.synth.evolution import read_equality
 from bezoar.synth.examples import clean, parse_examples
 from bezoar.verdicts.accept_reject import parse_verdict
 from bezoar.verdicts.own_words import own_words

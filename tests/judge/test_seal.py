@@ -18,7 +18,7 @@ from bezoar.llm.types import Reply, Request
 from bezoar.model.spec import Sampling
 from bezoar.prompts import read_prompt, seal
 from bezoar.synth.critique_revise import CritiqueRevise
-from bezoar.synth.evol_rules import Comparer
+from bezoar.synth.evolution import Comparer
 from bezoar.verdicts.pairwise import Pairwise
 
 END = re.compile(r"^\[end ([0-9a-f]{12})\]$", re.MULTILINE)

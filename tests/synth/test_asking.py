@@ -5,10 +5,14 @@ from bezoar.llm.budget import REFUSED
 from bezoar.llm.types import Reply, Request
 from bezoar.model.spec import Sampling
 from bezoar.rng import rng_for, seed_for
-from bezoar.synth.answering import Draft, answer
+from bezoar.synth.scheme import Draft, Scheme
 from tests.helpers.asked import FAILED, Teacher, last
 
 DRAFTS = [Draft(name, (Message("user", name),), {"n": name}) for name in ("a", "b", "c", "d")]
+
+
+def scheme(retries: int, answers: Sampling | None = None) -> Scheme:
+    return Scheme("seeds", "teacher", retries=retries, answers=answers or Sampling())
 
 
 def test_answers_in_order_and_faults_by_name() -> None:
@@ -18,7 +22,7 @@ def test_answers_in_order_and_faults_by_name() -> None:
         "c": Reply("half of", "length"),
         "d": " \n",
     }
-    sifted = answer(DRAFTS, Teacher(lambda r: replies[last(r)]), Sampling(), seed=1, retries=0)
+    sifted = scheme(0).answer(DRAFTS, Teacher(lambda r: replies[last(r)]), seed=1)
     assert [(row.id, row.answer, row.meta) for row in sifted.rows] == [("a", "fine", {"n": "a"})]
     assert [(d.id, d.reason) for d in sifted.dropped] == [
         ("b", "failed"),
@@ -38,7 +42,7 @@ def test_only_what_is_missing_is_asked_again_with_another_seed() -> None:
         return Reply("good") if name != "b" or calls[name] == 2 else Reply("bad", "length")
 
     teacher = Teacher(rule)
-    sifted = answer(DRAFTS, teacher, Sampling(max_tokens=9), seed=1, retries=3)
+    sifted = scheme(3, Sampling(max_tokens=9)).answer(DRAFTS, teacher, seed=1)
     assert [row.id for row in sifted.rows] == ["a", "b", "c", "d"]
     assert not sifted.dropped
     assert calls == {"a": 1, "b": 2, "c": 1, "d": 1}
@@ -49,15 +53,17 @@ def test_only_what_is_missing_is_asked_again_with_another_seed() -> None:
 
 def test_a_request_that_the_budget_refuses_is_not_repeated() -> None:
     teacher = Teacher(lambda r: Reply(finish="error", error=REFUSED))
-    sifted = answer(DRAFTS, teacher, Sampling(), seed=1, retries=5)
+    sifted = scheme(5).answer(DRAFTS, teacher, seed=1)
     assert len(teacher.seen) == 4
     assert {d.detail for d in sifted.dropped} == {REFUSED}
 
 
 def test_what_the_teacher_is_told_is_not_in_the_row() -> None:
-    draft = Draft("a", (Message("user", "task"),), {}, asked=(Message("user", "task and hint"),))
+    draft = Draft(
+        "a", (Message("user", "task"),), {}, teacher_prompt=(Message("user", "task and hint"),)
+    )
     teacher = Teacher(lambda r: "yes")
-    row = answer([draft], teacher, Sampling(), seed=1, retries=0, system="Be brief.").rows[0]
+    row = scheme(0).answer([draft], teacher, seed=1, system="Be brief.").rows[0]
     assert [m.content for m in teacher.seen[0].messages] == ["Be brief.", "task and hint"]
     assert [(m.role, m.content) for m in row.messages] == [("user", "task"), ("assistant", "yes")]
 

@@ -20,6 +20,7 @@ from bezoar.model.spec import LoRA, ModelSpec, RewardWeights, Sampling
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.synth.sampled_answers import Sample
+from tests.helpers.toy_context import ToyContext
 
 
 @dataclass
@@ -74,9 +75,8 @@ def sample(
         answers=Sampling(max_tokens=tokens, temperature=1.0, top_p=1.0),
         **settings,
     )
-    return stage.by_model(
-        rows, models.__getitem__, ChatML(), progress=progress or Heard("drawn"), seed=seed
-    )
+    context = ToyContext(models.__getitem__, progress or Heard("drawn"), seed=seed)
+    return stage.sample(rows, context)
 
 
 def test_what_is_dropped_is_told(models: dict[str, Stack]) -> None:

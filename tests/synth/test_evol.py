@@ -11,14 +11,17 @@ from bezoar.cost import exactly
 from bezoar.errors import RecipeError
 from bezoar.llm.types import Reply, Request
 from bezoar.synth.evol_instruct import EvolInstruct
-from bezoar.synth.evol_rules import (
+from bezoar.synth.evolution import (
+    OPS,
+    Lineage,
+    Wording,
     copies_prompt,
     equality_by_information,
     is_apology,
     read_equality,
+    read_wording,
     says_nothing,
 )
-from bezoar.synth.evol_write import OPS, Line, Wording, read_wording
 from tests.helpers.asked import FAILED, Teacher, chat, last
 
 SEEDS = [chat(f"s{i}", f"Question number {i}?", category="open_qa") for i in range(8)]
@@ -258,8 +261,8 @@ def test_equality_by_information() -> None:
     assert "10 nats" in sifted.dropped[0].detail
 
 
-def line(text: str, op: str) -> Line:
-    return Line("s", text, {}, ((1, op),))  # type: ignore[arg-type]
+def line(text: str, op: str) -> Lineage:
+    return Lineage("s", text, {}, ((1, op),))  # type: ignore[arg-type]
 
 
 def wording(worked: str = "") -> Wording:
@@ -269,7 +272,7 @@ def wording(worked: str = "") -> Wording:
         "methods": "bezoar:evol_methods.jsonl",
         "worked": worked,
     }
-    return read_wording(OPS, files)  # type: ignore[arg-type]
+    return read_wording(OPS, **files)
 
 
 def test_begun_replies_without_worked_rewritings() -> None:

@@ -172,7 +172,7 @@ def test_seeds_of_another_kind_are_refused() -> None:
 def test_system_messages_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "systems.jsonl"
     path.write_text("".join(json.dumps({"id": n, "text": f"S{n}"}) + "\n" for n in range(1, 16)))
-    with pytest.raises(RecipeError, match="the system messages 16 of 16 are missing"):
+    with pytest.raises(RecipeError, match="system messages are missing: 16;"):
         orca(systems=str(path)).generate(seeds(), echo(), seed=7)
     path.write_text('{"id": "1", "text": ""}\n')
     with pytest.raises(RecipeError, match=r"systems\.jsonl:1: a system message has id"):

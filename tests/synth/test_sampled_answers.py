@@ -17,9 +17,8 @@ from bezoar.judge.condition_on_attributes import Steer
 from bezoar.model.completions import completion_logprobs, reward_completions
 from bezoar.model.spec import LoRA, ModelSpec, RewardWeights, Sampling
 from bezoar.model.stack import Stack
-from bezoar.progress import Progress
-from bezoar.synth.attribute_chance import level_chances, log_chance
-from bezoar.synth.sampled_answers import Sample
+from bezoar.synth.sampled_answers import Sample, level_chances, log_chance
+from tests.helpers.toy_context import ToyContext
 
 PROMPT = (Message("user", "hi"),)
 
@@ -36,9 +35,7 @@ def sample(stack: Stack, seed: int = 0, **settings: Any) -> list[SampledAnswers]
         "s", "m", n=3, answers=Sampling(max_tokens=8, temperature=1.0, top_p=1.0), **settings
     )
     rows = [Chat(f"c{i}", (Message("user", "hello" * (i + 1)),)) for i in range(3)]
-    return stage.by_model(
-        rows, lambda name: stack, ChatML(), progress=Progress("sample"), seed=seed
-    ).rows
+    return stage.sample(rows, ToyContext(lambda name: stack, seed=seed)).rows
 
 
 def test_answers_have_the_numbers_that_their_text_gives(stack: Stack) -> None:

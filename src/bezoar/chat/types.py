@@ -208,6 +208,13 @@ class Filtered(Generic[ItemT]):
     rows: list[ItemT]
     dropped: list[Dropped] = field(default_factory=list)
 
+    @classmethod
+    def split(cls, results: Iterable[ItemT | Dropped]) -> "Filtered[ItemT]":
+        """The rows and the dropped ones among `results`, each in their order."""
+        listed = list(results)
+        dropped = [result for result in listed if isinstance(result, Dropped)]
+        return cls([result for result in listed if not isinstance(result, Dropped)], dropped)
+
 
 def count_reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
     """How many rows were dropped for each reason, most first."""

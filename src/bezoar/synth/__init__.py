@@ -1,5 +1,4 @@
-"""Schemes: seeds to chats with the help of a teacher. A new one: a file, a line here, a test
-file."""
+"""Schemes: stages that write chats from seeds. A new one is a file, a line here and a test file."""
 
 from bezoar.synth.critique_revise import CritiqueRevise
 from bezoar.synth.evol_instruct import EvolInstruct

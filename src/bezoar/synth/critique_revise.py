@@ -1,8 +1,7 @@
-"""Critiques and revisions of given answers (CnR, arXiv 2311.14543), written by a teacher; the rows
-train one model to do both."""
+"""Critiques and revisions of given answers, written by a teacher (CnR)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Message
@@ -10,89 +9,82 @@ from bezoar.cost import Estimate, Quote
 from bezoar.data.critiques import Revised, parse_critique, parse_revision, revision_chat, transcript
 from bezoar.errors import DataError
 from bezoar.llm.types import Ask
-from bezoar.model.spec import Sampling
 from bezoar.prompts import read_prompt, seal
 from bezoar.references import FileRef
-from bezoar.synth.answering import Draft, answer, quote_answers
-from bezoar.synth.scheme import Scheme
+from bezoar.synth.scheme import Draft, Scheme
 
 
 @dataclass(frozen=True)
 class CritiqueRevise(Scheme):
-    """Recipe keys. A seed that is a chat gives its answer as the response, and the teacher writes
-    critique and revision; of a comparison the rejected answer is the response and the chosen one
-    the revision, and the teacher, which sees both, writes the critique alone.
+    """A teacher criticises and revises each seed's answer, for a model that learns to do both.
 
-    The paper's rows were written by people and are not public; all of this is ours. A row is
-    dropped, and counted, when the teacher's reply failed, is empty or was cut (after `retries`),
-    does not hold both parts, or repeats the response.
+    The response of a chat is its answer, and the teacher writes critique and revision. The response
+    of a comparison is its rejected answer; the chosen one is the revision, and the teacher, which
+    sees both, writes only the critique. A row is dropped if the teacher's reply is unusable, lacks
+    one of the two parts, or repeats the response. The paper's rows were written by people and are
+    not public: teacher and prompts are ours.
+
+    Source: arXiv 2311.14543
+    Example: {kind: critique_revise, seeds: pairs, teacher: teacher}
     """
 
     prompt: FileRef = "bezoar:critique_revise.txt"
+    """Prompt file for chats, with {conversation} and {response}."""
     pair_prompt: FileRef = "bezoar:critique_pair.txt"
-    retries: int = 1
-    answers: Sampling = field(default_factory=Sampling)
+    """Prompt file for comparisons, with {revision} too; weak teachers: critique_pair_short.txt."""
     kind: Literal["critique_revise"] = "critique_revise"
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
-        """A row of question and critique with revision a seed; `meta` has the seed. DataError for
-        seeds of another kind."""
+        """For each seed a row that asks for critique and revision; DataError for other seeds."""
         prompt = read_prompt(self.prompt, "conversation", "response")
         pair_prompt = read_prompt(self.pair_prompt, "conversation", "response", "revision")
-        given: dict[str, tuple[Chat, str]] = {}
+        sources: dict[str, tuple[Chat, str]] = {}
         drafts, dropped = [], []
-        for item in seeds:
-            chat, revision = _response(item)
+        for row in seeds:
+            chat, revision = _response(row)
             if not chat.answer:
-                dropped.append(Dropped(item.id, "no answer"))
+                dropped.append(Dropped(row.id, "no answer"))
                 continue
             draft = self._draft(chat, pair_prompt if revision else prompt, revision)
             drafts.append(draft)
-            given[draft.id] = chat, revision
-        done = answer(drafts, ask, self.answers, seed=seed, retries=self.retries)
-        made = [_row(reply, *given[reply.id]) for reply in done.rows]
-        rows = [row for row in made if isinstance(row, Chat)]
-        return Filtered(
-            rows, [*dropped, *done.dropped, *(row for row in made if isinstance(row, Dropped))]
-        )
+            sources[draft.id] = chat, revision
+        replies = self.answer(drafts, ask, seed=seed)
+        revised = Filtered.split(_row(reply, *sources[reply.id]) for reply in replies.rows)
+        return Filtered(revised.rows, [*dropped, *replies.dropped, *revised.dropped])
 
-    def _draft(self, chat: Chat, text: str, revision: str) -> Draft:
-        said = seal(
-            text, conversation=transcript(chat.prompt), response=chat.answer, revision=revision
-        )
-        return Draft(
-            f"cnr-{chat.id}",
-            (Message("user", said),),
-            {**chat.meta, "scheme": self.kind, "seed": chat.id},
-        )
+    def _draft(self, chat: Chat, prompt: str, revision: str) -> Draft:
+        conversation = transcript(chat.prompt)
+        text = seal(prompt, conversation=conversation, response=chat.answer, revision=revision)
+        meta = {**chat.meta, "scheme": self.kind, "seed": chat.id}
+        return Draft(f"cnr-{chat.id}", (Message("user", text),), meta)
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """Rows that it will give (a half at least, we take it), and calls: one a seed."""
+        """One request for each seed, of which at least half are assumed to give a row."""
         seeds = rows[self.seeds]
-        calls = quote_answers(seeds, 600, self.answers, self.retries)
-        return Quote(seeds * Estimate(0.5, 0.8, 1), [(self.teacher, calls)])
+        requests = self.quote_answers(seeds, 600)
+        return Quote(seeds * Estimate(0.5, 0.8, 1), [(self.teacher, requests)])
 
 
-def _response(item: AnyRow) -> tuple[Chat, str]:
-    """The chat that ends in the response, and the revision where it is known."""
-    if isinstance(item, Comparison):
-        return item.swap().as_chat(), item.chosen
-    if isinstance(item, Chat):
-        return item, ""
+def _response(row: AnyRow) -> tuple[Chat, str]:
+    """The chat that ends in the response, and the revision if there is one already."""
+    if isinstance(row, Comparison):
+        return row.swap().as_chat(), row.chosen
+    if isinstance(row, Chat):
+        return row, ""
     raise DataError(
-        f"row {item.id}: critique_revise reads chats or comparisons; choose among sampled answers"
+        f"row {row.id}: critique_revise reads chats or comparisons; choose among sampled answers"
         " first (kind: best_of_n)."
     )
 
 
 def _row(reply: Chat, chat: Chat, revision: str) -> Chat | Dropped:
-    found = (
-        Revised(parse_critique(reply.answer), revision)
-        if revision
-        else parse_revision(reply.answer)
-    )
-    if not isinstance(found, Revised):
-        return Dropped(reply.id, found.why, reply.answer[:400])
-    if found.revision == chat.answer.strip():
-        return Dropped(reply.id, "identical", found.critique[:400])
-    return revision_chat(reply.id, chat, found, reply.meta)
+    if revision:
+        revised = Revised(parse_critique(reply.answer), revision)
+    else:
+        parsed = parse_revision(reply.answer)
+        if not isinstance(parsed, Revised):
+            return Dropped(reply.id, parsed.why, reply.answer[:400])
+        revised = parsed
+    if revised.revision == chat.answer.strip():
+        return Dropped(reply.id, "identical", revised.critique[:400])
+    return revision_chat(reply.id, chat, revised, reply.meta)

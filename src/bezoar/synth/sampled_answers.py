@@ -1,13 +1,12 @@
-"""Several answers of a model to each prompt, with the numbers that alignment reads: rewards and
-log-probabilities."""
+"""Several answers of a model to each prompt, with rewards and log-probabilities for alignment."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Literal
 
 from bezoar.chat.attribute_levels import steered
-from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Dropped, Filtered, Messages, SampledAnswers
 from bezoar.cost import Estimate, Quote
 from bezoar.errors import RecipeError
@@ -18,33 +17,53 @@ from bezoar.model.completions import (
     reward_outputs,
 )
 from bezoar.model.spec import RewardWeights, Sampling
-from bezoar.progress import Progress
 from bezoar.references import ModelRef, RewardRef, RowsRef
 from bezoar.stage import Stage, StageContext, Stats
-from bezoar.synth.attribute_chance import log_chance
 
-Numbers = dict[str, list[float]]
+CONCENTRATION = 24.0
+"""alpha + beta of the Beta distribution, which fits the noise of HelpSteer2's labels."""
+# Midway between the levels 0 to 4, on the scale from 0 to 1; the paper does not give them.
+_BOUNDS = (0.0, 0.125, 0.375, 0.625, 0.875, 1.0)
+_LEAST_CHANCE = 1e-8
+_EDGE = 1e-3
+
+
+@dataclass
+class _Answered:
+    """A row and the answers that were drawn for its prompt, with numbers of each by name."""
+
+    row: AnyRow
+    answers: list[str]
+    numbers: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
 class Sample(Stage):
-    """Recipe keys. `n` answers of `model` to the prompt of every seed.
+    """Draws several answers of a model to each prompt, for best_of_n and the objective steerlm2.
 
-    With a `reward` model each answer has its outputs by name and, as `reward`, what `goodness`
-    makes of them. With `attributes` the model is told these levels, and a regression model gives
-    `attribute_logprob`, log P(a|x,y). With `prior` each answer has `prior_logprob`, log P(y|x) by
-    that model, which is not told the levels. Both are what the objective steerlm2 reads
-    (HelpSteer2, arXiv 2406.08673, section 4.5: n = 10, temperature 0.7, top_p 0.9).
+    The row's own answer is kept in `meta`. `ended` is 1 for an answer that the model ended itself.
+    With `attributes` each answer has `attribute_logprob`, log P(a|x,y), by a regression model.
+
+    Source: HelpSteer2, arXiv 2406.08673, section 4.5 (n = 10, temperature 0.7, top_p 0.9)
+    Example: {kind: sample, seeds: prompts, model: sft, n: 4, reward: reward}
     """
 
     seeds: RowsRef
+    """The stage whose prompts are answered."""
     model: ModelRef
+    """The model that answers."""
     n: int = 4
+    """Answers to each prompt, at least 1."""
     reward: RewardRef | None = None
+    """Reward model: each answer gets its outputs by name, and as `reward` what `goodness` gives."""
     goodness: RewardWeights = field(default_factory=RewardWeights)
+    """How the outputs of `reward` make one number."""
     attributes: dict[str, int] = field(default_factory=dict)
+    """Levels from 0 to 4 that `model` is told; needs `reward` and `prior`."""
     prior: ModelRef | None = None
+    """Model for the `prior_logprob` of each answer, log P(y|x); it is not told the levels."""
     answers: Sampling = field(default_factory=lambda: Sampling(max_tokens=256))
+    """How answers are drawn."""
     kind: Literal["sample"] = "sample"
     gives = "rows"
     renders = True
@@ -64,111 +83,117 @@ class Sample(Stage):
         if self.reward is None and self.goodness != RewardWeights():
             raise ValueError("goodness has no effect without a reward model; remove it")
 
-    def by_model(
-        self,
-        rows: Sequence[AnyRow],
-        open_model: Callable[[str], Any],
-        template: Template,
-        *,
-        progress: Progress,
-        seed: int,
-    ) -> Filtered[SampledAnswers]:
-        """The answers, an unfinished one as far as it got; `ended` is 1 for an answer that the
-        model ended. A prompt that leaves no room in the context is dropped as "too long", one with
-        an empty answer as "empty answer", and, with levels, one with an answer that the reward
-        model cannot read as "too long for the reward model"; else such an answer has the number
-        nan."""
-        prompts = [(row.id, row.prompt) for row in rows]
-        own = [row.answer for row in rows]
-        told = [
-            steered(prompt, self.attributes) if self.attributes else prompt for _, prompt in prompts
-        ]
-        drawn = draw_completions(
-            open_model(self.model), template, told, self.answers, num=self.n, seed=seed
-        )
-        faults = [
-            (
-                "too long"
-                if texts is None
-                else "empty answer"
-                if not all(t.strip() for t, _ in texts)
-                else ""
-            )
-            for texts in drawn
-        ]
-        kept = [i for i, fault in enumerate(faults) if not fault]
-        answers = [[text for text, _ in drawn[i] or ()] for i in kept]
-        numbers: list[Numbers] = [
-            {"ended": [float(ended) for _, ended in drawn[i] or ()]} for i in kept
-        ]
-        progress.say(
-            f"  {progress.stage}: {len(kept) * self.n} answers,"
-            f" {sum(sum(one['ended']) for one in numbers):.0f} of them ended"
-        )
-        if self.reward:
-            self._score(
-                open_model(self.reward), template, [prompts[i][1] for i in kept], answers, numbers
-            )
-        if self.prior:
-            found = completion_logprobs(
-                open_model(self.prior), template, [prompts[i][1] for i in kept], answers
-            )
-            for one, values in zip(numbers, found, strict=True):
-                one["prior_logprob"] = values
-        for i, one in zip(kept, numbers, strict=True):
-            if self.attributes and any(math.isnan(value) for value in one["attribute_logprob"]):
-                faults[i] = "too long for the reward model"
-        done = [
-            SampledAnswers(
-                prompts[i][0],
-                told[i],
-                tuple(texts),
-                {name: tuple(values) for name, values in one.items()},
-                {"own": own[i]},
-            )
-            for i, texts, one in zip(kept, answers, numbers, strict=True)
-            if not faults[i]
-        ]
-        return Filtered(
-            done, [Dropped(prompts[i][0], fault) for i, fault in enumerate(faults) if fault]
-        )
-
-    def _score(
-        self,
-        stack: Any,
-        template: Template,
-        prompts: list[Messages],
-        answers: list[list[str]],
-        numbers: list[Numbers],
-    ) -> None:
-        names = reward_outputs(stack, self.reward or "")
-        missing = [name for name in self.attributes if name not in names]
-        if missing:
-            raise RecipeError(
-                f"attributes: the reward model {self.reward} has no output {missing[0]}; it has"
-                f" {', '.join(names)}."
-            )
-        for one, scored in zip(
-            numbers, reward_completions(stack, template, prompts, answers), strict=True
-        ):
-            one |= {name: [values[k] for values in scored] for k, name in enumerate(names)}
-            one["reward"] = [
-                math.nan if math.isnan(values[0]) else self.goodness.score(names, values)
-                for values in scored
-            ]
-            if self.attributes:
-                one["attribute_logprob"] = [
-                    log_chance(self.attributes, names, values) for values in scored
-                ]
-
     def run(self, context: StageContext) -> Stats:
         """Sample the answers and write them."""
         rows = context.rows(self.seeds)
-        sampled = self.by_model(
-            rows, context.open_model, context.template, progress=context.progress, seed=context.seed
+        return context.write_rows(self.sample(rows, context), len(rows))
+
+    def sample(self, rows: Sequence[AnyRow], context: StageContext) -> Filtered[SampledAnswers]:
+        """A row of answers for each prompt; an unfinished answer is kept as far as it got.
+
+        A prompt is dropped as "too long" without room in the context, as "empty answer" if one of
+        its answers is empty, and, with levels, as "too long for the reward model" if that cannot
+        read one; without levels such an answer has the number nan.
+        """
+        # 1) Draw. Only here the model is told the levels: what follows reads the plain prompts.
+        drawn = draw_completions(
+            context.open_model(self.model),
+            context.template,
+            [self._steered(row.prompt) for row in rows],
+            self.answers,
+            num=self.n,
+            seed=context.seed,
         )
-        return context.write_rows(sampled, len(rows))
+        results: list[_Answered | Dropped] = []
+        for row, completions in zip(rows, drawn, strict=True):
+            if completions is None:
+                results.append(Dropped(row.id, "too long"))
+            elif not all(text.strip() for text, _ in completions):
+                results.append(Dropped(row.id, "empty answer"))
+            else:
+                answers = [text for text, _ in completions]
+                ended = [float(has_ended) for _, has_ended in completions]
+                results.append(_Answered(row, answers, {"ended": ended}))
+        # 2) Score the answers that are left, with each model in turn, all rows at once.
+        kept = [result for result in results if isinstance(result, _Answered)]
+        num_ended = sum(sum(item.numbers["ended"]) for item in kept)
+        context.progress.say(
+            f"  {context.progress.stage}: {len(kept) * self.n} answers, {num_ended:.0f} of them"
+            " ended"
+        )
+        if self.reward:
+            self._add_rewards(kept, context, self.reward)
+        if self.prior:
+            stack, prompts = context.open_model(self.prior), [item.row.prompt for item in kept]
+            answers_of = [item.answers for item in kept]
+            logprobs = completion_logprobs(stack, context.template, prompts, answers_of)
+            for item, values in zip(kept, logprobs, strict=True):
+                item.numbers["prior_logprob"] = values
+        # 3) Only now is it known what the reward model could not read.
+        return Filtered.split(
+            result if isinstance(result, Dropped) else self._row(result) for result in results
+        )
+
+    def _steered(self, prompt: Messages) -> Messages:
+        return steered(prompt, self.attributes) if self.attributes else prompt
+
+    def _add_rewards(self, kept: list[_Answered], context: StageContext, reward: str) -> None:
+        stack = context.open_model(reward)
+        names = reward_outputs(stack, reward)
+        missing = [name for name in self.attributes if name not in names]
+        if missing:
+            raise RecipeError(
+                f"attributes: the reward model {reward} has no output {missing[0]}; it has"
+                f" {', '.join(names)}."
+            )
+        prompts, answers = [item.row.prompt for item in kept], [item.answers for item in kept]
+        outputs = reward_completions(stack, context.template, prompts, answers)
+        for item, rows in zip(kept, outputs, strict=True):  # rows: [num answers, num outputs]
+            item.numbers |= {name: [values[k] for values in rows] for k, name in enumerate(names)}
+            item.numbers["reward"] = [
+                math.nan if math.isnan(values[0]) else self.goodness.score(names, values)
+                for values in rows
+            ]
+            if self.attributes:
+                logprobs = [log_chance(self.attributes, names, values) for values in rows]
+                item.numbers["attribute_logprob"] = logprobs
+
+    def _row(self, item: _Answered) -> SampledAnswers | Dropped:
+        row, numbers = item.row, item.numbers
+        if any(math.isnan(value) for value in numbers.get("attribute_logprob", ())):
+            return Dropped(row.id, "too long for the reward model")
+        by_name = {name: tuple(values) for name, values in numbers.items()}
+        prompt, own = self._steered(row.prompt), {"own": row.answer}
+        return SampledAnswers(row.id, prompt, tuple(item.answers), by_name, own)
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """All seeds; nothing that is paid for."""
+        """All seeds; no requests."""
         return Quote(rows[self.seeds])
+
+
+def level_chances(output: float) -> list[float]:
+    """P(a = 0..4) for the output of a regression model on levels 0 to 4.
+
+    r = output / 4, alpha = 24 r, beta = 24 - alpha, P(a = n) = BetaCDF(x_{n+1}) - BetaCDF(x_n)
+    (arXiv 2406.08673, section 4.5). Ours: the bounds x, and that r is held to [0.001, 0.999], where
+    the distribution exists.
+    """
+    from scipy.special import betainc
+
+    alpha = CONCENTRATION * min(max(output / 4, _EDGE), 1 - _EDGE)
+    below = [float(betainc(alpha, CONCENTRATION - alpha, bound)) for bound in _BOUNDS]
+    return [high - low for low, high in pairwise(below)]
+
+
+def log_chance(
+    attributes: Mapping[str, int], outputs: Sequence[str], values: Sequence[float]
+) -> float:
+    """log P(a|x,y): the sum of log P(a = level) over the attributes, which the paper implies.
+
+    Ours: a chance is at least 1e-8.
+    """
+    value_by_name = dict(zip(outputs, values, strict=True))
+    return sum(
+        math.log(max(level_chances(value_by_name[name])[level], _LEAST_CHANCE))
+        for name, level in attributes.items()
+    )

@@ -1,23 +1,49 @@
-"""What the schemes share: a teacher answers what is asked about the rows of another stage."""
+"""What the schemes share: stages in which a teacher answers drafts that were made from seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from bezoar.chat.types import AnyRow, Chat, Filtered
-from bezoar.llm.types import Ask
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, Messages
+from bezoar.cost import Estimate, RequestEstimate, exactly
+from bezoar.llm.types import Ask, Reply, Request, fault
+from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef, RowsRef
+from bezoar.rng import seed_for
 from bezoar.stage import Stage, StageContext, Stats
+
+VARIED = Sampling(temperature=1.0, top_p=0.95)
+"""For instructions, which should differ from one another."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A row without its answer."""
+
+    id: str
+    prompt: Messages
+    meta: dict[str, Any] = field(default_factory=dict)
+    teacher_prompt: Messages = ()
+    """What the teacher reads, if not `prompt`."""
 
 
 @dataclass(frozen=True)
 class Scheme(Stage):
-    """Rows that a teacher makes from seeds."""
+    """Rows that a teacher writes from seeds."""
 
     seeds: RowsRef
     """The stage whose rows are the seeds."""
     teacher: BackendRef
     """The language model that writes."""
+    retries: int = field(default=1, kw_only=True)
+    """How often an answer that is empty or was cut at `max_tokens` is requested again."""
+    answers: Sampling = field(default_factory=Sampling, kw_only=True)
+    """How answers are drawn."""
     gives = "rows"
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise ValueError("retries must be at least 0")
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """The new rows, and what was dropped on the way; equal replies give equal rows."""
@@ -26,5 +52,68 @@ class Scheme(Stage):
     def run(self, context: StageContext) -> Stats:
         """Ask the teacher and write the rows."""
         seeds, pool = context.rows(self.seeds), context.ask(self.teacher)
-        made = self.generate(seeds, pool.ask_all, seed=context.seed)
-        return {**context.write_rows(made, len(seeds)), "calls": pool.counts()}
+        generated = self.generate(seeds, pool.ask_all, seed=context.seed)
+        return {**context.write_rows(generated, len(seeds)), "calls": pool.counts()}
+
+    def answer(
+        self, drafts: Sequence[Draft], ask: Ask, *, seed: int, system: str = ""
+    ) -> Filtered[Chat]:
+        """The drafts with answers, in their order; the rows do not hold the `system` message.
+
+        After the last retry an unusable answer drops its draft as "empty" or "cut". A request that
+        failed is not retried: either its failure is final, or the stage stays unfinished.
+        """
+        prefix = (Message("system", system),) if system else ()
+        results: dict[int, Chat | Dropped] = {}
+        pending = list(range(len(drafts)))
+        for attempt in range(self.retries + 1):
+            requests = [
+                Request.sampled(
+                    (*prefix, *(draft.teacher_prompt or draft.prompt)),
+                    self.answers,
+                    seed_for(seed, draft.id, attempt),
+                )
+                for draft in (drafts[i] for i in pending)
+            ]
+            replies = dict(zip(pending, ask(requests) if requests else [], strict=True))
+            results |= {i: _answered(drafts[i], reply) for i, reply in replies.items()}
+            pending = [
+                i
+                for i, reply in replies.items()
+                if isinstance(results[i], Dropped) and reply.finish != "error"
+            ]
+        return Filtered.split(results.values())
+
+    def quote_answers(self, num: Estimate, prompt_tokens: float) -> RequestEstimate:
+        """Requests for answers to `num` prompts of about so many tokens.
+
+        Low: an eighth of `max_tokens` each; high: every retry is used up.
+        """
+        expected = num.expected * (1 + 0.1 * (self.retries > 0))
+        most = self.answers.max_tokens
+        return RequestEstimate(
+            Estimate(num.low, expected, num.high * (1 + self.retries)),
+            exactly(prompt_tokens),
+            Estimate(most / 8, most / 3, most),
+        )
+
+
+def _answered(draft: Draft, reply: Reply) -> Chat | Dropped:
+    reason = fault(reply)
+    if not reason:
+        messages = (*draft.prompt, Message("assistant", reply.text.strip()))
+        return Chat(draft.id, messages, draft.meta)
+    text = f"{draft.prompt[-1].content} -> {reply.text}"
+    shown = text if len(text) <= 400 else text[:400] + " ..."
+    return Dropped(draft.id, reason, reply.error or shown)
+
+
+def first_user_message(row: Chat) -> str:
+    """The text of a row's first message by the user; "" if it has none."""
+    return next((m.content for m in row.prompt if m.role == "user"), "")
+
+
+def at_most(estimate: Estimate, most: float) -> Estimate:
+    """An estimate whose values do not exceed `most`."""
+    low, expected, high = estimate.low, estimate.expected, estimate.high
+    return Estimate(min(low, most), min(expected, most), min(high, most))
