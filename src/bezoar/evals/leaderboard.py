@@ -7,7 +7,7 @@ from typing import Any
 
 from bezoar.errors import RecipeError
 from bezoar.evals.agreement import bradley_terry
-from bezoar.evals.outcome import compare, condition, read_outcome, read_scores
+from bezoar.evals.outcome import compare, condition, read_items, read_scores
 from bezoar.evals.stats import (
     NOT_DISTINGUISHABLE,
     Difference,
@@ -82,8 +82,8 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
 
 
 def _entry(folder: Path, run: str) -> Entry:
-    done, model = read_outcome(folder), str(read_scores(folder)["model"])
-    return Entry(run + model, done.scores, done.items, done.info, run)
+    facts, items = read_scores(folder), read_items(folder)
+    return Entry(run + facts["model"], facts["scores"], items, facts["info"] or {}, run)
 
 
 def unlike(first: Entry, second: Entry, benchmark: str) -> str:

@@ -124,22 +124,30 @@ def write_outcome(folder: Path, model: str, outcome: Outcome, **facts: str) -> N
     )
 
 
-def read_scores(folder: Path) -> Row:
-    """scores.json of a finished evaluation."""
-    path = folder / "scores.json"
-    return read_own(path, model=str, scores=list[Score], info=dict[str, Any] | None)
+def read_scores(folder: Path, *, lenient: bool = False) -> Row:
+    """scores.json of a finished evaluation; with `lenient` its scores are rows of any content."""
+    path, info = folder / "scores.json", dict[str, Any] | None
+    if lenient:
+        return read_own(path, model=str | None, scores=list[Row] | None, info=info)
+    return read_own(path, model=str, scores=list[Score], info=info)
 
 
-def read_outcome(folder: Path) -> Outcome:
-    """What `write_outcome` wrote; unknown keys of a score are passed over."""
-    stored, path = read_scores(folder), folder / "items.jsonl"
-    items = list(read_jsonl(path)) if path.is_file() else []
-    for line, row in items:
+def read_items(folder: Path, *, lenient: bool = False) -> list[Row]:
+    """items.jsonl of a finished evaluation; with `lenient` unreadable lines are left out."""
+    path = folder / "items.jsonl"
+    items = list(read_jsonl(path, broken=[] if lenient else None)) if path.is_file() else []
+    for line, row in items if not lenient else []:
         if not {"benchmark", "id", "value"} <= row.keys() or not isinstance(
             row["value"], int | float | None
         ):
             raise DataError(f"{path}:{line}: not a value of an item as bezoar wrote it; {ADVICE}.")
-    return Outcome(stored["scores"], [row for _, row in items], stored["info"] or {})
+    return [row for _, row in items]
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """What `write_outcome` wrote; unknown keys of a score are passed over."""
+    stored = read_scores(folder)
+    return Outcome(stored["scores"], read_items(folder), stored["info"] or {})
 
 
 def remarks(info: dict[str, Any]) -> list[str]:

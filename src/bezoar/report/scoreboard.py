@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from bezoar.evals.outcome import condition
+from bezoar.evals.outcome import condition, read_items, read_scores
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, ModelDifference, Score, model_differences
-from bezoar.io import Row, canonical, read_jsonl, read_own
+from bezoar.io import Row, canonical
 from bezoar.report.formatting import finite, listed
 from bezoar.report.run import Run
 
@@ -70,7 +69,7 @@ class Scoreboard:
 
     def condition(self, benchmark: str, model: str) -> str:
         """What a score must share with another to be compared with it."""
-        return canonical(condition(self.facts.get(model, {}).get("info", {}), benchmark))
+        return canonical(condition(self.facts.get(model, {}).get("info") or {}, benchmark))
 
     def score(self, benchmark: str, model: str) -> Score | None:
         """A cell that has a value, else None."""
@@ -155,19 +154,17 @@ class Scoreboard:
 
 
 def load_scoreboard(run: Run) -> Scoreboard:
-    """Read scores.json and items.jsonl of every finished evaluation, several stages of one model
-    as one."""
+    """Read every finished evaluation; several stages of one model count as one."""
     board = Scoreboard()
     for stage in run.of("evaluate"):
-        path = stage.path("scores.json")
-        if path is None:
+        if stage.folder is None or not stage.path("scores.json"):
             continue
-        facts = read_own(path, scores=list[Row] | None, info=dict[str, Any] | None)
-        model = str(facts.get("model") or stage.inputs.get("model") or stage.name)
+        facts = read_scores(stage.folder, lenient=True)
+        model = facts["model"] or stage.inputs.get("model", stage.name)
         board.labels.setdefault(model, str(facts.get("label") or model))
         board.facts.setdefault(model, {}).update(facts)
-        _add_scores(board, model, [read_score(row) for row in facts.get("scores") or []])
-        _add_items(board, model, stage.path("items.jsonl"))
+        _add_scores(board, model, [read_score(row) for row in facts["scores"] or []])
+        _add_items(board, model, read_items(stage.folder, lenient=True))
     return board
 
 
@@ -192,8 +189,8 @@ def _add_scores(board: Scoreboard, model: str, scores: list[Score]) -> None:
             board.cells[score.name, model] = score
 
 
-def _add_items(board: Scoreboard, model: str, path: Path | None) -> None:
-    for _, row in read_jsonl(path, broken=[]) if path else ():
+def _add_items(board: Scoreboard, model: str, items: list[Row]) -> None:
+    for row in items:
         # Items without a value failed; they are counted in the score and take no part in tests.
         value, cell = finite(row.get("value")), (str(row.get("benchmark")), model)
         if value is not None:

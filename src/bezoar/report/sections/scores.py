@@ -123,7 +123,7 @@ def _judges(board: Scoreboard) -> list[Markup]:
     """The card of every judge that was examined, once."""
     cards = {}
     for facts in board.facts.values():
-        card = facts.get("info", {}).get("judge_card") or {}
+        card = (facts.get("info") or {}).get("judge_card") or {}
         if card.get("scores") or card.get("injection"):
             # Several evaluations use the same judge; its hash covers model, prompt and settings.
             cards[card["judge_hash"]] = card
