@@ -1,6 +1,5 @@
 """Training: stages by kind."""
 
-from bezoar.train.ppo import PPO
-from bezoar.train.train import Train
+from bezoar.train.stages import PPO, Train
 
 TRAININGS: dict[str, type] = {"train": Train, "ppo": PPO}

@@ -1,12 +1,12 @@
-"""Checkpoints that are complete or absent: the weights that train, the optimiser's state, the best
-weights, the progress.
+"""Checkpoints, complete or absent: weights, the optimizer's state, the best weights, the counts.
 
-The sampler's position, the schedule and the random numbers are functions of (seed, step), so the
-step is all that is kept of them.
+The order of rows, the learning rate and random numbers are functions of (seed, step), so of these
+only the step is kept.
 """
 
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,36 +21,44 @@ from bezoar.model.tensors import load_tensors, save_tensors
 
 @dataclass
 class TrainerState:
-    """How far a training stage has come: `step` optimiser steps are done."""
+    """How far a training stage has come: `step` steps are done."""
 
     step: int = 0
     first_loss: float | None = None
     last_loss: float | None = None
     best_loss: float | None = None
     best_step: int = 0
-    evaluations: list[tuple[int, float]] = field(default_factory=list)
+    evaluations: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
     tokens: int = 0
     trained_tokens: int = 0
     seconds: float = 0.0
-    splits: int = 0
+    splits: int = 0  # steps done again in smaller micro-batches
 
 
 def save(
     folder: Path,
     state: TrainerState,
     *,
-    weights: dict[str, Tensor],
-    best: dict[str, Tensor],
+    weights: Mapping[str, Tensor],
+    best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write `folder`/step-N and remove older ones; a kill or a power cut at any moment leaves the
-    old or the new."""
+    """Write `folder`/step-N; a kill or a power cut at any moment leaves the old or the new one."""
+    values: dict[str, Any] = {
+        f"{index}.{name}": value
+        for index, per_parameter in optimizer.state_dict()["state"].items()
+        for name, value in per_parameter.items()
+    }
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    numbers = {name: value for name, value in values.items() if name not in tensors}
+    # 1) the new one becomes visible in one rename, when all its files are on the disk
     with atomic_dir(folder / f"step-{state.step}") as work:
-        tensors, numbers = _optimizer_state(optimizer)
-        for file, each in (("weights", weights), ("best", best), ("optimizer", tensors)):
-            save_tensors(work / f"{file}.safetensors", _plain(each))
+        for file, part in (("weights", weights), ("best", best), ("optimizer", tensors)):
+            plain = {k: v.detach().cpu().contiguous().clone() for k, v in part.items()}
+            save_tensors(work / f"{file}.safetensors", plain)
         write_checked(work / "progress.json", {**asdict(state), "optimizer": numbers})
-    for step, old in _steps(folder):
+    # 2) only then do older ones go
+    for step, old in _checkpoints(folder):
         if step != state.step:
             shutil.rmtree(old)
 
@@ -58,54 +66,31 @@ def save(
 def load(
     folder: Path, optimizer: torch.optim.Optimizer
 ) -> tuple[TrainerState, dict[str, Tensor], dict[str, Tensor]] | None:
-    """The latest progress, weights and best weights, with the optimiser's state restored; None when
-    there is no checkpoint.
+    """The latest state, weights and best weights, and the optimizer's state restored; else None.
 
-    A damaged one is set aside, aloud.
+    A damaged checkpoint is set aside with a warning.
     """
-    for _, latest in reversed(_steps(folder)):
+    for _, latest in reversed(_checkpoints(folder)):
         try:
             values = read_checked(latest / "progress.json")
-            weights, best, states = (
+            weights, best, tensors = (
                 load_tensors(latest / f"{file}.safetensors", ours=True)
                 for file in ("weights", "best", "optimizer")
             )
         except DataError as error:
             set_aside(latest, error)
             continue
-        _restore(optimizer, states, values.pop("optimizer"))
+        per_parameter: dict[int, dict[str, Any]] = {}
+        for key, value in {**tensors, **values.pop("optimizer")}.items():
+            index, _, name = key.partition(".")
+            per_parameter.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": per_parameter})
         values["evaluations"] = [(int(step), float(loss)) for step, loss in values["evaluations"]]
         return TrainerState(**values), weights, best
     return None
 
 
-def _steps(folder: Path) -> list[tuple[int, Path]]:
+def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, folder), by step."""
     named = ((re.fullmatch(r"step-(\d+)", p.name), p) for p in folder.glob("step-*"))
     return sorted((int(match[1]), path) for match, path in named if match)
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                numbers[f"{index}.{name}"] = value
-    return tensors, numbers
-
-
-def _restore(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]
-) -> None:
-    whole = optimizer.state_dict()
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *numbers.items()]:
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**whole, "state": state})

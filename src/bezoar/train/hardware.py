@@ -1,5 +1,4 @@
-"""What a process used of this machine: the most memory that it held, and the share of the
-arithmetic in a step."""
+"""What a process used of this machine: its peak of memory, and the share of the arithmetic."""
 
 import ctypes
 import gc
@@ -7,11 +6,10 @@ import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bezoar.train.memory import layer_shapes
+from bezoar.train.memory import Config, layer_shapes
 
 PEAKS = {
     "B200": 2250e12,
@@ -21,35 +19,26 @@ PEAKS = {
     "A100": 312e12,
     "L40S": 362e12,
 }
-"""Dense bfloat16 operations a second by a part of the device's name, from the makers' data
-sheets."""
+"""Dense bfloat16 operations a second by a part of the device's name, from the data sheets."""
 
 
 def peak_memory() -> int:
-    """The most bytes held at once so far: on CUDA by its allocator, else the resident set of this
-    process."""
+    """The most bytes held at once so far: of CUDA's allocator, else of this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     file = Path("/proc/self/status")
-    if file.is_file():
+    for line in file.read_text().splitlines() if file.is_file() else []:
         # not getrusage: a process inherits the peak of the one that started it
-        return (
-            next(
-                int(line.split()[1])
-                for line in file.read_text().splitlines()
-                if line.startswith("VmHWM:")
-            )
-            * 1024
-        )
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def fresh_peak() -> None:
-    """Give the heap's free memory back to the system and count the peak anew: what ran before in
-    this process is no part of it."""
+    """Give free memory back to the system and count the peak anew, without what ran before."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:
         trim(0)
     if torch.cuda.is_available():
@@ -58,22 +47,21 @@ def fresh_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def step_flops(config: dict[str, Any], *, tokens: int, trained: int, full: bool) -> float:
-    """Operations of the matrix products with a model's weights, forward and backward, for `tokens`
-    read and `trained` among them.
+def step_flops(config: Config, *, tokens: int, trained: int, full: bool) -> float:
+    """Operations of the products with a model's weights, forward and backward.
 
-    Two a weight and token forward, two more for the gradient of the input and, where all weights
-    train (`full`), two for that of the weight. Left out: adapters and attention, so that a share of
-    the peak made with it is a lower bound.
+    Two a weight and token forward, two more for the gradient of the input and, if all weights train
+    (`full`), two for that of the weight. Adapters and attention are left out, so a share of the
+    peak made with it is a lower bound.
     """
-    layers: int = config["num_hidden_layers"] * sum(i * o for i, o in layer_shapes(config).values())
+    sizes = [num_in * num_out for num_in, num_out in layer_shapes(config).values()]
+    layers: int = config["num_hidden_layers"] * sum(sizes)
     head: int = config["vocab_size"] * config["hidden_size"]
     return (6.0 if full else 4.0) * (tokens * layers + trained * head)
 
 
 def peak_flops() -> float | None:
-    """Operations a second that the CUDA device is sold with; None without one or where it is not
-    known."""
+    """Operations a second that the CUDA device is sold with, if it is known."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()

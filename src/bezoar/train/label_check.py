@@ -1,5 +1,9 @@
-"""The label proof: what each row trains is checked against the generation prompt before anything is
-trained. Imports no torch."""
+"""The label check: what each row trains must be what the model would write. Imports no torch.
+
+Each row is rendered twice on purpose. The objective's rendering is what trains; the check builds the
+expected tokens independently, the way generation meets them: the generation prompt, then the bare
+answer and the end token. Reusing the first rendering would repeat its mistakes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +14,7 @@ from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Messages
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import Completion, PromptGroup
-from bezoar.train.objective import Objective
-from bezoar.train.rows import conversations
+from bezoar.train.objective import Objective, conversations
 
 TooLong = Literal["drop", "cut"]
 
@@ -34,104 +37,76 @@ def check_labels(
     max_length: int,
     too_long: TooLong,
 ) -> Filtered[Example]:
-    """Render and check every row. DataError shows the first row whose trained tokens are not what
-    the model would write.
+    """Render and check every row; DataError shows the first whose trained tokens are wrong.
 
-    Left out and counted: rows with an empty answer, and rows longer than `max_length` where
-    `too_long` is "drop". With "cut" the first `max_length` tokens are kept, and the row is left out
-    if none of them is trained.
+    Dropped and counted: rows with an empty answer, and rows longer than `max_length` unless
+    `too_long` is "cut", which keeps the first `max_length` tokens if any of them is trained.
     """
     template.check(tokenizer)
     kept: list[Example] = []
     dropped: list[Dropped] = []
     every_turn = objective.unit == "token" and getattr(objective, "loss_on", "") != "last"
+    is_scored = "scores" in objective.needs
     for row in rows:
-        if any(not m.content.strip() and not m.tool_calls for m in _written(row)):
+        chats = conversations(row)
+        answers = [chat[-1] for chat in chats if chat and chat[-1].role == "assistant"]
+        if any(not m.content.strip() and not m.tool_calls for m in answers):
             dropped.append(Dropped(row.id, "empty answer"))
             continue
         group = objective.group(row, template, tokenizer)
-        check_row(
-            row,
-            group,
-            template,
-            tokenizer,
-            every_turn=every_turn,
-            scored="scores" in objective.needs,
-        )
+        # 1) check before the length: a cut row has lost the end token that the check looks for
+        last_only = not (isinstance(row, Chat) and every_turn)
+        for completion, chat in zip(group.completions, chats, strict=False):
+            _check(row.id, group.prompt, completion, chat, template, tokenizer, last_only, is_scored)
+        # 2) then drop or cut
+        detail = f"{group.longest} tokens, max_length is {max_length}"
         if group.longest <= max_length:
             kept.append(Example(row.id, group))
         elif too_long == "drop":
-            dropped.append(
-                Dropped(row.id, "too long", f"{group.longest} tokens, max_length is {max_length}")
-            )
+            dropped.append(Dropped(row.id, "too long", detail))
+        elif short := _cut(group, max_length):
+            kept.append(Example(row.id, short, cut=True))
         else:
-            short = cut(group, max_length)
-            if short is None:
-                dropped.append(
-                    Dropped(
-                        row.id,
-                        "nothing trained after the cut",
-                        f"{group.longest} tokens, max_length is {max_length}",
-                    )
-                )
-            else:
-                kept.append(Example(row.id, short, cut=True))
+            dropped.append(Dropped(row.id, "nothing trained after the cut", detail))
     return Filtered(kept, dropped)
 
 
-def _written(row: AnyRow) -> Messages:
-    return tuple(
-        messages[-1]
-        for messages in conversations(row)
-        if messages and messages[-1].role == "assistant"
-    )
-
-
-def cut(group: PromptGroup, max_length: int) -> PromptGroup | None:
-    """The first `max_length` tokens of the trunk with each branch; None when a branch would train
-    nothing."""
-    room = max_length - len(group.prompt)
-    if room < 1:
+def _cut(group: PromptGroup, max_length: int) -> PromptGroup | None:
+    """The first `max_length` tokens of each answer with the prompt; None if one trains nothing."""
+    room = max(0, max_length - len(group.prompt))
+    completions = [Completion(c.tokens[:room], c.trained[:room]) for c in group.completions]
+    if not all(completion.num_trained for completion in completions):
         return None
-    completions = [Completion(b.tokens[:room], b.trained[:room]) for b in group.completions]
-    return (
-        PromptGroup(group.prompt, completions, group.labels)
-        if all(b.num_trained for b in completions)
-        else None
-    )
+    return PromptGroup(group.prompt, completions, group.labels)
 
 
-def check_row(
-    row: AnyRow,
-    group: PromptGroup,
+def _check(
+    row_id: str,
+    prompt: list[int],
+    completion: Completion,
+    messages: Messages,
     template: Template,
     tokenizer: Tokenizer,
-    *,
-    every_turn: bool = True,
-    scored: bool = False,
+    last_only: bool,
+    is_scored: bool,
 ) -> None:
-    """DataError with the row's text, trained part in ⟦ ⟧, unless each branch trains just what the
-    model would write.
+    """DataError with the row's text, trained part in ⟦ ⟧, unless exactly the answers are trained.
 
-    Of a chat `every_turn` is checked, or the last one. A `scored` branch is read once, behind the
-    token that ends its answer.
+    A scored answer is read once, at a token behind the one that ends it (`score_group`).
     """
-    for completion, messages in zip(group.completions, conversations(row), strict=False):
-        turns = [i for i, m in enumerate(messages) if m.role == "assistant"]
-        if scored:
-            if completion.trained != [False] * (len(completion.tokens) - 1) + [True]:
-                raise DataError(
-                    f"row {row.id}: its score is not read behind the end of the answer; build its"
-                    " tree with score_tree."
-                )
-            completion = Completion(completion.tokens[:-1], [True] * (len(completion.tokens) - 1))
-        checked = turns if isinstance(row, Chat) and every_turn else turns[-1:]
-        problem = _problem(checked, group.prompt, completion, messages, template, tokenizer)
-        if problem:
+    if is_scored:
+        num_tokens = len(completion.tokens) - 1
+        if completion.trained != [False] * num_tokens + [True]:
             raise DataError(
-                f"row {row.id}: {problem}: {marked(group.prompt, completion, tokenizer)!r}; mend"
-                " the row or use another template."
+                f"row {row_id}: its score is not read behind the end of the answer; build its group"
+                " with score_group."
             )
+        completion = Completion(completion.tokens[:-1], [True] * num_tokens)
+    turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
+    turns = turns[-1:] if last_only else turns
+    if problem := _problem(turns, prompt, completion, messages, template, tokenizer):
+        text = "".join(f"⟦{t}⟧" if on else t for t, on in spans(prompt, completion, tokenizer))
+        raise DataError(f"row {row_id}: {problem}: {text!r}; mend the row or use another template.")
 
 
 def _problem(
@@ -142,12 +117,16 @@ def _problem(
     template: Template,
     tokenizer: Tokenizer,
 ) -> str:
-    """What is wrong with the answers `turns` of one branch, or the empty string."""
+    """What is wrong with the answers `turns` of one completion, or the empty string."""
     tokens, trained = [*prompt, *completion.tokens], [False] * len(prompt) + completion.trained
     if not any(trained):
         return "no token is trained"
-    if _doubled_bos(tokens, messages, template, tokenizer):
-        return "the beginning-of-sequence token stands in it twice"
+    # a template that opens each turn with BOS may repeat it, but never twice at the start
+    bos = tokenizer.bos_id
+    if bos is not None and tokens.count(bos) > 1:
+        opens_turns = bos in template.prompt(messages[:1], tokenizer)[1:]
+        if tokens[:2] == [bos, bos] or not opens_turns:
+            return "the beginning-of-sequence token stands in it twice"
     for number, i in enumerate(turns, 1):
         opening = template.prompt(messages[:i], tokenizer)
         start = len(opening)
@@ -163,25 +142,6 @@ def _problem(
         if tokens[stop - 1 : stop] != written[-1:] or not trained[stop - 1]:
             return f"the token that ends answer {number} is not trained"
     return ""
-
-
-def _doubled_bos(
-    tokens: list[int], messages: Messages, template: Template, tokenizer: Tokenizer
-) -> bool:
-    """Whether there are two BOS at the start, or, where the template does not use BOS to open each
-    turn, anywhere."""
-    bos = tokenizer.bos_id
-    if bos is None or tokens.count(bos) < 2:
-        return False
-    opens_turns = bos in template.prompt(messages[:1], tokenizer)[1:]
-    return tokens[:2] == [bos, bos] or not opens_turns
-
-
-def marked(prompt: list[int], completion: Completion, tokenizer: Tokenizer) -> str:
-    """The text of a trunk and a branch, with ⟦ ⟧ around what is trained."""
-    return "".join(
-        f"⟦{text}⟧" if trained else text for text, trained in spans(prompt, completion, tokenizer)
-    )
 
 
 def spans(

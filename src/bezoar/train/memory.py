@@ -1,37 +1,47 @@
-"""What a training stage will hold in memory, from the model's config.json and the recipe. Imports
-no torch without a GPU.
+"""What a training stage will hold in memory, from the model's config.json and the recipe.
 
-T tokens of a micro-batch, E hidden size, F inner size of the MLP, L layers, V vocabulary.
+Imports no torch without a GPU. T tokens of a micro-batch, E hidden size, F inner size of the MLP.
 """
+
+from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
+from bezoar.chat.templates import Template
+from bezoar.chat.tokenizer import Tokenizer
+from bezoar.chat.types import AnyRow
+from bezoar.model.prompt_group import best_fit
 from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.train.objective import conversations
+from bezoar.train.settings import TrainSettings
 
 PROCESS_BYTES = 490 * 10**6
 """Python with its libraries, and what reading a model leaves behind."""
 HEAD_BYTES = 300 * 10**6
 """Chunks of logits, and the output embedding laid out for the matrix kernel."""
 PAGE = 2**21
-"""On a CPU, tensors of at least this size take whole pages of it (see model.load.quiet)."""
-_KEYS = {
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "vocab_size",
-}
-"""What a config.json of the Llama family says."""
+"""On a CPU, tensors of at least this size take whole pages of it (see model.load)."""
+Config = dict[str, Any]
+"""A config.json."""
+Shapes = dict[str, tuple[int, int]]
+"""(inputs, outputs) of linear layers by name."""
+_KEYS = "hidden_size intermediate_size num_attention_heads num_hidden_layers vocab_size".split()
 _BYTES = {"bfloat16": 2, "float32": 4}
-
-
-def llama_like(config: dict[str, Any]) -> bool:
-    """Whether a config.json says what a prediction needs, with one number for all layers."""
-    return all(isinstance(config.get(key), int) for key in _KEYS)
+_SHARED_INPUT = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("o_proj",),
+    ("gate_proj", "up_proj"),
+    ("down_proj",),
+)
+"""Linear layers that read the same tensor, which is kept once."""
+_SPARE = 4
+"""So many batches of rows are tokenised to find the longest one: characters only estimate tokens."""
 
 
 @dataclass(frozen=True)
@@ -50,70 +60,84 @@ class Memory:
         return self.process + self.weights + self.trained + self.head + self.activations
 
 
+def llama_like(config: Config) -> bool:
+    """Whether a config.json says what a prediction needs, with one number for all layers."""
+    return all(isinstance(config.get(key), int) for key in _KEYS)
+
+
 def predict_memory(
-    config: dict[str, Any], spec: ModelSpec, lora: LoRA | None, *, tokens: int, on_gpu: bool = False
+    config: Config, spec: ModelSpec, lora: LoRA | None, *, tokens: int, on_gpu: bool = False
 ) -> Memory | None:
-    """The peak of training with micro-batches of at most `tokens` tokens on the model of this
-    config.json; None if it is not Llama-like."""
+    """The peak of training with micro-batches of up to `tokens`; None if not `llama_like`."""
     if not llama_like(config):
         return None
-    shapes = layer_shapes(config)
-    wide = _BYTES[spec.dtype] if lora is not None else 4
-    embeddings = (
-        config["vocab_size"]
-        * config["hidden_size"]
-        * (1 if config.get("tie_word_embeddings") else 2)
-    )
-    linear = config["num_hidden_layers"] * sum(i * o for i, o in shapes.values())
+    shapes, num_layers = layer_shapes(config), config["num_hidden_layers"]
+    # 1) weights: all weights train in float32, frozen ones have the precision of the recipe
+    width = _BYTES[spec.dtype] if lora is not None else 4
+    num_embeddings = 1 if config.get("tie_word_embeddings") else 2
+    embeddings = num_embeddings * config["vocab_size"] * config["hidden_size"]
+    sizes = [num_in * num_out for num_in, num_out in shapes.values()]
+    linear = num_layers * sum(sizes)
     packed = linear * 33 // 64 if spec.quantize == "nf4" else 0  # 4 bits, and 8 bits a block of 64
-    dense = (
-        linear * wide
-        if spec.quantize == "none" or not on_gpu
-        else max(i * o for i, o in shapes.values()) * wide
+    # a CPU keeps what it unpacked; a GPU unpacks one layer at a time
+    dense = max(sizes) if on_gpu and spec.quantize == "nf4" else linear
+    weights = (embeddings + dense) * width + packed
+    # 2) what trains: float32 weight, gradient and two moments; full weights are counted above
+    if lora is None:
+        trained = 12 * (linear + embeddings)
+    else:
+        targets = _targets(shapes, lora).values()
+        trained = 16 * num_layers * sum(lora.r * (i + o) for i, o in targets)
+    # 3) activations: what every layer keeps, and the widest step of one
+    kept, widest = (
+        sum(size * tokens if on_gpu else _paged(size * tokens) for size in sizes_per_token)
+        for sizes_per_token in (
+            _kept(config, shapes, lora, _BYTES[spec.dtype]),
+            _beside(config, shapes, _BYTES[spec.dtype]),
+        )
     )
-    weights = embeddings * wide + packed + dense
-    trained = 16 * (linear + embeddings if lora is None else _adapter_size(config, shapes, lora))
-    # the weights themselves stand above
-    trained -= 4 * (linear + embeddings) if lora is None else 0
-    kept, beside = (
-        _kept(config, shapes, lora, _BYTES[spec.dtype]),
-        _beside(config, shapes, _BYTES[spec.dtype]),
-    )
-    whole = [
-        sum(size * tokens if on_gpu else _paged(size * tokens) for size in sizes)
-        for sizes in (kept, beside)
-    ]
-    return Memory(
-        0 if on_gpu else PROCESS_BYTES,
-        weights,
-        trained,
-        HEAD_BYTES,
-        config["num_hidden_layers"] * whole[0] + whole[1],
-    )
+    process = 0 if on_gpu else PROCESS_BYTES
+    return Memory(process, weights, trained, HEAD_BYTES, num_layers * kept + widest)
 
 
 def largest_budget(
-    config: dict[str, Any], spec: ModelSpec, lora: LoRA | None, *, free: int, on_gpu: bool = False
+    config: Config, spec: ModelSpec, lora: LoRA | None, *, free: int, on_gpu: bool = False
 ) -> int | None:
-    """The most tokens that a micro-batch can have within `free` bytes; 0 when not even the weights
-    fit; None as above."""
+    """The most tokens of a micro-batch that `free` bytes hold; 0 if not even the weights fit.
 
-    def fits(tokens: int) -> bool:
-        found = predict_memory(config, spec, lora, tokens=tokens, on_gpu=on_gpu)
-        return found is None or found.total <= free
+    None if the model is not `llama_like`.
+    """
+
+    def too_large(num_tokens: int) -> bool:
+        memory = predict_memory(config, spec, lora, tokens=num_tokens, on_gpu=on_gpu)
+        return memory is not None and memory.total > free
 
     if not llama_like(config):
         return None
-    return bisect_left(range(2**24), True, key=lambda tokens: not fits(tokens + 1))
+    return bisect_left(range(2**24), True, key=lambda num_tokens: too_large(num_tokens + 1))
 
 
-def _paged(size: int) -> int:
-    return size if size < PAGE else -(-size // PAGE) * PAGE
+def largest_micro_batch(
+    rows: Sequence[AnyRow], settings: TrainSettings, template: Template, tokenizer: Tokenizer
+) -> int:
+    """Tokens of the largest micro-batch if the longest rows that are kept meet in one step."""
+    size, max_length = settings.batch_size, settings.max_length
+    longest = nlargest(_SPARE * size, rows, key=_num_characters)
+    groups = [settings.objective.group(row, template, tokenizer) for row in longest]
+    # a row that is too long is cut, or dropped and counts nothing
+    too_long = max_length if settings.too_long == "cut" else 0
+    tokens = sorted(g.num_input_tokens if g.longest <= max_length else too_long for g in groups)
+    step = tokens[-size:]
+    batches = best_fit(step, settings.tokens_per_batch)
+    return max((sum(step[i] for i in batch) for batch in batches), default=0)
+
+
+def _num_characters(row: AnyRow) -> int:
+    return sum(len(message.content) for messages in conversations(row) for message in messages)
 
 
 def available() -> tuple[int, bool]:
-    """Bytes that could be taken now where training would run, and whether that is a GPU; torch is
-    asked where there may be one."""
+    """Free bytes where training would run, and whether that is a GPU."""
     if Path("/dev/nvidiactl").exists():
         import torch
 
@@ -121,79 +145,58 @@ def available() -> tuple[int, bool]:
             return int(torch.cuda.mem_get_info()[0]), True
     file = Path("/proc/meminfo")
     lines = file.read_text().splitlines() if file.is_file() else []
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return (
-        found[0] if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    ), False
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024, False
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, False
 
 
-def layer_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of a layer's products by name."""
+def layer_shapes(config: Config) -> Shapes:
+    """The shapes of one layer's linear layers."""
     E, F, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
-    size = config.get("head_dim") or E // heads
-    keys = size * (config.get("num_key_value_heads") or heads)
+    head_size = config.get("head_dim") or E // heads
+    keys = head_size * (config.get("num_key_value_heads") or heads)
     return {
-        "q_proj": (E, size * heads),
+        "q_proj": (E, head_size * heads),
         "k_proj": (E, keys),
         "v_proj": (E, keys),
-        "o_proj": (size * heads, E),
+        "o_proj": (head_size * heads, E),
         "gate_proj": (E, F),
         "up_proj": (E, F),
         "down_proj": (F, E),
     }
 
 
-def _targets(shapes: dict[str, tuple[int, int]], lora: LoRA) -> dict[str, tuple[int, int]]:
-    return (
-        shapes
-        if lora.targets == "all-linear"
-        else {name: shape for name, shape in shapes.items() if name in lora.targets}
-    )
+def _targets(shapes: Shapes, lora: LoRA) -> Shapes:
+    if lora.targets == "all-linear":
+        return shapes
+    return {name: shape for name, shape in shapes.items() if name in lora.targets}
 
 
-def _adapter_size(config: dict[str, Any], shapes: dict[str, tuple[int, int]], lora: LoRA) -> int:
-    return sum(lora.r * (i + o) for i, o in _targets(shapes, lora).values()) * int(
-        config["num_hidden_layers"]
-    )
+def _paged(size: int) -> int:
+    return size if size < PAGE else -(-size // PAGE) * PAGE
 
 
-def _kept(
-    config: dict[str, Any], shapes: dict[str, tuple[int, int]], lora: LoRA | None, wide: int
-) -> list[int]:
+def _kept(config: Config, shapes: Shapes, lora: LoRA | None, width: int) -> list[int]:
     """Bytes a token of each tensor that a layer keeps for the backward pass."""
-    E, F = config["hidden_size"], config["intermediate_size"]
+    E, F, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     queries, keys = shapes["q_proj"][1], shapes["k_proj"][1]
     if lora is None:  # autograd's own, norms and residuals in float32
-        return [queries * wide] * 2 + [keys * wide] * 4 + [F * wide] * 4 + [E * 4] * 4
-    # inputs of the norms and their scales, q, k, v with the log-sum-exps, gate and up
-    kept = (
-        [E * wide] * 2
-        + [4] * 2
-        + [queries * wide]
-        + [keys * wide] * 2
-        + [config["num_attention_heads"] * 4]
-        + [F * wide] * 2
-    )
-    names = _targets(shapes, lora)
-    for group in (
-        ("q_proj", "k_proj", "v_proj"),
-        ("o_proj",),
-        ("gate_proj", "up_proj"),
-        ("down_proj",),
-    ):
-        count = sum(name in names for name in group)
-        if count:  # the input, its mask, and what the adapters make of it
-            kept += [
-                shapes[group[0]][0] * wide,
-                shapes[group[0]][0] if lora.dropout else 0,
-                lora.r * wide * count,
-            ]
+        return [queries * width] * 2 + [keys * width] * 4 + [F * width] * 4 + [E * 4] * 4
+    norms = [E * width] * 2 + [4] * 2  # inputs and scales
+    attention = [queries * width] + [keys * width] * 2 + [heads * 4]  # with the log-sum-exps
+    kept = [*norms, *attention, F * width, F * width]  # and the MLP's gate and up
+    targets = _targets(shapes, lora)
+    for names in _SHARED_INPUT:
+        num_adapters, num_inputs = sum(name in targets for name in names), shapes[names[0]][0]
+        if num_adapters:  # the input, its dropout mask, and the adapters' inner states
+            mask = num_inputs if lora.dropout else 0
+            kept += [num_inputs * width, mask, lora.r * width * num_adapters]
     return kept
 
 
-def _beside(config: dict[str, Any], shapes: dict[str, tuple[int, int]], wide: int) -> list[int]:
+def _beside(config: Config, shapes: Shapes, width: int) -> list[int]:
     """Bytes a token of each tensor that the widest step holds beside what is kept."""
     E, F = config["hidden_size"], config["intermediate_size"]
-    return (
-        [F * wide] * 4 + [E * wide] * 4 + [shapes["q_proj"][1] * 4] + [shapes["k_proj"][1] * 4] * 4
-    )
+    queries, keys = shapes["q_proj"][1], shapes["k_proj"][1]
+    return [F * width] * 4 + [E * width] * 4 + [queries * 4] + [keys * 4] * 4

@@ -1,6 +1,6 @@
 """What an objective is given and what it returns. Imports no torch.
 
-A trained tokens of a micro-batch, N answers, R rows, F facts of a row, K outputs of a score head.
+A trained tokens of a micro-batch, N answers, R rows, F labels of a row, K outputs of a score head.
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from bezoar.chat.templates import Template
+from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.tokenizer import Tokenizer
+from bezoar.chat.types import AnyRow, Chat, Message, Messages, SampledAnswers
+from bezoar.errors import DataError
 from bezoar.model.prompt_group import PromptGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Unit = Literal["token", "answer", "pair", "group", "label"]
-"""What a loss has one value of: a group is a row with all its answers, a label a fact of a row that
-is known."""
+"""What a loss has one value of: a group is a row with all its answers, a label a known one."""
 Need = Literal["reference", "scores", "baseline"]
 """`reference`: log-probabilities by the stack below; `scores`: outputs of the score head in place
 of log-probabilities; `baseline`: how far answers to other prompts have moved from the reference."""
@@ -25,13 +26,12 @@ of log-probabilities; `baseline`: how far answers to other prompts have moved fr
 
 @dataclass
 class LossInputs:
-    """One micro-batch. Answers stand in the order of the rows and, within a row, of the branches of
-    its tree."""
+    """One micro-batch. Answers are in the order of the rows and, within a row, of its answers."""
 
     answer_index: Tensor  # [A], the answer that a trained token belongs to
     num_answers: int
     reference: Tensor | None = None  # [A], log-probabilities by the stack below, without a gradient
-    labels: Tensor | None = None  # [R, F], the facts of the rows
+    labels: Tensor | None = None  # [R, F]
     # [], mean of log pi - log ref over mismatched answers of the whole step, without a gradient
     baseline: Tensor | None = None
 
@@ -40,7 +40,7 @@ class LossInputs:
         return values.new_zeros(self.num_answers).index_add(0, self.answer_index, values)
 
     def lengths(self, like: Tensor) -> Tensor:
-        """Trained tokens by answer, as numbers such as `like`: [N]."""
+        """Trained tokens by answer, of the type and on the device of `like`: [N]."""
         return self.sums(like.new_ones(self.answer_index.shape[0]))
 
     def means(self, values: Tensor) -> Tensor:
@@ -57,26 +57,46 @@ class LossOutput:
 
 
 class Objective(Protocol):
-    """A training objective: a frozen dataclass whose fields are its recipe keys."""
+    """A training objective: a frozen dataclass whose fields are its recipe keys.
+
+    With the need `scores` it names the outputs of the head in a property `outputs`.
+    """
 
     unit: ClassVar[Unit]
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What its loss reads beside log-probabilities. With `scores` it names the head's outputs
-        in a property `outputs`."""
-        ...
+        """What its loss reads beside log-probabilities."""
 
     @property
     def kind(self) -> str:
         """Its name in recipes."""
-        ...
 
     def group(self, row: Any, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt and the answers of a row. DataError when the row is of the wrong kind."""
-        ...
 
     def loss(self, batch: LossInputs, values: Tensor, /) -> LossOutput:
         """From the log-probabilities [A] of the trained tokens, or the scores [N, K] of the
         answers, to one loss a unit."""
-        ...
+
+
+def conversations(row: AnyRow) -> list[Messages]:
+    """A chat's conversation, or the prompt with each answer (of a pair: chosen, rejected)."""
+    if isinstance(row, Chat):
+        return [row.messages]
+    texts = row.answers if isinstance(row, SampledAnswers) else (row.chosen, row.rejected)
+    return [(*row.prompt, Message("assistant", text)) for text in texts]
+
+
+def prompt_and_answers(
+    row: AnyRow, template: Template, tokenizer: Tokenizer
+) -> RenderedCompletions:
+    """The prompt's tokens, and those of each last answer to it with its end token."""
+    chats = conversations(row)
+    if not all(chat and chat[-1].role == "assistant" for chat in chats):
+        raise DataError(f"row {row.id}: it does not end with an answer; remove the row.")
+    prompt, answers = chats[0][:-1], [chat[-1] for chat in chats]
+    try:
+        return render_completions(prompt, answers, template, tokenizer)
+    except DataError as error:
+        raise DataError(f"row {row.id}: {error}") from None

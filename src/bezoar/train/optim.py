@@ -1,68 +1,75 @@
-"""Optimisers by name, and the learning rate as a function of the step."""
+"""Optimizers by name, and what depends on the step: the learning rate and the order of the rows."""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, Literal
+import random
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
 
 from bezoar.errors import RecipeError
+from bezoar.train.settings import Schedule
 
 HEADS = ("score_head.", "value_head.")
-Schedule = Literal["linear", "cosine", "constant"]
 
 
-def optimizer(
+def make_optimizer(
     kind: str,
-    named: Iterable[tuple[str, nn.Parameter]],
+    parameters: Mapping[str, nn.Parameter],
     *,
     lr: float,
     weight_decay: float,
     head_lr: float | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser of a recipe; vectors (norms, biases) have no weight decay, and heads learn at
-    `head_lr` where it is given."""
-    parameters = list(named)
-    sorts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in parameters:
-        sorts.setdefault((name.startswith(HEADS), parameter.ndim > 1), []).append(parameter)
-    groups = [
-        {
-            "params": group,
-            "weight_decay": weight_decay if matrix else 0.0,
-            "lr": head_lr if head and head_lr else lr,
-        }
-        for (head, matrix), group in sorted(
-            sorts.items(), key=lambda pair: (pair[0][0], not pair[0][1])
-        )
-    ]
+    """The optimizer of a recipe; heads learn at `head_lr` if it is given.
+
+    Vectors (norms, biases) have no weight decay.
+    """
+    options: list[dict[str, Any]] = []
+    for is_head, is_matrix in ((False, True), (False, False), (True, True), (True, False)):
+        group = [
+            parameter
+            for name, parameter in parameters.items()
+            if name.startswith(HEADS) == is_head and (parameter.ndim > 1) == is_matrix
+        ]
+        rate, decay = head_lr if is_head and head_lr else lr, weight_decay if is_matrix else 0.0
+        if group:
+            options.append({"params": group, "lr": rate, "weight_decay": decay})
     if kind == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=lr)
+        return torch.optim.RMSprop(options, lr=lr)
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, fused=True)
-    if parameters[0][1].device.type != "cuda":
-        raise RecipeError(
-            "optimizer: adamw_8bit_paged needs a CUDA device and there is none; use adamw."
-        )
+        return torch.optim.AdamW(options, lr=lr, fused=True)
+    if next(iter(parameters.values())).device.type != "cuda":
+        raise RecipeError("optimizer: adamw_8bit_paged needs a CUDA device; use adamw.")
     from bitsandbytes.optim import PagedAdamW8bit  # type: ignore[attr-defined]
 
-    made: Any = PagedAdamW8bit(groups, lr=lr)  # type: ignore[no-untyped-call]
-    return made  # type: ignore[no-any-return]
+    paged: torch.optim.Optimizer = PagedAdamW8bit(options, lr=lr)  # type: ignore[no-untyped-call]
+    return paged
 
 
-def scale_rates(chosen: torch.optim.Optimizer, scale: float) -> None:
-    """Set the learning rate of every group to `scale` times the one it began with."""
-    for group in chosen.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * scale
+def scale_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    """Set the learning rate of every group to `multiplier` times its first one."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * multiplier
 
 
 def lr_multiplier(schedule: Schedule, step: int, *, num_steps: int, warmup: int) -> float:
-    """What the learning rate is multiplied by at `step` (0-based): a linear rise over `warmup`
-    steps, then the schedule down to 0."""
+    """The factor of the learning rate at `step` (0-based): up over `warmup` steps, then to 0."""
     if step < warmup:
         return (step + 1) / warmup
-    done = (step - warmup) / max(1, num_steps - warmup)
+    progress = (step - warmup) / max(1, num_steps - warmup)
     if schedule == "constant":
         return 1.0
-    return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@lru_cache(maxsize=2)
+def epoch_order(count: int, epoch: int, seed: int) -> tuple[int, ...]:
+    """0..count-1 in the order of an epoch, which depends on its number and the seed only."""
+    order = list(range(count))
+    random.Random(f"epoch {epoch} {seed}").shuffle(order)
+    return tuple(order)

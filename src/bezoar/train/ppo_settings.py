@@ -7,93 +7,75 @@ from typing import Literal
 
 from bezoar.model.spec import LoRA, RewardWeights
 from bezoar.references import ModelRef, RewardRef, RowsRef
-from bezoar.train.settings import Optimizer
+from bezoar.train.settings import Optimizer, Schedule, require_positive
 
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """Recipe keys. Proximal policy optimisation (arXiv 1707.06347) of a new adapter on the stack of
-    `model`, against the score that the model `reward` gives, less `kl` times the log-ratio to the
-    stack below.
-
-    An update: one answer of at most `max_tokens` tokens is drawn at `temperature` for each of
-    `batch_size` prompts of `rows`; `epochs` times over, the answers are dealt into `minibatches`,
-    each an optimiser step:
-
-        policy loss = sum_t m_t max(-A_t q_t, -A_t clip(q_t, 1 - clip, 1 + clip)) / sum_t m_t,   q =
-    exp(log pi - log pi_old),
-        value loss  = mean_t max((V - R)^2, (V_old + clamp(V - V_old, -value_clip, value_clip) -
-    R)^2) / 2,
-        loss        = policy loss + value_weight * value loss.
-
-    The reward of a token is -kl (log pi_old - log ref), plus the score at the last one: `goodness`
-    of the reward model's outputs, or `missing_end` for an answer that was cut off. `normalise`
-    moves the mean score of the rows' own answers to 0 (DR-PO) or also divides by their standard
-    deviation (HelpSteer2). Rewards are divided by their standard deviation over the update (their
-    mean stays), A is the generalised advantage estimate (gamma, lam), R = A + V_old, and A is then
-    whitened.
-
-    With `reset` b (DR-PO, arXiv 2404.08495, algorithm 1 and appendix D.2) an answer begins, with
-    probability b, with a prefix of the row's own answer, of k tokens, k uniform in 1..L-1, L its
-    length with the end token, at most `max_tokens`. The prefix is part of the answer for the score,
-    the KL, the advantages and the value loss; m_t is 0 on it and 1 elsewhere. b = 0 is PPO.
-
-    Defaults are the DR-PO code's for TL;DR. Ours: padding takes part in nothing; log-probabilities
-    are those at `temperature`; the value is a linear head on the policy's own states, from 0, where
-    the paper has a critic made from the reward model; a fixed coefficient of the KL; an answer ends
-    at the template's end token alone; training is without dropout; answers are drawn with the
-    adapters merged into the weights and rounded to their precision, and log-probabilities are read
-    without.
-    """
+    """The recipe keys of the stage `ppo`."""
 
     model: ModelRef
+    """The model to train: its base and the adapters below the new one."""
     reward: RewardRef
+    """The reward model: a stage that trains bradley_terry or regression."""
     rows: RowsRef
+    """The stage whose prompts are answered."""
     reset: float = 0.0
+    """Share of answers that begin with a part of the row's own (DR-PO), from 0 (PPO) to 1."""
     goodness: RewardWeights = field(default_factory=RewardWeights)
+    """One score from the outputs of the reward model."""
     normalise: Literal["none", "mean", "std"] = "none"
+    """mean moves the mean score of the rows' own answers to 0; std also divides by their spread."""
     adapter: LoRA = field(default_factory=lambda: LoRA(dropout=0.0))
+    """The new adapter, without dropout."""
     updates: int = 100
+    """Updates, each with new answers, at least 1."""
     batch_size: int = 64
+    """Answers of an update, at least 1."""
     epochs: int = 4
+    """Passes over the answers of an update, at least 1."""
     minibatches: int = 1
+    """Optimizer steps of a pass, from 1 to batch_size."""
     max_tokens: int = 53
+    """Most tokens of an answer, at least 2."""
     max_length: int = 512
+    """Most tokens of a prompt; longer ones are dropped."""
     temperature: float = 0.7
+    """Of the answers that are drawn and of their log-probabilities, above 0."""
     missing_end: float = -1.0
+    """Score of an answer that was cut off at max_tokens."""
     kl: float = 0.05
+    """Weight of the penalty on the log-ratio to the reference."""
     clip: float = 0.2
+    """The ratio to the old policy counts from 1 - clip to 1 + clip, above 0."""
     value_clip: float = 0.2
+    """How far a value may move from its old one in an update, above 0."""
     value_weight: float = 0.1
+    """Weight of the value loss."""
     gamma: float = 1.0
+    """Discount of later rewards, from 0 to 1."""
     lam: float = 0.95
+    """Lambda of the generalised advantage estimate, from 0 to 1."""
     lr: float = 3e-6
+    """Learning rate of the first update, above 0."""
     head_lr: float | None = None
+    """Learning rate of the value head; default: lr."""
     optimizer: Optimizer = "adamw"
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """adamw_8bit_paged needs a CUDA device."""
+    schedule: Schedule = "linear"
+    """How the learning rate falls to 0; constant: not at all."""
     max_grad_norm: float = 1.0
+    """Largest norm of the gradient; a longer one is scaled down."""
     tokens_per_batch: int = 2048
+    """Most tokens of a micro-batch: less memory if lower, with no effect on the gradient."""
     checkpoint_every: int = 5
+    """Updates between checkpoints, at least 1; no effect on the result."""
     kind: Literal["ppo"] = "ppo"
 
     def __post_init__(self) -> None:
-        positive = (
-            "updates",
-            "batch_size",
-            "epochs",
-            "minibatches",
-            "temperature",
-            "lr",
-            "clip",
-            "value_clip",
-            "max_grad_norm",
-            "tokens_per_batch",
-            "checkpoint_every",
-            "max_length",
-        )
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0; change the value")
+        counts = "updates", "batch_size", "epochs", "minibatches", "max_length"
+        require_positive(self, *counts, "temperature", "lr", "clip", "value_clip", "max_grad_norm")
+        require_positive(self, "tokens_per_batch", "checkpoint_every")
         if self.max_tokens < 2:
             raise ValueError("max_tokens must be at least 2; change the value")
         if not 0 <= self.reset <= 1 or not 0 <= self.gamma <= 1 or not 0 <= self.lam <= 1:

@@ -1,10 +1,8 @@
-"""Answers of the policy that trains, with what PPO reads of them: old log-probabilities, those of
-the stack below, values, scores.
+"""Answers of the policy in training, and what PPO reads of them.
 
 N answers, T tokens of the longest, A tokens of all, E hidden size.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +11,6 @@ from torch import Tensor
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import Messages
-from bezoar.io import content_hash
 from bezoar.model.chunked_logprobs import entropies, logprobs
 from bezoar.model.completions import reward_completions
 from bezoar.model.generation import generate
@@ -23,14 +20,13 @@ from bezoar.model.sampling import SamplingParams
 from bezoar.model.score_head import ScoreHead
 from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
-from bezoar.rng import seed_for
+from bezoar.rng import rng_for, seed_for
 from bezoar.train.step import states
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A row to answer: its prompt as messages and as tokens, and the tokens of its own answer with
-    the end token, for resets."""
+    """A prompt to answer; `reference` is its row's own answer with the end token, for resets."""
 
     id: str
     messages: Messages
@@ -40,8 +36,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One answer: the tree of prompt and answer, how many tokens of it were forced, and whether the
-    model ended it."""
+    """One answer; its first `forced` tokens were given, `ended` says that the model ended it."""
 
     prompt: Prompt
     group: PromptGroup
@@ -50,41 +45,43 @@ class Rollout:
 
     @property
     def tokens(self) -> list[int]:
-        """The answer, with the end token where it ended."""
+        """The answer, with the end token if it ended."""
         return self.group.completions[0].tokens
 
 
 @dataclass
 class Policy:
-    """The stack that trains, its value head and the temperature at which it speaks."""
+    """The stack that trains, its value head and the temperature that it samples at."""
 
     stack: Stack
     value_head: ScoreHead
     temperature: float
 
     def read(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities and values [A] at the tokens of the answers, each value of the state
-        before its token, and the states [A, E]."""
+        """Log-probabilities [A] and values [A] of the answers' tokens, and their states [A, E].
+
+        A token's value and state are those before it: of the prompt and the answer so far.
+        """
         batch = pack(groups).to(self.stack.device)
         working, hidden = states(self.stack, batch)
-        return (
-            logprobs(working, self.stack.head_weight, batch.target, temperature=self.temperature),
-            self.value_head(hidden)[:, 0],
-            working,
-        )
+        weight = self.stack.head_weight
+        values = logprobs(working, weight, batch.target, temperature=self.temperature)
+        return values, self.value_head(hidden)[:, 0], working
 
 
 def draw_prefix(
     prompt: Prompt, *, share: float, max_tokens: int, seed: int, update: int
 ) -> list[int]:
-    """The tokens that an answer is forced to begin with: none, or with probability `share` the
-    first k of the row's own answer, k uniform in 1..L-1, L its length with the end token, at most
-    `max_tokens` (DR-PO, arXiv 2404.08495, appendix D.2)."""
-    own = prompt.reference[:max_tokens]
-    draws = random.Random(content_hash("reset", seed, update, prompt.id))
-    if draws.random() >= share or len(own) < 2:
+    """The tokens that an answer is forced to begin with.
+
+    None, or with probability `share` the first k of the row's own answer, k uniform in 1..L-1, L
+    its length with the end token, at most `max_tokens` (DR-PO, arXiv 2404.08495, appendix D.2).
+    """
+    own_answer = prompt.reference[:max_tokens]
+    rng = rng_for("reset", seed, update, prompt.id)
+    if rng.random() >= share or len(own_answer) < 2:
         return []
-    return own[: draws.randint(1, len(own) - 1)]
+    return own_answer[: rng.randint(1, len(own_answer) - 1)]
 
 
 def roll_out(
@@ -96,67 +93,52 @@ def roll_out(
     max_tokens: int,
     seed: int,
 ) -> list[Rollout]:
-    """One answer to each prompt that begins with its prefix. The tokens drawn depend on (weights,
-    seed, prompt) alone."""
-    limits = [
+    """An answer to each prompt, begun with its prefix; a draw depends on (weights, seed, prompt)."""
+    pairs = list(zip(prompts, prefixes, strict=True))
+    temperature = policy.temperature
+    params = [
         SamplingParams(
-            max_tokens - len(prefix),
-            policy.temperature,
-            stop_tokens=(end,),
-            seed=seed_for(seed, prompt.id),
+            max_tokens - len(prefix), temperature, stop_tokens=(end,), seed=seed_for(seed, prompt.id)
         )
-        for prompt, prefix in zip(prompts, prefixes, strict=True)
+        for prompt, prefix in pairs
     ]
-    made = generate(
-        policy.stack,
-        [[*p.tokens, *prefix] for p, prefix in zip(prompts, prefixes, strict=True)],
-        limits,
-    )
-    found = []
-    for prompt, prefix, one in zip(prompts, prefixes, made, strict=True):
-        ended = one.finish == "stop"
-        found.append(
-            Rollout(
-                prompt,
-                answer(prompt.tokens, [*prefix, *one.tokens, *([end] if ended else [])]),
-                len(prefix),
-                ended,
-            )
-        )
-    return found
+    inputs = [[*prompt.tokens, *prefix] for prompt, prefix in pairs]
+    rollouts = []
+    for (prompt, prefix), drawn in zip(pairs, generate(policy.stack, inputs, params), strict=True):
+        ended = drawn.finish == "stop"
+        tokens = [*prefix, *drawn.tokens, *([end] if ended else [])]
+        rollouts.append(Rollout(prompt, answer(prompt.tokens, tokens), len(prefix), ended))
+    return rollouts
 
 
 def score(
     rollouts: Sequence[Rollout],
     policy: Policy,
-    judge: Stack,
+    reward_model: Stack,
     template: Template,
     *,
     goodness: RewardWeights,
     missing_end: float,
 ) -> list[float]:
-    """The reward model's score of every answer, read as text by its own tokenizer; `missing_end`
-    where the answer was cut off."""
+    """The reward model's score of every answer; `missing_end` for an answer that was cut off.
+
+    Answers are read as text, because the reward model may have another tokenizer.
+    """
     decode = policy.stack.tokenizer.decode
-    texts = [[decode(one.tokens[:-1] if one.ended else one.tokens)] for one in rollouts]
-    assert judge.score_head is not None
-    outputs = judge.score_head.outputs
-    values = [
-        one
-        for [one] in reward_completions(
-            judge, template, [r.prompt.messages for r in rollouts], texts
-        )
-    ]
+    texts = [[decode(r.tokens[:-1] if r.ended else r.tokens)] for r in rollouts]
+    messages = [r.prompt.messages for r in rollouts]
+    assert reward_model.score_head is not None
+    names = reward_model.score_head.outputs
+    outputs = reward_completions(reward_model, template, messages, texts)
     return [
-        goodness.score(outputs, v) if r.ended else missing_end
-        for r, v in zip(rollouts, values, strict=True)
+        goodness.score(names, values) if rollout.ended else missing_end
+        for rollout, [values] in zip(rollouts, outputs, strict=True)
     ]
 
 
 @dataclass
 class RolloutScores:
-    """What the old policy and the stack below make of rollouts, rows [N, T] with 0 behind the end
-    of an answer."""
+    """What the old policy and its reference make of rollouts: rows [N, T], 0 behind an answer."""
 
     logprobs: Tensor
     reference: Tensor
@@ -171,39 +153,33 @@ class RolloutScores:
 def read(
     policy: Policy, rollouts: Sequence[Rollout], batches: Sequence[Sequence[int]]
 ) -> RolloutScores:
-    """Read the rollouts in the micro-batches `batches`; with one minibatch they are trained in the
-    same, and the ratio starts at 1 to the bit."""
-    lengths = torch.tensor([len(one.tokens) for one in rollouts], device=policy.stack.device)
-    steps = torch.arange(int(lengths.max()), device=policy.stack.device)[None]
-    forced = torch.tensor([one.forced for one in rollouts], device=policy.stack.device)
-    mask = (steps < lengths[:, None]).float()
-    rows, entropy = [torch.zeros_like(mask) for _ in range(3)], 0.0
-    for micro_batch in batches:
-        groups = [rollouts[i].group for i in micro_batch]
-        found, values, states = policy.read(groups)
-        entropy += float(
-            entropies(states, policy.stack.head_weight, temperature=policy.temperature).sum()
-        )
-        with policy.stack.disable_adapter():
-            reference = policy.read(groups)[0]
-        for row, batch in zip(rows, (found, reference, values), strict=True):
-            for i, part in zip(
-                micro_batch,
-                torch.split(batch, [len(rollouts[i].tokens) for i in micro_batch]),
-                strict=True,
-            ):
-                row[i, : len(part)] = part
-    return RolloutScores(
-        rows[0],
-        rows[1],
-        rows[2],
-        mask,
-        mask * (steps >= forced[:, None]),
-        lengths,
-        entropy / float(mask.sum()),
-    )
+    """Read the rollouts in the micro-batches `batches`."""
+    stack, device = policy.stack, policy.stack.device
+    lengths = torch.tensor([len(r.tokens) for r in rollouts], device=device)
+    forced = torch.tensor([r.forced for r in rollouts], device=device)
+    positions = torch.arange(int(lengths.max()), device=device)[None]
+    mask = (positions < lengths[:, None]).float()
+    old_logprobs, reference, values = (torch.zeros_like(mask) for _ in range(3))
+    entropy, temperature = 0.0, policy.temperature
+    for batch in batches:
+        groups, is_answer = [rollouts[i].group for i in batch], mask[batch].bool()
+        batch_logprobs, batch_values, hidden = policy.read(groups)
+        entropy += float(entropies(hidden, stack.head_weight, temperature=temperature).sum())
+        with stack.disable_adapter():
+            batch_reference = policy.read(groups)[0]
+        # [A] to [B, T]: the answers of a batch stand one behind the other, in its order
+        for matrix, tokens in (
+            (old_logprobs, batch_logprobs),
+            (reference, batch_reference),
+            (values, batch_values),
+        ):
+            rows = torch.zeros_like(matrix[batch])
+            matrix[batch] = rows.masked_scatter(is_answer, tokens.float())
+    free = mask * (positions >= forced[:, None])
+    mean_entropy = entropy / float(mask.sum())
+    return RolloutScores(old_logprobs, reference, values, mask, free, lengths, mean_entropy)
 
 
 def micro_batches(rollouts: Sequence[Rollout], budget: int) -> list[list[int]]:
     """Rollouts in groups of at most `budget` tokens."""
-    return best_fit([one.group.num_input_tokens for one in rollouts], budget)
+    return best_fit([r.group.num_input_tokens for r in rollouts], budget)

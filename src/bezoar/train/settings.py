@@ -1,4 +1,4 @@
-"""The recipe keys of a training stage, and what it is given. Imports no torch."""
+"""The recipe keys of supervised training, and what a training stage is given. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -23,15 +23,15 @@ else:
     AnyObjective = Annotated[reduce(or_, OBJECTIVES.values()), Field(discriminator="kind")]
 
 Optimizer = Literal["adamw", "adamw_8bit_paged", "rmsprop"]
+Schedule = Literal["linear", "cosine", "constant"]
 
 
 @dataclass(frozen=True)
 class StageInputs:
-    """Where a training stage stands: the base and the adapters below it, the template, and its
-    folders.
+    """The models and folders of a training stage. Adapters are named lowest first.
 
     `work_dir` keeps checkpoints between kills; `out_dir` receives the result; `reward` is the base
-    and the adapters of a reward model, where the stage names one.
+    and the adapters of a reward model, if the stage names one.
     """
 
     spec: ModelSpec
@@ -42,7 +42,7 @@ class StageInputs:
     reward: tuple[ModelSpec, list[Path]] | None = None
 
     def folder(self, key: str) -> Path:
-        """The work folder of exactly this work; what other work left is removed."""
+        """The work folder of the training with this key; those of others are removed."""
         for old in self.work_dir.glob("*"):
             if old.name != key:
                 shutil.rmtree(old, ignore_errors=True)
@@ -53,58 +53,61 @@ class StageInputs:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Train a new adapter on the frozen stack of `model` (or, with `adapter: null`, all weights)
-    with an objective.
-
-    `batch_size` rows make one optimiser step, cut into micro-batches of at most `tokens_per_batch`
-    tokens; the cut has no effect on the gradient. A score head learns at `head_lr` (default `lr`).
-    Rows longer than `max_length` tokens are dropped or cut, and counted. A share `validation` of
-    the rows is held out; the result is that of the evaluation with the lowest loss on them, and
-    training stops early after `patience` evaluations without a lower one (0: never). `eval_every:
-    0` evaluates after each epoch. With `keep: all` the result of every evaluation stays beside it,
-    in `checkpoints/step-N`. Activations are computed anew in the backward pass (`recompute`) where
-    the memory that is free would not hold them. `neftune` is the size of the noise on the
-    embeddings (5 in its paper).
-    """
+    """The recipe keys of the stage `train`."""
 
     model: ModelRef
+    """The model to train: its base and the adapters below the new one."""
     rows: RowsRef
+    """The stage whose rows are trained."""
     objective: AnyObjective
+    """What is minimised."""
     adapter: LoRA | None = field(default_factory=LoRA)
+    """The new adapter; null trains all weights."""
     lr: float = 2e-4
+    """Learning rate at the end of the warm-up, above 0."""
     head_lr: float | None = None
+    """Learning rate of a score head, above 0; default: lr."""
     epochs: float = 1.0
+    """Passes over the rows, above 0."""
     max_steps: int | None = None
+    """Most optimizer steps; default: as many as the epochs have."""
     batch_size: int = 16
+    """Rows of an optimizer step, at least 1."""
     tokens_per_batch: int = 2048
+    """Most tokens of a micro-batch: less memory if lower, with no effect on the gradient."""
     max_length: int = 1024
+    """Most tokens of a row, at least 1."""
     too_long: Literal["drop", "cut"] = "drop"
+    """What happens to longer rows: left out, or cut at max_length."""
     optimizer: Optimizer = "adamw"
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """adamw_8bit_paged needs a CUDA device; rmsprop has no weight decay."""
+    schedule: Schedule = "linear"
+    """How the learning rate falls to 0 after the warm-up; constant: not at all."""
     warmup_ratio: float = 0.03
+    """Share of the steps over which the learning rate rises, from 0 to below 1."""
     clip: float = 1.0
+    """Largest norm of the gradient; a longer one is scaled down."""
     weight_decay: float = 0.0
+    """Decoupled weight decay of matrices."""
     neftune: float = 0.0
+    """Size of the noise on the embeddings in training (NEFTune, arXiv 2310.05914, uses 5)."""
     validation: float = 0.2
+    """Share of the rows that is held out, from 0 to below 1."""
     eval_every: int = 0
+    """Steps between evaluations on the held-out rows; 0: after each epoch."""
     patience: int = 0
+    """Stop after so many evaluations without a lower loss; 0: never."""
     checkpoint_every: int = 20
+    """Steps between checkpoints, at least 1; no effect on the result."""
     keep: Literal["best", "all"] = "best"
+    """all: the result of every evaluation too, in checkpoints/step-N."""
     recompute: Literal["auto", "never", "always"] = "auto"
+    """Recompute activations in the backward pass; auto: if they would not fit into memory."""
     kind: Literal["train"] = "train"
 
     def __post_init__(self) -> None:
-        for name in (
-            "lr",
-            "epochs",
-            "batch_size",
-            "tokens_per_batch",
-            "max_length",
-            "clip",
-            "checkpoint_every",
-        ):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0; change the value")
+        sizes = "batch_size", "tokens_per_batch", "max_length", "checkpoint_every"
+        require_positive(self, "lr", "epochs", *sizes, "clip")
         if not 0 <= self.validation < 1 or not 0 <= self.warmup_ratio < 1:
             raise ValueError(
                 "validation and warmup_ratio are shares from 0 to below 1; change the value"
@@ -115,18 +118,25 @@ class TrainSettings:
             )
         if self.head_lr is not None and ("scores" not in self.objective.needs or self.head_lr <= 0):
             raise ValueError(
-                "head_lr must be above 0, and has no effect with an objective without a score head;"
-                " remove it"
+                "head_lr must be above 0, and only an objective with a score head uses it; remove"
+                " it"
             )
         if self.adapter is None and "baseline" in self.objective.needs:
             raise ValueError(
-                f"{self.objective.kind} reads the model below at every step, which adapter: null"
-                " does not keep; give an adapter"
+                f"{self.objective.kind} reads the reference at every step, which adapter: null does"
+                " not keep; give an adapter"
             )
         if self.too_long == "cut" and self.objective.kind == "steerlm2":
             raise ValueError(
-                "too_long: cut cannot be used with steerlm2, whose rows hold log-probabilities of"
-                " whole answers; set drop"
+                "too_long: cut does not fit steerlm2, whose rows hold log-probabilities of whole"
+                " answers; set drop"
             )
         if self.weight_decay and self.optimizer == "rmsprop":
-            raise ValueError("weight_decay has no effect that is decoupled with rmsprop; remove it")
+            raise ValueError("rmsprop has no decoupled weight decay; remove weight_decay")
+
+
+def require_positive(settings: Any, *names: str) -> None:
+    """ValueError unless these settings are above 0."""
+    for name in names:
+        if getattr(settings, name) <= 0:
+            raise ValueError(f"{name} must be above 0; change the value")

@@ -1,10 +1,9 @@
-"""One optimiser step's gradient: the only place where losses are averaged.
+"""The gradient of one optimizer step: the only place where losses are averaged.
 
-The units (tokens, answers or pairs) of the whole step are counted first, and every micro-batch
-divides its sum by that count: the gradient does not depend on how the step is cut into
-micro-batches.
+The units (tokens, answers, pairs ...) of the whole step are counted first, and every micro-batch
+divides its sum by that count: the gradient does not depend on how the step is cut.
 
-A trained tokens of a micro-batch, N answers, E hidden size.
+A trained tokens of a micro-batch, N answers, E hidden size, K outputs of a score head.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from bezoar.train.objective import LossInputs, LossOutput, Objective, Unit
 
 @dataclass
 class Totals:
-    """Means over the units of a step or an evaluation, and what was read for them."""
+    """Means over the units of a step or an evaluation, and the tokens that were read for them."""
 
     units: int = 0
     tokens: int = 0
@@ -38,58 +37,61 @@ class Totals:
     loss: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
 
-    def add(self, terms: LossOutput, units: int) -> None:
+    def add(self, output: LossOutput, groups: Sequence[PromptGroup]) -> None:
         """Add a micro-batch's share of the means."""
-        self.loss += float(terms.loss.detach().double().sum()) / units
-        for name, values in terms.metrics.items():
-            self.metrics[name] = self.metrics.get(name, 0.0) + float(values.double().sum()) / units
+        self.loss += float(output.loss.detach().double().sum()) / self.units
+        for name, values in output.metrics.items():
+            mean = float(values.double().sum()) / self.units
+            self.metrics[name] = self.metrics.get(name, 0.0) + mean
+        self.tokens += sum(group.num_input_tokens for group in groups)
+        self.trained += sum(count_units(group, "token") for group in groups)
 
 
 @dataclass
 class TrainState:
-    """What every forward pass of a stage needs: the stack, the objective, the rows and, by row, the
-    reference log-probabilities."""
+    """What every forward pass of a stage needs."""
 
     stack: Stack
     objective: Objective
-    items: Sequence[Example]
+    examples: Sequence[Example]
     references: dict[int, Tensor] = field(default_factory=dict)  # row -> [A] of its trained tokens
     baseline: Tensor | None = None  # [] of the step under way
     neftune: float = 0.0
 
+    def groups(self, rows: Sequence[int]) -> list[PromptGroup]:
+        """The token groups of rows."""
+        return [self.examples[i].group for i in rows]
+
     def micro_batches(self, rows: Sequence[int], budget: int) -> list[list[int]]:
         """`rows` in groups of at most `budget` tokens, best fit first."""
-        batches = best_fit([self.items[i].group.num_input_tokens for i in rows], budget)
-        return [[rows[i] for i in micro_batch] for micro_batch in batches]
+        batches = best_fit([group.num_input_tokens for group in self.groups(rows)], budget)
+        return [[rows[i] for i in batch] for batch in batches]
 
     def units(self, rows: Sequence[int]) -> int:
         """How many units of the objective the rows hold."""
-        return sum(count_units(self.items[i].group, self.objective.unit) for i in rows)
+        return sum(count_units(group, self.objective.unit) for group in self.groups(rows))
 
     def forward(self, rows: Sequence[int]) -> LossOutput:
-        """The terms of one micro-batch, in one flat row."""
-        groups = [self.items[i].group for i in rows]
-        values, batch = (
-            self.scores(groups) if "scores" in self.objective.needs else self.logprobs(groups)
-        )
-        if "reference" in self.objective.needs:
+        """The loss of one micro-batch, which is read as one packed row."""
+        needs, groups = self.objective.needs, self.groups(rows)
+        values, batch = self.scores(groups) if "scores" in needs else self.logprobs(groups)
+        if "reference" in needs:
             batch.reference = torch.cat([self.references[i] for i in rows]).to(values.device)
         batch.baseline = self.baseline
         if groups[0].labels:
             batch.labels = torch.tensor([group.labels for group in groups], device=values.device)
-        terms = self.objective.loss(batch, values)
-        if terms.loss.shape != (self.units(rows),):
+        output = self.objective.loss(batch, values)
+        if output.loss.shape != (self.units(rows),):
             raise ValueError(
                 f"{self.objective.kind}: the loss must have one value a {self.objective.unit}"
             )
-        return terms
+        return output
 
     def logprobs(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, LossInputs]:
         """Log-probabilities [A] of the trained tokens of one micro-batch."""
         hidden, batch = self._hidden(groups)
-        return logprobs(hidden, self.stack.head_weight, batch.target), LossInputs(
-            batch.answer_index, batch.num_answers
-        )
+        values = logprobs(hidden, self.stack.head_weight, batch.target)
+        return values, LossInputs(batch.answer_index, batch.num_answers)
 
     def scores(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, LossInputs]:
         """Outputs [N, K] of the score head for the answers of one micro-batch."""
@@ -98,14 +100,17 @@ class TrainState:
         return self.stack.score_head(hidden), LossInputs(batch.answer_index, batch.num_answers)
 
     def _hidden(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, PackedBatch]:
+        """The states [A, E] before the trained tokens."""
         batch = pack(groups).to(self.stack.device)
         with self._noise(batch):
             return states(self.stack, batch)[0], batch
 
     @contextmanager
     def _noise(self, batch: PackedBatch) -> Iterator[None]:
-        """Uniform noise on the embeddings while training, of size neftune / sqrt(length E)
-        (NEFTune, arXiv 2310.05914)."""
+        """Uniform noise on the embeddings in training, of size neftune / sqrt(length E).
+
+        NEFTune, arXiv 2310.05914.
+        """
         if not self.neftune or not self.stack.net.training:
             yield
             return
@@ -126,126 +131,111 @@ def count_units(group: PromptGroup, unit: Unit) -> int:
     if unit == "token":
         return sum(completion.num_trained for completion in group.completions)
     if unit == "label":
-        return sum(not math.isnan(fact) for fact in group.labels)
+        return sum(not math.isnan(label) for label in group.labels)
     return {"answer": len(group.completions), "pair": len(group.completions) // 2, "group": 1}[unit]
 
 
 def autocast(stack: Stack) -> AbstractContextManager[object]:
-    """bf16 computation on float32 weights, opened for one forward pass; None where the weights are
-    in the precision of the work."""
+    """bfloat16 computation on float32 weights; nothing if the weights have its precision."""
     if stack.spec.dtype == "bfloat16" and stack.head_weight.dtype == torch.float32:
         return torch.autocast(stack.device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 
 def states(stack: Stack, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-    """The states [A, E] before the trained tokens, in the precision of the work and as the last
-    layer gives them."""
+    """The states [A, E] before the trained tokens: in the precision of the computation, and as the
+    last layer gives them."""
     with autocast(stack) as mixed:
         hidden = stack.hidden(batch)
     return (hidden.bfloat16() if mixed else hidden), hidden
 
 
-def gradient(work: TrainState, batches: list[list[int]], *, seed: int, step: int) -> Totals:
+def gradient(state: TrainState, batches: list[list[int]], *, seed: int, step: int) -> Totals:
     """Add the gradient of the mean loss over all units of `batches` to the parameters.
 
-    Dropout draws from a generator seeded by (seed, step, number of the micro-batch): a resumed run
-    draws the same. TrainingError names the rows of a micro-batch whose loss is not a finite number.
+    TrainingError names the rows of a micro-batch whose loss is not a finite number.
     """
-    work.stack.net.train()
-    rows = [i for micro_batch in batches for i in micro_batch]
-    units, totals = work.units(rows), Totals()
-    work.baseline = baseline(
-        work,
-        rows,
-        max(
-            sum(work.items[i].group.num_input_tokens for i in micro_batch)
-            for micro_batch in batches
-        ),
-    )
-    for number, micro_batch in enumerate(batches):
+    state.stack.net.train()
+    rows = [i for batch in batches for i in batch]
+    # 1) count the units of the whole step: divided by those of a micro-batch, rows of small
+    # micro-batches would weigh more
+    totals = Totals(units=state.units(rows))
+    # 2) the baseline belongs to the step too, and is read before any of its gradient is formed
+    largest = max(sum(g.num_input_tokens for g in state.groups(batch)) for batch in batches)
+    state.baseline = baseline(state, rows, largest)
+    for number, batch in enumerate(batches):
+        # 3) dropout depends on (seed, step, micro-batch): a resumed run draws the same
         torch.manual_seed(int(content_hash(seed, step, number), 16) % 2**63)
-        terms = work.forward(micro_batch)
-        loss = terms.loss.sum() / units
+        output = state.forward(batch)
+        # 4) backward at once: it frees the activations before the next micro-batch is read
+        loss = output.loss.sum() / totals.units
         if not torch.isfinite(loss):
-            names = ", ".join(work.items[i].id for i in micro_batch)
+            names = ", ".join(state.examples[i].id for i in batch)
             raise TrainingError(
                 f"step {step}: the loss is {loss.item()} on the rows {names}; look at them, or"
                 " lower lr."
             )
-        loss.backward()  # type: ignore[no-untyped-call]
-        totals.add(terms, units)
-        _count(totals, work, micro_batch)
-    totals.units = units
+        torch.autograd.backward(loss)
+        totals.add(output, state.groups(batch))
     return totals
 
 
 @torch.no_grad()
-def evaluate(work: TrainState, rows: Sequence[int], budget: int) -> Totals:
+def evaluate(state: TrainState, rows: Sequence[int], budget: int) -> Totals:
     """The mean loss and metrics of `rows`, dropout off."""
-    work.stack.net.eval()
-    units, totals = work.units(rows), Totals()
-    work.baseline = baseline(work, rows, budget)
-    for micro_batch in work.micro_batches(rows, budget):
-        totals.add(work.forward(micro_batch), units)
-        _count(totals, work, micro_batch)
-    totals.units = units
+    state.stack.net.eval()
+    totals = Totals(units=state.units(rows))
+    state.baseline = baseline(state, rows, budget)
+    for batch in state.micro_batches(rows, budget):
+        totals.add(state.forward(batch), state.groups(batch))
     return totals
 
 
-def _count(totals: Totals, work: TrainState, rows: Sequence[int]) -> None:
-    totals.tokens += sum(work.items[i].group.num_input_tokens for i in rows)
-    totals.trained += sum(count_units(work.items[i].group, "token") for i in rows)
-
-
 @torch.no_grad()
-def baseline(work: TrainState, rows: Sequence[int], budget: int) -> Tensor | None:
-    """Mean of log pi(y'|x) - log ref(y'|x) over rows, y' the answers of the next row with another
-    prompt; None where not needed.
+def baseline(state: TrainState, rows: Sequence[int], budget: int) -> Tensor | None:
+    """Mean of log pi(y'|x) - log ref(y'|x), y' the answers of the next row with another prompt.
 
-    KTO's reference point (arXiv 2402.01306, section 4.1), over the whole step; dropout off. Which
-    row follows does not depend on the step.
+    KTO's reference point (arXiv 2402.01306, section 4.1), over the whole step and without dropout;
+    None if the objective does not need it. Which row is next does not depend on the step.
     """
-    if "baseline" not in work.objective.needs:
+    if "baseline" not in state.objective.needs:
         return None
-    training = work.stack.net.training
-    work.stack.net.eval()
-    groups = [PromptGroup(work.items[i].group.prompt, _other(work, i).completions) for i in rows]
+    training = state.stack.net.training
+    state.stack.net.eval()
+    groups = [
+        PromptGroup(state.examples[i].group.prompt, _other(state, i).completions) for i in rows
+    ]
     total, count = torch.zeros(()), 0
-    for micro_batch in best_fit([group.num_input_tokens for group in groups], budget):
-        mine = [groups[i] for i in micro_batch]
-        moved, batch = work.logprobs(mine)
-        with work.stack.disable_adapter():
-            moved = moved - work.logprobs(mine)[0]
+    for indices in best_fit([group.num_input_tokens for group in groups], budget):
+        mismatched = [groups[i] for i in indices]
+        moved, batch = state.logprobs(mismatched)  # [A]
+        with state.stack.disable_adapter():
+            moved = moved - state.logprobs(mismatched)[0]
         total, count = total + moved.sum(), count + batch.num_answers
-    work.stack.net.train(training)
+    state.stack.net.train(training)
     return total / count
 
 
-def _other(work: TrainState, row: int) -> PromptGroup:
-    """The next row of the stage, round and round, with another prompt."""
-    own, count = work.items[row].group.prompt, len(work.items)
-    return next(
-        group
-        for i in range(1, count)
-        if (group := work.items[(row + i) % count].group).prompt != own
-    )
+def _other(state: TrainState, row: int) -> PromptGroup:
+    """The next row of the stage, from the last to the first again, with another prompt."""
+    own, count = state.examples[row].group.prompt, len(state.examples)
+    later = (state.examples[(row + i) % count].group for i in range(1, count))
+    return next(group for group in later if group.prompt != own)
 
 
 @torch.no_grad()
-def reference(work: TrainState, batches: list[list[int]]) -> dict[int, Tensor]:
+def reference(state: TrainState, batches: list[list[int]]) -> dict[int, Tensor]:
     """By row, the log-probabilities of its trained tokens under the stack below, on the CPU.
 
-    On the micro-batches that the first epoch trains on, the forward pass is the same to the bit: a
-    policy that has not trained yet equals its reference exactly.
+    On the micro-batches of training the forward pass is the same to the bit: a policy that has not
+    trained yet equals its reference exactly.
     """
-    work.stack.net.eval()
+    state.stack.net.eval()
     values: dict[int, Tensor] = {}
-    with work.stack.disable_adapter():
-        for micro_batch in batches:
-            sizes = [count_units(work.items[i].group, "token") for i in micro_batch]
-            parts = torch.split(
-                work.logprobs([work.items[i].group for i in micro_batch])[0].cpu(), sizes
-            )
-            values.update({i: part.clone() for i, part in zip(micro_batch, parts, strict=True)})
+    with state.stack.disable_adapter():
+        for batch in batches:
+            groups = state.groups(batch)
+            sizes = [count_units(group, "token") for group in groups]
+            parts = torch.split(state.logprobs(groups)[0].cpu(), sizes)
+            values.update({i: part.clone() for i, part in zip(batch, parts, strict=True)})
     return values

@@ -1,6 +1,6 @@
 """What objectives on pairs have in common. Imports no torch before it is used.
 
-A trained tokens, N answers, P pairs: answers 2p and 2p + 1 are the chosen and the rejected one of
+A trained tokens, N answers, P pairs; answers 2p and 2p + 1 are the chosen and the rejected one of
 pair p.
 """
 
@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
-from bezoar.chat.types import AnyRow
-from bezoar.model.prompt_group import PromptGroup
-from bezoar.train.objective import LossInputs, LossOutput, Unit
-from bezoar.train.rows import pair_group
+from bezoar.chat.types import AnyRow, Comparison
+from bezoar.errors import DataError
+from bezoar.model.prompt_group import PromptGroup, prompt_group
+from bezoar.train.objective import LossInputs, LossOutput, Unit, prompt_and_answers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CERTAIN = -1e-7
-"""log p is held at or below this in log(1 - p), whose slope p / (1 - p) would grow without bound
-towards p = 1."""
+"""The largest log p in log(1 - p), whose slope p / (1 - p) would grow without bound towards p = 1."""
 
 
 class OnPairs:
@@ -29,31 +28,39 @@ class OnPairs:
     unit: ClassVar[Unit] = "pair"
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
-        """The prompt with two branches: chosen, rejected."""
-        return pair_group(row, template, tokenizer)
+        """The prompt and its two answers: chosen, rejected."""
+        return prompt_group(*prompt_and_answers(require_pair(row), template, tokenizer))
+
+
+def require_pair(row: AnyRow) -> Comparison:
+    """The row, if it is a comparison; else DataError."""
+    if not isinstance(row, Comparison):
+        raise DataError(
+            f"row {row.id}: the objective needs comparisons, but this is none; name a stage of"
+            " pairs under `rows`."
+        )
+    return row
 
 
 def require(objective: Any, *above_0: str, from_0: tuple[str, ...] = ()) -> None:
     """ValueError unless the named settings are above 0, or at least 0."""
     for name in (*above_0, *from_0):
-        if getattr(objective, name) < 0 or (name in above_0 and getattr(objective, name) == 0):
-            raise ValueError(
-                f"{name} must be {'at least' if name in from_0 else 'above'} 0; change the value"
-            )
+        value, bound = getattr(objective, name), "at least" if name in from_0 else "above"
+        if value < 0 or (name in above_0 and value == 0):
+            raise ValueError(f"{name} must be {bound} 0; change the value")
 
 
 def pair_terms(loss: Tensor, rewards: Tensor, **more: Tensor) -> LossOutput:
-    """Terms of a loss [P], with what is watched of the objective's rewards [P, 2] and further
-    values [P]."""
-    seen = rewards.detach()
-    margin = seen[:, 0] - seen[:, 1]
-    watched = {
+    """A loss [P] with metrics of the objective's rewards [P, 2] and further values [P]."""
+    chosen, rejected = rewards.detach().unbind(1)
+    margin = chosen - rejected
+    metrics = {
         "margin": margin,
         "accuracy": (margin > 0).float(),
-        "reward_chosen": seen[:, 0],
-        "reward_rejected": seen[:, 1],
+        "reward_chosen": chosen,
+        "reward_rejected": rejected,
     }
-    return LossOutput(loss, {**watched, **{name: value.detach() for name, value in more.items()}})
+    return LossOutput(loss, {**metrics, **{name: value.detach() for name, value in more.items()}})
 
 
 def log_ratios(batch: LossInputs, logprobs: Tensor) -> Tensor:
@@ -63,12 +70,11 @@ def log_ratios(batch: LossInputs, logprobs: Tensor) -> Tensor:
 
 
 def add_sft(loss: Tensor, weight: float, batch: LossInputs, logprobs: Tensor) -> Tensor:
-    """loss [P] + weight times the mean negative log-likelihood of the chosen answer's tokens with
-    its end token.
+    """loss [P] + weight times the mean negative log-likelihood of the chosen answer's tokens.
 
-    The mean over each answer's own tokens follows equation 1 of Iterative RPO (arXiv 2404.19733).
-    TRL's "sft" is the mean over the tokens of all chosen answers of a micro-batch, which depends on
-    how a step is cut.
+    The mean over each answer's own tokens, with the end token, follows equation 1 of Iterative RPO
+    (arXiv 2404.19733). TRL's "sft" is the mean over the tokens of all chosen answers of a
+    micro-batch, which depends on how a step is cut.
     """
     return loss - weight * batch.means(logprobs).view(-1, 2)[:, 0] if weight else loss
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
-from bezoar.chat.types import AnyRow
-from bezoar.model.prompt_group import PromptGroup
-from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
-from bezoar.train.rows import chat_group
+from bezoar.chat.types import AnyRow, Comparison, SampledAnswers
+from bezoar.errors import DataError
+from bezoar.model.prompt_group import Completion, PromptGroup
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, conversations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,21 +18,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SFT:
-    """Loss of a token y_t: -log pi(y_t | x, y_<t).
+    """Supervised fine-tuning on chats, or on the chosen answers of pairs.
 
-    `loss_on: answer` trains every assistant turn with its end token (of a comparison: the chosen
-    answer); `last` only the last turn, as SteerLM does where levels are known for that alone; `all`
-    trains the prompt too, as the code of OpenBezoar (arXiv 2404.12195) does.
+    Loss of a token y_t: -log pi(y_t | x, y_<t).
+
+    Source: arXiv 2404.12195 (OpenBezoar) trains all tokens; SteerLM the last answer
+    Example: {kind: sft, loss_on: answer}
     """
 
     loss_on: Literal["answer", "last", "all"] = "answer"
+    """answer: every assistant turn with its end token; last: the last one; all: the prompt too."""
     kind: Literal["sft"] = "sft"
     unit: ClassVar[Unit] = "token"
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
-        """One branch with all that is trained."""
-        return chat_group(row, template, tokenizer, loss_on=self.loss_on)
+        """One completion, from the first trained token to the last."""
+        if isinstance(row, SampledAnswers):
+            raise DataError(
+                f"row {row.id}: the objective needs chats, but this row holds sampled answers;"
+                " choose among them first (best_of_n)."
+            )
+        loss_on: Literal["all", "answer"] = "all" if self.loss_on == "all" else "answer"
+        rendered = template.render(conversations(row)[0], tokenizer, loss_on=loss_on)
+        tokens, trained = rendered.tokens, rendered.trained
+        if self.loss_on == "last" or (isinstance(row, Comparison) and self.loss_on == "answer"):
+            start, end = rendered.answers[-1]
+            trained = [start <= i < end for i in range(len(tokens))]
+        if not any(trained):
+            raise DataError(
+                f"row {row.id}: no token of it would be trained, for it has no assistant turn;"
+                " remove the row."
+            )
+        first, last = trained.index(True), len(trained) - trained[::-1].index(True)
+        if first == 0:
+            raise DataError(
+                f"row {row.id}: its first token would be trained with nothing before it; use a"
+                " template that opens a turn."
+            )
+        return PromptGroup(tokens[:first], [Completion(tokens[first:last], trained[first:last])])
 
     def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a token [A]."""

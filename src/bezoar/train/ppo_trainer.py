@@ -1,0 +1,296 @@
+"""PPO and DR-PO: draw answers, score them, improve the policy on them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bezoar.chat.templates import render_completions
+from bezoar.chat.types import AnyRow, Dropped
+from bezoar.errors import DataError, RecipeError, TrainingError
+from bezoar.io import content_hash
+from bezoar.model.completions import reward_completions
+from bezoar.model.fast_paths import refuse_broken
+from bezoar.model.score_head import ScoreHead
+from bezoar.model.spec import RewardWeights
+from bezoar.model.stack import Stack
+from bezoar.progress import Progress
+from bezoar.rng import rng_for
+from bezoar.stage import Rows, Stats
+from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten
+from bezoar.train.hardware import fresh_peak
+from bezoar.train.optim import epoch_order
+from bezoar.train.ppo_settings import PPOSettings
+from bezoar.train.rollout import (
+    Policy,
+    Prompt,
+    Rollout,
+    RolloutScores,
+    draw_prefix,
+    micro_batches,
+    read,
+    roll_out,
+    score,
+)
+from bezoar.train.settings import StageInputs
+from bezoar.train.trainer import Trainer
+
+
+def train(
+    settings: PPOSettings, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int
+) -> Stats:
+    """Run the stage; one that was killed goes on from its last checkpoint."""
+    refuse_broken(progress.stage)
+    fresh_peak()
+    hint = "name a stage that trains bradley_terry or regression"
+    if inputs.reward is None:
+        raise RecipeError(f"stage {progress.stage}: reward names no model; {hint}.")
+    reward_model = Stack(*inputs.reward)
+    if reward_model.score_head is None:
+        raise RecipeError(
+            f"stage {progress.stage}: reward: {settings.reward} has no score head; {hint}."
+        )
+    stack = Stack(inputs.spec, inputs.adapters)
+    prompts, dropped = read_prompts(settings, rows, inputs, stack)
+    if not prompts:
+        raise DataError(
+            f"stage {progress.stage}: none of its {len(rows)} rows can be answered; look at"
+            " failures.jsonl or raise max_length."
+        )
+    if len(prompts) < settings.batch_size:
+        progress.say(f"  {progress.stage}: an update has only {len(prompts)} prompts; add rows")
+    parameters = stack.add_adapter(settings.adapter, seed=seed)
+    value_head = ScoreHead(("value",), stack.net.config.hidden_size).to(stack.device)
+    for name, parameter in value_head.named_parameters():
+        parameter.data.zero_()
+        parameters[f"value_head.{name}"] = parameter
+    stack.net.eval()
+    if settings.normalise != "none":
+        goodness = normalised(settings, rows, inputs, reward_model)
+        settings = replace(settings, goodness=goodness, normalise="none")
+    policy = Policy(stack, value_head, settings.temperature)
+    args = settings, inputs, progress, seed, parameters, policy, reward_model, prompts
+    trainer = PPOTrainer(*args)
+    trainer.run()
+    more = {"rows_trained": len(prompts), **trainer.last_metrics}
+    return trainer.write_result(stack, len(prompts), dropped, more)
+
+
+def read_prompts(
+    settings: PPOSettings, rows: Iterable[AnyRow], inputs: StageInputs, stack: Stack
+) -> tuple[list[Prompt], list[Dropped]]:
+    """The prompts to answer; long ones are dropped. DataError if a reset needs a missing answer."""
+    template, tokenizer = inputs.template, stack.tokenizer
+    template.check(tokenizer)
+    kept: list[Prompt] = []
+    dropped: list[Dropped] = []
+    for row in rows:
+        tokens = template.prompt(row.prompt, tokenizer)
+        reference: list[int] = []
+        if settings.reset:
+            if not row.answer.strip():
+                raise DataError(
+                    f"row {row.id}: it has no answer of its own to reset to; remove the row or set"
+                    " reset to 0."
+                )
+            [reference] = render_completions(row.prompt, [row.answer], template, tokenizer)[1]
+        context_length = stack.net.config.max_position_embeddings
+        if len(tokens) > min(settings.max_length, context_length - settings.max_tokens):
+            detail = f"{len(tokens)} tokens, max_length is {settings.max_length}"
+            dropped.append(Dropped(row.id, "too long", detail))
+        else:
+            kept.append(Prompt(row.id, row.prompt, tokens, reference))
+    return kept, dropped
+
+
+def normalised(
+    settings: PPOSettings, rows: Iterable[AnyRow], inputs: StageInputs, reward_model: Stack
+) -> RewardWeights:
+    """Weights that give the rows' own answers mean score 0 and, with `std`, deviation 1."""
+    answered = [row for row in rows if row.answer]
+    prompts, answers = [row.prompt for row in answered], [[row.answer] for row in answered]
+    outputs = reward_completions(reward_model, inputs.template, prompts, answers)
+    known = [values for [values] in outputs if not math.isnan(values[0])]
+    if len(known) < 2:
+        raise DataError(
+            f"{settings.rows}: normalise needs rows with answers of their own that fit the reward"
+            " model; use others or set it to none."
+        )
+    assert reward_model.score_head is not None
+    scale = settings.normalise == "std"
+    return settings.goodness.centred(reward_model.score_head.outputs, known, scale=scale)
+
+
+@dataclass
+class PPOTrainer(Trainer):
+    """PPO on prompts. A step is an update: answers, and the optimizer steps on them."""
+
+    settings: PPOSettings
+    policy: Policy
+    reward_model: Stack
+    prompts: list[Prompt]
+    last_metrics: dict[str, float] = field(default_factory=dict)
+    unit: ClassVar[str] = "update"
+
+    def __post_init__(self) -> None:
+        self.num_steps = self.settings.updates
+
+    def key(self) -> str:
+        """What the checkpoints belong to; their number changes no weight."""
+        settings = {**asdict(self.settings), "checkpoint_every": 0}
+        models = self.policy.stack.identity, self.reward_model.identity
+        prompts = [asdict(prompt) for prompt in self.prompts]
+        return content_hash(settings, prompts, *models, self.seed, torch.get_num_threads())
+
+    def batch(self, update: int) -> list[Prompt]:
+        """The prompts of an update (0-based): the next ones; each pass has its own order of all."""
+        count = len(self.prompts)
+        size, batch = min(self.settings.batch_size, count), list[Prompt]()
+        for position in range(update * size, (update + 1) * size):
+            epoch, index = divmod(position, count)
+            batch.append(self.prompts[epoch_order(count, epoch, self.seed)[index]])
+        return batch
+
+    def step(self) -> str:
+        """One update: answers, their rewards and advantages, and the optimizer steps."""
+        settings, started = self.settings, time.monotonic()
+        # 1) answers by the current policy, and their scores
+        rollouts = self._rollouts()
+        scores = self._scores(rollouts)
+        # 2) read the old policy, its reference and the values before any weight changes, in the
+        # micro-batches of training: with one minibatch the first ratio is 1 to the bit
+        batches = micro_batches(rollouts, settings.tokens_per_batch)
+        old = read(self.policy, rollouts, batches)
+        # 3) token rewards (KL, the score at the end), scaled to deviation 1; their mean stays,
+        # because it says whether the answers are good at all
+        scores_tensor = torch.tensor(scores, device=old.mask.device)  # [N]
+        rewards = token_rewards(
+            old.logprobs, old.reference, scores_tensor, old.lengths, kl=settings.kl
+        )
+        rewards = whiten(rewards, old.mask, shift_mean=False)  # [N, T]
+        # 4) the returns come from the raw advantages; the policy gets whitened ones
+        raw = advantages(rewards, old.values, old.mask, gamma=settings.gamma, lam=settings.lam)
+        losses = self._improve(rollouts, old, whiten(raw, old.mask), raw + old.values)
+        # 5) count before logging: a log line has the number of updates that are done
+        seconds, reward = time.monotonic() - started, float(scores_tensor.mean())
+        log_ratio = ((old.logprobs - old.reference) * old.mask).sum(1)  # [N]
+        num_tokens = sum(r.group.num_input_tokens for r in rollouts)
+        counts = {"tokens": num_tokens, "trained_tokens": int(old.free.sum())}
+        self.count(loss=losses["loss"], **counts, seconds=seconds)
+        self.last_metrics = {
+            "reward": reward,
+            "kl": float(log_ratio.mean()),
+            "entropy": old.entropy,
+            "answer_tokens": float(old.lengths.float().mean()),
+            "ended": sum(r.ended for r in rollouts) / len(rollouts),
+            "forced": sum(r.forced for r in rollouts) / int(old.lengths.sum()),
+        }
+        self.progress.log(
+            step=self.state.step,
+            **losses,
+            **self.last_metrics,
+            seconds=round(seconds, 3),
+            lr=self.optimizer.param_groups[0]["lr"],
+            **counts,
+        )
+        return f"reward {reward:.3f}"
+
+    def _rollouts(self) -> list[Rollout]:
+        """One answer to each prompt of the update."""
+        settings, update, seed = self.settings, self.state.step, self.seed
+        share, max_tokens, prompts = settings.reset, settings.max_tokens, self.batch(update)
+        prefixes = [
+            draw_prefix(p, share=share, max_tokens=max_tokens, seed=seed, update=update)
+            for p in prompts
+        ]
+        end = self.inputs.template.end(self.policy.stack.tokenizer)
+        draw_seed = int(content_hash(seed, update), 16)
+        return roll_out(
+            self.policy, prompts, prefixes, end, max_tokens=max_tokens, seed=draw_seed
+        )
+
+    def _scores(self, rollouts: list[Rollout]) -> list[float]:
+        """The reward model's score of every answer."""
+        settings, template = self.settings, self.inputs.template
+        scores = score(
+            rollouts,
+            self.policy,
+            self.reward_model,
+            template,
+            goodness=settings.goodness,
+            missing_end=settings.missing_end,
+        )
+        for rollout, value in zip(rollouts, scores, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"update {self.state.step}: the reward of the answer to row"
+                    f" {rollout.prompt.id} is not finite; look at the reward model."
+                )
+        return scores
+
+    def _improve(
+        self, rollouts: list[Rollout], old: RolloutScores, advantage: Tensor, returns: Tensor
+    ) -> dict[str, float]:
+        """The optimizer steps of an update on advantages and returns [N, T]; their mean losses."""
+        settings, totals = self.settings, dict[str, float]()
+        num_steps = settings.epochs * settings.minibatches
+        for epoch in range(settings.epochs):
+            order = list(range(len(rollouts)))
+            if settings.minibatches > 1:
+                rng_for("minibatches", self.seed, self.state.step, epoch).shuffle(order)
+            for number in range(settings.minibatches):
+                rows = sorted(order[number :: settings.minibatches])
+                losses = self._gradient(rollouts, rows, old, advantage, returns)
+                ids = [rollouts[i].prompt.id for i in rows]
+                losses["grad_norm"] = self.apply_gradient(settings.max_grad_norm, ids)
+                for name, value in losses.items():
+                    totals[name] = totals.get(name, 0.0) + value / num_steps
+        return totals
+
+    def _gradient(
+        self,
+        rollouts: list[Rollout],
+        rows: list[int],
+        old: RolloutScores,
+        advantage: Tensor,
+        returns: Tensor,
+    ) -> dict[str, float]:
+        """Add the gradient of the minibatch `rows`; returns its losses.
+
+        Tokens are counted over the whole minibatch: its micro-batches have no effect on the result.
+        """
+        settings, minibatch = self.settings, [rollouts[i] for i in rows]
+        num_free = max(1.0, float(old.free[rows].sum()))
+        num_tokens = float(old.mask[rows].sum())
+        matrices = old.logprobs, advantage, old.values, returns, old.free  # [N, T] each
+
+        def compute(batches: list[list[int]]) -> dict[str, float]:
+            totals = {"policy_loss": 0.0, "value_loss": 0.0, "clipped": 0.0}
+            for batch in batches:
+                micro_rows = [rows[i] for i in batch]
+                is_answer = old.mask[micro_rows].bool()
+                old_logprobs, gains, old_values, targets, free = (
+                    matrix[micro_rows][is_answer] for matrix in matrices
+                )  # [A] each
+                logprobs, values, _ = self.policy.read([rollouts[i].group for i in micro_rows])
+                losses, clipped = policy_losses(logprobs, old_logprobs, gains, clip=settings.clip)
+                errors = value_losses(values, old_values, targets, clip=settings.value_clip)
+                policy_loss = (losses * free).sum() / num_free
+                value_loss = errors.sum() / num_tokens
+                torch.autograd.backward(policy_loss + settings.value_weight * value_loss)
+                totals["policy_loss"] += policy_loss.item()
+                totals["value_loss"] += value_loss.item()
+                totals["clipped"] += float((clipped * free).sum()) / num_free
+            loss = totals["policy_loss"] + settings.value_weight * totals["value_loss"]
+            return {"loss": loss, **totals}
+
+        sizes = {rollout.prompt.id: rollout.group.num_input_tokens for rollout in minibatch}
+        return self.with_less_memory(
+            lambda budget: micro_batches(minibatch, budget), compute, sizes
+        )

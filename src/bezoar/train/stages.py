@@ -1,0 +1,95 @@
+"""The training stages of a recipe. Imports no torch before one runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from bezoar.cost import Estimate, Quote
+from bezoar.progress import Progress
+from bezoar.references import RowsRef
+from bezoar.stage import Rows, Stage, StageContext, Stats
+from bezoar.train.ppo_settings import PPOSettings
+from bezoar.train.settings import StageInputs, TrainSettings
+
+
+class TrainingStage(Stage, Protocol):
+    """A stage that gives a model and asks nobody."""
+
+    rows: RowsRef
+    gives = "model"
+    renders = True
+
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
+        """The rows that it reads; no requests."""
+        return Quote(rows[self.rows])
+
+
+@dataclass(frozen=True)
+class Train(TrainSettings, TrainingStage):
+    """Train a new adapter (or all weights) on the frozen stack of a model, with an objective.
+
+    The result is that of the evaluation with the lowest loss on the held-out rows. A reference is
+    the stack below the new adapter. Rows that are too long are counted, whether dropped or cut.
+
+    Example: {kind: train, model: base, rows: clean, objective: {kind: sft}}
+    """
+
+    def run(self, context: StageContext) -> Stats:
+        """Train on the rows of a finished stage."""
+        spec, adapters = context.model(self.model)
+        inputs = StageInputs(spec, adapters, context.template, context.work_dir, context.out_dir)
+        rows = context.stored_rows(self.rows)
+        return self.fit(rows, inputs, progress=context.progress, seed=context.seed)
+
+    def fit(self, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int) -> Stats:
+        """Train into `inputs.out_dir`: `adapter/` (or `model/`), `failures.jsonl`, `stats.json`."""
+        from bezoar.train.supervised_trainer import train
+
+        return train(self, rows, inputs, progress=progress, seed=seed)
+
+
+@dataclass(frozen=True)
+class PPO(PPOSettings, TrainingStage):
+    """Proximal policy optimisation of a new adapter against a reward model.
+
+    An update draws one answer to each of `batch_size` prompts; `epochs` times over, the answers are
+    dealt into `minibatches`, each an optimizer step:
+
+        policy loss = sum_t m_t max(-A_t q_t, -A_t clip(q_t, 1 - clip, 1 + clip)) / sum_t m_t,
+                      q = exp(log pi - log pi_old),
+        value loss  = mean_t max((V - R)^2, (V_old + clamp(V - V_old, -c, c) - R)^2) / 2,
+                      c = value_clip,
+        loss        = policy loss + value_weight * value loss.
+
+    The reward of a token is -kl (log pi_old - log ref), plus at the last one the answer's score:
+    `goodness` of the reward model's outputs, or `missing_end`. Rewards are divided by their
+    standard deviation over the update (their mean stays), A is the generalised advantage estimate
+    (gamma, lam), R = A + V_old, and A is then whitened.
+
+    With `reset` (DR-PO) some answers begin with k tokens of the row's own answer, k uniform in
+    1..L-1, L its length with the end token, at most `max_tokens`. They are part of the answer for
+    the score, the KL, the advantages and the value loss; m_t is 0 on them and 1 elsewhere.
+
+    Defaults are the DR-PO code's for TL;DR. Ours: padding takes part in nothing; log-probabilities
+    are those at `temperature`; the value is a linear head on the policy's own states, from 0, where
+    the paper has a critic made from the reward model; the coefficient of the KL is fixed; only the
+    template's end token ends an answer; there is no dropout; answers are drawn with the adapters
+    merged into the weights and rounded to their precision, log-probabilities are read without.
+
+    Source: arXiv 1707.06347; DR-PO: arXiv 2404.08495, algorithm 1 and appendix D.2
+    Example: {kind: ppo, model: sft, reward: judge, rows: prompts, updates: 100}
+    """
+
+    def run(self, context: StageContext) -> Stats:
+        """Train on the prompts of a finished stage."""
+        reward = context.model(self.reward)
+        folders = context.work_dir, context.out_dir
+        inputs = StageInputs(*context.model(self.model), context.template, *folders, reward)
+        rows = context.stored_rows(self.rows)
+        return self.fit(rows, inputs, progress=context.progress, seed=context.seed)
+
+    def fit(self, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int) -> Stats:
+        """Train into `inputs.out_dir`: `adapter/`, `failures.jsonl`, `stats.json`."""
+        from bezoar.train.ppo_trainer import train
+
+        return train(self, rows, inputs, progress=progress, seed=seed)

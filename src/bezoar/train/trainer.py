@@ -1,0 +1,192 @@
+"""What supervised training and PPO share: the loop over steps, its checkpoints and its result."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from bezoar.chat.types import Dropped, count_reasons
+from bezoar.errors import TrainingError
+from bezoar.io import write_json, write_jsonl
+from bezoar.model.stack import Stack
+from bezoar.progress import Progress
+from bezoar.stage import Stats
+from bezoar.train import checkpoint
+from bezoar.train.checkpoint import TrainerState
+from bezoar.train.hardware import peak_memory
+from bezoar.train.optim import lr_multiplier, make_optimizer, scale_rates
+from bezoar.train.ppo_settings import PPOSettings
+from bezoar.train.settings import StageInputs, TrainSettings
+
+T = TypeVar("T")
+
+
+@dataclass
+class Trainer(ABC):
+    """One training stage under way. A step is a function of (weights, optimizer, seed, number)."""
+
+    settings: TrainSettings | PPOSettings
+    inputs: StageInputs
+    progress: Progress
+    seed: int
+    parameters: dict[str, nn.Parameter]  # those that train, by the names they are saved under
+    state: TrainerState = field(default_factory=TrainerState, kw_only=True)
+    best: dict[str, Tensor] = field(default_factory=dict, kw_only=True)  # the best weights so far
+    optimizer: torch.optim.Optimizer = field(init=False)
+    num_steps: int = field(init=False)
+    warmup: int = field(init=False, default=0)
+    cpu_s: float = field(init=False, default=0.0)
+    unit: ClassVar[str] = "step"
+
+    @abstractmethod
+    def step(self) -> str:
+        """Do one step, count and log it; returns a note for the progress bar."""
+
+    @abstractmethod
+    def key(self) -> str:
+        """The hash of all that the weights depend on: a checkpoint of anything else is not used."""
+
+    def prepare(self) -> None:
+        """What comes before the first step of a process."""
+
+    def is_finished(self) -> bool:
+        """Whether training stops before its last step."""
+        return False
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where checkpoints are kept between kills."""
+        return self.inputs.folder(self.key())
+
+    def run(self) -> None:
+        """Do every step that is not done yet."""
+        started, settings, every = time.process_time(), self.settings, self.settings.checkpoint_every
+        weight_decay = settings.weight_decay if isinstance(settings, TrainSettings) else 0.0
+        self.optimizer = make_optimizer(
+            settings.optimizer,
+            self.parameters,
+            lr=settings.lr,
+            weight_decay=weight_decay,
+            head_lr=settings.head_lr,
+        )
+        # 1) resume before anything is computed or logged: a kill may have come after the checkpoint,
+        # so metrics of later steps are removed, because those steps run (and log) again
+        if restored := checkpoint.load(self.folder, self.optimizer):
+            self.state, weights, self.best = restored
+            for name, parameter in self.parameters.items():
+                parameter.data.copy_(weights[name])
+        self.progress.rewind(self.state.step)
+        self.prepare()
+        with self.progress.bar(f"{self.unit}s", self.num_steps) as advance:
+            advance(self.state.step)
+            while self.state.step < self.num_steps and not self.is_finished():
+                # 2) the rate depends on the step's number only: nothing of it is in a checkpoint
+                num_done = self.state.step
+                multiplier = lr_multiplier(
+                    settings.schedule, num_done, num_steps=self.num_steps, warmup=self.warmup
+                )
+                scale_rates(self.optimizer, multiplier)
+                note = self.step()
+                # 3) save after the step's evaluation, whose best weights belong to the checkpoint
+                if self.state.step % every == 0 and self.state.step < self.num_steps:
+                    checkpoint.save(
+                        self.folder,
+                        self.state,
+                        weights=self.parameters,
+                        best=self.best,
+                        optimizer=self.optimizer,
+                    )
+                advance(1, note)
+        self.cpu_s = time.process_time() - started
+
+    def with_less_memory(
+        self,
+        split: Callable[[int], list[list[int]]],
+        compute: Callable[[list[list[int]]], T],
+        sizes: Mapping[str, int],
+    ) -> T:
+        """`compute(split(budget))`; out of memory, again with half the budget of tokens.
+
+        `sizes` has the tokens of each row, so that an error can name the longest.
+        """
+        budget = self.settings.tokens_per_batch
+        while True:
+            batches = split(budget)
+            try:
+                return compute(batches)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                if all(len(batch) == 1 for batch in batches):
+                    longest = max(sizes, key=lambda row_id: sizes[row_id])
+                    raise TrainingError(
+                        f"{self.unit} {self.state.step}: no memory for the row {longest} alone;"
+                        " lower max_length."
+                    ) from error
+            # the failed attempt left part of a gradient, and its exception held its activations
+            for parameter in self.parameters.values():
+                parameter.grad = None
+            self.state.splits += 1
+            budget = max(1, budget // 2)
+
+    def apply_gradient(self, max_norm: float, row_ids: Sequence[str]) -> float:
+        """Clip the gradient and let the optimizer take a step; returns the norm before clipping."""
+        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), max_norm))
+        if not math.isfinite(norm):  # a step with it would make every weight nan
+            raise TrainingError(
+                f"{self.unit} {self.state.step}: the gradient is not finite on the rows"
+                f" {', '.join(row_ids)}; look at them, or lower lr."
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def count(self, *, loss: float, tokens: int, trained_tokens: int, seconds: float) -> None:
+        """Add a finished step to the state."""
+        state = self.state
+        state.step += 1
+        state.first_loss = loss if state.first_loss is None else state.first_loss
+        state.last_loss = loss
+        state.tokens += tokens
+        state.trained_tokens += trained_tokens
+        state.seconds += seconds
+
+    def write_result(
+        self, stack: Stack, num_rows: int, dropped: Sequence[Dropped], more: Mapping[str, Any]
+    ) -> Stats:
+        """Write the trained weights, failures.jsonl and stats.json, with the method's own `more`."""
+        out, state = self.inputs.out_dir, self.state
+        out.mkdir(parents=True, exist_ok=True)
+        stack.save_trained(out)
+        write_jsonl(out / "failures.jsonl", [asdict(d) for d in dropped])
+        stats = {
+            "rows_in": num_rows + len(dropped),
+            "rows_out": num_rows,
+            "dropped": count_reasons(dropped),
+            "steps": state.step,
+            "first_loss": state.first_loss,
+            "last_loss": state.last_loss,
+            "tokens": state.tokens,
+            "trained_tokens": state.trained_tokens,
+            "training_s": round(state.seconds, 3),
+            "cpu_s": round(self.cpu_s, 3),
+            "peak_memory_bytes": peak_memory(),
+            "parameters_trained": sum(p.numel() for p in self.parameters.values()),
+            **more,
+        }
+        write_json(out / "stats.json", stats)
+        return stats
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    by_type = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return by_type or "can't allocate memory" in str(error)  # torch's allocator on a CPU
