@@ -36,9 +36,8 @@ from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.synth.sampled_answers import Sample
 from bezoar.train.objectives import SFT, BradleyTerry
-from bezoar.train.ppo import PPO
 from bezoar.train.settings import StageInputs
-from bezoar.train.train import Train
+from bezoar.train.stages import PPO, Train
 
 RESULTS = Path(__file__).parent / "results" / "ppo.json"
 MODEL = ModelSpec("smollm2-135m-instruct")

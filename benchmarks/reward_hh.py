@@ -63,7 +63,7 @@ def trained(model: str, rows: list[Any], out: Path, **changed: Any) -> tuple[Any
     from bezoar.progress import Progress
     from bezoar.train.objectives.bradley_terry import BradleyTerry
     from bezoar.train.settings import StageInputs
-    from bezoar.train.train import Train
+    from bezoar.train.stages import Train
 
     done = out / "out" / "stats.json"
     train = Train(

@@ -34,7 +34,7 @@ from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train.objectives import SFT, Regression
 from bezoar.train.settings import StageInputs
-from bezoar.train.train import Train
+from bezoar.train.stages import Train
 
 RESULTS = Path(__file__).parent / "results" / "steering.json"
 MODEL, LORA = ModelSpec("smollm2-135m-instruct"), LoRA(r=16, alpha=16, dropout=0.0)

@@ -148,7 +148,7 @@ def ours(kind: str, folder: Path, model: str, settings: dict[str, Any]) -> dict[
     from bezoar.train.hardware import step_flops
     from bezoar.train.objectives import DPO, SFT
     from bezoar.train.settings import StageInputs
-    from bezoar.train.train import Train
+    from bezoar.train.stages import Train
 
     rate = matmul_rate()
     rows = [json.loads(line) for line in (folder / f"{kind}.jsonl").open()]

@@ -52,7 +52,7 @@ def ours(kind: str, model: str, rows: list[dict[str, str]], quantize: Any) -> di
     from bezoar.train.hardware import peak_flops, peak_memory, step_flops
     from bezoar.train.objectives import DPO, SFT
     from bezoar.train.settings import StageInputs
-    from bezoar.train.train import Train
+    from bezoar.train.stages import Train
 
     class Timed(Progress):
         reference_s = 0.0

@@ -13,7 +13,7 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.progress import Progress
 from bezoar.train.objectives import DPO, SFT
 from bezoar.train.settings import StageInputs
-from bezoar.train.train import Train
+from bezoar.train.stages import Train
 from tests.helpers.rows import chats, noise, pairs
 
 

@@ -56,9 +56,8 @@ def test_what_has_no_slow_path_stops_training(tiny_model: Path, tmp_path: Path) 
     from bezoar.chat.templates import ChatML
     from bezoar.progress import Progress
     from bezoar.train.objectives import SFT
-    from bezoar.train.ppo import PPO
     from bezoar.train.settings import StageInputs
-    from bezoar.train.train import Train
+    from bezoar.train.stages import PPO, Train
 
     paths.note(["chunked head", "packing"])
     where = StageInputs(ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "w", tmp_path / "o")

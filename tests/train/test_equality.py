@@ -119,7 +119,7 @@ def plain(case: Case, model: Path) -> tuple[float, dict[str, torch.Tensor]]:
     base = AutoModelForCausalLM.from_pretrained(
         model, attn_implementation="eager", dtype=torch.float32
     )
-    items = list(case.work.items)
+    items = list(case.work.examples)
     others = [
         Example(a.id, PromptGroup(a.group.prompt, b.group.completions))
         for a, b in zip(items, [*items[1:], items[0]], strict=True)
@@ -170,7 +170,7 @@ def test_sharing_the_prompt_changes_nothing(case: Case) -> None:
     from bezoar.model.chunked_logprobs import logprobs
     from bezoar.model.packed import pack
 
-    stack, groups = case.work.stack, [item.group for item in case.work.items]
+    stack, groups = case.work.stack, [item.group for item in case.work.examples]
 
     def values(share: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         batch = pack(groups, share=share)

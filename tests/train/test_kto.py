@@ -13,8 +13,8 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.train.label_check import check_labels
 from bezoar.train.objectives import KTO
+from bezoar.train.stages import Train
 from bezoar.train.step import TrainState, baseline
-from bezoar.train.train import Train
 from tests.helpers.rows import pairs
 from tests.helpers.two_pairs import loss, terms
 

@@ -20,10 +20,10 @@ from bezoar.chat.types import Chat
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.progress import Progress
-from bezoar.train.loop import Loop
 from bezoar.train.objectives import SFT
 from bezoar.train.settings import StageInputs
-from bezoar.train.train import Train
+from bezoar.train.stages import Train
+from bezoar.train.supervised_trainer import SupervisedTrainer
 from tests.helpers.killed import Fatal, stage
 from tests.helpers.rows import chats
 
@@ -149,13 +149,13 @@ def test_a_loss_that_is_not_finite_names_the_rows(tiny_model: Path, tmp_path: Pa
 
 
 @dataclass
-class Crowded(Loop):
+class Crowded(SupervisedTrainer):
     """A loop on a machine whose memory holds two rows at once."""
 
-    def _gradient_of(self, groups: list[list[int]]) -> Any:
+    def gradient_of(self, groups: list[list[int]]) -> Any:
         if max(map(len, groups)) > self.most:
             raise torch.OutOfMemoryError("out of memory")
-        return super()._gradient_of(groups)
+        return super().gradient_of(groups)
 
     most = 2
 
@@ -175,7 +175,7 @@ def test_out_of_memory_splits_the_step(most: int, tiny_model: Path, tmp_path: Pa
     where = StageInputs(
         ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "work", tmp_path / "out"
     )
-    loop = Crowded(settings, where, Progress("s"), 0, TrainState(stack, SFT(), items), named)
+    loop = Crowded(settings, where, Progress("s"), 0, named, TrainState(stack, SFT(), items))
     loop.most = most
     if most == 0:
         with pytest.raises(TrainingError, match="no memory for the row chat-"):
@@ -209,14 +209,14 @@ def test_the_order_of_rows_is_a_function_of_seed_and_step(tiny_model: Path, tmp_
     seen: list[list[int]] = []
     items: list[Any] = [Chat(str(i), ()) for i in range(10)]
     settings = Train("b", "r", SFT(), batch_size=3, epochs=2)
-    work: Any = type("Rows", (), {"items": items})()
-    loop = Loop(
+    work: Any = type("Rows", (), {"examples": items})()
+    loop = SupervisedTrainer(
         settings,
         StageInputs(ModelSpec(""), [], ChatML(), tmp_path, tmp_path),
         Progress("s"),
         5,
-        work,
         {},
+        work,
     )
     seen = [loop.rows_of(step) for step in range(loop.num_steps)]
     half = len(seen) // 2

@@ -90,7 +90,7 @@ from bezoar.train.memory import predict_memory
 from bezoar.train.objectives import OBJECTIVES
 from bezoar.train.step import TrainState
 from bezoar.train.settings import StageInputs
-from bezoar.train.train import Train
+from bezoar.train.stages import Train
 from bezoar.progress import Progress
 
 case, out, draw, fullest = json.loads(sys.argv[1]), Path(sys.argv[2]), random.Random(0), [0]
@@ -103,10 +103,10 @@ else:
 class Measured(TrainState):
     def micro_batches(self, rows, budget):
         batches = super().micro_batches(rows, budget)
-        fullest[0] = max([fullest[0], *(sum(self.items[i].group.num_input_tokens for i in batch) for batch in batches)])
+        fullest[0] = max([fullest[0], *(sum(self.examples[i].group.num_input_tokens for i in batch) for batch in batches)])
         return batches
 
-import bezoar.train.loop as loop
+import bezoar.train.supervised_trainer as loop
 loop.TrainState = Measured
 spec = ModelSpec("smollm2-135m-instruct", case["quantize"])
 adapter = None if case["targets"] is None else LoRA(targets=case["targets"] if isinstance(case["targets"], str) else tuple(case["targets"]))

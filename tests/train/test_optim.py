@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bezoar.errors import RecipeError
-from bezoar.train.optim import lr_multiplier, optimizer, scale_rates
+from bezoar.train.optim import lr_multiplier, make_optimizer, scale_rates
 
 
 def named() -> list[tuple[str, nn.Parameter]]:
@@ -20,7 +20,7 @@ def named() -> list[tuple[str, nn.Parameter]]:
 
 def test_heads_have_their_rate_and_vectors_no_decay() -> None:
     parameters = named()
-    chosen = optimizer("adamw", parameters, lr=0.5, weight_decay=0.25, head_lr=2.0)
+    chosen = make_optimizer("adamw", dict(parameters), lr=0.5, weight_decay=0.25, head_lr=2.0)
     groups = {
         name: next(g for g in chosen.param_groups if any(p is q for q in g["params"]))
         for name, p in parameters
@@ -35,13 +35,13 @@ def test_heads_have_their_rate_and_vectors_no_decay() -> None:
     for _ in range(2):  # from the first rates each time
         scale_rates(chosen, 0.5)
     assert [group["lr"] for group in chosen.param_groups] == [0.25, 0.25, 1.0, 1.0]
-    one = optimizer("rmsprop", parameters, lr=0.5, weight_decay=0.0)
+    one = make_optimizer("rmsprop", dict(parameters), lr=0.5, weight_decay=0.0)
     assert {group["lr"] for group in one.param_groups} == {0.5}
 
 
 def test_paged_states_need_a_cuda_device() -> None:
     with pytest.raises(RecipeError, match="needs a CUDA device"):
-        optimizer("adamw_8bit_paged", named(), lr=1.0, weight_decay=0.0)
+        make_optimizer("adamw_8bit_paged", dict(named()), lr=1.0, weight_decay=0.0)
 
 
 def test_schedules_by_hand() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bezoar.train.sampler import epoch_order
+from bezoar.train.optim import epoch_order
 
 
 def test_an_order_has_every_row_and_is_the_same_in_every_process() -> None:

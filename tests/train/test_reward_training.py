@@ -21,8 +21,8 @@ from bezoar.train.label_check import check_labels
 from bezoar.train.objectives.bradley_terry import BradleyTerry
 from bezoar.train.objectives.regression import Regression
 from bezoar.train.settings import StageInputs
+from bezoar.train.stages import Train
 from bezoar.train.step import TrainState, gradient
-from bezoar.train.train import Train
 from tests.helpers.rows import chats, sentence
 
 NAMES = ("helpfulness", "verbosity")
@@ -68,7 +68,7 @@ def train(objective: Any, rows: Any, model: Path, folder: Path, **settings: Any)
         schedule="constant",
         **settings,
     )
-    stage.run(
+    stage.fit(
         rows,
         StageInputs(
             ModelSpec(str(model), dtype="float32"), [], ChatML(), folder / "work", folder / "out"

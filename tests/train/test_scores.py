@@ -16,8 +16,8 @@ from bezoar.model.score import rewards
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.train.label_check import check_labels
-from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
-from bezoar.train.rows import pair_group, prompt_and_answers
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, prompt_and_answers
+from bezoar.train.objectives.pairs import OnPairs
 from bezoar.train.step import TrainState, baseline, count_units, gradient
 from tests.helpers.rows import pairs
 
@@ -47,7 +47,7 @@ class Moved(Margin):
     needs: ClassVar[frozenset[Need]] = frozenset({"baseline"})
 
     def group(self, row: Any, template: Any, tokenizer: Any) -> PromptGroup:
-        return pair_group(row, template, tokenizer)
+        return OnPairs().group(row, template, tokenizer)
 
     def loss(self, batch: LossInputs, logprobs: torch.Tensor) -> LossOutput:
         assert batch.baseline is not None
@@ -73,7 +73,7 @@ def test_scores_are_the_head_on_the_state_of_the_end_token(tiny_model: Path) -> 
     work, _ = make(tiny_model, Margin())
     head = work.stack.score_head
     assert head is not None
-    group = work.items[2].group
+    group = work.examples[2].group
     by_hand = []
     for completion in group.completions:
         row = torch.tensor([group.prompt + completion.tokens[:-1]])
@@ -83,12 +83,12 @@ def test_scores_are_the_head_on_the_state_of_the_end_token(tiny_model: Path) -> 
             0, -1
         ]
         by_hand.append((state @ head.weight[0] + head.bias[0]).item())
-    found = rewards(work.stack, [work.items[i].group for i in range(6)])
+    found = rewards(work.stack, [work.examples[i].group for i in range(6)])
     assert [one[0] for one in found[2]] == pytest.approx(by_hand, abs=1e-5)
     assert rewards(work.stack, [group])[0] == [pytest.approx(one, abs=1e-5) for one in found[2]]
 
 
-def test_the_gradient_of_scores_does_not_depend_on_the_micro_batches(tiny_model: Path) -> None:
+def test_thegradient_of_scores_does_not_depend_on_the_micro_batches(tiny_model: Path) -> None:
     work, named = make(tiny_model, Margin())
     found = []
     for groups in ([[0, 1, 2, 3, 4, 5]], [[i] for i in range(6)]):
@@ -104,7 +104,7 @@ def test_the_gradient_of_scores_does_not_depend_on_the_micro_batches(tiny_model:
 
 def test_a_saved_head_scores_the_same(tiny_model: Path, tmp_path: Path) -> None:
     work, _ = make(tiny_model, Margin())
-    groups = [item.group for item in work.items]
+    groups = [item.group for item in work.examples]
     work.stack.save_trained(tmp_path)
     again = Stack(ModelSpec(str(tiny_model), dtype="float32"), [tmp_path / "adapter"])
     for one, two in zip(rewards(work.stack, groups), rewards(again, groups), strict=True):
@@ -129,7 +129,9 @@ def test_the_baseline_is_the_mean_over_the_step_of_mismatched_answers(tiny_model
     rows = [0, 2, 5]
     total = 0.0
     for i in rows:
-        group = PromptGroup(work.items[i].group.prompt, work.items[(i + 1) % 6].group.completions)
+        group = PromptGroup(
+            work.examples[i].group.prompt, work.examples[(i + 1) % 6].group.completions
+        )
         with torch.no_grad():
             total += float(work.logprobs([group])[0].sum())
             with work.stack.disable_adapter():

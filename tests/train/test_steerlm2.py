@@ -11,7 +11,7 @@ from bezoar.chat.types import Message, SampledAnswers
 from bezoar.errors import DataError
 from bezoar.train.objective import LossInputs
 from bezoar.train.objectives import SteerLM2
-from bezoar.train.train import Train
+from bezoar.train.stages import Train
 
 # two prompts of two answers; tokens of the answers: 2, 1, 1, 2
 OWNER = torch.tensor([0, 0, 1, 2, 3, 3])

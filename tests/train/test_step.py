@@ -20,10 +20,10 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train.label_check import Example, check_labels
-from bezoar.train.loop import Loop
 from bezoar.train.objective import LossInputs, LossOutput
 from bezoar.train.objectives import DPO, KTO, SFT, BradleyTerry, Regression, SimPO, SteerLM2
 from bezoar.train.settings import StageInputs
+from bezoar.train.stages import Train
 from bezoar.train.step import (
     Totals,
     TrainState,
@@ -35,7 +35,7 @@ from bezoar.train.step import (
     reference,
     states,
 )
-from bezoar.train.train import Train
+from bezoar.train.supervised_trainer import SupervisedTrainer
 from tests.helpers.rows import chats, judged, pairs, sampled
 
 
@@ -160,9 +160,9 @@ def test_the_seed_of_a_stage_is_that_of_its_dropout(dropping: TrainState, tmp_pa
         StageInputs(dropping.stack.spec, [], ChatML(), tmp_path, tmp_path),
     )
     for seed in (5, 6):
-        loop = Loop(settings, where, Progress("s"), seed, dropping, {})
+        loop = SupervisedTrainer(settings, where, Progress("s"), seed, {}, dropping)
         loop.state.step = 2
-        assert loop._gradient([0, 1, 2]).loss == step(dropping, [[0, 1, 2]], seed=seed, number=2)[0]
+        assert loop.gradient([0, 1, 2]).loss == step(dropping, [[0, 1, 2]], seed=seed, number=2)[0]
 
 
 ONE_TOKEN = Example("one", prompt_group([1, 2, 3], [[7]]))
@@ -184,7 +184,7 @@ def test_the_mean_over_one_unit_is_that_unit(unit: str, tiny_model: Path) -> Non
     objective, rows, outputs = UNITS[unit]
     work = work_of(tiny_model, objective, rows, outputs=outputs)
     if "baseline" in objective.needs:
-        work.items = [*work.items, Example("other", prompt_group([9, 8], [[7, 6]], (1.0,)))]
+        work.examples = [*work.examples, Example("other", prompt_group([9, 8], [[7, 6]], (1.0,)))]
     work.baseline = baseline(work, [0], 500)
     terms = work.forward([0])
     value = terms.loss.item()
@@ -210,7 +210,7 @@ def test_the_gradient_is_the_mean_of_those_of_all_units(
 
 def test_scores_come_with_the_answers_that_they_belong_to(tiny_model: Path) -> None:
     work = work_of(tiny_model, BradleyTerry(), pairs(2), outputs=("reward",))
-    values, batch = work.scores([item.group for item in work.items])
+    values, batch = work.scores([item.group for item in work.examples])
     assert values.shape == (4, 1)
     assert (batch.answer_index.tolist(), batch.num_answers) == ([0, 1, 2, 3], 4)
 
@@ -230,7 +230,7 @@ def test_what_a_loss_reads_lies_where_the_log_probabilities_lie(tiny_model: Path
             return LossOutput(torch.zeros(1))
 
     work = work_of(tiny_model, KTO(), judged(1))
-    Elsewhere(work.stack, Looking(), work.items, work.references).forward([0])
+    Elsewhere(work.stack, Looking(), work.examples, work.references).forward([0])
     assert [(batch.reference.device.type, batch.labels.device.type) for batch in seen] == [
         ("meta", "meta")
     ]  # type: ignore[union-attr]
@@ -238,7 +238,7 @@ def test_what_a_loss_reads_lies_where_the_log_probabilities_lie(tiny_model: Path
 
 def test_the_mean_over_one_token_is_that_token(tiny_model: Path) -> None:
     work = work_of(tiny_model, SFT(), chats(1))
-    work.items = [ONE_TOKEN]
+    work.examples = [ONE_TOKEN]
     logits = work.stack.hidden(pack([ONE_TOKEN.group])) @ work.stack.head_weight.T
     wanted = -float(logits[0].log_softmax(-1)[7].detach())
     totals = gradient(work, [[0]], seed=0, step=0)
@@ -247,19 +247,19 @@ def test_the_mean_over_one_token_is_that_token(tiny_model: Path) -> None:
 
 
 def test_totals_are_means_over_the_units_of_the_whole_step() -> None:
-    totals = Totals()
-    totals.add(LossOutput(torch.tensor([1.0, 2.0]), {"m": torch.tensor([4.0, 6.0])}), 4)
-    totals.add(LossOutput(torch.tensor([3.0, 6.0]), {"m": torch.tensor([1.0, 1.0])}), 4)
+    totals = Totals(units=4)
+    totals.add(LossOutput(torch.tensor([1.0, 2.0]), {"m": torch.tensor([4.0, 6.0])}), [])
+    totals.add(LossOutput(torch.tensor([3.0, 6.0]), {"m": torch.tensor([1.0, 1.0])}), [])
     assert totals.loss == 3.0
     assert totals.metrics == {"m": 3.0}
-    single = Totals()
-    single.add(LossOutput(torch.tensor([5.0])), 1)
+    single = Totals(units=1)
+    single.add(LossOutput(torch.tensor([5.0])), [])
     assert single.loss == 5.0
 
 
 def test_what_is_read_and_trained_is_counted(tiny_model: Path) -> None:
     work = work_of(tiny_model, SimPO(), pairs(3))
-    groups = [item.group for item in work.items]
+    groups = [item.group for item in work.examples]
     read = sum(len(t.prompt) + sum(len(b.tokens) - 1 for b in t.completions) for t in groups)
     trained = sum(len(b.tokens) for t in groups for b in t.completions)
     for totals in (gradient(work, [[0, 1], [2]], seed=0, step=0), evaluate(work, [0, 1, 2], 100)):
@@ -314,7 +314,7 @@ def test_references_are_those_of_the_stack_below(tiny_model: Path) -> None:
     together = reference(work, [[2, 0], [1]])
     assert list(together) == [2, 0, 1]
     with work.stack.disable_adapter(), torch.no_grad():
-        for row, item in enumerate(work.items):
+        for row, item in enumerate(work.examples):
             assert torch.allclose(together[row], work.logprobs([item.group])[0], atol=1e-5)
             assert torch.allclose(work.references[row], together[row], atol=1e-5)
     assert not together[0].requires_grad
@@ -322,7 +322,7 @@ def test_references_are_those_of_the_stack_below(tiny_model: Path) -> None:
 
 def test_the_baseline_is_a_mean_over_answers_of_how_far_others_moved(tiny_model: Path) -> None:
     work = work_of(tiny_model, KTO(), pairs(3))
-    items = work.items
+    items = work.examples
     swapped = [
         prompt_group(a.group.prompt, [b.tokens for b in c.group.completions])
         for a, c in zip(items, [*items[1:], items[0]], strict=True)
@@ -342,7 +342,7 @@ def test_the_baseline_is_a_mean_over_answers_of_how_far_others_moved(tiny_model:
             )  # type: ignore[arg-type]
             assert work.stack.net.training is mode
     assert float(baseline(work, [1], 1000)) == pytest.approx(moved[1] / 2, rel=1e-4)  # type: ignore[arg-type]
-    work.items = [
+    work.examples = [
         Example("one", prompt_group([1, 2], [[7]])),
         Example("other", prompt_group([3], [[9]])),
     ]

@@ -15,7 +15,7 @@ from bezoar.flow.rundir import RunDir
 from bezoar.io import read_own
 from bezoar.references import unknown
 from bezoar.terminal import head, one_line, plain
-from bezoar.train.train import Train
+from bezoar.train.stages import Train
 
 
 def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:

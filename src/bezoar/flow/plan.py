@@ -15,10 +15,8 @@ from bezoar.flow.rundir import RunDir
 from bezoar.io import read_own
 from bezoar.model.resolve import local_config
 from bezoar.terminal import plain
-from bezoar.train.fullest import fullest
-from bezoar.train.memory import available, largest_budget, predict_memory
-from bezoar.train.ppo import PPO
-from bezoar.train.train import Train
+from bezoar.train.memory import available, largest_budget, largest_micro_batch, predict_memory
+from bezoar.train.stages import PPO, Train
 
 NO_ROWS = Estimate(0, 0, 0)
 
@@ -102,7 +100,7 @@ def _tokens(recipe: Recipe, run: RunDir, stage: Train | PPO, rows_are_there: boo
 
     try:
         tokenizer = load_tokenizer(recipe.models[base_of(recipe, stage.model)].path)
-        return fullest(run.items(stage.rows), stage, recipe.template, tokenizer) or most
+        return largest_micro_batch(run.items(stage.rows), stage, recipe.template, tokenizer) or most
     except DataError:
         return most  # the stage itself says what is wrong with its rows
 

@@ -26,8 +26,7 @@ from bezoar.model.spec import ModelSpec
 from bezoar.stage import Stage
 from bezoar.synth import SCHEMES
 from bezoar.train import TRAININGS
-from bezoar.train.ppo import PPO
-from bezoar.train.train import Train
+from bezoar.train.stages import PPO, Train
 
 Category = Literal["source", "scheme", "filter", "train", "evaluate"]
 KINDS: dict[Category, dict[str, type]] = {

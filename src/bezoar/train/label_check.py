@@ -1,8 +1,8 @@
 """The label check: what each row trains must be what the model would write. Imports no torch.
 
-Each row is rendered twice on purpose. The objective's rendering is what trains; the check builds the
-expected tokens independently, the way generation meets them: the generation prompt, then the bare
-answer and the end token. Reusing the first rendering would repeat its mistakes.
+Each row is rendered twice on purpose. The objective's rendering is what trains; the check builds
+the expected tokens independently, the way generation meets them: the generation prompt, then the
+bare answer and the end token. Reusing the first rendering would repeat its mistakes.
 """
 
 from collections.abc import Sequence
@@ -43,21 +43,20 @@ def check_labels(
     `too_long` is "cut", which keeps the first `max_length` tokens if any of them is trained.
     """
     template.check(tokenizer)
+    every_turn = objective.unit == "token" and getattr(objective, "loss_on", "") != "last"
+    check = _Check(template, tokenizer, every_turn, is_scored="scores" in objective.needs)
     kept: list[Example] = []
     dropped: list[Dropped] = []
-    every_turn = objective.unit == "token" and getattr(objective, "loss_on", "") != "last"
-    is_scored = "scores" in objective.needs
     for row in rows:
         chats = conversations(row)
         answers = [chat[-1] for chat in chats if chat and chat[-1].role == "assistant"]
         if any(not m.content.strip() and not m.tool_calls for m in answers):
             dropped.append(Dropped(row.id, "empty answer"))
             continue
-        group = objective.group(row, template, tokenizer)
         # 1) check before the length: a cut row has lost the end token that the check looks for
-        last_only = not (isinstance(row, Chat) and every_turn)
+        group = objective.group(row, template, tokenizer)
         for completion, chat in zip(group.completions, chats, strict=False):
-            _check(row.id, group.prompt, completion, chat, template, tokenizer, last_only, is_scored)
+            check(row, group.prompt, completion, chat)
         # 2) then drop or cut
         detail = f"{group.longest} tokens, max_length is {max_length}"
         if group.longest <= max_length:
@@ -80,68 +79,65 @@ def _cut(group: PromptGroup, max_length: int) -> PromptGroup | None:
     return PromptGroup(group.prompt, completions, group.labels)
 
 
-def _check(
-    row_id: str,
-    prompt: list[int],
-    completion: Completion,
-    messages: Messages,
-    template: Template,
-    tokenizer: Tokenizer,
-    last_only: bool,
-    is_scored: bool,
-) -> None:
-    """DataError with the row's text, trained part in ⟦ ⟧, unless exactly the answers are trained.
+@dataclass(frozen=True)
+class _Check:
+    """Compares a completion with what the model would write."""
 
-    A scored answer is read once, at a token behind the one that ends it (`score_group`).
-    """
-    if is_scored:
-        num_tokens = len(completion.tokens) - 1
-        if completion.trained != [False] * num_tokens + [True]:
+    template: Template
+    tokenizer: Tokenizer
+    every_turn: bool  # of a chat; else its last answer
+    is_scored: bool  # a score is read once, at a token behind the end of the answer
+
+    def __call__(
+        self, row: AnyRow, prompt: list[int], completion: Completion, messages: Messages
+    ) -> None:
+        """DataError with the row's text, trained part in ⟦ ⟧, unless the answers are trained."""
+        if self.is_scored:
+            num_tokens = len(completion.tokens) - 1
+            if completion.trained != [False] * num_tokens + [True]:
+                raise DataError(
+                    f"row {row.id}: its score is not read behind the end of the answer; build its"
+                    " group with score_group."
+                )
+            completion = Completion(completion.tokens[:-1], [True] * num_tokens)
+        turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
+        if not (self.every_turn and isinstance(row, Chat)):
+            turns = turns[-1:]
+        if problem := self._problem(turns, prompt, completion, messages):
+            parts = spans(prompt, completion, self.tokenizer)
+            text = "".join(f"⟦{part}⟧" if trained else part for part, trained in parts)
             raise DataError(
-                f"row {row_id}: its score is not read behind the end of the answer; build its group"
-                " with score_group."
+                f"row {row.id}: {problem}: {text!r}; mend the row or use another template."
             )
-        completion = Completion(completion.tokens[:-1], [True] * num_tokens)
-    turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
-    turns = turns[-1:] if last_only else turns
-    if problem := _problem(turns, prompt, completion, messages, template, tokenizer):
-        text = "".join(f"⟦{t}⟧" if on else t for t, on in spans(prompt, completion, tokenizer))
-        raise DataError(f"row {row_id}: {problem}: {text!r}; mend the row or use another template.")
 
-
-def _problem(
-    turns: list[int],
-    prompt: list[int],
-    completion: Completion,
-    messages: Messages,
-    template: Template,
-    tokenizer: Tokenizer,
-) -> str:
-    """What is wrong with the answers `turns` of one completion, or the empty string."""
-    tokens, trained = [*prompt, *completion.tokens], [False] * len(prompt) + completion.trained
-    if not any(trained):
-        return "no token is trained"
-    # a template that opens each turn with BOS may repeat it, but never twice at the start
-    bos = tokenizer.bos_id
-    if bos is not None and tokens.count(bos) > 1:
-        opens_turns = bos in template.prompt(messages[:1], tokenizer)[1:]
-        if tokens[:2] == [bos, bos] or not opens_turns:
-            return "the beginning-of-sequence token stands in it twice"
-    for number, i in enumerate(turns, 1):
-        opening = template.prompt(messages[:i], tokenizer)
-        start = len(opening)
-        written = [*tokenizer.encode(messages[i].content), template.end(tokenizer)]
-        stop = start + len(written)
-        if tokens[:start] != opening:
-            return f"the tokens before answer {number} are not those of the generation prompt"
-        if tokens[start : stop - 1] != written[:-1] or not all(trained[start : stop - 1]):
-            return (
-                f"not every token of answer {number} is trained, from the end of the generation"
-                " prompt on"
-            )
-        if tokens[stop - 1 : stop] != written[-1:] or not trained[stop - 1]:
-            return f"the token that ends answer {number} is not trained"
-    return ""
+    def _problem(
+        self, turns: list[int], prompt: list[int], completion: Completion, messages: Messages
+    ) -> str:
+        """What is wrong with the answers `turns` of one completion, or the empty string."""
+        tokens = [*prompt, *completion.tokens]
+        trained = [False] * len(prompt) + completion.trained
+        if not any(trained):
+            return "no token is trained"
+        template, tokenizer, bos = self.template, self.tokenizer, self.tokenizer.bos_id
+        if bos is not None and tokens.count(bos) > 1:
+            # a template may open every turn with BOS, but the first one only once
+            opens_turns = bos in template.prompt(messages[:1], tokenizer)[1:]
+            if tokens[:2] == [bos, bos] or not opens_turns:
+                return "the beginning-of-sequence token stands in it twice"
+        for number, i in enumerate(turns, 1):
+            opening = template.prompt(messages[:i], tokenizer)
+            answer = [*tokenizer.encode(messages[i].content), template.end(tokenizer)]
+            start, end = len(opening), len(opening) + len(answer) - 1
+            if tokens[:start] != opening:
+                return f"the tokens before answer {number} are not those of the generation prompt"
+            if tokens[start:end] != answer[:-1] or not all(trained[start:end]):
+                return (
+                    f"not every token of answer {number} is trained, from the end of the generation"
+                    " prompt on"
+                )
+            if tokens[end : end + 1] != answer[-1:] or not trained[end]:
+                return f"the token that ends answer {number} is not trained"
+        return ""
 
 
 def spans(

@@ -31,7 +31,13 @@ Config = dict[str, Any]
 """A config.json."""
 Shapes = dict[str, tuple[int, int]]
 """(inputs, outputs) of linear layers by name."""
-_KEYS = "hidden_size intermediate_size num_attention_heads num_hidden_layers vocab_size".split()
+_KEYS = [
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+]
 _BYTES = {"bfloat16": 2, "float32": 4}
 _SHARED_INPUT = (
     ("q_proj", "k_proj", "v_proj"),
@@ -41,7 +47,7 @@ _SHARED_INPUT = (
 )
 """Linear layers that read the same tensor, which is kept once."""
 _SPARE = 4
-"""So many batches of rows are tokenised to find the longest one: characters only estimate tokens."""
+"""So many batches of long rows are tokenised: characters only estimate tokens."""
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,9 @@ class PPOTrainer(Trainer):
         prompts = [asdict(prompt) for prompt in self.prompts]
         return content_hash(settings, prompts, *models, self.seed, torch.get_num_threads())
 
+    def prepare(self) -> None:
+        """Nothing: every update makes its own data."""
+
     def batch(self, update: int) -> list[Prompt]:
         """The prompts of an update (0-based): the next ones; each pass has its own order of all."""
         count = len(self.prompts)
@@ -211,9 +214,7 @@ class PPOTrainer(Trainer):
         ]
         end = self.inputs.template.end(self.policy.stack.tokenizer)
         draw_seed = int(content_hash(seed, update), 16)
-        return roll_out(
-            self.policy, prompts, prefixes, end, max_tokens=max_tokens, seed=draw_seed
-        )
+        return roll_out(self.policy, prompts, prefixes, end, max_tokens=max_tokens, seed=draw_seed)
 
     def _scores(self, rollouts: list[Rollout]) -> list[float]:
         """The reward model's score of every answer."""

@@ -4,7 +4,7 @@ N answers, T tokens of the longest, A tokens of all, E hidden size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -93,13 +93,11 @@ def roll_out(
     max_tokens: int,
     seed: int,
 ) -> list[Rollout]:
-    """An answer to each prompt, begun with its prefix; a draw depends on (weights, seed, prompt)."""
+    """An answer to each prompt, begun with its prefix; draws depend on (weights, seed, prompt)."""
     pairs = list(zip(prompts, prefixes, strict=True))
-    temperature = policy.temperature
+    common = SamplingParams(max_tokens, policy.temperature, stop_tokens=(end,))
     params = [
-        SamplingParams(
-            max_tokens - len(prefix), temperature, stop_tokens=(end,), seed=seed_for(seed, prompt.id)
-        )
+        replace(common, max_tokens=max_tokens - len(prefix), seed=seed_for(seed, prompt.id))
         for prompt, prefix in pairs
     ]
     inputs = [[*prompt.tokens, *prefix] for prompt, prefix in pairs]

@@ -123,13 +123,13 @@ class TrainSettings:
             )
         if self.adapter is None and "baseline" in self.objective.needs:
             raise ValueError(
-                f"{self.objective.kind} reads the reference at every step, which adapter: null does"
-                " not keep; give an adapter"
+                f"{self.objective.kind} reads the model below at every step, and adapter: null"
+                " keeps none; give an adapter"
             )
         if self.too_long == "cut" and self.objective.kind == "steerlm2":
             raise ValueError(
-                "too_long: cut does not fit steerlm2, whose rows hold log-probabilities of whole"
-                " answers; set drop"
+                "too_long: cut cannot be used with steerlm2, whose rows hold log-probabilities of"
+                " whole answers; set drop"
             )
         if self.weight_decay and self.optimizer == "rmsprop":
             raise ValueError("rmsprop has no decoupled weight decay; remove weight_decay")

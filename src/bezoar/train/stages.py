@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from bezoar.cost import Estimate, Quote
 from bezoar.progress import Progress
 from bezoar.references import RowsRef
-from bezoar.stage import Rows, Stage, StageContext, Stats
+from bezoar.stage import Gives, Rows, Stage, StageContext, Stats
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import StageInputs, TrainSettings
 
@@ -16,8 +16,8 @@ class TrainingStage(Stage, Protocol):
     """A stage that gives a model and asks nobody."""
 
     rows: RowsRef
-    gives = "model"
-    renders = True
+    gives: ClassVar[Gives] = "model"
+    renders: ClassVar[bool] = True
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """The rows that it reads; no requests."""

@@ -55,6 +55,7 @@ class Trainer(ABC):
     def key(self) -> str:
         """The hash of all that the weights depend on: a checkpoint of anything else is not used."""
 
+    @abstractmethod
     def prepare(self) -> None:
         """What comes before the first step of a process."""
 
@@ -69,7 +70,7 @@ class Trainer(ABC):
 
     def run(self) -> None:
         """Do every step that is not done yet."""
-        started, settings, every = time.process_time(), self.settings, self.settings.checkpoint_every
+        started, settings = time.process_time(), self.settings
         weight_decay = settings.weight_decay if isinstance(settings, TrainSettings) else 0.0
         self.optimizer = make_optimizer(
             settings.optimizer,
@@ -78,8 +79,8 @@ class Trainer(ABC):
             weight_decay=weight_decay,
             head_lr=settings.head_lr,
         )
-        # 1) resume before anything is computed or logged: a kill may have come after the checkpoint,
-        # so metrics of later steps are removed, because those steps run (and log) again
+        # 1) resume before anything is computed or logged: steps after the checkpoint run again, so
+        # their metrics are removed first
         if restored := checkpoint.load(self.folder, self.optimizer):
             self.state, weights, self.best = restored
             for name, parameter in self.parameters.items():
@@ -97,7 +98,8 @@ class Trainer(ABC):
                 scale_rates(self.optimizer, multiplier)
                 note = self.step()
                 # 3) save after the step's evaluation, whose best weights belong to the checkpoint
-                if self.state.step % every == 0 and self.state.step < self.num_steps:
+                step = self.state.step
+                if step % settings.checkpoint_every == 0 and step < self.num_steps:
                     checkpoint.save(
                         self.folder,
                         self.state,
@@ -163,7 +165,7 @@ class Trainer(ABC):
     def write_result(
         self, stack: Stack, num_rows: int, dropped: Sequence[Dropped], more: Mapping[str, Any]
     ) -> Stats:
-        """Write the trained weights, failures.jsonl and stats.json, with the method's own `more`."""
+        """Write the trained weights, failures.jsonl and stats.json, which takes in `more`."""
         out, state = self.inputs.out_dir, self.state
         out.mkdir(parents=True, exist_ok=True)
         stack.save_trained(out)

@@ -10,9 +10,8 @@ from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Chat, Comparison
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import PromptGroup, prompt_group
-from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, prompt_and_answers
 from bezoar.train.objectives.pairs import log_ratios, require
-from bezoar.train.rows import prompt_and_answers
 
 if TYPE_CHECKING:
     from torch import Tensor

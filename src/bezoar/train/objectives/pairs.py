@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CERTAIN = -1e-7
-"""The largest log p in log(1 - p), whose slope p / (1 - p) would grow without bound towards p = 1."""
+"""The largest log p in log(1 - p), whose slope p / (1 - p) has no bound towards p = 1."""
 
 
 class OnPairs:

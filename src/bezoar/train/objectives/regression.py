@@ -12,8 +12,7 @@ from bezoar.chat.types import Chat, Comparison
 from bezoar.data.helpsteer2 import ATTRIBUTES
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import PromptGroup, score_group
-from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
-from bezoar.train.rows import prompt_and_answers
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, prompt_and_answers
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,7 @@ from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, SampledAnswers
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import PromptGroup, prompt_group
-from bezoar.train.objective import LossInputs, LossOutput, Need, Unit
-from bezoar.train.rows import prompt_and_answers
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, prompt_and_answers
 
 if TYPE_CHECKING:
     from torch import Tensor
