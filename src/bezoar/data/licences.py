@@ -36,7 +36,7 @@ class _Dataset(NamedTuple):
 
 
 # the first pattern that matches counts
-_DATASETS = (
+LICENCES = (
     _Dataset("bezoar:", r"^bezoar:", "Apache-2.0", "Written for bezoar and shipped with it."),
     _Dataset(
         "databricks/databricks-dolly-15k",
@@ -91,12 +91,12 @@ _SHARE_ALIKE = ("cc-by-sa-3.0", "cc-by-sa-4.0")
 
 def row_licence(hub_id: str) -> str:
     """The licence in the meta of rows of a Hub dataset, or of `bezoar:`; empty if not known."""
-    return next((data.licence for data in _DATASETS if data.hub_id == hub_id), "")
+    return next((data.licence for data in LICENCES if data.hub_id == hub_id), "")
 
 
 def seed_terms(path: str) -> LicenceTerms:
     """The terms of a source, by its path or its id on the Hub."""
-    return _look_up(((data.pattern, data.terms) for data in _DATASETS), path)
+    return _look_up(((data.pattern, data.terms) for data in LICENCES), path)
 
 
 def model_terms(name: str) -> LicenceTerms:
