@@ -168,7 +168,7 @@ class LmEval(Section):
         return outcome
 
 
-def _run_task(task: Task, lm: Any, chat_template: bool) -> Outcome:
+def _run_task(task: Task, lm: "LM", chat_template: bool) -> Outcome:
     """One task, which in the registry may stand for several."""
     from lm_eval.evaluator import evaluate
 
@@ -215,8 +215,8 @@ def _load(task: Task) -> dict[str, Any]:
     if task.path:
         from lm_eval.api.task import ConfigurableTask
 
-        found = configs(task.located(), task.title, task.template, task.max_tokens)
-        tasks = {config["task"]: ConfigurableTask(config=config) for config in found}
+        task_configs = configs(task.located(), task.title, task.template, task.max_tokens)
+        tasks = {config["task"]: ConfigurableTask(config=config) for config in task_configs}
         return {"tasks": tasks, "groups": {}, "group_map": {}}
     manager = _registry()
     if task.name not in manager.all_tasks:

@@ -80,13 +80,13 @@ class MTBench(Section):
         questions = read_questions(path, references=self.references)
         chosen = [questions[i] for i in spread(questions, self.limit)]
         for question in chosen:
-            num, place = len(question.turns), f"{self.questions}: question {question.id}"
+            num, name = len(question.turns), f"{self.questions}: question {question.id}"
             if question.category in REFERENCE_CATEGORIES and len(question.references) < num:
                 raise DataError(
-                    f"{place} ({question.category}) needs a reference for each turn; add it."
+                    f"{name} ({question.category}) needs a reference for each turn; add it."
                 )
             if not 1 <= num <= 2:
-                raise DataError(f"{place} has {num} turns; MT-Bench has one or two.")
+                raise DataError(f"{name} has {num} turns; MT-Bench has one or two.")
         return chosen
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:

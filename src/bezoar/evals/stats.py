@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +41,9 @@ class Score:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, row: dict[str, object]) -> "Score":
+    def from_dict(cls, row: dict[str, Any]) -> "Score":
         """The inverse of `to_dict`."""
-        return cls(**row)  # type: ignore[arg-type]
+        return cls(**row)
 
     @property
     def failure_rate(self) -> float:

@@ -154,8 +154,8 @@ def solution(question: Question) -> Messages:
 
 
 def _pair(question: Question, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Comparison:
-    asked = (Message("user", text) for text in question.turns)
-    prompt = (*solution(question), *asked)
+    turns = (Message("user", text) for text in question.turns)
+    prompt = (*solution(question), *turns)
     return Comparison(str(question.id), prompt, _answer_text(ours), _answer_text(theirs))
 
 
