@@ -249,6 +249,7 @@ class RemoteAsking:
         if self._may_retry(index):
             self.journal.claims.release(self.keys[index])
             doublings = self.schedule.num_sent[index] - 1
+            # the random factor spreads retries that failed together
             delay_s = self.endpoint.backoff_s * 2.0**doublings * (0.5 + random.random())
             delay_s = min(max(delay_s, retry_after_s(retry_after)), _MOST_DELAY_S)
             self.schedule.retry(index, time.monotonic() + delay_s)

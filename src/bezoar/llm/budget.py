@@ -55,6 +55,7 @@ class Budget:
         self._journal, self._counted_usd, self._reserved_usd = journal, 0.0, 0.0
         self._owner = secrets.token_hex(8)
         if journal is not None and limit_usd is not None:
+            # a claim ends with its process, so that others can tell whose reservations are dead
             journal.claims.take(self._owner)
 
     @property
@@ -87,6 +88,7 @@ class Budget:
 
     def release(self, reserved_usd: float) -> None:
         """Give back what was reserved for a request that was answered or given up."""
+        # written to the journal by the next reservation: one write a pass is enough
         self._reserved_usd = max(self._reserved_usd - reserved_usd, 0.0)
 
     def end(self) -> None:

@@ -138,6 +138,7 @@ def _check_extra(extra: dict[str, Any]) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             why = "since money is reserved by it"
             raise ValueError(f"extra: {name} must be a whole number of at least 1, {why}")
+    # extra is part of the identity, which the journal and stage keys hold in plain text
     for name, value in _leaves(extra):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"extra: {name} must be a finite number")
@@ -172,6 +173,7 @@ class EndpointBackend:
 
     def most_usd(self, request: Request, body: bytes) -> float:
         """Above the request's cost: one token a byte, and the longest answer that it allows."""
+        # extra goes over what a request asks for, so its lengths count too
         longest = max(int(self.endpoint.extra.get(name, 0)) for name in _LENGTHS)
         longest = max(longest, 1 if request.choices else request.max_tokens)
         return self.prices.cost_usd(len(body) + 16 * (len(request.messages) + 2), longest)

@@ -37,11 +37,14 @@ _BAD_REQUEST = re.compile("invalid.?request|bad.?request", re.IGNORECASE)
 def cause_of(status: int, body: str) -> Cause:
     """What the HTTP status `status` (not a success) with `body` means for the request."""
     text = body[:4000]
+    # 1) A lack of money or access comes under many statuses, so words go before numbers.
     no_funds = status == 402 or (status in (403, 429) and _NO_FUNDS.search(text))
     if no_funds or (status == 400 and _NO_ACCESS.search(text[:500])):
         return "endpoint"
+    # 2) What is left of these passes by itself.
     if status in _PASSING or status >= 500:
         return "passing"
+    # 3) Clear faults of one request need no proof that others are answered.
     if status in (413, 451) or (status in (400, 403, 422) and _ABOUT_THE_REQUEST.search(text)):
         return "request"
     return "unclear" if status in (400, 422) else "endpoint"

@@ -77,6 +77,7 @@ class Journal(JournalFile):
 
     def _select(self, keys: Iterable[str], condition: str) -> list[tuple[Any, ...]]:
         """(id, key, reply, body) of entries, the first one last, answers after failures."""
+        # in parts: SQLite limits the number of values in a query
         wanted, rows = list(dict.fromkeys(keys)), []
         for start in range(0, len(wanted), 500):
             some = wanted[start : start + 500]
@@ -87,6 +88,7 @@ class Journal(JournalFile):
 
     def put_many(self, entries: Sequence[Entry]) -> list[int]:
         """Write `entries` in one transaction, on the disk on return. Their numbers, in order."""
+        # made before the transaction, which other processes wait for
         now, rows = time.time(), list[tuple[Any, ...]]()
         for entry in entries:
             request, reply = json.dumps(asdict(entry.request)), _json(entry.reply)

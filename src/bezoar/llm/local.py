@@ -112,6 +112,7 @@ class StackBackend:
         """`group` requests of like kind and length, the longest first."""
         lengths = [len(self.prompt(request)) for request in requests]
         everyone = range(len(requests))
+        # like lengths side by side waste the least; the longest first, as it may not fit in memory
         order = sorted(everyone, key=lambda i: (bool(requests[i].choices), -lengths[i], i))
         return [order[start : start + self.group] for start in range(0, len(order), self.group)]
 
@@ -164,6 +165,7 @@ class StackBackend:
                 top_p=request.top_p,
                 stop_tokens=stop_tokens,
                 stop=(*request.stop, *self.template.stops()),
+                # by content, so that a draw does not depend on its neighbours or on the order
                 seed=int(content_hash(asdict(request)), 16),
             )
             for request in requests

@@ -31,9 +31,12 @@ def to_body(request: Request) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
     }
     if request.choices:
+        # one token is enough: choices are told apart by its probabilities
         return {**body, "max_tokens": 1, "logprobs": True, "top_logprobs": NUM_TOP}
+    # what changes nothing is not sent
     if request.top_p != 1.0:
         body["top_p"] = request.top_p
+    # without sampling a seed changes nothing
     if request.temperature > 0:
         body["seed"] = request.seed
     if request.stop:
@@ -80,6 +83,7 @@ def from_body(text: str, request: Request, prices: Prices) -> Reply:
     body: Any = None
     try:
         body = _parse(text)
+        # several servers and gateways send errors with status 200
         server_error = error_inside(body)
         if server_error:
             why = f"the server sent an error in place of an answer: {mask(str(server_error))[:200]}"
@@ -157,6 +161,7 @@ def _join(content: list[Any], refusal: Any) -> tuple[str, Any]:
 def _costs(body: Any, request: Request, content: str, prices: Prices) -> tuple[int, int, float]:
     """(prompt tokens, answer tokens, US dollars). If the server does not count tokens, or its
     count is impossible, four characters count as one."""
+    # a wrong count would make the budget wrong, in either direction
     usage = body.get("usage") if isinstance(body, dict) else None
     usage = usage if isinstance(usage, dict) else {}
     num_sent = sum(len(message.content) for message in request.messages) + len(request.prefill)

@@ -49,8 +49,10 @@ class Pool:
         started = time.monotonic()
         identity = self.backend.identity
         keys = [request.key(identity) for request in requests]
+        # equal requests are one question: asked, paid and journalled once
         unique = dict(zip(keys, requests, strict=True))
         if isinstance(self.backend, EndpointBackend):
+            # bodies that a killed process left unread are read now, not asked for again
             replies = self.journal.look_up(unique, self.backend.read)
         else:
             replies = self.journal.get_many(unique)

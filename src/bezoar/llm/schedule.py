@@ -38,6 +38,7 @@ class Schedule:
 
     def due(self, now: float) -> list[int]:
         """What may be sent at the time `now` (`time.monotonic`)."""
+        # retries have their place already; what another process had claimed must find one again
         retries, others = list[int](), list[int]()
         while self._later and self._later[0][0] <= now:
             index = heapq.heappop(self._later)[1]
@@ -50,6 +51,7 @@ class Schedule:
     def pause_s(self, now: float, *, more: bool) -> float | None:
         """Seconds to wait, None for as long as it takes; `more`: new requests may be sent soon."""
         times = [self._later[0][0] - now] if self._later else []
+        # after a full ramp; nothing that comes back would wake us
         if more and self._waiting and self._num_free() > 0:
             times.append(_RAMP_S)
         return max(min(times), 0.0) if times else None
@@ -96,6 +98,7 @@ class Schedule:
 
     def _num_free(self) -> int:
         """How many requests that were never sent may be sent now."""
+        # retries hold their places
         free = self.concurrency - len(self.in_flight) - len(self._retrying)
         if self._most_tried is None:
             return free

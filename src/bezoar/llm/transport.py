@@ -83,6 +83,7 @@ class Transport:
 
     def take(self) -> list[Attempt]:
         """All that has come back since the last time."""
+        # cleared first: what arrives between the two lines is taken now or announced again
         self._news.clear()
         return [self._arrived.popleft() for _ in range(len(self._arrived))]
 
@@ -114,6 +115,7 @@ class Transport:
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(self._connected)
         trace.on_connection_reuseconn.append(self._connected)
+        # the schedule limits what is in flight, and each request has its own clock
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
@@ -124,6 +126,7 @@ class Transport:
         ) as self._session:
             self._ready.set()
             await self._closed.wait()
+            # tasks first: one whose session is closed under it would end as a failed attempt
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -148,6 +151,8 @@ class Transport:
         self._news.set()
 
     async def _post(self, index: int, body: bytes) -> Attempt:
+        # 1) Send, and read to the end or to the limit: what arrived before a break was paid for.
+        #    Redirects are not followed, as they would carry the key to another host.
         status, chunks, size, packing, retry_after, error = 0, list[bytes](), 0, "", "", ""
         try:
             async with (
@@ -175,6 +180,8 @@ class Transport:
             error = f"the answer did not end within {self._timeout_s:g} s"
         except aiohttp.ClientPayloadError:
             error = "the connection broke in the middle of the answer"
+        # 2) Unpacked here and not by the client, so that a small body cannot become gigabytes, and
+        #    masked before anything else sees it.
         data, whole = _unpack(b"".join(chunks), packing)
         if not whole:
             why = f"larger than {MOST_BYTES >> 20} MiB or packed in a way that cannot be read"
