@@ -15,6 +15,7 @@ import os
 import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,9 +26,8 @@ from bezoar.data import HelpSteer2
 from bezoar.data.dolly import Dolly
 from bezoar.evals.stats import paired, score
 from bezoar.io import cache_dir
-from bezoar.judge.condition_on_attributes import Steer
+from bezoar.judge.attribute_stages import Label, Steer
 from bezoar.judge.heuristics import Form
-from bezoar.judge.predict_attributes import Label
 from bezoar.model.completions import draw_completions
 from bezoar.model.spec import LoRA, ModelSpec, Sampling
 from bezoar.model.stack import Stack
@@ -93,11 +93,10 @@ def main() -> None:
         .rows
     )
     held_out, rows = rows[:60], rows[60 : 60 + given.rows]
-    rows = (
-        Label("rows", "m")
-        .by_model(rows, lambda _: regression, ChatML(), progress=Progress(), seed=0)
-        .rows
+    context: Any = SimpleNamespace(
+        open_model=lambda _: regression, template=ChatML(), progress=Progress()
     )
+    rows = Label("rows", "m").label(rows, context).rows
     words: dict[int, list[int]] = {}
     for row in rows:
         words.setdefault(row.meta["attributes"]["verbosity"], []).append(len(row.answer.split()))

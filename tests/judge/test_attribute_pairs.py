@@ -7,7 +7,7 @@ import pytest
 
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
-from bezoar.judge.attribute_pairs import AttributePairs
+from bezoar.judge.attribute_stages import AttributePairs
 
 
 def chat(name: str, prompt: str, **attributes: Any) -> Chat:

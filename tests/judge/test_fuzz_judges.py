@@ -14,10 +14,9 @@ from bezoar.data.questions import Question
 from bezoar.evals.judge_card import card
 from bezoar.evals.mt_bench import MTBench, Turn
 from bezoar.evals.win_rate import outcome
-from bezoar.judge.attribute_pairs import AttributePairs
+from bezoar.judge.attribute_stages import AttributePairs, Steer
 from bezoar.judge.attributes import Attributes
 from bezoar.judge.best_of_n import BestOfN
-from bezoar.judge.condition_on_attributes import Steer
 from bezoar.judge.filter import Filter
 from bezoar.judge.heuristics import Dedup, Form
 from bezoar.llm.types import Reply

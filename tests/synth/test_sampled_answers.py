@@ -12,8 +12,8 @@ from bezoar.chat.attribute_levels import attribute_text, parse_attributes, steer
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Comparison, Message, SampledAnswers
 from bezoar.errors import DataError, RecipeError
+from bezoar.judge.attribute_stages import Steer
 from bezoar.judge.best_of_n import BestOfN
-from bezoar.judge.condition_on_attributes import Steer
 from bezoar.model.completions import completion_logprobs, reward_completions
 from bezoar.model.spec import LoRA, ModelSpec, RewardWeights, Sampling
 from bezoar.model.stack import Stack

@@ -12,7 +12,7 @@ from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.errors import DataError
 from bezoar.evals.judges import reward_margins
-from bezoar.judge.predict_attributes import Label
+from bezoar.judge.attribute_stages import Label
 from bezoar.model.score import rewards
 from bezoar.model.spec import LoRA, ModelSpec, RewardWeights
 from bezoar.model.stack import Stack
@@ -24,6 +24,7 @@ from bezoar.train.settings import StageInputs
 from bezoar.train.stages import Train
 from bezoar.train.step import TrainState, gradient
 from tests.helpers.rows import chats, sentence
+from tests.helpers.toy_context import ToyContext
 
 NAMES = ("helpfulness", "verbosity")
 
@@ -201,12 +202,8 @@ def test_regression_learns_its_labels_and_labels_rows(tiny_model: Path, tmp_path
     progress = Progress("s")
     progress.say = said.append  # type: ignore[method-assign]
     long = Chat("long", (Message("user", "x" * 600), Message("assistant", "y")))
-    sifted = Label("rows", "model").by_model(
-        [*rows, long, Chat("none", (Message("user", "x"),))],
-        lambda _: stack,
-        ChatML(),
-        progress=progress,
-        seed=0,
+    sifted = Label("rows", "model").label(
+        [*rows, long, Chat("none", (Message("user", "x"),))], ToyContext(lambda _: stack, progress)
     )
     assert [(d.id, d.reason) for d in sifted.dropped] == [
         ("none", "no answer"),
@@ -227,9 +224,7 @@ def test_regression_learns_its_labels_and_labels_rows(tiny_model: Path, tmp_path
 def test_models_and_rows_that_cannot_be_labelled(learned: Stack, tiny_model: Path) -> None:
     for stack in (learned, Stack(ModelSpec(str(tiny_model), dtype="float32"))):
         with pytest.raises(DataError, match="gives no attributes"):
-            Label("rows", "model").by_model(
-                chats(1), lambda _, s=stack: s, ChatML(), progress=Progress("s"), seed=0
-            )
+            Label("rows", "model").label(chats(1), ToyContext(lambda _, s=stack: s))
 
 
 def test_scores_of_pairs(learned: Stack) -> None:

@@ -1,5 +1,4 @@
-"""A language model as annotator: levels from 0 to 4 of the attributes of an answer, several times
-over."""
+"""A language model as annotator: repeated ratings of an answer's attributes, from 0 to 4."""
 
 import itertools
 import math
@@ -7,16 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from bezoar.chat.types import AnyRow, Chat, Message, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
+from bezoar.judge.attribute_stages import level
 from bezoar.judge.filter import record
-from bezoar.judge.predict_attributes import labelled, level
-from bezoar.judge.stages import FilterResult, JudgeFilter
+from bezoar.judge.stages import FilterResult, JudgeFilter, with_meta
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import fill, read_prompt, seal
 from bezoar.references import FileRef
@@ -24,7 +23,7 @@ from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.own_words import ONE_WORD, own_words
 
 _LEVELS = ("0", "1", "2", "3", "4")
-_NUM_KEPT, _NUM_MORE, _SPREAD = 3, 2, 2
+_NUM_KEPT, _NUM_MORE, _MAX_SPREAD = 3, 2, 2
 _MARKS = r"[\s*_\"'`]*+"
 Rating = dict[str, int]
 
@@ -39,35 +38,36 @@ class Attribute(NamedTuple):
     @property
     def text(self) -> str:
         """What the judge reads."""
-        return "\n".join(
-            [
-                f"{self.name}: {self.asks}",
-                *(f"  {n} = {meaning}" for n, meaning in enumerate(self.levels)),
-            ]
-        )
+        lines = [f"  {number} = {meaning}" for number, meaning in enumerate(self.levels)]
+        return "\n".join([f"{self.name}: {self.asks}", *lines])
 
 
 @dataclass(frozen=True)
 class Attributes(JudgeFilter):
-    """Recipe keys. `judge` rates each row by the `definitions` `repeats` times;
-    `meta["attributes"]` gets the mean level, rounded, `meta["ratings"]` every rating that could be
-    read.
+    """A judge rates each row's attributes several times; agreeing ratings give its levels.
 
-    As HelpSteer2's people do (arXiv 2406.08673, section 2): where the first attribute's levels lie
-    more than 2 apart, two more ratings are asked for; of more than three the three that agree most
-    are kept (smallest spread of the first attribute, then of all; the rule for ties is ours); where
-    even these lie more than 2 apart the row is rejected. Fewer than `repeats` ratings that can be
-    read leave it unparsed. `verdict: logprob`, for judges too weak to write levels, asks for one
-    attribute at a time and takes the mean level by the probabilities of the five digits, a number
-    with decimals.
+    `meta` gets `attributes`, the mean levels, rounded, and `ratings`, all ratings that could be
+    read. As with HelpSteer2's annotators: if the first attribute's levels lie more than 2 apart,
+    two more ratings are requested; of more than three the three that agree most are kept (smallest
+    spread of the first attribute, then of all; the rule for ties is ours); if even these lie more
+    than 2 apart, the row is rejected. With fewer than `repeats` readable ratings it is unparsed.
+
+    Source: arXiv 2406.08673, section 2
+    Example: {kind: attributes, rows: answers, judge: judge}
     """
 
     prompt: FileRef = "bezoar:attributes.txt"
+    """Prompt file with {attributes} and {record}."""
     definitions: FileRef = "bezoar:attributes.jsonl"
+    """JSON Lines of name, asks and five levels: the attributes, of which the first decides."""
     verdict: Literal["text", "logprob"] = "text"
+    """logprob, for weak judges: the mean level by the digits' probabilities, with decimals."""
     repeats: int = 3
+    """Ratings of each row, at least 1; 1 with temperature 0 or logprob."""
     temperature: float = 0.7
+    """Temperature of the ratings."""
     max_tokens: int = 120
+    """Most tokens of a written rating, at least 1."""
     kind: Literal["attributes"] = "attributes"
 
     def __post_init__(self) -> None:
@@ -80,51 +80,46 @@ class Attributes(JudgeFilter):
             )
 
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
-        """All of `rows`: accepted with their attributes, rejected for a spread above 2, or
-        unparsed."""
-        chats = as_chats(rows)
-        attributes = read_attributes(self.definitions)
+        """All of `rows`: accepted with attributes, rejected for their spread, or unparsed."""
+        chats, attributes = as_chats(rows), read_attributes(self.definitions)
         template = read_prompt(self.prompt, "attributes", "record")
         if self.verdict == "logprob":
             return self._by_digits(chats, attributes, template, ask)
-        names = [a.name for a in attributes]
-        shown = "\n\n".join(a.text for a in attributes)
+        names = [attribute.name for attribute in attributes]
+        filled = fill(template, attributes="\n\n".join(a.text for a in attributes))
         requests = [
-            self._request(seal(fill(template, attributes=shown), record=record(row)))
+            Request(_question(filled, row), self.temperature, max_tokens=self.max_tokens)
             for row in chats
         ]
-        found = self._ratings(requests, range(self.repeats), names, ask)
+        # 1) Rate every row `repeats` times, all rows at once.
+        ratings = self._ratings(requests, range(self.repeats), names, ask)
+        # 2) Rate again only those that disagree; new seeds make these new requests.
         wide = [
-            i for i, ratings in enumerate(found) if _spread(_parsed(ratings), names[0]) > _SPREAD
+            i for i, own in enumerate(ratings) if _spread(_readable(own), names[0]) > _MAX_SPREAD
         ]
-        more = self._ratings(
-            [requests[i] for i in wide], range(self.repeats, self.repeats + _NUM_MORE), names, ask
-        )
-        for i, ratings in zip(wide, more, strict=True):
-            found[i] += ratings
+        seeds = range(self.repeats, self.repeats + _NUM_MORE)
+        more = self._ratings([requests[i] for i in wide], seeds, names, ask)
+        for i, added in zip(wide, more, strict=True):
+            ratings[i] += added
+        # 3) Keep the ratings that agree most and sort the rows by them.
         judged = FilterResult([], [], [])
-        for row, ratings in zip(chats, found, strict=True):
-            self._sort(row, ratings, names, judged)
+        for row, own in zip(chats, ratings, strict=True):
+            self._sort(row, own, names, judged)
         return judged
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """Rows that it will give (a tenth is taken to be dropped, as in the paper), and calls: the
-        repeats, or one an attribute."""
-        num = len(read_attributes(self.definitions)) if self.verdict == "logprob" else self.repeats
-        written = exactly(0) if self.verdict == "logprob" else Estimate(15, 30, self.max_tokens)
+        """Requests for the repeats, or one for each attribute; a tenth of the rows is dropped."""
+        by_digits = self.verdict == "logprob"
+        num = len(read_attributes(self.definitions)) if by_digits else self.repeats
+        written = exactly(0) if by_digits else Estimate(15, 30, self.max_tokens)
         read = rows[self.rows]
-        calls = RequestEstimate(read * num, Estimate(200, 700, 3000), written)
-        return Quote(read * Estimate(0, 0.9, 1), [(self.judge, calls)])
-
-    def _request(self, text: str) -> Request:
-        return Request(
-            (Message("user", text),), temperature=self.temperature, max_tokens=self.max_tokens
-        )
+        requests = RequestEstimate(read * num, Estimate(200, 700, 3000), written)
+        return Quote(read * Estimate(0, 0.9, 1), [(self.judge, requests)])
 
     def _ratings(
         self, requests: list[Request], seeds: range, names: list[str], ask: Ask
     ) -> list[list[Rating | Unparsed]]:
-        """By request, a rating a seed."""
+        """For each request a rating with each seed."""
         seeded = [replace(request, seed=seed) for request in requests for seed in seeds]
         replies = iter(ask(seeded) if seeded else [])
         return [[read_rating(next(replies), names) for _ in seeds] for _ in requests]
@@ -132,86 +127,86 @@ class Attributes(JudgeFilter):
     def _sort(
         self, row: Chat, ratings: list[Rating | Unparsed], names: list[str], judged: FilterResult
     ) -> None:
-        parsed = _parsed(ratings)
-        if len(parsed) < self.repeats:
-            failed = next(r for r in ratings if isinstance(r, Unparsed))
-            judged.unparsed.append(_marked(row, "unparsed", f"{failed.why}: {failed.text[:300]}"))
+        readable, first = _readable(ratings), names[0]
+        if len(readable) < self.repeats:
+            failed = next(rating for rating in ratings if isinstance(rating, Unparsed))
+            reason = f"{failed.why}: {failed.text[:300]}"
+            judged.unparsed.append(with_meta(row, verdict="unparsed", reason=reason))
             return
-        kept = most_agreeing(parsed, names)
-        if _spread(kept, names[0]) > _SPREAD:
-            levels = ", ".join(str(rating[names[0]]) for rating in parsed)
-            judged.rejected.append(_marked(row, "spread", f"{names[0]} {levels}", ratings=parsed))
+        kept = most_agreeing(readable, names)
+        if _spread(kept, first) > _MAX_SPREAD:
+            reason = f"{first} {', '.join(str(rating[first]) for rating in readable)}"
+            meta = {"verdict": "spread", "reason": reason, "ratings": readable}
+            judged.rejected.append(with_meta(row, **meta))
             return
         means = {name: level(sum(rating[name] for rating in kept) / len(kept)) for name in names}
-        judged.accepted.append(labelled(row, means, ratings=parsed))
+        judged.accepted.append(with_meta(row, attributes=means, ratings=readable))
 
     def _by_digits(
         self, rows: list[Chat], attributes: list[Attribute], template: str, ask: Ask
     ) -> FilterResult:
+        """One request for each row and attribute: the probabilities of the five levels."""
         requests = [
             Request(
-                (Message("user", seal(fill(template, attributes=a.text), record=record(row))),),
+                _question(fill(template, attributes=attribute.text), row),
                 max_tokens=1,
-                prefill=f"{a.name}: ",
+                prefill=f"{attribute.name}: ",
                 choices=_LEVELS,
             )
             for row in rows
-            for a in attributes
+            for attribute in attributes
         ]
         replies = iter(ask(requests) if requests else [])
         judged = FilterResult([], [], [])
         for row in rows:
-            means = {a.name: expected_level(next(replies)) for a in attributes}
-            failed = next((m for m in means.values() if isinstance(m, Unparsed)), None)
-            if failed is None:
-                judged.accepted.append(labelled(row, means))
+            means = {attribute.name: expected_level(next(replies)) for attribute in attributes}
+            failed = [mean.why for mean in means.values() if isinstance(mean, Unparsed)]
+            if failed:
+                judged.unparsed.append(with_meta(row, verdict="unparsed", reason=failed[0]))
             else:
-                judged.unparsed.append(_marked(row, "unparsed", failed.why))
+                judged.accepted.append(with_meta(row, attributes=means))
         return judged
 
 
+def _question(template: str, row: Chat) -> tuple[Message]:
+    return (Message("user", seal(template, record=record(row))),)
+
+
 def read_attributes(ref: str) -> list[Attribute]:
-    """The attributes of a definitions file. RecipeError for a line without name, asks and five
-    levels."""
+    """The attributes of a definitions file; RecipeError for a line that lacks a part."""
     path = locate_file(ref, Path(), f"definitions {ref}")
-    found = []
+    attributes = []
     for line, row in read_jsonl(path):
-        levels = row.get("levels")
-        if (
-            not isinstance(row.get("name"), str)
-            or not isinstance(row.get("asks"), str)
-            or not isinstance(levels, list)
-            or len(levels) != len(_LEVELS)
-        ):
+        name, asks, levels = row.get("name"), row.get("asks"), row.get("levels")
+        has_texts = isinstance(name, str) and isinstance(asks, str)
+        if not has_texts or not isinstance(levels, list) or len(levels) != len(_LEVELS):
             raise RecipeError(
                 f"{path}:{line}: a definition has name, asks and a list of {len(_LEVELS)} levels;"
                 " mend the line."
             )
-        found.append(Attribute(row["name"], row["asks"], [str(text) for text in levels]))
-    if not found:
+        attributes.append(Attribute(str(name), str(asks), [str(text) for text in levels]))
+    if not attributes:
         raise RecipeError(f"{path}: the file defines no attribute; write one a line.")
-    return found
+    return attributes
 
 
 def read_rating(reply: Reply, names: Sequence[str]) -> Rating | Unparsed:
-    """The levels in a reply: each name, marks and a colon or equals sign, a whole number from 0 to
-    4; none missing, none twice with different levels. Quotes and code do not count
-    (`own_words`)."""
+    """The levels in a reply: each name, marks and a colon or equals sign, a number from 0 to 4.
+
+    None may be missing, and none stand there twice with different levels. Quotes and code do not
+    count (`own_words`).
+    """
     if reply.finish == "error":
         return Unparsed("", f"failed: {reply.error}")
     rating: Rating = {}
     keys = "|".join(map(re.escape, names))
     own = own_words(reply.text, re.compile(rf"{ONE_WORD.pattern}|\W(?:{keys})\W", re.IGNORECASE))
     for name in names:
-        levels = set(
-            re.findall(
-                rf"\b_*{re.escape(name)}{_MARKS}[:=]{_MARKS}(-?\d+(?:\.\d+)?)", own, re.IGNORECASE
-            )
-        )
+        pattern = rf"\b_*{re.escape(name)}{_MARKS}[:=]{_MARKS}(-?\d+(?:\.\d+)?)"
+        levels = set(re.findall(pattern, own, re.IGNORECASE))
         if len(levels) != 1:
-            return Unparsed(
-                reply.text, f"several levels of {name}" if levels else f"no level of {name}"
-            )
+            why = f"several levels of {name}" if levels else f"no level of {name}"
+            return Unparsed(reply.text, why)
         (text,) = levels
         if text not in _LEVELS:
             return Unparsed(reply.text, f"the level of {name} is {text}")
@@ -220,7 +215,7 @@ def read_rating(reply: Reply, names: Sequence[str]) -> Rating | Unparsed:
 
 
 def expected_level(reply: Reply) -> float | Unparsed:
-    """The mean level by the probabilities of the digits alone, to three decimals."""
+    """The mean level by the probabilities of the five digits only, to three decimals."""
     if reply.finish == "error":
         return Unparsed("", f"failed: {reply.error}")
     if len(reply.logprobs) != len(_LEVELS) or not all(map(math.isfinite, reply.logprobs)):
@@ -230,22 +225,20 @@ def expected_level(reply: Reply) -> float | Unparsed:
 
 
 def most_agreeing(ratings: list[Rating], names: Sequence[str]) -> list[Rating]:
-    """The three ratings that agree most; all of them where there are no more."""
-    trios = [list(trio) for trio in itertools.combinations(ratings, min(_NUM_KEPT, len(ratings)))]
-    return min(
-        trios,
-        key=lambda trio: (_spread(trio, names[0]), sum(_spread(trio, name) for name in names)),
-    )
+    """The three ratings that agree most; all of them if there are no more."""
+
+    def disagreement(trio: tuple[Rating, ...]) -> tuple[int, int]:
+        return _spread(trio, names[0]), sum(_spread(trio, name) for name in names)
+
+    trios = itertools.combinations(ratings, min(_NUM_KEPT, len(ratings)))
+    closest = min(trios, key=disagreement)
+    return list(closest)
 
 
-def _parsed(ratings: list[Rating | Unparsed]) -> list[Rating]:
+def _readable(ratings: list[Rating | Unparsed]) -> list[Rating]:
     return [rating for rating in ratings if not isinstance(rating, Unparsed)]
 
 
-def _spread(ratings: list[Rating], name: str) -> int:
+def _spread(ratings: Sequence[Rating], name: str) -> int:
     levels = [rating[name] for rating in ratings]
     return max(levels, default=0) - min(levels, default=0)
-
-
-def _marked(row: Chat, verdict: str, reason: str, **more: Any) -> Chat:
-    return replace(row, meta={**row.meta, "verdict": verdict, "reason": reason, **more})

@@ -13,13 +13,18 @@ from bezoar.judge.stages import RuleFilter
 
 @dataclass(frozen=True)
 class BestOfN(RuleFilter):
-    """Recipe keys. `give: chats` keeps the answer with the highest number named `by` (rejection
-    sampling, best of n); `pairs` gives it with the lowest one as chosen and rejected (iterative
-    DPO, HelpSteer2, arXiv 2406.08673, section 4.3); `own` takes the answer that the prompt's row
-    had as chosen and the first sampled one as rejected, and reads no number."""
+    """Chooses among sampled answers by one of their numbers: rejection sampling or pairs.
+
+    Of equal numbers the first answer counts.
+
+    Source: iterative DPO in HelpSteer2, arXiv 2406.08673, section 4.3
+    Example: {kind: best_of_n, rows: sampled, give: pairs, by: reward}
+    """
 
     give: Literal["chats", "pairs", "own"] = "pairs"
+    """chats: the best answer; pairs: best over worst; own: the seed's over the first sampled."""
     by: str = "reward"
+    """The number that decides, such as reward or an output of the reward model; none for own."""
     kind: Literal["best_of_n"] = "best_of_n"
 
     def __post_init__(self) -> None:
@@ -27,54 +32,34 @@ class BestOfN(RuleFilter):
             raise ValueError("by has no effect with give: own, which reads no number; remove it")
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat | Comparison]:
-        """Of equal numbers the first answer counts. Prompts without a number are dropped as "no
-        number", for pairs those whose answers or numbers are all equal as "no difference"."""
-        kept: list[Chat | Comparison] = []
-        dropped: list[Dropped] = []
-        for row in rows:
-            if isinstance(row, SampledAnswers) and self.give == "own":
-                found = own_pair(row)
-                if isinstance(found, Dropped):
-                    dropped.append(found)
-                else:
-                    kept.append(found)
-                continue
-            if not isinstance(row, SampledAnswers) or self.by not in row.numbers:
-                raise DataError(
-                    f"row {row.id}: it has no answers with a number {self.by!r}; name a stage of"
-                    " kind sample that has a reward."
-                )
-            known = [i for i, value in enumerate(row.numbers[self.by]) if not math.isnan(value)]
-            if not known:
-                dropped.append(Dropped(row.id, "no number"))
-                continue
-            best = max(known, key=lambda i: row.numbers[self.by][i])
-            worst = min(known, key=lambda i: row.numbers[self.by][i])
-            numbers = {self.by: [row.numbers[self.by][best], row.numbers[self.by][worst]]}
-            if self.give == "chats":
-                message = Message("assistant", row.answers[best])
-                kept.append(
-                    Chat(row.id, (*row.prompt, message), {**row.meta, self.by: numbers[self.by][0]})
-                )
-            elif (
-                numbers[self.by][0] == numbers[self.by][1]
-                or row.answers[best] == row.answers[worst]
-            ):
-                dropped.append(Dropped(row.id, "no difference"))
-            else:
-                kept.append(
-                    Comparison(
-                        row.id,
-                        row.prompt,
-                        row.answers[best],
-                        row.answers[worst],
-                        {**row.meta, **numbers},
-                    )
-                )
-        return Filtered(kept, dropped)
+        """Chats or pairs; others are dropped with "no number", "no difference" or "no answer"."""
+        return Filtered.split(self._choose(row) for row in rows)
+
+    def _choose(self, row: AnyRow) -> Chat | Comparison | Dropped:
+        if isinstance(row, SampledAnswers) and self.give == "own":
+            return own_pair(row)
+        if not isinstance(row, SampledAnswers) or self.by not in row.numbers:
+            raise DataError(
+                f"row {row.id}: it has no answers with a number {self.by!r}; name a stage of"
+                " kind sample that has a reward."
+            )
+        numbers = row.numbers[self.by]
+        known = [i for i, number in enumerate(numbers) if not math.isnan(number)]
+        if not known:
+            return Dropped(row.id, "no number")
+        best = max(known, key=lambda i: numbers[i])
+        worst = min(known, key=lambda i: numbers[i])
+        if self.give == "chats":
+            messages = (*row.prompt, Message("assistant", row.answers[best]))
+            return Chat(row.id, messages, {**row.meta, self.by: numbers[best]})
+        chosen, rejected = row.answers[best], row.answers[worst]
+        if numbers[best] == numbers[worst] or chosen == rejected:
+            return Dropped(row.id, "no difference")
+        meta = {**row.meta, self.by: [numbers[best], numbers[worst]]}
+        return Comparison(row.id, row.prompt, chosen, rejected, meta)
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """Rows that it will give; no calls."""
+        """All rows at most; no requests."""
         return Quote(rows[self.rows] * Estimate(0, 1, 1))
 
 

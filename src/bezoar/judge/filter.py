@@ -1,9 +1,8 @@
-"""The judge as human proxy: every row is accepted or rejected with a reason, and only accepted rows
-go on."""
+"""A judge in place of people: every row is accepted or rejected with a reason."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
-from bezoar.judge.stages import FilterResult, JudgeFilter
+from bezoar.judge.stages import FilterResult, JudgeFilter, with_meta
 from bezoar.llm.types import Ask, Request
 from bezoar.prompts import read_prompt, seal, without_headings
 from bezoar.references import FileRef
@@ -27,93 +26,84 @@ from bezoar.verdicts.accept_reject import (
 )
 
 _PROMPT_TOKENS = 500
-_HEADINGS = tuple(
-    f"[{name}]"
-    for name in (
-        "System message",
-        "Conversation so far",
-        "Instruction",
-        "Reference answer",
-        "Response",
-    )
+_HEADINGS = (
+    "[System message]",
+    "[Conversation so far]",
+    "[Instruction]",
+    "[Reference answer]",
+    "[Response]",
 )
 
 
 @dataclass(frozen=True)
 class Filter(JudgeFilter):
-    """Recipe keys. The judge reads `rubric` with each row and writes Accept or Reject and the
-    reason (`verdict: text`).
+    """A judge accepts or rejects each row by a rubric.
 
-    OpenBezoar (arXiv 2404.12195) keeps what GPT-4 called "Accept"; its prompt is not known, the
-    criteria are ours. `verdict: logprob` is for judges too weak to write one: a row is accepted
-    when log p(Accept) - log p(Reject) is above `threshold`, or, with `keep_share`, when its
-    difference is among that share of the highest of all rows. `examples` names a file of judged
-    records (instruction, response, verdict, reason; system and target if wanted) that are shown as
-    earlier turns: a weak judge is blind without them.
+    OpenBezoar keeps what GPT-4 called "Accept"; its prompt is not known, and the criteria are ours.
+    `verdict: logprob` is for judges too weak to write a verdict: a row is accepted by its score,
+    log p(Accept) - log p(Reject).
+
+    Source: arXiv 2404.12195
+    Example: {kind: filter, rows: lamini, judge: judge}
     """
 
     rubric: FileRef = "bezoar:accept_reject.txt"
+    """Prompt file with {record}."""
     examples: FileRef = ""
+    """JSON Lines of judged records, shown as earlier turns; a weak judge is blind without them."""
     verdict: Literal["text", "logprob"] = "text"
+    """text: the judge writes Accept or Reject and a reason; logprob: their probabilities decide."""
     threshold: float = 0.0
+    """For logprob: a row is accepted if its score in nats is above this."""
     keep_share: float | None = None
+    """For logprob, in place of `threshold`: accept this share of the rows, the highest scores."""
     max_tokens: int = 200
+    """Most tokens of a written verdict, at least 1."""
     kind: Literal["filter"] = "filter"
 
     def __post_init__(self) -> None:
         if self.verdict == "text" and (self.threshold != 0 or self.keep_share is not None):
             raise ValueError(
-                "threshold and keep_share have an effect with verdict: logprob alone; remove them"
+                "threshold and keep_share have an effect only with verdict: logprob; remove them"
             )
         if self.keep_share is not None and (self.threshold != 0 or not 0 < self.keep_share <= 1):
-            raise ValueError(
-                "keep_share takes the place of threshold and must be above 0 and at most 1"
-            )
+            raise ValueError("keep_share replaces threshold and must be above 0 and at most 1")
         if self.max_tokens < 1:
             raise ValueError("max_tokens must be at least 1")
 
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
-        chats = as_chats(rows)
-        rubric = read_prompt(self.rubric, "record")
-        shown = self._shown(rubric)
-        requests = [
-            self._request((*shown, Message("user", seal(rubric, record=record(row)))))
-            for row in chats
-        ]
+        chats, rubric = as_chats(rows), read_prompt(self.rubric, "record")
+        examples = self._example_turns(rubric)
+        requests = [self._request((*examples, _question(rubric, row))) for row in chats]
         replies = ask(requests) if requests else []
         if self.verdict == "text":
             verdicts = [read_text(reply) for reply in replies]
         else:
             verdicts = [read_logprobs(reply, self.threshold) for reply in replies]
-            if self.keep_share is not None:
-                verdicts = best_share(verdicts, self.keep_share)
+        if self.keep_share is not None:
+            verdicts = best_share(verdicts, self.keep_share)
         marked = [marked_row(row, verdict) for row, verdict in zip(chats, verdicts, strict=True)]
-        parts = {
-            label: [row for row in marked if row.meta["verdict"] == label]
-            for label in ("accept", "reject", "unparsed")
-        }
-        return FilterResult(parts["accept"], parts["reject"], parts["unparsed"])
+        by_label: dict[str, list[Chat]] = {"accept": [], "reject": [], "unparsed": []}
+        for row in marked:
+            by_label[row.meta["verdict"]].append(row)
+        return FilterResult(*by_label.values())
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """Rows that it will give, and calls: one a row. Two thirds are taken to be accepted."""
+        """One request for each row, of which two thirds are assumed to be accepted."""
         share = Estimate(0, 2 / 3, 1) if self.keep_share is None else exactly(self.keep_share)
         written = Estimate(10, 30, self.max_tokens) if self.verdict == "text" else exactly(0)
         read = Estimate(_PROMPT_TOKENS / 2, _PROMPT_TOKENS, 4 * _PROMPT_TOKENS)
-        calls = RequestEstimate(rows[self.rows], read, written)
-        return Quote(rows[self.rows] * share, [(self.judge, calls)])
+        requests = RequestEstimate(rows[self.rows], read, written)
+        return Quote(rows[self.rows] * share, [(self.judge, requests)])
 
-    def _shown(self, rubric: str) -> Messages:
-        """The judged examples as turns; what the judge is made to say is what `verdict` asks of
-        it."""
+    def _example_turns(self, rubric: str) -> Messages:
+        """The judged examples as turns, in which the judge says what `verdict` asks of it."""
         turns: list[Message] = []
         for row, verdict in read_examples(self.examples) if self.examples else []:
-            said = (
-                f"{verdict.label.capitalize()}: {verdict.reason}"
-                if self.verdict == "text"
-                else verdict.label.capitalize()
-            )
-            turns += [Message("user", seal(rubric, record=record(row))), Message("assistant", said)]
+            reason = f": {verdict.reason}" if self.verdict == "text" else ""
+            reply = verdict.label.capitalize() + reason
+            turns += [_question(rubric, row), Message("assistant", reply)]
         return tuple(turns)
 
     def _request(self, messages: Messages) -> Request:
@@ -122,62 +112,58 @@ class Filter(JudgeFilter):
         return Request(messages, max_tokens=self.max_tokens)
 
 
-def record(row: Chat) -> str:
-    """What the judge sees: the system message, the turns before, the instruction, the reference
-    answer, the response.
+def _question(rubric: str, row: Chat) -> Message:
+    return Message("user", seal(rubric, record=record(row)))
 
-    The heading of a part that stands in a text gets a backslash, so that no text passes for another
-    part.
+
+def record(row: Chat) -> str:
+    """What the judge sees of a row, each part under a heading.
+
+    Headings that stand in a text get a backslash, so that no text passes for another part.
     """
     system = [m.content for m in row.prompt if m.role == "system" and m.content]
     turns = [m for m in row.prompt if m.role != "system"]
-    parts = [("System message", "\n".join(system))] if system else []
-    if len(turns) > 1:
-        parts.append(
-            ("Conversation so far", "\n\n".join(f"{m.role}: {m.content}" for m in turns[:-1]))
-        )
-    parts.append(("Instruction", turns[-1].content if turns else ""))
-    if row.meta.get("target"):
-        parts.append(("Reference answer", str(row.meta["target"])))
-    parts.append(("Response", row.answer))
-    return "\n\n".join(f"[{name}]\n{without_headings(text, _HEADINGS)}" for name, text in parts)
+    earlier = [f"{m.role}: {m.content}" for m in turns[:-1]]
+    target = row.meta.get("target")
+    parts = (
+        "\n".join(system) if system else None,
+        "\n\n".join(earlier) if earlier else None,
+        turns[-1].content if turns else "",
+        str(target) if target else None,
+        row.answer,
+    )
+    return "\n\n".join(
+        f"{heading}\n{without_headings(text, _HEADINGS)}"
+        for heading, text in zip(_HEADINGS, parts, strict=True)
+        if text is not None
+    )
 
 
 def read_examples(ref: str) -> list[tuple[Chat, Verdict]]:
-    """The judged records of a file. RecipeError for a line without instruction, response and a
-    verdict."""
+    """The judged records of a file; RecipeError for a line that lacks a part."""
     path = locate_file(ref, Path(), f"examples {ref}")
-    found: list[tuple[Chat, Verdict]] = []
+    examples: list[tuple[Chat, Verdict]] = []
     for line, row in read_jsonl(path):
         verdict = parse_verdict(f"{row.get('verdict')}: {row.get('reason', '')}")
-        if isinstance(verdict, Unparsed) or not all(
-            isinstance(row.get(key), str) for key in ("instruction", "response")
-        ):
+        texts = (row.get("instruction"), row.get("response"))
+        if isinstance(verdict, Unparsed) or not all(isinstance(text, str) for text in texts):
             raise RecipeError(
                 f"{path}:{line}: a judged example has instruction, response and verdict, Accept or"
                 " Reject; mend the line."
             )
         system = (Message("system", str(row["system"])),) if row.get("system") else ()
-        messages = (
-            *system,
-            Message("user", row["instruction"]),
-            Message("assistant", row["response"]),
-        )
-        found.append(
-            (Chat(f"{path.name}:{line}", messages, {"target": row.get("target", "")}), verdict)
-        )
-    return found
+        turns = (Message("user", row["instruction"]), Message("assistant", row["response"]))
+        meta = {"target": row.get("target", "")}
+        examples.append((Chat(f"{path.name}:{line}", (*system, *turns), meta), verdict))
+    return examples
 
 
 def best_share(verdicts: Sequence[Verdict | Unparsed], share: float) -> list[Verdict | Unparsed]:
-    """The verdicts anew: the highest `share` of the scores (rounded up) are accepted, with them all
-    that tie with the last."""
-    scores = sorted(
-        (v.score for v in verdicts if isinstance(v, Verdict) and v.score is not None), reverse=True
-    )
-    if not scores:
+    """Accepts the highest `share` of the scores, rounded up, and all that tie with the last."""
+    known = [v.score for v in verdicts if isinstance(v, Verdict) and v.score is not None]
+    if not known:
         return list(verdicts)
-    lowest = scores[math.ceil(share * len(scores)) - 1]
+    lowest = sorted(known, reverse=True)[math.ceil(share * len(known)) - 1]
     threshold = math.nextafter(lowest, -math.inf)
     return [
         v if isinstance(v, Unparsed) or v.score is None else by_score(v.score, threshold)
@@ -188,9 +174,7 @@ def best_share(verdicts: Sequence[Verdict | Unparsed], share: float) -> list[Ver
 def marked_row(row: Chat, verdict: Verdict | Unparsed) -> Chat:
     """The row with its verdict in `meta`."""
     if isinstance(verdict, Unparsed):
-        shown = f"{verdict.why}: {verdict.text[:300]}" if verdict.text else verdict.why
-        return replace(row, meta={**row.meta, "verdict": "unparsed", "reason": shown})
+        reason = f"{verdict.why}: {verdict.text[:300]}" if verdict.text else verdict.why
+        return with_meta(row, verdict="unparsed", reason=reason)
     score = {} if verdict.score is None else {"score": round(verdict.score, 6)}
-    return replace(
-        row, meta={**row.meta, "verdict": verdict.label, "reason": verdict.reason, **score}
-    )
+    return with_meta(row, verdict=verdict.label, reason=verdict.reason, **score)

@@ -1,4 +1,4 @@
-"""Filters that need no judge: rows of a bad form, and rows that repeat others."""
+"""Filters that need no judge: rows of bad form, and rows that repeat others."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,24 +19,31 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _ENDING = re.compile(r"[.!?…:;)\]}\"'`”’»*|>。！？]$")
+_LIST_OR_HEADING = re.compile(r"[-*•|#]|\(?\d{1,3}[.):]|```")
 _SHORT_WORDS, _LOOP_WORDS, _RUN = 12, 20, 4
 
 
 @dataclass(frozen=True)
 class Form(RuleFilter):
-    """Recipe keys. Drops answers that are empty, have fewer than `min_words` or more than
-    `max_words` words, refuse or speak of themselves as an AI (`refusals`, English), go round in
-    circles (`loops`: of more than 20 words, less than half of the runs of four words differ), or
-    end within a sentence (`unfinished`: more than 12 words, and the last line, no point of a list
-    and no heading, ends without punctuation, or a block of code is left open), and prompts of more
-    than `max_prompt_words`. The three are heuristics of ours."""
+    """Drops answers of a wrong length, refusals, loops and unfinished answers, and long prompts.
+
+    Empty answers are always dropped. The three heuristics are ours.
+
+    Example: {kind: form, rows: lamini, max_words: 400}
+    """
 
     min_words: int = 1
+    """Fewest words of an answer, at least 1."""
     max_words: int | None = None
+    """Most words of an answer; null for no limit."""
     max_prompt_words: int | None = None
+    """Most words of a prompt, over all its turns; null for no limit."""
     refusals: bool = True
+    """Drop English answers that refuse or speak of themselves as an AI."""
     loops: bool = True
+    """Drop answers of more than 20 words in which over half of the four-word runs are repeats."""
     unfinished: bool = True
+    """Drop answers that end within a sentence (more than 12 words, no list) or a code block."""
     kind: Literal["form"] = "form"
 
     def __post_init__(self) -> None:
@@ -44,78 +51,68 @@ class Form(RuleFilter):
             raise ValueError("min_words must be at least 1 and max_words no less")
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
-        """The rows of good form; dropped ones are "empty", "too short", "too long", "long prompt",
-        "refusal", "loop" or "unfinished"."""
-        chats = as_chats(rows)
-        faults = [self._fault(row.answer) or self._long(row) for row in chats]
-        dropped = [
-            Dropped(row.id, fault, row.answer[:400])
-            for row, fault in zip(chats, faults, strict=True)
-            if fault
-        ]
-        return Filtered(
-            [row for row, fault in zip(chats, faults, strict=True) if not fault], dropped
-        )
+        """The rows of good form; the others are dropped by their fault, such as "too short"."""
+        results: list[Chat | Dropped] = []
+        for row in as_chats(rows):
+            fault = self._fault(row)
+            results.append(Dropped(row.id, fault, row.answer[:400]) if fault else row)
+        return Filtered.split(results)
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """Rows that it will give; no calls."""
+        """A tenth of the rows is assumed to be dropped; no requests."""
         return Quote(rows[self.rows] * Estimate(0, 0.9, 1))
 
-    def _long(self, row: Chat) -> str:
-        num_words = sum(len(message.content.split()) for message in row.prompt)
-        return (
-            "long prompt"
-            if self.max_prompt_words is not None and num_words > self.max_prompt_words
-            else ""
-        )
-
-    def _fault(self, answer: str) -> str:
-        num_words = len(answer.split())
+    def _fault(self, row: Chat) -> str:
+        num_words = len(row.answer.split())
+        num_prompt_words = sum(len(message.content.split()) for message in row.prompt)
         if not num_words:
             return "empty"
         if num_words < self.min_words:
             return "too short"
         if self.max_words is not None and num_words > self.max_words:
             return "too long"
-        if self.refusals and is_refusal(answer):
+        if self.refusals and is_refusal(row.answer):
             return "refusal"
-        if self.loops and is_loop(answer):
+        if self.loops and is_loop(row.answer):
             return "loop"
-        return "unfinished" if self.unfinished and is_unfinished(answer) else ""
+        if self.unfinished and is_unfinished(row.answer):
+            return "unfinished"
+        if self.max_prompt_words is not None and num_prompt_words > self.max_prompt_words:
+            return "long prompt"
+        return ""
 
 
 @dataclass(frozen=True)
 class Dedup(RuleFilter):
-    """Recipe keys. Drops a row whose prompt (with `on: answer`, whose answer) has at least
-    `near_duplicate` similarity to that of an earlier row, 1 meaning the same words; see
-    data/near_duplicates.py."""
+    """Drops rows whose prompt or answer nearly repeats that of an earlier row.
+
+    Example: {kind: dedup, rows: lamini, near_duplicate: 0.7}
+    """
 
     near_duplicate: float = 0.8
+    """Similarity, 0.5 to 1, from which a row is dropped; 1 means the same words and word pairs."""
     on: Literal["prompt", "answer"] = "prompt"
+    """What is compared."""
     kind: Literal["dedup"] = "dedup"
 
     def __post_init__(self) -> None:
         check_threshold(self.near_duplicate)
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
-        """The first of all rows that repeat one another; the others are dropped as "near
-        duplicate"."""
+        """The first of all rows that repeat one another; the others are a "near duplicate"."""
         seen = NearDuplicates(self.near_duplicate)
-        kept: list[Chat] = []
-        dropped: list[Dropped] = []
+        results: list[Chat | Dropped] = []
         for row in as_chats(rows):
-            twin = seen.add(
-                row.id,
-                row.answer if self.on == "answer" else "\n".join(m.content for m in row.prompt),
-            )
+            prompt = "\n".join(message.content for message in row.prompt)
+            twin = seen.add(row.id, row.answer if self.on == "answer" else prompt)
             if twin:
-                dropped.append(Dropped(row.id, "near duplicate", f"as {twin[0]}, {twin[1]:.2f}"))
+                results.append(Dropped(row.id, "near duplicate", f"as {twin[0]}, {twin[1]:.2f}"))
             else:
-                kept.append(row)
-        return Filtered(kept, dropped)
+                results.append(row)
+        return Filtered.split(results)
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """Rows that it will give; no calls."""
+        """A twentieth of the rows is assumed to be dropped; no requests."""
         return Quote(rows[self.rows] * Estimate(0, 0.95, 1))
 
 
@@ -126,16 +123,17 @@ def is_refusal(answer: str) -> bool:
 
 def is_loop(answer: str) -> bool:
     """Whether an answer says the same again and again."""
-    found = words(answer)
-    runs = [tuple(found[i : i + _RUN]) for i in range(len(found) - _RUN + 1)]
-    return len(found) > _LOOP_WORDS and len(set(runs)) < len(runs) / 2
+    answer_words = words(answer)
+    starts = range(len(answer_words) - _RUN + 1)
+    runs = [tuple(answer_words[start : start + _RUN]) for start in starts]
+    return len(answer_words) > _LOOP_WORDS and len(set(runs)) < len(runs) / 2
 
 
 def is_unfinished(answer: str) -> bool:
-    """Whether an answer seems to end within a sentence."""
+    """Whether an answer seems to end within a sentence or a block of code."""
     text = answer.rstrip()
     if text.count("```") % 2:
         return True
-    last = text.rsplit("\n", 1)[-1].strip()
-    listed = re.match(r"[-*•|#]|\(?\d{1,3}[.):]|```", last)
-    return len(text.split()) > _SHORT_WORDS and not listed and not _ENDING.search(last)
+    last_line = text.rsplit("\n", 1)[-1].strip()
+    has_end = _LIST_OR_HEADING.match(last_line) or _ENDING.search(last_line)
+    return len(text.split()) > _SHORT_WORDS and not has_end

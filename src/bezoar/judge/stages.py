@@ -1,10 +1,10 @@
 """What the filters share: rows of another stage, sorted by a judge or by rules."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, as_chats
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
 from bezoar.cost import Estimate, Quote
 from bezoar.llm.types import Ask
 from bezoar.parquet import write_parquet
@@ -36,8 +36,11 @@ class RuleFilter(Stage):
 
 @dataclass(frozen=True)
 class FilterResult:
-    """The rows by verdict, each with `meta.verdict` (accept, reject, unparsed), `meta.reason` and,
-    by probabilities, `meta.score`."""
+    """The rows by verdict.
+
+    `meta` of those left out has `verdict` (reject, unparsed, ...) and `reason`, and of rows that
+    were judged by probabilities `score`.
+    """
 
     accepted: list[Chat]
     rejected: list[Chat]
@@ -60,7 +63,7 @@ class JudgeFilter(Stage):
 
     def run(self, context: StageContext) -> Stats:
         """Judge the rows and write them by verdict."""
-        rows, pool = as_chats(context.rows(self.rows)), context.ask(self.judge)
+        rows, pool = context.rows(self.rows), context.ask(self.judge)
         judged = self.judge_rows(rows, pool.ask_all)
         left_out = [*judged.rejected, *judged.unparsed]
         write_parquet(context.out_dir / "rejected.parquet", [chat.to_row() for chat in left_out])
@@ -70,3 +73,8 @@ class JudgeFilter(Stage):
         stats = context.write_rows(Filtered(judged.accepted, dropped), len(rows))
         agreement = context.agreement([*judged.accepted, *left_out])
         return {**stats, "calls": pool.counts(), **agreement}
+
+
+def with_meta(row: Chat, **values: Any) -> Chat:
+    """The row with more values in its `meta`."""
+    return replace(row, meta={**row.meta, **values})
