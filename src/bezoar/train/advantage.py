@@ -8,10 +8,9 @@ from torch import Tensor
 
 
 def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
-    """(values - mean) / sqrt(variance + 1e-8) over the masked entries; without `shift_mean` the
-    mean stays. 0 elsewhere.
+    """(values - mean) / sqrt(variance + 1e-8) over the masked entries, 0 elsewhere.
 
-    The variance is the mean of squares, not their sum over n - 1.
+    Without `shift_mean` the mean stays. The variance is a mean of squares (n, not n - 1).
     """
     count = mask.sum()
     mean = (values * mask).sum() / count
@@ -23,25 +22,25 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
 def advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float
 ) -> Tensor:
-    """Generalised advantage estimates (arXiv 1506.02438, equation 16): A_t = sum_k (gamma lam)^k
-    d_{t+k}, d_t = r_t + gamma V_{t+1} - V_t, with V = 0 behind the last token of an answer. [N, T]
-    -> [N, T]."""
-    found = torch.zeros_like(rewards)
-    ahead = torch.zeros_like(rewards[:, 0])
-    following = torch.zeros_like(ahead)
+    """Generalised advantage estimates, [N, T] -> [N, T] (arXiv 1506.02438, equation 16).
+
+    A_t = sum_k (gamma lam)^k d_{t+k}, d_t = r_t + gamma V_{t+1} - V_t, V = 0 behind an answer.
+    """
+    estimates = torch.zeros_like(rewards)
+    advantage = next_value = torch.zeros_like(rewards[:, 0])  # [N]
+    # backwards, so that A_t = d_t + gamma lam A_{t+1}
     for t in reversed(range(rewards.shape[1])):
-        inside = mask[:, t]
-        ahead = (rewards[:, t] + gamma * following - values[:, t] + gamma * lam * ahead) * inside
-        following = values[:, t] * inside
-        found[:, t] = ahead
-    return found
+        reward, value, inside = rewards[:, t], values[:, t], mask[:, t]
+        advantage = (reward + gamma * next_value - value + gamma * lam * advantage) * inside
+        next_value = value * inside
+        estimates[:, t] = advantage
+    return estimates
 
 
 def token_rewards(
     logprobs: Tensor, reference: Tensor, scores: Tensor, lengths: Tensor, *, kl: float
 ) -> Tensor:
-    """-kl (log pi - log ref) for each token, plus the score [N] at the last token of each answer.
-    [N, T] -> [N, T]."""
+    """-kl (log pi - log ref) of each token [N, T], plus the score [N] at an answer's last one."""
     rewards = -kl * (logprobs - reference)
     rewards[torch.arange(len(scores), device=scores.device), lengths - 1] += scores
     return rewards
@@ -50,15 +49,13 @@ def token_rewards(
 def policy_losses(
     logprobs: Tensor, old: Tensor, advantage: Tensor, *, clip: float
 ) -> tuple[Tensor, Tensor]:
-    """The clipped loss of each token, and whether it was clipped (both of the shape of the
-    inputs)."""
+    """The clipped loss of each token and whether it was clipped, in the shape of the inputs."""
     ratio = (logprobs - old).exp()
     plain, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip)
     return torch.max(plain, clipped), (clipped > plain).detach()
 
 
 def value_losses(values: Tensor, old: Tensor, returns: Tensor, *, clip: float) -> Tensor:
-    """Half the larger of the squared errors of the value and of the value clipped to its old
-    one."""
+    """Half the larger squared error: of the value, or of the value clipped to near its old one."""
     clipped = old + (values - old).clamp(-clip, clip)
     return 0.5 * torch.max((values - returns) ** 2, (clipped - returns) ** 2)

@@ -1,11 +1,14 @@
-"""Every fast path of training against its slow reference on this machine, forward and gradient, on
-a model of two layers."""
+"""Every fast path of training against its slow reference on this machine, forward and gradient.
+
+Both run on a model of two layers.
+"""
 
 import math
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,15 +26,16 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 
 ALL = "all together"
-"""Fails where any path does; noted where no other check says which."""
+"""All fast paths at once; recorded only if no single check failed."""
 Result = tuple[Tensor, list[Tensor]]
 """Values, and gradients of a weighted sum of them."""
+Compute = Callable[[], Result]
+"""One path, fast or slow."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One fast path: its largest error, relative to the largest value, going forward and backward,
-    and what is allowed."""
+    """One fast path: its largest errors, relative to the largest value, and what is allowed."""
 
     name: str
     against: str
@@ -50,124 +54,70 @@ class Check:
 def examine(device: str | None = None) -> list[Check]:
     """Run all checks, some seconds; later runs on this machine do not use the paths that fail."""
     note([])
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model"
+    with tempfile.TemporaryDirectory() as name:
+        folder, model = Path(name), Path(name) / "model"
         _make_model(model)
-        exact, nf4, half = (
-            _stack(ModelSpec(str(model), *s), device)
-            for s in (("none", "float32"), ("nf4", "float32"), ("none", "bfloat16"))
-        )  # type: ignore[arg-type]
-        exact.save_trained(Path(folder))
-        groups, found = _trees(), []
-        if exact.device.type == "cuda":  # first, for the others run on it
-            found.append(
-                _check(
-                    FLEX,
-                    "a dense mask",
-                    1e-4,
-                    lambda: _attention(_flex, exact),
-                    lambda: _attention(attend_dense, exact),
-                )
-            )
-            note([check.name for check in found if not check.passed])
-        checks: list[tuple[str, str, float, Callable[[], Result], Callable[[], Result]]] = [
-            (
-                ALL,
-                "transformers and peft, one sequence at a time",
-                1e-4,
-                lambda: _run(exact, groups),
-                lambda: _plain(model, Path(folder), groups),
-            ),
-            (
-                "packing",
-                "a row for each prompt",
-                1e-4,
-                lambda: _run(exact, groups),
-                lambda: _run_each(exact, groups),
-            ),
-            (
-                "shared prompts",
-                "a prompt for each answer",
-                1e-4,
-                lambda: _run(exact, groups),
-                lambda: _run(exact, groups, share=False),
-            ),
-            (
-                "fused layers",
-                "transformers' layers",
-                1e-4,
-                lambda: _run(exact, groups),
-                lambda: _run_with(exact, groups, fast=False),
-            ),
-            (
-                "recomputed activations",
-                "kept activations",
-                1e-6,
-                lambda: _run_with(exact, groups, recompute=True),
-                lambda: _run(exact, groups),
-            ),
-            (
-                "attention by segments",
-                "a dense mask",
-                1e-4,
-                lambda: _attention(attend, exact),
-                lambda: _attention(attend_dense, exact),
-            ),
-            ("chunked head", "full logits", 1e-4, lambda: _head(True), lambda: _head(False)),
-            (
-                "4 bits after an evaluation",
-                "4 bits before it",
-                0.0,
-                lambda: _after_evaluation(nf4, groups),
-                lambda: _run(nf4, groups),
-            ),
-            (
-                "4 bits unpacked anew",
-                "4 bits unpacked once",
-                0.0,
-                lambda: _run_unkept(nf4, groups),
-                lambda: _run(nf4, groups),
-            ),
-            ("bfloat16", "float32", 0.1, lambda: _run(half, groups), lambda: _run(exact, groups)),
-        ]
-        found += [
-            _check(name, against, allowed, fast, slow)
-            for name, against, allowed, fast, slow in checks
-        ]
-    failed = [check.name for check in found if not check.passed]
+        exact = _stack(ModelSpec(str(model), "none", "float32"), device)
+        nf4 = _stack(ModelSpec(str(model), "nf4", "float32"), device)
+        half = _stack(ModelSpec(str(model), "none", "bfloat16"), device)
+        exact.save_trained(folder)
+        groups, checks = _groups(), list[Check]()
+
+        def check(name: str, against: str, allowed: float, fast: Compute, slow: Compute) -> None:
+            checks.append(_check(name, against, allowed, fast, slow))
+
+        plain, dense = partial(_run, exact, groups), partial(_attention, attend_dense, exact)
+        # 1) flex attention first: the other checks on CUDA run on it, unless it failed
+        if exact.device.type == "cuda":
+            check(FLEX, "a dense mask", 1e-4, partial(_attention, _flex, exact), dense)
+            note([check.name for check in checks if not check.passed])
+        # 2) everything at once against independent code, then path by path to name the fault
+        peft, each = partial(_plain, model, folder, groups), partial(_run_each, exact, groups)
+        unshared = partial(_run, exact, groups, share=False)
+        slow_layers = partial(_run_with, exact, groups, fast=False)
+        recomputed = partial(_run_with, exact, groups, recompute=True)
+        segments = partial(_attention, attend, exact)
+        check(ALL, "transformers and peft, one sequence at a time", 1e-4, plain, peft)
+        check("packing", "a row for each prompt", 1e-4, plain, each)
+        check("shared prompts", "a prompt for each answer", 1e-4, plain, unshared)
+        check("fused layers", "transformers' layers", 1e-4, plain, slow_layers)
+        check("recomputed activations", "kept activations", 1e-6, recomputed, plain)
+        check("attention by segments", "a dense mask", 1e-4, segments, dense)
+        check("chunked head", "full logits", 1e-4, partial(_head, True), partial(_head, False))
+        # 3) 4-bit weights keep what they unpacked: no use of them may change it
+        after, anew = partial(_after_evaluation, nf4, groups), partial(_run_unkept, nf4, groups)
+        unpacked = partial(_run, nf4, groups)
+        check("4 bits after an evaluation", "4 bits before it", 0.0, after, unpacked)
+        check("4 bits unpacked anew", "4 bits unpacked once", 0.0, anew, unpacked)
+        check("bfloat16", "float32", 0.1, partial(_run, half, groups), plain)
+    failed = [check.name for check in checks if not check.passed]
     note([name for name in failed if name != ALL] or failed)
-    return found
+    return checks
 
 
-def _check(
-    name: str, against: str, allowed: float, fast: Callable[[], Result], slow: Callable[[], Result]
-) -> Check:
+def _check(name: str, against: str, allowed: float, fast: Compute, slow: Compute) -> Check:
     started = time.monotonic()
-    two, by_two = slow()
+    slow_values, slow_gradients = slow()
+    forward = gradient = math.inf
+    fault = ""
     try:
-        one, by_one = fast()
+        values, gradients = fast()
+        forward = _error(values, slow_values)
+        gradient = _error(_flat(gradients), _flat(slow_gradients))
     except Exception as error:  # of whatever kind: a path that cannot run is one that fails
-        return Check(
-            name,
-            against,
-            math.inf,
-            math.inf,
-            allowed,
-            round(time.monotonic() - started, 2),
-            str(error).partition("\n")[0],
-        )
-    gradient = _error(
-        torch.cat([g.flatten() for g in by_one]), torch.cat([g.flatten() for g in by_two])
-    )
-    return Check(
-        name, against, _error(one, two), gradient, allowed, round(time.monotonic() - started, 2)
-    )
+        fault = str(error).partition("\n")[0]
+    seconds = round(time.monotonic() - started, 2)
+    return Check(name, against, forward, gradient, allowed, seconds, fault)
 
 
-def _error(one: Tensor, two: Tensor) -> float:
-    one, two = one.detach().double().cpu(), two.detach().double().cpu()
-    error = float((one - two).abs().max() / two.abs().max())
-    return error if error == error else math.inf
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _error(values: Tensor, expected: Tensor) -> float:
+    values, expected = values.detach().double().cpu(), expected.detach().double().cpu()
+    error = float((values - expected).abs().max() / expected.abs().max())
+    return math.inf if math.isnan(error) else error
 
 
 def _make_model(folder: Path) -> None:
@@ -197,7 +147,7 @@ def _stack(spec: ModelSpec, device: str | None) -> Stack:
     return stack
 
 
-def _trees() -> list[PromptGroup]:
+def _groups() -> list[PromptGroup]:
     generator = torch.Generator().manual_seed(2)
 
     def tokens(count: int) -> list[int]:
@@ -235,7 +185,7 @@ def _run_each(stack: Stack, groups: list[PromptGroup]) -> Result:
 
 
 def _run_with(stack: Stack, groups: list[PromptGroup], **flags: bool) -> Result:
-    """With flags of the fused layers turned the other way."""
+    """With flags of the fused layers negated."""
     layers = fast_layers(stack.net)
     for layer in layers:
         vars(layer).update(flags)
@@ -274,13 +224,13 @@ def _plain(model: Path, adapter: Path, groups: list[PromptGroup]) -> Result:
         model, attn_implementation="eager", dtype=torch.float32
     )
     net = PeftModel.from_pretrained(base, adapter / "adapter", is_trainable=True)
-    found = []
+    values = []
     for group in groups:
         for completion in group.completions:
             row = torch.tensor([group.prompt + completion.tokens])
             logs = net(input_ids=row).logits[0, len(group.prompt) - 1 : -1].log_softmax(-1)
-            found.append(logs.gather(1, row[0, len(group.prompt) :, None])[:, 0])
-    return _weighted(torch.cat(found), [p for p in net.parameters() if p.requires_grad])
+            values.append(logs.gather(1, row[0, len(group.prompt) :, None])[:, 0])
+    return _weighted(torch.cat(values), [p for p in net.parameters() if p.requires_grad])
 
 
 def _flex(

@@ -1,9 +1,8 @@
-"""Many rows made into proved items: by several processes, a chunk at a time, each chunk in a file
-of the cache. Imports no torch.
+"""Many rows made into checked examples, by several processes, each chunk a file of the cache.
 
 A chunk's file is named by the rows in it and by all that turned them into tokens, so it is made
-once and serves every run. Items are read from the mapped files when they are asked for: memory
-holds the chunks under way, however many rows there are.
+once and serves every run. Examples are read from the mapped files when they are used: memory holds
+only the chunks under way, however many rows there are. Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, overload
@@ -33,74 +32,64 @@ from bezoar.stage import Rows
 from bezoar.train.label_check import Example
 
 CHUNK = 2048
-"""Rows of a file; a set that has no more is proved here and now, and kept in memory."""
-_SUM = 8
+"""Rows of a file; a set of no more is checked in this process and kept in memory."""
+_CHECKSUM = 8
 """Bytes at the end of a file that tell whether it is whole."""
 KEPT_S = 30 * 24 * 3600
 """Files that were not used for so long are removed."""
-
-
-Prove = Callable[[Sequence[Any]], Filtered[Example]]
+CheckRows = Callable[[Sequence[Any]], Filtered[Example]]
 
 
 def prepare(
-    rows: Rows, prove: Prove, *, key: str, progress: Progress, chunk: int = CHUNK
+    rows: Rows, check: CheckRows, *, key: str, progress: Progress, chunk: int = CHUNK
 ) -> tuple[Sequence[Example], list[Dropped]]:
-    """`prove(rows)`: the same items in the same order and the same rows dropped; the first row that
-    is refused raises.
+    """`check(rows)`: the same examples in the same order, the same rows dropped, the same error.
 
-    `key` names all that `prove` depends on beside the rows and this package's code; a file holds
+    `key` names all that `check` depends on beside the rows and this package's code; a file holds
     `chunk` rows.
     """
     if len(rows) <= chunk:
-        sifted = prove(list(rows))
-        return sifted.rows, sifted.dropped
+        filtered = check(list(rows))
+        return filtered.rows, filtered.dropped
     folder = cache_dir() / "prepared" / content_hash(key, _code())
     with progress.bar("rows to tokens", len(rows)) as advance:
         files = []
-        for file, size in _in_processes(_chunks(rows, chunk), prove, folder):
+        for file, size in _in_processes(_chunks(rows, chunk), check, folder):
             files.append(file)
             advance(size)
     _forget(folder.parent)
-    items = Prepared(files)
-    return items, items.dropped
+    examples = Prepared(files)
+    return examples, examples.dropped
 
 
-def identity(items: Sequence[Example]) -> str:
-    """16 hex digits that name items by content."""
-    if isinstance(items, Prepared):
-        return items.identity
-    return content_hash(
-        [
-            (
-                i.id,
-                i.group.prompt,
-                [(b.tokens, b.trained) for b in i.group.completions],
-                i.group.labels,
-            )
-            for i in items
-        ]
-    )
+def identity(examples: Sequence[Example]) -> str:
+    """16 hex digits that name examples by content."""
+    if isinstance(examples, Prepared):
+        return examples.identity
+    values = []
+    for example in examples:
+        group = example.group
+        completions = [(c.tokens, c.trained) for c in group.completions]
+        values.append((example.id, group.prompt, completions, group.labels))
+    return content_hash(values)
 
 
-def num_input_tokens(items: Sequence[Example]) -> list[int]:
-    """The tokens that each item feeds to the model."""
-    if isinstance(items, Prepared):
-        return [size for chunk in items.chunks for size in chunk.column("fed").to_pylist()]
-    return [item.group.num_input_tokens for item in items]
+def num_input_tokens(examples: Sequence[Example]) -> list[int]:
+    """The tokens of each example that the model reads."""
+    if isinstance(examples, Prepared):
+        return [size for chunk in examples.chunks for size in chunk.column("fed").to_pylist()]
+    return [example.group.num_input_tokens for example in examples]
 
 
-def num_cut(items: Sequence[Example]) -> int:
-    """How many items lost their end."""
-    return (
-        sum(chunk.column("cut").true_count for chunk in items.chunks)
-        if isinstance(items, Prepared)
-        else sum(item.cut for item in items)
-    )
+def num_cut(examples: Sequence[Example]) -> int:
+    """How many examples lost their end."""
+    if isinstance(examples, Prepared):
+        return sum(chunk.column("cut").true_count for chunk in examples.chunks)
+    return sum(example.cut for example in examples)
 
 
 class Prepared(Sequence[Example]):
-    """The items of the files of chunks, in order, read when they are asked for."""
+    """The examples in the files of chunks, in order, each read when it is used."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.chunks = [_mapped(file) for file in files]
@@ -128,9 +117,8 @@ class Prepared(Sequence[Example]):
             raise IndexError(index)
         index %= len(self)
         number = bisect_right(self._ends, index)
-        return _item(
-            self.chunks[number].slice(index - (self._ends[number - 1] if number else 0), 1)
-        )
+        start = self._ends[number - 1] if number else 0
+        return _example(self.chunks[number].slice(index - start, 1))
 
 
 def _chunks(rows: Iterable[AnyRow], size: int) -> Iterator[list[AnyRow]]:
@@ -140,21 +128,18 @@ def _chunks(rows: Iterable[AnyRow], size: int) -> Iterator[list[AnyRow]]:
 
 
 def _in_processes(
-    chunks: Iterator[list[AnyRow]], prove: Prove, folder: Path
+    chunks: Iterator[list[AnyRow]], check: CheckRows, folder: Path
 ) -> Iterator[tuple[Path, int]]:
-    """The file and the number of rows of each chunk, in order; a few chunks are under way at any
-    time."""
-    count = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    # a forked process has the tokenizer already; where forking is not safe, everything is sent to
-    # it
+    """The file and the number of rows of each chunk, in order."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    # a forked process has the tokenizer already; where forking is not safe, it is sent
     context = get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(prove, folder))
+    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(check, folder))
     try:
-        waiting = deque(
-            (pool.submit(_make, chunk), len(chunk)) for chunk in islice(chunks, count + 1)
-        )
+        # one more than there are processes: enough to keep all busy, without reading all rows
+        first = islice(chunks, count + 1)
+        waiting = deque((pool.submit(_make, chunk), len(chunk)) for chunk in first)
         while waiting:
             future, size = waiting.popleft()
             yield future.result(), size
@@ -163,66 +148,59 @@ def _in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-_given: list[Any] = []
-"""What a process of the pool works with."""
+_shared: list[Any] = []
+"""In a process of the pool: the check and the folder."""
 
 
-def _begin(prove: Prove, folder: Path) -> None:
+def _begin(check: CheckRows, folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _given[:] = [prove, folder]
+    _shared[:] = [check, folder]
 
 
 def _make(rows: list[AnyRow]) -> Path:
     """The chunk's file, written where it is missing."""
-    prove, folder = _given
+    check, folder = _shared
     file: Path = folder / f"{content_hash([row.to_row() for row in rows])}.arrow"
     if file.is_file() and not _whole(file):
         set_aside(file, f"{file}: its content is not what was written")
     if file.is_file():
         os.utime(file)
     else:
-        atomic_write(file, _packed(prove(rows)))
+        atomic_write(file, _packed(check(rows)))
     return file
 
 
 def _whole(file: Path) -> bool:
     data = file.read_bytes()
-    return data[-_SUM:] == _sum(data[:-_SUM])
+    return data[-_CHECKSUM:] == _sum(data[:-_CHECKSUM])
 
 
 def _sum(data: bytes) -> bytes:
     return f"{zlib.crc32(data):08x}".encode()
 
 
-def _packed(sifted: Filtered[Example]) -> bytes:
+def _packed(filtered: Filtered[Example]) -> bytes:
     import pyarrow as pa
 
-    groups = [item.group for item in sifted.rows]
-    tokens = [[b.tokens for b in group.completions] for group in groups]
-    largest = max(
-        (
-            max(part, default=0)
-            for group, parts in zip(groups, tokens, strict=True)
-            for part in (group.prompt, *parts)
-        ),
-        default=0,
-    )
+    groups = [example.group for example in filtered.rows]
+    tokens = [[c.tokens for c in group.completions] for group in groups]
+    trained = [[c.trained for c in group.completions] for group in groups]
+    prompts = [group.prompt for group in groups]
+    all_parts = [*prompts, *chain.from_iterable(tokens)]
+    largest = max((max(part, default=0) for part in all_parts), default=0)
     token = pa.uint16() if largest < 2**16 else pa.int32()
     columns = {
-        "id": pa.array([item.id for item in sifted.rows], pa.string()),
+        "id": pa.array([example.id for example in filtered.rows], pa.string()),
         "fed": pa.array([group.num_input_tokens for group in groups], pa.int32()),
-        "cut": pa.array([item.cut for item in sifted.rows], pa.bool_()),
-        "trunk": pa.array([group.prompt for group in groups], pa.list_(token)),
+        "cut": pa.array([example.cut for example in filtered.rows], pa.bool_()),
+        "trunk": pa.array(prompts, pa.list_(token)),
         "tokens": pa.array(tokens, pa.list_(pa.list_(token))),
         "facts": pa.array([group.labels for group in groups], pa.list_(pa.float64())),
-        "trained": pa.array(
-            [[b.trained for b in group.completions] for group in groups],
-            pa.list_(pa.list_(pa.bool_())),
-        ),
+        "trained": pa.array(trained, pa.list_(pa.list_(pa.bool_()))),
     }
     batch = pa.record_batch(columns).replace_schema_metadata(
-        {"dropped": json.dumps([asdict(d) for d in sifted.dropped])}
+        {"dropped": json.dumps([asdict(d) for d in filtered.dropped])}
     )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
@@ -235,27 +213,25 @@ def _mapped(file: Path) -> Any:
     import pyarrow as pa
 
     with pa.memory_map(str(file)) as mapped:
-        inner = pa.BufferReader(mapped.read_buffer(mapped.size() - _SUM))
+        inner = pa.BufferReader(mapped.read_buffer(mapped.size() - _CHECKSUM))
         return pa.ipc.open_file(inner).get_batch(0)  # its buffers keep the mapping alive
 
 
-def _item(row: Any) -> Example:
-    """The item in a batch of one row."""
+def _example(row: Any) -> Example:
+    """The example in a batch of one row."""
 
-    def batch(values: Any) -> list[Any]:
-        return values.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+    def to_list(values: Any) -> list[Any]:
+        array: list[Any] = values.to_numpy(zero_copy_only=False).tolist()
+        return array
 
     tokens, trained = (
-        [batch(part.values) for part in row.column(name).flatten()]
+        [to_list(part.values) for part in row.column(name).flatten()]
         for name in ("tokens", "trained")
     )
-    completions = [Completion(one, two) for one, two in zip(tokens, trained, strict=True)]
-    prompt, labels = (batch(row.column(name).flatten()) for name in ("trunk", "facts"))
-    return Example(
-        row.column("id")[0].as_py(),
-        PromptGroup(prompt, completions, tuple(labels)),
-        row.column("cut")[0].as_py(),
-    )
+    completions = [Completion(*pair) for pair in zip(tokens, trained, strict=True)]
+    prompt, labels = (to_list(row.column(name).flatten()) for name in ("trunk", "facts"))
+    group = PromptGroup(prompt, completions, tuple(labels))
+    return Example(row.column("id")[0].as_py(), group, row.column("cut")[0].as_py())
 
 
 def _code() -> str:

@@ -1,5 +1,4 @@
-"""Aligned supervised fine-tuning through absolute likelihood (not "anchored" SFT, which shares the
-letters)."""
+"""Aligned supervised fine-tuning through absolute likelihood."""
 
 from __future__ import annotations
 
@@ -15,23 +14,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ASFT(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2409.10571; as in arXiv
-    2502.01237, section 2.4); no reference:
+    """Aligned supervised fine-tuning on pairs (not "anchored"), without a reference.
+
+    Loss of a pair, with chosen answer w and rejected answer l:
 
         -s log p(w) - lambda [log sigmoid(beta r(w)) + log sigmoid(-beta r(l))],
-        p(y) = exp(mean of log pi over the tokens of y),  r(y) = log [p(y) / (1 - p(y))].
+        p(y) = exp(mean of log pi over the tokens of y),  r(y) = log [p(y) / (1 - p(y))],
 
-    Each answer is judged for itself: with beta = 1 the bracket is log p(w) + log(1 - p(l)), an
-    upper bound of ORPO's term. lambda is `odds_weight`; another beta than 1 is that of 2502.01237.
-    Ours, for the papers do not say: s (`sft_weight`), 0 where a stage of SFT went before; the
-    likelihood covers the chosen answer's tokens with its end token; log(1 - p) takes p at most 1 -
-    1e-7, so a rejected answer that is certain beyond that is not pushed at all. Computed in
-    float32.
+    lambda `odds_weight` and s `sft_weight`. Each answer is judged for itself: with beta = 1 the
+    bracket is log p(w) + log(1 - p(l)), an upper bound of ORPO's term. Ours: the likelihood covers
+    the chosen answer's tokens with its end token; log(1 - p) takes p at most 1 - 1e-7, so a
+    rejected answer that is certain beyond that is not pushed. Computed in float32.
+
+    Source: arXiv 2409.10571, as in arXiv 2502.01237, section 2.4
+    Example: {kind: asft, odds_weight: 1.0}
     """
 
     odds_weight: float = 1.0
+    """Weight lambda of the odds, above 0."""
     beta: float = 1.0
+    """Scale of the log-odds, above 0; the paper's is 1."""
     sft_weight: float = 1.0
+    """Weight of the likelihood, at least 0; 0 after a stage of SFT."""
     kind: Literal["asft"] = "asft"
     needs: ClassVar[frozenset[Need]] = frozenset()
 

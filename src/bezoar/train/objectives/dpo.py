@@ -14,27 +14,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DPO(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2305.18290, equation 7):
+    """Direct preference optimisation of pairs, against a reference.
+
+    Loss of a pair, with chosen answer w and rejected answer l:
 
         l(d) = -log sigmoid(beta d),
         d = [log pi(w|x) - log ref(w|x)] - [log pi(l|x) - log ref(l|x)],
 
     where a log-probability of an answer is the sum over its tokens and ref is the stack below the
-    adapter that trains. `label_smoothing` e is the share of pairs that are believed to be labelled
-    the wrong way round:
+    adapter that trains. With e = `label_smoothing`:
 
-        conservative (cDPO, Mitchell 2023): (1 - e) l(d) + e l(-d)
-        robust (arXiv 2403.00409):          [(1 - e) l(d) - e l(-d)] / (1 - 2e), unbiased, and not
-    bounded below.
+        conservative: (1 - e) l(d) + e l(-d)
+        robust:       [(1 - e) l(d) - e l(-d)] / (1 - 2e), unbiased, and not bounded below.
 
-    `sft_weight` adds the mean negative log-likelihood of the chosen answer's tokens (arXiv
-    2404.19733, equation 1: alpha).
+    Source: arXiv 2305.18290, equation 7; conservative: cDPO, Mitchell 2023; robust: arXiv
+        2403.00409; sft_weight: arXiv 2404.19733, equation 1 (alpha)
+    Example: {kind: dpo, beta: 0.1}
     """
 
     beta: float = 0.1
+    """Strength of the tie to the reference, above 0: lower moves further away."""
     label_smoothing: float = 0.0
+    """Share of pairs believed to be labelled the wrong way round, from 0 to below 0.5."""
     smoothing: Literal["conservative", "robust"] = "conservative"
+    """How label_smoothing enters the loss."""
     sft_weight: float = 0.0
+    """Weight of the chosen answer's mean negative log-likelihood, at least 0."""
     kind: Literal["dpo"] = "dpo"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
 

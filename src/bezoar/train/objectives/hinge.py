@@ -14,21 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hinge(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (hinge-norm of RSO, arXiv
-    2309.06657):
+    """Hinge loss on pairs: RSO's, and without a reference SLiC-HF's.
 
-        max(0, 1 - beta d),  d = log [pi(w|x) / ref(w|x)] - log [pi(l|x) / ref(l|x)], sums over an
-    answer's tokens.
+    Loss of a pair, with chosen answer w and rejected answer l:
 
-    With `reference: false` no reference is computed and d = log pi(w|x) - log pi(l|x): the loss of
-    SLiC-HF (arXiv 2305.10425, equation 4) in units of its margin delta = 1 / beta. Its likelihood
-    term is `sft_weight`, on the chosen answer (the paper's is on an SFT target) and as a mean over
-    tokens: both are our choice.
+        max(0, 1 - beta d),  d = log [pi(w|x) / ref(w|x)] - log [pi(l|x) / ref(l|x)],
+
+    sums over an answer's tokens. Without a reference d = log pi(w|x) - log pi(l|x), the loss of
+    SLiC-HF in units of its margin delta = 1 / beta. Its likelihood term is on an SFT target; that
+    ours is on the chosen answer, as a mean over tokens, is our choice.
+
+    Source: arXiv 2309.06657 (hinge-norm); without reference arXiv 2305.10425, equation 4
+    Example: {kind: hinge, reference: false}
     """
 
     beta: float = 0.1
+    """Inverse of the margin beyond which a pair has no loss, above 0."""
     reference: bool = True
+    """Compare with the stack below; false is SLiC-HF."""
     sft_weight: float = 0.0
+    """Weight of the chosen answer's mean negative log-likelihood, at least 0."""
     kind: Literal["hinge"] = "hinge"
 
     def __post_init__(self) -> None:

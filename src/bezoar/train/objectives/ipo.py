@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IPO(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2310.12036, equation 17;
-    beta is its tau):
+    """Identity preference optimisation of pairs, against a reference.
+
+    Loss of a pair, with chosen answer w and rejected answer l (beta is the paper's tau):
 
         (d - 1 / (2 beta))^2,  d = log [pi(w|x) / ref(w|x)] - log [pi(l|x) / ref(l|x)].
 
-    The equation does not say how a log-ratio weighs an answer's length. `normalise: token` takes
-    the mean over the answer's tokens, as TRL does after asking the authors; `none` takes the sum,
-    as the equation reads.
+    Source: arXiv 2310.12036, equation 17
+    Example: {kind: ipo, beta: 0.1}
     """
 
     beta: float = 0.1
+    """The log-ratios are drawn apart to 1 / (2 beta), above 0."""
     normalise: Literal["token", "none"] = "token"
+    """A log-ratio is a mean over the answer's tokens (as in TRL) or, with none, their sum."""
     kind: Literal["ipo"] = "ipo"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
 
@@ -35,8 +37,7 @@ class IPO(OnPairs):
     def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a pair [P]."""
         ratios = log_ratios(batch, logprobs)
-        scores = (batch.means(ratios) if self.normalise == "token" else batch.sums(ratios)).view(
-            -1, 2
-        )
+        reduce = batch.means if self.normalise == "token" else batch.sums
+        scores = reduce(ratios).view(-1, 2)  # [P, 2]
         loss = (scores[:, 0] - scores[:, 1] - 1 / (2 * self.beta)) ** 2
         return pair_terms(loss, self.beta * scores)

@@ -19,23 +19,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KTO:
-    """Loss of an answer y to x (arXiv 2402.01306, equation 8):
+    """Kahneman-Tversky optimisation of good and bad answers, against a reference.
 
-        weight (1 - sigmoid(beta (r - z)))  if y is desirable,  weight (1 - sigmoid(beta (z - r)))
-    if it is not,
+    Loss of an answer y to x:
+
+        weight (1 - sigmoid(beta (r - z))) if y is desirable,
+        weight (1 - sigmoid(beta (z - r))) if it is not,
         r = log pi(y|x) - log ref(y|x), sums over tokens,
         z = max(0, mean over the step of log pi(y'|x) - log ref(y'|x)), without a gradient,
 
-    with y' an answer to another row's prompt: an estimate of KL(pi || ref), from the whole step
-    where the paper takes a micro-batch, so that it does not depend on how the step is cut. A
+    with y' an answer to another row's prompt: an estimate of KL(pi || ref). The mean is over the
+    step where the paper takes a micro-batch, so that it does not depend on how the step is cut. A
     comparison gives its chosen answer as desirable and its rejected one as not; a chat gives its
-    last answer, judged by `meta["desirable"]`, true or false. The weights are to even out unequal
-    numbers of the two.
+    last answer, judged by `meta["desirable"]`, true or false.
+
+    Source: arXiv 2402.01306, equation 8
+    Example: {kind: kto, desirable_weight: 1.5}
     """
 
     beta: float = 0.1
+    """Scale of the log-ratios, above 0."""
     desirable_weight: float = 1.0
+    """Weight of good answers, above 0: evens out unequal numbers of the two."""
     undesirable_weight: float = 1.0
+    """Weight of bad answers, above 0."""
     kind: Literal["kto"] = "kto"
     unit: ClassVar[Unit] = "answer"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference", "baseline"})
@@ -44,8 +51,7 @@ class KTO:
         require(self, "beta", "desirable_weight", "undesirable_weight")
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
-        """The prompt with one branch an answer; its facts are 1 for each desirable answer, else
-        0."""
+        """The prompt and its answers; the labels are 1 for a desirable answer, else 0."""
         labels: tuple[float, ...] = (1.0, 0.0)
         if not isinstance(row, Comparison):
             desirable = row.meta.get("desirable") if isinstance(row, Chat) else None
@@ -68,16 +74,8 @@ class KTO:
         rewards = self.beta * batch.sums(log_ratios(batch, logprobs))
         z = batch.baseline.clamp(min=0)
         margin = torch.where(good, 1.0, -1.0) * (rewards - self.beta * z)
-        loss = torch.where(good, self.desirable_weight, self.undesirable_weight) * torch.sigmoid(
-            -margin
-        )
-        seen = margin.detach()
-        return LossOutput(
-            loss,
-            {
-                "margin": seen,
-                "accuracy": (seen > 0).float(),
-                "reward": rewards.detach(),
-                "kl": z.expand_as(seen),
-            },
-        )
+        weight = torch.where(good, self.desirable_weight, self.undesirable_weight)
+        loss, margin = weight * torch.sigmoid(-margin), margin.detach()
+        accuracy, kl = (margin > 0).float(), z.expand_as(margin)
+        metrics = {"margin": margin, "accuracy": accuracy, "reward": rewards.detach(), "kl": kl}
+        return LossOutput(loss, metrics)

@@ -14,21 +14,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ORPO(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2403.07691, equations 3 to
-    7); no reference:
+    """Odds ratio preference optimisation of pairs, without a reference.
+
+    Loss of a pair, with chosen answer w and rejected answer l:
 
         -s log p(w) - lambda log sigmoid(beta [r(w) - r(l)]),
-        p(y) = exp(mean of log pi over the tokens of y),  r(y) = log [p(y) / (1 - p(y))].
+        p(y) = exp(mean of log pi over the tokens of y),  r(y) = log [p(y) / (1 - p(y))],
 
-    lambda is `odds_weight`. beta is 1 in the paper; another temperature, and s = `sft_weight` 0
-    where a stage of SFT went before, are those of arXiv 2502.01237. The likelihood covers the
-    chosen answer's tokens with its end token, as a mean over each answer (ours: one p in both
-    terms; TRL's is over prompt and answer). p near 1 is held as in ASFT.
+    lambda `odds_weight` and s `sft_weight`. The likelihood covers the chosen answer's tokens with
+    its end token, as a mean over each answer (ours: one p in both terms; TRL's is over prompt and
+    answer). log(1 - p) takes p at most 1 - 1e-7.
+
+    Source: arXiv 2403.07691, equations 3 to 7; beta and sft_weight: arXiv 2502.01237
+    Example: {kind: orpo, odds_weight: 0.1}
     """
 
     odds_weight: float = 0.1
+    """Weight lambda of the odds ratio, above 0."""
     beta: float = 1.0
+    """Scale of the log-odds, above 0; the paper's is 1."""
     sft_weight: float = 1.0
+    """Weight of the likelihood, at least 0; 0 after a stage of SFT."""
     kind: Literal["orpo"] = "orpo"
     needs: ClassVar[frozenset[Need]] = frozenset()
 

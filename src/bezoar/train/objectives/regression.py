@@ -20,20 +20,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Regression:
-    """Loss of a label: (f - label)^2, f being the attribute's output at the end-of-turn token
-    (HelpSteer2, arXiv 2406.08673, section 3, and the SteerLM regression model of its authors' code,
-    which masks labels that are unknown):
+    """Reward model from scores: several attributes of an answer at once.
 
-        L = sum_ik m_ik (f_ik - label_ik)^2 / sum_ik m_ik,   m_ik = 1 where answer i has a label of
-    attribute k.
+    Loss of a label: (f - label)^2, f being the attribute's output at the end-of-turn token. Over a
+    step:
+
+        L = sum_ik m_ik (f_ik - label_ik)^2 / sum_ik m_ik,
+        m_ik = 1 where answer i has a label of attribute k.
 
     The unit is the label, not the answer, so that both sums run over the whole step: an answer with
     one label of five counts a fifth of one with all. A chat's labels are `meta["attributes"]`, by
     name; those of a comparison's two answers are `meta["NAME_chosen"]` and `meta["NAME_rejected"]`
     (such as UltraFeedback's score), which then share their prompt.
+
+    Source: arXiv 2406.08673, section 3; unknown labels are masked as in its authors' code
+    Example: {kind: regression, attributes: [helpfulness, verbosity]}
     """
 
     attributes: tuple[str, ...] = ATTRIBUTES
+    """Names of the labels, each an output of the head; default: HelpSteer2's five."""
     kind: Literal["regression"] = "regression"
     unit: ClassVar[Unit] = "label"
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
@@ -52,21 +57,19 @@ class Regression:
     def group(
         self, row: Chat | Comparison, template: Template, tokenizer: Tokenizer
     ) -> PromptGroup:
-        """The prompt with its answers, and their labels as facts, nan where unknown. DataError when
-        none is known."""
+        """The prompt, its answers and their labels, nan if unknown. DataError if none is known."""
         prompt, answers = prompt_and_answers(row, template, tokenizer)
         labels = tuple(
-            _label(row, given.get(name))
-            for given in _given(row, self.attributes)
+            _label(row, values.get(name))
+            for values in _values(row, self.attributes)
             for name in self.attributes
         )
-        if all(math.isnan(fact) for fact in labels):
-            where = (
-                "meta.attributes" if isinstance(row, Chat) else f"meta.{self.attributes[0]}_chosen"
-            )
+        if all(math.isnan(label) for label in labels):
+            names, first = ", ".join(self.attributes), f"{self.attributes[0]}_chosen"
+            key = "attributes" if isinstance(row, Chat) else first
             raise DataError(
-                f"row {row.id}: it has no label of {', '.join(self.attributes)} in {where}; use"
-                " other rows or attributes."
+                f"row {row.id}: it has no label of {names} in meta.{key}; use other rows or"
+                " attributes."
             )
         return score_group(prompt, answers, labels)
 
@@ -79,15 +82,15 @@ class Regression:
         return LossOutput(error**2, {"absolute_error": error.detach().abs()})
 
 
-def _given(row: Chat | Comparison, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """What is known of each answer of the row, by attribute."""
+def _values(row: Chat | Comparison, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The values of each answer of the row, by attribute."""
     if isinstance(row, Comparison):
         return [
             {name: row.meta.get(f"{name}_{side}") for name in names}
             for side in ("chosen", "rejected")
         ]
-    given = row.meta.get("attributes")
-    return [given if isinstance(given, dict) else {}]
+    values = row.meta.get("attributes")
+    return [values if isinstance(values, dict) else {}]
 
 
 def _label(row: Chat | Comparison, value: Any) -> float:

@@ -14,17 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SimPO(OnPairs):
-    """Loss of a pair, with chosen answer w and rejected answer l (arXiv 2405.14734, equation 6); no
-    reference:
+    """Simple preference optimisation of pairs, without a reference.
 
-        -log sigmoid(beta / |w| log pi(w|x) - beta / |l| log pi(l|x) - gamma),
+    Loss of a pair, with chosen answer w and rejected answer l, lengths with the end token:
 
-    lengths in tokens with the end token. `gamma` is the paper's own; some codes take the ratio
-    gamma / beta.
+        -log sigmoid(beta / |w| log pi(w|x) - beta / |l| log pi(l|x) - gamma).
+
+    Source: arXiv 2405.14734, equation 6
+    Example: {kind: simpo, beta: 2.0, gamma: 1.0}
     """
 
     beta: float = 2.0
+    """Scale of the mean log-probabilities, above 0."""
     gamma: float = 1.0
+    """Margin that is wanted, at least 0: the paper's; some codes take gamma / beta."""
     kind: Literal["simpo"] = "simpo"
     needs: ClassVar[frozenset[Need]] = frozenset()
 

@@ -19,44 +19,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SteerLM2:
-    """Loss of a prompt x with levels a and n answers y_i sampled from the initial model Q' (arXiv
-    2406.08673, section 4.5):
+    """SteerLM 2.0: sampled answers are weighed by how well they have the levels asked for.
 
-        KL(w' || b') = sum_i w'_i log(w'_i / b'_i)                                        (equation
-    12)
+    Loss of a prompt x with levels a and n answers y_i sampled from the initial model Q':
+
+        KL(w' || b') = sum_i w'_i log(w'_i / b'_i)
         w' = softmax_i(log P(a|x,y_i) + log P(y_i|x) - log Q'(y_i|a,x)),
         b' = softmax_i(log Q(y_i|a,x) - log Q'(y_i|a,x)),
 
-    whose gradient is -sum_i (w'_i - b'_i) grad log Q(y_i|a,x) (equation 11). Log-probabilities are
-    sums over an answer's tokens with its end token, Q' is the stack below, the two P stand in the
-    rows as attribute_logprob and prior_logprob. With `per_token` (the authors' code) the loss is
-    divided by the mean number of tokens of the n answers. `distance`, the number to watch, is KL(w'
-    || b') with 1e-8 added to both. All rows must have the same n.
+    whose gradient is -sum_i (w'_i - b'_i) grad log Q(y_i|a,x). Log-probabilities are sums over an
+    answer's tokens with its end token, Q' is the stack below, the two P are in the rows as
+    attribute_logprob and prior_logprob. The metric `distance` is KL(w' || b') with 1e-8 added to
+    both. All rows must have the same n.
+
+    Source: arXiv 2406.08673, section 4.5, equations 11 and 12
+    Example: {kind: steerlm2, per_token: true}
     """
 
     per_token: bool = True
+    """Divide the loss by the mean number of tokens of the n answers (the authors' code)."""
     kind: Literal["steerlm2"] = "steerlm2"
     unit: ClassVar[Unit] = "group"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
-        """The prompt, which holds the levels, with n answers; facts: log P(a|x,y_i) + log
-        P(y_i|x)."""
-        if (
-            not isinstance(row, SampledAnswers)
-            or not {"attribute_logprob", "prior_logprob"} <= row.numbers.keys()
-        ):
+        """The prompt (with the levels) and n answers; labels are log P(a|x,y_i) + log P(y_i|x)."""
+        needed = {"attribute_logprob", "prior_logprob"}
+        if not isinstance(row, SampledAnswers) or not needed <= row.numbers.keys():
             raise DataError(
                 f"row {row.id}: steerlm2 needs answers with attribute_logprob and prior_logprob;"
                 " sample with attributes, reward and prior."
             )
-        labels = tuple(
-            a + p
-            for a, p in zip(
-                row.numbers["attribute_logprob"], row.numbers["prior_logprob"], strict=True
-            )
-        )
-        if len(labels) < 2 or not all(math.isfinite(fact) for fact in labels):
+        attributes, priors = row.numbers["attribute_logprob"], row.numbers["prior_logprob"]
+        labels = tuple(a + p for a, p in zip(attributes, priors, strict=True))
+        if len(labels) < 2 or not all(map(math.isfinite, labels)):
             raise DataError(
                 f"row {row.id}: steerlm2 needs at least two answers, each with finite"
                 " log-probabilities; remove the row."
@@ -68,7 +64,7 @@ class SteerLM2:
         """[A] -> one loss a group [R]."""
         assert batch.reference is not None
         assert batch.labels is not None
-        shape = batch.labels.shape
+        shape = batch.labels.shape  # [R, n]
         moved = batch.sums(logprobs - batch.reference).view(shape)
         target = (batch.labels - batch.sums(batch.reference).view(shape)).softmax(-1)
         logs = moved.log_softmax(-1)
