@@ -1,5 +1,4 @@
-"""The command line. Each verb gathers its arguments and calls one function; heavy imports stay
-inside the verbs."""
+"""The command line. Each verb calls one function; heavy imports stay inside the verbs."""
 
 import os
 import sys
@@ -18,22 +17,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help=(
-        "From a base model, seed data and feedback to an aligned, evaluated, explained language"
-        " model."
-    ),
+    help="From a base model, seed data and feedback to an aligned, evaluated, explained model.",
 )
 RecipeArg = Annotated[Path, typer.Argument(help="a recipe file (recipes/demo.yaml)")]
 RunArg = Annotated[Path, typer.Argument(help="a run directory (runs/demo) or its recipe file")]
+StageArg = Annotated[str, typer.Argument(help="the name of a stage")]
 LogOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--log", help="show training also on tensorboard, wandb or trackio; may be given again"
-    ),
+    typer.Option(help="show training also on tensorboard, wandb or trackio; may be given again"),
 ]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", help="the run directory; default runs/<name>")
-]
+OutOption = Annotated[Path | None, typer.Option(help="the run directory; default runs/<name>")]
 
 
 @app.command()
@@ -46,15 +39,14 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
     from bezoar.terminal import Console
 
     console, loaded = Console(), load_recipe(recipe)
-    place = RunDir(out) if out else default_run_dir(loaded)
-    done = run_recipe(loaded, place, console=console, log=log or [])
-    finish(place.path, console, changed=bool(done))
+    run_dir = RunDir(out) if out else default_run_dir(loaded)
+    done = run_recipe(loaded, run_dir, console=console, log=log or [])
+    finish(run_dir.path, console, changed=bool(done))
 
 
 @app.command()
 def plan(recipe: RecipeArg, out: OutOption = None) -> None:
-    """Say what a run would do before anything is spent: stages, rows, requests, tokens, money,
-    memory."""
+    """Say what a run would do and cost, before anything is spent."""
     from bezoar.flow.plan import print_plan
     from bezoar.flow.recipe import load_recipe
     from bezoar.flow.run import default_run_dir
@@ -66,20 +58,19 @@ def plan(recipe: RecipeArg, out: OutOption = None) -> None:
 
 
 @app.command()
-def why(recipe: RunArg, stage: Annotated[str, typer.Argument(help="the name of a stage")]) -> None:
+def why(recipe: RunArg, stage: StageArg) -> None:
     """Say what changed since a stage last ran."""
     from bezoar.flow.inspect_run import find_run
     from bezoar.flow.inspect_run import why as reasons
     from bezoar.terminal import Console
 
-    loaded, place = find_run(recipe)
-    Console().print("\n".join(reasons(loaded, place, stage)))
+    Console().print("\n".join(reasons(*find_run(recipe), stage)))
 
 
 @app.command()
 def rows(
     recipe: RunArg,
-    stage: Annotated[str, typer.Argument(help="the name of a stage")],
+    stage: StageArg,
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="how many rows")] = 5,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="as tokens, the trained ones in colour")
@@ -89,28 +80,22 @@ def rows(
     from bezoar.flow.inspect_run import find_run, print_rows, print_tokens, stage_rows
     from bezoar.terminal import Console
 
-    loaded, place = find_run(recipe)
+    loaded, run_dir = find_run(recipe)
     if tokens:
-        print_tokens(loaded, place, stage, Console(), num=num)
+        print_tokens(loaded, run_dir, stage, Console(), num=num)
     else:
-        print_rows(stage_rows(loaded, place, stage, num), Console(), num=num)
+        print_rows(stage_rows(loaded, run_dir, stage, num), Console(), num=num)
 
 
 @app.command()
 def chat(
     run_dir: RunArg,
     model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="a model or training stage; default the last one trained"
-        ),
+        str, typer.Option("--model", "-m", help="a model or stage; default the last one trained")
     ] = "",
-    system: Annotated[str, typer.Option("--system", help="a system message")] = "",
+    system: Annotated[str, typer.Option(help="a system message")] = "",
     attributes: Annotated[
-        str,
-        typer.Option(
-            "--attributes", help="levels for a model that is steered: helpfulness=4,verbosity=1"
-        ),
+        str, typer.Option(help="levels for a steered model: helpfulness=4,verbosity=1")
     ] = "",
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0, max=100)] = 0.7,
 ) -> None:
@@ -118,8 +103,8 @@ def chat(
     from bezoar.flow.chat import converse, opening
     from bezoar.flow.inspect_run import find_run
 
-    loaded, place = find_run(run_dir)
-    converse(loaded, place, model, start=opening(system, attributes), temperature=temperature)
+    recipe, run = find_run(run_dir)
+    converse(recipe, run, model, start=opening(system, attributes), temperature=temperature)
 
 
 @app.command()
@@ -136,8 +121,7 @@ def ask(
     from bezoar.flow.inspect_run import find_run
     from bezoar.terminal import Console
 
-    loaded, place = find_run(run_dir)
-    side_by_side(loaded, place, prompt, models or [], Console())
+    side_by_side(*find_run(run_dir), prompt, models or [], Console())
 
 
 app.command("eval")(cli_eval.evaluate)
@@ -149,49 +133,38 @@ app.command()(cli_eval.leaderboard)
 def export(
     run_dir: RunArg,
     model: Annotated[str, typer.Option("--model", "-m", help="a training stage")],
-    out: Annotated[Path, typer.Option("--out", help="the folder to write")],
+    out: Annotated[Path, typer.Option(help="the folder to write")],
     check: Annotated[
-        bool,
-        typer.Option(help="compare the merge with the stack, and write none that differs too much"),
+        bool, typer.Option(help="compare merge and stack; nothing is written if they differ")
     ] = True,
 ) -> None:
-    """Merge a trained stack into one model folder, and measure how far the merge is from the
-    stack."""
+    """Merge a trained stack into one model folder, and measure how far it is from the stack."""
     from bezoar.flow.export import export as write
     from bezoar.flow.inspect_run import find_run
     from bezoar.terminal import Console
 
-    loaded, place = find_run(run_dir)
-    write(loaded, place, model, out, check=check, console=Console())
+    write(*find_run(run_dir), model, out, check=check, console=Console())
 
 
 @app.command()
 def revise(
     model: Annotated[
-        str,
-        typer.Argument(help="what revises: a model folder, a packaged model, RUN:STAGE, MODEL@URL"),
+        str, typer.Argument(help="what revises: a model folder or name, RUN:STAGE, MODEL@URL")
     ],
     answers: Annotated[
         Path,
-        typer.Argument(
-            help="chats (JSON Lines, Parquet) or, with --questions, FastChat's answers of any model"
-        ),
+        typer.Argument(help="chats (JSON Lines, Parquet) or, with --questions, FastChat's answers"),
     ],
     out: Annotated[
-        Path,
-        typer.Option(
-            "--out", help="the file of revised rows, with every iteration and its critique"
-        ),
+        Path, typer.Option(help="the file of revised rows, with every iteration and its critique")
     ],
-    times: Annotated[int, typer.Option("--times", min=1, help="iterations at most")] = 5,
+    times: Annotated[int, typer.Option(min=1, help="iterations at most")] = 5,
     questions: Annotated[
-        str, typer.Option("--questions", help="FastChat's question file, or bezoar:questions.jsonl")
+        str, typer.Option(help="FastChat's question file, or bezoar:questions.jsonl")
     ] = "",
-    turn: Annotated[
-        int, typer.Option("--turn", min=1, max=2, help="which turn of the questions")
-    ] = 1,
+    turn: Annotated[int, typer.Option(min=1, max=2, help="which turn of the questions")] = 1,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="of a critique with its revision")
+        int, typer.Option(min=1, help="most tokens of a critique with its revision")
     ] = 1024,
 ) -> None:
     """Criticise and revise answers again and again; the same command goes on after Ctrl-C."""
@@ -212,8 +185,7 @@ def revise(
 
 @app.command()
 def doctor() -> None:
-    """Check every fast path of training on this machine against its slow reference, forward and
-    gradient."""
+    """Check the fast paths of training on this machine against their slow references."""
     from bezoar.model.fast_paths import FLEX
     from bezoar.terminal import Console
     from bezoar.train.doctor import examine
@@ -227,12 +199,10 @@ def doctor() -> None:
             f" {check.seconds:.1f} s" + (check.fault and f"; {check.fault}")
         )
     if not any(check.name == FLEX for check in checks):
-        console.print(f"-    {FLEX}: used with CUDA alone, not checked here")
+        console.print(f"-    {FLEX}: used only with CUDA, not checked here")
     if failed:
-        console.print(
-            "What failed is not used on this machine from now on; what has nothing in its place"
-            " stops training."
-        )
+        effect = "Failed paths are no longer used here; failures without a fallback stop training."
+        console.print(effect)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -261,8 +231,8 @@ def report(run_dir: RunArg) -> None:
     from bezoar.report import finish
     from bezoar.terminal import Console
 
-    _, place = find_run(run_dir)
-    finish(place.path, Console(), changed=True)
+    _, run = find_run(run_dir)
+    finish(run.path, Console(), changed=True)
 
 
 @app.command()
@@ -274,10 +244,9 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the command line. A user's mistake is one sentence on standard error and exit code 2,
-    unfinished work 3; 130 is for being stopped."""
-    # waiting threads that spin starve each other where a core is shared; read by OpenMP when torch
-    # is loaded
+    """Run the command line. Exit code 2 is a user's mistake, told in one sentence on standard
+    error, 3 unfinished work, 130 being stopped."""
+    # read by OpenMP when torch is loaded: spinning threads starve each other on shared cores
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from bezoar import stop, terminal
 
@@ -295,8 +264,7 @@ def main() -> None:
 
 
 def _code_of(error: BaseException) -> int:
-    """The exit code for what ended a verb, told in one sentence where the user can do something
-    about it."""
+    """The exit code for what ended a verb; prints one sentence if the user can do something."""
     from bezoar import stop, terminal
     from bezoar.io import failure
 
@@ -324,10 +292,8 @@ def _code_of(error: BaseException) -> int:
     elif isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
         terminal.complain(f"{error}: links that lead in a circle; check the path.")
     elif isinstance(error, MemoryError):
-        terminal.complain(
-            "no memory is left; close other programs or make the batches smaller, and run the same"
-            " command to go on."
-        )
+        advice = "close other programs or make the batches smaller, then run the command again"
+        terminal.complain(f"no memory is left; {advice}.")
     else:
         terminal.warn("".join(traceback.format_exception(error)))
         code = 1
@@ -335,14 +301,13 @@ def _code_of(error: BaseException) -> int:
 
 
 def _explain_usage(error: TyperException) -> None:
-    """One sentence with the verb and where its options are told; where no verb is named, the help
-    that typer gives."""
+    """One sentence that names the verb's help; without a verb, the help that typer gives."""
     from bezoar import terminal
 
-    context, said = getattr(error, "ctx", None), error.format_message()
+    context, message = getattr(error, "ctx", None), error.format_message()
     verb = context.command_path.removeprefix("bezoar").strip() if context else ""
-    if "\n" in said:
-        terminal.warn(said + "\n")
+    if "\n" in message:
+        terminal.warn(message + "\n")
     else:
-        place, usage = (f"{verb}: ", f"bezoar {verb} --help") if verb else ("", "bezoar --help")
-        terminal.complain(f"{place}{said.rstrip('.')}; see {usage}.")
+        start, usage = (f"{verb}: ", f"bezoar {verb} --help") if verb else ("", "bezoar --help")
+        terminal.complain(f"{start}{message.rstrip('.')}; see {usage}.")
