@@ -395,7 +395,7 @@ def test_failures_are_loud_each_time_and_a_finished_evaluation_is_no_model(tmp_p
         told = bezoar(*words, "--out", tmp_path / "out")
         assert told.count("warning: win rate: 4 of 10 items (40%) gave no value") == 1
         assert "4 (40 %)" in told
-    with pytest.raises(BezoarError, match="name two of them"):
+    with pytest.raises(BezoarError, match="compare it with another one"):
         bezoar("compare", tmp_path / "out", tmp_path / "nowhere")
 
 

@@ -1,9 +1,7 @@
-"""What a name on the command line stands for: a model folder, an adapter, a model of a run, an
-endpoint, a file of answers."""
+"""What a name on the command line stands for: a model, an endpoint, a file of answers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate, Template
 from bezoar.data.rows import suffix
@@ -16,6 +14,7 @@ from bezoar.flow.yaml_document import read_yaml
 from bezoar.flow.yaml_loader import build
 from bezoar.io import cached_hash, content_hash, read_object
 from bezoar.llm.endpoint import Endpoint
+from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
 from bezoar.model.resolve import resolve_model, weights_identity
 from bezoar.model.spec import ModelSpec
@@ -37,7 +36,7 @@ class ModelArgument:
     template: Template = field(default_factory=ChatML)
     spec: ModelSpec | None = None
     adapters: tuple[Path, ...] = ()
-    backend: Any = None
+    backend: Endpoint | Local | Scripted | None = None
     answers: Path | None = None
 
     @property
@@ -78,9 +77,8 @@ def find_model(
     of these.
     """
     if template and template not in TEMPLATES:
-        raise RecipeError(
-            f"--template {template}: no such template; take one of {', '.join(TEMPLATES)}."
-        )
+        names = ", ".join(TEMPLATES)
+        raise RecipeError(f"--template {template}: no such template; take one of {names}.")
     run, _, stage = name.rpartition(":")
     if "@http" in name:
         model, _, url = name.partition("@")
@@ -88,52 +86,37 @@ def find_model(
     path = user_path(name)
     if path.suffix in (".yaml", ".yml"):
         value, lines = read_yaml(path)
-        return ModelArgument(
-            name, backend=located(build(AnyBackend, value, path=path, lines=lines), path.parent)
-        )
+        backend = build(AnyBackend, value, path=path, lines=lines)
+        return ModelArgument(name, backend=located(backend, path.parent))
     if path.is_file() and suffix(path):
-        script = {"pattern", "reply"} <= columns(path).keys()
-        return (
-            ModelArgument(name, backend=Scripted(str(path.resolve())))
-            if script
-            else ModelArgument(name, answers=path)
-        )
+        if {"pattern", "reply"} <= columns(path).keys():
+            return ModelArgument(name, backend=Scripted(str(path.resolve())))
+        return ModelArgument(name, answers=path)
     if run and (Path(run) / "resolved.json").is_file():
         return _of_run(name, Path(run), stage, template)
     if (path / "resolved.json").is_file():
-        raise RecipeError(
-            f"{name}: this is a run directory; name one of its models as {name}:STAGE (`bezoar ask`"
-            " puts a prompt to all)."
-        )
+        advice = f"name one of its models as {name}:STAGE (`bezoar ask` puts a prompt to all)"
+        raise RecipeError(f"{name}: this is a run directory; {advice}.")
     if (path / "scores.json").is_file():
-        raise RecipeError(
-            f"{name}: this is a finished evaluation and is compared with another one; name two of"
-            " them, without --judge."
-        )
+        advice = "compare it with another one, without --judge"
+        raise RecipeError(f"{name}: this is a finished evaluation; {advice}.")
     adapters: tuple[Path, ...] = ()
     if (path / "adapter_config.json").is_file():
-        answer_index = path.resolve().parent
-        if not base and (answer_index.parent / "resolved.json").is_file():
-            # it may stand on other adapters
-            return _of_run(name, answer_index.parent, answer_index.name.partition("-")[2], template)
-        adapters, base = (
-            (path,),
-            base
-            or str(read_object(path / "adapter_config.json").get("base_model_name_or_path") or ""),
-        )
+        stage_dir = path.resolve().parent
+        if not base and (stage_dir.parent / "resolved.json").is_file():
+            # it may stand on other adapters, which the run knows
+            return _of_run(name, stage_dir.parent, stage_dir.name.partition("-")[2], template)
+        config = read_object(path / "adapter_config.json") if not base else {}
+        adapters, base = (path,), base or str(config.get("base_model_name_or_path") or "")
         if not base:
-            raise RecipeError(
-                f"{name}: its adapter_config.json names no base model; name it with --base."
-            )
+            advice = "name it with --base"
+            raise RecipeError(f"{name}: its adapter_config.json names no base model; {advice}.")
     if dtype not in ("bfloat16", "float32"):
         raise RecipeError(f"--dtype {dtype}: no such precision; take bfloat16 or float32.")
     spec = ModelSpec(base or name, dtype=dtype)  # type: ignore[arg-type]
-    return ModelArgument(
-        name,
-        TEMPLATES[template or ("hub" if _has_template(resolve_model(spec.path)) else "chatml")],
-        spec,
-        adapters,
-    )
+    if not template:
+        template = "hub" if _has_template(resolve_model(spec.path)) else "chatml"
+    return ModelArgument(name, TEMPLATES[template], spec, adapters)
 
 
 def _endpoint(model: str, url: str) -> Endpoint:
@@ -146,12 +129,11 @@ def _endpoint(model: str, url: str) -> Endpoint:
 def _of_run(name: str, run: Path, stage: str, template: str) -> ModelArgument:
     from bezoar.flow.chat import check_name
 
-    recipe, place = find_run(run)
-    check_name(recipe, place, stage)
-    spec, adapters = place.model(recipe, stage)
-    return ModelArgument(
-        name, TEMPLATES[template] if template else recipe.template, spec, tuple(adapters)
-    )
+    recipe, run_dir = find_run(run)
+    check_name(recipe, run_dir, stage)
+    spec, adapters = run_dir.model(recipe, stage)
+    used = TEMPLATES[template] if template else recipe.template
+    return ModelArgument(name, used, spec, tuple(adapters))
 
 
 def _has_template(folder: Path) -> bool:

@@ -1,10 +1,9 @@
 """What a run gives a stage to read, and what becomes of its output."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
@@ -14,8 +13,10 @@ from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.io import write_json, write_jsonl
 from bezoar.llm.budget import Budget
+from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
+from bezoar.llm.types import Backend
 from bezoar.model.spec import ModelSpec
 from bezoar.parquet import write_parquet
 from bezoar.progress import Progress
@@ -23,8 +24,6 @@ from bezoar.stage import Rows, Stats
 
 if TYPE_CHECKING:
     from bezoar.model.stack import Stack
-
-ValueT = TypeVar("ValueT")
 
 
 @dataclass
@@ -39,7 +38,7 @@ class RunContext:
     budget: Budget
     out_dir: Path
     work_dir: Path
-    _opened: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _stacks: "dict[str, Stack]" = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -67,28 +66,26 @@ class RunContext:
         """The same model, loaded."""
         from bezoar.model.stack import Stack
 
-        return self._once("model", name, lambda: Stack(*self.model(name)))
+        if name not in self._stacks:
+            self._stacks[name] = Stack(*self.model(name))
+        return self._stacks[name]
 
     def ask(self, backend: str) -> Pool:
         """A language model of the recipe, behind the journal and the budget."""
-        return Pool(
-            self.recipe.backends[backend].open(),
-            self.journal,
-            self.budget,
-            self.progress,
-            stage=self.name,
-        )
+        return self._pool(self.recipe.backends[backend].open())
 
     def ask_model(self, name: str) -> Pool:
         """A model of the recipe as a language model, behind the same journal."""
         from bezoar.llm.local import StackBackend
 
-        backend = StackBackend(self.open_model(name), self.template)
+        return self._pool(StackBackend(self.open_model(name), self.template))
+
+    def _pool(self, backend: Backend | EndpointBackend) -> Pool:
         return Pool(backend, self.journal, self.budget, self.progress, stage=self.name)
 
     def identity(self, backend: str) -> str:
         """What names a language model and all that changes its answers."""
-        return str(self.recipe.backends[backend].identity)
+        return self.recipe.backends[backend].identity
 
     def agreement(self, rows: list[Chat]) -> Stats:
         """How far repeated ratings of the rows agree, printed; empty without such ratings."""
@@ -105,12 +102,6 @@ class RunContext:
         dropped = count_reasons(filtered.dropped)
         return {"rows_in": total, "rows_out": len(filtered.rows), "dropped": dropped}
 
-    def _once(self, what: str, name: str, make: Callable[[], ValueT]) -> ValueT:
-        if (what, name) not in self._opened:
-            self._opened[what, name] = make()
-        opened: ValueT = self._opened[what, name]
-        return opened
-
 
 def run_stage(context: RunContext) -> Stats:
     """Run one stage and return its statistics, which are also written to stats.json.
@@ -123,10 +114,8 @@ def run_stage(context: RunContext) -> Stats:
     write_json(context.out_dir / "stats.json", stats)
     if stats.get("rows_out") == 0:
         if stats.get("calls", {}).get("refused_by_budget"):
-            raise UnfinishedError(
-                "the budget is spent before one row was made; raise budget_usd and run the same"
-                " command to go on."
-            )
+            advice = "raise budget_usd and run the same command to go on"
+            raise UnfinishedError(f"the budget is spent before one row was made; {advice}.")
         counts = ", ".join(f"{num} {reason}" for reason, num in stats["dropped"].items())
         raise DataError(
             f"kept none of {stats['rows_in']} rows ({counts or 'there were none'}); see"

@@ -1,11 +1,10 @@
-"""Models and language models opened when they are first needed, and an evaluation outside a recipe,
-in a folder of its own."""
+"""An evaluation outside a recipe, in a folder of its own; its models are opened when needed."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bezoar.data.files import locate_file
 from bezoar.data.questions import Question
@@ -20,31 +19,34 @@ from bezoar.flow.references import located, refs
 from bezoar.flow.yaml_loader import build
 from bezoar.io import Row, as_written, cached_hash, content_hash, remove
 from bezoar.llm.budget import Budget
+from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Ask, Backend
 from bezoar.progress import Progress
 
+if TYPE_CHECKING:
+    from bezoar.model.stack import Stack
+
 
 @dataclass
 class ModelCache:
-    """Each subject is opened once. `questions` are those that files of answers answer."""
+    """Each model is opened once. `questions` are those that the answer files respond to."""
 
-    new_pool: Callable[[Backend], Pool]
+    new_pool: Callable[[Backend | EndpointBackend], Pool]
     questions: Sequence[Question] = ()
     pools: dict[tuple[str, bool], Pool] = field(default_factory=dict)
-    _stacks: dict[str, Any] = field(default_factory=dict)
+    _stacks: "dict[str, Stack]" = field(default_factory=dict)
 
-    def open(self, subject: ModelArgument) -> Any:
-        """Its `model.stack.Stack`. RecipeError for a subject without weights."""
+    def open(self, subject: ModelArgument) -> "Stack":
+        """The loaded model. RecipeError for a model without weights."""
         from bezoar.model.stack import Stack
 
         if subject.spec is None:
-            raise RecipeError(
-                f"{subject.label}: this needs a model with weights, not one that only answers."
-            )
+            needed = "a model with weights, not one that only answers"
+            raise RecipeError(f"{subject.label}: this needs {needed}.")
         if subject.label not in self._stacks:
-            self._stacks[subject.label] = Stack(subject.spec, subject.adapters)
+            self._stacks[subject.label] = Stack(subject.spec, list(subject.adapters))
         return self._stacks[subject.label]
 
     def ask(self, subject: ModelArgument) -> Ask:
@@ -55,12 +57,11 @@ class ModelCache:
             return answer_file(subject.answers, self.questions)
         key = (subject.label, subject.spec is None)
         if key not in self.pools:
-            backend = (
-                subject.backend.open()
-                if subject.backend
-                else StackBackend(self.open(subject), subject.template)
-            )
-            self.pools[key] = self.new_pool(backend)
+            if subject.backend:
+                self.pools[key] = self.new_pool(subject.backend.open())
+            else:
+                opened = StackBackend(self.open(subject), subject.template)
+                self.pools[key] = self.new_pool(opened)
         return self.pools[key].ask_all
 
 
@@ -80,14 +81,11 @@ def evaluate(
     wording changes. RecipeError for a folder of something else.
     """
     stage = located(stage, Path.cwd())
-    read = [locate_file(ref.name, Path(), ref.path) for ref in refs(stage) if ref.kind == "file"]
-    files, stored = read + stage.files(), _stored(out, stage.model, [*read, *map(Path, subjects)])
-    key = content_hash(
-        asdict(stage),
-        {n: s.identity for n, s in subjects.items()},
-        [cached_hash(file) for file in files],
-        seed,
-    )
+    inputs = [locate_file(ref.name, Path(), ref.path) for ref in refs(stage) if ref.kind == "file"]
+    stored = _stored(out, stage.model, [*inputs, *map(Path, subjects)])
+    file_hashes = [cached_hash(file) for file in inputs + stage.files()]
+    identities = {name: subject.identity for name, subject in subjects.items()}
+    key = content_hash(asdict(stage), identities, file_hashes, seed)
     model, progress = subjects[stage.model], Progress(stage.model, None, console)
     if stored.get("key") == key:
         with as_written(out):
@@ -96,19 +94,17 @@ def evaluate(
                 progress.say(f"warning: {warning}")
         return done
     with Journal(out / "journal.sqlite") as journal:
-        asked = [
-            q for section in (stage.mt_bench, stage.win_rate) if section for q in section.load()
-        ]
-        world = ModelCache(lambda backend: Pool(backend, journal, Budget(), progress), asked)
+        questions = [q for s in (stage.mt_bench, stage.win_rate) if s for q in s.load()]
+        models = ModelCache(lambda backend: Pool(backend, journal, Budget(), progress), questions)
         work_dir = out / f"parts-{key}"
         if work_dir.is_symlink():
             remove(work_dir)
         work_dir.mkdir(exist_ok=True)
-        given = EvalContext(
+        context = EvalContext(
             template=model.template,
-            open_model=lambda name: world.open(subjects[name]),
-            ask_model=lambda name: world.ask(subjects[name]),
-            ask=lambda name: world.ask(subjects[name]),
+            open_model=lambda name: models.open(subjects[name]),
+            ask_model=lambda name: models.ask(subjects[name]),
+            ask=lambda name: models.ask(subjects[name]),
             rows=lambda name: [],
             progress=progress,
             seed=seed,
@@ -119,7 +115,7 @@ def evaluate(
         least = ", ".join(f"{name} {value:.2g}" for name, value in stage.detectable({}).items())
         if least:
             progress.say(f"differences that can be shown (80 % power): {least}")
-        outcome = stage.measure(given)
+        outcome = stage.measure(context)
     write_outcome(out, stage.model, outcome, key=key, template=model.template.kind)
     for left in out.glob("parts-*"):
         remove(left)
@@ -152,40 +148,28 @@ def evaluate_named(
     """`evaluate` with the sections that are not empty, in `out` or evals/<name>; a file of
     judgements is scored again."""
     subject = subjects[model]
-    found = rescored(subject.answers) if subject.answers else None
-    if found:
+    outcome = rescored(subject.answers) if subject.answers else None
+    if outcome:
         if out:
             _stored(out, model, [Path(model)])
-            write_outcome(out, model, found, key=subject.identity)
-        return found
-    value = {
-        "kind": "evaluate",
-        "model": model,
-        **{name: section for name, section in sections.items() if section},
-    }
-    if len(value) == 2:
-        raise RecipeError(
-            f"{model}: nothing is asked for; add --tasks, --mt-bench with --judge, or --pairs."
-        )
+            write_outcome(out, model, outcome, key=subject.identity)
+        return outcome
+    sections = {name: section for name, section in sections.items() if section}
+    if not sections:
+        advice = "add --tasks, --mt-bench with --judge, or --pairs"
+        raise RecipeError(f"{model}: nothing is asked for; {advice}.")
+    value = {"kind": "evaluate", "model": model, **sections}
     stage: Evaluate = build(Evaluate, value, path=Path("bezoar"), lines={})
-    against = [stage.win_rate.against] if stage.win_rate else []
-    return evaluate(
-        stage,
-        subjects,
-        out or Path("evals") / ("-".join(filter(None, map(short, [model, *against]))) or "model"),
-        console=console,
-    )
+    names = [model, stage.win_rate.against] if stage.win_rate else [model]
+    folder = "-".join(filter(None, map(short, names))) or "model"
+    return evaluate(stage, subjects, out or Path("evals") / folder, console=console)
 
 
 def short(name: str) -> str:
-    """A name on the command line as a folder's name: without the folders above it, and nothing but
-    words."""
+    """A name on the command line as a folder's name, of its last parts and nothing but words."""
     path = Path(name.partition("@http")[0])
-    return re.sub(
-        r"[^\w.]+",
-        "-",
-        path.stem if path.is_file() else "-".join(path.parts[-2:]) if path.is_dir() else path.name,
-    ).strip("-.")
+    last = "-".join(path.parts[-2:]) if path.is_dir() else path.name
+    return re.sub(r"[^\w.]+", "-", path.stem if path.is_file() else last).strip("-.")
 
 
 def listed_tasks(
@@ -205,19 +189,14 @@ def listed_tasks(
 def with_judge(judge: ModelArgument | None, verdict: str, more: Keys) -> Keys:
     """The keys of a judged section. RecipeError without a judge."""
     if judge is None:
-        raise RecipeError(
-            "a judge is needed; name one with --judge (a model, MODEL@URL, or a backend's YAML"
-            " file)."
-        )
+        kinds = "a model, MODEL@URL, or a backend's YAML file"
+        raise RecipeError(f"a judge is needed; name one with --judge ({kinds}).")
     if judge.scores and "against" not in more:
-        raise RecipeError(
-            f"{judge.label}: a reward model gives no grades; name a language model with --judge."
-        )
-    by = (
-        {"reward_model": judge.label}
-        if judge.scores
-        else {"judge": judge.label, "verdict": verdict}
-    )
+        advice = "name a language model with --judge"
+        raise RecipeError(f"{judge.label}: a reward model gives no grades; {advice}.")
+    by = {"judge": judge.label, "verdict": verdict}
+    if judge.scores:
+        by = {"reward_model": judge.label}
     return {**by, **{key: value for key, value in more.items() if value}}
 
 
@@ -228,12 +207,8 @@ def gold(
     if not pairs:
         return {}
     more = {"pairs": pairs, "limit": limit}
-    asked = {
-        **more,
-        "verdict": verdict,
-        "repeats": 1 if verdict == "text" and not model.scores else 0,
-    }
+    repeats = 1 if verdict == "text" and not model.scores else 0
     return {
         "reward_bench": {**more, "verdict": verdict, "reference": reference},
-        "judge_card": {} if reference else asked,
+        "judge_card": {} if reference else {**more, "verdict": verdict, "repeats": repeats},
     }
