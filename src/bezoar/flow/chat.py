@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.attribute_levels import parse_attributes, steered
 from bezoar.chat.types import Message, Messages
@@ -12,6 +12,9 @@ from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.references import unknown
 from bezoar.terminal import Console, head, plain, show
+
+if TYPE_CHECKING:
+    from bezoar.model.stack import Stack
 
 NOT_UTF8 = "{}: this is not UTF-8 text; write or send it as UTF-8."
 
@@ -28,15 +31,10 @@ def shown_models(recipe: Recipe, run: RunDir) -> list[str]:
     """The models that stages evaluate, else all. RecipeError when there is none."""
     names = model_names(recipe, run)
     if not names:
-        raise RecipeError(
-            f"{run.path}: the run has no model to talk to; add models: to its recipe."
-        )
-    evaluated = [
-        stage.model
-        for stage in recipe.stages.values()
-        if isinstance(stage, Evaluate) and stage.model in names
-    ]
-    return list(dict.fromkeys(evaluated)) or names
+        advice = "add models: to its recipe"
+        raise RecipeError(f"{run.path}: the run has no model to talk to; {advice}.")
+    evaluated = [stage.model for stage in recipe.stages.values() if isinstance(stage, Evaluate)]
+    return [name for name in dict.fromkeys(evaluated) if name in names] or names
 
 
 def check_name(recipe: Recipe, run: RunDir, name: str) -> None:
@@ -46,7 +44,7 @@ def check_name(recipe: Recipe, run: RunDir, name: str) -> None:
         raise RecipeError(f"{run.path}: {unknown(name, 'finished model', names)}")
 
 
-def open_model(recipe: Recipe, run: RunDir, name: str) -> Any:
+def open_model(recipe: Recipe, run: RunDir, name: str) -> "Stack":
     """The model `name` as a Stack. RecipeError lists the names when there is none."""
     check_name(recipe, run, name)
     from bezoar.model.stack import Stack
@@ -56,7 +54,7 @@ def open_model(recipe: Recipe, run: RunDir, name: str) -> Any:
 
 
 def answer(
-    stack: Any, recipe: Recipe, messages: Messages, *, temperature: float, max_tokens: int = 512
+    stack: "Stack", recipe: Recipe, messages: Messages, *, temperature: float, max_tokens: int = 512
 ) -> Iterator[str]:
     """The pieces of a model's answer as they come."""
     from bezoar.model.generation import stream
@@ -72,10 +70,9 @@ def read_well(text: str, place: str) -> str:
 
 
 def opening(system: str, attributes: str) -> Messages:
-    """What a conversation begins with: a system message, levels such as
-    `helpfulness=4,verbosity=1`, both or nothing."""
-    said = (Message("system", read_well(system, "--system")),) if system else ()
-    return steered(said, parse_attributes(attributes)) if attributes else said
+    """A system message, levels such as `helpfulness=4,verbosity=1`, both or nothing."""
+    messages = (Message("system", read_well(system, "--system")),) if system else ()
+    return steered(messages, parse_attributes(attributes)) if attributes else messages
 
 
 def converse(
@@ -90,17 +87,18 @@ def converse(
     )
     while True:
         try:
-            said = read_well(input("you> " if sys.stdin.isatty() else ""), "standard input").strip()
+            line = input("you> " if sys.stdin.isatty() else "")
+            text = read_well(line, "standard input").strip()
         except EOFError:
             return
         except UnicodeDecodeError:
             raise DataError(NOT_UTF8.format("standard input")) from None
-        if not said:
+        if not text:
             return
-        if said == "/clear":
+        if text == "/clear":
             messages = list(start)
             continue
-        messages.append(Message("user", said))
+        messages.append(Message("user", text))
         pieces = []
         for piece in answer(stack, recipe, tuple(messages), temperature=temperature):
             show(piece)
@@ -113,16 +111,15 @@ def side_by_side(recipe: Recipe, run: RunDir, prompt: str, names: list[str], con
     """Print the greedy answers of several models to one prompt, a panel each."""
     from rich.table import Table
 
-    asked = (Message("user", read_well(prompt, "the prompt")),)
+    messages = (Message("user", read_well(prompt, "the prompt")),)
     names = names or shown_models(recipe, run)
     for name in names:
         check_name(recipe, run, name)
-    texts = [
-        "".join(
-            answer(open_model(recipe, run, n), recipe, asked, temperature=0.0, max_tokens=200)
-        ).strip()
-        for n in names
-    ]
+    texts = []
+    for name in names:
+        stack = open_model(recipe, run, name)
+        pieces = answer(stack, recipe, messages, temperature=0.0, max_tokens=200)
+        texts.append("".join(pieces).strip())
     if not console.is_terminal:
         for name, text in zip(names, texts, strict=True):
             head(name, console)

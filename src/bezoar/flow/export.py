@@ -18,38 +18,30 @@ NUM_ROWS = 16
 
 
 def export(recipe: Recipe, run: RunDir, name: str, out: Path, *, check: bool, console: Any) -> None:
-    """Write the model `name` to `out`, with `check` compared with its stack on rows that it was
-    trained on.
+    """Write the model `name` to `out`; with `check` it is compared with its stack on training rows.
 
-    RecipeError when `out` is there already or there is no row to compare on. TrainingError, with
-    the figures, when the two differ too much; nothing is written then.
+    RecipeError if `out` exists or there is no row to compare on. TrainingError, with the figures,
+    if the two differ too much; nothing is written then.
     """
     check_new(out)
     trained_on = _rows_of(recipe, name)
     stack = open_model(recipe, run, name)
     items = as_chats(run.items(trained_on))[:NUM_ROWS] if check else []
     if check and not items:
-        raise RecipeError(
-            f"{out}: there is no row to compare the merge with; see the stage's rows, or give"
-            " --no-check."
-        )
+        advice = "see the stage's rows, or give --no-check"
+        raise RecipeError(f"{out}: there is no row to compare the merge with; {advice}.")
     rows = [recipe.template.render(item.messages, stack.tokenizer).tokens for item in items]
     from bezoar.model.merge import merge
 
-    found = merge(stack, out, rows=rows, max_mean_kl=MAX_MEAN_KL)
-    console.print(
-        plain(
-            f"{out}: merged; "
-            + (f"against the stack: {found}" if found else "not compared with the stack")
-        )
-    )
+    difference = merge(stack, out, rows=rows, max_mean_kl=MAX_MEAN_KL)
+    result = f"against the stack: {difference}" if difference else "not compared with the stack"
+    console.print(plain(f"{out}: merged; {result}"))
 
 
 def _rows_of(recipe: Recipe, name: str) -> str:
     if name in recipe.models:
-        raise RecipeError(
-            f"{recipe.path}: {name} is a base model and needs no export; name a training stage."
-        )
+        what = f"{name} is a base model and needs no export"
+        raise RecipeError(f"{recipe.path}: {what}; name a training stage.")
     names = [name for name, stage in recipe.stages.items() if stage.gives == "model"]
     if name not in names:
         raise RecipeError(f"{recipe.path}: {unknown(name, 'training stage', names)}")

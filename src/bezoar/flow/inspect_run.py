@@ -1,5 +1,4 @@
-"""What people ask of a run between runs: why a stage would run again, and its rows as people read
-them."""
+"""What people ask between runs: why a stage would run again, and its rows as people read them."""
 
 import os
 from collections.abc import Iterable
@@ -28,8 +27,7 @@ def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
     if stored["key"] == keys[stage]:
         return [f"{stage} is current: nothing it depends on changed since {stored['finished']}"]
     lines = [f"{stage} would run again, because:"]
-    for line in changed(stored["parts"], parts[stage]):
-        lines.append(f"  {line}")
+    lines += [f"  {line}" for line in changed(stored["parts"], parts[stage])]
     for upstream in recipe.upstream(stage):
         if run.stored(upstream).get("key") != keys[upstream]:
             lines += [f"  {line}" for line in why(recipe, run, upstream)]
@@ -43,8 +41,7 @@ def check_stage(recipe: Recipe, stage: str) -> None:
 
 
 def stage_rows(recipe: Recipe, run: RunDir, stage: str, num: int) -> list[AnyRow]:
-    """The first rows of a stage of the recipe, or of one that left its output in the run.
-    RecipeError where there are none."""
+    """The first rows of a stage of the recipe or of the run; RecipeError if it has none."""
     if run.stage_dir(stage) is None:
         check_stage(recipe, stage)
     return list(islice(run.stored_rows(stage), num))
@@ -54,14 +51,11 @@ def find_run(path: Path) -> tuple[Recipe, RunDir]:
     """The run directory `path`, or that of the recipe file `path`, with its recipe."""
     if path.is_dir():
         if not (path / "resolved.json").exists():
-            raise RecipeError(
-                f"{path}: no run directory (resolved.json is missing); name one made by `bezoar"
-                " run`."
-            )
+            what = "no run directory (resolved.json is missing)"
+            raise RecipeError(f"{path}: {what}; name one made by `bezoar run`.")
         written = Path(read_own(path / "resolved.json", recipe=str)["recipe"])
-        return load_recipe(
-            written if os.access(written, os.R_OK) else path / "recipe.yaml"
-        ), RunDir(path)
+        source = written if os.access(written, os.R_OK) else path / "recipe.yaml"
+        return load_recipe(source), RunDir(path)
     recipe = load_recipe(path)
     return recipe, RunDir(Path("runs") / recipe.name)
 
@@ -91,8 +85,8 @@ def _answers(item: AnyRow) -> list[tuple[list[Any], str]]:
         for i in range(len(item.answers))
     ]
     return [
-        ([plain(f"answer {i}", "green"), plain(said, "dim")], text)
-        for i, (said, text) in enumerate(zip(numbers, item.answers, strict=True), 1)
+        ([plain(f"answer {i}", "green"), plain(figures, "dim")], text)
+        for i, (figures, text) in enumerate(zip(numbers, item.answers, strict=True), 1)
     ]
 
 
@@ -106,13 +100,10 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
     model's tokenizer."""
     check_stage(recipe, stage)
     stages = [s for s in recipe.stages.values() if isinstance(s, Train)]
-    readers = [s for s in stages if s is recipe.stages[stage]] or [
-        s for s in stages if s.rows == stage
-    ]
+    readers = [s for s in stages if recipe.stages[stage] is s or s.rows == stage]
     if not readers:
-        raise RecipeError(
-            f"{recipe.path}: no training stage reads the rows of {stage}; name one that does."
-        )
+        what = f"no training stage reads the rows of {stage}"
+        raise RecipeError(f"{recipe.path}: {what}; name one that does.")
     from bezoar.model.load import load_tokenizer
 
     spec, _ = run.model(recipe, base_of(recipe, readers[0].model))
@@ -125,9 +116,6 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
         for tokens, trained in parts:
             line = plain("")
             for token, flag in zip(tokens, trained, strict=True):
-                line.append_text(
-                    plain(
-                        tokenizer.decode([token], markers=True), "black on green" if flag else "dim"
-                    )
-                )
+                style = "black on green" if flag else "dim"
+                line.append_text(plain(tokenizer.decode([token], markers=True), style))
             console.print(line)

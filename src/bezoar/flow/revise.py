@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bezoar.chat.types import Chat, Message, as_chats
 from bezoar.data.columns import Columns
@@ -34,28 +34,19 @@ def revise_file(
     max_tokens: int,
     console: Any,
 ) -> None:
-    """Revise the answers of a file with the model `model` (see `find_model`) into `out`; replies
-    are journalled beside it."""
-    check_file(
-        out, [answers, Path(questions), Path(model)] if questions else [answers, Path(model)]
-    )
+    """Revise the answers of a file with a model into `out`; replies are journalled beside it."""
+    check_file(out, [answers, Path(model), *([Path(questions)] if questions else [])])
     rows, subject = read_answers(answers, questions, turn), find_model(model)
     if subject.answers:
-        raise RecipeError(
-            f"{model}: this is a file of answers; name the model that revises first, then the file."
-        )
+        advice = "name the model that revises first, then the file"
+        raise RecipeError(f"{model}: this is a file of answers; {advice}.")
     if out.exists() and not is_revision(out, rows):
-        raise RecipeError(
-            f"{out}: the file is there already and holds no revisions of these answers; name"
-            " another with --out."
-        )
+        what = "the file is there already and holds no revisions of these answers"
+        raise RecipeError(f"{out}: {what}; name another with --out.")
+    progress = Progress("revise", None, console)
     with Journal(Path(f"{out}.journal.sqlite")) as journal:
-        world = ModelCache(
-            lambda backend: Pool(backend, journal, Budget(), Progress("revise", None, console))
-        )
-        revise_chats(
-            rows, world.ask(subject), out, times=times, max_tokens=max_tokens, console=console
-        )
+        ask = ModelCache(lambda backend: Pool(backend, journal, Budget(), progress)).ask(subject)
+        revise_chats(rows, ask, out, times=times, max_tokens=max_tokens, console=console)
 
 
 def read_answers(path: Path, questions: str, turn: int) -> list[Chat]:
@@ -63,50 +54,36 @@ def read_answers(path: Path, questions: str, turn: int) -> list[Chat]:
     of a FastChat answer file."""
     if questions:
         return answered_chats(asked_questions(questions, turn, None), path)
-    if (
-        path.suffix == ".jsonl"
-        and path.is_file()
-        and "choices" in next(read_jsonl(path), (0, {}))[1]
-    ):
-        raise DataError(
-            f"{path}: these are FastChat's answers, which hold no questions; name their file with"
-            " --questions."
-        )
-    return as_chats(
-        Columns(str(path.resolve()), kind="parquet" if path.suffix == ".parquet" else "jsonl")
-        .load()
-        .rows
-    )
+    is_jsonl = path.suffix == ".jsonl" and path.is_file()
+    if is_jsonl and "choices" in next(read_jsonl(path), (0, {}))[1]:
+        what = "these are FastChat's answers, which hold no questions"
+        raise DataError(f"{path}: {what}; name their file with --questions.")
+    kind: Literal["parquet", "jsonl"] = "parquet" if path.suffix == ".parquet" else "jsonl"
+    return as_chats(Columns(str(path.resolve()), kind=kind).load().rows)
 
 
 def revise_chats(
     rows: list[Chat], ask: Ask, out: Path, *, times: int, max_tokens: int, console: Any
 ) -> None:
-    """Write to `out` a row a chat: its `messages` with the last answer, the `first` one, and every
-    iteration with its critique.
+    """Write to `out` a row for each chat, which `kind: jsonl` reads: its `messages` with the last
+    answer, the `first` one, and every iteration with its critique.
 
-    After an iteration that changed no answer none follows. The rows can be read as chats (`kind:
-    jsonl`).
+    An iteration that changed no answer is the last.
     """
-    made: list[list[Round]] = []
-    now = [row.answer for row in rows]
-    for rounds in revisions(
-        [row.prompt for row in rows], now, ask, times=times, max_tokens=max_tokens
-    ):
-        changed = sum(one.answer != old for one, old in zip(rounds, now, strict=True))
-        reasons = Counter(one.failure for one in rounds if one.failure)
-        kept = ", ".join(f"{num} not revised: {reason}" for reason, num in reasons.most_common())
-        console.print(
-            plain(
-                f"iteration {len(made) + 1}: {changed} of {len(rows)} answers changed"
-                + (f"; {kept}" if kept else "")
-            )
-        )
-        now = [one.answer for one in rounds]
-        made.append(rounds)
-    write_jsonl(out, [_row(row, list(steps)) for row, *steps in zip(rows, *made, strict=True)])
+    iterations: list[list[Round]] = []
+    prompts, answers = [row.prompt for row in rows], [row.answer for row in rows]
+    for rounds in revisions(prompts, answers, ask, times=times, max_tokens=max_tokens):
+        iterations.append(rounds)
+        changed = sum(new.answer != old for new, old in zip(rounds, answers, strict=True))
+        reasons = Counter(new.failure for new in rounds if new.failure)
+        failures = [f"{num} not revised: {reason}" for reason, num in reasons.most_common()]
+        summary = f"iteration {len(iterations)}: {changed} of {len(rows)} answers changed"
+        console.print(plain(f"{summary}; {', '.join(failures)}" if failures else summary))
+        answers = [new.answer for new in rounds]
+    steps = zip(rows, *iterations, strict=True)
+    write_jsonl(out, [_row(row, list(own_steps)) for row, *own_steps in steps])
 
 
 def _row(row: Chat, steps: list[Round]) -> dict[str, Any]:
     last = replace(row, messages=(*row.prompt, Message("assistant", steps[-1].answer)))
-    return {**last.to_row(), "first": row.answer, "iterations": [vars(one) for one in steps]}
+    return {**last.to_row(), "first": row.answer, "iterations": [vars(step) for step in steps]}
