@@ -1,12 +1,12 @@
-"""What a run would do, before anything is spent: stages, rows, requests, tokens, money and
-memory."""
+"""What a run would do, before anything is spent: rows, requests, tokens, money and memory."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from bezoar.cost import Estimate, RequestEstimate, price
+from bezoar.cost import Estimate, RequestEstimate, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.cache_key import all_keys
@@ -43,21 +43,13 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     keys, _ = all_keys(recipe, run.cut(recipe))
     lines: dict[str, StagePlan] = {}
     for name, stage in recipe.stages.items():
-        current = run.stored(name).get("key") == keys[name]
-        line = StagePlan(
-            name,
-            stage.kind,
-            current,
-            [ref.name for ref in recipe.inputs(name) if ref.kind != "file"],
-        )
-        if current:
-            folder = run.stage_dir(name)
-            rows = (
-                read_own(folder / "stats.json", rows_out=int | None)["rows_out"] or 0
-                if folder
-                else 0
-            )
-            line.rows = Estimate(rows, rows, rows)
+        reads = [ref.name for ref in recipe.inputs(name) if ref.kind != "file"]
+        folder = run.stage_dir(name)
+        current = folder is not None and run.stored(name)["key"] == keys[name]
+        line = StagePlan(name, stage.kind, current, reads)
+        if folder and current:
+            stats = read_own(folder / "stats.json", rows_out=int | None)
+            line.rows = exactly(stats["rows_out"] or 0)
         else:
             _expect(recipe, run, name, lines, line)
         lines[name] = line
@@ -91,8 +83,7 @@ def _expect(
 
 
 def _tokens(recipe: Recipe, run: RunDir, stage: Train | PPO, rows_are_there: bool) -> int:
-    """Tokens of the fullest micro-batch: of the real rows where they are there, else as many as the
-    settings allow."""
+    """Tokens of the fullest micro-batch: of the real rows if they exist, else of the settings."""
     most = int(min(stage.tokens_per_batch, stage.batch_size * stage.max_length))
     if not rows_are_there or not isinstance(stage, Train) or find_spec("transformers") is None:
         return most
@@ -114,12 +105,8 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     num_stale = sum(not line.current for line in lines)
     console.print(plain(f"{recipe.name}: {num_stale} of {len(lines)} stages would run. The graph:"))
     for line in lines:
-        console.print(
-            plain(
-                f"  {line.name} ({line.kind})"
-                + (f" <- {', '.join(line.reads)}" if line.reads else "")
-            )
-        )
+        arrow = f" <- {', '.join(line.reads)}" if line.reads else ""
+        console.print(plain(f"  {line.name} ({line.kind}){arrow}"))
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False)
     sums = [_sums(recipe, line) for line in lines]
     totals = [sum((row[i] for row in sums), NO_ROWS) for i in range(3)]
@@ -136,47 +123,33 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     for line, (requests, tokens, money) in zip(lines, sums, strict=True):
         memory = f"{line.memory_bytes / 2**30:.1f}" if line.memory_bytes else ""
         cells = [str(cell) if cell else "" for cell in (line.rows, requests, tokens)]
-        table.add_row(
-            line.name,
-            "current" if line.current else "to run",
-            *cells,
-            money.money() if money else "",
-            memory,
-        )
+        state = "current" if line.current else "to run"
+        table.add_row(line.name, state, *cells, money.money() if money else "", memory)
     console.print(table)
-    budget = (
-        "none set"
-        if recipe.budget_usd is None
-        else f"{recipe.budget_usd:.2f} USD; the run stops there with what it has"
-    )
     _print_shared(lines, console)
-    note = (
-        "Expected (low to high). Replies that are in the journal cost nothing. GiB: training's peak"
-        " with the fullest micro-batch. Budget: "
-    )
-    console.print(plain(f"{note}{budget}."))
+    budget = "none set"
+    if recipe.budget_usd is not None:
+        budget = f"{recipe.budget_usd:.2f} USD; the run stops there with what it has"
+    memory = "GiB: training's peak with the fullest micro-batch"
+    note = f"Expected (low to high). Replies that are in the journal cost nothing. {memory}."
+    console.print(plain(f"{note} Budget: {budget}."))
 
 
 def _print_shared(lines: list[StagePlan], console: Any) -> None:
-    """What is not known, the smallest difference of two models that each score can show, and the
-    most that fits, once for the stages that share it."""
-    groups: dict[str, list[str]] = {}
+    """Notes, detectable differences and the most that fits, once for the stages that share it."""
+    stages = defaultdict[str, list[str]](list)
     for line in lines:
         if line.note:
-            groups.setdefault(
-                f"the requests are not known yet: {line.note.removesuffix('.')}", []
-            ).append(line.name)
+            note = line.note.removesuffix(".")
+            stages[f"the requests are not known yet: {note}"].append(line.name)
         if line.detectable:
-            told = ", ".join(f"{name} {least:.2g}" for name, least in line.detectable.items())
-            groups.setdefault(f"differences that can be shown (80 % power): {told}", []).append(
-                line.name
-            )
+            scores = ", ".join(f"{name} {least:.2g}" for name, least in line.detectable.items())
+            stages[f"differences that can be shown (80 % power): {scores}"].append(line.name)
         if line.fits is not None:
-            groups.setdefault(
-                f"the memory that is free now holds a tokens_per_batch of up to {line.fits}", []
-            ).append(line.name)
-    for told, names in groups.items():
-        console.print(plain(f"{', '.join(names)}: {told}."))
+            fits = f"the memory that is free now holds a tokens_per_batch of up to {line.fits}"
+            stages[fits].append(line.name)
+    for sentence, names in stages.items():
+        console.print(plain(f"{', '.join(names)}: {sentence}."))
 
 
 def _sums(recipe: Recipe, line: StagePlan) -> tuple[Estimate, Estimate, Estimate]:

@@ -1,5 +1,4 @@
-"""Carrying out a recipe: every stage whose key is not there yet, in order; stop at any moment and
-go on."""
+"""Carrying out a recipe: every stage whose key is not there yet, in order; it can stop anywhere."""
 
 import errno
 import os
@@ -23,8 +22,10 @@ from bezoar.stage import Stats
 def run_recipe(
     recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequence[str] = ()
 ) -> dict[str, Stats]:
-    """Bring every stage up to date; returns the statistics of the stages that ran, by name. `log`
-    names boards (watch.BOARDS)."""
+    """Bring every stage up to date; returns the statistics of the stages that ran, by name.
+
+    `log` names metric sinks, such as tensorboard.
+    """
     done: dict[str, Stats] = {}
     check_metric_sinks(log)
     run.check_owner(recipe)
@@ -38,16 +39,16 @@ def run_recipe(
             return done
         with (
             Journal(journal_path(run), say=console.print if console else None) as journal,
-            open_metric_sinks(log, run.path) as boards,
+            open_metric_sinks(log, run.path) as sinks,
         ):
             budget = Budget(recipe.budget_usd, journal, run=recipe.name)
             for number, name in enumerate(recipe.stages, 1):
                 keys, parts = all_keys(recipe, cut)
                 if run.stored(name).get("key") == keys[name]:
                     continue
-                progress = Progress(name, run.path / "metrics.jsonl", console, boards=boards)
+                progress = Progress(name, run.path / "metrics.jsonl", console, boards=sinks)
                 record = key_record(keys[name], parts[name], recipe=recipe, name=name)
-                with _Told(name), run.output(name, number, record) as out:
+                with _NamesStage(name), run.output(name, number, record) as out:
                     work_dir = run.work_dir(name, keys[name])
                     done[name] = run_stage(
                         RunContext(recipe, run, name, progress, journal, budget, out, work_dir)
@@ -75,7 +76,7 @@ def journal_path(run: RunDir) -> Path:
     return shared
 
 
-class _Told:
+class _NamesStage:
     """Turn failures of the machine into one sentence with the stage's name."""
 
     def __init__(self, stage: str) -> None:
@@ -99,28 +100,20 @@ def summary(stats: Stats) -> str:
     """One line about a finished stage."""
     parts = []
     if "rows_out" in stats:
-        parts.append(
-            f"{stats['rows_out']} rows"
-            + (f" of {stats['rows_in']}" if stats.get("rows_in", 0) > stats["rows_out"] else "")
-        )
+        total = f" of {stats['rows_in']}" if stats.get("rows_in", 0) > stats["rows_out"] else ""
+        parts.append(f"{stats['rows_out']} rows{total}")
     if stats.get("dropped"):
-        parts.append(
-            "dropped "
-            + ", ".join(f"{count} {reason}" for reason, count in stats["dropped"].items())
-        )
+        counts = [f"{count} {reason}" for reason, count in stats["dropped"].items()]
+        parts.append(f"dropped {', '.join(counts)}")
     calls = stats.get("calls")
     if calls:
-        parts.append(
-            f"{calls['asked']} replies ({calls['from_journal']} from the journal),"
-            f" {calls['completion_tokens']} tokens"
-        )
-        if calls["failed"] > calls.get("refused_by_budget", 0):
-            parts.append(
-                f"{calls['failed'] - calls.get('refused_by_budget', 0)} requests refused or without"
-                " a text"
-            )
-        if calls.get("refused_by_budget"):
-            parts.append(f"{calls['refused_by_budget']} requests not sent: the budget is spent")
+        replies = f"{calls['asked']} replies ({calls['from_journal']} from the journal)"
+        parts.append(f"{replies}, {calls['completion_tokens']} tokens")
+        not_sent = calls.get("refused_by_budget", 0)
+        if calls["failed"] > not_sent:
+            parts.append(f"{calls['failed'] - not_sent} requests refused or without a text")
+        if not_sent:
+            parts.append(f"{not_sent} requests not sent: the budget is spent")
         if calls.get("cost_usd"):
             parts.append(f"{calls['cost_usd']:.2f} USD")
     if "first_loss" in stats:

@@ -1,5 +1,4 @@
-"""A run directory: where each stage's output lies, whether it is current, and that one process at a
-time writes it."""
+"""A run directory: where each stage's output lies, and that one process at a time writes it."""
 
 import fcntl
 import os
@@ -56,10 +55,9 @@ class StoredRows:
         try:
             yield
         except DataError as error:
-            said = str(error).rpartition("; ")[0].removeprefix(f"{self.path}: ")
-            raise DataError(
-                f"{self.path}: {said}; remove {self.path.parent} and run the recipe again."
-            ) from error
+            fault = str(error).rpartition("; ")[0].removeprefix(f"{self.path}: ")
+            advice = f"remove {self.path.parent} and run the recipe again"
+            raise DataError(f"{self.path}: {fault}; {advice}.") from error
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,14 @@ class RunDir:
         """The folder of a stage's finished output, whatever its number; None when there is none."""
         return self.stage_dirs().get(name)
 
+    def output_dir(self, name: str) -> Path:
+        """The same; RecipeError when there is none."""
+        folder = self.stage_dir(name)
+        if folder is None:
+            what = f"the stage {name} has no output yet"
+            raise RecipeError(f"{self.path}: {what}; run the recipe first.")
+        return folder
+
     def stored(self, name: str) -> Row:
         """key.json of a stage, or an empty table."""
         folder = self.stage_dir(name)
@@ -99,21 +105,16 @@ class RunDir:
 
     def cut(self, recipe: Recipe) -> set[str]:
         """The stages whose output the budget cut short."""
-        return {
-            name for name in recipe.stages if "budget_usd" in self.stored(name).get("parts", {})
-        }
+        parts = {name: self.stored(name).get("parts", {}) for name in recipe.stages}
+        return {name for name, own in parts.items() if "budget_usd" in own}
 
     def items(self, name: str) -> list[AnyRow]:
         """The rows of a finished stage."""
         return list(self.stored_rows(name))
 
-    def stored_rows(self, name: str) -> "StoredRows":
+    def stored_rows(self, name: str) -> StoredRows:
         """The rows of a finished stage, which stay in their file."""
-        folder = self.stage_dir(name)
-        if folder is None:
-            raise RecipeError(
-                f"{self.path}: the stage {name} has no output yet; run the recipe first."
-            )
+        folder = self.output_dir(name)
         if not (folder / "rows.parquet").exists():
             raise RecipeError(f"{folder}: the stage {name} gives no rows; name one that does.")
         return StoredRows(folder / "rows.parquet")
@@ -173,16 +174,11 @@ class RunDir:
                 remove(partial)
 
     def model(self, recipe: Recipe, name: str) -> tuple[ModelSpec, list[Path]]:
-        """The base and the adapters, lowest first, that make up a model or a training stage's
-        result."""
+        """The base and the adapters, lowest first, of a model or a training stage's result."""
         if name in recipe.models:
             return recipe.models[name], []
         spec, adapters = self.model(recipe, trained(recipe.stages[name]).model)
-        folder = self.stage_dir(name)
-        if folder is None:
-            raise RecipeError(
-                f"{self.path}: the stage {name} has no output yet; run the recipe first."
-            )
+        folder = self.output_dir(name)
         if (folder / "model").is_dir():
             return ModelSpec(str(folder / "model"), spec.quantize, spec.dtype), []
         return spec, [*adapters, folder / "adapter"]
@@ -198,15 +194,12 @@ class RunDir:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RecipeError(
-                    f"{self.path}: another bezoar process is working in this run directory; wait"
-                    " for it or stop it."
-                ) from None
+                what = "another bezoar process is working in this run directory"
+                raise RecipeError(f"{self.path}: {what}; wait for it or stop it.") from None
             yield
 
     def check_owner(self, recipe: Recipe) -> None:
-        """RecipeError when the folder belongs to another recipe, is no run directory, or lies in
-        one."""
+        """RecipeError if the folder is another recipe's, no run directory, or lies in one."""
         check_place(self.path)
         if not self.path.is_dir():
             check_folder(self.path)
@@ -214,15 +207,11 @@ class RunDir:
         if is_run_dir(self.path):
             owner = self.resolved()["name"]
             if owner != recipe.name:
-                raise RecipeError(
-                    f"{self.path}: this run directory belongs to the recipe {owner!r}, not"
-                    f" {recipe.name!r}; name another with --out."
-                )
+                what = f"this run directory belongs to the recipe {owner!r}, not {recipe.name!r}"
+                raise RecipeError(f"{self.path}: {what}; name another with --out.")
         elif any(path.name != ".lock" for path in self.path.iterdir()):
-            raise RecipeError(
-                f"{self.path}: the folder is not empty and is no run directory; name another with"
-                " --out."
-            )
+            what = "the folder is not empty and is no run directory"
+            raise RecipeError(f"{self.path}: {what}; name another with --out.")
 
     def adopt(self, recipe: Recipe) -> None:
         """Write down the recipe."""
