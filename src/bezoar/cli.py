@@ -146,41 +146,7 @@ def export(
     write(*find_run(run_dir), model, out, check=check, console=Console())
 
 
-@app.command()
-def revise(
-    model: Annotated[
-        str, typer.Argument(help="what revises: a model folder or name, RUN:STAGE, MODEL@URL")
-    ],
-    answers: Annotated[
-        Path,
-        typer.Argument(help="chats (JSON Lines, Parquet) or, with --questions, FastChat's answers"),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="the file of revised rows, with every iteration and its critique")
-    ],
-    times: Annotated[int, typer.Option(min=1, help="iterations at most")] = 5,
-    questions: Annotated[
-        str, typer.Option(help="FastChat's question file, or bezoar:questions.jsonl")
-    ] = "",
-    turn: Annotated[int, typer.Option(min=1, max=2, help="which turn of the questions")] = 1,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, help="most tokens of a critique with its revision")
-    ] = 1024,
-) -> None:
-    """Criticise and revise answers again and again; the same command goes on after Ctrl-C."""
-    from bezoar.flow.revise import revise_file
-    from bezoar.terminal import Console
-
-    revise_file(
-        model,
-        answers,
-        out,
-        questions=questions,
-        turn=turn,
-        times=times,
-        max_tokens=max_tokens,
-        console=Console(),
-    )
+app.command()(cli_eval.revise)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The verbs of the command line that evaluate outside a recipe."""
+"""The verbs of the command line that evaluate or revise outside a recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -148,3 +148,39 @@ def leaderboard(
     entries = read_entries(runs)
     with as_written(runs[0]):
         print_leaderboard(rank(entries, benchmark), strengths(entries), Console())
+
+
+def revise(
+    model: Annotated[
+        str, typer.Argument(help="what revises: a model folder or name, RUN:STAGE, MODEL@URL")
+    ],
+    answers: Annotated[
+        Path,
+        typer.Argument(help="chats (JSON Lines, Parquet) or, with --questions, FastChat's answers"),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="the file of revised rows, with every iteration and its critique")
+    ],
+    times: Annotated[int, typer.Option(min=1, help="iterations at most")] = 5,
+    questions: Annotated[
+        str, typer.Option(help="FastChat's question file, or bezoar:questions.jsonl")
+    ] = "",
+    turn: Annotated[int, typer.Option(min=1, max=2, help="which turn of the questions")] = 1,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="most tokens of a critique with its revision")
+    ] = 1024,
+) -> None:
+    """Criticise and revise answers again and again; the same command goes on after Ctrl-C."""
+    from bezoar.flow.revise import revise_file
+    from bezoar.terminal import Console
+
+    revise_file(
+        model,
+        answers,
+        out,
+        questions=questions,
+        turn=turn,
+        times=times,
+        max_tokens=max_tokens,
+        console=Console(),
+    )
