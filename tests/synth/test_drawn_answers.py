@@ -218,10 +218,7 @@ def test_a_reward_model_without_an_asked_output_is_named(models: dict[str, Stack
         ),
         (
             {"attributes": {"a": 1}, "reward": "r"},
-            (
-                "attributes are for steerlm2, which needs reward and prior, the model without"
-                " levels; add them"
-            ),
+            "attributes, for steerlm2, need reward and prior; add them",
         ),
         (
             {"attributes": {"a": 1, "b": 5}, "prior": "p", "reward": "r"},

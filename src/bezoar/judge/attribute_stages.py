@@ -56,19 +56,20 @@ class Label(Stage):
                 f"{self.model}: it gives no attributes; name a model that was trained with the"
                 " objective regression."
             )
+        # 1) Score all answers in one call; the longest texts come out as nan.
         names = stack.score_head.outputs
         answered = [row for row in chats if row.answer]
         prompts, answers = [row.prompt for row in answered], [[row.answer] for row in answered]
         outputs = reward_completions(stack, context.template, prompts, answers)
+        # 2) Say how many levels were moved: many of them mean a reward model of another scale.
         num_outside = sum(
             value < LOWEST or value > HIGHEST  # not for nan, of a text that is too long
             for [values] in outputs
             for value in values
         )
-        context.progress.say(
-            f"  {context.progress.stage}: {num_outside} levels lay outside {LOWEST} to {HIGHEST}"
-            " and were moved to the end"
-        )
+        text = f"{num_outside} levels lay outside {LOWEST} to {HIGHEST} and were moved to the end"
+        context.progress.say(f"  {context.progress.stage}: {text}")
+        # 3) Round, and count what could not be labelled.
         results: list[Chat | Dropped] = []
         for row, [values] in zip(answered, outputs, strict=True):
             if math.isnan(values[0]):
@@ -111,9 +112,9 @@ class Steer(RuleFilter):
         if not is_table or not all(_is_level(attributes[name]) for name in names):
             shown = brief(repr(attributes), 200)
             raise DataError(
-                f"row {row.id}: meta.attributes is {shown}, not a table of levels from 0 to 4; mend"
-                " the row."
+                f"row {row.id}: meta.attributes is {shown}, not a table of levels 0 to 4; mend it."
             )
+        # A chat that lacks one of `only` would teach the model that its level does not matter.
         levels = {name: level(attributes[name]) for name in names}
         if not levels or len(levels) < len(self.only):
             return Dropped(row.id, "no attributes")
@@ -137,6 +138,8 @@ class AttributePairs(RuleFilter):
     weights: dict[str, float] = field(default_factory=lambda: {"helpfulness": 1.0})
     """Weight of each attribute in an answer's score; all chats must have these attributes."""
     kind: Literal["attribute_pairs"] = "attribute_pairs"
+    # two answers for each prompt, and a quarter of ties
+    kept_share = Estimate(0, 0.375, 0.5)
 
     def __post_init__(self) -> None:
         if not self.weights:
@@ -152,10 +155,6 @@ class AttributePairs(RuleFilter):
             groups.setdefault(row.prompt, []).append((self._score(row), row))
         return Filtered.split(self._pair(scored) for scored in groups.values())
 
-    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """Two answers for each prompt and a quarter of ties are assumed; no requests."""
-        return Quote(rows[self.rows] * Estimate(0, 0.375, 0.5))
-
     def _pair(self, scored: list[tuple[float, Chat]]) -> Comparison | Dropped:
         high, best = max(scored, key=lambda score_and_row: score_and_row[0])
         low, worst = min(scored, key=lambda score_and_row: score_and_row[0])
@@ -168,9 +167,8 @@ class AttributePairs(RuleFilter):
 
     def _score(self, row: Chat) -> float:
         levels = row.meta.get("attributes") or {}
-        if not isinstance(levels, dict) or not all(
-            isinstance(levels.get(name), (int, float)) for name in self.weights
-        ):
+        values = [levels.get(name) for name in self.weights] if isinstance(levels, dict) else [None]
+        if not all(isinstance(value, (int, float)) for value in values):
             raise DataError(
                 f"row {row.id}: it lacks one of the attributes {', '.join(self.weights)}; label the"
                 " rows first (kind: label or attributes)."

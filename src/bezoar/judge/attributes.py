@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from bezoar.chat.types import AnyRow, Chat, Message, as_chats
+from bezoar.chat.types import AnyRow, Chat, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
 from bezoar.judge.attribute_stages import level
-from bezoar.judge.filter import record
+from bezoar.judge.filter import question
 from bezoar.judge.stages import FilterResult, JudgeFilter, with_meta
 from bezoar.llm.types import Ask, Reply, Request
-from bezoar.prompts import fill, read_prompt, seal
+from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
 from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.own_words import ONE_WORD, own_words
@@ -74,10 +74,7 @@ class Attributes(JudgeFilter):
         if self.repeats < 1 or self.max_tokens < 1:
             raise ValueError("repeats and max_tokens must be at least 1")
         if self.repeats > 1 and (self.temperature <= 0 or self.verdict == "logprob"):
-            raise ValueError(
-                "repeats above 1 give the same rating again at temperature 0 or with verdict:"
-                " logprob; set repeats: 1"
-            )
+            raise ValueError("repeats above 1 need temperature above 0 and verdict: text")
 
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`: accepted with attributes, rejected for their spread, or unparsed."""
@@ -88,15 +85,14 @@ class Attributes(JudgeFilter):
         names = [attribute.name for attribute in attributes]
         filled = fill(template, attributes="\n\n".join(a.text for a in attributes))
         requests = [
-            Request(_question(filled, row), self.temperature, max_tokens=self.max_tokens)
+            Request((question(filled, row),), self.temperature, max_tokens=self.max_tokens)
             for row in chats
         ]
         # 1) Rate every row `repeats` times, all rows at once.
         ratings = self._ratings(requests, range(self.repeats), names, ask)
         # 2) Rate again only those that disagree; new seeds make these new requests.
-        wide = [
-            i for i, own in enumerate(ratings) if _spread(_readable(own), names[0]) > _MAX_SPREAD
-        ]
+        spreads = [_spread(_readable(own), names[0]) for own in ratings]
+        wide = [i for i, spread in enumerate(spreads) if spread > _MAX_SPREAD]
         seeds = range(self.repeats, self.repeats + _NUM_MORE)
         more = self._ratings([requests[i] for i in wide], seeds, names, ask)
         for i, added in zip(wide, more, strict=True):
@@ -121,6 +117,7 @@ class Attributes(JudgeFilter):
     ) -> list[list[Rating | Unparsed]]:
         """For each request a rating with each seed."""
         seeded = [replace(request, seed=seed) for request in requests for seed in seeds]
+        # All repeats of all rows in one call: the pool orders them for the backend.
         replies = iter(ask(seeded) if seeded else [])
         return [[read_rating(next(replies), names) for _ in seeds] for _ in requests]
 
@@ -148,7 +145,7 @@ class Attributes(JudgeFilter):
         """One request for each row and attribute: the probabilities of the five levels."""
         requests = [
             Request(
-                _question(fill(template, attributes=attribute.text), row),
+                (question(fill(template, attributes=attribute.text), row),),
                 max_tokens=1,
                 prefill=f"{attribute.name}: ",
                 choices=_LEVELS,
@@ -166,10 +163,6 @@ class Attributes(JudgeFilter):
             else:
                 judged.accepted.append(with_meta(row, attributes=means))
         return judged
-
-
-def _question(template: str, row: Chat) -> tuple[Message]:
-    return (Message("user", seal(template, record=record(row))),)
 
 
 def read_attributes(ref: str) -> list[Attribute]:
@@ -198,6 +191,7 @@ def read_rating(reply: Reply, names: Sequence[str]) -> Rating | Unparsed:
     """
     if reply.finish == "error":
         return Unparsed("", f"failed: {reply.error}")
+    # A name in quotes or code formatting ("helpfulness": 3) is the judge's own and stays.
     rating: Rating = {}
     keys = "|".join(map(re.escape, names))
     own = own_words(reply.text, re.compile(rf"{ONE_WORD.pattern}|\W(?:{keys})\W", re.IGNORECASE))
@@ -220,6 +214,7 @@ def expected_level(reply: Reply) -> float | Unparsed:
         return Unparsed("", f"failed: {reply.error}")
     if len(reply.logprobs) != len(_LEVELS) or not all(map(math.isfinite, reply.logprobs)):
         return Unparsed(reply.text, "no log-probabilities of the five levels")
+    # Less the largest, so that no exponential underflows to a sum of zero.
     weights = [math.exp(value - max(reply.logprobs)) for value in reply.logprobs]
     return round(sum(n * weight for n, weight in enumerate(weights)) / sum(weights), 3)
 

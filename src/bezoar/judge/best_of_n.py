@@ -1,12 +1,12 @@
 """From several scored answers to the best one, or to the best and the worst as a pair."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Message, SampledAnswers
-from bezoar.cost import Estimate, Quote
+from bezoar.cost import Estimate
 from bezoar.errors import DataError
 from bezoar.judge.stages import RuleFilter
 
@@ -26,6 +26,7 @@ class BestOfN(RuleFilter):
     by: str = "reward"
     """The number that decides, such as reward or an output of the reward model; none for own."""
     kind: Literal["best_of_n"] = "best_of_n"
+    kept_share = Estimate(0, 1, 1)
 
     def __post_init__(self) -> None:
         if self.give == "own" and self.by != "reward":
@@ -44,6 +45,7 @@ class BestOfN(RuleFilter):
                 " kind sample that has a reward."
             )
         numbers = row.numbers[self.by]
+        # nan stands for an answer that the reward model could not read.
         known = [i for i, number in enumerate(numbers) if not math.isnan(number)]
         if not known:
             return Dropped(row.id, "no number")
@@ -52,15 +54,12 @@ class BestOfN(RuleFilter):
         if self.give == "chats":
             messages = (*row.prompt, Message("assistant", row.answers[best]))
             return Chat(row.id, messages, {**row.meta, self.by: numbers[best]})
+        # A pair of equal answers, or of equal numbers, teaches nothing.
         chosen, rejected = row.answers[best], row.answers[worst]
         if numbers[best] == numbers[worst] or chosen == rejected:
             return Dropped(row.id, "no difference")
         meta = {**row.meta, self.by: [numbers[best], numbers[worst]]}
         return Comparison(row.id, row.prompt, chosen, rejected, meta)
-
-    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """All rows at most; no requests."""
-        return Quote(rows[self.rows] * Estimate(0, 1, 1))
 
 
 def own_pair(row: SampledAnswers) -> Comparison | Dropped:

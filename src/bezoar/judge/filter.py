@@ -73,14 +73,17 @@ class Filter(JudgeFilter):
 
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
+        # 1) The examples come first in every request, so that a local judge computes them once.
         chats, rubric = as_chats(rows), read_prompt(self.rubric, "record")
         examples = self._example_turns(rubric)
-        requests = [self._request((*examples, _question(rubric, row))) for row in chats]
+        requests = [self._request((*examples, question(rubric, row))) for row in chats]
+        # 2) Read them: a reply without a verdict is unparsed, never a guess.
         replies = ask(requests) if requests else []
         if self.verdict == "text":
             verdicts = [read_text(reply) for reply in replies]
         else:
             verdicts = [read_logprobs(reply, self.threshold) for reply in replies]
+        # 3) The share is of all rows, so it can only be taken when all scores are there.
         if self.keep_share is not None:
             verdicts = best_share(verdicts, self.keep_share)
         marked = [marked_row(row, verdict) for row, verdict in zip(chats, verdicts, strict=True)]
@@ -103,7 +106,7 @@ class Filter(JudgeFilter):
         for row, verdict in read_examples(self.examples) if self.examples else []:
             reason = f": {verdict.reason}" if self.verdict == "text" else ""
             reply = verdict.label.capitalize() + reason
-            turns += [_question(rubric, row), Message("assistant", reply)]
+            turns += [question(rubric, row), Message("assistant", reply)]
         return tuple(turns)
 
     def _request(self, messages: Messages) -> Request:
@@ -112,8 +115,9 @@ class Filter(JudgeFilter):
         return Request(messages, max_tokens=self.max_tokens)
 
 
-def _question(rubric: str, row: Chat) -> Message:
-    return Message("user", seal(rubric, record=record(row)))
+def question(template: str, row: Chat) -> Message:
+    """A row's record in the prompt that is put to the judge, closed by a line it cannot know."""
+    return Message("user", seal(template, record=record(row)))
 
 
 def record(row: Chat) -> str:
@@ -164,6 +168,7 @@ def best_share(verdicts: Sequence[Verdict | Unparsed], share: float) -> list[Ver
     if not known:
         return list(verdicts)
     lowest = sorted(known, reverse=True)[math.ceil(share * len(known)) - 1]
+    # `by_score` accepts what is above the threshold, and the lowest score is to be accepted.
     threshold = math.nextafter(lowest, -math.inf)
     return [
         v if isinstance(v, Unparsed) or v.score is None else by_score(v.score, threshold)

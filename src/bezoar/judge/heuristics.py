@@ -1,15 +1,16 @@
 """Filters that need no judge: rows of bad form, and rows that repeat others."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, as_chats
-from bezoar.cost import Estimate, Quote
+from bezoar.cost import Estimate
 from bezoar.data.near_duplicates import NearDuplicates, check_threshold, words
 from bezoar.judge.stages import RuleFilter
 
+# Refusals are told by how an answer begins; talk of being an AI counts anywhere.
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
     r"|^\W*(?:i['’]?m|i am|we are) (?:very |really |so |truly )?(?:sorry|afraid)\b"
@@ -45,6 +46,7 @@ class Form(RuleFilter):
     unfinished: bool = True
     """Drop answers that end within a sentence (more than 12 words, no list) or a code block."""
     kind: Literal["form"] = "form"
+    kept_share = Estimate(0, 0.9, 1)
 
     def __post_init__(self) -> None:
         if self.min_words < 1 or (self.max_words is not None and self.max_words < self.min_words):
@@ -58,13 +60,10 @@ class Form(RuleFilter):
             results.append(Dropped(row.id, fault, row.answer[:400]) if fault else row)
         return Filtered.split(results)
 
-    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """A tenth of the rows is assumed to be dropped; no requests."""
-        return Quote(rows[self.rows] * Estimate(0, 0.9, 1))
-
     def _fault(self, row: Chat) -> str:
         num_words = len(row.answer.split())
         num_prompt_words = sum(len(message.content.split()) for message in row.prompt)
+        # Cheap checks first: the later ones read the whole answer.
         if not num_words:
             return "empty"
         if num_words < self.min_words:
@@ -94,6 +93,7 @@ class Dedup(RuleFilter):
     on: Literal["prompt", "answer"] = "prompt"
     """What is compared."""
     kind: Literal["dedup"] = "dedup"
+    kept_share = Estimate(0, 0.95, 1)
 
     def __post_init__(self) -> None:
         check_threshold(self.near_duplicate)
@@ -110,10 +110,6 @@ class Dedup(RuleFilter):
             else:
                 results.append(row)
         return Filtered.split(results)
-
-    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """A twentieth of the rows is assumed to be dropped; no requests."""
-        return Quote(rows[self.rows] * Estimate(0, 0.95, 1))
 
 
 def is_refusal(answer: str) -> bool:
@@ -132,8 +128,10 @@ def is_loop(answer: str) -> bool:
 def is_unfinished(answer: str) -> bool:
     """Whether an answer seems to end within a sentence or a block of code."""
     text = answer.rstrip()
+    # An odd number of fences leaves a block of code open.
     if text.count("```") % 2:
         return True
+    # Points of a list and headings often end without punctuation.
     last_line = text.rsplit("\n", 1)[-1].strip()
     has_end = _LIST_OR_HEADING.match(last_line) or _ENDING.search(last_line)
     return len(text.split()) > _SHORT_WORDS and not has_end

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
-from bezoar.cost import Estimate, Quote
+from bezoar.cost import Estimate, Quote, exactly
 from bezoar.llm.types import Ask
 from bezoar.parquet import write_parquet
 from bezoar.references import BackendRef, RowsRef
@@ -19,6 +19,8 @@ class RuleFilter(Stage):
     rows: RowsRef
     """The stage whose rows are read."""
     gives = "rows"
+    kept_share: ClassVar[Estimate] = exactly(1)
+    """The share of the rows that `bezoar plan` assumes to be kept."""
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Any]:
         """The rows that are kept, and what was dropped and why."""
@@ -30,8 +32,8 @@ class RuleFilter(Stage):
         return context.write_rows(self.sift(rows), len(rows))
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """All rows; no requests."""
-        return Quote(rows[self.rows])
+        """The rows that are kept; no requests."""
+        return Quote(rows[self.rows] * self.kept_share)
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,12 @@ class CritiqueRevise(Scheme):
         """For each seed a row that asks for critique and revision; DataError for other seeds."""
         prompt = read_prompt(self.prompt, "conversation", "response")
         pair_prompt = read_prompt(self.pair_prompt, "conversation", "response", "revision")
+        # The answers come back without their seeds; draft ids lead to chat and known revision.
         sources: dict[str, tuple[Chat, str]] = {}
         drafts, dropped = [], []
         for row in seeds:
             chat, revision = _response(row)
+            # Chats that end with the user have nothing to criticise.
             if not chat.answer:
                 dropped.append(Dropped(row.id, "no answer"))
                 continue

@@ -79,6 +79,7 @@ class Wording:
         """
         head = lineage.text.partition("\n\n")[0].rstrip()
         worked = self.worked.get(lineage.op, [])
+        # Only if every rewriting repeats the old text is that the way of the operation.
         if worked:
             added = [after[len(before) :] for before, after in worked if after.startswith(before)]
             shared = _shared_words(added) if len(added) == len(worked) else ""
@@ -101,10 +102,7 @@ def read_wording(
         elif op in method_of:
             prompts[op] = fill(depth_prompt, method=method_of[op])
         else:
-            raise RecipeError(
-                f"{methods}: there is no line for the operation {op}; add one or remove it from"
-                " ops."
-            )
+            raise RecipeError(f"{methods}: no line for the operation {op}; add one or change ops.")
     pairs: dict[str, list[tuple[str, str]]] = {}
     for row in _read_rows(worked, "op", "before", "after") if worked else []:
         pairs.setdefault(row["op"], []).append((row["before"], row["after"]))
@@ -168,27 +166,25 @@ class Comparer:
             replies = ask([Request(self._messages(*pair), max_tokens=16) for pair in pairs])
             return [(read_equality(r.text), r.error or r.text) for r in replies]
         if self.by == "information":
-            replies = ask(
-                [
-                    # what is only to be repeated is not sealed
-                    Request(_user(fill(self.prompt, first=a)), max_tokens=1, choices=(b,))
-                    for a, b in pairs
-                ]
-            )
+            # What is only to be repeated is not sealed.
+            requests = [
+                Request(_user(fill(self.prompt, first=before)), max_tokens=1, choices=(after,))
+                for before, after in pairs
+            ]
+            replies = ask(requests)
             verdicts = [equality_by_information(reply, self.min_nats) for reply in replies]
             grounds = [r.error or f"{-sum(r.logprobs):.0f} nats" for r in replies]
             return list(zip(verdicts, grounds, strict=True))
+        # Each text beside itself shows how much the teacher likes the word Equal as such.
         both = [*pairs, *((before, before) for before, _ in pairs)]
-        replies = ask(
-            [Request(self._messages(*pair), max_tokens=1, choices=EQUALITY) for pair in both]
-        )
-        return [
-            (
-                equality_by_logprob(reply, itself),
-                reply.error or itself.error or f"{reply.logprobs} against {itself.logprobs}",
-            )
-            for reply, itself in zip(replies[: len(pairs)], replies[len(pairs) :], strict=True)
-        ]
+        prompts = [self._messages(*pair) for pair in both]
+        replies = ask([Request(prompt, max_tokens=1, choices=EQUALITY) for prompt in prompts])
+        compared = []
+        for reply, itself in zip(replies[: len(pairs)], replies[len(pairs) :], strict=True):
+            ground = f"{reply.logprobs} against {itself.logprobs}"
+            verdict = equality_by_logprob(reply, itself)
+            compared.append((verdict, reply.error or itself.error or ground))
+        return compared
 
     def _messages(self, first: str, second: str) -> Messages:
         return _user(seal(self.prompt, first=first, second=second))

@@ -129,11 +129,11 @@ class _Search:
 
     def __init__(self, scheme: LaMini, seeds: Sequence[Chat], seed: int) -> None:
         self.scheme, self.seed = scheme, seed
-        self.examples = [
-            row
-            for row in seeds
-            if row.prompt and len(first_user_message(row).split()) <= MAX_SEED_WORDS
-        ]
+
+        def is_short(row: Chat) -> bool:
+            return len(first_user_message(row).split()) <= MAX_SEED_WORDS
+
+        self.examples = [row for row in seeds if row.prompt and is_short(row)]
         if len(self.examples) < scheme.num_examples:
             raise DataError(
                 f"lamini: {len(self.examples)} seeds of at most {MAX_SEED_WORDS} words are fewer"
@@ -156,6 +156,7 @@ class _Search:
         self.system = read_prompt(scheme.system)
         self.prompt_phrases = phrases(self.guided) | phrases(self.with_topics)
         self.seen = NearDuplicates(scheme.near_duplicate)
+        # All seeds, also those too long to be examples: none shall come back as new.
         for row in seeds:
             self.seen.add(row.id, first_user_message(row))
         self.queue: list[Draft] = []
@@ -164,6 +165,8 @@ class _Search:
 
     def send_wave(self, ask: Ask, num_needed: int) -> None:
         """As many lists as should give `num_needed` instructions, by the yield of those so far."""
+        # Assume at first that a list is complete: what is missing is left to the next wave, while
+        # instructions in excess would be paid for in vain.
         per_list: float = self.scheme.ask_for
         if self.num_lists:
             per_list = max(1.0, self.num_distinct / self.num_lists)
@@ -173,6 +176,7 @@ class _Search:
         for sent, reply in zip(wave, replies, strict=True):
             self._read(sent, reply)
         self.num_lists += len(wave)
+        # A teacher that answers nothing is not asked again in this run.
         all_failed = all(reply.finish == "error" for reply in replies)
         self.num_waves = self.scheme.max_waves if all_failed else self.num_waves + 1
 
@@ -214,6 +218,7 @@ class _Search:
             self.dropped.append(Dropped(sent.id, "unparsed", reply.text[:400]))
         for index, example in enumerate(examples):
             name, detail = f"{sent.id}.{index}", example.text[:400]
+            # Only what passes every other check is remembered as seen.
             reason = "cut" if example.cut else self._fault(example.text)
             twin = None if reason else self.seen.add(name, example.text)
             if twin:

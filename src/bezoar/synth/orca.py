@@ -101,6 +101,7 @@ class Orca(Scheme):
 
     def _sample(self, rows: Sequence[Chat], seed: int) -> list[Chat]:
         """`num_rows` rows, sub-mix by sub-mix."""
+        # 1) Draw as many rows of each sub-mix as could be needed if all others ran out.
         weights = {name: weight for name, weight in self.shares.items() if weight > 0}
         pools: dict[Submix, list[Chat]] = {}
         for name in weights:
@@ -112,6 +113,7 @@ class Orca(Scheme):
                     f"orca: no usable seed is of the sub-mix {name}; add such rows or set"
                     f" shares.{name} to 0."
                 )
+        # 2) Take the first of each, by its weight and by what there is.
         sizes = quotas(self.num_rows, weights, {name: len(pool) for name, pool in pools.items()})
         return [row for name, pool in pools.items() for row in pool[: sizes[name]]]
 
@@ -175,9 +177,7 @@ def read_systems(ref: str) -> dict[int, str]:
     texts: dict[int, str] = {}
     for line, row in read_jsonl(path):
         if not isinstance(row.get("id"), int) or not isinstance(row.get("text"), str):
-            raise RecipeError(
-                f"{path}:{line}: a system message has id, a number, and text; mend the line."
-            )
+            raise RecipeError(f"{path}:{line}: a system message has id, a number, and text.")
         texts[row["id"]] = row["text"].strip()
     missing = [str(number) for number in range(1, NUM_SYSTEMS + 1) if number not in texts]
     if missing:
@@ -186,6 +186,7 @@ def read_systems(ref: str) -> dict[int, str]:
 
 
 def _draft(row: Chat, system_texts: dict[int, str], hint: str, seed: int) -> Draft:
+    # The seed of the draw holds the row's id: other rows do not change this row's message.
     ids = system_ids(row.meta["submix"], str(row.meta.get("template_type", "")))
     number = rng_for(seed, "system", row.id).choice(ids)
     text, task = system_texts[number], row.prompt[-1].content

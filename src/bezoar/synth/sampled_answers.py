@@ -74,10 +74,7 @@ class Sample(Stage):
         if self.n > 1 and self.answers.temperature == 0:
             raise ValueError("answers.temperature 0 gives n equal answers; raise it")
         if self.attributes and (self.prior is None or self.reward is None):
-            raise ValueError(
-                "attributes are for steerlm2, which needs reward and prior, the model without"
-                " levels; add them"
-            )
+            raise ValueError("attributes, for steerlm2, need reward and prior; add them")
         if not all(0 <= level <= 4 for level in self.attributes.values()):
             raise ValueError("attributes are levels from 0 to 4; change the value")
         if self.reward is None and self.goodness != RewardWeights():
@@ -117,10 +114,8 @@ class Sample(Stage):
         # 2) Score the answers that are left, with each model in turn, all rows at once.
         kept = [result for result in results if isinstance(result, _Answered)]
         num_ended = sum(sum(item.numbers["ended"]) for item in kept)
-        context.progress.say(
-            f"  {context.progress.stage}: {len(kept) * self.n} answers, {num_ended:.0f} of them"
-            " ended"
-        )
+        stage, num_answers = context.progress.stage, len(kept) * self.n
+        context.progress.say(f"  {stage}: {num_answers} answers, {num_ended:.0f} of them ended")
         if self.reward:
             self._add_rewards(kept, context, self.reward)
         if self.prior:
@@ -142,10 +137,8 @@ class Sample(Stage):
         names = reward_outputs(stack, reward)
         missing = [name for name in self.attributes if name not in names]
         if missing:
-            raise RecipeError(
-                f"attributes: the reward model {reward} has no output {missing[0]}; it has"
-                f" {', '.join(names)}."
-            )
+            has = f"the reward model {reward} has no output {missing[0]}; it has {', '.join(names)}"
+            raise RecipeError(f"attributes: {has}.")
         prompts, answers = [item.row.prompt for item in kept], [item.answers for item in kept]
         outputs = reward_completions(stack, context.template, prompts, answers)
         for item, rows in zip(kept, outputs, strict=True):  # rows: [num answers, num outputs]
@@ -192,8 +185,7 @@ def log_chance(
 
     Ours: a chance is at least 1e-8.
     """
+    # Without the floor one impossible level would make the weight of an answer exactly zero.
     value_by_name = dict(zip(outputs, values, strict=True))
-    return sum(
-        math.log(max(level_chances(value_by_name[name])[level], _LEAST_CHANCE))
-        for name, level in attributes.items()
-    )
+    chances = [level_chances(value_by_name[name])[level] for name, level in attributes.items()]
+    return sum(math.log(max(chance, _LEAST_CHANCE)) for chance in chances)

@@ -64,24 +64,20 @@ class Scheme(Stage):
         failed is not retried: either its failure is final, or the stage stays unfinished.
         """
         prefix = (Message("system", system),) if system else ()
+        # By index, not by id, so that rows of equal ids stay apart. The first attempt fills all
+        # indices in order, and later ones only replace values: the order of the drafts stays.
         results: dict[int, Chat | Dropped] = {}
         pending = list(range(len(drafts)))
         for attempt in range(self.retries + 1):
-            requests = [
-                Request.sampled(
-                    (*prefix, *(draft.teacher_prompt or draft.prompt)),
-                    self.answers,
-                    seed_for(seed, draft.id, attempt),
-                )
-                for draft in (drafts[i] for i in pending)
-            ]
+            requests = []
+            for draft in (drafts[i] for i in pending):
+                messages = (*prefix, *(draft.teacher_prompt or draft.prompt))
+                draw = seed_for(seed, draft.id, attempt)
+                requests.append(Request.sampled(messages, self.answers, draw))
             replies = dict(zip(pending, ask(requests) if requests else [], strict=True))
             results |= {i: _answered(drafts[i], reply) for i, reply in replies.items()}
-            pending = [
-                i
-                for i, reply in replies.items()
-                if isinstance(results[i], Dropped) and reply.finish != "error"
-            ]
+            unusable = [i for i in pending if isinstance(results[i], Dropped)]
+            pending = [i for i in unusable if replies[i].finish != "error"]
         return Filtered.split(results.values())
 
     def quote_answers(self, num: Estimate, prompt_tokens: float) -> RequestEstimate:
