@@ -393,7 +393,7 @@ def test_a_definition_that_lacks_something_is_named(line: str, tmp_path: Path) -
         ({"max_tokens": 0}, "repeats and max_tokens must be at least 1"),
         (
             {"repeats": 2, "temperature": 0.0},
-            "repeats above 1 need temperature above 0 and verdict: text",
+            "temperature 0 and verdict: logprob repeat ratings; set repeats: 1",
         ),
     ],
 )

@@ -74,7 +74,7 @@ class Attributes(JudgeFilter):
         if self.repeats < 1 or self.max_tokens < 1:
             raise ValueError("repeats and max_tokens must be at least 1")
         if self.repeats > 1 and (self.temperature <= 0 or self.verdict == "logprob"):
-            raise ValueError("repeats above 1 need temperature above 0 and verdict: text")
+            raise ValueError("temperature 0 and verdict: logprob repeat ratings; set repeats: 1")
 
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`: accepted with attributes, rejected for their spread, or unparsed."""

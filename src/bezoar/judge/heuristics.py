@@ -28,7 +28,7 @@ _SHORT_WORDS, _LOOP_WORDS, _RUN = 12, 20, 4
 class Form(RuleFilter):
     """Drops answers of a wrong length, refusals, loops and unfinished answers, and long prompts.
 
-    Empty answers are always dropped. The three heuristics are ours.
+    Empty answers are always dropped. `refusals`, `loops` and `unfinished` are heuristics of ours.
 
     Example: {kind: form, rows: lamini, max_words: 400}
     """

@@ -33,7 +33,10 @@ class EvolInstruct(Scheme):
 
     An evolution is eliminated if (1) the teacher calls it equal to what it came from, (2) its
     answer contains "sorry" in fewer than 80 words, (3) its answer holds only punctuation and stop
-    words, or (4) it copies words of the prompt.
+    words, or (4) it copies words of the prompt. For weak teachers rule 1 can be decided by their
+    probabilities: `equality: logprob` compares those of Equal and Not Equal with their values for a
+    text beside itself; `information` (local teachers only) asks how unlikely the new text is for
+    a teacher that is to repeat the old one.
 
     Ours, as the paper is silent: after an elimination the next round starts from the text before
     it; rule 4 is checked first, as it costs nothing; a text without change counts as equal without
@@ -53,7 +56,7 @@ class EvolInstruct(Scheme):
     equality: Literal["text", "logprob", "information"] = "text"
     """How rule 1 is decided: by the teacher's words; for weak teachers by its probabilities."""
     min_nats: float = MIN_NATS
-    """What an evolution must tell beyond its text, for `equality: information`."""
+    """Information that an evolution adds to the text before it, for `equality: information`."""
     keep: Literal["all", "last"] = "all"
     """Rows: all surviving evolutions of a seed (the paper's choice) or only the last."""
     begin: bool = False
