@@ -19,8 +19,8 @@ class RuleFilter(Stage):
     rows: RowsRef
     """The stage whose rows are read."""
     gives = "rows"
+    # the share of the rows that `bezoar plan` assumes to be kept; not a recipe key
     kept_share: ClassVar[Estimate] = exactly(1)
-    """The share of the rows that `bezoar plan` assumes to be kept."""
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Any]:
         """The rows that are kept, and what was dropped and why."""
