@@ -12,6 +12,7 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
 
     Without `shift_mean` the mean stays. The variance is a mean of squares (n, not n - 1).
     """
+    # sums over the whole table, because a mean of row means would weigh short answers more
     count = mask.sum()
     mean = (values * mask).sum() / count
     variance = ((values - mean) ** 2 * mask).sum() / count
@@ -42,6 +43,7 @@ def token_rewards(
 ) -> Tensor:
     """-kl (log pi - log ref) of each token [N, T], plus the score [N] at an answer's last one."""
     rewards = -kl * (logprobs - reference)
+    # the score is of the whole answer, so its last token is where it is known
     rewards[torch.arange(len(scores), device=scores.device), lengths - 1] += scores
     return rewards
 
@@ -50,6 +52,7 @@ def policy_losses(
     logprobs: Tensor, old: Tensor, advantage: Tensor, *, clip: float
 ) -> tuple[Tensor, Tensor]:
     """The clipped loss of each token and whether it was clipped, in the shape of the inputs."""
+    # the larger loss: clipping takes away the gain of moving further, never the cost
     ratio = (logprobs - old).exp()
     plain, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip)
     return torch.max(plain, clipped), (clipped > plain).detach()

@@ -44,6 +44,7 @@ def save(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write `folder`/step-N; a kill or a power cut at any moment leaves the old or the new one."""
+    # safetensors holds a flat table of tensors; plain numbers of the state go into the JSON file
     values: dict[str, Any] = {
         f"{index}.{name}": value
         for index, per_parameter in optimizer.state_dict()["state"].items()
@@ -80,6 +81,7 @@ def load(
         except DataError as error:
             set_aside(latest, error)
             continue
+        # only now, with all files read, does the optimizer change
         per_parameter: dict[int, dict[str, Any]] = {}
         for key, value in {**tensors, **values.pop("optimizer")}.items():
             index, _, name = key.partition(".")

@@ -96,6 +96,7 @@ def examine(device: str | None = None) -> list[Check]:
 
 
 def _check(name: str, against: str, allowed: float, fast: Compute, slow: Compute) -> Check:
+    # outside the try: if the slow path fails, there is nothing to compare with
     started = time.monotonic()
     slow_values, slow_gradients = slow()
     forward = gradient = math.inf
@@ -142,6 +143,7 @@ def _make_model(folder: Path) -> None:
 def _stack(spec: ModelSpec, device: str | None) -> Stack:
     stack = Stack(spec, device=device)
     generator = torch.Generator().manual_seed(1)
+    # adapters begin at 0, where they would hide every fault of their gradients
     for parameter in stack.add_adapter(LoRA(r=4, alpha=8.0, dropout=0.0), seed=0).values():
         parameter.data.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
     return stack
@@ -162,6 +164,7 @@ def _groups() -> list[PromptGroup]:
 
 
 def _weighted(values: Tensor, inputs: list[Tensor]) -> Result:
+    # weights that differ everywhere: errors of opposite sign do not cancel in the gradient
     weights = torch.linspace(-1, 1, values.numel(), device=values.device).view(values.shape)
     return values, list(torch.autograd.grad((weights * values.float()).sum(), inputs))
 

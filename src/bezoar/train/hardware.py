@@ -37,6 +37,7 @@ def peak_memory() -> int:
 
 def fresh_peak() -> None:
     """Give free memory back to the system and count the peak anew, without what ran before."""
+    # freed pages count towards the peak until the heap gives them back
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:
@@ -65,4 +66,5 @@ def peak_flops() -> float | None:
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
+    # the first part that fits: a longer name comes before the one that it contains
     return next((peak for part, peak in PEAKS.items() if part in name), None)

@@ -72,6 +72,7 @@ def check_labels(
 
 def _cut(group: PromptGroup, max_length: int) -> PromptGroup | None:
     """The first `max_length` tokens of each answer with the prompt; None if one trains nothing."""
+    # a prompt that fills the length leaves no room, and nothing would train
     room = max(0, max_length - len(group.prompt))
     completions = [Completion(c.tokens[:room], c.trained[:room]) for c in group.completions]
     if not all(completion.num_trained for completion in completions):
@@ -124,6 +125,7 @@ class _Check:
             opens_turns = bos in template.prompt(messages[:1], tokenizer)[1:]
             if tokens[:2] == [bos, bos] or not opens_turns:
                 return "the beginning-of-sequence token stands in it twice"
+        # each turn must continue just the tokens that generation would start from
         for number, i in enumerate(turns, 1):
             opening = template.prompt(messages[:i], tokenizer)
             answer = [*tokenizer.encode(messages[i].content), template.end(tokenizer)]

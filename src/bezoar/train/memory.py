@@ -118,6 +118,7 @@ def largest_budget(
         memory = predict_memory(config, spec, lora, tokens=num_tokens, on_gpu=on_gpu)
         return memory is not None and memory.total > free
 
+    # more tokens never need less memory, so the largest number that fits is found by bisection
     if not llama_like(config):
         return None
     return bisect_left(range(2**24), True, key=lambda num_tokens: too_large(num_tokens + 1))
@@ -127,6 +128,7 @@ def largest_micro_batch(
     rows: Sequence[AnyRow], settings: TrainSettings, template: Template, tokenizer: Tokenizer
 ) -> int:
     """Tokens of the largest micro-batch if the longest rows that are kept meet in one step."""
+    # rows with the most characters hold those with the most tokens: only they are tokenised
     size, max_length = settings.batch_size, settings.max_length
     longest = nlargest(_SPARE * size, rows, key=_num_characters)
     groups = [settings.objective.group(row, template, tokenizer) for row in longest]

@@ -37,6 +37,7 @@ class LossInputs:
 
     def sums(self, values: Tensor) -> Tensor:
         """Sum values [A] of trained tokens by answer: [N]."""
+        # tokens lie flat, in the order of the answers: no padding takes part in any sum
         return values.new_zeros(self.num_answers).index_add(0, self.answer_index, values)
 
     def lengths(self, like: Tensor) -> Tensor:
@@ -95,6 +96,7 @@ def prompt_and_answers(
     chats = conversations(row)
     if not all(chat and chat[-1].role == "assistant" for chat in chats):
         raise DataError(f"row {row.id}: it does not end with an answer; remove the row.")
+    # all conversations share their prompt, so it is rendered (and later read) once
     prompt, answers = chats[0][:-1], [chat[-1] for chat in chats]
     try:
         return render_completions(prompt, answers, template, tokenizer)

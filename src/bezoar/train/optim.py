@@ -29,6 +29,7 @@ def make_optimizer(
 
     Vectors (norms, biases) have no weight decay.
     """
+    # four groups at most, in this order: a checkpoint names the optimizer's states by number
     options: list[dict[str, Any]] = []
     for is_head, is_matrix in ((False, True), (False, False), (True, True), (True, False)):
         group = [
@@ -53,6 +54,7 @@ def make_optimizer(
 
 def scale_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
     """Set the learning rate of every group to `multiplier` times its first one."""
+    # from the first rate each time, so that rounding does not add up and a resumed run is equal
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * multiplier
 

@@ -67,9 +67,11 @@ def train(
         progress.say(f"  {progress.stage}: an update has only {len(prompts)} prompts; add rows")
     parameters = stack.add_adapter(settings.adapter, seed=seed)
     value_head = ScoreHead(("value",), stack.net.config.hidden_size).to(stack.device)
+    # from 0: the first advantages are those of the rewards, and no seed enters
     for name, parameter in value_head.named_parameters():
         parameter.data.zero_()
         parameters[f"value_head.{name}"] = parameter
+    # without dropout, answers are read as they were drawn
     stack.net.eval()
     if settings.normalise != "none":
         goodness = normalised(settings, rows, inputs, reward_model)
@@ -100,6 +102,7 @@ def read_prompts(
                     " reset to 0."
                 )
             [reference] = render_completions(row.prompt, [row.answer], template, tokenizer)[1]
+        # the answer must fit behind the prompt too
         context_length = stack.net.config.max_position_embeddings
         if len(tokens) > min(settings.max_length, context_length - settings.max_tokens):
             detail = f"{len(tokens)} tokens, max_length is {settings.max_length}"
@@ -245,6 +248,7 @@ class PPOTrainer(Trainer):
             order = list(range(len(rollouts)))
             if settings.minibatches > 1:
                 rng_for("minibatches", self.seed, self.state.step, epoch).shuffle(order)
+            # sorted, as in supervised training: the cut depends on the set of answers only
             for number in range(settings.minibatches):
                 rows = sorted(order[number :: settings.minibatches])
                 losses = self._gradient(rollouts, rows, old, advantage, returns)

@@ -64,6 +64,7 @@ class Policy:
         """
         batch = pack(groups).to(self.stack.device)
         working, hidden = states(self.stack, batch)
+        # the value head is in float32 and reads the states before they are rounded
         weight = self.stack.head_weight
         values = logprobs(working, weight, batch.target, temperature=self.temperature)
         return values, self.value_head(hidden)[:, 0], working
@@ -77,6 +78,7 @@ def draw_prefix(
     None, or with probability `share` the first k of the row's own answer, k uniform in 1..L-1, L
     its length with the end token, at most `max_tokens` (DR-PO, arXiv 2404.08495, appendix D.2).
     """
+    # a generator of its own: draws depend neither on the batch nor on what came before
     own_answer = prompt.reference[:max_tokens]
     rng = rng_for("reset", seed, update, prompt.id)
     if rng.random() >= share or len(own_answer) < 2:
@@ -100,6 +102,7 @@ def roll_out(
         replace(common, max_tokens=max_tokens - len(prefix), seed=seed_for(seed, prompt.id))
         for prompt, prefix in pairs
     ]
+    # the forced tokens are read as part of the prompt, and counted as part of the answer
     inputs = [[*prompt.tokens, *prefix] for prompt, prefix in pairs]
     rollouts = []
     for (prompt, prefix), drawn in zip(pairs, generate(policy.stack, inputs, params), strict=True):
@@ -122,6 +125,7 @@ def score(
 
     Answers are read as text, because the reward model may have another tokenizer.
     """
+    # without the end token, which the reward model's own template adds again
     decode = policy.stack.tokenizer.decode
     texts = [[decode(r.tokens[:-1] if r.ended else r.tokens)] for r in rollouts]
     messages = [r.prompt.messages for r in rollouts]
@@ -163,6 +167,7 @@ def read(
         groups, is_answer = [rollouts[i].group for i in batch], mask[batch].bool()
         batch_logprobs, batch_values, hidden = policy.read(groups)
         entropy += float(entropies(hidden, stack.head_weight, temperature=temperature).sum())
+        # the reference runs on the same packed row, so both round in the same way
         with stack.disable_adapter():
             batch_reference = policy.read(groups)[0]
         # [A] to [B, T]: the answers of a batch stand one behind the other, in its order

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 from bezoar.cost import Estimate, Quote
+from bezoar.model.spec import ModelSpec
 from bezoar.progress import Progress
-from bezoar.references import RowsRef
+from bezoar.references import ModelRef, RowsRef
 from bezoar.stage import Gives, Rows, Stage, StageContext, Stats
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import StageInputs, TrainSettings
@@ -15,9 +17,25 @@ from bezoar.train.settings import StageInputs, TrainSettings
 class TrainingStage(Stage, Protocol):
     """A stage that gives a model and asks nobody."""
 
+    model: ModelRef
     rows: RowsRef
     gives: ClassVar[Gives] = "model"
     renders: ClassVar[bool] = True
+
+    def run(self, context: StageContext) -> Stats:
+        """Train on the rows of a finished stage."""
+        template, work_dir, out_dir = context.template, context.work_dir, context.out_dir
+        reward = self.reward_model(context)
+        inputs = StageInputs(*context.model(self.model), template, work_dir, out_dir, reward)
+        rows = context.stored_rows(self.rows)
+        return self.fit(rows, inputs, progress=context.progress, seed=context.seed)
+
+    def fit(self, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int) -> Stats:
+        """Train into `inputs.out_dir`: `adapter/` (or `model/`), `failures.jsonl`, `stats.json`."""
+
+    def reward_model(self, context: StageContext) -> tuple[ModelSpec, list[Path]] | None:
+        """The base and the adapters of the reward model, if there is one."""
+        return None
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """The rows that it reads; no requests."""
@@ -34,15 +52,7 @@ class Train(TrainSettings, TrainingStage):
     Example: {kind: train, model: base, rows: clean, objective: {kind: sft}}
     """
 
-    def run(self, context: StageContext) -> Stats:
-        """Train on the rows of a finished stage."""
-        spec, adapters = context.model(self.model)
-        inputs = StageInputs(spec, adapters, context.template, context.work_dir, context.out_dir)
-        rows = context.stored_rows(self.rows)
-        return self.fit(rows, inputs, progress=context.progress, seed=context.seed)
-
     def fit(self, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int) -> Stats:
-        """Train into `inputs.out_dir`: `adapter/` (or `model/`), `failures.jsonl`, `stats.json`."""
         from bezoar.train.supervised_trainer import train
 
         return train(self, rows, inputs, progress=progress, seed=seed)
@@ -80,16 +90,10 @@ class PPO(PPOSettings, TrainingStage):
     Example: {kind: ppo, model: sft, reward: judge, rows: prompts, updates: 100}
     """
 
-    def run(self, context: StageContext) -> Stats:
-        """Train on the prompts of a finished stage."""
-        reward = context.model(self.reward)
-        folders = context.work_dir, context.out_dir
-        inputs = StageInputs(*context.model(self.model), context.template, *folders, reward)
-        rows = context.stored_rows(self.rows)
-        return self.fit(rows, inputs, progress=context.progress, seed=context.seed)
+    def reward_model(self, context: StageContext) -> tuple[ModelSpec, list[Path]]:
+        return context.model(self.reward)
 
     def fit(self, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int) -> Stats:
-        """Train into `inputs.out_dir`: `adapter/`, `failures.jsonl`, `stats.json`."""
         from bezoar.train.ppo_trainer import train
 
         return train(self, rows, inputs, progress=progress, seed=seed)

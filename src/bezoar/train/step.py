@@ -64,6 +64,7 @@ class TrainState:
 
     def micro_batches(self, rows: Sequence[int], budget: int) -> list[list[int]]:
         """`rows` in groups of at most `budget` tokens, best fit first."""
+        # sizes without padding: a packed row holds just the tokens of its groups
         batches = best_fit([group.num_input_tokens for group in self.groups(rows)], budget)
         return [[rows[i] for i in batch] for batch in batches]
 
@@ -81,6 +82,7 @@ class TrainState:
         if groups[0].labels:
             batch.labels = torch.tensor([group.labels for group in groups], device=values.device)
         output = self.objective.loss(batch, values)
+        # a mean here would be divided again, which no later number would show
         if output.loss.shape != (self.units(rows),):
             raise ValueError(
                 f"{self.objective.kind}: the loss must have one value a {self.objective.unit}"
@@ -116,6 +118,7 @@ class TrainState:
             return
 
         def add(module: Any, inputs: Any, out: Tensor) -> Tensor:
+            # [A tokens], each the length of its sequence: long ones get less noise
             size = self.neftune * (batch.lengths * out.shape[-1]).rsqrt()
             return out + (torch.rand_like(out) * 2 - 1) * size[:, None].to(out.dtype)
 
@@ -200,6 +203,7 @@ def baseline(state: TrainState, rows: Sequence[int], budget: int) -> Tensor | No
     """
     if "baseline" not in state.objective.needs:
         return None
+    # in one mode for the policy and the reference: with dropout z would be noise
     training = state.stack.net.training
     state.stack.net.eval()
     groups = [
@@ -237,5 +241,6 @@ def reference(state: TrainState, batches: list[list[int]]) -> dict[int, Tensor]:
             groups = state.groups(batch)
             sizes = [count_units(group, "token") for group in groups]
             parts = torch.split(state.logprobs(groups)[0].cpu(), sizes)
+            # clones, because a part of a split keeps the whole tensor in memory
             values.update({i: part.clone() for i, part in zip(batch, parts, strict=True)})
     return values

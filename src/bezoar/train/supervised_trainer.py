@@ -44,6 +44,7 @@ def train(
     fresh_peak()
     stack = Stack(inputs.spec, inputs.adapters)
     examples, dropped = _examples(settings, rows, inputs, stack, progress)
+    # before the adapter and the head are drawn: the same seed gives the same first weights
     torch.manual_seed(seed)
     outputs: tuple[str, ...] = getattr(settings.objective, "outputs", ())
     parameters = stack.add_adapter(settings.adapter, seed=seed, outputs=outputs)
@@ -93,6 +94,7 @@ class SupervisedTrainer(Trainer):
     def __post_init__(self) -> None:
         """Split the rows and count the steps."""
         settings, order = self.settings, list(range(len(self.train_state.examples)))
+        # by the seed only: every evaluation, also after a kill, is on the same rows
         random.Random(f"validation {self.seed}").shuffle(order)
         num_held_out = round(settings.validation * len(order)) if len(order) > 1 else 0
         self.held_out, self.trained = sorted(order[:num_held_out]), sorted(order[num_held_out:])
@@ -112,6 +114,7 @@ class SupervisedTrainer(Trainer):
         """The rows of a step (0-based); each epoch has its own order of all rows."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order, size = epoch_order(len(self.trained), epoch, self.seed), self.settings.batch_size
+        # sorted, so that equal sets of rows are cut into equal micro-batches
         return sorted(self.trained[i] for i in order[position * size : (position + 1) * size])
 
     def prepare(self) -> None:
@@ -172,6 +175,7 @@ class SupervisedTrainer(Trainer):
     def finish(self, dropped: list[Dropped]) -> Stats:
         """Write the best weights (the last without held-out rows) and the statistics."""
         state, examples = self.state, self.train_state.examples
+        # the last weights may be worse than earlier ones: the rows held out decide
         if self.best:
             self.train_state.stack.set_trained(self.best)
         if self.settings.keep == "all":
@@ -239,6 +243,7 @@ class SupervisedTrainer(Trainer):
     def _save_memory(self) -> None:
         """Recompute activations if the recipe says so, or if they would not fit into memory."""
         settings, stack = self.settings, self.train_state.stack
+        # the largest micro-batch: a full budget, or a row that is longer than it
         sizes = num_input_tokens(self.train_state.examples)
         tokens = max(min(settings.tokens_per_batch, sum(sizes)), max(sizes))
         config, on_gpu = stack.net.config.to_dict(), stack.device.type == "cuda"

@@ -48,6 +48,7 @@ def prepare(
     `key` names all that `check` depends on beside the rows and this package's code; a file holds
     `chunk` rows.
     """
+    # small sets are checked here: starting processes would take longer
     if len(rows) <= chunk:
         filtered = check(list(rows))
         return filtered.rows, filtered.dropped
@@ -77,7 +78,11 @@ def identity(examples: Sequence[Example]) -> str:
 def num_input_tokens(examples: Sequence[Example]) -> list[int]:
     """The tokens of each example that the model reads."""
     if isinstance(examples, Prepared):
-        return [size for chunk in examples.chunks for size in chunk.column("fed").to_pylist()]
+        return [
+            size
+            for chunk in examples.chunks
+            for size in chunk.column("num_input_tokens").to_pylist()
+        ]
     return [example.group.num_input_tokens for example in examples]
 
 
@@ -162,8 +167,10 @@ def _make(rows: list[AnyRow]) -> Path:
     """The chunk's file, written where it is missing."""
     check, folder = _shared
     file: Path = folder / f"{content_hash([row.to_row() for row in rows])}.arrow"
+    # 1) a damaged file would train other tokens: check it before it serves this run
     if file.is_file() and not _whole(file):
         set_aside(file, f"{file}: its content is not what was written")
+    # 2) used or made now; the time of the last use decides when it is removed
     if file.is_file():
         os.utime(file)
     else:
@@ -185,6 +192,7 @@ def _packed(filtered: Filtered[Example]) -> bytes:
 
     groups = [example.group for example in filtered.rows]
     tokens = [[c.tokens for c in group.completions] for group in groups]
+    # 16 bits hold the tokens of most vocabularies, at half the size of the cache
     trained = [[c.trained for c in group.completions] for group in groups]
     prompts = [group.prompt for group in groups]
     all_parts = [*prompts, *chain.from_iterable(tokens)]
@@ -192,16 +200,17 @@ def _packed(filtered: Filtered[Example]) -> bytes:
     token = pa.uint16() if largest < 2**16 else pa.int32()
     columns = {
         "id": pa.array([example.id for example in filtered.rows], pa.string()),
-        "fed": pa.array([group.num_input_tokens for group in groups], pa.int32()),
+        "num_input_tokens": pa.array([group.num_input_tokens for group in groups], pa.int32()),
         "cut": pa.array([example.cut for example in filtered.rows], pa.bool_()),
-        "trunk": pa.array(prompts, pa.list_(token)),
+        "prompt": pa.array(prompts, pa.list_(token)),
         "tokens": pa.array(tokens, pa.list_(pa.list_(token))),
-        "facts": pa.array([group.labels for group in groups], pa.list_(pa.float64())),
+        "labels": pa.array([group.labels for group in groups], pa.list_(pa.float64())),
         "trained": pa.array(trained, pa.list_(pa.list_(pa.bool_()))),
     }
     batch = pa.record_batch(columns).replace_schema_metadata(
         {"dropped": json.dumps([asdict(d) for d in filtered.dropped])}
     )
+    # Arrow's file format can be mapped: a row is read without loading the file
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -220,6 +229,7 @@ def _mapped(file: Path) -> Any:
 def _example(row: Any) -> Example:
     """The example in a batch of one row."""
 
+    # through numpy: as_py of nested lists is slow
     def to_list(values: Any) -> list[Any]:
         array: list[Any] = values.to_numpy(zero_copy_only=False).tolist()
         return array
@@ -229,7 +239,7 @@ def _example(row: Any) -> Example:
         for name in ("tokens", "trained")
     )
     completions = [Completion(*pair) for pair in zip(tokens, trained, strict=True)]
-    prompt, labels = (to_list(row.column(name).flatten()) for name in ("trunk", "facts"))
+    prompt, labels = (to_list(row.column(name).flatten()) for name in ("prompt", "labels"))
     group = PromptGroup(prompt, completions, tuple(labels))
     return Example(row.column("id")[0].as_py(), group, row.column("cut")[0].as_py())
 

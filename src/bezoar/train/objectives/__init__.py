@@ -12,21 +12,6 @@ from bezoar.train.objectives.sft import SFT
 from bezoar.train.objectives.simpo import SimPO
 from bezoar.train.objectives.steerlm2 import SteerLM2
 
-__all__ = [
-    "ASFT",
-    "DPO",
-    "IPO",
-    "KTO",
-    "OBJECTIVES",
-    "ORPO",
-    "SFT",
-    "BradleyTerry",
-    "Hinge",
-    "Regression",
-    "SimPO",
-    "SteerLM2",
-]
-
 OBJECTIVES: dict[str, type] = {
     "sft": SFT,
     "dpo": DPO,

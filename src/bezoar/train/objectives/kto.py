@@ -72,6 +72,7 @@ class KTO:
         assert batch.baseline is not None
         good = batch.labels.flatten() > 0
         rewards = self.beta * batch.sums(log_ratios(batch, logprobs))
+        # an estimate of a KL, which is never below 0
         z = batch.baseline.clamp(min=0)
         margin = torch.where(good, 1.0, -1.0) * (rewards - self.beta * z)
         weight = torch.where(good, self.desirable_weight, self.undesirable_weight)

@@ -83,4 +83,5 @@ def log_odds(logprobs: Tensor) -> Tensor:
     """log(p / (1 - p)) from log p, any shape."""
     import torch
 
+    # expm1 keeps 1 - p exact where p is near 1
     return logprobs - torch.log(-torch.expm1(logprobs.clamp(max=CERTAIN)))

@@ -77,6 +77,7 @@ class Regression:
         """[N, K] -> one loss a label."""
         assert batch.labels is not None
         labels = batch.labels.view(scores.shape)
+        # select before squaring: nan times 0 is nan, also in the gradient
         known = ~labels.isnan()
         error = scores[known] - labels[known]
         return LossOutput(error**2, {"absolute_error": error.detach().abs()})

@@ -50,6 +50,7 @@ class SFT:
                 f"row {row.id}: no token of it would be trained, for it has no assistant turn;"
                 " remove the row."
             )
+        # what comes before the first trained token is only read, what follows the last not at all
         first, last = trained.index(True), len(trained) - trained[::-1].index(True)
         if first == 0:
             raise DataError(

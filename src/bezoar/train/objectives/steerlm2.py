@@ -66,8 +66,10 @@ class SteerLM2:
         assert batch.labels is not None
         shape = batch.labels.shape  # [R, n]
         moved = batch.sums(logprobs - batch.reference).view(shape)
+        # [R, n] distributions over the answers of a prompt: wanted, then current
         target = (batch.labels - batch.sums(batch.reference).view(shape)).softmax(-1)
         logs = moved.log_softmax(-1)
+        # 0 log 0 is 0: the clamp keeps it from being nan
         loss = (target * (target.clamp_min(1e-38).log() - logs)).sum(-1)
         if self.per_token:
             loss = loss / batch.lengths(logprobs).view(shape).mean(-1)
