@@ -101,7 +101,7 @@ def test_a_visible_mark_is_learned(learned: Stack, tiny_model: Path) -> None:
 def test_a_score_does_not_depend_on_what_is_read_beside_it(learned: Stack) -> None:
     groups = [BradleyTerry().group(pair, ChatML(), learned.tokenizer) for pair in marked(8, 3)]
     together = torch.tensor(rewards(learned, groups))
-    alone = torch.tensor(rewards(learned, groups, max_tokens=1))
+    alone = torch.tensor([rewards(learned, [group])[0] for group in groups])
     unshared = torch.tensor(
         [[rewards(learned, [type(t)(t.prompt, [b])])[0][0] for b in t.completions] for t in groups]
     )
