@@ -21,12 +21,11 @@ _HASHED = {
     "stage ": "stage it reads",
     "model ": "model",
 }
-"""Parts that start so hold a hash, which says nothing to people."""
+"""How the text of a part begins in key.json that holds a hash, and what the hash is of."""
 
 
 def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
-    """Every part of the key of a stage: its settings, the content of its files, the keys of what it
-    reads, the versions.
+    """Every part of a stage's key: settings, files' content, keys of what it reads, the version.
 
     `keys` holds the keys of the stages before it.
     """
@@ -41,9 +40,8 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
         elif ref.name.startswith(HUB_PREFIX) and mirrored(ref.name) is None:
             parts[path] = ref.name  # not fetched to find the key
         elif ref.kind == "file":
-            parts[path] = "content " + _content(
-                locate_file(ref.name, recipe.path.parent, f"{recipe.path}: stages.{name}.{path}")
-            )
+            where = f"{recipe.path}: stages.{name}.{path}"
+            parts[path] = "content " + _content(locate_file(ref.name, recipe.path.parent, where))
         elif ref.kind == "backend":
             parts[path] = "language model " + recipe.backends[ref.name].identity
         elif ref.name in keys:
@@ -59,8 +57,7 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
 
 
 def all_keys(recipe: Recipe, cut: set[str]) -> tuple[dict[str, str], dict[str, Parts]]:
-    """The key and the parts of every stage. `cut` names those that the budget cut short: theirs
-    hold the budget too."""
+    """The key and the parts of every stage; `cut` are those that the budget cut short."""
     keys: dict[str, str] = {}
     parts: dict[str, Parts] = {}
     for name in recipe.stages:
@@ -90,16 +87,13 @@ def _spec_hash(spec: ModelSpec) -> str:
     """A model by its settings and, where it is a local folder, its files."""
     folder = user_path(spec.path)
     if isdir(folder) and any(folder.iterdir()) and not isfile(folder / "config.json"):
-        raise DataError(
-            f"model {spec.path}: the folder has no config.json; name a folder that a model was"
-            " saved to."
-        )
+        advice = "name a folder that a model was saved to"
+        raise DataError(f"model {spec.path}: the folder has no config.json; {advice}.")
     return content_hash(dataclasses.asdict(spec), _content(folder) if isdir(folder) else "")
 
 
 def _content(path: Path) -> str:
-    """The hash of a file or folder; of a large one remembered while its names, sizes and times
-    stay."""
+    """The hash of a file or folder; a large one's is kept while names, sizes and times stay."""
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise DataError(f"{path}: no such file; check the path.")
@@ -113,9 +107,8 @@ def changed(old: Parts, new: Parts) -> list[str]:
         before, after = old.get(path, "absent"), new.get(path, "absent")
         if before == after:
             continue
-        kind = next(
-            (kind for kind in _HASHED if before.startswith(kind) and after.startswith(kind)), None
-        )
-        what = f"{before} -> {after}" if kind is None else f"the {_HASHED[kind]} changed"
-        lines.append(f"{path}: {what}" + (f" ({after.split()[1]})" if kind == "stage " else ""))
+        # a hash says nothing to people, so both being one, only what it is of is named
+        kinds = [kind for kind in _HASHED if before.startswith(kind) and after.startswith(kind)]
+        what = f"the {_HASHED[kinds[0]]} changed" if kinds else f"{before} -> {after}"
+        lines.append(f"{path}: {what}" + (f" ({after.split()[1]})" if kinds == ["stage "] else ""))
     return lines

@@ -125,11 +125,8 @@ class _Document:
         if id(node) in self.open:
             raise self.wrong(node, at, "an anchor holds itself; write out what is meant")
         if len(self.open) >= MOST_DEPTH:
-            raise self.wrong(
-                node,
-                at,
-                f"more than {MOST_DEPTH} levels deep with its anchors written out; make it flatter",
-            )
+            deep = f"more than {MOST_DEPTH} levels deep with its anchors written out"
+            raise self.wrong(node, at, f"{deep}; make it flatter")
         self.open.add(id(node))
         if not isinstance(node, yaml.MappingNode):
             value: Any = [
@@ -146,11 +143,8 @@ class _Document:
         self.num_bytes += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
         if self.num_values > MOST_VALUES or self.num_bytes > MOST_BYTES:
             much = f"{MOST_VALUES:,} values or {MOST_BYTES >> 20} MB of text"
-            raise self.wrong(
-                node,
-                at,
-                f"with its anchors written out the file holds more than {much}; make it smaller",
-            )
+            size = f"with its anchors written out the file holds more than {much}"
+            raise self.wrong(node, at, f"{size}; make it smaller")
 
     def table(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Any]:
         """A mapping: what `<<` names first, which its own keys replace."""
@@ -190,9 +184,8 @@ class _Document:
             else self.scalar(node, at)
         )
         if not isinstance(name, str):
-            raise self.wrong(
-                node, at, f"the key {_cut(node.value)} is not a text; put it in quotes"
-            )
+            what = f"the key {_cut(node.value)} is not a text"
+            raise self.wrong(node, at, f"{what}; put it in quotes")
         if not name.isprintable() or not 0 < len(name) <= MOST_KEY:
             raise self.wrong(node, at, f"a key has 1 to {MOST_KEY} printable characters; rename it")
         return name
@@ -202,26 +195,19 @@ class _Document:
         integers have 64 bits."""
         text: str = node.value
         if _NO_CHARACTER.search(text):
-            raise self.wrong(
-                node,
-                at,
-                "the text holds NUL or half of a surrogate pair, which is no character; remove it",
-            )
+            what = "the text holds NUL or half of a surrogate pair, which is no character"
+            raise self.wrong(node, at, f"{what}; remove it")
         if node.style is not None:
             return text
         if _NULL.fullmatch(text):
             return None
-        if found := _BOOL.fullmatch(text):
-            return found[1] is not None
+        if match := _BOOL.fullmatch(text):
+            return match[1] is not None
         if _INT.fullmatch(text):
             number = int(text, 0) if len(text) <= 24 else 1 << 64
             if not -(1 << 63) <= number < 1 << 63:
-                raise self.wrong(
-                    node,
-                    at,
-                    f"{_cut(text)} is no integer of 64 bits; write a smaller number or put it in"
-                    " quotes",
-                )
+                advice = "write a smaller number or put it in quotes"
+                raise self.wrong(node, at, f"{_cut(text)} is no integer of 64 bits; {advice}")
             return number
         if _LEADING_ZERO.fullmatch(text) or not _FLOAT.fullmatch(text):
             return self.ambiguous(node, at)
@@ -235,19 +221,12 @@ class _Document:
         if _NOT_FINITE.fullmatch(text):
             raise self.wrong(node, at, f"{text} is not finite; write a number that is")
         if _LEADING_ZERO.fullmatch(text):
-            raise self.wrong(
-                node,
-                at,
-                f"{_cut(text)} starts with a zero, which is octal for YAML 1.1 alone; write it"
-                " without, or 0o10 for 8",
-            )
-        if what := _OLD_TYPES.get(_old_type(text)):
-            raise self.wrong(
-                node,
-                at,
-                f"{_cut(text)} is {what} for YAML 1.1 and a text for 1.2; put it in quotes, or"
-                f" {_INSTEAD}",
-            )
+            what = "starts with a zero, which is octal for YAML 1.1 alone"
+            advice = "write it without, or 0o10 for 8"
+            raise self.wrong(node, at, f"{_cut(text)} {what}; {advice}")
+        if kind := _OLD_TYPES.get(_old_type(text)):
+            what = f"is {kind} for YAML 1.1 and a text for 1.2"
+            raise self.wrong(node, at, f"{_cut(text)} {what}; put it in quotes, or {_INSTEAD}")
         return text
 
     def wrong(self, node: yaml.Node, at: KeyPath, what: str) -> RecipeError:
