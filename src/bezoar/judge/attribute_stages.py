@@ -150,12 +150,14 @@ class AttributePairs(RuleFilter):
 
         DataError for a row without a weighted attribute.
         """
+        # By the whole prompt, not by id: rows of several stages may answer the same prompt.
         groups: dict[Messages, list[tuple[float, Chat]]] = {}
         for row in as_chats(rows):
             groups.setdefault(row.prompt, []).append((self._score(row), row))
         return Filtered.split(self._pair(scored) for scored in groups.values())
 
     def _pair(self, scored: list[tuple[float, Chat]]) -> Comparison | Dropped:
+        # Of equal scores the first row counts, as max and min both keep the first.
         high, best = max(scored, key=lambda score_and_row: score_and_row[0])
         low, worst = min(scored, key=lambda score_and_row: score_and_row[0])
         if len(scored) == 1:

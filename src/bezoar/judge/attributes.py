@@ -130,6 +130,7 @@ class Attributes(JudgeFilter):
             reason = f"{failed.why}: {failed.text[:300]}"
             judged.unparsed.append(with_meta(row, verdict="unparsed", reason=reason))
             return
+        # The other ratings stay in `meta`: from them the report computes the agreement.
         kept = most_agreeing(readable, names)
         if _spread(kept, first) > _MAX_SPREAD:
             reason = f"{first} {', '.join(str(rating[first]) for rating in readable)}"
@@ -153,6 +154,7 @@ class Attributes(JudgeFilter):
             for row in rows
             for attribute in attributes
         ]
+        # The replies come in the order of the requests: row by row, attribute by attribute.
         replies = iter(ask(requests) if requests else [])
         judged = FilterResult([], [], [])
         for row in rows:
@@ -196,6 +198,7 @@ def read_rating(reply: Reply, names: Sequence[str]) -> Rating | Unparsed:
     keys = "|".join(map(re.escape, names))
     own = own_words(reply.text, re.compile(rf"{ONE_WORD.pattern}|\W(?:{keys})\W", re.IGNORECASE))
     for name in names:
+        # Possessive repetitions of marks (*+): a line of them is read only once.
         pattern = rf"\b_*{re.escape(name)}{_MARKS}[:=]{_MARKS}(-?\d+(?:\.\d+)?)"
         levels = set(re.findall(pattern, own, re.IGNORECASE))
         if len(levels) != 1:

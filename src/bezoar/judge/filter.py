@@ -127,6 +127,7 @@ def record(row: Chat) -> str:
     """
     system = [m.content for m in row.prompt if m.role == "system" and m.content]
     turns = [m for m in row.prompt if m.role != "system"]
+    # Empty parts have no heading, except the instruction and the response.
     earlier = [f"{m.role}: {m.content}" for m in turns[:-1]]
     target = row.meta.get("target")
     parts = (
@@ -148,6 +149,7 @@ def read_examples(ref: str) -> list[tuple[Chat, Verdict]]:
     path = locate_file(ref, Path(), f"examples {ref}")
     examples: list[tuple[Chat, Verdict]] = []
     for line, row in read_jsonl(path):
+        # Read as a judge's reply would be, so that the examples are what can be parsed.
         verdict = parse_verdict(f"{row.get('verdict')}: {row.get('reason', '')}")
         texts = (row.get("instruction"), row.get("response"))
         if isinstance(verdict, Unparsed) or not all(isinstance(text, str) for text in texts):

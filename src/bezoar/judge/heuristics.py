@@ -103,6 +103,7 @@ class Dedup(RuleFilter):
         seen = NearDuplicates(self.near_duplicate)
         results: list[Chat | Dropped] = []
         for row in as_chats(rows):
+            # A row that was dropped is not remembered: chains of near duplicates do not drift.
             prompt = "\n".join(message.content for message in row.prompt)
             twin = seen.add(row.id, row.answer if self.on == "answer" else prompt)
             if twin:
@@ -120,6 +121,7 @@ def is_refusal(answer: str) -> bool:
 def is_loop(answer: str) -> bool:
     """Whether an answer says the same again and again."""
     answer_words = words(answer)
+    # Runs of words, not single words: long answers repeat words without going round in circles.
     starts = range(len(answer_words) - _RUN + 1)
     runs = [tuple(answer_words[start : start + _RUN]) for start in starts]
     return len(answer_words) > _LOOP_WORDS and len(set(runs)) < len(runs) / 2

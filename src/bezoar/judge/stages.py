@@ -67,12 +67,14 @@ class JudgeFilter(Stage):
         """Judge the rows and write them by verdict."""
         rows, pool = context.rows(self.rows), context.ask(self.judge)
         judged = self.judge_rows(rows, pool.ask_all)
+        # Rejected and unparsed rows stay readable, and both are counted as dropped.
         left_out = [*judged.rejected, *judged.unparsed]
         write_parquet(context.out_dir / "rejected.parquet", [chat.to_row() for chat in left_out])
         dropped = [
             Dropped(row.id, row.meta["verdict"], row.meta.get("reason", "")) for row in left_out
         ]
         stats = context.write_rows(Filtered(judged.accepted, dropped), len(rows))
+        # Repeated ratings can lie in any row, also in those left out.
         agreement = context.agreement([*judged.accepted, *left_out])
         return {**stats, "calls": pool.counts(), **agreement}
 

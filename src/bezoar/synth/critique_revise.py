@@ -87,6 +87,7 @@ def _row(reply: Chat, chat: Chat, revision: str) -> Chat | Dropped:
         if not isinstance(parsed, Revised):
             return Dropped(reply.id, parsed.why, reply.answer[:400])
         revised = parsed
+    # A revision that changes nothing would teach the model to repeat the response.
     if revised.revision == chat.answer.strip():
         return Dropped(reply.id, "identical", revised.critique[:400])
     return revision_chat(reply.id, chat, revised, reply.meta)

@@ -117,6 +117,7 @@ class EvolInstruct(Scheme):
             alive = {row.id for row in survived.rows}
             moved = {lineage.seed: lineage for lineage in differing.rows if lineage.id in alive}
             lineages = [moved.get(lineage.seed, lineage) for lineage in lineages]
+        # A later row of a seed replaces the earlier one, at the place of the first.
         if self.keep == "last":
             rows = list({row.meta["seed"]: row for row in rows}.values())
         return Filtered(rows, dropped)
@@ -139,6 +140,7 @@ class EvolInstruct(Scheme):
         usable = [row for row in seeds if first_user_message(row)]
         if self.num_seeds is None or self.num_seeds >= len(usable):
             return usable
+        # In the order of the seeds, so that rows do not depend on the order of the draws.
         indices = rng_for(seed, "seeds").sample(range(len(usable)), self.num_seeds)
         return [usable[i] for i in sorted(indices)]
 
@@ -173,6 +175,7 @@ class EvolInstruct(Scheme):
         messages, draw = wording.messages(lineage, seed), seed_for(seed, "evolve", lineage.id)
         if not self.begin:
             return Request.sampled(messages, self.evolutions, draw)
+        # A reply with a prefill is a single line, or a weak model goes on to answer it.
         prefill = wording.opening(lineage)
         request = Request.sampled(messages, self.evolutions, draw, prefill=prefill)
         return replace(request, stop=("\n",))

@@ -25,6 +25,7 @@ NUM_WORKED = 3
 _PUNCTUATION = " .?!:"
 
 Equality = Literal["equal", "not equal", "unparsed"]
+# The order counts: scores are log p of the first less that of the second.
 EQUALITY = ("Equal", "Not Equal")
 MAX_SORRY_WORDS = 80
 COPIED = ("given prompt", "rewritten prompt")
@@ -63,6 +64,7 @@ class Wording:
 
     def messages(self, lineage: Lineage, seed: int) -> Messages:
         """The request for the last operation, after up to three worked rewritings as turns."""
+        # Earlier turns show a weak teacher the form of a reply better than an instruction does.
         prompt, worked = self.prompts[lineage.op], self.worked.get(lineage.op, [])
         shown = rng_for(seed, "worked", lineage.id).sample(worked, min(NUM_WORKED, len(worked)))
         turns: list[Message] = []
@@ -127,6 +129,7 @@ def evolved_text(lineage: Lineage, prefill: str, reply: str) -> str:
 
     After a prefill the paragraphs of the old text behind the first stay, except in breadth.
     """
+    # Without a prefill the model may have put a label or quotes around the text.
     if not prefill or not reply.strip():
         return clean(reply)
     rest = lineage.text.partition("\n\n")[2] if lineage.op != "breadth" else ""
@@ -157,6 +160,7 @@ class Comparer:
 
     def judge(self, pairs: Sequence[tuple[str, str]], ask: Ask) -> list[tuple[Equality, str]]:
         """Verdict and ground for each (before, after); equal words are equal without a request."""
+        # A teacher that changes only case or punctuation has not evolved anything.
         changed = [pair for pair in pairs if words(pair[0]) != words(pair[1])]
         verdicts = dict(zip(changed, self._ask(changed, ask) if changed else [], strict=True))
         return [verdicts.get(pair, ("equal", "no change")) for pair in pairs]

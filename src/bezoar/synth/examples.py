@@ -61,6 +61,7 @@ def parse_examples(text: str, *, cut: bool) -> list[Example]:
 def _split_at_numbers(item: Example) -> list[Example]:
     """The points of a list that begins the text and counts from 1; [] if it is no such list."""
     marks = list(_NUMBERED.finditer(item.text))
+    # Three points at least, from 1: fewer numbers are part of an instruction, not a list of them.
     counts = [int(mark[1]) for mark in marks[:3]]
     if counts != [1, 2, 3] or marks[0].start() or item.text[0].isspace():
         return []
@@ -76,6 +77,7 @@ def clean(text: str) -> str:
     text = text.strip()
     for pattern in (_NUMBER, _LABEL):
         text = pattern.sub("", text, count=1).strip()
+    # Only marks around the whole text: those within it belong to the instruction.
     for emphasis in ("**", "__"):
         wrapped = text.startswith(emphasis) and text.endswith(emphasis) and len(text) > 4
         if wrapped and text.count(emphasis) == 2:

@@ -182,6 +182,8 @@ class _Search:
 
     def _list_request(self, number: int) -> _ListRequest:
         """The request for list `number`; its draws depend on the seed and the number only."""
+        # Examples first, then topics, then the opener: another order would be other requests, and
+        # none of the replies in the journal would be found.
         scheme, rng = self.scheme, rng_for(self.seed, "list", number)
         examples = rng.sample(self.examples, scheme.num_examples)
         values = {
@@ -241,4 +243,5 @@ class _Search:
 
 def _has_topics(number: int, share: float) -> bool:
     """Whether list `number` names topics, so that every stretch of lists has the exact share."""
+    # 1e-9 keeps 3 * (1 / 3) from being rounded down to 0.
     return math.floor((number + 1) * share + 1e-9) > math.floor(number * share + 1e-9)

@@ -132,9 +132,11 @@ def draw_tasks(
     for row in rows:
         tasks.setdefault(str(row.meta.get("task_name", "")), []).append(row)
     rng = rng_for(seed, "tasks", str(rows[0].meta["submix"]) if rows else "")
+    # Shuffled and cut before any draw, so that each task gives a random part of its rows.
     for name in tasks:
         rng.shuffle(tasks[name])
         tasks[name] = tasks[name][:per_task]
+    # Each draw takes a name uniformly, whatever the size of its task.
     names = list(tasks)
     drawn: list[Chat] = []
     while names and len(drawn) < num:

@@ -147,6 +147,7 @@ class Sample(Stage):
                 math.nan if math.isnan(values[0]) else self.goodness.score(names, values)
                 for values in rows
             ]
+            # The regression model reads the plain prompt: levels in it would be the answer.
             if self.attributes:
                 logprobs = [log_chance(self.attributes, names, values) for values in rows]
                 item.numbers["attribute_logprob"] = logprobs
@@ -174,6 +175,7 @@ def level_chances(output: float) -> list[float]:
     from scipy.special import betainc
 
     alpha = CONCENTRATION * min(max(output / 4, _EDGE), 1 - _EDGE)
+    # Differences of the distribution function at the bounds: they sum to 1.
     below = [float(betainc(alpha, CONCENTRATION - alpha, bound)) for bound in _BOUNDS]
     return [high - low for low, high in pairwise(below)]
 

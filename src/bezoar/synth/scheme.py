@@ -85,6 +85,7 @@ class Scheme(Stage):
 
         Low: an eighth of `max_tokens` each; high: every retry is used up.
         """
+        # One answer in ten is assumed to be requested a second time.
         expected = num.expected * (1 + 0.1 * (self.retries > 0))
         most = self.answers.max_tokens
         return RequestEstimate(
