@@ -811,6 +811,16 @@ def test_attempts_that_were_cut_short_are_paid_for(tmp_path: Path) -> None:
         assert [entry["body"][:4] for entry in journal.entries()] == ["xxxx", "xxxx", '{"id']
 
 
+def test_a_cut_body_after_the_last_retry_is_paid_for_once(tmp_path: Path) -> None:
+    cut = lambda body, seen: (200, {}, "x" * 40)  # noqa: E731
+    with serving(cut) as server, Journal(tmp_path / "j.sqlite") as journal:
+        asked = pool(journal, server, Budget(100.0, journal, run="r"), prices=Prices(0.0, 1e6))
+        [reply] = asked.ask([question("hello", max_tokens=20)])
+        assert (reply.failure, reply.cost_usd, server.seen["hello"]) == ("passing", 10, 3)
+        assert journal.spent_usd("r") == 3 * 10
+        assert [entry["body"] for entry in journal.entries()] == ["x" * 40] * 3
+
+
 def test_an_old_journal_is_read_on(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     with sqlite3.connect(path) as db:

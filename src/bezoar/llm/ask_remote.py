@@ -216,7 +216,7 @@ class RemoteAsking:
         elif status is not None:
             self._handle_failure(attempt, status)
         elif reply.passing:
-            self._retry(index, reply)
+            self._retry(index, reply, is_stored=True)
         else:
             self._num_failed_in_a_row = 0
             self._has_answered = self._has_answered or reply.finish != "error"
@@ -244,7 +244,9 @@ class RemoteAsking:
     def _may_retry(self, index: int) -> bool:
         return self.schedule.num_sent[index] <= self.endpoint.retries
 
-    def _retry(self, index: int, reply: Reply, retry_after: str = "") -> None:
+    def _retry(
+        self, index: int, reply: Reply, retry_after: str = "", *, is_stored: bool = False
+    ) -> None:
         """Send a request again later, or let it fail when it was sent as often as it may."""
         if self._may_retry(index):
             self.journal.claims.release(self.keys[index])
@@ -254,7 +256,8 @@ class RemoteAsking:
             delay_s = min(max(delay_s, retry_after_s(retry_after)), _MOST_DELAY_S)
             self.schedule.retry(index, time.monotonic() + delay_s)
             return
-        self._fail(index, reply)
+        # a body that was stored has been charged; a second entry would charge it again
+        (self._finish if is_stored else self._fail)(index, reply)
         self._num_failed_in_a_row += 1
         if self._num_failed_in_a_row == NUM_DEAD:
             what = f"{NUM_DEAD} requests in a row failed, the last one because {reply.error}"
