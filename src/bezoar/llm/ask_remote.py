@@ -46,7 +46,6 @@ class RemoteAsking:
         self,
         backend: EndpointBackend,
         requests: dict[str, Request],
-        *,
         journal: Journal,
         budget: Budget,
         on_reply: Callable[[str, Reply, bool], None],
@@ -56,6 +55,7 @@ class RemoteAsking:
         self.budget, self.on_reply, self.stage = budget, on_reply, stage
         self.keys, self.requests = list(requests), list(requests.values())
         self._identity = backend.identity
+        # asked of the journal before this run adds failures of its own
         failed = journal.tried(self.keys)
         self._failed_before = {i for i, key in enumerate(self.keys) if key in failed}
         # those that failed before come last, so that they delay nobody else's answer
@@ -100,7 +100,7 @@ class RemoteAsking:
             raise
         finally:
             transport.close()
-            # other processes may ask what was in flight, and spend what was reserved
+            # also after an error: other processes may ask what was in flight, and spend its money
             for index in self.schedule.in_flight:
                 self.journal.claims.release(self.keys[index])
             self.budget.end()
@@ -161,7 +161,7 @@ class RemoteAsking:
         return bodies
 
     def _postpone(self, unpaid: list[int], others_usd: float, now: float) -> None:
-        """What follows for requests that the budget does not cover now."""
+        # given back at once, so that a process with money may ask them meanwhile
         for index in unpaid:
             self.journal.claims.release(self.keys[index])
         if self.schedule.in_flight:  # an answer mostly costs less than was reserved
@@ -175,7 +175,6 @@ class RemoteAsking:
                 self._finish(index, refused, asked_here=False)
 
     def _store(self, attempts: Sequence[Attempt]) -> None:
-        """Write what servers sent to the disk, then read it and act on it."""
         now = time.monotonic()
         for attempt in attempts:
             sent_s, usd = self.schedule.in_flight.pop(attempt.index)
@@ -207,7 +206,6 @@ class RemoteAsking:
         return reply
 
     def _handle(self, attempt: Attempt, reply: Reply) -> None:
-        """What follows from a reply that is stored."""
         index, status = attempt.index, status_inside(attempt.body) if reply.passing else None
         if reply.error == NO_LOGPROBS:
             fix = "write `verdict: text` in the judge"
@@ -264,8 +262,7 @@ class RemoteAsking:
             self._stop(what, f"see to the server {_GO_ON}")
 
     def _judge_refusals(self) -> None:
-        """Refusals are their requests' fault if the endpoint answers others; when many come before
-        any answer, only a few more are tried."""
+        """Settle refusals if the endpoint answers others; after many, try only a few more."""
         if self._has_answered is None:
             self._has_answered = self.journal.answered(self._identity)
         if self._has_answered:
@@ -274,14 +271,13 @@ class RemoteAsking:
             self.schedule.probe(_NUM_REFUSED, self._failed_before)
 
     def _settle_refusals(self) -> None:
-        """Store refusals: final if the endpoint answers others, else worth another run."""
+        # final if the endpoint answers others, else worth another run
         for index, reply, _ in self._refusals:
             self._fail(index, replace(reply, failure="refused") if self._has_answered else reply)
         self._refusals = []
         self.schedule.end_probe()
 
     def _fail(self, index: int, reply: Reply) -> None:
-        """A request fails without a body to be read."""
         self.journal.put_many([self._entry(index, reply)])
         self._finish(index, reply)
 

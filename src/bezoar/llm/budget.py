@@ -39,11 +39,9 @@ class Prices:
 
 
 class Budget:
-    """What the run `run` may still spend, together with every other process that writes to the same
-    journal.
+    """What the run `run` may still spend, with every other process that writes to its journal.
 
-    `limit_usd` None is no limit; without a journal only what is counted here was spent. ValueError
-    for a limit that is no finite number of at least 0.
+    `limit_usd` None is no limit. ValueError for one that is no finite number of at least 0.
     """
 
     def __init__(
@@ -52,36 +50,24 @@ class Budget:
         if limit_usd is not None and not (math.isfinite(limit_usd) and limit_usd >= 0):
             raise ValueError(f"a budget must be a finite number of at least 0, not {limit_usd}")
         self.limit_usd, self.run = limit_usd, run
-        self._journal, self._counted_usd, self._reserved_usd = journal, 0.0, 0.0
+        self._journal, self._reserved_usd = journal, 0.0
         self._owner = secrets.token_hex(8)
         if journal is not None and limit_usd is not None:
             # a claim ends with its process, so that others can tell whose reservations are dead
             journal.claims.take(self._owner)
 
-    @property
-    def spent_usd(self) -> float:
-        """What the run has spent, in this process and in others."""
-        return self._counted_usd if self._journal is None else self._journal.spent_usd(self.run)
-
-    def add(self, cost_usd: float) -> None:
-        """Count money that was spent; with a journal, the replies in it are the count."""
-        self._counted_usd += cost_usd
-
     def reserve(self, prices: Sequence[float]) -> tuple[int, float]:
-        """(how many of the next requests, which cost at most `prices`, may be sent; what other
-        processes hold of the budget).
-
-        Their money is reserved until `release`. A request that costs nothing may always be sent.
-        """
+        """(how many of the next requests, which cost at most `prices`, may be sent; US dollars that
+        other processes hold). Their money is reserved until `release`."""
         if self.limit_usd is None:
             return len(prices), 0.0
-        others_usd = 0.0
+        held_usd, others_usd = self._reserved_usd, 0.0
         if self._journal is None:
-            room_usd = self.limit_usd - self._counted_usd - self._reserved_usd
-            count = affordable(prices, room_usd)
+            count = affordable(prices, self.limit_usd - held_usd)
         else:
-            count, others_usd = self._journal.reserve(
-                self._owner, self.run, self._reserved_usd, prices, limit_usd=self.limit_usd
+            reserve, limit_usd = self._journal.reserve, self.limit_usd
+            count, others_usd = reserve(
+                self._owner, self.run, held_usd, prices, limit_usd=limit_usd
             )
         self._reserved_usd += sum(prices[:count])
         return count, others_usd

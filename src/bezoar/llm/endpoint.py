@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -55,10 +55,8 @@ class Endpoint:
         _check_url(self.url)
         name = self.key_env
         if name and (not re.fullmatch(r"[A-Za-z_]\w*", name) or looks_like_key("", name)):
-            fix = "export the key and write the name"
-            raise ValueError(
-                f"key_env is the name of an environment variable, never the key itself; {fix}"
-            )
+            what = "key_env is the name of an environment variable, never the key itself"
+            raise ValueError(f"{what}; export the key and write the name")
         numbers = (self.concurrency, self.timeout_s, self.retries, self.backoff_s)
         if not all(map(math.isfinite, numbers)):
             raise ValueError("concurrency, timeout_s, retries and backoff_s must be finite numbers")
@@ -74,8 +72,7 @@ class Endpoint:
         return canonical({"kind": self.kind, "url": url, "model": self.model, "extra": self.extra})
 
     def open(self) -> "EndpointBackend":
-        """The backend, its key read from the environment. EndpointError when the variable is not
-        set or holds what cannot be sent."""
+        """The backend. EndpointError if the key is not in the environment or cannot be sent."""
         key = read_key(self.key_env, self.url) if self.key_env else ""
         try:
             self.__post_init__()  # now that the key is known, it is found in url and extra too
@@ -86,9 +83,8 @@ class Endpoint:
     def advice(self, status: int, detail: str) -> tuple[str, str]:
         """(what is wrong with the endpoint, what to do); `status` 0: nobody accepts connections."""
         if not status:
-            first = "start the server" if "refused" in detail else "check the network"
-            fix = f"{first} or correct the url"
-            return detail, f"{fix}, {_GO_ON}"
+            fix = "start the server" if "refused" in detail else "check the network"
+            return detail, f"{fix} or correct the url, {_GO_ON}"
         key = f"the key in {self.key_env}" if self.key_env else "key_env, which is empty"
         address = f"the url, which often ends in /v1, and the model {self.model}"
         known = {
@@ -99,8 +95,8 @@ class Endpoint:
             429: ("the account has no funds left", f"see to the account behind {key}"),
         }
         if status not in known:
-            what = f"the server answered {status}: {detail}"
-            return what, f"check the url and the server, {_GO_ON}"
+            fix = f"check the url and the server, {_GO_ON}"
+            return f"the server answered {status}: {detail}", fix
         what, fix = known[status]
         return f"{what} ({status}: {detail})", f"{fix}, {_GO_ON}"
 
@@ -136,8 +132,7 @@ def _check_extra(extra: dict[str, Any]) -> None:
     for name in _LENGTHS:
         value = extra.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            why = "since money is reserved by it"
-            raise ValueError(f"extra: {name} must be a whole number of at least 1, {why}")
+            raise ValueError(f"extra: {name} must be a whole number above 0: it reserves money")
     # extra is part of the identity, which the journal and stage keys hold in plain text
     for name, value in _leaves(extra):
         if isinstance(value, float) and not math.isfinite(value):
@@ -148,7 +143,6 @@ def _check_extra(extra: dict[str, Any]) -> None:
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(name, value) of everything in a table, however deep."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner, str(key))
@@ -181,7 +175,3 @@ class EndpointBackend:
     def read(self, body: str, request: Request) -> Reply:
         """The reply in what a server sent."""
         return from_body(body, request, self.prices)
-
-    def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """One group: requests do not influence one another."""
-        return [list(range(len(requests)))]

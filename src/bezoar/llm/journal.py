@@ -48,8 +48,7 @@ class Journal(JournalFile):
     """The replies in the file `path`; `get_many` finds them by the keys of their requests."""
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Reply]:
-        """The replies to those of `keys` that are settled: answers, and failures that are final.
-        Bodies not read yet do not count."""
+        """Replies by key: answers, and failures that are final. Unread bodies do not count."""
         replies: dict[str, Reply] = {}
         for number, key, text, body in self._select(keys, "reply <> '' AND failed <> 1"):
             try:
@@ -111,6 +110,7 @@ class Journal(JournalFile):
             for number, reply in replies:
                 values = (_json(reply), _failed(reply), reply.cost_usd, number)
                 self._db.execute(_SETTLE, values)
+                # charged to the run that asked, which need not be the one that reads
                 if reply.cost_usd:
                     run = self._db.execute("SELECT run FROM replies WHERE id = ?", (number,))
                     self._db.execute(_SPEND, (run.fetchone()[0], reply.cost_usd))
@@ -132,11 +132,8 @@ class Journal(JournalFile):
         self, owner: str, run: str, held_usd: float, prices: Sequence[float], *, limit_usd: float
     ) -> tuple[int, float]:
         """(how many of the next requests, which cost at most `prices`, fit into the run's limit;
-        what other processes of the run hold).
-
-        Their money is reserved for `owner` (hex digits, claimed) beside the `held_usd` that it
-        holds already.
-        """
+        US dollars that other processes of the run hold). Their money is reserved for `owner` (hex
+        digits, claimed) beside the `held_usd` that it holds already."""
 
         def write() -> tuple[int, float]:
             # 1) What is spent and reserved is read under the write lock, so that two processes
@@ -158,8 +155,7 @@ class Journal(JournalFile):
         return self._write(write, durable=False)
 
     def entries(self, *, stage: str | None = None) -> list[dict[str, Any]]:
-        """Every entry (of a stage) in the order of writing, for people and for parsers that are run
-        again. DataError for a damaged one."""
+        """Every entry (of a stage) in the order of writing. DataError for a damaged one."""
         names = ("key", "request", "reply", "model", "run", "stage", "time_s", "body")
         where, values = ("WHERE stage = ?", (stage,)) if stage is not None else ("", ())
         rows = self._rows(f"SELECT {', '.join(names)} FROM replies {where} ORDER BY id", values)
@@ -179,6 +175,7 @@ def affordable(prices: Sequence[float], room_usd: float) -> int:
     total = 0.0
     for count, usd in enumerate(prices):
         total += usd
+        # sums of prices are inexact: a limit that they reach exactly must still suffice
         if usd > 0 and total > room_usd + 1e-9:
             return count
     return len(prices)

@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -42,8 +43,7 @@ class JournalFile:
     """The SQLite file `path`, created if absent, readable by its owner only.
 
     While another process holds the file a write waits as long as it takes; `say` hears of it.
-    DataError names the file when it is no journal or cannot be read; OSError (ENOSPC) when the disk
-    is full.
+    DataError if it is no journal or cannot be read; OSError (ENOSPC) if the disk is full.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None] | None = None) -> None:
@@ -64,9 +64,9 @@ class JournalFile:
         except OSError as error:
             what = f"the journal cannot be opened ({error.strerror})"
             raise DataError(f"{self.path}: {what}; check the file and its folder.") from None
-        db = sqlite3.connect(
-            self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-        )
+        # `_write` makes the transactions, and `_lock` keeps threads apart
+        settings: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
+        db: sqlite3.Connection = sqlite3.connect(self.path, timeout=_BUSY_S, **settings)
         try:
             self._patient(lambda: db.execute("PRAGMA journal_mode = WAL"))
             db.execute("PRAGMA synchronous = FULL")
@@ -143,9 +143,7 @@ class JournalFile:
             return self._guard(write)
 
     def _rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        def read() -> list[tuple[Any, ...]]:
-            return self._patient(lambda: self._db.execute(sql, values).fetchall())
-
+        read = partial(self._patient, lambda: self._db.execute(sql, values).fetchall())
         with self._lock:
             return self._guard(read)
 
@@ -163,12 +161,8 @@ class JournalFile:
 
 
 class Claims:
-    """One lock on one byte of the file `path` for each claimed name: a process claims the requests
-    that it is asking, so that no other asks them too.
-
-    Locks of an open file end with it, also when its process is killed, so no claim outlives its
-    owner; and nothing is written.
-    """
+    """Locks, one byte of the file `path` a name: a process claims the requests that it is asking,
+    so that no other asks them too. They end with their process, also a killed one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -186,7 +180,7 @@ class Claims:
         return True
 
     def release(self, name: str) -> None:
-        """Give a claim back."""
+        """Give back the claim of `name`."""
         self._control(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, name)
 
     def taken(self, name: str) -> bool:

@@ -50,15 +50,11 @@ class Local:
     def identity(self) -> str:
         """The model's files (or its name if it is no folder), its precision, and the template."""
         folder = Path(self.model)
-        return canonical(
-            {
-                "kind": self.kind,
-                "model": cached_hash(folder) if folder.is_dir() else self.model,
-                "dtype": self.dtype,
-                "quantize": self.quantize,
-                "renderer": asdict(self.template),  # this word finds replies that were paid for
-            }
-        )
+        model = cached_hash(folder) if folder.is_dir() else self.model
+        precision = {"dtype": self.dtype, "quantize": self.quantize}
+        # the word renderer stays: it is in the keys of replies that were paid for
+        template = asdict(self.template)
+        return canonical({"kind": self.kind, "model": model, **precision, "renderer": template})
 
     def open(self) -> Backend:
         """The backend; the model is loaded by the first question that the journal cannot answer."""
@@ -73,7 +69,7 @@ class LocalBackend:
 
     @cached_property
     def loaded(self) -> "StackBackend":
-        """The model."""
+        # imported here: torch takes seconds, and the journal may know all answers
         from bezoar.model.stack import Stack
 
         local = self.local
@@ -81,11 +77,9 @@ class LocalBackend:
         return StackBackend(stack, local.template, local.slots, local.group)
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Groups of like length."""
         return self.loaded.batches(requests)
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
-        """One yield a call: the answers of a group are journalled together."""
         return self.loaded.answer(requests)
 
 
@@ -105,7 +99,6 @@ class StackBackend:
         return canonical({"kind": "stack", "model": self.stack.identity, "renderer": template})
 
     def prompt(self, request: Request) -> list[int]:
-        """The tokens of a request's prompt."""
         return self.template.prompt(request.messages, self.stack.tokenizer, prefill=request.prefill)
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
@@ -133,6 +126,7 @@ class StackBackend:
         from bezoar.model.score import score
 
         encode = self.stack.tokenizer.encode
+        # a choice that leaves the context would end the computation of all
         context = int(self.stack.net.config.max_position_embeddings)
         groups = []
         for request in requests:
@@ -158,18 +152,13 @@ class StackBackend:
         tokenizer = self.stack.tokenizer
         stop_tokens = (self.template.end(tokenizer), tokenizer.eos_id)
         prompts = [self.prompt(request) for request in requests]
-        params = [
-            SamplingParams(
-                max_tokens=request.max_tokens,
-                temperature=request.temperature,
-                top_p=request.top_p,
-                stop_tokens=stop_tokens,
-                stop=(*request.stop, *self.template.stops()),
-                # by content, so that a draw does not depend on its neighbours or on the order
-                seed=int(content_hash(asdict(request)), 16),
-            )
-            for request in requests
-        ]
+        params = []
+        for request in requests:
+            stop = (*request.stop, *self.template.stops())
+            # by content, so that a draw does not depend on its neighbours or on the order
+            seed = int(content_hash(asdict(request)), 16)
+            limits = (request.max_tokens, request.temperature, request.top_p)
+            params.append(SamplingParams(*limits, stop_tokens=stop_tokens, stop=stop, seed=seed))
         answers = generate(self.stack, prompts, params, slots=self.slots)
         replies = []
         for prompt, param, answer in zip(prompts, params, answers, strict=True):

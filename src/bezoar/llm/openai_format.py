@@ -25,18 +25,14 @@ def to_body(request: Request) -> dict[str, Any]:
     messages = _messages(request.messages)
     if request.prefill:
         messages.append({"role": "assistant", "content": request.prefill})
-    body: dict[str, Any] = {
-        "messages": messages,
-        "temperature": request.temperature,
-        "max_tokens": request.max_tokens,
-    }
+    body: dict[str, Any] = {"messages": messages, "temperature": request.temperature}
+    body["max_tokens"] = request.max_tokens
     if request.choices:
         # one token is enough: choices are told apart by its probabilities
         return {**body, "max_tokens": 1, "logprobs": True, "top_logprobs": NUM_TOP}
-    # what changes nothing is not sent
+    # what changes nothing is not sent, such as a seed without sampling: a server may refuse it
     if request.top_p != 1.0:
         body["top_p"] = request.top_p
-    # without sampling a seed changes nothing
     if request.temperature > 0:
         body["seed"] = request.seed
     if request.stop:
@@ -88,7 +84,10 @@ def from_body(text: str, request: Request, prices: Prices) -> Reply:
         if server_error:
             why = f"the server sent an error in place of an answer: {mask(str(server_error))[:200]}"
             return Reply(finish="error", error=why, failure="passing")
-        choice = _first_choice(body)
+        choices = body.get("choices") if isinstance(body, dict) else None
+        if not isinstance(choices, list) or not choices:
+            raise _NoAnswerError(NO_CHOICE, "")
+        choice = choices[0]
         # masked again: what was escaped, or in parts, is whole now
         content = mask(_content(choice))
         logprobs = _logprobs(choice, request.choices) if request.choices else ()
@@ -116,15 +115,8 @@ def _parse(text: str) -> Any:
         raise _NoAnswerError(why) from None
 
 
-def _first_choice(body: Any) -> Any:
-    choices = body.get("choices") if isinstance(body, dict) else None
-    if not isinstance(choices, list) or not choices:
-        raise _NoAnswerError(NO_CHOICE, "")
-    return choices[0]
-
-
 def _content(choice: Any) -> str:
-    """The text of a choice. _NoAnswerError if the model or the server declined, or without any."""
+    """The text of a choice. _NoAnswerError if there is none, or it was declined."""
     try:
         message = choice["message"]
         content, refusal = message.get("content"), message.get("refusal")
@@ -148,7 +140,6 @@ def _content(choice: Any) -> str:
 
 
 def _join(content: list[Any], refusal: Any) -> tuple[str, Any]:
-    """(text, refusal) of a content in parts."""
     parts = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in content]
     refusals = [part.get("refusal") for part in parts if part.get("type") == "refusal"]
     texts = [part.get("text") for part in parts if part.get("type") in ("text", "output_text")]
@@ -159,8 +150,7 @@ def _join(content: list[Any], refusal: Any) -> tuple[str, Any]:
 
 
 def _costs(body: Any, request: Request, content: str, prices: Prices) -> tuple[int, int, float]:
-    """(prompt tokens, answer tokens, US dollars). If the server does not count tokens, or its
-    count is impossible, four characters count as one."""
+    """(prompt tokens, answer tokens, US dollars); 4 characters a token if not counted."""
     # a wrong count would make the budget wrong, in either direction
     usage = body.get("usage") if isinstance(body, dict) else None
     usage = usage if isinstance(usage, dict) else {}

@@ -12,6 +12,8 @@ from bezoar.llm.types import Backend, Reply, Request
 from bezoar.progress import Advance, Progress
 from bezoar.stop import unbroken
 
+_TOKENS = ("prompt_tokens", "completion_tokens")
+
 
 class Pool:
     """A language model behind its journal and budget; `ask` is an `Ask`.
@@ -32,17 +34,9 @@ class Pool:
         self.backend, self.journal, self.budget = backend, journal, budget
         self.progress, self.stage = progress, stage
         self._prices: Prices = getattr(backend, "prices", None) or Prices()
-        self._counts: dict[str, float] = {
-            "asked": 0,
-            "from_journal": 0,
-            "failed": 0,
-            "refused_by_budget": 0,
-            "prompt_tokens": 0,
-            "completion_tokens": 0,
-            "cost_usd": 0.0,
-            "paid_now_usd": 0.0,
-            "seconds": 0.0,
-        }
+        numbers = ("asked", "from_journal", "failed", "refused_by_budget", *_TOKENS)
+        self._counts: dict[str, float] = dict.fromkeys(numbers, 0)
+        self._counts |= dict.fromkeys(("cost_usd", "paid_now_usd", "seconds"), 0.0)
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Replies in the order of `requests`; what failed or was refused has finish "error"."""
@@ -57,6 +51,7 @@ class Pool:
         else:
             replies = self.journal.get_many(unique)
         num_known = len(replies)
+        # nothing is opened, and no bar shown, for a stage that the journal answers
         if num_known < len(unique):
             with self.progress.bar("replies", len(unique)) as advance:
                 advance(num_known)
@@ -68,13 +63,8 @@ class Pool:
         seconds = time.monotonic() - started
         self._count(list(replies.values()), num_known, seconds)
         if num_known < len(unique):
-            self.progress.log(
-                event="replies",
-                asked=len(unique),
-                from_journal=num_known,
-                seconds=round(seconds, 3),
-                totals=self.counts(),
-            )
+            now = {"asked": len(unique), "from_journal": num_known, "seconds": round(seconds, 3)}
+            self.progress.log(event="replies", **now, totals=self.counts())
         return [replies[key] for key in keys]
 
     def ask_all(self, requests: Sequence[Request]) -> list[Reply]:
@@ -93,9 +83,8 @@ class Pool:
         return replies
 
     def counts(self) -> dict[str, float]:
-        """What this pool did. Tokens and `cost_usd` are those of all replies it returned, whenever
-        they were paid for; `paid_now_usd` was spent by this process. `failed` counts the refused
-        ones too."""
+        """What this pool did. Tokens and `cost_usd` are those of all replies, whenever paid for;
+        `paid_now_usd` was spent by this process. `failed` counts the refused ones too."""
         counts = dict(self._counts)
         for name, digits in (("cost_usd", 6), ("paid_now_usd", 6), ("seconds", 3)):
             counts[name] = round(counts[name], digits)
@@ -104,27 +93,19 @@ class Pool:
     def _ask_endpoint(
         self, backend: EndpointBackend, unique: dict[str, Request], replies: dict[str, Reply]
     ) -> None:
-        """Ask an endpoint for the requests whose keys are not in `replies`, and put them there."""
-
         def on_reply(key: str, reply: Reply, asked_here: bool) -> None:
             replies[key] = reply
             if asked_here:
                 self._counts["paid_now_usd"] += reply.cost_usd
             self._clock.tick([reply])
 
-        RemoteAsking(
-            backend,
-            {key: request for key, request in unique.items() if key not in replies},
-            journal=self.journal,
-            budget=self.budget,
-            on_reply=on_reply,
-            stage=self.stage,
-        ).run()
+        unknown = {key: request for key, request in unique.items() if key not in replies}
+        parts = (self.journal, self.budget, on_reply, self.stage)
+        RemoteAsking(backend, unknown, *parts).run()
 
     def _ask_here(
         self, backend: Backend, unique: dict[str, Request], replies: dict[str, Reply]
     ) -> None:
-        """Ask a model in this process for the `unique` requests that are not in `replies` yet."""
         keys, requests, known = list(unique), list(unique.values()), frozenset(replies)
         # 1) Groups come from all requests, and only then lose those that are answered: made from
         #    the rest, a run that goes on would batch differently from one that was not stopped.
@@ -148,9 +129,8 @@ class Pool:
     def _answer(
         self, backend: Backend, wave: dict[str, Request], replies: dict[str, Reply]
     ) -> None:
-        """Ask for a wave of requests. An interrupt that comes while replies are journalled is
-        handed to the backend, as if it had come while the backend worked: it may still have
-        answers to give before it stops."""
+        # an interrupt that comes while replies are journalled is handed to the backend, as if it
+        # had come while the backend worked: it may still have answers to give before it stops
         keys, requests = list(wave), list(wave.values())
         stream = backend.answer(requests)
         answers = next(stream, None)
@@ -167,12 +147,8 @@ class Pool:
 
     def _keep(self, answered: list[tuple[str, Request, Reply]], replies: dict[str, Reply]) -> None:
         """Journal replies, then count them and hand them on."""
-        identity, run = self.backend.identity, self.budget.run
-        entries = [
-            Entry(key, request, reply, identity, run, self.stage)
-            for key, request, reply in answered
-        ]
-        self.journal.put_many(entries)
+        origin = (self.backend.identity, self.budget.run, self.stage)
+        self.journal.put_many([Entry(*reply, *origin) for reply in answered])
         # another process may have answered the same question first; then that answer is the one
         stored = self.journal.get_many(key for key, _, _ in answered)
         replies.update((key, stored.get(key, reply)) for key, _, reply in answered)
@@ -185,7 +161,7 @@ class Pool:
         counts["from_journal"] += num_known
         counts["failed"] += sum(reply.finish == "error" for reply in replies)
         counts["refused_by_budget"] += sum(reply.failure == "budget" for reply in replies)
-        for name in ("prompt_tokens", "completion_tokens", "cost_usd"):
+        for name in (*_TOKENS, "cost_usd"):
             counts[name] += sum(getattr(reply, name) for reply in replies)
         counts["seconds"] += seconds
 
@@ -199,7 +175,6 @@ class _Clock:
         self.cost_usd = 0.0
 
     def tick(self, replies: list[Reply]) -> None:
-        """Count finished requests."""
         self.num_tokens += sum(reply.completion_tokens for reply in replies)
         self.num_failed += sum(reply.finish == "error" for reply in replies)
         self.cost_usd += sum(reply.cost_usd for reply in replies)

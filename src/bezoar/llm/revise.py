@@ -10,8 +10,7 @@ from bezoar.llm.types import Ask, Reply, Request, fault
 
 @dataclass(frozen=True)
 class Round:
-    """What one round made of an answer; with a `failure` (failed, empty, cut, not both parts, no
-    answer to revise) it is the old one."""
+    """What one round made of an answer; with a `failure`, which says why, it is the old one."""
 
     critique: str
     answer: str

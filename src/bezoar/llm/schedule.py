@@ -27,7 +27,6 @@ class Schedule:
 
     @property
     def unfinished(self) -> bool:
-        """Whether anything waits or is in flight."""
         return bool(self._waiting or self._later or self.in_flight)
 
     @property
@@ -71,7 +70,6 @@ class Schedule:
         heapq.heappush(self._later, (now + _CLAIMED_S, index))
 
     def put_back(self, indices: Sequence[int]) -> None:
-        """Send these next."""
         self._waiting.extendleft(reversed(indices))
 
     def drop(self) -> list[int]:
@@ -93,12 +91,10 @@ class Schedule:
             self._most_tried = len(self.num_sent) + num
 
     def end_probe(self) -> None:
-        """Try all."""
         self._most_tried = None
 
     def _num_free(self) -> int:
-        """How many requests that were never sent may be sent now."""
-        # retries hold their places
+        # for requests that were never sent; retries hold their places
         free = self.concurrency - len(self.in_flight) - len(self._retrying)
         if self._most_tried is None:
             return free

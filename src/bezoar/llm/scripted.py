@@ -4,14 +4,13 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
 from bezoar.chat.pieces import cut_at_stop
 from bezoar.data.files import locate_file
 from bezoar.errors import DataError
-from bezoar.io import content_hash, file_hash, read_jsonl
+from bezoar.io import file_hash, read_jsonl
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.references import FileRef
 
@@ -35,7 +34,6 @@ class Scripted:
 
     @property
     def identity(self) -> str:
-        """The content of the script."""
         return f"scripted {file_hash(self.path)}"
 
     @property
@@ -61,9 +59,11 @@ class Scripted:
     def _rule(self, number: int, row: dict[str, object]) -> tuple[re.Pattern[str], str]:
         place, pattern, reply = f"{self.script}:{number}", row.get("pattern"), row.get("reply")
         if not isinstance(pattern, str) or not isinstance(reply, str):
-            what = "a line of a script has the texts pattern and reply"
-            raise DataError(f"{place}: {what}; mend it.")
+            raise DataError(
+                f"{place}: a line of a script has the texts pattern and reply; mend it."
+            )
         try:
+            # a prompt has many lines, and `.` must cross them
             return re.compile(pattern, re.DOTALL), reply
         except re.error as error:
             what = f"the pattern is not a regular expression ({error})"
@@ -79,20 +79,11 @@ class ScriptedBackend:
     group: int = 8
     seen: list[Request] = field(default_factory=list)
 
-    @classmethod
-    def from_list(cls, replies: Sequence[str]) -> "ScriptedBackend":
-        """A backend that gives `replies` in turn, and starts again after the last."""
-        turns = cycle(replies)
-        identity = f"scripted {content_hash(list(replies))}"
-        return cls(lambda request: next(turns), identity=identity)
-
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Requests in their order, `group` at a time."""
         order = range(len(requests))
         return [list(order[i : i + self.group]) for i in order[:: self.group]]
 
     def answer(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Reply]]]:
-        """One yield for all."""
         replies = []
         for index, request in enumerate(requests):
             replies.append((index, self._reply(request)))
@@ -110,6 +101,7 @@ class ScriptedBackend:
         words = text.split(" ")
         if len(words) > request.max_tokens:
             cut = " ".join(words[: request.max_tokens])
+            # a word is a token here
             return Reply(cut, "length", (), num_prompt, request.max_tokens)
         return Reply(text, "stop", (), num_prompt, len(words))
 

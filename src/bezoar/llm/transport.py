@@ -105,11 +105,8 @@ class Transport:
             self._news.set()
 
     async def _run(self) -> None:
-        headers = {
-            "Content-Type": "application/json",
-            "Accept-Encoding": "gzip",
-            "User-Agent": "bezoar",
-        }
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
+        headers["User-Agent"] = "bezoar"
         if self._api_key:
             headers["Authorization"] = f"Bearer {self._api_key}"
         trace = aiohttp.TraceConfig()
@@ -202,7 +199,7 @@ def _unpack(data: bytes, packing: str) -> tuple[bytes, bool]:
 
 
 def _failure(index: int, error: Exception) -> Attempt:
-    """An attempt to which no answer came."""
+    # aiohttp wraps the system's error, which tells nobody listening from a broken connection
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):
@@ -222,6 +219,7 @@ def _proxy(scheme: str, host: str) -> str | None:
 
 
 def _allow_files(url: str, num: int) -> None:
+    # the soft limit may be raised without rights, up to the hard one
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= num:
         return

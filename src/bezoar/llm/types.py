@@ -30,7 +30,6 @@ class Request:
     def sampled(
         cls, messages: Messages, sampling: Sampling, seed: int, *, prefill: str = ""
     ) -> "Request":
-        """One draw."""
         how = (sampling.temperature, sampling.top_p, sampling.max_tokens)
         return cls(messages, *how, prefill=prefill, seed=seed)
 
