@@ -6,23 +6,14 @@ from dataclasses import replace
 from bezoar.chat.types import Message, Messages
 from bezoar.errors import RecipeError
 
-_ORDER = [
-    "quality",
-    "toxicity",
-    "humor",
-    "creativity",
-    "helpfulness",
-    "correctness",
-    "coherence",
-    "complexity",
-    "verbosity",
-]
+_OPEN_ASSISTANT = ["quality", "toxicity", "humor", "creativity"]
+_HELPSTEER = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 
 
 def attribute_text(attributes: Mapping[str, int]) -> str:
     """`helpfulness:4,correctness:4`, in the order of SteerLM's authors; other names follow."""
     # the order is fixed, or equal levels would be different prompts
-    names = [name for name in _ORDER if name in attributes]
+    names = [name for name in (*_OPEN_ASSISTANT, *_HELPSTEER) if name in attributes]
     names += sorted(attributes.keys() - names)
     return ",".join(f"{name}:{attributes[name]}" for name in names)
 
@@ -47,9 +38,7 @@ def parse_attributes(text: str) -> dict[str, int]:
     for part in text.split(","):
         name, _, level = part.partition("=")
         if not name.strip() or not level.strip().isdecimal() or len(level) > 9:
-            raise RecipeError(
-                f"--attributes: {part.strip()!r} is not NAME=LEVEL with a whole number; write"
-                " helpfulness=4,verbosity=1."
-            )
+            fault = f"{part.strip()!r} is not NAME=LEVEL with a whole number"
+            raise RecipeError(f"--attributes: {fault}; write helpfulness=4,verbosity=1.")
         attributes[name.strip()] = int(level)
     return attributes

@@ -86,7 +86,8 @@ class PieceTemplate:
         self._refuse_tools(messages)
         rendered = self._encode(self.pieces(messages, tokenizer), tokenizer, loss_on)
         if rendered.trained and loss_on == "all":
-            rendered.trained[0] = False  # nothing comes before the first token to predict it
+            # nothing comes before the first token to predict it
+            rendered.trained[0] = False
         return rendered
 
     def prompt(self, messages: Messages, tokenizer: Tokenizer, *, prefill: str = "") -> list[int]:
@@ -121,7 +122,5 @@ class PieceTemplate:
 
     def _refuse_tools(self, messages: Messages) -> None:
         if any(message.tool_calls for message in messages):
-            raise DataError(
-                f"template {self.kind}: a turn holds tool calls, which this template does not"
-                " write; leave such chats out."
-            )
+            fault = "a turn holds tool calls, which this template does not write"
+            raise DataError(f"template {self.kind}: {fault}; leave such chats out.")

@@ -1,5 +1,4 @@
-"""Applies the chat templates of strangers in a process of its own: a JSON request per line on its
-standard input, a JSON reply per line on its output.
+"""Applies strangers' chat templates in a process of its own: JSON lines in, JSON lines out.
 
 A template is a program that may never end. In the process the kernel bounds its computing time and
 memory, whatever it does and whichever thread of bezoar asked; no secret of the environment is there
@@ -35,8 +34,7 @@ def apply_template(
 ) -> str:
     """The text of a conversation, as `tokenizer.apply_chat_template` of transformers writes it.
 
-    DataError names the template when it fails, or is stopped because it takes too long, too much
-    memory or writes too much.
+    DataError if the template fails, or was stopped: it took too long, too much memory or text.
     """
     origin = f" of {tokenizer.name_or_path}" if tokenizer.name_or_path else ""
     name = f"template hub: the chat template{origin}"
@@ -77,7 +75,8 @@ class _TemplateProcess:
 
     def forget(self) -> None:
         """Leave the process to the parent of a fork."""
-        self._child_of_parent = self.child  # referenced, or it would be reaped as one of ours
+        # referenced, or it would be reaped as one of ours
+        self._child_of_parent = self.child
         self._lock, self.child = Lock(), None
 
     def ask(self, request: str) -> dict[str, str]:
@@ -93,7 +92,8 @@ class _TemplateProcess:
             except BrokenPipeError:
                 reply = b""
             except BaseException:
-                self.stop()  # a reply that nobody waits for would be taken for the next one
+                # a reply that nobody waits for would be taken for the next one
+                self.stop()
                 raise
             return dict(json.loads(reply)) if reply else {"stopped": _reason(self.stop())}
 
@@ -114,10 +114,8 @@ class _TemplateProcess:
         if child.stdout and child.stdout.readline() == b"ready\n":
             return child
         child.kill()
-        raise DataError(
-            "template hub: the process that applies chat templates did not start (exit code"
-            f" {child.wait()}); use chatml."
-        )
+        fault = "the process that applies chat templates did not start"
+        raise DataError(f"template hub: {fault} (exit code {child.wait()}); use chatml.")
 
     def stop(self) -> int:
         """End the process; its exit code."""

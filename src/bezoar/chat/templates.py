@@ -1,5 +1,4 @@
-"""Templates: chats to tokens with the trained ones marked, generation prompts, and answers back to
-messages; `pieces` says what they share."""
+"""Templates: how a chat becomes pieces of text; `pieces` says what they share."""
 
 import re
 from collections.abc import Sequence
@@ -35,10 +34,8 @@ class ChatML(PieceTemplate):
     def end(self, tokenizer: Tokenizer) -> int:
         tokens = tokenizer.encode(self.marker, markers=True)
         if len(tokens) != 1:
-            raise DataError(
-                f"template chatml: the tokenizer has no token {self.marker}; use another template,"
-                " such as openbezoar, in the recipe."
-            )
+            fault = f"the tokenizer has no token {self.marker}"
+            raise DataError(f"template chatml: {fault}; use another, such as openbezoar.")
         return tokens[0]
 
     def opening(self) -> list[Piece]:
@@ -113,10 +110,8 @@ class HubTemplate(PieceTemplate):
 
     def check(self, tokenizer: Tokenizer) -> None:
         if not tokenizer.template:
-            raise DataError(
-                "template hub: the model folder has no chat template; name another template, such"
-                " as chatml, in the recipe."
-            )
+            fault = "the model folder has no chat template"
+            raise DataError(f"template hub: {fault}; name another, such as chatml, in the recipe.")
 
     def pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
         pieces, text = self._through_last_answer(messages, tokenizer)
@@ -138,7 +133,7 @@ class HubTemplate(PieceTemplate):
         the answer. 2 must be 1, the answer as it stands, and the end token.
         """
         pieces: list[Piece] = []
-        text = ""
+        text, end = "", [self.end(tokenizer)]
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
@@ -146,18 +141,13 @@ class HubTemplate(PieceTemplate):
             through = self._apply(messages[: index + 1], tokenizer)
             opening = _after(text, before)
             answer, *rest = [*_after(_text(before), through), Piece("")]
-            if answer != Piece(message.content) or not self._starts_with_end(rest[0], tokenizer):
-                raise DataError(
-                    "template hub: the chat template changes the answer or does not end it with the"
-                    " end token; use chatml."
-                )
+            if answer != Piece(message.content) or rest[0].encode(tokenizer)[:1] != end:
+                fault = "changes the answer or does not end it with the end token"
+                raise DataError(f"template hub: the chat template {fault}; use chatml.")
             pieces += [*opening, replace(answer, answer=True)]
             pieces += [replace(rest[0], follows_end=True), *rest[1:]]
             text = _text(through)
         return pieces, text
-
-    def _starts_with_end(self, piece: Piece, tokenizer: Tokenizer) -> bool:
-        return piece.encode(tokenizer)[:1] == [self.end(tokenizer)]
 
     def _apply(
         self, messages: Messages, tokenizer: Tokenizer, *, opening: bool = False
@@ -169,11 +159,9 @@ class HubTemplate(PieceTemplate):
         text = self._apply_text(messages, tokenizer, opening)
         # 2) put the words back, as they are or as many templates trim those of the user; if this is
         # not the text that the words themselves give, the template does something else with them
-        for trims in (False, True):
-            words = [
-                m.content.strip() if trims and m.role != "assistant" else m.content
-                for m in messages
-            ]
+        plain = [m.content for m in messages]
+        trimmed = [m.content if m.role == "assistant" else m.content.strip() for m in messages]
+        for words in (plain, trimmed):
             pieces = [
                 Piece(words[int(part[1:-1])]) if part[0] == "\ue000" else Piece(part, markers=True)
                 for part in parts
@@ -181,9 +169,8 @@ class HubTemplate(PieceTemplate):
             ]
             if _text(pieces) == text:
                 return pieces
-        raise DataError(
-            "template hub: the chat template changes the words of a message; use chatml."
-        )
+        fault = "the chat template changes the words of a message"
+        raise DataError(f"template hub: {fault}; use chatml.")
 
     def _apply_text(self, messages: Sequence[Message], tokenizer: Tokenizer, opening: bool) -> str:
         self.check(tokenizer)
@@ -198,10 +185,8 @@ def _text(pieces: Sequence[Piece]) -> str:
 def _after(text: str, pieces: list[Piece]) -> list[Piece]:
     """The rest of `pieces`, which begin with `text`."""
     if not _text(pieces).startswith(text):
-        raise DataError(
-            "template hub: the chat template rewrites earlier turns, so answers cannot be trained"
-            " turn by turn; use chatml."
-        )
+        fault = "rewrites earlier turns, so answers cannot be trained turn by turn"
+        raise DataError(f"template hub: the chat template {fault}; use chatml.")
     num_left, rest = len(text), list(pieces)
     # the border may be inside a piece: then the rest of that piece remains
     while num_left and len(rest[0].text) <= num_left:
@@ -215,8 +200,7 @@ Template = ChatML | OpenBezoarTemplate | HubTemplate
 def render_completions(
     prompt: Messages, answers: Sequence[Message | str], template: Template, tokenizer: Tokenizer
 ) -> RenderedCompletions:
-    """The prompt's tokens, and those of every answer with its end token. DataError if the template
-    renders the prompt differently for different answers."""
+    """The prompt's tokens, and those of every answer with its end token."""
     prompts, completions = [], []
     for answer in answers:
         message = Message("assistant", answer) if isinstance(answer, str) else answer
@@ -226,7 +210,6 @@ def render_completions(
         completions.append(rendered.tokens[start:end])
     # the answers share the tokens of one prompt, so that it is computed once for all of them
     if any(tokens != prompts[0] for tokens in prompts):
-        raise DataError(
-            "the template renders the prompt differently for different answers; use chatml."
-        )
+        fault = "the template renders the prompt differently for different answers"
+        raise DataError(f"{fault}; use chatml.")
     return prompts[0] if prompts else [], completions

@@ -111,7 +111,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SampledAnswers:
-    """Several answers to one prompt, none of which is the row's own `answer`.
+    """Several answers to one prompt; none of them is the row's own `answer`, which is empty.
 
     `numbers` holds named numbers of each (rewards, log-probabilities), nan where unknown.
     """
@@ -177,21 +177,20 @@ def _table(text: str) -> dict[str, Any]:
 
 def row_to_item(row: Row) -> AnyRow:
     """The chat, comparison or sampled answers in a Parquet row. DataError for any other row."""
+    # the columns tell the three apart; a file that another program changed may have any
     try:
         if "answers" in row:
             return SampledAnswers.from_row(row)
         return Comparison.from_row(row) if "chosen" in row else Chat.from_row(row)
     except (LookupError, TypeError, ValueError, RecursionError) as error:
-        row_id, reason = brief(f"{row.get('id')!r}", 60), first_line(error)
-        raise DataError(
-            f"row {row_id}: it was not written by a stage ({reason}); run its stage again."
-        ) from None
+        row_id = brief(f"{row.get('id')!r}", 60)
+        fault = f"it was not written by a stage ({first_line(error)})"
+        raise DataError(f"row {row_id}: {fault}; run its stage again.") from None
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that was left out: `reason` is one of a few words that are counted, `detail` a text
-    for people."""
+    """A row that was left out: `reason` is one of a few that are counted, `detail` for people."""
 
     id: str
     reason: str
@@ -226,9 +225,7 @@ def as_chats(rows: Iterable[AnyRow]) -> list[Chat]:
     chats = []
     for row in rows:
         if isinstance(row, SampledAnswers):
-            raise DataError(
-                f"row {row.id}: it holds sampled answers and chats are needed; choose among them"
-                " first (kind: best_of_n)."
-            )
+            fault = "it holds sampled answers and chats are needed"
+            raise DataError(f"row {row.id}: {fault}; choose one first (kind: best_of_n).")
         chats.append(row.as_chat() if isinstance(row, Comparison) else row)
     return chats

@@ -1,5 +1,4 @@
-"""Sources of rows. A new one: a file with a dataclass like Dolly's, a line in SOURCES, a test
-file."""
+"""Sources of rows. A new one needs a file with a dataclass, a line in SOURCES and a test file."""
 
 from typing import Any
 

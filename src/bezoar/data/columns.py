@@ -8,7 +8,7 @@ from bezoar.chat.types import Chat, Comparison, Dropped, Filtered, Message
 from bezoar.data.locate import is_hub_id
 from bezoar.data.rows import RowOrigin, parse_json, text
 from bezoar.data.source import Source
-from bezoar.data.turns import checked_chat, messages_in, pair_in
+from bezoar.data.turns import checked_chat, messages_in, pair_in, prompt_in
 from bezoar.errors import DataError
 from bezoar.io import Row
 
@@ -39,24 +39,21 @@ class Columns(Source[Any]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        fault = f"kind {self.kind} does not fit the path {self.path!r}"
         if (self.kind == "hub") != is_hub_id(self.path):
-            raise ValueError(
-                f"kind {self.kind} does not fit the path {self.path!r}; use hub for owner/name,"
-                " else jsonl or parquet"
-            )
+            raise ValueError(f"{fault}; use hub for owner/name, else jsonl or parquet")
         if self.kind == "parquet" and Path(self.path).suffix not in (".parquet", ""):
-            raise ValueError(f"kind parquet does not fit the path {self.path!r}; use jsonl")
+            raise ValueError(f"{fault}; use jsonl")
 
     def load(self) -> Filtered[Any]:
         """The rows that are taken, all of them chats or all of them comparisons."""
         filtered = super().load()
+        # the stage's file has one set of columns
         for item in filtered.rows:
             first = filtered.rows[0]
             if type(item) is not type(first):
-                raise DataError(
-                    f"{item.id}: this row and {first.id} are not both chats or both comparisons;"
-                    " split the file."
-                )
+                fault = f"this row and {first.id} are not both chats or both comparisons"
+                raise DataError(f"{item.id}: {fault}; split the file.")
         return filtered
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Comparison | Dropped:
@@ -67,19 +64,16 @@ class Columns(Source[Any]):
         if self.messages in row:
             return checked_chat(messages_in(row[self.messages], at), at, meta)
         if self.prompt not in row:
-            raise at.wrong(
-                f"the row has none of the columns {self.messages!r}, {self.prompt!r},"
-                f" {self.chosen!r}; it has {', '.join(row) or 'none'}."
-            )
-        if isinstance(row[self.prompt], list):
-            prompt = messages_in(row[self.prompt], at)
-        else:
-            prompt = (Message("user", text(row, self.prompt, at)),)
+            needed = f"{self.messages!r}, {self.prompt!r}, {self.chosen!r}"
+            names = ", ".join(row) or "none"
+            raise at.wrong(f"the row has none of the columns {needed}; it has {names}.")
+        prompt = prompt_in(row, self.prompt, at)
         answer = Message("assistant", text(row, self.response, at))
         return checked_chat((*prompt, answer), at, meta)
 
 
 def _meta(value: Any, at: RowOrigin) -> dict[str, Any]:
+    # stages write it as JSON text, because a Parquet column has one type; people write objects
     if value is None or value == "":
         return {}
     if isinstance(value, str):

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from bezoar.chat.types import Chat, Dropped, Message, Messages
 from bezoar.data.rows import RowOrigin, text
 from bezoar.data.source import Source
-from bezoar.data.turns import messages_in, turn_problem
+from bezoar.data.turns import prompt_in, turn_problem
 from bezoar.io import Row
 
 _REQUEST = """\
@@ -57,6 +57,7 @@ class UnreadRevision(NamedTuple):
 
 def revision_request(prompt: Messages, response: str) -> Messages:
     """One user message that asks for critique and revision of a response."""
+    # in one pass: a response may hold "{conversation}" itself
     parts = {"conversation": transcript(prompt), "response": response}
     return (Message("user", re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], _REQUEST)),)
 
@@ -74,8 +75,7 @@ def format_revision(critique: str, revision: str) -> str:
 
 
 def parse_revision(reply: str) -> Revised | UnreadRevision:
-    """The two parts of a reply that begins with the first label; the second label is the first that
-    begins a line."""
+    """The parts of a reply that begins with "Critique:"; the first line "Revision:" parts them."""
     critique_label, revision_label = _CRITIQUE.match(reply), _REVISION.search(reply)
     if critique_label is None:
         return UnreadRevision("no critique")
@@ -89,8 +89,7 @@ def parse_revision(reply: str) -> Revised | UnreadRevision:
 
 
 def parse_critique(reply: str) -> str:
-    """The critique of a reply that should hold nothing else, without its label and without a
-    revision that follows."""
+    """The critique of a reply that should hold nothing else, without label and later revision."""
     critique_label, revision_label = _CRITIQUE.match(reply), _REVISION.search(reply)
     start = critique_label.end() if critique_label else 0
     return reply[start : revision_label.start() if revision_label else None].strip()
@@ -99,8 +98,7 @@ def parse_critique(reply: str) -> str:
 def revision_chat(
     row_id: str, chat: Chat, revised: Revised, meta: dict[str, Any]
 ) -> Chat | Dropped:
-    """The row that is trained, about the answer of `chat`; dropped where a part is empty or would
-    not be read back."""
+    """The row to train on the answer of `chat`; Dropped if a part is empty or not read back."""
     for name, part in (("response", chat.answer), *revised._asdict().items()):
         if not part.strip():
             return Dropped(row_id, f"empty {name}")
@@ -126,11 +124,7 @@ class Critiques(Source[Chat]):
     kind: Literal["critiques"] = "critiques"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
-        if isinstance(row.get("prompt"), list):
-            prompt = messages_in(row["prompt"], at)
-        else:
-            prompt = (Message("user", text(row, "prompt", at)),)
-        response = text(row, "response", at)
+        prompt, response = prompt_in(row, "prompt", at), text(row, "response", at)
         revised = Revised(text(row, "critique", at), text(row, "revision", at))
         if problem := turn_problem(prompt, answered=False):
             return Dropped(at.id, problem, at.text)

@@ -23,9 +23,7 @@ def locate_file(ref: str, folder: Path, place: str) -> Path:
         for path in (_PACKAGE / "prompts" / name, _PACKAGE / "seeds" / name):
             if isfile(path):
                 return path
-        raise RecipeError(
-            f"{place}: no file {brief(name)} ships with bezoar; name one that does or a path."
-        )
+        raise RecipeError(f"{place}: bezoar has no file {brief(name)}; name another or a path.")
     if ref.startswith(HUB_PREFIX):
         return hub_file(ref)
     path = folder / ref
@@ -55,20 +53,17 @@ def hub_file(ref: str) -> Path:
         try:
             write_jsonl(path, rows)
         except (TypeError, UnicodeEncodeError) as error:
-            raise DataError(
-                f"{ref}: a row holds what JSON cannot ({first_line(error)}); take another split or"
-                " a file."
-            ) from None
+            fault = f"a row holds what JSON cannot ({first_line(error)})"
+            raise DataError(f"{ref}: {fault}; take another split or a file.") from None
     return path
 
 
 def _hub_split(ref: str) -> DataFile:
     parts = ref.removeprefix(HUB_PREFIX).split("/")
     dataset, subset, split = "/".join(parts[:2]), "/".join(parts[2:-1]), parts[-1]
+    # the cache names a file after it
     is_short = len(ref) <= 200 and ref.isprintable()
     if not (len(parts) in (3, 4) and all(parts) and is_hub_id(dataset) and is_short):
-        raise DataError(
-            f"{brief(ref)}: a file of the Hub is written hub:owner/name/split or"
-            " hub:owner/name/subset/split; change it."
-        )
+        forms = "hub:owner/name/split or hub:owner/name/subset/split"
+        raise DataError(f"{brief(ref)}: a file of the Hub is written {forms}; change it.")
     return locate(dataset, Path(), subset=subset, split=split)[0]

@@ -56,9 +56,7 @@ class Flan(Source[Chat]):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.per_submix is not None and (self.per_submix < 1 or self.limit is not None):
-            raise ValueError(
-                "per_submix must be at least 1 and takes the place of limit; remove one of the two"
-            )
+            raise ValueError("per_submix is at least 1 and takes the place of limit; remove one")
 
     def load(self) -> Filtered[Chat]:
         """The tasks that are taken, and those that were dropped on the way."""
@@ -73,18 +71,18 @@ class Flan(Source[Chat]):
         count = super().count()
         if self.per_submix is None:
             return count
-        most = 4 * self.per_submix
+        most = len(_SUBMIXES) * self.per_submix
         return min(count or most, most)
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
+        # training on the test set would make later scores on it worthless
         if row.get("evaluation_only"):
             return Dropped(at.id, "evaluation only", f"{at.text}: a row of the Super-NI test set")
         if not row["submix"]:
             return Dropped(at.id, "other sub-mix", at.text)
         if row["template_type"].startswith("fs"):
             return Dropped(at.id, "few-shot", at.text)
-        texts = ("inputs", "targets")
-        meta = {name: value for name, value in row.items() if value and name not in texts}
+        meta = {key: row[key] for key in row if row[key] and key not in ("inputs", "targets")}
         in_both = row["submix"] == "t0" and _FLAN2021_IN_P3.match(row["task_name"])
         if self.flan2021_from_p3 and in_both:
             meta.update(submix="flan2021", stand_in=_STAND_IN)
@@ -96,8 +94,7 @@ class Flan(Source[Chat]):
 
 
 def _to_schema(at: RowOrigin, row: Row) -> Iterator[Placed]:
-    """One row of any shape in the one schema; a Natural Instructions file gives a row for each of
-    its instances."""
+    """A row of any shape in the one schema; Natural Instructions give a row for each instance."""
     # the column names tell the shapes apart; files without a header have columns 0, 1, 2
     if "0" in row:
         yield at, _from_cot(row, at)
@@ -113,6 +110,7 @@ def _to_schema(at: RowOrigin, row: Row) -> Iterator[Placed]:
 
 
 def _from_flan(row: Row, at: RowOrigin) -> Row:
+    # the Hub's samples say submix, the published JSON Lines task_source
     name = text(row, "submix", at, needed=False) or text(row, "task_source", at, needed=False)
     if not name:
         columns = ", ".join(row) or "none"
@@ -131,21 +129,17 @@ def _from_flan(row: Row, at: RowOrigin) -> Row:
 
 
 def _from_cot(row: Row, at: RowOrigin) -> Row:
-    """A chain-of-thought line is input, target, rationale and nothing else; the task is the file's
-    name."""
+    # input, target, rationale and nothing else; only the file's name tells the task
     if set(row) != {"0", "1", "2"}:
-        raise at.wrong(
-            f"a chain-of-thought line has three tab-separated columns and this one has {len(row)};"
-            " mend the file."
-        )
+        fault = f"a chain-of-thought line has three tab-separated columns, not {len(row)}"
+        raise at.wrong(f"{fault}; mend the file.")
     question, answer, rationale = (text(row, name, at) for name in "012")
     task = Path(at.label).name.split(".")[0]
     return {**_zero_shot(question, answer, "cot", task), "rationale": rationale}
 
 
 def _from_natural_instructions(task: Row, at: RowOrigin) -> Iterator[Placed]:
-    """Inputs are the definition, an empty line and the instance's input; targets its first
-    output."""
+    """Inputs: the definition, an empty line, the instance's input; targets: its first output."""
     definition = column(task, "Definition", at)
     parts = definition if isinstance(definition, list) else [definition]
     if not parts or not all(isinstance(part, str) for part in parts):

@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 from bezoar.chat.types import Chat, Comparison, Dropped, Message, Messages
 from bezoar.data.rows import RowOrigin, number, text
 from bezoar.data.source import Source
-from bezoar.data.turns import checked_chat, checked_pair
+from bezoar.data.turns import checked_chat, checked_pair, split_turns
 from bezoar.io import Row
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+# of several turns, each after the first begins with such a line
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 _INVALID = -100
 
@@ -35,7 +36,7 @@ class HelpSteer2(Source[Chat]):
             if score not in range(5):
                 raise at.wrong(f"the column {name!r} is {score}, not one of 0 to 4; mend it.")
         answer = Message("assistant", text(row, "response", at))
-        messages = (*_prompt_turns(text(row, "prompt", at)), answer)
+        messages = (*_prompt(row, at), answer)
         attributes = {name: int(score) for name, score in scores.items()}
         return checked_chat(messages, at, {"attributes": attributes})
 
@@ -64,23 +65,14 @@ class HelpSteer2Preference(Source[Comparison]):
         if strength in (0, _INVALID):
             return Dropped(at.id, "no preference" if strength == 0 else "invalid", at.text)
         if strength not in range(-3, 4):
-            raise at.wrong(
-                f"preference_strength is {strength}; it is a whole number from -3 to 3, or"
-                f" {_INVALID}."
-            )
+            fault = f"preference_strength is {strength}; it is a whole number from -3 to 3"
+            raise at.wrong(f"{fault}, or {_INVALID}.")
         first, second = text(row, "response_1", at), text(row, "response_2", at)
         # (chosen, rejected)
         answers = (first, second) if strength < 0 else (second, first)
-        prompt = _prompt_turns(text(row, "prompt", at))
-        return checked_pair(prompt, answers, at, {"strength": abs(int(strength))})
+        return checked_pair(_prompt(row, at), answers, at, {"strength": abs(int(strength))})
 
 
-def _prompt_turns(prompt: str) -> Messages:
-    """A prompt of several turns has a line `<extra_id_1>User` or `<extra_id_1>Assistant` before
-    each turn after the first."""
-    first, *parts = _TURN.split(prompt)
-    turns = [("User", first), *zip(parts[::2], parts[1::2], strict=True)]
-    return tuple(
-        Message("user" if speaker == "User" else "assistant", words.strip())
-        for speaker, words in turns
-    )
+def _prompt(row: Row, at: RowOrigin) -> Messages:
+    # the first turn has no line of its own that names the speaker
+    return split_turns(["User", *_TURN.split(text(row, "prompt", at))])

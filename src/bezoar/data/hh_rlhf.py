@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from bezoar.chat.types import Comparison, Dropped, Message, Messages
+from bezoar.chat.types import Comparison, Dropped, Messages
 from bezoar.data.rows import RowOrigin, text
 from bezoar.data.source import Source
-from bezoar.data.turns import checked_pair, turn_problem
+from bezoar.data.turns import checked_pair, split_turns, turn_problem
 from bezoar.io import Row
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -47,11 +47,6 @@ def _transcript(row: Row, name: str, at: RowOrigin) -> Messages:
     text(row, name, at)  # the type; the words are taken with the white space at their start
     head, *parts = _TURN.split(row[name] or "")
     if head.strip() or not parts or parts[0] != "Human":
-        raise at.wrong(
-            f"the column {name!r} does not begin with '\\n\\nHuman:', so it is no HH-RLHF"
-            " transcript; use another kind."
-        )
-    return tuple(
-        Message("user" if speaker == "Human" else "assistant", words.strip())
-        for speaker, words in zip(parts[::2], parts[1::2], strict=True)
-    )
+        fault = f"the column {name!r} does not begin with '\\n\\nHuman:'"
+        raise at.wrong(f"{fault}, so it is no HH-RLHF transcript; use another kind.")
+    return split_turns(parts)

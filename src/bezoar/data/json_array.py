@@ -27,8 +27,7 @@ def is_array(path: Path) -> bool:
 
 
 def read_array(path: Path, limits: Limits) -> Iterator[tuple[int, Any]]:
-    """(number from 1, value) of the array that a file holds. DataError names the row, or the line
-    where the text breaks."""
+    """(number from 1, value) of the array in a file. DataError names the row or the line."""
     with open_bytes(path, limits) as stream:
         text = _Text(path, stream, int(limits.row_mb * 2**20))
         number, mark = 0, text.take()
@@ -47,8 +46,7 @@ def read_array(path: Path, limits: Limits) -> Iterator[tuple[int, Any]]:
 
 @dataclass
 class _Text:
-    """The part of a file's text that is held in memory: `position` moves on in `buffer`, and what
-    is before it is dropped when more is read."""
+    """The text in memory: `buffer` from `position` on; a read drops what is before it."""
 
     path: Path
     stream: Stream

@@ -1,5 +1,4 @@
-"""Licences of data sets, teachers and base models, as far as their names tell; the rest is called
-unknown."""
+"""Licences of data sets, teachers and base models by their names; any other is unknown."""
 
 import re
 from collections.abc import Iterable
@@ -11,8 +10,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class LicenceTerms:
-    """`licence` is an identifier of the Hub ("other" and "unknown" included), `note` a sentence
-    about it."""
+    """`licence` is an identifier of the Hub, "other" or "unknown"; `note` a sentence about it."""
 
     licence: str = UNKNOWN
     note: str = "The licence is not known; find it out before you share what was made from this."
@@ -20,8 +18,7 @@ class LicenceTerms:
 
 
 class _Dataset(NamedTuple):
-    """`pattern` finds a copy of the data set by its path; rows that are read by `hub_id` carry
-    `licence` in their meta."""
+    """`pattern` finds copies by path; rows that are read by `hub_id` have `licence` in meta."""
 
     hub_id: str
     pattern: str
@@ -110,12 +107,12 @@ def _look_up(table: Iterable[tuple[str, LicenceTerms]], name: str) -> LicenceTer
 
 
 def joint_licence(terms: Iterable[LicenceTerms]) -> str:
-    """The licence identifier of what is made from several: unknown or other where one is, else the
-    one that binds the others."""
-    licences = {t.licence for t in terms}
+    """The licence identifier of what is made from several: the one that binds the others."""
+    licences = {part.licence for part in terms}
     # one part of unknown licence makes the whole unknown, whatever the others allow
     if not licences or UNKNOWN in licences:
         return UNKNOWN
+    # two share-alike licences each ask for themselves
     if "other" in licences or len(licences & set(_SHARE_ALIKE)) > 1:
         return "other"
     by_strength = (*_SHARE_ALIKE, "cc-by-4.0", "apache-2.0", "mit")

@@ -1,5 +1,4 @@
-"""What the `path` of a source names: files, a folder, a seed file of the package, or a Hub dataset
-and its local mirror."""
+"""What a source's `path` names: files, seeds of the package, or a Hub dataset or its mirror."""
 
 import os
 import re
@@ -41,8 +40,7 @@ _MOST_NAMES = 100_000
 
 
 class DataFile(NamedTuple):
-    """One file, or with `path` None one split of a Hub dataset; `label` begins the ids of its
-    rows."""
+    """A file, or with `path` None a split of a Hub dataset; `label` begins the ids of its rows."""
 
     label: str
     licence: str
@@ -59,8 +57,7 @@ class DataFile(NamedTuple):
 
 
 def is_hub_id(path: str) -> bool:
-    """`owner/name` without the suffix of a data file; a local folder of that shape is written
-    `./owner/name`."""
+    """`owner/name` without the suffix of a data file; a local folder is written `./owner/name`."""
     return bool(_HUB_ID.match(path)) and not suffix(Path(path))
 
 

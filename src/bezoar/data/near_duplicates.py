@@ -50,10 +50,8 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 def bands(features: frozenset[str]) -> list[bytes]:
     """The MinHash signature in bands; sets of similarity s share a band with probability s^4."""
-    digests = [
-        hashlib.blake2b(feature.encode("utf-8", "replace"), digest_size=8).digest()
-        for feature in features
-    ]
+    encoded = (feature.encode("utf-8", "replace") for feature in features)
+    digests = [hashlib.blake2b(data, digest_size=8).digest() for data in encoded]
     hashes = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)  # [features]
     # each column is one random function of the hashes; its lowest value is one number of the
     # signature, which two sets share with the probability of their Jaccard index
@@ -65,8 +63,7 @@ def bands(features: frozenset[str]) -> list[bytes]:
 
 @dataclass
 class NearDuplicates:
-    """The texts met so far. A text of at least `threshold` similarity to one of them is its near
-    duplicate."""
+    """The texts met so far; one of at least `threshold` similarity to another repeats it."""
 
     threshold: float
     ids: list[str] = field(default_factory=list)
@@ -75,8 +72,7 @@ class NearDuplicates:
     _table: dict[tuple[int, bytes], list[int]] = field(default_factory=dict)
 
     def add(self, name: str, text: str) -> tuple[str, float] | None:
-        """Remember `text` under `name`, or return the name and similarity of the nearest earlier
-        text that it repeats."""
+        """Remember `text`, or return (name, similarity) of the nearest earlier text it repeats."""
         own = features(text)
         keys = list(enumerate(bands(own)))
         candidates = sorted({index for key in keys for index in self._table.get(key, ())})

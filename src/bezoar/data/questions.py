@@ -1,5 +1,4 @@
-"""Evaluation questions in files or on the Hub: MT-Bench with published answers, and tests with
-choices. A row that does not fit is a DataError with its file and line."""
+"""Evaluation questions in files or on the Hub: MT-Bench with answers, and tests with choices."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +44,8 @@ def read_questions(
         num_turns, num_references = len(question.turns), len(question.references)
         # a question without references is graded without; one with some is a mistake
         if 0 < num_references < num_turns:
-            raise at.wrong(
-                f"question {question.id} has {num_turns} turns and {num_references} references;"
-                " add the missing ones."
-            )
+            counts = f"{num_turns} turns and {num_references} references"
+            raise at.wrong(f"question {question.id} has {counts}; add the missing ones.")
         questions[question.id] = question
     return list(questions.values())
 
@@ -56,11 +53,8 @@ def read_questions(
 def _question(row: Row, references: dict[int, tuple[str, ...]], at: RowOrigin) -> Question:
     # AlpacaEval has neither numbers nor categories, so that the line is the number
     if "instruction" in row:
-        category, instruction = (
-            str(row.get("dataset") or "instruction"),
-            text(row, "instruction", at),
-        )
-        return Question(at.line, category, (instruction,), references.get(at.line, ()))
+        category, turn = str(row.get("dataset") or "instruction"), text(row, "instruction", at)
+        return Question(at.line, category, (turn,), references.get(at.line, ()))
     number = _whole(row, "prompt_id" if "prompt_id" in row else "question_id", at)
     name = "turns" if "turns" in row or "prompt" not in row else "prompt"
     turns = _texts(column(row, name, at), "turns", at)
@@ -72,16 +66,13 @@ def _question(row: Row, references: dict[int, tuple[str, ...]], at: RowOrigin) -
 
 
 def read_answers(path: str | Path, folder: Path = Path()) -> dict[int, tuple[str, ...]]:
-    """question_id -> a model's answers, one per turn, from a FastChat model_answer file (the first
-    of its `choices`)."""
+    """question_id -> answers, one per turn: the first of `choices` in FastChat's answer file."""
     answers: dict[int, tuple[str, ...]] = {}
     for at, row in _one_file(path, folder):
         number, choices = _whole(row, "question_id", at), column(row, "choices", at)
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise at.wrong(
-                "the column 'choices' is not a list of objects with turns; this is no FastChat"
-                " answer file."
-            )
+            fault = "the column 'choices' is not a list of objects with turns"
+            raise at.wrong(f"{fault}; this is no FastChat answer file.")
         if number in answers:
             raise at.wrong(f"the question_id {number} is answered twice; remove one.")
         answers[number] = _texts(column(choices[0], "turns", at), "turns", at)
@@ -96,18 +87,15 @@ def _one_file(path: str | Path, folder: Path) -> list[Placed]:
 
 
 def labelled_choice(row: Row, at: RowOrigin) -> Row:
-    """A test question of the Hub (question, choices {text, label}, answerKey) as query, choices and
-    gold, the index of the right choice."""
+    """A test question of the Hub as query, choices and gold, the index of the right choice."""
     query, options = text(row, "question", at), column(row, "choices", at)
     if not isinstance(options, dict):
         raise at.wrong("the column 'choices' is not an object with text and label; mend it.")
     labels, key = _texts(options.get("label"), "label", at), text(row, "answerKey", at)
     choices = _texts(options.get("text"), "text", at)
     if len(choices) != len(labels) or labels.count(key) != 1:
-        raise at.wrong(
-            f"the answerKey {key!r} is none of {', '.join(labels)}, or not every text has one"
-            " label; mend it."
-        )
+        fault = f"the answerKey {key!r} is none of {', '.join(labels)}"
+        raise at.wrong(f"{fault}, or not every text has one label; mend it.")
     if len(choices) < 2 or not all(choices) or not query:
         raise at.wrong("a row needs a query and at least two choices, none of them empty.")
     return {"query": query, "choices": list(choices), "gold": labels.index(key)}

@@ -1,5 +1,4 @@
-"""Files and Hub datasets as a stream of rows, each with its origin; strict about what is not a
-row."""
+"""Files and Hub datasets as a stream of rows, each with its origin; what is no row is an error."""
 
 import sys
 from collections.abc import Iterator
@@ -41,22 +40,18 @@ Placed = tuple[RowOrigin, Row]
 
 
 def suffix(path: Path) -> str:
-    """`.jsonl`, `.json`, `.tsv` or `.parquet`, also of a packed file (`.jsonl.gz`); the empty
-    string for any other file."""
+    """The one of SUFFIXES that a file has, packed (`.jsonl.gz`) or not; "" for any other file."""
     name = path.name.removesuffix(".gz")
     return next((end for end in SUFFIXES if name.endswith(end)), "")
 
 
 def read_file(path: Path, label: str, limits: Limits = LIMITS) -> Iterator[Placed]:
-    """The rows of a data file by its suffix, within `limits`. DataError names the file and the line
-    (the row in an array or in Parquet)."""
+    """The rows of a data file, within `limits`. DataError names the file and the line or row."""
     reading.check_file(path)
     readers = {".jsonl": _jsonl, ".json": _json, ".tsv": _tsv, ".parquet": _parquet}
     if suffix(path) not in readers:
-        raise DataError(
-            f"{path}: rows are read from {', '.join(SUFFIXES)} (and .gz of the first three);"
-            " convert the file."
-        )
+        known = f"{', '.join(SUFFIXES)} (and .gz of the first three)"
+        raise DataError(f"{path}: rows are read from {known}; convert the file.")
     num_rows = 0
     for num_rows, (at, row) in enumerate(readers[suffix(path)](path, label, limits), 1):
         if num_rows > limits.rows:
@@ -73,8 +68,7 @@ def _jsonl(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
 
 
 def _json(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
-    """An array of objects, which is read row by row; one object; or JSON Lines under the wrong
-    name."""
+    """An array of objects, read row by row; one object; or JSON Lines under the wrong name."""
     if is_array(path):
         for number, value in read_array(path, limits):
             at = RowOrigin(f"{path}: row {number}", label, number)
@@ -112,8 +106,8 @@ def _object(value: Any, at: RowOrigin) -> Row:
 
 
 def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
-    """Tab-separated without a header: columns `0`, `1`, ...; a newline is written as a backslash
-    and an n."""
+    """Tab-separated without a header: columns `0`, `1`, ...; a newline is written `\\n`."""
+    # a tab inside a text would shift the columns after it, so every line has as many as the first
     width = 0
     for number, line in reading.read_lines(path, limits):
         if not line.strip():
@@ -132,8 +126,7 @@ def _parquet(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
 
 
 def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> Iterator[Placed]:
-    """The rows of a Hub dataset, streamed; `options` are `name` or `data_dir`. No remote code is
-    run."""
+    """The rows of a Hub dataset, streamed, without remote code; `options`: `name` or `data_dir`."""
     try:
         import datasets
     except ImportError:
@@ -144,12 +137,12 @@ def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> I
         stream = datasets.load_dataset(dataset, split=split, streaming=True, **options)
         for number, row in enumerate(stream, 1):
             yield RowOrigin(f"{label}: row {number}", label, number), dict(row)
+    # the loader's libraries raise dozens of types, for a wrong name as for a lost connection
     except Exception as error:
         where = "cannot be opened" if number == 0 else f"broke off after row {number}"
-        raise DataError(
-            f"{label}: the Hub dataset {where} ({first_line(error)}); check its name, subset, split"
-            " and the connection."
-        ) from None
+        fault = f"the Hub dataset {where} ({first_line(error)})"
+        hint = "check its name, subset, split and the connection"
+        raise DataError(f"{label}: {fault}; {hint}.") from None
 
 
 def parse_json(text: str, at: RowOrigin, name: str = "") -> Any:
@@ -170,8 +163,7 @@ def column(row: Row, name: str, at: RowOrigin) -> Any:
 
 
 def text(row: Row, name: str, at: RowOrigin, *, needed: bool = True) -> str:
-    """A column of text without white space at its ends; null is empty, and so is an absent column
-    unless it is `needed`."""
+    """A stripped column of text; null is empty, and so is an absent column unless `needed`."""
     value = column(row, name, at) if needed else row.get(name)
     if value is None:
         return ""

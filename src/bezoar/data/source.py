@@ -1,5 +1,4 @@
-"""What every source of rows shares: where the rows come from, which of them are taken, and what is
-counted."""
+"""What all sources share: where the rows come from, which are taken, and what is counted."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -62,10 +61,8 @@ class Source(Generic[ItemT]):
             raise ValueError("path is empty; name a file, a folder, bezoar:NAME or a Hub id")
         for name in ("subset", "split"):
             if getattr(self, name) and not is_hub_id(self.path):
-                raise ValueError(
-                    f"{name} has no effect with the path {self.path!r}, which is not a Hub id;"
-                    " remove it"
-                )
+                fault = f"{name} has no effect with the path {self.path!r}"
+                raise ValueError(f"{fault}, which is not a Hub id; remove it")
         if self.skip < 0 or (self.limit is not None and self.limit < 1):
             raise ValueError("skip must be at least 0 and limit at least 1")
 
@@ -78,6 +75,7 @@ class Source(Generic[ItemT]):
 
         The key `path` stays as it was written: it begins the ids of rows.
         """
+        # not a field: the folder of a recipe is no part of a stage's key
         placed = copy(self)
         object.__setattr__(placed, "_folder", folder)
         return placed
@@ -99,8 +97,7 @@ class Source(Generic[ItemT]):
         return [file.path for file in self._data_files() if file.path is not None]
 
     def count(self) -> int:
-        """The number of rows that `load` gives; for large JSON Lines and Parquet an upper bound,
-        for the Hub `limit` or 0."""
+        """The rows that `load` gives; for large files an upper bound, for the Hub `limit` or 0."""
         files = self.files()
         if not files:
             return self.limit or 0
@@ -135,8 +132,7 @@ class Source(Generic[ItemT]):
         return file.rows(self.limits)
 
     def _check_size(self, path: Path | None) -> None:
-        """DataError, before the first row is read, for a Parquet file that would be read to its end
-        and has too many rows."""
+        """DataError, before the first row is read, if a whole Parquet file would be too long."""
         # a sample depends on every row, so it reads to the end as well
         reads_all = self.limit is None or self.shuffle_seed is not None
         if path and path.suffix == ".parquet" and reads_all and num_rows(path) > self.limits.rows:
@@ -149,10 +145,8 @@ def _check_meta(meta: dict[str, Any], at: RowOrigin) -> None:
     try:
         _META.encode(meta).encode()
     except (TypeError, ValueError, RecursionError):
-        raise at.wrong(
-            "what goes to the row's meta is no JSON (NaN, bytes, a date, half of a surrogate pair);"
-            " mend the row."
-        ) from None
+        odd = "NaN, bytes, a date, half of a surrogate pair"
+        raise at.wrong(f"what goes to the row's meta is no JSON ({odd}); mend the row.") from None
 
 
 def _max_rows(file: Path) -> int:

@@ -1,5 +1,4 @@
-"""Which rows of a stream are taken: the first ones or a seeded sample, in memory bounded by how
-many are asked for."""
+"""Which rows are taken: the first ones or a seeded sample, in memory bounded by their number."""
 
 import hashlib
 import heapq
@@ -17,14 +16,12 @@ _ABOVE_ALL_KEYS = 1 << 128
 
 
 def content_key(item: Chat | Comparison, seed: int) -> int:
-    """A number in 0..2^128 from the texts (and tools) of a row and the seed only: equal rows have
-    equal keys."""
-    content: list[Any]
+    """A number in 0..2^128 from texts, tools and seed only: equal rows have equal keys."""
+    content: list[Any] = []
     if isinstance(item, Chat):
-        content = [
-            [m.role, m.content, [[c.name, c.arguments] for c in m.tool_calls]]
-            for m in item.messages
-        ]
+        for message in item.messages:
+            calls = [[call.name, call.arguments] for call in message.tool_calls]
+            content.append([message.role, message.content, calls])
         content.append(item.meta.get("tools"))
     else:
         content = [*([m.role, m.content] for m in item.prompt), [item.chosen, item.rejected]]

@@ -1,5 +1,4 @@
-"""Conversations from other formats: lists of messages, who may speak after whom, and pairs of
-answers."""
+"""Conversations from other formats: lists of messages, who may speak after whom, and pairs."""
 
 from typing import Any
 
@@ -29,8 +28,7 @@ _NEXT = {
 
 
 def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "content") -> Messages:
-    """A list of {who, what} objects as messages; neighbouring function calls become one turn.
-    DataError for another shape."""
+    """A list of {who, what} objects as messages; neighbouring function calls become one turn."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         value = parse_json(value, at, "with the conversation")
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
@@ -54,9 +52,21 @@ def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "co
     return tuple(messages)
 
 
+def prompt_in(row: Row, name: str, at: RowOrigin) -> Messages:
+    """A prompt that is a list of messages, or a text of the user."""
+    if isinstance(row.get(name), list):
+        return messages_in(row[name], at)
+    return (Message("user", text(row, name, at)),)
+
+
+def split_turns(parts: list[str]) -> Messages:
+    """Messages from [speaker, words, speaker, words, ...], as `re.split` gives them."""
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return tuple(Message(_SPEAKERS[speaker.lower()], words.strip()) for speaker, words in turns)
+
+
 def _calls(value: Any, at: RowOrigin) -> tuple[ToolCall, ...]:
-    """One or a list of {name, arguments}, also in OpenAI's {function: ...}; arguments may be JSON
-    text."""
+    # one or a list of {name, arguments}, also in OpenAI's {function: ...}
     calls = []
     for item in value if isinstance(value, list) else [value]:
         call = item.get("function", item) if isinstance(item, dict) else {}
@@ -74,8 +84,7 @@ def _parsed(value: Any, at: RowOrigin) -> Any:
 
 
 def turn_problem(messages: Messages, *, answered: bool = True) -> str:
-    """Why a conversation cannot be used, or the empty string: who speaks after whom, empty turns,
-    no answer at the end (`answered`) or no prompt there."""
+    """Why a conversation cannot be used, or ""; with `answered` it must end with an answer."""
     before = ""
     for index, message in enumerate(messages, 1):
         state = "call" if message.tool_calls else message.role
@@ -128,10 +137,8 @@ def pair_in(
     chosen_prompt, chosen = _side(row, chosen_name, at)
     rejected_prompt, rejected = _side(row, rejected_name, at)
     prompt: Messages = ()
-    if isinstance(row.get(prompt_name), list):
-        prompt = messages_in(row[prompt_name], at)
-    elif not chosen_prompt or row.get(prompt_name) is not None:
-        prompt = (Message("user", text(row, prompt_name, at)),)
+    if not chosen_prompt or row.get(prompt_name) is not None:
+        prompt = prompt_in(row, prompt_name, at)
     # a list of one message is an answer without its prompt
     prompts = (chosen_prompt or prompt, rejected_prompt or prompt)
     if prompts[0] != prompts[1]:
