@@ -51,7 +51,9 @@ PAIRS = [(q["query"], f" {choice}") for q in QUESTIONS for choice in q["choices"
 def test_loglikelihoods_are_those_of_hflm(hflm: HFLM, stack: Any, max_tokens: int) -> None:
     requests = asked("loglikelihood", *PAIRS)
     theirs = hflm.loglikelihood(requests, disable_tqdm=True)
-    ours = StackLM(stack, ChatML(), max_tokens=max_tokens).loglikelihood(requests)
+    model = StackLM(stack, ChatML())
+    model.max_tokens = max_tokens
+    ours = model.loglikelihood(requests)
     assert [g for _, g in ours] == [g for _, g in theirs]
     assert [x for x, _ in ours] == pytest.approx([x for x, _ in theirs], abs=2e-4)
 

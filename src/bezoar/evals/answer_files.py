@@ -53,10 +53,7 @@ def answer_file(path: Path, questions: Sequence[Question]) -> Ask:
                 reply = Reply(turn.text, "error" if turn.error else "stop", error=turn.error)
                 replies[question.turns[:num]] = reply
     if not replies:
-        raise DataError(
-            f"{path}: it answers none of the questions that are asked; name their file with"
-            " --questions."
-        )
+        raise DataError(f"{path} answers none of the questions; name theirs with --questions.")
     # what the file lacks is a failure of the section, not an error
     absent = Reply(finish="error", error=f"no answer in {path.name}")
 
@@ -77,8 +74,7 @@ def answered(path: str | Path) -> dict[int, list[Turn]]:
 
 
 def rescored(path: Path) -> Outcome | None:
-    """The scores of a file of judgements: AlpacaEval's, or FastChat's of answers or pairs; None for
-    any other file."""
+    """The scores of AlpacaEval's annotations or of FastChat's judgements; None for other files."""
     row = columns(path)
     if "preference" in row:
         return _annotations(path)
@@ -109,10 +105,8 @@ def read_alpaca_eval(path: Path) -> tuple[list[Comparison], list[float | None]]:
     for at, row in read_file(path, path.stem):
         instruction, model = text(row, "instruction", at), str(row.get("generator_2", ""))
         if (instruction, model) in seen:
-            raise at.wrong(
-                f"the instruction {instruction[:60]!r} stands twice for the model {model!r}; remove"
-                " one."
-            )
+            fault = f"the instruction {instruction[:60]!r} stands twice for the model {model!r}"
+            raise at.wrong(f"{fault}; remove one.")
         seen.add((instruction, model))
         answers = text(row, "output_2", at), text(row, "output_1", at)
         pairs.append(Comparison(at.id, (), *answers, {"instruction": instruction}))
@@ -145,11 +139,6 @@ class Judgements:
     ratings: dict[str, dict[int, Rating]]
     num_changed: int = 0
 
-    @property
-    def num_ratings(self) -> int:
-        """How many there are, with failed ones."""
-        return sum(map(len, self.ratings.values()))
-
     def scores(self, categories: dict[str, str] | None = None) -> list[Score]:
         """Overall, per turn and, if `categories` maps the question ids to them, per category."""
         values = [[turns[turn].value for turn in sorted(turns)] for turns in self.ratings.values()]
@@ -174,7 +163,7 @@ def _grades(path: Path) -> Outcome:
     ratings = [r for model in models for turns in model.ratings.values() for r in turns.values()]
     facts = {
         "changed_ratings": {model.model: model.num_changed for model in models},
-        "num_ratings": {model.model: model.num_ratings for model in models},
+        "num_ratings": {model.model: sum(map(len, model.ratings.values())) for model in models},
         "failures": dict(Counter(rating.reason for rating in ratings if rating.value is None)),
     }
     return Outcome(scores, info={"mt_bench": facts})
@@ -191,9 +180,8 @@ def read_single(path: Path, read: Callable[[str], Rating] = parse_rating) -> lis
         model, question = _name(row, "model", at), _name(row, "question_id", at)
         turn, turns = _turn(row, at), models.setdefault(model, {}).setdefault(question, {})
         if turn in turns:
-            raise at.wrong(
-                f"model {model}, question {question}, turn {turn} is judged twice; keep one line."
-            )
+            which = f"model {model}, question {question}, turn {turn}"
+            raise at.wrong(f"{which} is judged twice; keep one line.")
         stored = None if row.get("score") in (None, FAILED_SCORE) else number(row, "score", at)
         # the words count: the score may have been read by another rule
         words = text(row, "judgment", at, needed=False)
@@ -240,30 +228,18 @@ def read_games(path: Path) -> list[tuple[str, str, str, float | None]]:
     games: list[tuple[str, str, str, float | None]] = []
     seen: set[tuple[str, ...]] = set()
     for at, row in read_file(path, path.stem):
-        question, first, second = (
-            _name(row, name, at) for name in ("question_id", "model_1", "model_2")
-        )
+        names = [_name(row, key, at) for key in ("question_id", "model_1", "model_2")]
+        question, first, second = names
         if first == second:
             raise at.wrong(f"model_1 and model_2 are both {first}; mend the line.")
         turn = f"{question}/{_turn(row, at)}"
         pair = (turn, *sorted((first, second)))
         if pair in seen:
-            raise at.wrong(
-                f"question {question}, turn {row['turn']}, {first} and {second} are judged twice;"
-                " keep one line."
-            )
+            which = f"question {question}, turn {row['turn']}, {first} and {second}"
+            raise at.wrong(f"{which} are judged twice; keep one line.")
         seen.add(pair)
-        shares = {
-            "model_1": 1.0,
-            first: 1.0,
-            "model_2": 0.0,
-            second: 0.0,
-            "tie": 0.5,
-            "error": None,
-        }
-        given, swapped = (
-            shares[_winner(row, name, at, shares)] for name in ("g1_winner", "g2_winner")
-        )
+        wins = {"model_1": 1.0, first: 1.0, "model_2": 0.0, second: 0.0, "tie": 0.5, "error": None}
+        given, swapped = (wins[_winner(row, key, at, wins)] for key in ("g1_winner", "g2_winner"))
         # g2 names the model, not the position, so the same name means the same winner
         share = given if given == swapped else 0.5
         failed = given is None or swapped is None
@@ -281,17 +257,13 @@ def _winner(row: Row, name: str, at: RowOrigin, known: dict[str, float | None]) 
 def _turn(row: Row, at: RowOrigin) -> int:
     value = column(row, "turn", at)
     if isinstance(value, bool) or value not in TURNS:
-        raise at.wrong(
-            f"turn is {str(value)[:40]}; the turns of MT-Bench are 1 and 2; mend the line."
-        )
+        raise at.wrong(f"turn is {str(value)[:40]}; the turns of MT-Bench are 1 and 2; mend it.")
     return int(value)
 
 
 def _name(row: Row, name: str, at: RowOrigin) -> str:
     value = column(row, name, at)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise at.wrong(
-            f"the column {name!r} is {str(value)[:40]!r}, not a name; this is not a FastChat"
-            " judgement file of this mode."
-        )
+        fault = f"the column {name!r} is {str(value)[:40]!r}, not a name"
+        raise at.wrong(f"{fault}; this is not a FastChat judgement file of this mode.")
     return str(value)

@@ -38,10 +38,8 @@ class Contamination(Section):
         facts = contamination(rows, context.texts, self.n).to_dict()
         for name, counts in facts["benchmarks"].items():
             if counts["contaminated"]:
-                context.progress.say(
-                    f"warning: {counts['contaminated']} of {counts['items']} items of {name} stand"
-                    " in the training rows."
-                )
+                share = f"{counts['contaminated']} of {counts['items']} items of {name}"
+                context.progress.say(f"warning: {share} stand in the training rows.")
         return Outcome(info={"contamination": facts})
 
 
@@ -71,12 +69,8 @@ class Matches:
         benchmarks = {}
         for name, count in self.num_items.items():
             shares = [match.share for match in self.touched if match.benchmark == name]
-            contaminated = sum(share >= 0.5 for share in shares)
-            benchmarks[name] = {
-                "items": count,
-                "touched": len(shares),
-                "contaminated": contaminated,
-            }
+            num_half = sum(share >= 0.5 for share in shares)
+            benchmarks[name] = {"items": count, "touched": len(shares), "contaminated": num_half}
         touched = [asdict(match) for match in self.touched]
         return {"n": self.n, "rows": self.num_rows, "benchmarks": benchmarks, "touched": touched}
 

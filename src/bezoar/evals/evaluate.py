@@ -76,6 +76,7 @@ class Evaluate(Stage):
 
     def run(self, context: StageContext) -> Stats:
         """Measure the model and write scores.json and items.jsonl."""
+        # sections that ask the same model share its pool, and with it the journal and the counts
         pools: dict[tuple[str, str], Pool] = {}
 
         def ask(what: str, name: str) -> Ask:
@@ -84,19 +85,18 @@ class Evaluate(Stage):
                 pools[what, name] = opener(name)
             return pools[what, name].ask_all
 
-        outcome = self.measure(
-            EvalContext(
-                template=context.template,
-                open_model=context.open_model,
-                ask_model=lambda name: ask("model", name),
-                ask=lambda name: ask("backend", name),
-                rows=context.rows,  # type: ignore[arg-type]
-                progress=context.progress,
-                seed=context.seed,
-                work_dir=context.work_dir,
-                identity=context.identity,
-            )
+        inputs = EvalContext(
+            template=context.template,
+            open_model=context.open_model,
+            ask_model=lambda name: ask("model", name),
+            ask=lambda name: ask("backend", name),
+            rows=context.rows,  # type: ignore[arg-type]
+            progress=context.progress,
+            seed=context.seed,
+            work_dir=context.work_dir,
+            identity=context.identity,
         )
+        outcome = self.measure(inputs)
         write_outcome(context.out_dir, self.model, outcome)
         counts = [pool.counts() for pool in pools.values()]
         return {"calls": {key: sum(c[key] for c in counts) for key in counts[0]}} if counts else {}
@@ -121,7 +121,5 @@ class Evaluate(Stage):
 
     def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Score -> the smallest difference that its items can show (80 % power)."""
-        smallest: dict[str, float] = {}
-        for section in self.sections:
-            smallest |= section.detectable(rows)
-        return smallest
+        parts = [section.detectable(rows) for section in self.sections]
+        return {score: least for part in parts for score, least in part.items()}

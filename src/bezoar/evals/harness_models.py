@@ -37,17 +37,12 @@ MAX_NEW_TOKENS = 256  # of a task that does not say
 class StackLM(TemplateLM):  # type: ignore[misc]
     """A stack as the harness sees it; `num_cut` counts requests that lost tokens on the left."""
 
-    def __init__(
-        self,
-        stack: Stack,
-        template: Template,
-        progress: Progress | None = None,
-        *,
-        max_tokens: int = 4096,
-    ) -> None:
+    max_tokens = 4096  # scored in one pass of the model
+
+    def __init__(self, stack: Stack, template: Template, progress: Progress | None = None) -> None:
         super().__init__()
         self.stack, self.template, self.tokenizer = stack, template, stack.tokenizer.inner
-        self.progress, self.max_tokens = progress or Progress(), max_tokens
+        self.progress = progress or Progress()
         self.max_length = stack.context_length
         self.num_cut = 0
 
@@ -67,9 +62,7 @@ class StackLM(TemplateLM):  # type: ignore[misc]
         """The tokenizer's folder or Hub id."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
-    def tok_encode(
-        self, string: str, add_special_tokens: bool | None = None, **_: Any
-    ) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None) -> list[int]:
         """Ids of one string."""
         return self._encode_all([string], add_special_tokens)[0]
 
@@ -80,12 +73,9 @@ class StackLM(TemplateLM):  # type: ignore[misc]
         start = self.tokenizer.decode(self.prefix_token_id)
         ids: list[list[int]] = [[] for _ in strings]
         # two batches: strings that begin with the start token must not get a second one
+        starts = [add_special_tokens is None and string.startswith(start) for string in strings]
         for has_start in (False, True):
-            members = [
-                i
-                for i, string in enumerate(strings)
-                if (add_special_tokens is None and string.startswith(start)) == has_start
-            ]
+            members = [i for i, begins in enumerate(starts) if begins == has_start]
             special = False if has_start else add_special_tokens
             options = {} if special is None else {"add_special_tokens": special}
             batch = [strings[i] for i in members]
@@ -139,10 +129,7 @@ class StackLM(TemplateLM):  # type: ignore[misc]
         if not 0 < len(continuation) <= self.max_length:
             too_many = f"has more than {self.max_length} tokens"
             fault = too_many if continuation else "has no token of its own"
-            raise DataError(
-                f"the continuation of {text!r:.120} {fault}, so it cannot be scored; change or"
-                " leave out the item."
-            )
+            raise DataError(f"the continuation of {text!r:.120} {fault}; mend or remove the item.")
         # the last token of the continuation is predicted, never read
         room = self.max_length + 1 - len(continuation)
         self.num_cut += len(context) > room
@@ -184,38 +171,32 @@ class StackLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The text after each prompt, up to the first stop string."""
-        prompts, params, stops = [], [], []
+        # 1) the ends of an answer: the tokenizer's end token, and those of the model's own settings
         end_text = self.tokenizer.decode(self.eot_token_id)
+        known = getattr(self.stack.net.generation_config, "eos_token_id", None)
+        more = known if isinstance(known, list) else [known]
+        ends = tuple(dict.fromkeys([self.eot_token_id, *(i for i in more if i is not None)]))
+        # 2) a prompt that leaves too little room loses tokens on the left, as in the harness
+        prompts, params, stops = [], [], []
         encoded = self._encode_all([request.args[0] for request in requests])
         for request, tokens in zip(requests, encoded, strict=True):
             options = normalize_gen_kwargs(request.args[1], MAX_NEW_TOKENS)
             num = int(options["max_gen_toks"])
-            if num >= self.max_length:
-                raise DataError(
-                    f"task {request.task_name}: max_gen_toks {num} leaves no room in the model's"
-                    f" context of {self.max_length}."
-                )
-            self.num_cut += len(tokens) > self.max_length - num
-            prompts.append(tokens[-(self.max_length - num) :])
-            stops.append(handle_stop_sequences(options.get("until"), end_text))
-            params.append(
-                SamplingParams(
-                    max_tokens=num,
-                    temperature=_temperature(options),
-                    top_p=float(options.get("top_p", 1.0)),
-                    stop_tokens=self._end_tokens(),
-                    stop=tuple(stops[-1]),
-                )
-            )
+            room = self.max_length - num
+            if room < 1:
+                fault = f"max_gen_toks {num} leaves no room in a context of {self.max_length}"
+                raise DataError(f"task {request.task_name}: {fault}; lower it.")
+            self.num_cut += len(tokens) > room
+            prompts.append(tokens[-room:])
+            until = handle_stop_sequences(options.get("until"), end_text)
+            stops.append(until)
+            heat, top_p = _temperature(options), float(options.get("top_p", 1.0))
+            params.append(SamplingParams(num, heat, top_p, ends, tuple(until)))
+        # 3) the harness cuts off the stop strings, which our answers still hold
         outputs = generate(self.stack, prompts, params)
         texts = [self.tokenizer.decode(out.tokens, skip_special_tokens=True) for out in outputs]
         pairs = zip(texts, stops, strict=True)
         return [postprocess_generated_text(text, stop, None) for text, stop in pairs]
-
-    def _end_tokens(self) -> tuple[int, ...]:
-        known = getattr(self.stack.net.generation_config, "eos_token_id", None)
-        more = known if isinstance(known, list) else [known]
-        return tuple(dict.fromkeys([self.eot_token_id, *(i for i in more if i is not None)]))
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
@@ -226,10 +207,9 @@ class StackLM(TemplateLM):  # type: ignore[misc]
             end = {"add_generation_prompt": opening, "continue_final_message": not opening}
             return apply_template(self.tokenizer, chat_history, **end)
         messages = tuple(Message(m["role"], m["content"]) for m in chat_history)  # type: ignore[arg-type]
-        prefill = "" if opening else messages[-1].content
-        tokens = self.template.prompt(
-            messages if opening else messages[:-1], self.stack.tokenizer, prefill=prefill
-        )
+        # the beginning of an answer stands at the end, as the answer's prefill
+        turns, prefill = (messages, "") if opening else (messages[:-1], messages[-1].content)
+        tokens = self.template.prompt(turns, self.stack.tokenizer, prefill=prefill)
         return self.stack.tokenizer.decode(tokens, markers=True)
 
     def chat_template(self, chat_template: bool | str = False) -> str:
@@ -270,19 +250,15 @@ class AskLM(LM):  # type: ignore[misc]
         replies = self.ask(asked)
         errors = [reply.error for reply in replies if reply.finish == "error"]
         if errors:
-            raise EndpointError(
-                f"{len(errors)} of {len(replies)} answers failed ({errors[0]}); run again, what was"
-                " answered is kept."
-            )
+            fault = f"{len(errors)} of {len(replies)} answers failed ({errors[0]})"
+            raise EndpointError(f"{fault}; run again, what was answered is kept.")
         pairs = zip(replies, options, strict=True)
         return [postprocess_generated_text(r.text, o.get("until"), None) for r, o in pairs]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
         """Refuse: an answer has no log-probability of given texts."""
-        raise RecipeError(
-            f"task {requests[0].task_name}: it needs the log-probability of given texts; use a"
-            " local model or a written task."
-        )
+        fault = f"task {requests[0].task_name}: it needs the log-probability of given texts"
+        raise RecipeError(f"{fault}; use a local model or a written task.")
 
     loglikelihood_rolling = loglikelihood
 

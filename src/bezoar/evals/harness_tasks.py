@@ -28,6 +28,7 @@ def configs(path: Path, title: str, template: str, max_tokens: int) -> list[Conf
     """The harness's task configurations for a file; `template` puts a question for `{query}`."""
     rows = list(read_file(path, title))
     names = rows[0][1].keys()
+    # the first row chooses the form; every row must have its columns
     for columns, make in _FORMS:
         if columns <= names:
             for at, row in rows:
@@ -48,14 +49,8 @@ def _with_rows(title: str, config: Config) -> Config:
 
         return {"test": Dataset.from_list(rows)}
 
-    return {
-        "task": title + suffix,
-        "custom_dataset": dataset,
-        "test_split": "test",
-        "fewshot_split": "test",
-        "num_fewshot": 0,
-        **config,
-    }
+    split = {"test_split": "test", "fewshot_split": "test", "num_fewshot": 0}
+    return {"task": title + suffix, "custom_dataset": dataset, **split, **config}
 
 
 def _multiple_choice(rows: list[Row], metrics: list[Config]) -> Config:
@@ -86,14 +81,12 @@ def _context_options(rows: list[Placed], template: str, _: int) -> list[Config]:
         ending = _text(row, "continuation", at)
         docs.append({"options": options, "continuation": ending, "gold": row["gold"]})
     # the harness turns text and target around when the contexts are the choices
-    return [
-        _multiple_choice(docs, [ACC])
-        | {
-            "doc_to_text": lambda doc: doc["gold"],
-            "doc_to_choice": lambda doc: doc["options"],
-            "doc_to_target": lambda doc: doc["continuation"],
-        }
-    ]
+    turned = {
+        "doc_to_text": lambda doc: doc["gold"],
+        "doc_to_choice": lambda doc: doc["options"],
+        "doc_to_target": lambda doc: doc["continuation"],
+    }
+    return [_multiple_choice(docs, [ACC]) | turned]
 
 
 def _truthful(rows: list[Placed], template: str, _: int) -> list[Config]:
@@ -106,7 +99,7 @@ def _truthful(rows: list[Placed], template: str, _: int) -> list[Config]:
                 raise at.wrong(f"there is no true answer in {targets}; add one or remove the row.")
             if len(choices) < 2:
                 raise at.wrong(
-                    f"there are not two answers in {targets}; add answers or remove the row."
+                    f"there are not two answers in {targets}; add one or remove the row."
                 )
             query = template.replace("{query}", _text(row, "question", at))
             doc = {"query": query, "choices": list(choices), "labels": labels}
@@ -132,25 +125,22 @@ def _written(rows: list[Placed], template: str, max_tokens: int) -> list[Config]
         query = template.replace("{query}", _text(row, "context", at))
         docs.append({"query": query, "answer": _text(row, "answer", at).strip()})
     metric: Config = EXACT_MATCH
+    # where all answers are numbers, only the last number of a model's text is compared
     steps: list[Config] = [{"function": "take_first"}]
     if all(NUMBER.fullmatch(doc["answer"]) for doc in docs):
         steps.insert(0, {"function": "regex", "group_select": -1, "regex_pattern": LAST_NUMBER})
         metric = {**metric, "regexes_to_ignore": [",", "\\$", "\\.$"]}
-    return [
-        {
-            "rows": docs,
-            "output_type": "generate_until",
-            "doc_to_text": lambda doc: doc["query"],
-            "doc_to_target": lambda doc: doc["answer"],
-            "metric_list": [metric],
-            "filter_list": [{"name": "none", "filter": steps}],
-            "generation_kwargs": {
-                "until": ["Question:", "</s>", "<|im_end|>"],
-                "do_sample": False,
-                "max_gen_toks": max_tokens,
-            },
-        }
-    ]
+    until = ["Question:", "</s>", "<|im_end|>"]
+    config = {
+        "rows": docs,
+        "output_type": "generate_until",
+        "doc_to_text": lambda doc: doc["query"],
+        "doc_to_target": lambda doc: doc["answer"],
+        "metric_list": [metric],
+        "filter_list": [{"name": "none", "filter": steps}],
+        "generation_kwargs": {"until": until, "do_sample": False, "max_gen_toks": max_tokens},
+    }
+    return [config]
 
 
 def _checked_choices(at: RowOrigin, row: Row, name: str) -> list[str]:
@@ -159,23 +149,17 @@ def _checked_choices(at: RowOrigin, row: Row, name: str) -> list[str]:
     if not isinstance(choices, list) or len(choices) < 2:
         raise at.wrong("there are not two choices; add choices or remove the row.")
     if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(choices):
-        raise at.wrong(
-            f"gold is {str(gold)[:40]}, not the number of a choice counted from 0; mend it."
-        )
+        raise at.wrong(f"gold is {str(gold)[:40]}, not the number of a choice, from 0; mend it.")
     return [_text({name: choice}, name, at) for choice in choices]
 
 
 def _text(row: Row, name: str, at: RowOrigin) -> str:
     """A column that holds a text or a number, as text; DataError for anything else."""
     value = column(row, name, at)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, str | int | float)
-        or not str(value).strip()
-    ):
-        raise at.wrong(
-            f"the column {name!r} is {str(value)[:40]!r}, neither a text nor a number; write one."
-        )
+    readable = isinstance(value, str | int | float) and not isinstance(value, bool)
+    if not readable or not str(value).strip():
+        what = f"the column {name!r} is {str(value)[:40]!r}"
+        raise at.wrong(f"{what}, neither a text nor a number; write one.")
     return str(value)
 
 

@@ -104,6 +104,7 @@ def judged(pairs: Sequence[Comparison], judge: Pairwise, ask: Ask) -> Judgement:
     margin = ((log p(A) - log p(B)) of the given order - (log p(A) - log p(B)) of the swapped one) /
     2, in nats: what a judge adds to whatever stands first cancels.
     """
+    # the judge returns verdicts only, so its replies are kept on the way for their probabilities
     replies: list[Reply] = []
 
     def ask_and_keep(requests: Sequence[Request]) -> list[Reply]:
@@ -133,10 +134,8 @@ def reward_judge(
     RecipeError for a model without a score head.
     """
     if not has_head(stack):
-        raise RecipeError(
-            f"{name}: the model has no score head; name one that was trained with scores, such as"
-            " `kind: bradley_terry`."
-        )
+        advice = "name one that was trained with scores, such as `kind: bradley_terry`."
+        raise RecipeError(f"{name}: the model has no score head; {advice}")
 
     def compare(pairs: Sequence[Comparison], number: int) -> Judgement:
         margins = reward_margins(stack, pairs, template, goodness)
@@ -165,10 +164,9 @@ def reward_margins(
     goodness, outputs = goodness or RewardWeights(), reward_outputs(stack, str(stack.spec.path))
     prompts = [pair.prompt for pair in pairs]
     answers = [(pair.chosen, pair.rejected) for pair in pairs]
+    scores = reward_completions(stack, template, prompts, answers)
     margins: list[float | None] = []
-    for pair, (chosen, rejected) in zip(
-        pairs, reward_completions(stack, template, prompts, answers), strict=True
-    ):
+    for pair, (chosen, rejected) in zip(pairs, scores, strict=True):
         margin = goodness.score(outputs, chosen) - goodness.score(outputs, rejected)
         if pair.chosen == pair.rejected:
             margin = 0.0  # whatever the rounding

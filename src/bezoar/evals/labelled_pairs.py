@@ -30,8 +30,7 @@ class LabelledPairs(Section):
     def __post_init__(self) -> None:
         if bool(self.pairs) == bool(self.rows):
             raise ValueError(
-                "gold pairs come from pairs (a list of files) or from rows (a stage); give one of"
-                " the two"
+                "gold pairs are in pairs (files) or rows (a stage); give one of the two"
             )
 
     def read(self, context: EvalContext | None = None) -> list[Comparison]:
@@ -42,9 +41,7 @@ class LabelledPairs(Section):
         # a plan has no context: it knows the number of rows from their stage
         for row in context.rows(self.rows) if self.rows and context else ():
             if not isinstance(row, Comparison):
-                raise DataError(
-                    f"{self.rows}: these rows are not comparisons; name a stage that gives pairs."
-                )
+                raise DataError(f"{self.rows}: these are not comparisons; name a stage of pairs.")
             pairs.append(row)
         return pairs[: self.limit]
 

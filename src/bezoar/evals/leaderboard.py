@@ -60,30 +60,22 @@ class Table:
 
 
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
-    """The evaluations of run directories and of folders with a scores.json.
-
-    RecipeError if there is none at all.
-    """
+    """The evaluations of run directories and folders with a scores.json; RecipeError for none."""
     entries = []
     for folder in folders:
-        stages = [path for _, path in stage_folders(folder)]
         is_evaluation = (folder / "scores.json").is_file()
         run = "" if is_evaluation else f"{folder.name}/"
+        stages = [folder] if is_evaluation else [path for _, path in stage_folders(folder)]
         with as_written(folder):
-            for path in [folder] if is_evaluation else stages:
-                if (path / "scores.json").is_file():
-                    entries.append(_entry(path, run))
+            # an evaluation that has not ended has no scores yet
+            for path in (path for path in stages if (path / "scores.json").is_file()):
+                facts, items = read_scores(path), read_items(path)
+                name, info = run + facts["model"], facts["info"] or {}
+                entries.append(Entry(name, facts["scores"], items, info, run))
     if not entries:
-        raise RecipeError(
-            f"{folders[0]}: no finished evaluation in it; name a run directory or a folder with"
-            " scores.json."
-        )
+        advice = "name a run directory or a folder with scores.json."
+        raise RecipeError(f"{folders[0]}: no finished evaluation in it; {advice}")
     return entries
-
-
-def _entry(folder: Path, run: str) -> Entry:
-    facts, items = read_scores(folder), read_items(folder)
-    return Entry(run + facts["model"], facts["scores"], items, facts["info"] or {}, run)
 
 
 def unlike(first: Entry, second: Entry, benchmark: str) -> str:
@@ -96,10 +88,7 @@ def unlike(first: Entry, second: Entry, benchmark: str) -> str:
 
 
 def paired_tests(first: Entry, second: Entry) -> tuple[list[Difference], list[str]]:
-    """The tests of all scores that were measured alike, and a sentence for each of the others.
-
-    RecipeError if none was.
-    """
+    """The tests of the scores measured alike, a sentence for each other; RecipeError for none."""
     theirs = {score.name for score in second.scores}
     shared = [name for name in dict.fromkeys(s.name for s in first.scores) if name in theirs]
     refused = {name: why for name in shared if (why := unlike(first, second, name))}
@@ -109,9 +98,8 @@ def paired_tests(first: Entry, second: Entry) -> tuple[list[Difference], list[st
     tests = compare(*sides)
     if not tests:
         reason = notes[0] if notes else "no name is in both."
-        raise RecipeError(
-            f"{first.name} and {second.name} share no score that can be compared; {reason}"
-        )
+        models = f"{first.name} and {second.name}"
+        raise RecipeError(f"{models} share no score that can be compared; {reason}")
     return tests, notes
 
 
@@ -149,6 +137,7 @@ def _table(
         return (member[1].value or 0.0) * (-1 if member[1].higher_is_better else 1)
 
     ranked = sorted((member for member in members if member[1].value is not None), key=rank)
+    # only the first is compared with each other one: fewer tests leave each more power
     differences: dict[str, ModelDifference] = {}
     if ranked:
         sides = {entry.name: (score, entry.values(benchmark)) for entry, score in ranked}
@@ -163,9 +152,9 @@ def _table(
 def strengths(entries: Sequence[Entry]) -> list[Score]:
     """Bradley-Terry strengths from the win rates of entries that differ only in their opponents.
 
-    An opponent is known by its answers. Empty for fewer than three models, or for groups of models
-    that never met.
+    Empty for fewer than three models, or for groups of models that never met.
     """
+    # an opponent is known by its answers: one model may have other names in other runs
     opponents: dict[str, str] = {}
     groups: dict[str, list[tuple[str, str, str, float]]] = {}
     for entry in entries:

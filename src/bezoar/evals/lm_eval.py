@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bezoar.model.stack import Stack
 
 FEWSHOT_SEED = 1234  # the harness's default
-NOTHING_KEPT = cache_parts_in(None)
+UNCACHED = cache_parts_in(None)
 NO_TEMPLATE: Mapping[str, str] = {}
 
 
@@ -52,15 +52,12 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.name and not self.path:
-            raise ValueError(
-                "a task needs the name of a registered task or the path of a file; add one"
-            )
+            raise ValueError("a task needs a registered name or the path of a file; add one")
         if "{query}" not in self.template:
             raise ValueError("template has no {query}, the place of a row's question; add it")
         if not self.path and (self.template != "{query}" or self.max_tokens != 256):
             raise ValueError(
-                "template and max_tokens are for local files and have no effect on a registered"
-                " task; remove them"
+                "template and max_tokens have no effect on a registered task; remove them"
             )
 
     @property
@@ -98,9 +95,7 @@ class LmEval(Section):
     def __post_init__(self) -> None:
         titles = [task.title for task in self.tasks]
         if not titles or len(set(titles)) < len(titles):
-            raise ValueError(
-                "lm_eval needs tasks with different names; give a task a name of its own"
-            )
+            raise ValueError("lm_eval needs tasks with different names; name each one")
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """Every task on the named model; one that only answers is asked for the written tasks."""
@@ -110,9 +105,7 @@ class LmEval(Section):
             lm = AskLM(context.ask_model(model))
             return self.run_lm(lm, cache_part, {"template": "the endpoint's"})
         stack = context.open_model(model)
-        return self.measure(
-            stack, context.template, progress=context.progress, cache_part=cache_part
-        )
+        return self.measure(stack, context.template, context.progress, cache_part)
 
     def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Of the tasks that are local files."""
@@ -123,9 +116,8 @@ class LmEval(Section):
         self,
         stack: "Stack",
         template: Template,
-        *,
         progress: Progress | None = None,
-        cache_part: CachePart = NOTHING_KEPT,
+        cache_part: CachePart = UNCACHED,
     ) -> Outcome:
         """Every task on a stack."""
         from bezoar.evals.harness_models import StackLM
@@ -138,10 +130,7 @@ class LmEval(Section):
         return self.run_lm(lm, cache_part, names)
 
     def run_lm(
-        self,
-        lm: "LM",
-        cache_part: CachePart = NOTHING_KEPT,
-        template: Mapping[str, str] = NO_TEMPLATE,
+        self, lm: "LM", cache_part: CachePart = UNCACHED, template: Mapping[str, str] = NO_TEMPLATE
     ) -> Outcome:
         """Every task on any model of the harness; `template` names what prompts are put into."""
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -182,15 +171,9 @@ def _run_task(task: Task, lm: "LM", chat_template: bool) -> Outcome:
         harness_task.set_fewshot_seed(seed=FEWSHOT_SEED)
     # 2) run, with the harness's own progress bars, which would cut through ours, out of sight
     num_cut = getattr(lm, "num_cut", 0)
+    chat = {"apply_chat_template": chat_template, "fewshot_as_multiturn": chat_template}
     with contextlib.redirect_stderr(io.StringIO()):
-        results = evaluate(
-            lm,
-            loaded,
-            limit=task.limit,
-            bootstrap_iters=0,
-            apply_chat_template=chat_template,
-            fewshot_as_multiturn=chat_template,
-        )
+        results = evaluate(lm, loaded, limit=task.limit, bootstrap_iters=0, **chat)
     # 3) our own scores with intervals, from the harness's values by item
     outcome = Outcome()
     for name, samples in results["samples"].items():
@@ -229,10 +212,8 @@ def _load(task: Task) -> dict[str, Any]:
         return dict(manager.load([task.name]))
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise RecipeError(
-            f"lm_eval task {task.name}: its data could not be had ({reason}); check the network, or"
-            " name a local file."
-        ) from error
+        fault = f"lm_eval task {task.name}: its data could not be had ({reason})"
+        raise RecipeError(f"{fault}; check the network, or name a local file.") from error
 
 
 @cache

@@ -17,7 +17,7 @@ Side = Literal["A", "B", "tie"]
 CHOICES = ("A", "B", "C")
 _SIDES: dict[str, Side] = {"A": "A", "B": "B", "C": "tie"}
 _MARK = re.compile(r"\[\[\s*+([ABC])\s*+\]\]")
-_SWAPPED: dict[Side, Side] = {"A": "B", "B": "A", "tie": "tie"}
+_SWAPPED: dict[Side | Unparsed, Side] = {"A": "B", "B": "A"}  # a tie and a failure stay
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ class Pairwise:
         in_both_orders = [*pairs, *(pair.swap() for pair in pairs)]
         requests = [self._request(template, pair) for pair in in_both_orders]
         sides = [read_side(reply, self.verdict) for reply in (ask(requests) if requests else [])]
-        games = zip(pairs, sides[: len(pairs)], sides[len(pairs) :], strict=True)
-        return [Preference(pair.id, first, _swapped(second)) for pair, first, second in games]
+        swapped = [_SWAPPED.get(side, side) for side in sides[len(pairs) :]]
+        games = zip(pairs, sides[: len(pairs)], swapped, strict=True)
+        return [Preference(pair.id, first, second) for pair, first, second in games]
 
     def quote(self, num_pairs: Estimate) -> list[RequestEstimate]:
         """Two requests a pair."""
@@ -83,10 +84,6 @@ class Pairwise:
 def conversation(messages: Messages) -> str:
     """The turns as a judge reads them."""
     return "\n\n".join(f"{m.role.capitalize()}: {m.content}" for m in messages if m.content)
-
-
-def _swapped(side: Side | Unparsed) -> Side | Unparsed:
-    return side if isinstance(side, Unparsed) else _SWAPPED[side]
 
 
 def parse_side(text: str) -> Side | Unparsed:
