@@ -347,7 +347,7 @@ def test_useless_settings_are_refused() -> None:
         LmEval((Task(name="a"), Task(name="a")))
     with pytest.raises(ValueError, match="no effect on a registered task"):
         Task(name="arc_easy", template="Q: {query}")
-    with pytest.raises(ValueError, match="the evaluated model itself"):
+    with pytest.raises(ValueError, match="the evaluated model: every margin is 0"):
         Evaluate("m", preferences=Preferences("pairs", reference="m"))
     with pytest.raises(ValueError, match="name another"):
         Evaluate("m", win_rate=WinRate("judge", against="m"))

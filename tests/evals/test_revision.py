@@ -271,7 +271,7 @@ def test_rows_of_a_stage_and_the_models_own_answers(questions: str) -> None:
     first = Revision(judge="judge", rows="pairs", limit=3).first(world, "any")
     assert [c.answer for c in first] == ["0: quality 0", "1: quality 0", "2: quality 0"]
     sampled = [SampledAnswers("s", (Message("user", "Why?"),), ("a", "b"), {})]
-    with pytest.raises(DataError, match="the rows of draws are sampled answers"):
+    with pytest.raises(DataError, match="it holds sampled answers"):
         Revision(judge="judge", rows="draws", limit=3).first(
             given(own_answers(), Asked(fair), sampled), "any"
         )

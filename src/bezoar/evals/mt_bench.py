@@ -23,22 +23,13 @@ from bezoar.prompts import read_prompt, seal
 from bezoar.references import BackendRef, FileRef
 from bezoar.verdicts.rating import Rating, Verdict, grade_request, read_grade
 
-PROMPTS = tuple(
-    f"bezoar:mt_bench/{turn}{kind}.md"
-    for turn in ("single", "second-turn")
-    for kind in ("", "-reference")
-)
+PROMPT_NAMES = ("single", "single-reference", "second-turn", "second-turn-reference")
+PROMPTS = [f"bezoar:mt_bench/{name}.md" for name in PROMPT_NAMES]
+# FastChat's: what has one right answer is not drawn; writing and roleplay have the other one
 TEMPERATURES = {
-    "writing": 0.7,
-    "roleplay": 0.7,
-    "extraction": 0.0,
-    "math": 0.0,
-    "coding": 0.0,
-    "reasoning": 0.0,
-    "stem": 0.1,
-    "humanities": 0.1,
+    **dict.fromkeys(("extraction", "math", "coding", "reasoning"), 0.0),
+    **dict.fromkeys(("stem", "humanities"), 0.1),
 }
-"""FastChat's temperature of each category."""
 OTHER_TEMPERATURE = 0.7
 
 
@@ -49,6 +40,11 @@ class Turn:
     text: str
     finish: str = "stop"
     error: str = ""
+
+
+Answers = Sequence[Sequence[Turn]]
+"""The turns of each question."""
+Ratings = Sequence[Sequence[Rating]]
 
 
 @dataclass(frozen=True)
@@ -82,9 +78,7 @@ class MTBench(Section):
         for question in chosen:
             num, name = len(question.turns), f"{self.questions}: question {question.id}"
             if question.category in REFERENCE_CATEGORIES and len(question.references) < num:
-                raise DataError(
-                    f"{name} ({question.category}) needs a reference for each turn; add it."
-                )
+                raise DataError(f"{name} ({question.category}) needs a reference a turn; add it.")
             if not 1 <= num <= 2:
                 raise DataError(f"{name} has {num} turns; MT-Bench has one or two.")
         return chosen
@@ -102,15 +96,14 @@ class MTBench(Section):
         questions = self.load()
         answers = converse(questions, model, max_tokens=self.max_tokens, seed=seed)
         outcome = self.outcome(questions, answers, self.grade(questions, answers, judge))
-        judge_hash = content_hash(
-            judge_identity or self.judge, prompts_hash(), self.verdict, self.judge_tokens
-        )
+        # ratings under another wording, judge or set of questions are not comparable
+        grading = (prompts_hash(), self.verdict, self.judge_tokens)
+        judge_hash = content_hash(judge_identity or self.judge, *grading)
+        contents = [[q.id, q.category, q.turns, q.references] for q in questions]
         conditions = {
             "judge": judge_hash,
             "answer tokens": self.max_tokens,
-            "questions": content_hash(
-                [[q.id, q.category, q.turns, q.references] for q in questions]
-            ),
+            "questions": content_hash(contents),
         }
         outcome.info["mt_bench"].update(
             judge=self.judge, judge_hash=judge_hash, conditions={"mt_bench": conditions}
@@ -118,35 +111,23 @@ class MTBench(Section):
         outcome.texts["mt_bench"] = [(str(q.id), "\n".join(q.turns)) for q in questions]
         return outcome
 
-    def grade(
-        self, questions: Sequence[Question], answers: Sequence[Sequence[Turn]], judge: Ask
-    ) -> list[list[Rating]]:
+    def grade(self, questions: Sequence[Question], answers: Answers, judge: Ask) -> Ratings:
         """A rating for each turn of each question; the judge does not see a failed answer."""
         ratings = [[Rating(None, "no answer", t.error) for t in turns] for turns in answers]
-        graded = [
-            (i, turn)
-            for i, turns in enumerate(answers)
-            for turn, answer in enumerate(turns)
-            if answer.finish != "error"
-        ]
-        requests = [
-            grade_request(
-                judge_prompt(questions[i], [answer.text for answer in answers[i]], turn),
-                self.verdict,
-                self.judge_tokens,
-            )
-            for i, turn in graded
-        ]
+        graded, requests = [], []
+        for i, turns in enumerate(answers):
+            texts = [answer.text for answer in turns]
+            for turn, answer in enumerate(turns):
+                if answer.finish != "error":
+                    prompt = judge_prompt(questions[i], texts, turn)
+                    requests.append(grade_request(prompt, self.verdict, self.judge_tokens))
+                    graded.append((i, turn))
+        # all requests at once, so that the judge answers in large batches
         for (i, turn), reply in zip(graded, judge(requests) if requests else [], strict=True):
             ratings[i][turn] = read_grade(reply, self.verdict)
         return ratings
 
-    def outcome(
-        self,
-        questions: Sequence[Question],
-        answers: Sequence[Sequence[Turn]],
-        ratings: Sequence[Sequence[Rating]],
-    ) -> Outcome:
+    def outcome(self, questions: Sequence[Question], answers: Answers, ratings: Ratings) -> Outcome:
         """Scores overall, per turn and per category, a record a question, and what failed."""
         values = [[rating.value for rating in turns] for turns in ratings]
         categories = [question.category for question in questions]
@@ -154,19 +135,18 @@ class MTBench(Section):
         scores = [clustered_score("mt_bench", values)]
         for turn in range(max(map(len, values), default=0)):
             name = f"mt_bench/turn {turn + 1}"
-            rated = [
-                (q.id, v[turn]) for q, v in zip(questions, values, strict=True) if turn < len(v)
-            ]
-            of_turn = [value for _, value in rated]
+            # a question of one turn is in no mean of the second turn
+            rated = [i for i, turns in enumerate(values) if turn < len(turns)]
+            of_turn = [values[i][turn] for i in rated]
             scores.append(score(name, of_turn))
-            items += item_rows(name, [question for question, _ in rated], of_turn)
+            items += item_rows(name, [questions[i].id for i in rated], of_turn)
         failed = [rating for turns in ratings for rating in turns if rating.value is None]
         facts = {
             "verdict": self.verdict,
             "prompts": prompts_hash(),
             "num_cut_answers": sum(t.finish == "length" for turns in answers for t in turns),
             "failures": dict(Counter(rating.reason for rating in failed)),
-            "temperatures": {c: temperature(c) for c in dict.fromkeys(categories)},
+            "temperatures": {c: TEMPERATURES.get(c, OTHER_TEMPERATURE) for c in categories},
         }
         scores += category_scores(categories, values)
         return Outcome(scores, items, {"mt_bench": facts})
@@ -178,14 +158,14 @@ class MTBench(Section):
         total = sum(text_tokens(" ".join(q.turns)) for q in questions)
         question = total / max(1, len(questions))
         answer = Estimate(self.max_tokens * 0.1, self.max_tokens * 0.5, self.max_tokens)
-        grade = Estimate(0.1, 0.3, 1) * self.judge_tokens
+        # log-probabilities of the ratings cost one token, a written rating its reasons too
+        written = Estimate(0.1, 0.3, 1) * self.judge_tokens
+        grade = exactly(1) if self.verdict == "logprob" else written
+        # a second turn shows both answers: one and a half on average
         prompt = exactly(text_tokens(read_prompt(PROMPTS[0])) + question) + answer * 1.5
         return [
             ("", RequestEstimate(num, exactly(question) + answer * 0.5, answer)),
-            (
-                self.judge,
-                RequestEstimate(num, prompt, exactly(1) if self.verdict == "logprob" else grade),
-            ),
+            (self.judge, RequestEstimate(num, prompt, grade)),
         ]
 
     def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
@@ -201,17 +181,13 @@ def spread(questions: Sequence[Question], limit: int | None) -> list[int]:
     """Indices of the first `limit` questions when the categories take turns, in file order."""
     if limit is None or limit >= len(questions):
         return list(range(len(questions)))
+    # sorted by the rank within their category, the first ones of all categories come first
     num_of_category: Counter[str] = Counter()
     ranked = []
     for i, question in enumerate(questions):
         ranked.append((num_of_category[question.category], i))
         num_of_category[question.category] += 1
     return sorted(i for _, i in sorted(ranked)[:limit])
-
-
-def temperature(category: str) -> float:
-    """FastChat's temperature of a category."""
-    return TEMPERATURES.get(category, OTHER_TEMPERATURE)
 
 
 def converse(
@@ -238,24 +214,18 @@ def _request(question: Question, answers: Sequence[Turn], max_tokens: int, seed:
     messages = [Message("user", question.turns[0])]
     for answer, text in zip(answers, question.turns[1:], strict=False):
         messages += [Message("assistant", answer.text), Message("user", text)]
-    heat = temperature(question.category)
+    heat = TEMPERATURES.get(question.category, OTHER_TEMPERATURE)
     # without a draw there is no seed, so that runs under other seeds find the reply in the journal
-    return Request(
-        tuple(messages), temperature=heat, max_tokens=max_tokens, seed=seed if heat else 0
-    )
+    seed = seed if heat else 0
+    return Request(tuple(messages), temperature=heat, max_tokens=max_tokens, seed=seed)
 
 
 def judge_prompt(question: Question, answers: Sequence[str], turn: int) -> str:
     """The text that asks for a grade of a turn, with references if the category needs them."""
+    values = {"question": question.turns[0], "answer": answers[0]}
     if turn:
-        values = {
-            "question_1": question.turns[0],
-            "answer_1": answers[0],
-            "question_2": question.turns[1],
-            "answer_2": answers[1],
-        }
-    else:
-        values = {"question": question.turns[0], "answer": answers[0]}
+        values = {f"{name}_1": text for name, text in values.items()}
+        values |= {"question_2": question.turns[1], "answer_2": answers[1]}
     needed = list(values)
     name = ("single", "second-turn")[turn]
     if question.category in REFERENCE_CATEGORIES:

@@ -84,12 +84,8 @@ class Outcome:
     """(id, text) of the items by benchmark, which are searched for in training rows."""
 
     def __add__(self, other: "Outcome") -> "Outcome":
-        return Outcome(
-            [*self.scores, *other.scores],
-            [*self.items, *other.items],
-            {**self.info, **other.info},
-            {**self.texts, **other.texts},
-        )
+        info, texts = self.info | other.info, self.texts | other.texts
+        return Outcome(self.scores + other.scores, self.items + other.items, info, texts)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -98,9 +94,8 @@ class Outcome:
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> "Outcome":
         """The inverse of `to_dict`."""
-        texts = {
-            name: [(str(i), str(text)) for i, text in pairs] for name, pairs in row["texts"].items()
-        }
+        # JSON has lists in place of tuples
+        texts = {name: [(i, text) for i, text in pairs] for name, pairs in row["texts"].items()}
         return cls([Score.from_dict(s) for s in row["scores"]], row["items"], row["info"], texts)
 
     def warnings(self) -> list[str]:
@@ -118,10 +113,8 @@ def write_outcome(folder: Path, model: str, outcome: Outcome, **facts: str) -> N
     remove(folder / "scores.json")  # a kill leaves no scores beside the items of others
     write_jsonl(folder / "items.jsonl", outcome.items)
     scores = [s.to_dict() for s in outcome.scores]
-    write_json(
-        folder / "scores.json",
-        {"model": model, "label": model, **facts, "scores": scores, "info": outcome.info},
-    )
+    content = {"model": model, "label": model, **facts, "scores": scores, "info": outcome.info}
+    write_json(folder / "scores.json", content)
 
 
 def read_scores(folder: Path, *, lenient: bool = False) -> Row:
@@ -137,9 +130,8 @@ def read_items(folder: Path, *, lenient: bool = False) -> list[Row]:
     path = folder / "items.jsonl"
     items = list(read_jsonl(path, broken=[] if lenient else None)) if path.is_file() else []
     for line, row in items if not lenient else []:
-        if not {"benchmark", "id", "value"} <= row.keys() or not isinstance(
-            row["value"], int | float | None
-        ):
+        complete = {"benchmark", "id", "value"} <= row.keys()
+        if not complete or not isinstance(row["value"], int | float | None):
             raise DataError(f"{path}:{line}: not a value of an item as bezoar wrote it; {ADVICE}.")
     return [row for _, row in items]
 

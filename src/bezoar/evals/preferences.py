@@ -52,8 +52,7 @@ class Preferences(Section):
         """Refuse a model as its own reference."""
         if self.reference == model:
             raise ValueError(
-                "preferences.reference is the evaluated model itself, so every margin is 0; name"
-                " the model below it"
+                "preferences.reference is the evaluated model: every margin is 0; name another"
             )
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
@@ -77,20 +76,13 @@ class Preferences(Section):
         """Score both answers of every pair. A pair that exceeds the model's context has failed."""
         pairs = [row for row in rows if isinstance(row, Comparison)][: self.limit]
         if not pairs:
-            raise DataError(
-                f"{self.rows}: these rows are not comparisons; name a stage that gives pairs."
-            )
+            raise DataError(f"{self.rows}: the rows are not comparisons; name a stage with pairs.")
         # 1) only pairs that fit both models are scored, none is cut
         longest = min(s.context_length for s in (stack, reference) if s is not None)
-        groups = [
-            render_completions(pair.prompt, (pair.chosen, pair.rejected), template, stack.tokenizer)
-            for pair in pairs
-        ]
-        fitting = [
-            i
-            for i, (prompt, answers) in enumerate(groups)
-            if len(prompt) + max(map(len, answers)) <= longest
-        ]
+        texts = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
+        groups = [render_completions(*both, template, stack.tokenizer) for both in texts]
+        lengths = [len(prompt) + max(map(len, answers)) for prompt, answers in groups]
+        fitting = [i for i, length in enumerate(lengths) if length <= longest]
         kept = [groups[i] for i in fitting]
         policy = rendered_logprobs(stack, kept)
         base = rendered_logprobs(reference, kept) if reference else [None] * len(kept)
@@ -122,6 +114,7 @@ class Preferences(Section):
     ) -> Outcome:
         ids = [pair.id for pair in pairs]
         scores, items = [], list[Row]()
+        # accuracies and margins of all pairs, so that two models are paired pair by pair
         for key, name in NAMES.items():
             if key == "reward" and not with_reference:
                 continue
@@ -130,11 +123,8 @@ class Preferences(Section):
             for kind, values in (("accuracy", right), ("margin", margins)):
                 scores.append(score(f"{name} {kind}", values))
                 items += item_rows(f"{name} {kind}", ids, values)
-        facts = {
-            "beta": self.beta,
-            "reference": self.reference,
-            "num_too_long": len(pairs) - len(margins_of),
-        }
+        too_long = len(pairs) - len(margins_of)
+        facts = {"beta": self.beta, "reference": self.reference, "num_too_long": too_long}
         return Outcome(scores, items, {"preferences": facts})
 
 

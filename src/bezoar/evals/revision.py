@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from bezoar.chat.types import Chat, Comparison, Message
+from bezoar.chat.types import Chat, Comparison, Message, as_chats
 from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.data.questions import Question
 from bezoar.errors import DataError
@@ -20,7 +20,7 @@ from bezoar.evals.mt_bench import Turn, converse
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.stats import detectable, score
 from bezoar.evals.win_rate import NO_ANSWER, asked_questions, outcome, prompt_value, solution
-from bezoar.io import content_hash
+from bezoar.io import Row, content_hash
 from bezoar.llm.revise import Round, revisions
 from bezoar.llm.types import Ask
 from bezoar.references import FileRef, ModelRef, RowsRef
@@ -66,37 +66,29 @@ class Revision(JudgeConfig):
         if bool(self.judge) == bool(self.reward_model):
             raise ValueError("revision needs judge or reward_model, one of the two; add it")
         if sum(map(bool, (self.answers, self.rows, self.by))) > 1:
-            raise ValueError(
-                "revision takes its first answers from one of answers, rows and by; remove the"
-                " others"
-            )
+            raise ValueError("revision takes only one of answers, rows and by; remove the others")
         if self.rows and self.limit is None:
-            raise ValueError(
-                "revision.limit is needed with rows: every row is judged twice an iteration; add it"
-            )
+            raise ValueError("limit is needed with rows, each judged twice an iteration; add it")
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """`measure` of the named model; the journal keeps all replies."""
         first = self.first(context, self.by or model)
         judge = pair_judge(self, context, model)
         outcome = self.measure(first, context.ask_model(model), judge)
-        facts = outcome.info["revision"]
+        facts, say = outcome.info["revision"], context.progress.say
         for number, counts in enumerate(facts["iterations"], 1):
             if num := counts["failures"]:
-                context.progress.say(
-                    f"revision {number}: {num} of {len(first)} answers were not revised."
-                )
-        if facts["not_made"]:
-            context.progress.say(
-                f"revision: {facts['stopped']}; iterations {facts['not_made'][0]} to {self.times}"
-                " were not made."
-            )
+                say(f"revision {number}: {num} of {len(first)} answers were not revised.")
+        if not_made := facts["not_made"]:
+            numbers = f"{not_made[0]} to {self.times}"
+            say(f"revision: {facts['stopped']}; iterations {numbers} were not made.")
         return outcome
 
     def first(self, context: EvalContext, by: str) -> list[Chat]:
         """The conversations to the answers that are revised; a failed answer is absent."""
         if self.rows:
-            return self._chats(context.rows(self.rows)[: self.limit])
+            chats = as_chats(context.rows(self.rows)[: self.limit])
+            return [Chat(chat.id, chat.messages) for chat in chats]
         questions = asked_questions(self.questions, self.turn, self.limit)
         if self.answers:
             return answered_chats(questions, self.answers)
@@ -105,19 +97,10 @@ class Revision(JudgeConfig):
         )
         return [_chat(*both) for both in zip(questions, answers, strict=True)]
 
-    def _chats(self, rows: Sequence[Chat] | Sequence[Comparison]) -> list[Chat]:
-        chats = [row.as_chat() if isinstance(row, Comparison) else row for row in rows]
-        if not all(isinstance(chat, Chat) for chat in chats):
-            raise DataError(
-                f"revision: the rows of {self.rows} are sampled answers; choose among them"
-                " first (kind: best_of_n)."
-            )
-        return [Chat(chat.id, chat.messages) for chat in chats]
-
     def measure(self, first: Sequence[Chat], ask: Ask, judge: PairJudge) -> Outcome:
         """Every iteration against the answers of `first`."""
         original = answers = [chat.answer for chat in first]
-        figures, counts, stopped = Outcome(), list[dict[str, Any]](), ""
+        figures, counts, stopped = Outcome(), list[Row](), ""
         prompts = [chat.prompt for chat in first]
         iterations = revisions(prompts, original, ask, times=self.times, max_tokens=self.max_tokens)
         for number, rounds in enumerate(iterations, 1):
@@ -157,11 +140,13 @@ class Revision(JudgeConfig):
         """First answers if a model writes them, the rounds, and the judge's comparisons."""
         num, share = self._num(), Estimate(0.1, 0.5, 1)
         answer, written = share * self.first_tokens, share * self.max_tokens
-        rounds = Estimate(1, self.times, self.times) * num  # fewer when it stops early
+        # one round is enough to stop, but most models go on changing their answers
+        rounds = Estimate(1, self.times, self.times) * num
         requests = []
         if not self.answers and not self.rows:
             requests.append(("", RequestEstimate(exactly(num * self.turn), exactly(100), answer)))
         requests.append(("", RequestEstimate(rounds, answer + exactly(200), written)))
+        # no_gain compares with the round before as well
         with_gain = self.stop == "no_gain" and self.times > 1
         return [*requests, *self.quote_pairs(rounds * (2 if with_gain else 1))]
 
@@ -180,10 +165,8 @@ def answered_chats(questions: Sequence[Question], path: str | Path) -> list[Chat
     answers = answered(path)
     missing = [q.id for q in questions if len(answers.get(q.id, [])) < len(q.turns)]
     if missing:
-        raise DataError(
-            f"{path}: {len(missing)} of {len(questions)} questions have no answer ({missing[0]},"
-            " ...); complete it."
-        )
+        num = f"{len(missing)} of {len(questions)}"
+        raise DataError(f"{path}: {num} questions have no answer ({missing[0]}, ...); complete it.")
     return [_chat(q, answers[q.id][: len(q.turns)]) for q in questions]
 
 
@@ -228,23 +211,15 @@ def _judged(pairs: Sequence[Comparison], judge: PairJudge) -> Judgement:
 def _named(number: int, figures: Outcome, rounds: Sequence[Round]) -> Outcome:
     """The figures of one iteration under its names, its items with what was written."""
     name = f"revision {number}"
-    items = [
-        {
-            **item,
-            "benchmark": f"{name}/win rate",
-            "critique": revised.critique,
-            "revision": revised.answer,
-            "failure": revised.failure,
-        }
-        # first those of the win rate itself
-        for item, revised in zip(figures.items, rounds, strict=False)
-    ]
+    items = []
+    # the first items are those of the win rate, one a row; those of other figures are not kept
+    for item, new in zip(figures.items, rounds, strict=False):
+        written = {"critique": new.critique, "revision": new.answer, "failure": new.failure}
+        items.append({**item, "benchmark": f"{name}/win rate", **written})
     return Outcome([replace(s, name=f"{name}/{s.name}") for s in figures.scores], items)
 
 
-def _counts(
-    rounds: Sequence[Round], before: Sequence[str], original: Sequence[str]
-) -> dict[str, Any]:
+def _counts(rounds: Sequence[Round], before: Sequence[str], original: Sequence[str]) -> Row:
     """How many answers equal those of the round before and the originals, and what failed."""
     answers = [revised.answer for revised in rounds]
     reasons = Counter(revised.failure for revised in rounds if revised.failure)

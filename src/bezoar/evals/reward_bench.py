@@ -86,16 +86,13 @@ class RewardBench(LabelledPairs):
         super().__post_init__()
         is_implicit = self.by == "implicit reward"
         if (is_implicit and not self.reference) or (self.reference and self.by and not is_implicit):
-            raise ValueError(
-                "reference is needed for, and only for, `by: implicit reward`; add or remove it"
-            )
+            raise ValueError("give reference for, and only for, `by: implicit reward`; mend it")
 
     def check(self, model: str) -> None:
         """Refuse a model as its own reference."""
         if self.reference == model:
             raise ValueError(
-                "reward_bench.reference is the evaluated model itself, so every margin is 0; name"
-                " the model below it"
+                "reward_bench.reference is the evaluated model: every margin is 0; name another"
             )
 
     @property
@@ -128,8 +125,7 @@ class RewardBench(LabelledPairs):
             return by, judge_scorer(asked_judge(judge, context.ask_model(model), identity))
         if stack is None:
             raise RecipeError(
-                f"reward_bench: {model} only answers, so it has no {by}; ask it as a judge (by:"
-                " judge)."
+                f"reward_bench: {model} only answers, so it has no {by}; use by: judge."
             )
         if by == "reward":
             return by, judge_scorer(reward_judge(model, stack, context.template, self.goodness))
@@ -203,8 +199,7 @@ def _weighted(
 
 
 def judge_scorer(judge: PairJudge) -> Scorer:
-    """A judge of pairs: its margin, free of position, if it has degrees; else its value over both
-    orders less one half."""
+    """The judge's margin, free of position, if it has degrees; else its value less one half."""
 
     def margins(pairs: Sequence[Comparison]) -> list[float | None]:
         verdicts, degrees = judge.compare(pairs, 0)

@@ -15,12 +15,7 @@ from bezoar.evals.stats import detectable, score
 from bezoar.evals.win_rate import outcome
 from bezoar.io import Row, content_hash
 from bezoar.llm.types import Request
-from bezoar.model.completions import (
-    completion_logprobs,
-    draw_completions,
-    reward_completions,
-    reward_outputs,
-)
+from bezoar.model import completions
 from bezoar.model.spec import RewardWeights, Sampling
 from bezoar.references import ModelRef, RewardRef, RowsRef
 
@@ -92,7 +87,7 @@ class Rewards(Section):
             "levels": attribute_text(self.attributes),
         }
         # the other figures do not depend on the reference, so that they compare across references
-        figures = _figures("rewards", rows, values, same, lower=("reward/KL",))
+        figures = _figures("rewards", rows, values, same)
         if self.reference:
             identity = context.open_model(self.reference).identity
             conditions = figures.info["rewards"]["conditions"]
@@ -112,8 +107,8 @@ class Rewards(Section):
         reward_model = context.open_model(self.reward)
         prompts = [rows[i].prompt for i in answers]
         texts = [[text] for text in answers.values()]
-        outputs = reward_completions(reward_model, context.template, prompts, texts)
-        names = reward_outputs(reward_model, self.reward)
+        outputs = completions.reward_completions(reward_model, context.template, prompts, texts)
+        names = completions.reward_outputs(reward_model, self.reward)
         return {i: self.goodness.score(names, o) for i, [o] in zip(answers, outputs, strict=True)}
 
     def _logprobs(
@@ -122,9 +117,8 @@ class Rewards(Section):
         """Sums of log-probabilities of the drawn answers under a model, by row."""
         prompts = self._prompts([rows[i] for i in draws])
         texts, ended = [[text] for text, _ in draws.values()], [end for _, end in draws.values()]
-        sums = completion_logprobs(
-            context.open_model(model), context.template, prompts, texts, ended=ended
-        )
+        stack, template = context.open_model(model), context.template
+        sums = completions.completion_logprobs(stack, template, prompts, texts, ended=ended)
         return {i: total for i, [total] in zip(draws, sums, strict=True)}
 
 
@@ -180,27 +174,21 @@ class Steering(Section):
 def _draw(
     prompts: Sequence[Messages], model: str, sampling: Sampling, context: EvalContext
 ) -> Draws:
-    drawn = draw_completions(
-        context.open_model(model), context.template, prompts, sampling, num=1, seed=context.seed
-    )
+    stack, template, seed = context.open_model(model), context.template, context.seed
+    drawn = completions.draw_completions(stack, template, prompts, sampling, num=1, seed=seed)
     return {i: answers[0] for i, answers in enumerate(drawn) if answers is not None}
 
 
 def _figures(
-    section: str,
-    rows: Sequence[AnyRow],
-    values: Mapping[str, Values],
-    same: dict[str, str],
-    *,
-    lower: tuple[str, ...] = (),
+    section: str, rows: Sequence[AnyRow], values: Mapping[str, Values], same: dict[str, str]
 ) -> Outcome:
-    """A score a name, over all rows; the better, the lower, for those named in `lower`."""
+    """A score a name, over all rows, with the conditions `same`; of the KL, less is better."""
     scores, items = [], list[Row]()
     for name, of_row in values.items():
         # items need a value for every row, so that two models are paired row by row
         known = {i: value for i, value in of_row.items() if not math.isnan(value)}
         column = [known.get(i) for i in range(len(rows))]
-        scores.append(replace(score(name, column), higher_is_better=name not in lower))
+        scores.append(replace(score(name, column), higher_is_better=name != "reward/KL"))
         items += item_rows(name, [row.id for row in rows], column)
     return Outcome(scores, items, {section: {"conditions": dict.fromkeys(values, same)}})
 
@@ -221,20 +209,14 @@ class WinRateOverRows(JudgeConfig):
 
     def __post_init__(self) -> None:
         if not self.rows or bool(self.judge) == bool(self.reward_model):
-            raise ValueError(
-                "over_rows needs rows and either a judge or a reward_model; add what is missing"
-            )
+            raise ValueError("over_rows needs rows and one of judge and reward_model; mend it")
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """The win rate over the rows' own answers; the journal keeps answers and verdicts."""
         chats = as_chats(context.rows(self.rows)[: self.limit])
         # before anything is asked: an empty answer would lose every game
-        for chat in chats:
-            if not chat.answer.strip():
-                raise DataError(
-                    f"over_rows: row {chat.id} has no answer of its own; name a stage whose rows"
-                    " have answers."
-                )
+        if empty := [chat.id for chat in chats if not chat.answer.strip()]:
+            raise DataError(f"over_rows: row {empty[0]} has no answer of its own; name other rows.")
         judge = pair_judge(self, context, model)
         requests = [Request(chat.prompt, max_tokens=self.max_tokens) for chat in chats]
         pairs = [

@@ -57,6 +57,7 @@ class RougeBleu(Section):
             "num_cut_answers": sum(reply.finish == "length" for _, reply in answered),
             "words_per_answer": sum(num_words) / max(1, len(num_words)),
         }
+        # a failed answer is an item too, without a value: two models are paired item by item
         items = [*figures.items]
         for name in ROUGE.values():
             items += item_rows(name, failed, [None] * len(failed))
@@ -77,9 +78,7 @@ def rouge_bleu(
 
     for item, texts in zip(ids, references, strict=True):
         if not texts:
-            raise DataError(
-                f"item {item} has no reference to compare with; add one or leave it out."
-            )
+            raise DataError(f"item {item} has no reference answer; add one or leave it out.")
     scorer = RougeScorer(list(ROUGE), use_stemmer=False)
     pairs = zip(references, answers, strict=True)
     rouge = [scorer.score_multi(texts, answer) for texts, answer in pairs]
@@ -100,20 +99,15 @@ def _bleu(answers: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[
 
     metric = BLEU()
     order = metric.max_ngram_order
-    by_item = [
-        metric.corpus_score([answer], [[text] for text in texts])
-        for answer, texts in zip(answers, references, strict=True)
-    ]
+    both = zip(answers, references, strict=True)
+    by_item = [metric.corpus_score([answer], [[text] for text in texts]) for answer, texts in both]
     # [items, counts by n | totals by n | length of the answer | length of the reference]
     counts = np.array([[*b.counts, *b.totals, b.sys_len, b.ref_len] for b in by_item])
 
     def bleu(sums: Floats) -> float:
         *ngrams, sys_len, ref_len = map(int, sums)
-        correct, total = ngrams[:order], ngrams[order:]
-        result = BLEU.compute_bleu(
-            correct, total, sys_len, ref_len, smooth_method=metric.smooth_method
-        )
-        return float(result.score)
+        sizes = (ngrams[:order], ngrams[order:], sys_len, ref_len)
+        return float(BLEU.compute_bleu(*sizes, smooth_method=metric.smooth_method).score)
 
     # BLEU of a set is no mean over items: the counts are resampled, then summed
     interval = NONE

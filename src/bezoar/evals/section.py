@@ -41,7 +41,5 @@ def item_rows(
     benchmark: str, ids: Sequence[str | int], values: Sequence[float | None]
 ) -> list[Row]:
     """One record an item."""
-    return [
-        {"benchmark": benchmark, "id": item, "value": value}
-        for item, value in zip(ids, values, strict=True)
-    ]
+    pairs = zip(ids, values, strict=True)
+    return [{"benchmark": benchmark, "id": item, "value": value} for item, value in pairs]

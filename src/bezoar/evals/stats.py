@@ -62,8 +62,7 @@ class Score:
 
 
 def score(name: str, values: Sequence[float | None], group: str = "") -> Score:
-    """The mean of `values`, None for a failed item. Wilson's interval if all are 0 or 1, else the
-    bootstrap."""
+    """The mean, None for a failed item. Wilson's interval if all are 0 or 1, else the bootstrap."""
     kept = [float(v) for v in values if v is not None]
     num_failed = len(values) - len(kept)
     if not kept:

@@ -31,7 +31,7 @@ from bezoar.evals.stats import (
     resamples,
     score,
 )
-from bezoar.io import Row, content_hash
+from bezoar.io import content_hash
 from bezoar.llm.types import Ask
 from bezoar.references import FileRef, ModelRef
 from bezoar.verdicts.accept_reject import Unparsed
@@ -83,10 +83,8 @@ class WinRate(JudgeConfig):
         """`model` against `other`. A question that either did not answer is a failure."""
         # 1) both models answer everything
         questions = self.load()
-        ours, theirs = (
-            converse(questions, ask, max_tokens=self.max_tokens, seed=seed)
-            for ask in (model, other)
-        )
+        settings = {"max_tokens": self.max_tokens, "seed": seed}
+        ours, theirs = (converse(questions, ask, **settings) for ask in (model, other))
         pairs = [_pair(*three) for three in zip(questions, ours, theirs, strict=True)]
         # 2) the judge sees only pairs of two answers; the others keep a failed verdict
         answered = [
@@ -127,9 +125,9 @@ class WinRate(JudgeConfig):
         num = exactly(len(questions))
         total = sum(text_tokens(" ".join(q.turns)) for q in questions)
         prompt = exactly(total / max(1, len(questions)))
-        answers = RequestEstimate(
-            num * (2 * self.turn), prompt, Estimate(0.1, 0.5, 1) * self.max_tokens
-        )
+        # two models, each asked once a turn
+        written = Estimate(0.1, 0.5, 1) * self.max_tokens
+        answers = RequestEstimate(num * (2 * self.turn), prompt, written)
         return [("", answers), *self.quote_pairs(num)]
 
     def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
@@ -171,34 +169,28 @@ def outcome(
     verdicts: Sequence[Preference],
     margins: Sequence[float | None] = (),
 ) -> Outcome:
-    """The figures of judged pairs.
-
-    With `margins` also the win rate without the pull of the position, which is all that moves a
-    weak judge's verdicts.
-    """
+    """The figures of judged pairs; with `margins` also the win rate free of position."""
     values = [prompt_value(verdict) for verdict in verdicts]
     length_gaps = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
-    disagree = [
-        None if value is None else float(not verdict.consistent)
-        for value, verdict in zip(values, verdicts, strict=True)
-    ]
+    valued = zip(values, verdicts, strict=True)
+    disagree = [None if value is None else float(not v.consistent) for value, v in valued]
     scores = [
         score("win rate", values),
         length_controlled(values, length_gaps),
         first_position(verdicts),
         score("win rate/orders disagree", disagree),
     ]
-    items: list[Row] = [
-        {**item, "first": word(v.first), "second": word(v.second), "length_gap": gap}
-        for item, v, gap in zip(
-            item_rows("win rate", [p.id for p in pairs], values), verdicts, length_gaps, strict=True
-        )
-    ]
+    ids = [pair.id for pair in pairs]
+    items = item_rows("win rate", ids, values)
+    for item, verdict, gap in zip(items, verdicts, length_gaps, strict=True):
+        item.update(first=word(verdict.first), second=word(verdict.second), length_gap=gap)
+    # the pull of the position may be all that moves a weak judge's verdicts; margins are free of it
     if any(margins):
         wins = [None if m is None else float(m > 0) + 0.5 * (m == 0) for m in margins]
         scores.append(score("win rate/free of position", wins))
-        items += item_rows("win rate/free of position", [p.id for p in pairs], wins)
+        items += item_rows("win rate/free of position", ids, wins)
     sides = [side for verdict in verdicts for side in (verdict.first, verdict.second)]
+    # what follows the colon is of one reply
     failures = Counter(side.why.split(":")[0] for side in sides if isinstance(side, Unparsed))
     return Outcome(scores, items, {"win_rate": {"failures": dict(failures)}})
 
@@ -219,15 +211,12 @@ def first_position(verdicts: Sequence[Preference]) -> Score:
     """Share of decisive games that the answer shown first won: 0.5 without position bias."""
     groups: list[list[float | None]] = []
     for verdict in verdicts:
+        won: list[float | None] = []
         # in the second game B was shown first
-        games = [(shown, side) for shown, side in (("A", verdict.first), ("B", verdict.second))]
-        groups.append(
-            [
-                None if isinstance(side, Unparsed) else float(side == shown)
-                for shown, side in games
-                if side != "tie"
-            ]
-        )
+        for shown, side in (("A", verdict.first), ("B", verdict.second)):
+            if side != "tie":
+                won.append(None if isinstance(side, Unparsed) else float(side == shown))
+        groups.append(won)
     return clustered_score("win rate/first position", groups, share=True)
 
 
