@@ -204,6 +204,7 @@ ItemT = TypeVar("ItemT")
 class Filtered(Generic[ItemT]):
     """What a step kept and what it dropped: no row leaves without being counted."""
 
+    # rows and drops together, so that no caller can take the one and forget the other
     rows: list[ItemT]
     dropped: list[Dropped] = field(default_factory=list)
 

@@ -95,7 +95,8 @@ class Flan(Source[Chat]):
 
 def _to_schema(at: RowOrigin, row: Row) -> Iterator[Placed]:
     """A row of any shape in the one schema; Natural Instructions give a row for each instance."""
-    # the column names tell the shapes apart; files without a header have columns 0, 1, 2
+    # the column names tell the shapes apart, not the file's name, which people change; files
+    # without a header have columns 0, 1, 2
     if "0" in row:
         yield at, _from_cot(row, at)
     elif "Instances" in row:

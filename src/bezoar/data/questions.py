@@ -80,6 +80,7 @@ def read_answers(path: str | Path, folder: Path = Path()) -> dict[int, tuple[str
 
 
 def _one_file(path: str | Path, folder: Path) -> list[Placed]:
+    # numbers are unique in a file only
     files = locate(path, folder)
     if len(files) != 1:
         raise DataError(f"{path}: names {len(files)} files and one is needed; name the file.")

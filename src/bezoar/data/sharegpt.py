@@ -28,6 +28,7 @@ class ShareGPT(Source[Chat]):
         if isinstance(turns, str):
             turns = parse_json(turns, at, "conversations")
         messages = messages_in(turns, at, who="from", what="value")
+        # one turn, as if it stood first in the conversation
         if system := text(row, "system", at, needed=False):
             messages = (Message("system", system), *messages)
         if isinstance(tools, str):

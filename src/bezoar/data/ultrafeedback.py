@@ -25,6 +25,7 @@ class UltraFeedback(Source[Comparison]):
     kind: Literal["ultrafeedback"] = "ultrafeedback"
 
     def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
+        # copies of the data set differ in where the scores are
         scores = row["metadata"] if isinstance(row.get("metadata"), dict) else row
         meta = {name: number(scores, name, at) for name in ("score_chosen", "score_rejected")}
         margin = meta["score_chosen"] - meta["score_rejected"]

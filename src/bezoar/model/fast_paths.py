@@ -32,10 +32,8 @@ def usable(path: str) -> bool:
 def refuse_broken(stage: str) -> None:
     """TrainingError if a path without a fallback failed here."""
     if broken := sorted(_failed(_file()) - set(SWITCHED)):
-        raise TrainingError(
-            f"stage {stage}: `bezoar doctor` found wrong results here ({', '.join(broken)}); train"
-            " on another machine."
-        )
+        fault = f"`bezoar doctor` found wrong results here ({', '.join(broken)})"
+        raise TrainingError(f"stage {stage}: {fault}; train on another machine.")
 
 
 def note(failed: list[str]) -> None:

@@ -96,21 +96,19 @@ def merge(
             spec = ModelSpec(str(work), dtype=stack.spec.dtype)
             agreement = compare(stack, Stack(spec, device=str(stack.device)), rows)
             if not agreement.mean_kl <= max_mean_kl:
-                raise TrainingError(
-                    f"{out_dir}: not written, for the merge differs from the stack: {agreement},"
-                    f" and {max_mean_kl} is allowed; serve the adapters instead."
+                fault = (
+                    f"the merge differs from the stack: {agreement}, and {max_mean_kl} is allowed"
                 )
+                raise TrainingError(f"{out_dir}: not written, {fault}; serve the adapters instead.")
     return agreement
 
 
 def merged_net(stack: Stack) -> Any:
     """A transformers model with the merged weights, in the precision of the stack's spec."""
     layers = dict(stack.layers())
-    state = {
-        name: tensor
-        for name, tensor in stack.net.state_dict().items()
-        if not any(name.startswith(f"{layer}.") for layer in layers)
-    }
+    # the layers' own parts (packed weights, adapters) have no place in a plain model
+    parts, weights = tuple(f"{name}." for name in layers), stack.net.state_dict().items()
+    state = {name: tensor for name, tensor in weights if not name.startswith(parts)}
     for name, layer in layers.items():
         state[f"{name}.weight"] = layer.merged()
         if layer.bias is not None:
@@ -129,13 +127,11 @@ def compare(stack: Stack, other: Stack, rows: Sequence[Sequence[int]]) -> Agreem
     kls, same = [], []
     for row in rows:
         batch = pack([answer(row[:1], row[1:])]).to(stack.device)
-        states = (stack.hidden(batch), other.hidden(batch))  # [A, E] each
+        hidden, other_hidden = stack.hidden(batch), other.hidden(batch)  # [A, E]
         # in parts, because two sets of logits [A, V] at once may not fit
         for part in torch.split(torch.arange(len(row) - 1, device=stack.device), 256):
-            p, q = (
-                _log_softmax(hidden[part], model.head_weight)
-                for hidden, model in zip(states, (stack, other), strict=True)
-            )
+            p = _log_softmax(hidden[part], stack.head_weight)
+            q = _log_softmax(other_hidden[part], other.head_weight)
             kls.append((p.exp() * (p - q)).sum(-1))
             same.append(p.argmax(-1) == q.argmax(-1))
     kl, top = torch.cat(kls).double(), torch.cat(same).double()

@@ -90,7 +90,7 @@ def _unpacked(name: str) -> Path:
 
 
 def _hash_file(folder: Path) -> Path:
-    """Where the hash of an unpacked model is kept, which reveals damage."""
+    # beside the folder: inside it would be part of what is hashed
     return folder.parent / f".{folder.name}.hash"
 
 
@@ -161,6 +161,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     values = io.read_object(file)
     if not isinstance(values.get("model_type"), str):
         raise DataError(f"{file}: it names no model_type; fetch the file from the model's source.")
+    # a size of 0 or a text would fail deep inside transformers, with an error that names no file
     for key, size in values.items():
         # some architectures have a size for each layer
         odd = type(size) not in (int, list, dict, type(None)) or (type(size) is int and size < 1)
@@ -173,8 +174,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if method is not None:
             fault = f"the weights are quantised ({printable(str(method), 60)}) and cannot be read"
             raise DataError(f"{file}: {fault}; name the model that they were made from.")
-    cleaned: dict[str, Any] = _cleaned(values)
-    return cleaned
+    return dict(_cleaned(values))
 
 
 def _check_numbers(value: Any, file: Path, path: str = "") -> None:

@@ -38,10 +38,8 @@ class LoRA:
 
     def __post_init__(self) -> None:
         if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.targets:
-            raise ValueError(
-                "r must be at least 1, alpha above 0, dropout in [0, 1), and targets not empty;"
-                " change the value"
-            )
+            rule = "r must be at least 1, alpha above 0, dropout in [0, 1), and targets not empty"
+            raise ValueError(f"{rule}; change the value")
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,8 @@ class RewardWeights:
         for name in weights:
             if name not in by_name:
                 names = ", ".join(outputs)
-                raise RecipeError(
-                    f"weights: the reward model has no output {name}; it has {names}."
-                )
+                fault = f"the reward model has no output {name}"
+                raise RecipeError(f"weights: {fault}; it has {names}.")
         total = sum(weight * by_name[name] for name, weight in weights.items())
         return (total - self.mean) / self.std
 
@@ -100,5 +97,6 @@ class RewardWeights:
         """With the mean (and with `scale` the standard deviation) of reference answers [N, K]."""
         plain = replace(self, mean=0.0, std=1.0)
         scores = [plain.score(outputs, values) for values in references]
+        # equal references have no spread to divide by
         spread = statistics.pstdev(scores) if scale else 1.0
         return replace(self, mean=statistics.fmean(scores), std=spread or 1.0)

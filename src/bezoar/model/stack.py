@@ -48,7 +48,11 @@ class Stack:
         size = int(self.head_weight.shape[1])
         self.score_head = load_head(resolve_model(spec.path), size=size)
         for folder in self.adapters:
-            self._load(folder)
+            # anew for each folder: the adapters below replaced the layers that they are on
+            layers = dict(linear_layers(self.net))
+            for name, adapter in read_adapter(folder, self.net).items():
+                frozen = adapter.to(self.device).requires_grad_(False)
+                self._stacked(name, layers[name]).freeze(frozen)
             # the head of the highest adapter that has one
             self.score_head = load_head(folder, size=size) or self.score_head
         if self.score_head is not None:
@@ -198,12 +202,6 @@ class Stack:
             fault = f"the model {self.spec.path} has no linear layer named {lora.targets}"
             raise RecipeError(f"adapter.targets: {fault}; use all-linear.")
         return [(name, self._stacked(name, layer)) for name, layer in layers]
-
-    def _load(self, folder: Path) -> None:
-        layers = dict(linear_layers(self.net))
-        for name, adapter in read_adapter(folder, self.net).items():
-            frozen = adapter.to(self.device).requires_grad_(False)
-            self._stacked(name, layers[name]).freeze(frozen)
 
     def _stacked(self, name: str, layer: nn.Linear | StackedLinear) -> StackedLinear:
         """The layer as one that can carry adapters."""
