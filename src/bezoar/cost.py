@@ -1,5 +1,4 @@
-"""Estimates of what will be asked of language models: counts, tokens and money, each low, expected
-and high."""
+"""Estimates of what models will be asked: counts, tokens and money, low, expected and high."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ class Estimate:
     high: float
 
     def __add__(self, other: "Estimate") -> "Estimate":
-        return Estimate(
-            self.low + other.low, self.expected + other.expected, self.high + other.high
-        )
+        low, high = self.low + other.low, self.high + other.high
+        return Estimate(low, self.expected + other.expected, high)
 
     def __mul__(self, factor: "float | Estimate") -> "Estimate":
-        f = factor if isinstance(factor, Estimate) else Estimate(factor, factor, factor)
-        return Estimate(self.low * f.low, self.expected * f.expected, self.high * f.high)
+        # lows meet lows: the bounds of a product are the worst case, not a confidence interval
+        by = factor if isinstance(factor, Estimate) else exactly(factor)
+        return Estimate(self.low * by.low, self.expected * by.expected, self.high * by.high)
 
     def __bool__(self) -> bool:
         return self.high > 0
@@ -44,6 +43,7 @@ def exactly(number: float) -> Estimate:
 
 
 def _short(number: float) -> str:
+    # counts below ten thousand are shown whole
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= size:
             return f"{number / (1e3 if letter == 'k' else size):.3g}{letter}"
@@ -73,13 +73,10 @@ def price(calls: RequestEstimate, backend: Any) -> Estimate:
     prices = getattr(backend, "prices", None)
     if prices is None:
         return exactly(0)
-    paid_in, paid_out = (
-        float(prices.input_usd_per_million) / 1e6,
-        float(prices.output_usd_per_million) / 1e6,
-    )
-    return (calls.num * calls.prompt_tokens) * paid_in + (
-        calls.num * calls.completion_tokens
-    ) * paid_out
+    input_usd = float(prices.input_usd_per_million) / 1e6
+    output_usd = float(prices.output_usd_per_million) / 1e6
+    prompts, answers = calls.num * calls.prompt_tokens, calls.num * calls.completion_tokens
+    return prompts * input_usd + answers * output_usd
 
 
 class Quote(NamedTuple):

@@ -51,6 +51,7 @@ def file_hash(path: Path) -> str:
     """16 hex digits that name a file, or a folder with the names in it, by its bytes."""
     digest = hashlib.sha256()
     for file in _files(path):
+        # the name too: two files that change places make another folder
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
         with file.open("rb") as stream:
@@ -62,11 +63,11 @@ def file_hash(path: Path) -> str:
 def cached_hash(path: Path) -> str:
     """`file_hash`, computed again only when a name, size or time of change in `path` is new."""
     stats = [(str(file), file.stat()) for file in _files(path)]
-    stamp = content_hash(
-        str(path.resolve()), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    )
+    changes = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    stamp = content_hash(str(path.resolve()), changes)
     cached = cache_dir() / "hashes" / stamp
     digest = cached.read_bytes().decode("ascii", "replace") if cached.is_file() else ""
+    # a torn cache is no error: it is written again
     if not re.fullmatch("[0-9a-f]{16}", digest):
         digest = file_hash(path)
         atomic_write(cached, digest)
@@ -114,11 +115,8 @@ def atomic_write(path: Path, text: str | bytes) -> None:
 
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces `path` when the block ends without an error, and is
-    removed otherwise.
-
-    Durable on return; after a power cut `path` is the old folder, the new one whole, or absent.
-    """
+    """Yield an empty folder that replaces `path` when the block ends without an error. Durable;
+    after a power cut `path` is the old folder, the new one whole, or absent."""
     partial = path.parent / f".{path.name}.partial"
     old = path.parent / f".{path.name}.old"
     remove(partial)
@@ -147,11 +145,8 @@ def sync(path: Path) -> None:
             sync(inner)
         sync_entries(path)
         return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def sync_entries(folder: Path) -> None:
@@ -176,6 +171,7 @@ def remove(path: Path) -> None:
 
 def set_aside(path: Path, fault: object) -> None:
     """Rename a damaged file of ours, which will be made anew, and say so; `fault` is a sentence."""
+    # kept, not removed: only one, so that a disk that goes on failing does not fill
     aside = path.with_name(f"{path.name}.damaged")
     remove(aside)
     try:
@@ -209,8 +205,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> Row:
-    """The JSON object in `path`. DataError names the file when it is absent, broken, no object, or
-    larger than any settings are."""
+    """The JSON object in `path`. DataError if absent, broken, too large for settings, no object."""
     if path.is_file() and (size := path.stat().st_size) > LARGEST_OBJECT:
         what = f"{size} bytes, and at most {LARGEST_OBJECT} are read"
         raise DataError(f"{path}: {what}; fetch the file again.")
@@ -255,6 +250,7 @@ def as_written(folder: Path) -> Iterator[None]:
 
 def write_checked(path: Path, value: Row) -> None:
     """Write what can be made anew, with a checksum. Durable on return."""
+    # the sum is over what a reader will get: tuples are lists there, keys are texts
     plain = json.loads(json.dumps(value))
     write_json(path, {**plain, "sum": content_hash(plain)})
 

@@ -27,8 +27,7 @@ _FETCH = "fetch the file again"
 
 @contextmanager
 def open_parquet(path: Path, fix: str = _FETCH) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile` that holds texts in dictionaries. DataError, with `fix` as
-    advice, for a file that is not one."""
+    """A `ParquetFile` with texts in dictionaries. DataError, advising `fix`, if it is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -44,9 +43,8 @@ def open_parquet(path: Path, fix: str = _FETCH) -> Iterator[Any]:
         file = pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, buffer_size=1 << 20)
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read after row 0 ({first_line(error)}); {fix}."
-        ) from None
+        why = first_line(error)
+        raise DataError(f"{path}: cannot be read after row 0 ({why}); {fix}.") from None
     with file:
         if len(set(names)) < len(names):
             twice = Counter(names).most_common(1)[0][0][:60]
@@ -117,6 +115,7 @@ def _parts(batch: Any) -> Iterator[tuple[Any, int, int]]:
     if batch.num_rows < 2 or size <= _PART_BYTES:
         yield batch, size, text
         return
+    # one row can be as large as all others, so halves are measured again
     half = batch.num_rows // 2
     yield from _parts(batch.slice(0, half))
     yield from _parts(batch.slice(half))
@@ -131,6 +130,7 @@ def _size(array: Any) -> tuple[int, int]:
     kind, text, num = array.type, 0, len(array)
     if pa.types.is_map(kind):
         array = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+    # counted through the dictionary: to unpack it is what must not happen yet
     texts = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
     if pa.types.is_nested(kind):
         for inner in array.flatten() if pa.types.is_struct(kind) else [array.flatten()]:

@@ -48,8 +48,8 @@ def check_metric_sinks(kinds: Sequence[str]) -> None:
 
 @contextmanager
 def open_metric_sinks(kinds: Sequence[str], folder: Path) -> Iterator[list[MetricSink]]:
-    """The boards of these kinds for the run in `folder`; TensorBoard's files go into
-    `folder`/tensorboard. RecipeError as from `check_metric_sinks`."""
+    """The boards of these kinds for the run in `folder`, checked by `check_metric_sinks`."""
+    # before any is opened: a hosted board would keep an empty run
     check_metric_sinks(kinds)
     with ExitStack() as stack:
         sinks = []
@@ -144,15 +144,11 @@ class Progress:
         if self.console is None or not self.console.is_terminal:
             yield lambda count=1, note="": None
             return
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            "eta",
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-        )
+        name = TextColumn("{task.description}", markup=False)
+        note_column = TextColumn("{task.fields[note]}", markup=False)
+        counts = (BarColumn(20), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), "eta", TimeRemainingColumn())
+        columns = (name, *counts, *times, note_column)
         with Bars(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(one_line(f"  {self.stage} {what}"), total=total, note="")
 

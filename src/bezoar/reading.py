@@ -84,10 +84,8 @@ def check_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path}: no such file; check the path.") from None
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", error)
-        raise DataError(
-            f"{path}: cannot be read ({why}); check the path and its permissions."
-        ) from None
+        what = f"cannot be read ({getattr(error, 'strerror', error)})"
+        raise DataError(f"{path}: {what}; check the path and its permissions.") from None
     if head.startswith(b"version https://git-lfs"):
         kind = "not a Parquet file" if path.suffix == ".parquet" else "not the data"
         fix = "run `git lfs pull` where it came from"
@@ -113,6 +111,7 @@ class Stream:
         return self._within(self.stream.readline(size))
 
     def _within(self, block: bytes) -> bytes:
+        # checked block by block: a bomb must not be unpacked to its end before it is refused
         self.size += len(block)
         if self.size > _SMALL_BYTES:
             packed_stream = getattr(self.stream, "fileobj", None)  # what a GzipFile unpacks
@@ -132,6 +131,7 @@ def open_bytes(path: Path, limits: Limits = LIMITS) -> Iterator[Stream]:
             head: bytes = stream.read(64)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); check the file.") from None
+    # a mark would stand in the first key of the first row, where nobody sees it
     for mark, name in _BOMS.items():
         if head.startswith(mark):
             fix = "save it as UTF-8 without a byte order mark"
@@ -148,6 +148,7 @@ def read_lines(
     number, most = 0, int(limits.row_mb * 2**20)
     with open_bytes(path, limits) as stream:
         try:
+            # one byte more than is allowed tells a line that is too long from one that just fits
             while line := stream.readline(most + 1):
                 number += 1
                 if len(line) > most:

@@ -28,9 +28,8 @@ def unknown(name: str, what: str, names: Iterable[str]) -> str:
     known = list(names)
     near = difflib.get_close_matches(name, known, 1, 0.5)
     listed = f"the {what.split()[-1]}s are {', '.join(known)}" if known else "there is none"
-    return f"no {what} is named {name!r}; {listed}" + (
-        f"; did you mean {near[0]}?" if near else "."
-    )
+    end = f"; did you mean {near[0]}?" if near else "."
+    return f"no {what} is named {name!r}; {listed}{end}"
 
 
 _NUMBERED = re.compile(r"(\d{2,})-(.+)", re.DOTALL)
@@ -42,5 +41,6 @@ def stage_folders(run_dir: Path) -> list[tuple[str, Path]]:
         return []
     matches = [(_NUMBERED.fullmatch(path.name), path) for path in run_dir.iterdir()]
     folders = [(match, path) for match, path in matches if match]
+    # by length first: 100 comes after 99
     folders.sort(key=lambda folder: (len(folder[0][1]), folder[1].name))
     return [(match[2], path) for match, path in folders]

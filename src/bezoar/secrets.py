@@ -26,9 +26,7 @@ _KEY_WORDS = {
     *("credential", "credentials", "signature", "sig"),
 }
 _NO_KEYS = {"prompt_cache_key", "cache_key", "bos_token", "eos_token", "pad_token", "stop_token"}
-_KEY_SHAPES = re.compile(
-    r"(bearer\s|basic\s|sk-|hf_|gsk_|xai-|AIza|nvapi-|r8_|ghp_)", re.IGNORECASE
-)
+_KEY_SHAPES = re.compile(r"(?i)(bearer\s|basic\s|sk-|hf_|gsk_|xai-|AIza|nvapi-|r8_|ghp_)")
 _ESCAPED = re.compile(
     r"\\u00([2-7][0-9a-f])|%([2-7][0-9a-f])|&#x([2-7][0-9a-f]);|&#(\d{2,3});|\\/", re.IGNORECASE
 )
@@ -39,15 +37,13 @@ _words: re.Pattern[str] | None = None
 
 
 def read_key(name: str, place: str) -> str:
-    """The key in the environment variable `name`, without white space around it.
-
-    EndpointError names `place` and the variable, never the value, if it is not set or cannot be
-    sent in a header.
-    """
+    """The key in the environment variable `name`, without white space around it. EndpointError,
+    which never holds the value, if it is not set or cannot be sent in a header."""
     value = os.environ.get(name, "").strip()
     if not value:
         what = f"the environment variable {name} with the API key is not set"
         raise EndpointError(f"{place}: {what}; export it and run again.")
+    # before anything can fail: the message of a later error may quote it
     hide(value)
     if not all(" " < character < "\x7f" for character in value):
         what = "has a space, a control character or a letter beyond ASCII in it"
@@ -101,7 +97,6 @@ def mask(text: str) -> str:
 
 
 def _find(text: str) -> list[tuple[int, int]]:
-    """Where the parts of keys begin and end, in order."""
     # a part of 8 characters covers one whole block of 4 of the text, wherever it begins
     return [
         (start, start + LEAST_PART)

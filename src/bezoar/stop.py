@@ -89,6 +89,7 @@ def _watch(reader: int) -> None:
 
 
 def _end() -> NoReturn:
+    # `os._exit` runs no clean-up, which may hang; children would live on and hold the device
     from multiprocessing import active_children
 
     for child in active_children():
@@ -120,6 +121,7 @@ def unbroken() -> Iterator[None]:
     held: list[Callable[[], object]] = []
     handlers = {number: signal.getsignal(number) for number in (*SIGNALS, _AGAIN)}
     for number, handler in handlers.items():
+        # neither a number (SIG_IGN, SIG_DFL) nor None, which was not set from Python
         if callable(handler):
             hold = lambda *args, handler=handler: held.append(lambda: handler(*args))  # noqa: E731
             signal.signal(number, hold)

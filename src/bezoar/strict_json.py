@@ -42,6 +42,7 @@ def parse_at(text: str, start: int) -> tuple[Any, int]:
         raise NotJSONError(f"not valid JSON (nested too deeply); {_MEND}") from None
     if _is_deep(value, text, start, end):
         raise NotJSONError(f"it nests more than {MOST_DEPTH} levels deep; make it flatter")
+    # the search is cheap, the proof is not; a whole pair matches too
     if _HALF.search(text, start, end) and not is_text(value):
         raise NotJSONError(f"it holds half of a surrogate pair, which is no character; {_MEND}")
     return value, end
@@ -99,6 +100,7 @@ def _whole(number: str) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # readers differ in which of two they keep, so neither is
     value = dict(pairs)
     if len(value) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]

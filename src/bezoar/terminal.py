@@ -1,5 +1,4 @@
-"""What reaches a terminal: text in which everything is visible, and our own colours. `[markup]` in
-a string is text.
+"""What reaches a terminal: visible text and our own colours; `[markup]` in a string is text.
 
 Rows, replies, names and paths were written by others; ESC, BEL, C1 or bidirectional marks in them
 could move the cursor, set the clipboard or show a line that is not there. Nothing outside this file
@@ -26,8 +25,7 @@ _MOST_TOLD = 2000  # characters of one sentence
 
 
 def visible(text: object) -> str:
-    """`text` with an escape such as `\\x1b` or `\\u202e` for every character that a terminal obeys
-    or cannot show, except newline and tab."""
+    """`text` with escapes (`\\x1b`) for all but newline, tab and what a terminal just shows."""
     return _HIDDEN.sub(_escape, str(text))
 
 
@@ -59,7 +57,6 @@ class Console(_Console):
         return super().render_str(visible(text), **{**settings, "markup": False, "emoji": False})
 
     def on_broken_pipe(self) -> None:
-        """Nobody reads on."""
         silence()
         raise KeyboardInterrupt
 
@@ -122,6 +119,7 @@ def flush() -> None:
 
 def silence(stream: TextIO | None = None) -> None:
     """Lead a stream, by default standard output, nowhere, so that its buffer can be dropped."""
+    # a closed stream would raise once more when Python flushes it at its end
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
     except (OSError, ValueError):
