@@ -221,7 +221,7 @@ def test_models_are_judged_against_each_other(stack: Any) -> None:
     two = WinRate("judge", against="base", turn=2, limit=8).load()
     assert len(two) == 8
     assert all(len(q.turns) == 2 for q in two)
-    assert [name for name, _ in WinRate("judge", against="base").quote()] == ["", "judge"]
+    assert [name for name, _ in WinRate("judge", against="base").quote({})] == ["", "judge"]
 
 
 def gold_file(path: Path) -> str:
@@ -323,7 +323,7 @@ def test_reward_bench_of_a_judge_and_of_likelihoods(stack: Any, other: Any, tmp_
         run(RewardBench(files, by="reward"))
     with pytest.raises(RecipeError, match="only answers, so it has no log-prob"):
         run(RewardBench(files, by="log-prob"), replace(given, answers_only=True))
-    assert RewardBench(files, by="judge").quote()[0][1].num.expected == 12
+    assert RewardBench(files, by="judge").quote({})[0][1].num.expected == 12
 
 
 def test_training_rows_that_hold_evaluation_items_are_reported(given: EvalContext) -> None:

@@ -294,16 +294,19 @@ def test_settings_without_meaning() -> None:
 
 
 def test_the_plan_counts_rounds_and_games(questions: str) -> None:
-    calls = Revision(judge="judge", times=3, questions=questions).quote()
+    calls = Revision(judge="judge", times=3, questions=questions).quote({})
     assert [(name, c.num.low, c.num.high) for name, c in calls] == [
         ("", 2, 2),
         ("", 2, 6),
         ("judge", 4, 12),
     ]
-    assert [name for name, _ in Revision(judge="judge", rows="r", limit=9).quote()] == ["", "judge"]
+    assert [name for name, _ in Revision(judge="judge", rows="r", limit=9).quote({})] == [
+        "",
+        "judge",
+    ]
     assert (
         Revision(judge="judge", times=3, questions=questions, stop="no_gain")
-        .quote()[-1][1]
+        .quote({})[-1][1]
         .num.high
         == 24
     )

@@ -117,7 +117,8 @@ class Evaluate(Stage):
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """The requests of the judged parts; "" is the evaluated model itself."""
-        return Quote(exactly(0), [line for section in self.sections for line in section.quote()])
+        requests = [line for section in self.sections for line in section.quote(rows)]
+        return Quote(exactly(0), requests)
 
     def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Score -> the smallest difference that its items can show (80 % power)."""

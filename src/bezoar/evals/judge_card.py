@@ -116,7 +116,7 @@ class JudgeCard(JudgeConfig, LabelledPairs):
             advice = f"min_{name} asks for {least}; take another judge."
             raise RecipeError(f"judge {judge}: {fault} and {advice}")
 
-    def quote(self) -> list[tuple[str, RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
         """Two requests for each pair and round, to the evaluated model ("") if none is named."""
         if self.reward_model or self.rows:
             return []

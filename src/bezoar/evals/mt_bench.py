@@ -151,7 +151,7 @@ class MTBench(Section):
         scores += category_scores(categories, values)
         return Outcome(scores, items, {"mt_bench": facts})
 
-    def quote(self) -> list[tuple[str, RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
         """Answers of the model itself (named "") and grades of the judge."""
         questions = self.load()
         num = exactly(sum(len(q.turns) for q in questions))

@@ -136,7 +136,7 @@ class Revision(JudgeConfig):
         texts = {"revision": [(chat.id, chat.prompt[-1].content) for chat in first]}
         return Outcome(figures.scores, figures.items, {"revision": facts}, texts)
 
-    def quote(self) -> list[tuple[str, RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
         """First answers if a model writes them, the rounds, and the judge's comparisons."""
         num, share = self._num(), Estimate(0.1, 0.5, 1)
         answer, written = share * self.first_tokens, share * self.max_tokens

@@ -132,7 +132,7 @@ class RewardBench(LabelledPairs):
         reference = context.open_model(self.reference) if self.reference else None
         return by, likelihood_scorer(stack, reference, context.template, by)
 
-    def quote(self) -> list[tuple[str, RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
         """Questions to the evaluated model, if it is a judge."""
         if self.by != "judge" or self.rows:
             return []

@@ -250,9 +250,9 @@ class WinRateOverRows(JudgeConfig):
         num = expected_rows(rows, self.rows, self.limit)
         return {"over rows": detectable(num, 0.5)} if num else {}
 
-    def quote(self) -> list[tuple[str, RequestEstimate]]:
-        """The judge's comparisons, if `limit` says how many."""
-        return self.quote_pairs(exactly(self.limit)) if self.limit else []
+    def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
+        """The judge's comparisons."""
+        return self.quote_pairs(exactly(expected_rows(rows, self.rows, self.limit)))
 
 
 def _renamed(name: str) -> str:

@@ -18,7 +18,7 @@ class Section:
         """Measure the named model; what `cache_part` has stored is not measured again."""
         raise NotImplementedError
 
-    def quote(self) -> list[tuple[str, RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
         """(backend, its requests); the backend "" is the evaluated model itself."""
         return []
 

@@ -119,7 +119,7 @@ class WinRate(JudgeConfig):
         texts = {"win rate": [(str(q.id), "\n".join(q.turns)) for q in questions]}
         return Outcome(figures.scores, figures.items, info, texts)
 
-    def quote(self) -> list[tuple[str, RequestEstimate]]:
+    def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
         """Answers of both models (named "") and the judge's comparisons."""
         questions = self.load()
         num = exactly(len(questions))
