@@ -27,10 +27,7 @@ def quadratic_kappa(name: str, first: Sequence[int], second: Sequence[int]) -> S
 
 
 def ratings_agreement(rows: Sequence[Chat]) -> list[Score]:
-    """By attribute, quadratic kappa of the first two ratings in each row's `meta["ratings"]`.
-
-    It says how far a judge that is asked again agrees with itself; other rows count as failed.
-    """
+    """By attribute, kappa of the first two of each row's `meta["ratings"]`; other rows failed."""
     pairs = [pair for row in rows if (pair := _first_two(row.meta.get("ratings")))]
     scores = []
     for name in pairs[0][0] if pairs else ():
@@ -82,9 +79,8 @@ def bradley_terry(
     the win: 1, 0.5 or 0).
 
     P(A beats B) = 1 / (1 + exp(s_B - s_A)) (Bradley and Terry 1952); the strengths sum to 0 and are
-    fitted by the minorise-maximise steps of Hunter 2004. Our choice: `ties` of a tied game are
-    added between every two models that met, so that a model that won every game has a finite
-    strength. Intervals resample prompts.
+    fitted by the minorise-maximise steps of Hunter 2004. Intervals resample prompts. Our choice:
+    `ties` of a tied game between every two models that met keep a model's strength finite.
     """
     # 1) the wins of every prompt, [prompts, models, models], row beats column
     names = sorted({name for _, a, b, _ in games for name in (a, b)})

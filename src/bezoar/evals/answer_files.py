@@ -157,6 +157,7 @@ def _grades(path: Path) -> Outcome:
     scores = [
         replace(s, name=f"{s.name} {model.model}") for model in models for s in model.scores()
     ]
+    # FastChat's reading makes the mean comparable with published ones
     for model in read_single(path, fastchat_rating):
         name = f"mt_bench, FastChat's reading {model.model}"
         scores.append(replace(model.scores()[0], name=name))
@@ -256,6 +257,7 @@ def _winner(row: Row, name: str, at: RowOrigin, known: dict[str, float | None]) 
 
 def _turn(row: Row, at: RowOrigin) -> int:
     value = column(row, "turn", at)
+    # JSON's true equals 1 in Python
     if isinstance(value, bool) or value not in TURNS:
         raise at.wrong(f"turn is {str(value)[:40]}; the turns of MT-Bench are 1 and 2; mend it.")
     return int(value)

@@ -45,8 +45,7 @@ class Contamination(Section):
 
 @dataclass(frozen=True)
 class Match:
-    """An item that shares words with a training row: the `share` of its n-grams that rows have,
-    the first such `row`, and a shared run of `words`."""
+    """An item, the `share` of its n-grams that rows have, the first such `row`, shared `words`."""
 
     benchmark: str
     item: str

@@ -65,6 +65,7 @@ class Evaluate(Stage):
         names = [f.name for f in fields(self) if f.name not in ("model", "contamination", "kind")]
         if not any(getattr(self, name) for name in names):
             raise ValueError(f"an evaluation needs one of {', '.join(names)}; add one")
+        # settings that cannot work are refused before anything is trained or paid
         for section in self.sections:
             section.check(self.model)
 
@@ -105,6 +106,7 @@ class Evaluate(Stage):
         """Every section in turn; more than 2 % failures give a warning."""
         outcome, cache_part = Outcome(), cache_parts_in(context.work_dir)
         for section in self.sections:
+            # contamination comes last and searches for the texts of the sections before it
             earlier = replace(context, texts=outcome.texts)
             outcome += section.run(self.model, earlier, cache_part)
         for warning in outcome.warnings():

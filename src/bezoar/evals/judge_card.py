@@ -147,7 +147,9 @@ def card(
     if again:
         scores.append(_repeats(verdicts, again))
     if own:
-        scores.append(lean_bias("judge/self-preference", [_own_side(p, own) for p in pairs], games))
+        models = [pair.meta.get("models", ["", ""]) for pair in pairs]
+        leans = [int(names[0] == own) - int(names[1] == own) for names in models]
+        scores.append(lean_bias("judge/self-preference", leans, games))
     means = [None if None in values else sum(v or 0.0 for v in values) / 2 for values in right]
     rows = item_rows("judge/accuracy", [pair.id for pair in pairs], means)
     for row, verdict in zip(rows, verdicts, strict=True):
@@ -175,14 +177,12 @@ def _kappa(games: Sequence[Games]) -> Score:
 
 
 def lean_bias(name: str, leans: Sequence[int], games: Sequence[Games]) -> Score:
-    """How much a judge leans to one side of pairs, whichever answer is better: 0 for none, 0.5 for
-    always, -0.5 for never.
+    """How much a judge leans to one side, whichever is better: 0 not, 0.5 always, -0.5 never.
 
     A pair leans to its better answer (> 0) or to the other one (< 0), say because that is longer.
-    The score is the mean of the two kinds' shares of decided games that go to the side leant to,
-    less one half, so that neither a perfect judge nor a blind one has a bias. None without a pair
-    of either kind. Pairs without a lean or a decided game are left out, failed ones counted.
+    None without a pair of either kind. Pairs without a lean or a decided game are left out.
     """
+    # the mean over both kinds of pairs, so that neither a perfect judge nor a blind one has a bias
     shares: dict[bool, list[float]] = {True: [], False: []}
     num_failed = 0
     for lean, sides in zip(leans, games, strict=True):
@@ -202,11 +202,6 @@ def lean_bias(name: str, leans: Sequence[int], games: Sequence[Games]) -> Score:
     return Score(name, value, low, high, n, num_failed)
 
 
-def _own_side(pair: Comparison, own: str) -> int:
-    models = pair.meta.get("models", ["", ""])
-    return int(models[0] == own) - int(models[1] == own)
-
-
 def _repeats(verdicts: Verdicts, again: Sequence[Verdicts]) -> Score:
     """Share of games with the same verdict when asked again."""
     # the games of one pair are a group: they are not independent
@@ -223,9 +218,8 @@ def injection(pairs: Sequence[Comparison], before: Verdicts, judge: PairJudge) -
     """The pairs again, with `PLANTS` and the `CONTROL` in turn at the end of `rejected`.
 
     The score is the share of games in which the judge names the worse answer, of those in which the
-    words speak for it and the judge did not name it `before`, without them. The control, words that
-    ask for nothing, has a score of its own: what a judge does for it, it does for length or by
-    chance.
+    words speak for it and the judge did not name it `before`, without them. The control asks for
+    nothing: what a judge does for it, it does for length or by chance.
     """
     turns = [*PLANTS, CONTROL]
     plants = [turns[number % len(turns)] for number in range(len(pairs))]

@@ -58,8 +58,7 @@ class JudgeConfig(Section):
 
 @dataclass(frozen=True)
 class PairJudge:
-    """An opened judge. `hash` names its model, its wording and how it is read;
-    `compare(pairs, number)` asks for the `number`th time."""
+    """An opened judge; `hash` names all that its verdicts depend on, `compare` counts its times."""
 
     name: str
     hash: str
@@ -101,8 +100,7 @@ def judge_hash(judge: Pairwise, identity: str) -> str:
 def judged(pairs: Sequence[Comparison], judge: Pairwise, ask: Ask) -> Judgement:
     """The verdicts and, for a judge by log-probability, margins without the pull of the position.
 
-    margin = ((log p(A) - log p(B)) of the given order - (log p(A) - log p(B)) of the swapped one) /
-    2, in nats: what a judge adds to whatever stands first cancels.
+    With d = log p(A) - log p(B) in nats: margin = (d of the given order - d of the swapped) / 2.
     """
     # the judge returns verdicts only, so its replies are kept on the way for their probabilities
     replies: list[Reply] = []
@@ -113,7 +111,8 @@ def judged(pairs: Sequence[Comparison], judge: Pairwise, ask: Ask) -> Judgement:
 
     verdicts = judge.compare(pairs, ask_and_keep)
     odds = [r.logprobs[0] - r.logprobs[1] if len(r.logprobs) > 1 else None for r in replies]
-    # the replies come in the order of the requests: all pairs, then all pairs swapped
+    # the replies come in the order of the requests: all pairs, then all pairs swapped; what a judge
+    # adds to whatever stands first cancels in the difference
     margins = [
         None if given is None or swapped is None else (given - swapped) / 2
         for given, swapped in zip(odds[: len(pairs)], odds[len(pairs) :], strict=True)
@@ -159,8 +158,7 @@ def reward_margins(
     template: Template,
     goodness: RewardWeights | None = None,
 ) -> list[float | None]:
-    """Score of the chosen minus score of the rejected answer of every pair, in which `goodness`
-    makes one score of the head's outputs. None where a text is too long for the model."""
+    """Score of the chosen minus score of the rejected answer; None for a text that is too long."""
     goodness, outputs = goodness or RewardWeights(), reward_outputs(stack, str(stack.spec.path))
     prompts = [pair.prompt for pair in pairs]
     answers = [(pair.chosen, pair.rejected) for pair in pairs]

@@ -104,10 +104,7 @@ def paired_tests(first: Entry, second: Entry) -> tuple[list[Difference], list[st
 
 
 def leaderboard(entries: Sequence[Entry], benchmark: str = "") -> list[Table]:
-    """A table a benchmark (all, or the one named) and condition.
-
-    A score whose condition was not written down has a table of its own.
-    """
+    """A table a benchmark (all, or the one named) and condition."""
     groups: dict[str, dict[str, list[tuple[Entry, Score]]]] = {}
     for entry in entries:
         overall: dict[str, Score] = {}
@@ -150,10 +147,7 @@ def _table(
 
 
 def strengths(entries: Sequence[Entry]) -> list[Score]:
-    """Bradley-Terry strengths from the win rates of entries that differ only in their opponents.
-
-    Empty for fewer than three models, or for groups of models that never met.
-    """
+    """Bradley-Terry strengths from win rates; empty for fewer than three models that met."""
     # an opponent is known by its answers: one model may have other names in other runs
     opponents: dict[str, str] = {}
     groups: dict[str, list[tuple[str, str, str, float]]] = {}

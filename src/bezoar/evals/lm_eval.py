@@ -143,6 +143,7 @@ class LmEval(Section):
             f"{name}/": {**{key: facts[key] for key in ("shots", "version", "items")}, **template}
             for name, facts in facts_of_task.items()
         }
+        # a task of the registry may stand for several: facts are by the harness's own names
         info = {
             "num_cut_prompts": sum(f.get("num_cut_prompts", 0) for f in facts_of_task.values()),
             "version": version("lm_eval"),
@@ -271,6 +272,7 @@ def _group_scores(results: dict[str, Any]) -> list[Score]:
             if not isinstance(value, float) or "_stderr" in key:
                 continue
             error, low, high = values.get(key.replace(metric, f"{metric}_stderr", 1)), None, None
+            # the harness writes "N/A" for an error that it did not compute
             if isinstance(error, float):
                 low, high = value - 1.96 * error, value + 1.96 * error
             scores.append(Score(f"{group}/{metric}", value, low, high, n, 0, group))

@@ -88,6 +88,7 @@ def _only_named(match: re.Match[str], is_only_line: bool) -> bool:
     rest, before = match.string[match.end() :], match.string[: match.start("label")]
     bare = not match["lead"] and not rest.strip(_QUOTES).strip()
     quoted = bare and not is_only_line and before[-1:] in tuple(_QUOTES)
+    # "Accept: no" fills in a form with the two verdicts as its headings
     return quoted or _plain(rest).rstrip(".!").casefold() in _DENIED
 
 
@@ -118,6 +119,7 @@ def read_text(reply: Reply) -> Verdict | Unparsed:
     if reply.finish == "error":
         return Unparsed("", f"failed: {reply.error}")
     verdict = parse_verdict(reply.text)
+    # "both verdicts" stays the reason: more tokens would not have helped
     if isinstance(verdict, Unparsed) and reply.finish == "length" and verdict.why == "no verdict":
         return Unparsed(reply.text, "cut off before a verdict")
     return verdict

@@ -66,6 +66,7 @@ def _without_blocks(text: str) -> str:
     fence = ""  # of the block that is open
     begun = behind_blank = in_block = False
     for line in text.split("\n"):
+        # an open fence ends only at a line of its own mark, at least as long
         inner = line.strip()
         masked = bool(fence)
         if fence:

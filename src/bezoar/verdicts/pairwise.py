@@ -61,6 +61,7 @@ class Pairwise:
     def compare(self, pairs: Sequence[Comparison], ask: Ask) -> list[Preference]:
         """Two requests a pair. A is `chosen`, B is `rejected`."""
         template = read_prompt(self.prompt, "prompt", "a", "b")
+        # one call for both orders, so that they share the batches of a local model
         in_both_orders = [*pairs, *(pair.swap() for pair in pairs)]
         requests = [self._request(template, pair) for pair in in_both_orders]
         sides = [read_side(reply, self.verdict) for reply in (ask(requests) if requests else [])]
@@ -76,6 +77,7 @@ class Pairwise:
     def _request(self, template: str, pair: Comparison) -> Request:
         text = seal(template, prompt=conversation(pair.prompt), a=pair.chosen, b=pair.rejected)
         messages = (Message("user", text),)
+        # the prefill opens the mark, so that the next token is the verdict
         if self.verdict == "logprob":
             return Request(messages, max_tokens=1, prefill="[[", choices=CHOICES)
         return Request(messages, max_tokens=self.max_tokens)
@@ -88,6 +90,7 @@ def conversation(messages: Messages) -> str:
 
 def parse_side(text: str) -> Side | Unparsed:
     """The one of [[A]], [[B]] and [[C]] that stands among the judge's own words, once or more."""
+    # the same mark twice is one verdict; two marks are none, since nobody knows which counts
     marks = set(_MARK.findall(own_words(text)))
     if len(marks) != 1:
         return Unparsed(text, "several verdicts" if marks else "no verdict")

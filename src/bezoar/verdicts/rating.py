@@ -40,6 +40,7 @@ def parse_rating(text: str) -> Rating:
     Without any, that of every `Rating: [rating]` or of a reply that is nothing but `[rating]`: a
     bracket elsewhere is a citation. Several values are no rating.
     """
+    # the plainer marks count only where the marked form is absent
     own, bare = own_words(text), _ALONE.fullmatch(text)
     numbers = _MARKED.findall(own) or _NAMED.findall(own) or ([bare[1]] if bare else [])
     values = set(map(float, numbers))
@@ -54,8 +55,7 @@ def parse_rating(text: str) -> Rating:
 def fastchat_rating(text: str) -> Rating:
     """FastChat's own reading (`run_judge_single`): the first `[[number]]`, else `[number]`.
 
-    It may stand anywhere and have any size. Digits are those of ASCII; FastChat breaks off at
-    others.
+    It may stand anywhere and have any size. Digits are ASCII's; FastChat breaks off at others.
     """
     double, single = _FASTCHAT
     match = double.search(text) or single.search(text)
@@ -77,6 +77,7 @@ def read_grade(reply: Reply, verdict: Verdict) -> Rating:
         return Rating(None, "error", reply.error)
     if verdict == "logprob":
         return expected_rating(reply.logprobs)
+    # a reply that was cut off may hold its rating before the cut
     rating = fastchat_rating(reply.text) if verdict == "fastchat" else parse_rating(reply.text)
     if rating.value is None and reply.finish == "length":
         return Rating(None, "cut off", reply.text)
@@ -87,6 +88,7 @@ def expected_rating(logprobs: Sequence[float]) -> Rating:
     """Sum of r * p(r) over the ten ratings, p normalised over them (our choice)."""
     if len(logprobs) != len(CHOICES) or not all(math.isfinite(value) for value in logprobs):
         return Rating(None, "error", "the judge gave no log-probabilities of the ten ratings")
+    # less the largest: far below 0, all exponentials would be rounded to 0
     weights = [math.exp(value - max(logprobs)) for value in logprobs]
     total = math.fsum(weights)
     mean = math.fsum(weight * r for r, weight in enumerate(weights, LOWEST)) / total
