@@ -197,11 +197,8 @@ def converse(
     answers: list[list[Turn]] = [[] for _ in questions]
     # turn by turn over all questions, so that every batch is as large as can be
     for turn in range(max((len(q.turns) for q in questions), default=0)):
-        live = [
-            i
-            for i, question in enumerate(questions)
-            if turn < len(question.turns) and all(t.finish != "error" for t in answers[i])
-        ]
+        going_on = [i for i, turns in enumerate(answers) if all(t.finish != "error" for t in turns)]
+        live = [i for i in going_on if turn < len(questions[i].turns)]
         requests = [_request(questions[i], answers[i], max_tokens, seed) for i in live]
         for i, reply in zip(live, ask(requests) if requests else [], strict=True):
             answers[i].append(Turn(reply.text, reply.finish, reply.error))
@@ -222,6 +219,7 @@ def _request(question: Question, answers: Sequence[Turn], max_tokens: int, seed:
 
 def judge_prompt(question: Question, answers: Sequence[str], turn: int) -> str:
     """The text that asks for a grade of a turn, with references if the category needs them."""
+    # the second turn is graded in view of the first, FastChat's way
     values = {"question": question.turns[0], "answer": answers[0]}
     if turn:
         values = {f"{name}_1": text for name, text in values.items()}
@@ -253,6 +251,7 @@ def prompts_hash() -> str:
 
 
 def _item(question: Question, turns: Sequence[Turn], ratings: Sequence[Rating]) -> Row:
+    # a failed turn is in no mean, so that the other turn still counts
     values = [rating.value for rating in ratings if rating.value is not None]
     return {
         "benchmark": "mt_bench",

@@ -144,6 +144,7 @@ def read_outcome(folder: Path) -> Outcome:
 
 def remarks(info: dict[str, Any]) -> list[str]:
     """What facts say that no score does, a sentence each: rereadings, failures, planted words."""
+    # facts of files of judgements and of live evaluations have the same names
     win_rate, mt_bench = info.get("win_rate", {}), info.get("mt_bench", {})
     games, card = info.get("pairwise", {}), info.get("judge_card", {})
     sentences = []
@@ -188,6 +189,7 @@ def _rereadings(num_changed: dict[str, int], num_ratings: dict[str, int]) -> lis
 def condition(info: dict[str, Any], benchmark: str) -> dict[str, Any]:
     """What a score depends on beside the model, by name; empty if `info` does not say."""
     conditions: dict[str, Any] = {}
+    # info of a file may be of any content
     for section in info.values():
         if isinstance(section, dict):
             conditions |= section.get("conditions", {})
@@ -209,10 +211,12 @@ def compare(first: Sequence[Row], second: Sequence[Row]) -> list[Difference]:
         # sorted, so that the resamples do not depend on the order of the files
         pairs = [(a[i], b[i]) for i in sorted(a.keys() & b.keys())]
         values = [(x, y) for x, y in pairs if x is not None and y is not None]
+        # a failed item has no pair; a score without any pair is not tested
         if values:
             num_unpaired = len(a.keys() | b.keys()) - len(values)
             left, right = zip(*values, strict=True)
             tests.append(paired(name, left, right, num_unpaired))
+    # among many scores one differs by chance
     corrected = holm([test.p for test in tests])
     return [replace(test, p=p) for test, p in zip(tests, corrected, strict=True)]
 

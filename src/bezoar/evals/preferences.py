@@ -137,6 +137,7 @@ def _margins(
     group: RenderedCompletions, policy: Sequence[float], base: Sequence[float] | None, beta: float
 ) -> dict[str, float]:
     """Chosen minus rejected; exactly 0 for two equal answers, whatever the rounding."""
+    # one batch may round two equal answers differently: that is no preference
     chosen, rejected = group[1]
     margins = {
         "logprob": policy[0] - policy[1],

@@ -86,15 +86,15 @@ class Revision(JudgeConfig):
 
     def first(self, context: EvalContext, by: str) -> list[Chat]:
         """The conversations to the answers that are revised; a failed answer is absent."""
+        # of a row only the conversation: its meta is not for the judge
         if self.rows:
             chats = as_chats(context.rows(self.rows)[: self.limit])
             return [Chat(chat.id, chat.messages) for chat in chats]
         questions = asked_questions(self.questions, self.turn, self.limit)
         if self.answers:
             return answered_chats(questions, self.answers)
-        answers = converse(
-            questions, context.ask_model(by), max_tokens=self.first_tokens, seed=context.seed
-        )
+        ask, seed = context.ask_model(by), context.seed
+        answers = converse(questions, ask, max_tokens=self.first_tokens, seed=seed)
         return [_chat(*both) for both in zip(questions, answers, strict=True)]
 
     def measure(self, first: Sequence[Chat], ask: Ask, judge: PairJudge) -> Outcome:
@@ -175,6 +175,7 @@ def _chat(question: Question, turns: Sequence[Turn]) -> Chat:
     messages: list[Message] = []
     for text, turn in zip(question.turns, turns, strict=True):
         messages += [Message("user", text), Message("assistant", turn.text)]
+    # without an answer of its own the chat cannot be revised and counts as failed
     if any(turn.finish == "error" for turn in turns):
         messages.pop()
     meta = {"solution": [message.content for message in solution(question)]}
@@ -192,6 +193,7 @@ def _pairs(first: Sequence[Chat], new: Sequence[str], old: Sequence[str]) -> lis
 
 def _judged(pairs: Sequence[Comparison], judge: PairJudge) -> Judgement:
     """Verdicts and margins; equal answers are a tie without a judge, missing ones a failure."""
+    # the judge is asked once for all pairs; its verdicts go back to their places below
     different = [pair for pair in pairs if pair.chosen != pair.rejected]
     judgements = iter(zip(*judge.compare(different, 0), strict=True))
     verdicts: list[Preference] = []

@@ -116,9 +116,11 @@ class RewardBench(LabelledPairs):
 
     def scorer(self, model: str, context: EvalContext) -> tuple[str, Scorer]:
         """By what the model is scored, and how. RecipeError if it cannot be."""
+        # 1) by what: the recipe's word, else what the model can do
         stack = None if context.answers_only else context.open_model(model)
         default = "implicit reward" if self.reference else "reward" if has_head(stack) else "judge"
         by = self.by or default
+        # 2) a model that only answers can be a judge, the other ways need its weights
         if by == "judge":
             judge = replace(self.pairwise, judge=model)
             identity = getattr(stack, "identity", model)
@@ -188,9 +190,10 @@ def _weighted(
         total = sum(weights.values())
         for subset, weight in weights.items():
             kept = np.array([value for value in subsets[subset] if value is not None])
-            # a section without one of its weights would be another figure
+            # without one of its subsets a section would be another figure
             if not len(kept):
                 return Score(name, None, None, None, 0, num_failed)
+            # Jeffreys: a beta distribution with half a hit and half a miss as the prior
             share, num_right = weight / total / len(sections), kept.sum()
             mean += share * float(kept.mean())
             draws += share * rng.beta(num_right + 0.5, len(kept) - num_right + 0.5, NUM_RESAMPLES)

@@ -117,6 +117,7 @@ class Rewards(Section):
         """Sums of log-probabilities of the drawn answers under a model, by row."""
         prompts = self._prompts([rows[i] for i in draws])
         texts, ended = [[text] for text, _ in draws.values()], [end for _, end in draws.values()]
+        # a cut answer has no end token, which would count against it
         stack, template = context.open_model(model), context.template
         sums = completions.completion_logprobs(stack, template, prompts, texts, ended=ended)
         return {i: total for i, [total] in zip(draws, sums, strict=True)}
@@ -159,6 +160,7 @@ class Steering(Section):
             draws = _draw(prompts, model, self.answers, context)
             words.append({i: float(len(text.split())) for i, (text, _) in draws.items()})
             values[f"steering/words at {attribute_text(levels)}"] = words[-1]
+        # only prompts with an answer under both tables; the others count as failed
         first, last = words[0], words[-1]
         values["steering/words from first to last"] = {
             i: last[i] - first[i] for i in first.keys() & last.keys()
@@ -225,6 +227,7 @@ class WinRateOverRows(JudgeConfig):
             if reply.finish != "error"
         ]
         figures = outcome(pairs, *judge.compare(pairs, 0))
+        # an unanswered prompt is a failure of every figure, as an unread verdict is
         num_unanswered = len(chats) - len(pairs)
         scores = [
             replace(s, name=_renamed(s.name), num_failed=s.num_failed + num_unanswered)

@@ -51,6 +51,7 @@ class RougeBleu(Section):
         rows_hash = content_hash([chat.to_row() for chat in chats])
         same = {"answer tokens": self.max_tokens, "rows": rows_hash}
         num_words = [len(reply.text.split()) for _, reply in answered]
+        # long answers raise recall: their length stands beside the figures
         facts = {
             **figures.info["overlap"],
             "conditions": {"ROUGE": same, "BLEU": same},

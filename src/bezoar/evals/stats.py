@@ -104,6 +104,7 @@ def wilson(num_hits: int, n: int, confidence: float = CONFIDENCE) -> tuple[float
     """Wilson's score interval for `num_hits` of `n` (E. B. Wilson 1927)."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share = num_hits / n
+    # outside [0, 1] only by rounding; at no hit and at all hits the bounds are exact
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = max(0.0, centre - half) if num_hits else 0.0
@@ -127,6 +128,7 @@ def bootstrap_mean(values: Sequence[float]) -> tuple[float, float] | None:
     """Percentile interval of the mean; None for fewer than two values."""
     if len(values) < 2:
         return None
+    # the draws are the same in parts as at once
     array = np.asarray(values)
     rng, means = np.random.default_rng(SEED), []
     rows = max(1, 4_000_000 // len(array))  # memory: 32 MB of indices at a time
@@ -180,6 +182,7 @@ def sign_flip(changes: Floats, num: int = 10_000) -> float:
     moving = changes[changes != 0]
     if not len(moving):
         return 1.0
+    # a little less than seen, so that the pattern itself counts whatever the rounding
     seen = abs(float(moving.sum())) * (1 - 1e-12)
     if len(moving) <= 14:
         # [patterns, differences]: at most 16,384 patterns
@@ -196,6 +199,7 @@ def sign_flip(changes: Floats, num: int = 10_000) -> float:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's step-down correction of several p values, in their order."""
+    # from the smallest: that one is multiplied by their number, the next by one less
     order = sorted(range(len(ps)), key=lambda i: ps[i])
     out, highest = [0.0] * len(ps), 0.0
     for rank, index in enumerate(order):
@@ -240,6 +244,7 @@ def model_differences(
     own_score, own_values = reference
     tests: dict[str, Difference] = {}
     for name, (_, values) in others.items():
+        # sorted, so that the resamples do not depend on the order of the files
         shared = sorted(own_values.keys() & values.keys())
         if len(shared) > 1:
             tests[name] = paired(name, [own_values[i] for i in shared], [values[i] for i in shared])

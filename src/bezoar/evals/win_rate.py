@@ -87,11 +87,8 @@ class WinRate(JudgeConfig):
         ours, theirs = (converse(questions, ask, **settings) for ask in (model, other))
         pairs = [_pair(*three) for three in zip(questions, ours, theirs, strict=True)]
         # 2) the judge sees only pairs of two answers; the others keep a failed verdict
-        answered = [
-            i
-            for i, turns in enumerate(zip(ours, theirs, strict=True))
-            if all(turn.finish != "error" for side in turns for turn in side)
-        ]
+        both = [[*own, *other_turns] for own, other_turns in zip(ours, theirs, strict=True)]
+        answered = [i for i, turns in enumerate(both) if all(t.finish != "error" for t in turns)]
         verdicts = [Preference(pair.id, NO_ANSWER, NO_ANSWER) for pair in pairs]
         margins: list[float | None] = [None] * len(pairs)
         judgements = zip(*judge.compare([pairs[i] for i in answered], 0), strict=True)
