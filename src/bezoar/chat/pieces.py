@@ -94,7 +94,7 @@ class PieceTemplate:
         """The tokens after which the model writes its answer, or goes on with `prefill`."""
         self._refuse_tools(messages)
         pieces = [*self.prompt_pieces(messages, tokenizer), Piece(prefill)]
-        return self._encode(pieces, tokenizer).tokens
+        return self._encode(pieces, tokenizer, "answer").tokens
 
     def parse(self, tokens: Sequence[int], tokenizer: Tokenizer) -> Message:
         """The answer that a model wrote, without what ends it."""
@@ -105,9 +105,7 @@ class PieceTemplate:
             return Message("assistant", tokenizer.decode(tokens[: tokens.index(end)]))
         return Message("assistant", cut_at_stop(tokenizer.decode(tokens), self.stops()))
 
-    def _encode(
-        self, pieces: list[Piece], tokenizer: Tokenizer, loss_on: LossOn = "answer"
-    ) -> Rendered:
+    def _encode(self, pieces: list[Piece], tokenizer: Tokenizer, loss_on: LossOn) -> Rendered:
         rendered = Rendered([], [], [])
         for piece in pieces:
             # piece by piece: the ends of an answer must be ends of tokens, even where the tokenizer

@@ -12,6 +12,8 @@ from bezoar.io import canonical
 
 ItemT = TypeVar("ItemT", bound=Chat | Comparison)
 _Group = Callable[[ItemT], str] | None
+# with their keys
+_Drops = list[tuple[int, Dropped]]
 _ABOVE_ALL_KEYS = 1 << 128
 
 
@@ -101,7 +103,7 @@ class Subset:
         # Drops have keys too, so that they lie at random places among the rows. They are thinned
         # when their number doubles, or they would grow with the file.
         lowest: dict[str, _Lowest[ItemT]] = {}
-        dropped: list[tuple[int, Dropped]] = []
+        dropped: _Drops = []
         most_dropped = 1_000
         for item in stream:
             if isinstance(item, Dropped):
@@ -163,8 +165,6 @@ class _Lowest(Generic[ItemT]):
         return -self.heap[0] if len(self.heap) == self.size else _ABOVE_ALL_KEYS
 
 
-def _within(
-    dropped: list[tuple[int, Dropped]], lowest: dict[str, _Lowest[ItemT]]
-) -> list[tuple[int, Dropped]]:
+def _within(dropped: _Drops, lowest: dict[str, _Lowest[ItemT]]) -> _Drops:
     bound = max((kept.bound for kept in lowest.values()), default=_ABOVE_ALL_KEYS)
     return [pair for pair in dropped if pair[0] <= bound]

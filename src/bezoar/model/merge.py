@@ -96,10 +96,9 @@ def merge(
             spec = ModelSpec(str(work), dtype=stack.spec.dtype)
             agreement = compare(stack, Stack(spec, device=str(stack.device)), rows)
             if not agreement.mean_kl <= max_mean_kl:
-                fault = (
-                    f"the merge differs from the stack: {agreement}, and {max_mean_kl} is allowed"
-                )
-                raise TrainingError(f"{out_dir}: not written, {fault}; serve the adapters instead.")
+                fault = f"not written, for the merge differs from the stack: {agreement}"
+                hint = f"{max_mean_kl} is allowed; serve the adapters instead"
+                raise TrainingError(f"{out_dir}: {fault}, and {hint}.")
     return agreement
 
 

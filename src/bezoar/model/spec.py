@@ -55,9 +55,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_tokens < 1:
-            raise ValueError(
-                "temperature must be at least 0, top_p between 0 and 1, max_tokens at least 1"
-            )
+            raise ValueError("temperature is at least 0, top_p in (0, 1], max_tokens at least 1")
 
 
 @dataclass(frozen=True)
