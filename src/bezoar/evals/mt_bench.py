@@ -99,15 +99,10 @@ class MTBench(Section):
         # ratings under another wording, judge or set of questions are not comparable
         grading = (prompts_hash(), self.verdict, self.judge_tokens)
         judge_hash = content_hash(judge_identity or self.judge, *grading)
-        contents = [[q.id, q.category, q.turns, q.references] for q in questions]
-        conditions = {
-            "judge": judge_hash,
-            "answer tokens": self.max_tokens,
-            "questions": content_hash(contents),
-        }
-        outcome.info["mt_bench"].update(
-            judge=self.judge, judge_hash=judge_hash, conditions={"mt_bench": conditions}
-        )
+        asked = content_hash([[q.id, q.category, q.turns, q.references] for q in questions])
+        same = {"judge": judge_hash, "answer tokens": self.max_tokens, "questions": asked}
+        facts = {"judge": self.judge, "judge_hash": judge_hash, "conditions": {"mt_bench": same}}
+        outcome.info["mt_bench"].update(facts)
         outcome.texts["mt_bench"] = [(str(q.id), "\n".join(q.turns)) for q in questions]
         return outcome
 

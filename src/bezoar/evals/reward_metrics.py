@@ -234,11 +234,8 @@ class WinRateOverRows(JudgeConfig):
             for s in figures.scores
         ]
         items = [{**item, "benchmark": _renamed(item["benchmark"])} for item in figures.items]
-        conditions = {
-            "judge": judge.hash,
-            "rows": content_hash([chat.to_row() for chat in chats]),
-            "answer tokens": self.max_tokens,
-        }
+        rows_hash = content_hash([chat.to_row() for chat in chats])
+        conditions = {"judge": judge.hash, "rows": rows_hash, "answer tokens": self.max_tokens}
         facts = {
             **figures.info["win_rate"],
             "judge": judge.name,
