@@ -31,6 +31,7 @@ class TrainingError(BezoarError):
 
 def brief(text: str, most: int = 400) -> str:
     """`text` by others, for a message: on one line, without its middle if longer than `most`."""
+    # the end is kept: it often says why, and where
     line = text.replace("\n", "\\n").replace("\r", "\\r")
     return line if len(line) <= most else f"{line[: most - 120]} ... {line[-115:]}"
 

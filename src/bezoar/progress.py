@@ -141,6 +141,7 @@ class Progress:
     @contextmanager
     def bar(self, what: str, total: float) -> Iterator[Advance]:
         """A bar for `total` units of `what`, only on a terminal; yields what moves it."""
+        # in a file a bar would be a line for every step
         if self.console is None or not self.console.is_terminal:
             yield lambda count=1, note="": None
             return

@@ -103,7 +103,6 @@ class Stream:
     line: int = 1
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end."""
         return self._within(self.stream.read(size))
 
     def readline(self, size: int) -> bytes:
@@ -205,5 +204,5 @@ def read_jsonl(
 
 
 def _parse_leniently(text: str) -> Any:
-    # as bytes, so that what is no UTF-8 is an error of this line only
+    # read as bytes, so that what is no UTF-8 is an error of this line only
     return json.loads(text.encode("utf-8", "surrogateescape"))

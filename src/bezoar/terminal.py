@@ -49,6 +49,7 @@ class Console(_Console):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **settings})
+        # rich would cut lines at 80 columns, and a program could not find them again
         if not self.is_terminal and "width" not in settings:
             self.width, self.soft_wrap = _PIPE_WIDTH, True
 

@@ -214,7 +214,7 @@ class RemoteAsking:
         elif status is not None:
             self._handle_failure(attempt, status)
         elif reply.passing:
-            self._retry(index, reply, is_stored=True)
+            self._retry(index, reply, stored=True)
         else:
             self._num_failed_in_a_row = 0
             self._has_answered = self._has_answered or reply.finish != "error"
@@ -242,9 +242,7 @@ class RemoteAsking:
     def _may_retry(self, index: int) -> bool:
         return self.schedule.num_sent[index] <= self.endpoint.retries
 
-    def _retry(
-        self, index: int, reply: Reply, retry_after: str = "", *, is_stored: bool = False
-    ) -> None:
+    def _retry(self, index: int, reply: Reply, retry_after: str = "", stored: bool = False) -> None:
         """Send a request again later, or let it fail when it was sent as often as it may."""
         if self._may_retry(index):
             self.journal.claims.release(self.keys[index])
@@ -255,7 +253,7 @@ class RemoteAsking:
             self.schedule.retry(index, time.monotonic() + delay_s)
             return
         # a body that was stored has been charged; a second entry would charge it again
-        (self._finish if is_stored else self._fail)(index, reply)
+        (self._finish if stored else self._fail)(index, reply)
         self._num_failed_in_a_row += 1
         if self._num_failed_in_a_row == NUM_DEAD:
             what = f"{NUM_DEAD} requests in a row failed, the last one because {reply.error}"

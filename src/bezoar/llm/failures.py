@@ -13,23 +13,20 @@ others get. endpoint: no request can be answered until a person sees to it. uncl
 may be the request's fault or come from a wrong setting."""
 _PASSING = {408, 409, 425, 429}
 _ABOUT_THE_REQUEST = re.compile(
-    r"content.?(filter|policy|management)|moderat|flagged|safety|context.?(length|window|size)"
+    r"(?i)content.?(filter|policy|management)|moderat|flagged|safety|context.?(length|window|size)"
     r"|maximum context|too (long|large|many tokens)|string_above_max"
-    r"|prompt.{0,40}(long|exceed)|exceed.{0,40}(length|tokens|context)",
-    re.IGNORECASE,
+    r"|prompt.{0,40}(long|exceed)|exceed.{0,40}(length|tokens|context)"
 )
 # said by a 400, which may quote the request: no word that a row is likely to hold
 _NO_ACCESS = re.compile(
-    r"insufficient.?(quota|funds|balance|credit)|credit balance|exceeded your current quota"
+    r"(?i)insufficient.?(quota|funds|balance|credit)|credit balance|exceeded your current quota"
     r"|billing.hard.limit|(invalid|incorrect|expired).api.?key"
     r"|api.?key.{0,9}(invalid|expired|not valid)|model.?not.?found"
-    r"|model .{1,80}(does not exist|not found|not loaded)",
-    re.IGNORECASE,
+    r"|model .{1,80}(does not exist|not found|not loaded)"
 )
 _NO_FUNDS = re.compile(
-    r"insufficient.?(quota|funds|balance|credit)|exceeded your current quota|billing"
-    r"|payment required",
-    re.IGNORECASE,
+    r"(?i)insufficient.?(quota|funds|balance|credit)|exceeded your current quota|billing"
+    r"|payment required"
 )
 _BAD_REQUEST = re.compile("invalid.?request|bad.?request", re.IGNORECASE)
 

@@ -150,16 +150,13 @@ class Transport:
     async def _post(self, index: int, body: bytes) -> Attempt:
         # 1) Send, and read to the end or to the limit: what arrived before a break was paid for.
         #    Redirects are not followed, as they would carry the key to another host.
+        how: dict[str, Any] = {"proxy": self._proxy, "allow_redirects": False}
         status, chunks, size, packing, retry_after, error = 0, list[bytes](), 0, "", "", ""
         try:
             async with (
                 asyncio.timeout(_CONNECT_S) as clock,
                 self._session.post(
-                    self._url,
-                    data=body,
-                    proxy=self._proxy,
-                    allow_redirects=False,
-                    trace_request_ctx=clock,
+                    self._url, data=body, trace_request_ctx=clock, **how
                 ) as response,
             ):
                 status = 200 if 200 <= response.status < 300 else response.status
