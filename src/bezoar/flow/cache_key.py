@@ -31,6 +31,8 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
     """
     stage, parts = recipe.stages[name], {"bezoar": __version__, "seed": str(recipe.seed)}
     references = {ref.path: ref for ref in recipe.inputs(name)}
+    # 1) Each setting as its JSON text. A name counts as what it stands for: renaming a backend
+    # runs nothing again, and a change behind its name does.
     for path, value in _flat(stage):
         ref = references.get(path)
         if path.startswith("limits."):
@@ -48,8 +50,10 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
             parts[path] = f"stage {ref.name} {keys[ref.name]}"
         else:
             parts[path] = "model " + _spec_hash(recipe.models[ref.name])
+    # 2) The template, for the stages that render rows: others stay when it changes.
     if stage.renders:
         parts.update({f"template.{path}": value for path, value in _flat(recipe.template)})
+    # 3) Files that no key names: those of a folder, and prompts that ship with bezoar.
     for file in stage.files():
         named = Path(abspath(file))  # the same however the recipe's path was written
         parts[f"file {named.parent.name}/{named.name}"] = "content " + _content(file)
@@ -85,6 +89,7 @@ def _flat(value: Any, at: str = "") -> list[tuple[str, str]]:
 
 def _spec_hash(spec: ModelSpec) -> str:
     """A model by its settings and, where it is a local folder, its files."""
+    # a model of the Hub is known by its name: nothing is fetched to find a key
     folder = user_path(spec.path)
     if isdir(folder) and any(folder.iterdir()) and not isfile(folder / "config.json"):
         advice = "name a folder that a model was saved to"
@@ -107,7 +112,9 @@ def changed(old: Parts, new: Parts) -> list[str]:
         before, after = old.get(path, "absent"), new.get(path, "absent")
         if before == after:
             continue
-        # a hash says nothing to people, so both being one, only what it is of is named
+        # key.json keeps texts only. Settings are JSON there, which begins with none of these words,
+        # so the beginning tells what a part is of. A hash says nothing to people: where both are
+        # one, only what it is of is named.
         kinds = [kind for kind in _HASHED if before.startswith(kind) and after.startswith(kind)]
         what = f"the {_HASHED[kinds[0]]} changed" if kinds else f"{before} -> {after}"
         lines.append(f"{path}: {what}" + (f" ({after.split()[1]})" if kinds == ["stage "] else ""))

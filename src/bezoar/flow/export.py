@@ -23,9 +23,11 @@ def export(recipe: Recipe, run: RunDir, name: str, out: Path, *, check: bool, co
     RecipeError if `out` exists or there is no row to compare on. TrainingError, with the figures,
     if the two differ too much; nothing is written then.
     """
+    # refused before the model is loaded, which takes minutes
     check_new(out)
     trained_on = _rows_of(recipe, name)
     stack = open_model(recipe, run, name)
+    # rows that it was trained on: there its adapters matter, so a lossy merge shows
     items = as_chats(run.items(trained_on))[:NUM_ROWS] if check else []
     if check and not items:
         advice = "see the stage's rows, or give --no-check"

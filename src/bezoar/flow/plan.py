@@ -47,6 +47,7 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
         folder = run.stage_dir(name)
         current = folder is not None and run.stored(name)["key"] == keys[name]
         line = StagePlan(name, stage.kind, current, reads)
+        # what is there is counted, what is not is guessed from the stages before it
         if folder and current:
             stats = read_own(folder / "stats.json", rows_out=int | None)
             line.rows = exactly(stats["rows_out"] or 0)
@@ -62,6 +63,8 @@ def _expect(
     """Fill in what a stage that is not current is expected to cost and give."""
     stage = recipe.stages[name]
     rows = {ref.name: lines[ref.name].rows for ref in recipe.inputs(name) if ref.name in lines}
+    # 1) Requests. An evaluation may count rows of a file that the run has yet to write, so its plan
+    # says that they are not known; any other stage's fault would be the run's as well.
     try:
         if isinstance(stage, Evaluate):
             line.detectable = stage.detectable(rows)
@@ -70,6 +73,7 @@ def _expect(
         if not isinstance(stage, Evaluate):
             raise
         line.note = str(error)
+    # 2) Memory, where the model's config is on this machine: a plan fetches nothing.
     if isinstance(stage, Train | PPO):
         spec = recipe.models[base_of(recipe, stage.model)]
         config = local_config(spec.path)
@@ -85,6 +89,7 @@ def _expect(
 def _tokens(recipe: Recipe, run: RunDir, stage: Train | PPO, rows_are_there: bool) -> int:
     """Tokens of the fullest micro-batch: of the real rows if they exist, else of the settings."""
     most = int(min(stage.tokens_per_batch, stage.batch_size * stage.max_length))
+    # PPO samples its rows while it trains, and the core package has no tokenizer
     if not rows_are_there or not isinstance(stage, Train) or find_spec("transformers") is None:
         return most
     from bezoar.model.load import load_tokenizer

@@ -132,6 +132,8 @@ def load_recipe(path: Path) -> Recipe:
     if not isinstance(value, dict):
         advice = "start it with `name:` and `stages:`"
         raise RecipeError(f"{path}:1: a recipe is a table of keys; {advice}.")
+    # 1) Each key by itself, 2) names, 3) what they refer to, 4) the order: each step relies on the
+    # one before it, so the first error is the one to mend.
     keys: RecipeKeys = build(RecipeKeys, value, path=path, lines=lines)
     at: _At = partial(place, path, lines)
     _check_names(keys, at)
@@ -159,6 +161,7 @@ def _check_names(keys: RecipeKeys, at: _At) -> None:
     if not has_text or not is_short or "/" in name or name.startswith("."):
         rule = f"up to {MOST_NAME_BYTES} printable bytes, no slash, no dot at its start"
         raise RecipeError(f"{at(('name',))}: a name is a folder's name: {rule}; change it.")
+    # journal.sqlite lies beside the run directories, and sqlite puts more behind its name
     if name.lower().startswith(_RESERVED):
         raise RecipeError(f"{at(('name',))}: bezoar has a file named {name}; choose another name.")
     if not keys.stages:
@@ -177,12 +180,14 @@ def _check_refs(keys: RecipeKeys, at: _At) -> None:
     """Every name exists and is of the right kind, and every model and backend is used by some
     stage."""
     trained = {name for name, stage in keys.stages.items() if stage.gives == "model"}
+    # 1) What a name can stand for. A base model and a training stage are both models.
     known: dict[str, set[str]] = {
         "rows": {name for name, stage in keys.stages.items() if stage.gives == "rows"},
         "model": trained | keys.models.keys(),
         "backend": set(keys.backends),
     }
     used: dict[str, set[str]] = {kind: set() for kind in known}
+    # 2) Each name exists, and a model that must score has a score head.
     for name, stage in keys.stages.items():
         for ref in refs(stage):
             if ref.kind == "file":
@@ -197,6 +202,7 @@ def _check_refs(keys: RecipeKeys, at: _At) -> None:
             if ref.scored and ref.name in trained and not _scores(keys.stages[ref.name]):
                 advice = "name a stage that trains bradley_terry or regression"
                 raise RecipeError(f"{where}: {ref.name} is no reward model; {advice}.")
+    # 3) A model or backend that nobody uses is most often a misspelt name.
     unused = [("models", name) for name in keys.models.keys() - used["model"]]
     unused += [("backends", name) for name in keys.backends.keys() - used["backend"]]
     if unused:
@@ -213,6 +219,8 @@ def _in_order(stages: dict[str, Stage], at: _At) -> dict[str, Stage]:
     circle."""
     ordered: dict[str, Stage] = {}
     waiting = dict(stages)
+    # one at a time and from the front, so that the order, and with it the folders' numbers, stays
+    # as written wherever it can
     while waiting:
         ready = [
             name

@@ -28,11 +28,15 @@ def run_recipe(
     """
     done: dict[str, Stats] = {}
     check_metric_sinks(log)
+    # 1) The folder is ours: asked before the lock, whose file must not come into someone else's
+    # folder, and again behind it, since another process may have taken the folder meanwhile.
     run.check_owner(recipe)
     with run.locked():
         run.check_owner(recipe)
+        # 2) Outputs that an earlier process finished but did not place count as finished.
         run.adopt(recipe)
         run.recover()
+        # 3) When every key is stored there is nothing to do, and no journal or sink is opened.
         cut = run.cut(recipe)
         keys, parts = all_keys(recipe, cut)
         if all(run.stored(name).get("key") == key for name, key in keys.items()):
@@ -43,6 +47,8 @@ def run_recipe(
         ):
             budget = Budget(recipe.budget_usd, journal, run=recipe.name)
             for number, name in enumerate(recipe.stages, 1):
+                # 4) Keys are made anew for each stage: a stage that was cut short, or no longer
+                # is, has another key, and so have all that read it.
                 keys, parts = all_keys(recipe, cut)
                 if run.stored(name).get("key") == keys[name]:
                     continue
@@ -53,6 +59,8 @@ def run_recipe(
                     done[name] = run_stage(
                         RunContext(recipe, run, name, progress, journal, budget, out, work_dir)
                     )
+                    # 5) Rows that the budget cut short hold only for this budget, so the budget
+                    # becomes part of the key: a raised one runs the stage again.
                     if done[name].get("calls", {}).get("refused_by_budget"):
                         cut.add(name)
                         keys, parts = all_keys(recipe, cut)
@@ -85,6 +93,7 @@ class _NamesStage:
     def __enter__(self) -> None:
         return None
 
+    # libraries that write files turn a full disk into errors of their own, so the text is read too
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:

@@ -98,6 +98,7 @@ class RunContext:
         """Write rows.parquet and failures.jsonl, and count them."""
         write_parquet(self.out_dir / "rows.parquet", [row.to_row() for row in filtered.rows])
         write_jsonl(self.out_dir / "failures.jsonl", [asdict(d) for d in filtered.dropped])
+        # a scheme may make several rows of one that it reads, so it says itself how many it read
         total = len(filtered.rows) + len(filtered.dropped) if num_read is None else num_read
         dropped = count_reasons(filtered.dropped)
         return {"rows_in": total, "rows_out": len(filtered.rows), "dropped": dropped}
@@ -110,6 +111,7 @@ def run_stage(context: RunContext) -> Stats:
     """
     started = time.monotonic()
     stats = context.recipe.stages[context.name].run(context)
+    # before the check below: the numbers of a failed stage help to find out why it kept nothing
     stats = {"seconds": round(time.monotonic() - started, 2), **stats}
     write_json(context.out_dir / "stats.json", stats)
     if stats.get("rows_out") == 0:

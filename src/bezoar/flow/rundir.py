@@ -41,6 +41,8 @@ class StoredRows:
 
     def __iter__(self) -> Iterator[AnyRow]:
         rows = read_parquet(self.path)
+        # an iterator that stopped within `with` would put the caller's errors down to this file,
+        # so each row is read inside and given out outside of it
         while True:
             with self._whole(), as_written(self.path):
                 row = next(rows, None)
@@ -70,6 +72,7 @@ class RunDir:
         """The folders of all finished outputs by stage, in the order of their numbers."""
         folders: dict[str, Path] = {}
         for stage, path in stage_folders(self.path):
+            # key.json is written last, so a folder without it is no output, whatever it holds
             if (path / "key.json").is_file():
                 folders.setdefault(stage, path)
         return folders
@@ -140,23 +143,31 @@ class RunDir:
         partial = self.path / f".partial-{number:02d}-{name}"
         remove(partial)
         partial.mkdir(parents=True)
+        # 1) The stage writes. When it fails the folder stays, for its failures.jsonl, but has no
+        # key, so the next run removes it.
         yield partial
+        # 2) The output reaches the disk, 3) then the key, which says that it did.
         sync(partial)
         write_json(
             partial / "key.json",
             {**record, "finished": datetime.now(UTC).isoformat(timespec="seconds")},
         )
+        # 4) Only now does the folder get a name that others read; `recover` does it after a kill.
         self._place(partial)
 
     def _place(self, partial: Path) -> None:
         """Put a finished output in place of the old one, whatever its number was."""
         final = self.path / partial.name.removeprefix(".partial-")
         name = final.name.partition("-")[2]
+        # 1) Old outputs go aside: that of this number, and that of this stage where its number was
+        # another. A kill here loses nothing: the new output is complete, and `recover` places it.
         for old in (final, self.stage_dir(name)):
             if old is not None and (old.is_symlink() or old.exists()):
                 aside = self.path / f".old-{old.name}"
                 remove(aside)
                 old.rename(aside)  # at once: a key never stands beside half of a folder
+        # 2) The new name reaches the disk, 3) and only then may the old output be removed, else a
+        # power cut could leave neither.
         partial.rename(final)
         sync_entries(self.path)
         for left in (*self.path.glob(".old-*"), *self.path.glob(f".work-{name}-*")):
@@ -165,6 +176,7 @@ class RunDir:
     def recover(self) -> None:
         """Place the outputs that were complete, and remove those that were not, when an earlier
         process died."""
+        # what went aside has its successor in place or in .partial-*, complete
         for left in self.path.glob(".old-*"):
             remove(left)
         for partial in self.path.glob(".partial-*"):
@@ -179,6 +191,7 @@ class RunDir:
             return recipe.models[name], []
         spec, adapters = self.model(recipe, trained(recipe.stages[name]).model)
         folder = self.output_dir(name)
+        # a stage that trains all weights gives a whole model, and the stack starts anew from it
         if (folder / "model").is_dir():
             return ModelSpec(str(folder / "model"), spec.quantize, spec.dtype), []
         return spec, [*adapters, folder / "adapter"]
@@ -187,6 +200,7 @@ class RunDir:
     def locked(self) -> Iterator[None]:
         """Hold the run directory; RecipeError when another process holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
+        # a lock of the kernel, so a killed process leaves none behind
         lock = self.path / ".lock"
         if lock.is_symlink():
             raise RecipeError(f"{lock}: a link, which bezoar never makes; remove it.")
