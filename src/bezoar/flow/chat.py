@@ -49,8 +49,7 @@ def open_model(recipe: Recipe, run: RunDir, name: str) -> "Stack":
     check_name(recipe, run, name)
     from bezoar.model.stack import Stack
 
-    spec, adapters = run.model(recipe, name)
-    return Stack(spec, adapters)
+    return Stack(*run.model(recipe, name))
 
 
 def answer(
@@ -113,6 +112,7 @@ def side_by_side(recipe: Recipe, run: RunDir, prompt: str, names: list[str], con
 
     messages = (Message("user", read_well(prompt, "the prompt")),)
     names = names or shown_models(recipe, run)
+    # all names before the first answer, which takes a while
     for name in names:
         check_name(recipe, run, name)
     texts = []

@@ -96,6 +96,7 @@ def evaluate(
     with Journal(out / "journal.sqlite") as journal:
         questions = [q for s in (stage.mt_bench, stage.win_rate) if s for q in s.load()]
         models = ModelCache(lambda backend: Pool(backend, journal, Budget(), progress), questions)
+        # parts of another key belong to other settings: they stay until an evaluation ends
         work_dir = out / f"parts-{key}"
         if work_dir.is_symlink():
             remove(work_dir)
@@ -159,6 +160,7 @@ def evaluate_named(
         advice = "add --tasks, --mt-bench with --judge, or --pairs"
         raise RecipeError(f"{model}: nothing is asked for; {advice}.")
     value = {"kind": "evaluate", "model": model, **sections}
+    # checked as the keys of a recipe are
     stage: Evaluate = build(Evaluate, value, path=Path("bezoar"), lines={})
     names = [model, stage.win_rate.against] if stage.win_rate else [model]
     folder = "-".join(filter(None, map(short, names))) or "model"

@@ -122,6 +122,7 @@ class _Document:
         self.count(node, at)
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, at)
+        # `open` holds the nodes around this one: an anchor among them would never end
         if id(node) in self.open:
             raise self.wrong(node, at, "an anchor holds itself; write out what is meant")
         if len(self.open) >= MOST_DEPTH:
@@ -152,6 +153,7 @@ class _Document:
         for key, value in node.value:
             if _merges(key):
                 merged |= self.merged(value, at)
+        # the merged tables were read at this place too and left their own lines there
         self.lines[at] = node.start_mark.line + 1
         own: dict[str, Any] = {}
         for key, value in node.value:

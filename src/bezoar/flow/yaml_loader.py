@@ -34,6 +34,7 @@ def build(kind: Any, value: Any, *, path: Path, lines: dict[KeyPath, int], at: K
 
     forbid_extra(kind)
     try:
+        # as JSON, since strict pydantic takes a Python list for no tuple, but a JSON array for one
         return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         # a wrong key explains a missing one, so it is reported first
