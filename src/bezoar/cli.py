@@ -164,6 +164,7 @@ def doctor() -> None:
             f" {check.forward:.1e}, gradient {check.gradient:.1e}, allowed {check.allowed:.0e},"
             f" {check.seconds:.1f} s" + (check.fault and f"; {check.fault}")
         )
+    # said even so: a user with a GPU that torch does not see would take silence for a pass
     if not any(check.name == FLEX for check in checks):
         console.print(f"-    {FLEX}: used only with CUDA, not checked here")
     if failed:

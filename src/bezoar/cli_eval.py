@@ -20,6 +20,9 @@ QuestionsOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option(min=1, max=2**31, help="the first so many items")]
 DtypeOption = Annotated[str, typer.Option(help="bfloat16 or float32")]
+ResultsOption = Annotated[
+    Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")
+]
 
 
 def evaluate(
@@ -55,9 +58,7 @@ def evaluate(
     base: Annotated[str, typer.Option(help="the base model of an adapter folder")] = "",
     dtype: DtypeOption = "bfloat16",
     template: Annotated[str, typer.Option(help="chatml, hub or openbezoar")] = "",
-    out: Annotated[
-        Path | None, typer.Option("--out", help="the folder of the results; default evals/<name>")
-    ] = None,
+    out: ResultsOption = None,
 ) -> None:
     """Score a model on benchmark tasks, MT-Bench or gold pairs; the same command goes on where it
     stopped."""
@@ -66,23 +67,18 @@ def evaluate(
     from bezoar.report.console import print_outcome
     from bezoar.terminal import Console
 
+    # 1) every name on the command line is found before anything is opened or asked
     subjects = {model: find_model(model, base=base, dtype=dtype, template=template)}
     subjects |= {
         name: find_model(name, dtype=dtype) for name in (judge, reference) if name and name != model
     }
+    # 2) the sections of a recipe's evaluation, left out where nothing asks for them
+    keys = {"limit": limit, "questions": questions, "max_tokens": max_tokens}
     sections = {
         "lm_eval": listed_tasks(
             tasks, limit=limit, shots=shots, query=query, chat_template=chat_template
         ),
-        "mt_bench": (
-            with_judge(
-                subjects.get(judge),
-                verdict,
-                {"limit": limit, "questions": questions, "max_tokens": max_tokens},
-            )
-            if mt_bench
-            else {}
-        ),
+        "mt_bench": with_judge(subjects.get(judge), verdict, keys) if mt_bench else {},
         **gold(subjects[model], pairs or [], limit=limit, verdict=verdict, reference=reference),
     }
     outcome = evaluate_named(model, sections, subjects, out, console=Console())
@@ -101,9 +97,7 @@ def compare(
     max_tokens: Annotated[int, typer.Option(min=1, max=2**20, help="of an answer")] = 512,
     limit: LimitOption = None,
     dtype: DtypeOption = "bfloat16",
-    out: Annotated[
-        Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")
-    ] = None,
+    out: ResultsOption = None,
 ) -> None:
     """The win rate of one model or answer file over another by a judge, or paired tests of two
     finished evaluations."""
@@ -112,6 +106,7 @@ def compare(
     from bezoar.report.console import compare_finished, print_outcome
     from bezoar.terminal import Console
 
+    # finished evaluations are compared item by item; a judge compares answers
     folders = [Path(first), Path(second)]
     if not judge and all((folder / "scores.json").is_file() for folder in folders):
         compare_finished(folders, out, Console())

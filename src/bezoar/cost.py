@@ -70,6 +70,7 @@ def text_tokens(text: str) -> int:
 
 def price(calls: RequestEstimate, backend: Any) -> Estimate:
     """US dollars; nothing for a language model without prices."""
+    # a local model or a script has no prices: its requests cost time, not money
     prices = getattr(backend, "prices", None)
     if prices is None:
         return exactly(0)

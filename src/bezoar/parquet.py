@@ -38,6 +38,7 @@ def open_parquet(path: Path, fix: str = _FETCH) -> Iterator[Any]:
     try:
         with pq.ParquetFile(path, thrift_container_size_limit=_MOST_CONTAINERS) as file:
             metadata = file.metadata
+        # texts as dictionaries: a value that stands in every row is held once
         columns = map(metadata.schema.column, range(metadata.num_columns))
         texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
         file = pq.ParquetFile(path, metadata=metadata, read_dictionary=texts, buffer_size=1 << 20)

@@ -187,6 +187,7 @@ def read_jsonl(
     """
     parse = strict_json.parse if broken is None else _parse_leniently
     errors = "strict" if broken is None else "surrogateescape"
+    # a report must show what is left of a damaged run; everything else refuses the first bad line
     for number, line in read_lines(path, limits, errors=errors):
         if not line.strip():
             continue

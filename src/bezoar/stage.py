@@ -36,6 +36,7 @@ class StageContext(Protocol):
     between kills and belongs to this stage with these settings.
     """
 
+    # a protocol, not the class of flow/: stages lie above runs in the layers, and tests give toys
     name: str
     progress: Progress
     out_dir: Path

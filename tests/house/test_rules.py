@@ -46,7 +46,7 @@ LAYERS = [
 ]
 """Folders and files of the package; each imports only from itself and from those above it in this
 list."""
-MOST_LINES = 29_000
+MOST_LINES = 25_300
 HEAVY = {
     "torch",
     "transformers",
@@ -88,9 +88,6 @@ def test_a_layer_imports_only_from_those_above(file: Path) -> None:
     assert not wrong
 
 
-KNOWN_CIRCLES: set[str] = set()
-
-
 def test_no_two_files_import_each_other() -> None:
     """Every file can be read before those that use it, imports inside functions included."""
     names = {module_name(file) for file in FILES}
@@ -109,19 +106,21 @@ def test_no_two_files_import_each_other() -> None:
             if isinstance(n, ast.ImportFrom) and {f"{n.module}.{a.name}" for a in n.names} <= names
         }
         reads = ({name for name, _ in imports(tree)} - packages) | members
-        graph[module_name(file)] = (
-            reads & names if module_name(file) not in KNOWN_CIRCLES else set()
-        )
+        graph[module_name(file)] = reads & names
     graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SRC)))
 def test_files_and_functions_are_small(file: Path) -> None:
-    text = file.read_text()
-    assert text.count("\n") <= 410
-    for node in ast.walk(ast.parse(text)):
+    lines = file.read_text().splitlines()
+
+    def size(numbered: list[str]) -> int:
+        return sum(not line.lstrip().startswith("#") for line in numbered)
+
+    assert size(lines) <= 300
+    for node in ast.walk(ast.parse("\n".join(lines))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno + 1 <= 95, f"{node.name} is too long"  # type: ignore[operator]
+            assert size(lines[node.lineno - 1 : node.end_lineno]) <= 60, f"{node.name} is too long"
 
 
 def test_the_package_is_small_and_says_why() -> None:
@@ -129,6 +128,7 @@ def test_the_package_is_small_and_says_why() -> None:
     lines = [line.strip() for file in FILES for line in file.read_text().splitlines()]
     comments = sum(line.startswith("#") for line in lines)
     assert len(lines) - comments < MOST_LINES
+    assert comments / len(lines) > 0.03
 
 
 def test_the_page_about_the_house_names_every_layer() -> None:

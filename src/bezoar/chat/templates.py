@@ -137,6 +137,7 @@ class HubTemplate(PieceTemplate):
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
+            # a template may render a chat without its last answer differently from its beginning
             before = self._apply(messages[:index], tokenizer, opening=True)
             through = self._apply(messages[: index + 1], tokenizer)
             opening = _after(text, before)

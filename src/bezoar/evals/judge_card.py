@@ -131,6 +131,7 @@ def card(
     pairs: Sequence[Comparison], verdicts: Verdicts, again: Sequence[Verdicts], own: str = ""
 ) -> Outcome:
     """Naming the better answer is right, a tie wrong; failed games are in one figure only."""
+    # 1) each pair is judged in both orders: the two games are one cluster, not two items
     games: list[Games] = [[verdict.first, verdict.second] for verdict in verdicts]
     right = [[_right(side) for side in sides] for sides in games]
     both = [None if None in values else float(all(values)) for values in right]
@@ -144,12 +145,14 @@ def card(
         lean_bias("judge/length bias", longer, games),
         clustered_score("judge/unparsed", unparsed, share=True),
     ]
+    # 2) only where it was asked for: repeats, and answers by the judge itself
     if again:
         scores.append(_repeats(verdicts, again))
     if own:
         models = [pair.meta.get("models", ["", ""]) for pair in pairs]
         leans = [int(names[0] == own) - int(names[1] == own) for names in models]
         scores.append(lean_bias("judge/self-preference", leans, games))
+    # 3) a value a pair, on which two judges are compared
     means = [None if None in values else sum(v or 0.0 for v in values) / 2 for values in right]
     rows = item_rows("judge/accuracy", [pair.id for pair in pairs], means)
     for row, verdict in zip(rows, verdicts, strict=True):

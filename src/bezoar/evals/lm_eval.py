@@ -202,6 +202,7 @@ def _load(task: Task) -> dict[str, Any]:
         task_configs = configs(task.located(), task.title, task.template, task.max_tokens)
         tasks = {config["task"]: ConfigurableTask(config=config) for config in task_configs}
         return {"tasks": tasks, "groups": {}, "group_map": {}}
+    # names are checked first: the harness would fetch data sets before it misses one
     manager = _registry()
     if task.name not in manager.all_tasks:
         import difflib

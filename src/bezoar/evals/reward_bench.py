@@ -155,11 +155,13 @@ def reward_bench(pairs: Sequence[Comparison], scorer: Scorer) -> Outcome:
     subsets: dict[str, list[float | None]] = {}
     for name, value in zip(names, right, strict=True):
         subsets.setdefault(name, []).append(value)
+    # a section weighs its subsets by RewardBench's published counts, not by the rows at hand
     sections: dict[str, dict[str, int]] = {}
     for section, counts in SECTIONS.items():
         present = {name: count for name, count in counts.items() if name in subsets}
         if present:
             sections[section] = present
+    # the overall score is the mean of sections; of one section it would only repeat its number
     scores = []
     if len(sections) > 1:
         scores.append(_weighted("RewardBench", list(sections.values()), subsets))

@@ -80,6 +80,7 @@ def rouge_bleu(
     for item, texts in zip(ids, references, strict=True):
         if not texts:
             raise DataError(f"item {item} has no reference answer; add one or leave it out.")
+    # stemming is for English only, and hides differences of form
     scorer = RougeScorer(list(ROUGE), use_stemmer=False)
     pairs = zip(references, answers, strict=True)
     rouge = [scorer.score_multi(texts, answer) for texts, answer in pairs]
@@ -88,6 +89,7 @@ def rouge_bleu(
         values = [of_item[key].fmeasure for of_item in rouge]
         scores.append(score(name, values))
         items += item_rows(name, ids, values)
+    # BLEU has no value an item: its interval comes from resampling, and no paired test reads it
     bleu, signature = _bleu(answers, references)
     rouge_signature = f"rouge-score {version('rouge-score')}, no stemming, best reference"
     facts = {"ROUGE": rouge_signature, "BLEU-4": signature}

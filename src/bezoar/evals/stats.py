@@ -90,6 +90,7 @@ def clustered_score(
     counts = np.array([float(len(values)) for values in kept if values])
     if not len(sums):
         return Score(name, None, None, None, 0, num_failed, group)
+    # the mean over values, not over groups: a long group counts more, as it has more items
     value, n = float(sums.sum() / counts.sum()), int(counts.sum())
     interval = NONE
     if len(sums) > 1 and share and value in (0.0, 1.0):

@@ -85,6 +85,7 @@ def converse(
         f"{name} is listening; /clear starts anew, an empty line or Ctrl-D ends."
     )
     while True:
+        # no prompt sign in a pipe: what is printed then is the answers and nothing else
         try:
             line = input("you> " if sys.stdin.isatty() else "")
             text = read_well(line, "standard input").strip()
@@ -98,6 +99,7 @@ def converse(
             messages = list(start)
             continue
         messages.append(Message("user", text))
+        # the pieces are shown as they come, and kept: the next turn needs the whole answer
         pieces = []
         for piece in answer(stack, recipe, tuple(messages), temperature=temperature):
             show(piece)

@@ -133,6 +133,7 @@ def all_kinds() -> tuple[Kind, ...]:
         "backends": BACKENDS,
         "templates": templates,
     }
+    # settings are found through the fields that hold them, so that none can be forgotten here
     tables = categories.items()
     kinds = [Kind(cat, name, cls) for cat, table in tables for name, cls in table.items()]
     known = {kind.cls for kind in kinds}

@@ -106,6 +106,7 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
         raise RecipeError(f"{recipe.path}: {what}; name one that does.")
     from bezoar.model.load import load_tokenizer
 
+    # only the tokenizer of the base is read: rows can be looked at before anything is trained
     spec, _ = run.model(recipe, base_of(recipe, readers[0].model))
     tokenizer = load_tokenizer(spec.path)
     for item in stage_rows(recipe, run, readers[0].rows, num):

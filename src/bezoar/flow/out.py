@@ -26,6 +26,7 @@ def check_place(out: Path, inputs: Iterable[Path] = ()) -> None:
     if real.exists() and not out.exists():  # x/../y is y as soon as x is made
         what = f"this leads to {real} through a folder that is not there"
         raise RecipeError(f"{out}: {what}; {advice}.")
+    # a run directory holds what a run wrote, nothing else: reports and keys rely on it
     for folder in real.parents:
         if folder.exists() and not folder.is_dir():
             raise RecipeError(f"{out}: {folder} is a file, not a folder; {advice}.")

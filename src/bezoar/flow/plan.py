@@ -106,12 +106,14 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
 
+    # 1) the graph, which shows an unwanted dependency before its cost does
     lines = make_plan(recipe, run)
     num_stale = sum(not line.current for line in lines)
     console.print(plain(f"{recipe.name}: {num_stale} of {len(lines)} stages would run. The graph:"))
     for line in lines:
         arrow = f" <- {', '.join(line.reads)}" if line.reads else ""
         console.print(plain(f"  {line.name} ({line.kind}){arrow}"))
+    # 2) a line a stage; a column's total needs low, expected and high values added apart
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False)
     sums = [_sums(recipe, line) for line in lines]
     totals = [sum((row[i] for row in sums), NO_ROWS) for i in range(3)]
@@ -131,6 +133,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
         state = "current" if line.current else "to run"
         table.add_row(line.name, state, *cells, money.money() if money else "", memory)
     console.print(table)
+    # 3) what holds for several stages, once
     _print_shared(lines, console)
     budget = "none set"
     if recipe.budget_usd is not None:

@@ -35,6 +35,7 @@ def revise_file(
     console: Any,
 ) -> None:
     """Revise the answers of a file with a model into `out`; replies are journalled beside it."""
+    # 1) all that can be refused, before a model is opened
     check_file(out, [answers, Path(model), *([Path(questions)] if questions else [])])
     rows, subject = read_answers(answers, questions, turn), find_model(model)
     if subject.answers:
@@ -43,6 +44,7 @@ def revise_file(
     if out.exists() and not is_revision(out, rows):
         what = "the file is there already and holds no revisions of these answers"
         raise RecipeError(f"{out}: {what}; name another with --out.")
+    # the journal lies beside the file, so that a moved result can still go on
     progress = Progress("revise", None, console)
     with Journal(Path(f"{out}.journal.sqlite")) as journal:
         ask = ModelCache(lambda backend: Pool(backend, journal, Budget(), progress)).ask(subject)

@@ -219,6 +219,7 @@ class _NamesStage:
 
 def summary(stats: Stats) -> str:
     """One line about a finished stage."""
+    # what came of it, what was left out, what it cost, in this order; nothing about zeros
     parts = []
     if "rows_out" in stats:
         total = f" of {stats['rows_in']}" if stats.get("rows_in", 0) > stats["rows_out"] else ""

@@ -47,6 +47,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
         text = read_text(path, MOST_BYTES)
     except DataError as error:
         raise RecipeError(str(error)) from None
+    # nodes, not values: only they know their lines, and YAML 1.1's readings are decided later
     try:
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -199,6 +200,7 @@ class _Document:
         if _NO_CHARACTER.search(text):
             what = "the text holds NUL or half of a surrogate pair, which is no character"
             raise self.wrong(node, at, f"{what}; remove it")
+        # what stands in quotes is text, whatever it looks like
         if node.style is not None:
             return text
         if _NULL.fullmatch(text):
@@ -206,6 +208,7 @@ class _Document:
         if match := _BOOL.fullmatch(text):
             return match[1] is not None
         if _INT.fullmatch(text):
+            # converting a long number takes quadratic time; it is too large in any case
             number = int(text, 0) if len(text) <= 24 else 1 << 64
             if not -(1 << 63) <= number < 1 << 63:
                 advice = "write a smaller number or put it in quotes"

@@ -109,6 +109,7 @@ def _check_url(url: str) -> None:
         is_http = False
     if not is_http or any(character <= " " for character in url):
         raise ValueError("the url is no http address; write one such as http://localhost:8000/v1")
+    # the address goes into journals, reports and error messages: no part of it may be a secret
     query = parse_qsl(parts.query, keep_blank_values=True)
     path = [url, *parts.path.split("/")]
     if parts.username or parts.password:

@@ -122,12 +122,14 @@ def _content(choice: Any) -> str:
         content, refusal = message.get("content"), message.get("refusal")
         if isinstance(content, list):
             content, refusal = _join(content, refusal)
+        # a declined answer is final: asked again it is declined again, and may be paid again
         if choice.get("finish_reason") == "content_filter":
             why, partial = "the server's content filter cut the answer", mask(_whole(content or ""))
             raise _NoAnswerError(why, partial, "refused")
         if refusal and not content:
             why = mask(f"the model refused: {_whole(str(refusal))[:200]}")
             raise _NoAnswerError(why, "", "refused")
+        # an empty text that is none would else pass for an answer of nothing
         if not content and message.get("tool_calls"):
             raise _NoAnswerError("the model called a tool in place of an answer")
         if content is not None and not isinstance(content, str):

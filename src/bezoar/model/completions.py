@@ -40,11 +40,13 @@ def draw_completions(
     ends = (template.end(tokenizer), tokenizer.eos_id)
     tokens = [template.prompt(prompt, tokenizer) for prompt in prompts]
     params = SamplingParams(sampling.max_tokens, sampling.temperature, sampling.top_p, ends, stops)
+    # each draw has a seed of its own: it does not change when prompts are added or left out
     draws = [(prompt, number) for prompt in tokens for number in range(num)]
     seeded = [replace(params, seed=seed_for(seed, *prompt, number)) for prompt, number in draws]
     answers = iter(generate(stack, [prompt for prompt, _ in draws], seeded))
     completions: list[list[tuple[str, bool]] | None] = []
     for _ in tokens:
+        # a prompt without room fails as a whole: fewer than `num` answers would bias what is chosen
         drawn = [next(answers) for _ in range(num)]
         texts = [cut_at_stop(tokenizer.decode(answer.tokens), stops) for answer in drawn]
         finishes = [answer.finish for answer in drawn]

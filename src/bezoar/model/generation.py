@@ -110,6 +110,7 @@ def stream(
     shown = ""
     with merged_weights(stack) as lm_head:
         for _ in _Scheduler(stack, lm_head, [answer], 1).steps():
+            # decoded from the start each time: a character can be spread over several tokens
             text = _settled(tokenizer.decode(answer.tokens), stops, done=bool(answer.finish))
             if len(text) > len(shown):
                 yield text[len(shown) :]

