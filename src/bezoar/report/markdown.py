@@ -102,6 +102,7 @@ def _environment() -> Environment:
     """Templates in which what is no `Markdown` is escaped, and a name that is unknown an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        auto_reload=False,
         # A misspelt name stops the card instead of leaving a gap in it.
         undefined=StrictUndefined,
         # Escaping is the rule and `Markdown` the exception: a value that a template forgets to
