@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Filtered
 from bezoar.cost import Estimate, Quote
-from bezoar.llm.pool import Pool
 from bezoar.model.spec import ModelSpec
 from bezoar.progress import Progress
 
 if TYPE_CHECKING:
+    from bezoar.llm.pool import Pool
     from bezoar.model.stack import Stack
 
 Gives = Literal["rows", "model", "scores"]

@@ -48,6 +48,7 @@ LAYERS = [
 list."""
 MOST_LINES = 25_300
 HEAVY = {
+    "aiohttp",
     "torch",
     "transformers",
     "peft",
@@ -112,15 +113,12 @@ def test_no_two_files_import_each_other() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SRC)))
 def test_files_and_functions_are_small(file: Path) -> None:
-    lines = file.read_text().splitlines()
-
-    def size(numbered: list[str]) -> int:
-        return sum(not line.lstrip().startswith("#") for line in numbered)
-
-    assert size(lines) <= 300
-    for node in ast.walk(ast.parse("\n".join(lines))):
+    text = file.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert size(lines[node.lineno - 1 : node.end_lineno]) <= 60, f"{node.name} is too long"
+            size = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert size <= 60, f"{node.name} is too long"
 
 
 def test_the_package_is_small_and_says_why() -> None:

@@ -18,8 +18,16 @@ from bezoar.model.spec import LoRA, ModelSpec, RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten
-from bezoar.train.ppo_trainer import normalised, read_prompts
-from bezoar.train.rollout import Policy, Prompt, draw_prefix, micro_batches, read, roll_out
+from bezoar.train.ppo_trainer import normalised
+from bezoar.train.rollout import (
+    Policy,
+    Prompt,
+    draw_prefix,
+    micro_batches,
+    read,
+    read_prompts,
+    roll_out,
+)
 from bezoar.train.settings import StageInputs
 from bezoar.train.stages import PPO
 

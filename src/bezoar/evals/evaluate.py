@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.evals.contamination import Contamination
@@ -18,10 +18,12 @@ from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.evals.rouge_bleu import RougeBleu
 from bezoar.evals.section import Section
 from bezoar.evals.win_rate import WinRate
-from bezoar.llm.pool import Pool
 from bezoar.llm.types import Ask
 from bezoar.references import ModelRef
 from bezoar.stage import Stage, StageContext, Stats
+
+if TYPE_CHECKING:
+    from bezoar.llm.pool import Pool
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class StackBackend:
 
         encode = self.stack.tokenizer.encode
         # a choice that leaves the context would end the computation of all
-        context = int(self.stack.net.config.max_position_embeddings)
+        context = self.stack.context_length
         groups = []
         for request in requests:
             choices = [encode(choice) for choice in request.choices]

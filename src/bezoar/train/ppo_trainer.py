@@ -11,8 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bezoar.chat.templates import render_completions
-from bezoar.chat.types import AnyRow, Dropped
+from bezoar.chat.types import AnyRow
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.io import content_hash
 from bezoar.model.completions import reward_completions
@@ -35,6 +34,7 @@ from bezoar.train.rollout import (
     draw_prefix,
     micro_batches,
     read,
+    read_prompts,
     roll_out,
     score,
 )
@@ -82,34 +82,6 @@ def train(
     trainer.run()
     more = {"rows_trained": len(prompts), **trainer.last_metrics}
     return trainer.write_result(stack, len(prompts), dropped, more)
-
-
-def read_prompts(
-    settings: PPOSettings, rows: Iterable[AnyRow], inputs: StageInputs, stack: Stack
-) -> tuple[list[Prompt], list[Dropped]]:
-    """The prompts to answer; long ones are dropped. DataError if a reset needs a missing answer."""
-    template, tokenizer = inputs.template, stack.tokenizer
-    template.check(tokenizer)
-    kept: list[Prompt] = []
-    dropped: list[Dropped] = []
-    for row in rows:
-        tokens = template.prompt(row.prompt, tokenizer)
-        reference: list[int] = []
-        if settings.reset:
-            if not row.answer.strip():
-                raise DataError(
-                    f"row {row.id}: it has no answer of its own to reset to; remove the row or set"
-                    " reset to 0."
-                )
-            [reference] = render_completions(row.prompt, [row.answer], template, tokenizer)[1]
-        # the answer must fit behind the prompt too
-        context_length = stack.net.config.max_position_embeddings
-        if len(tokens) > min(settings.max_length, context_length - settings.max_tokens):
-            detail = f"{len(tokens)} tokens, max_length is {settings.max_length}"
-            dropped.append(Dropped(row.id, "too long", detail))
-        else:
-            kept.append(Prompt(row.id, row.prompt, tokens, reference))
-    return kept, dropped
 
 
 def normalised(

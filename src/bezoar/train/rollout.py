@@ -3,14 +3,15 @@
 N answers, T tokens of the longest, A tokens of all, E hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bezoar.chat.templates import Template
-from bezoar.chat.types import Messages
+from bezoar.chat.templates import Template, render_completions
+from bezoar.chat.types import AnyRow, Dropped, Messages
+from bezoar.errors import DataError
 from bezoar.model.chunked_logprobs import entropies, logprobs
 from bezoar.model.completions import reward_completions
 from bezoar.model.generation import generate
@@ -21,6 +22,8 @@ from bezoar.model.score_head import ScoreHead
 from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.rng import rng_for, seed_for
+from bezoar.train.ppo_settings import PPOSettings
+from bezoar.train.settings import StageInputs
 from bezoar.train.step import states
 
 
@@ -32,6 +35,33 @@ class Prompt:
     messages: Messages
     tokens: list[int]
     reference: list[int]
+
+
+def read_prompts(
+    settings: PPOSettings, rows: Iterable[AnyRow], inputs: StageInputs, stack: Stack
+) -> tuple[list[Prompt], list[Dropped]]:
+    """The prompts to answer; long ones are dropped. DataError if a reset needs a missing answer."""
+    template, tokenizer = inputs.template, stack.tokenizer
+    template.check(tokenizer)
+    kept: list[Prompt] = []
+    dropped: list[Dropped] = []
+    for row in rows:
+        tokens = template.prompt(row.prompt, tokenizer)
+        reference: list[int] = []
+        if settings.reset:
+            if not row.answer.strip():
+                raise DataError(
+                    f"row {row.id}: it has no answer of its own to reset to; remove the row or set"
+                    " reset to 0."
+                )
+            [reference] = render_completions(row.prompt, [row.answer], template, tokenizer)[1]
+        # the answer must fit behind the prompt too
+        if len(tokens) > min(settings.max_length, stack.context_length - settings.max_tokens):
+            detail = f"{len(tokens)} tokens, max_length is {settings.max_length}"
+            dropped.append(Dropped(row.id, "too long", detail))
+        else:
+            kept.append(Prompt(row.id, row.prompt, tokens, reference))
+    return kept, dropped
 
 
 @dataclass(frozen=True)
