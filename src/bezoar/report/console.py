@@ -10,6 +10,7 @@ from bezoar.evals.outcome import Outcome, remarks
 from bezoar.evals.stats import Difference, Score
 from bezoar.flow.out import check_evaluation
 from bezoar.io import as_written, write_json
+from bezoar.report.decision import Decision, decide
 from bezoar.report.formatting import ABSENT, count, failures, interval, listed, number, signed
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
@@ -29,6 +30,14 @@ def print_scores(run: Run, board: Scoreboard, console: Console) -> None:
     waiting = [stage.name for stage in run.of("evaluate") if not stage.done]
     later = [f"Not run yet: {listed(waiting)}."] if waiting else []
     _print_sentences([*board.headline, *later], console)
+    print_decision(decide(run, board), console)
+
+
+def print_decision(decision: Decision, console: Console) -> None:
+    """Print the sentence, what keeps it from being taken at its word, and what to do next."""
+    answers = [f"{a.question} {a.verdict.capitalize()}. {a.why}" for a in decision.answers]
+    steps = [f"Next: {step}" for step in decision.next_steps]
+    _print_sentences([decision.sentence, *decision.warnings, *answers, *steps], console)
 
 
 def print_outcome(outcome: Outcome, console: Console, title: str) -> None:
