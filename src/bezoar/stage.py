@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Filtered
@@ -29,11 +29,20 @@ class Rows(Protocol):
     def __iter__(self) -> Iterator[AnyRow]: ...
 
 
+class TrainedStage(NamedTuple):
+    """A finished training stage: the model that it started from, and the stage of its rows."""
+
+    name: str
+    model: str
+    rows: str
+
+
 class StageContext(Protocol):
     """What a stage reads, by the names in its recipe keys, and where its output goes.
 
     `out_dir` receives the output and takes its place when the stage returns; `work_dir` is kept
-    between kills and belongs to this stage with these settings.
+    between kills and belongs to this stage with these settings; `shared_dir` outlives the stage,
+    for files whose names say all that their content depends on.
     """
 
     # a protocol, not the class of flow/: stages lie above runs in the layers, and tests give toys
@@ -41,6 +50,10 @@ class StageContext(Protocol):
     progress: Progress
     out_dir: Path
     work_dir: Path
+
+    @property
+    def shared_dir(self) -> Path:
+        """The folder that the stages of a run share."""
 
     @property
     def seed(self) -> int:
@@ -58,6 +71,9 @@ class StageContext(Protocol):
 
     def model(self, name: str) -> tuple[ModelSpec, list[Path]]:
         """The base and the adapters, lowest first, of a model or a training stage's result."""
+
+    def lineage(self, name: str) -> list[TrainedStage]:
+        """The training stages that made a model, lowest first; none for one of `models:`."""
 
     def open_model(self, name: str) -> Stack:
         """The same model, loaded; each is opened once."""

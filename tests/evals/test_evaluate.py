@@ -120,7 +120,7 @@ def test_a_model_has_no_reward_over_itself(stack: Any) -> None:
     outcome = Preferences("pairs", "base").measure(PAIRS[:2], stack, stack, ChatML())
     scores = {s.name: s.value for s in outcome.scores}
     assert scores["preferences/implicit reward margin"] == pytest.approx(0.0, abs=1e-6)
-    assert scores["preferences/implicit reward accuracy"] == 0.0
+    assert scores["preferences/implicit reward accuracy"] == 0.5
 
 
 def test_rows_that_are_no_pairs_are_refused(stack: Any) -> None:

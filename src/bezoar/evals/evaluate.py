@@ -19,6 +19,7 @@ from bezoar.evals.rouge_bleu import RougeBleu
 from bezoar.evals.section import Section
 from bezoar.evals.win_rate import WinRate
 from bezoar.llm.types import Ask
+from bezoar.model.resolve import stack_identity
 from bezoar.references import ModelRef
 from bezoar.stage import Stage, StageContext, Stats
 
@@ -98,6 +99,9 @@ class Evaluate(Stage):
             seed=context.seed,
             work_dir=context.work_dir,
             identity=context.identity,
+            lineage=context.lineage,
+            shared_dir=context.shared_dir,
+            model_identity=lambda name: stack_identity(*context.model(name)),
         )
         outcome = self.measure(inputs)
         write_outcome(context.out_dir, self.model, outcome)

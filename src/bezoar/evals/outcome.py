@@ -23,6 +23,7 @@ from bezoar.io import (
 )
 from bezoar.llm.types import Ask
 from bezoar.progress import Progress
+from bezoar.stage import TrainedStage
 
 LOUD_FAILURES = 0.02
 CachePart = Callable[[str, Callable[[], "Outcome"]], "Outcome"]
@@ -68,6 +69,12 @@ class EvalContext:
     """Those of the sections before."""
     answers_only: bool = False
     """The evaluated model can be asked, not opened."""
+    lineage: Callable[[str], Sequence[TrainedStage]] = lambda name: ()
+    """The training stages that made a model, lowest first."""
+    shared_dir: Path | None = None
+    """Where evaluations keep what another one may need; file names say what it depends on."""
+    model_identity: Callable[[str], str] | None = None
+    """`Stack.identity` of a model that need not be opened for it."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,10 @@ NOT_DISTINGUISHABLE = "not distinguishable"
 
 @dataclass(frozen=True)
 class Score:
-    """A figure and its 95 % interval over `n` items; `num_failed` more gave no value."""
+    """A figure and its 95 % interval over `n` items; `num_failed` more gave no value.
+
+    `reason` says why there is no value, or no interval: half a sentence in place of the number.
+    """
 
     name: str
     value: float | None
@@ -35,6 +38,7 @@ class Score:
     num_failed: int = 0
     group: str = ""
     higher_is_better: bool = True
+    reason: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """The fields as JSON values."""
@@ -51,9 +55,15 @@ class Score:
         total = self.n + self.num_failed
         return self.num_failed / total if total else 0.0
 
+    @property
+    def by_definition(self) -> bool:
+        """Whether the value was not measured: a model over itself."""
+        return self.value is not None and bool(self.reason)
+
     def __str__(self) -> str:
         if self.value is None:
-            return f"{self.name} none (n {self.n}, {self.num_failed} failed)"
+            why = f": {self.reason}" if self.reason else ""
+            return f"{self.name} none (n {self.n}, {self.num_failed} failed{why})"
         interval = "no interval"
         if self.low is not None and self.high is not None:
             interval = f"{self.low:.3f} to {self.high:.3f}"

@@ -23,7 +23,7 @@ from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
 from bezoar.model.spec import ModelSpec
-from bezoar.stage import Stage
+from bezoar.stage import Stage, TrainedStage
 from bezoar.synth import SCHEMES
 from bezoar.train import TRAININGS
 from bezoar.train.stages import PPO, Train
@@ -114,11 +114,20 @@ def trained(stage: Stage) -> Train | PPO:
     return stage
 
 
+def lineage(recipe: Recipe, name: str) -> list[TrainedStage]:
+    """The training stages that made a model, lowest first; none for a base model."""
+    stages = []
+    while name not in recipe.models:
+        stage = trained(recipe.stages[name])
+        stages.append(TrainedStage(name, stage.model, stage.rows))
+        name = stage.model
+    return stages[::-1]
+
+
 def base_of(recipe: Recipe, name: str) -> str:
     """The name of the base model below a training stage."""
-    while name not in recipe.models:
-        name = trained(recipe.stages[name]).model
-    return name
+    stages = lineage(recipe, name)
+    return stages[0].model if stages else name
 
 
 def category_of(kind: str) -> Category:

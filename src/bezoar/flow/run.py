@@ -14,7 +14,7 @@ from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
 from bezoar.errors import BezoarError, DataError, RecipeError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
 from bezoar.flow.cache_key import all_keys
-from bezoar.flow.recipe import Recipe
+from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir, key_record
 from bezoar.io import failure, write_json, write_jsonl
 from bezoar.llm.budget import Budget
@@ -25,7 +25,7 @@ from bezoar.llm.types import Backend
 from bezoar.model.spec import ModelSpec
 from bezoar.parquet import write_parquet
 from bezoar.progress import Progress, check_metric_sinks, open_metric_sinks
-from bezoar.stage import Rows, Stats
+from bezoar.stage import Rows, Stats, TrainedStage
 
 if TYPE_CHECKING:
     from bezoar.model.stack import Stack
@@ -66,6 +66,15 @@ class RunContext:
     def model(self, name: str) -> tuple[ModelSpec, list[Path]]:
         """The base and the adapters, lowest first, of a model or a training stage's result."""
         return self.run.model(self.recipe, name)
+
+    def lineage(self, name: str) -> list[TrainedStage]:
+        """The training stages that made a model, lowest first; none for one of `models:`."""
+        return lineage(self.recipe, name)
+
+    @property
+    def shared_dir(self) -> Path:
+        """The folder that the stages of the run share."""
+        return self.run.path / ".shared"
 
     def open_model(self, name: str) -> "Stack":
         """The same model, loaded."""

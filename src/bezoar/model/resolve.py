@@ -10,7 +10,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -147,6 +147,11 @@ def local_config(path: str) -> dict[str, Any] | None:
 def weights_identity(spec: ModelSpec) -> str:
     """16 hex digits that name the weights, the tokenizer and the precision of a base model."""
     return io.content_hash(io.cached_hash(resolve_model(spec.path)), spec.quantize, spec.dtype)
+
+
+def stack_identity(spec: ModelSpec, adapters: Sequence[Path]) -> str:
+    """16 hex digits that name a base model and the adapters on it by content."""
+    return io.content_hash(weights_identity(spec), [io.cached_hash(folder) for folder in adapters])
 
 
 def tokenizer_identity(spec: ModelSpec) -> str:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError, RecipeError
-from bezoar.io import cached_hash, content_hash, sync
+from bezoar.io import sync
 from bezoar.model.adapter import peft_parameters, read_adapter, save_adapter
 from bezoar.model.attention import Layout
 from bezoar.model.layer import fast_layers, trims
 from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
 from bezoar.model.load import DTYPES, load_net, load_tokenizer
 from bezoar.model.packed import PackedBatch
-from bezoar.model.resolve import resolve_model, some_of, weights_identity
+from bezoar.model.resolve import resolve_model, some_of, stack_identity
 from bezoar.model.score_head import ScoreHead, load_head
 from bezoar.model.spec import LoRA, ModelSpec
 
@@ -74,8 +74,7 @@ class Stack:
     @cached_property
     def identity(self) -> str:
         """16 hex digits that name the base weights, their precision and the adapters by content."""
-        adapters = [cached_hash(folder) for folder in self.adapters]
-        return content_hash(weights_identity(self.spec), adapters)
+        return stack_identity(self.spec, self.adapters)
 
     @property
     def context_length(self) -> int:

@@ -59,8 +59,11 @@ class Scoreboard:
         """
         # Models may lack benchmarks (a base has no implicit reward), so every model counts.
         first_of_family: dict[tuple[str, str], str] = {}
+        # What is so by definition leads only where another model was measured on it.
+        measured = {name for (name, _), cell in self.cells.items() if not cell.by_definition}
         for benchmark, model in self.cells:
-            first_of_family.setdefault((benchmark.split("/")[0], model), benchmark)
+            if benchmark in measured:
+                first_of_family.setdefault((benchmark.split("/")[0], model), benchmark)
         main = set(first_of_family.values())
         # A margin says how clear the choices were that the accuracy counts.
         accuracies = [name for name in main if name.endswith("accuracy")]
@@ -174,7 +177,8 @@ def read_score(row: Row) -> Score:
     known = {f.name: row[f.name] for f in fields(Score) if f.name in row}
     known |= {key: finite(row.get(key)) for key in ("value", "low", "high")}
     known |= {key: round(finite(row.get(key)) or 0) for key in ("n", "num_failed")}
-    known |= {"name": str(row.get("name", "score")), "group": str(row.get("group") or "")}
+    texts = {key: str(row.get(key) or "") for key in ("group", "reason")}
+    known |= texts | {"name": str(row.get("name", "score"))}
     return Score(**known)
 
 

@@ -95,7 +95,7 @@ def _cell(board: Scoreboard, benchmark: str, model: str) -> Child:
     value = number(score.value)
     return [
         h("b", value, cls="lead-cell") if model in board.leaders(benchmark) else value,
-        h("small", interval(score.low, score.high) or "no interval"),
+        h("small", interval(score.low, score.high) or score.reason or "no interval"),
         h("small", ", ".join(notes)) if notes else None,
         _change(board, benchmark, model, score),
     ]
