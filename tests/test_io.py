@@ -1,11 +1,12 @@
 """Hashes, atomic writes and strict readers."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from bezoar.errors import DataError
-from bezoar.io import atomic_dir, atomic_write, content_hash, read_jsonl
+from bezoar.io import atomic_dir, atomic_file, atomic_write, content_hash, read_jsonl
 from bezoar.parquet import num_rows, read_parquet, write_parquet
 
 
@@ -35,6 +36,29 @@ def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         fail()
     assert (tmp_path / "d" / "f").read_text() == "old"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_files_can_be_read_by_whom_the_umask_lets_in(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        atomic_write(tmp_path / "x", "words")
+        with atomic_file(tmp_path / "y") as partial:
+            _write_privately(partial)
+        with atomic_dir(tmp_path / "d") as work:
+            (work / "inner").mkdir()
+            _write_privately(work / "inner" / "z")
+    finally:
+        os.umask(before)
+    for name in ("x", "y", "d/inner/z"):
+        assert (tmp_path / name).stat().st_mode & 0o444 == 0o444 & ~umask, name
+
+
+def _write_privately(path: Path) -> None:
+    """As safetensors does: a private file that takes the place of `path`."""
+    own = path.with_name("own")
+    own.touch(0o600)
+    own.replace(path)
 
 
 def test_a_line_separator_inside_a_string_does_not_cut_a_row(tmp_path: Path) -> None:

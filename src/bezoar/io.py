@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,16 +91,19 @@ def cache_dir() -> Path:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write; it replaces `path` when the block ends without an error. Durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
-    os.close(handle)
+    partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+    # made by us and not in a private way: the process's umask says who may read
+    partial.touch(exist_ok=False)
+    mode = partial.stat().st_mode
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)
+        yield partial
+        # a library may have put a private file in its place
+        partial.chmod(mode)
         # the bytes must be on the disk before the name points to them
-        sync(Path(name))
-        os.replace(name, path)
+        sync(partial)
+        os.replace(partial, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
     sync_entries(path.parent)
 
@@ -124,7 +127,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        sync(partial)
+        publish(partial)
     except BaseException:
         remove(partial)
         raise
@@ -134,6 +137,16 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     partial.rename(path)
     sync_entries(path.parent)
     remove(old)
+
+
+def publish(folder: Path) -> None:
+    """Let all files in `folder` be read by whom the folder itself lets in, and `sync` it."""
+    may_read = folder.stat().st_mode & 0o444
+    for path in folder.rglob("*"):
+        # safetensors and others write files that only their owner can read
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | may_read)
+    sync(folder)
 
 
 def sync(path: Path) -> None:

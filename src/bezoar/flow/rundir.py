@@ -18,9 +18,9 @@ from bezoar.io import (
     Row,
     as_written,
     atomic_write,
+    publish,
     read_own,
     remove,
-    sync,
     sync_entries,
     write_json,
 )
@@ -147,7 +147,7 @@ class RunDir:
         # key, so the next run removes it.
         yield partial
         # 2) The output reaches the disk, 3) then the key, which says that it did.
-        sync(partial)
+        publish(partial)
         write_json(
             partial / "key.json",
             {**record, "finished": datetime.now(UTC).isoformat(timespec="seconds")},
