@@ -45,9 +45,9 @@ class Columns(Source[Any]):
         if self.kind == "parquet" and Path(self.path).suffix not in (".parquet", ""):
             raise ValueError(f"{fault}; use jsonl")
 
-    def load(self) -> Filtered[Any]:
+    def window(self) -> Filtered[Any]:
         """The rows that are taken, all of them chats or all of them comparisons."""
-        filtered = super().load()
+        filtered = super().window()
         # the stage's file has one set of columns
         for item in filtered.rows:
             first = filtered.rows[0]

@@ -58,11 +58,11 @@ class Flan(Source[Chat]):
         if self.per_submix is not None and (self.per_submix < 1 or self.limit is not None):
             raise ValueError("per_submix is at least 1 and takes the place of limit; remove one")
 
-    def load(self) -> Filtered[Chat]:
+    def window(self) -> Filtered[Chat]:
         """The tasks that are taken, and those that were dropped on the way."""
         if self.per_submix is None:
-            return super().load()
-        return self._window().take(
+            return super().window()
+        return self._subset().take(
             self._read_all(), lambda item: str(item.meta["submix"]), limit=self.per_submix
         )
 
@@ -71,7 +71,7 @@ class Flan(Source[Chat]):
         count = super().count()
         if self.per_submix is None:
             return count
-        most = len(_SUBMIXES) * self.per_submix
+        most = round(len(_SUBMIXES) * self.per_submix * self._share)
         return min(count or most, most)
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, Self
 
 from bezoar.chat.types import Chat, Dropped, Filtered, Message
 from bezoar.cost import Estimate, Quote, exactly
+from bezoar.data.held_out import is_held_out
 from bezoar.data.locate import DataFile, is_hub_id, locate
 from bezoar.data.rows import Placed, RowOrigin
 from bezoar.data.subset import ItemT, Subset
@@ -49,6 +50,10 @@ class Source(Generic[ItemT]):
     """Rows that are taken, at least 1; null takes all."""
     shuffle_seed: int | None = None
     """Order rows by content and this seed; windows of skip and limit with one seed share no row."""
+    held_out: float = 0.0
+    """Share (0 to below 1) of conversations that this stage leaves to the stage `NAME.held_out`."""
+    take_held_out: bool = False
+    """Give the rows that `held_out` leaves out, as in a recipe that only evaluates."""
     limits: Limits = field(default_factory=Limits)
     """Upper bounds of each file; more is an error that says which one to raise."""
     subset_is: ClassVar[str] = "name"
@@ -65,6 +70,10 @@ class Source(Generic[ItemT]):
                 raise ValueError(f"{fault}, which is not a Hub id; remove it")
         if self.skip < 0 or (self.limit is not None and self.limit < 1):
             raise ValueError("skip must be at least 0 and limit at least 1")
+        if not 0 <= self.held_out < 1:
+            raise ValueError("held_out is a share, from 0 to below 1; change the value")
+        if self.take_held_out and not self.held_out:
+            raise ValueError("take_held_out has no effect without held_out; add it, such as 0.1")
 
     def read(self, row: Row, at: RowOrigin) -> ItemT | Dropped:
         """What one row of the format becomes."""
@@ -81,16 +90,38 @@ class Source(Generic[ItemT]):
         return placed
 
     def run(self, context: RowWriter) -> dict[str, Any]:
-        """Read the rows and write them."""
-        return context.write_rows(self.load())
+        """Read the rows and write those of this stage's part; says how many the other part has."""
+        taken = self.window()
+        own = self.own_part(taken)
+        stats = context.write_rows(own)
+        if self.held_out:
+            stats["other_part"] = len(taken.rows) - len(own.rows)
+        return stats
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """As many rows as the files hold; no requests."""
         return Quote(exactly(self.count()))
 
     def load(self) -> Filtered[ItemT]:
-        """The rows that are taken, and those that were dropped on the way."""
-        return self._window().take(self._read_all())
+        """The rows of this stage's part, and those that were dropped on the way."""
+        return self.own_part(self.window())
+
+    def window(self) -> Filtered[ItemT]:
+        """The rows that `skip`, `limit` and `shuffle_seed` take, of both parts."""
+        return self._subset().take(self._read_all())
+
+    def own_part(self, taken: Filtered[ItemT]) -> Filtered[ItemT]:
+        """Those of `taken` that are held out, or that are not; drops count in the latter part."""
+        if not self.held_out:
+            return taken
+        own = [
+            item for item in taken.rows if is_held_out(item, self.held_out) == self.take_held_out
+        ]
+        if taken.rows and not own:
+            part = "the held-out part, raise" if self.take_held_out else "training, lower"
+            fault = f"held_out {self.held_out:g} leaves none of {len(taken.rows)} rows for {part} it"
+            raise DataError(f"{self.path}: {fault} or give more rows.")
+        return Filtered(own, [] if self.take_held_out else taken.dropped)
 
     def files(self) -> list[Path]:
         """The files whose content the rows depend on; none for a dataset on the Hub."""
@@ -100,15 +131,20 @@ class Source(Generic[ItemT]):
         """The rows that `load` gives; for large files an upper bound, for the Hub `limit` or 0."""
         files = self.files()
         if not files:
-            return self.limit or 0
+            return round((self.limit or 0) * self._share)
         # small files are read, so that drops and duplicates are not counted; packed ones have to be
         is_small = sum(file.stat().st_size for file in files) <= _SMALL_BYTES
         if is_small or any(file.suffix not in (".jsonl", ".parquet") for file in files):
             return len(self.load().rows)
         most = max(0, sum(_max_rows(file) for file in files) - self.skip)
-        return min(most, self.limit or most)
+        return round(min(most, self.limit or most) * self._share)
 
-    def _window(self) -> Subset:
+    @property
+    def _share(self) -> float:
+        """The share of the rows that this stage's part is expected to have."""
+        return self.held_out if self.take_held_out else 1 - self.held_out
+
+    def _subset(self) -> Subset:
         return Subset(self.skip, self.limit, self.shuffle_seed)
 
     def _data_files(self) -> list[DataFile]:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from operator import or_
 from pathlib import Path
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from bezoar.chat.templates import ChatML, Template
 from bezoar.data import SOURCES
+from bezoar.data.source import Source
 from bezoar.errors import RecipeError
 from bezoar.evals import EVALUATIONS
 from bezoar.flow.references import Ref, located, refs
@@ -51,6 +52,8 @@ else:
     AnyBackend = _by_kind(BACKENDS.values())
 
 MOST_NAME_BYTES = 200
+HELD_OUT = ".held_out"
+"""Behind a source's name: the stage with the rows that its key `held_out` holds out."""
 _RESERVED = ("journal.sqlite", "metrics.jsonl", "resolved.json", "recipe.yaml", "report.html")
 _At = Callable[[KeyPath], str]
 """The place of a key in the recipe file, for messages."""
@@ -146,6 +149,7 @@ def load_recipe(path: Path) -> Recipe:
     keys: RecipeKeys = build(RecipeKeys, value, path=path, lines=lines)
     at: _At = partial(place, path, lines)
     _check_names(keys, at)
+    keys = replace(keys, stages=_with_held_out(keys.stages))
     _check_refs(keys, at)
     folder, written = path.parent, _in_order(keys.stages, at)
     return Recipe(
@@ -185,6 +189,17 @@ def _check_names(keys: RecipeKeys, at: _At) -> None:
             raise RecipeError(f"{where}: the name of a stage may hold {rule}; rename it.")
 
 
+def _with_held_out(stages: dict[str, Stage]) -> dict[str, Stage]:
+    """The stages, and behind each source that holds rows out one that gives these."""
+    parts: dict[str, Stage] = {}
+    for name, stage in stages.items():
+        parts[name] = stage
+        if isinstance(stage, Source) and stage.held_out and not stage.take_held_out:
+            # no stage can be written under this name, for it has a dot
+            parts[name + HELD_OUT] = replace(stage, take_held_out=True)
+    return parts
+
+
 def _check_refs(keys: RecipeKeys, at: _At) -> None:
     """Every name exists and is of the right kind, and every model and backend is used by some
     stage."""
@@ -207,6 +222,9 @@ def _check_refs(keys: RecipeKeys, at: _At) -> None:
                 near = difflib.get_close_matches(ref.name, known[ref.kind], 1, 0.4)
                 names = ", ".join(sorted(known[ref.kind])) or "none"
                 hint = f"did you mean {near[0]}?" if near else f"the {ref.kind} names are {names}."
+                source = ref.name.removesuffix(HELD_OUT)
+                if source != ref.name and isinstance(keys.stages.get(source), Source):
+                    hint = f"add `held_out: 0.1` to {source}."
                 raise RecipeError(f"{where}: no {ref.kind} is named {ref.name!r}; {hint}")
             if ref.scored and ref.name in trained and not _scores(keys.stages[ref.name]):
                 advice = "name a stage that trains bradley_terry or regression"

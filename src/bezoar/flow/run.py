@@ -233,6 +233,8 @@ def summary(stats: Stats) -> str:
     if "rows_out" in stats:
         total = f" of {stats['rows_in']}" if stats.get("rows_in", 0) > stats["rows_out"] else ""
         parts.append(f"{stats['rows_out']} rows{total}")
+    if "other_part" in stats:
+        parts.append(f"{stats['other_part']} rows in the other part")
     if stats.get("dropped"):
         counts = [f"{count} {reason}" for reason, count in stats["dropped"].items()]
         parts.append(f"dropped {', '.join(counts)}")
