@@ -1,4 +1,4 @@
-"""Which rows are held out of training: by their conversation alone, whatever else the file holds."""
+"""Which rows are held out of training: by their conversation, whatever else the file holds."""
 
 import hashlib
 

@@ -119,7 +119,9 @@ class Source(Generic[ItemT]):
         ]
         if taken.rows and not own:
             part = "the held-out part, raise" if self.take_held_out else "training, lower"
-            fault = f"held_out {self.held_out:g} leaves none of {len(taken.rows)} rows for {part} it"
+            fault = (
+                f"held_out {self.held_out:g} leaves none of {len(taken.rows)} rows for {part} it"
+            )
             raise DataError(f"{self.path}: {fault} or give more rows.")
         return Filtered(own, [] if self.take_held_out else taken.dropped)
 
