@@ -3,7 +3,6 @@ wherever it stands."""
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +156,16 @@ def test_a_wrong_part_is_told_in_one_sentence(
         load_recipe(tmp_path / "r.yaml")
 
 
-def test_a_part_without_rows_says_so_when_it_is_planned(tmp_path: Path) -> None:
-    same = [{**ROWS[0], "response": f"answer {n}"} for n in range(9)]
-    written(tmp_path, same)
-    counts = [source(tmp_path, take_held_out=held).count for held in (False, True)]
-    # the side that the one conversation is on
-    assert {True, False} == {_fails(count) for count in counts}
-
-
-def _fails(count: Callable[[], int]) -> bool:
-    try:
-        return count() != 9
-    except DataError as error:
-        return "held_out 0.2 leaves none of 9 rows for the held-out part, raise it" in str(error)
+@pytest.mark.parametrize(
+    ("held", "fault"),
+    [(False, "for training, lower it"), (True, "for the held-out part, raise it")],
+)
+def test_a_part_without_rows_says_so_when_it_is_planned(
+    tmp_path: Path, held: bool, fault: str
+) -> None:
+    # every row on the other side
+    prompt = both(written(tmp_path, ROWS))[not held][0]
+    written(tmp_path, [{"prompt": prompt, "response": f"answer {n}"} for n in range(9)])
+    assert source(tmp_path, take_held_out=not held).count() == 9
+    with pytest.raises(DataError, match=rf"held_out 0\.2 leaves none of 9 rows {fault}"):
+        source(tmp_path, take_held_out=held).count()
