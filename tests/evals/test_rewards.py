@@ -13,7 +13,8 @@ from bezoar.chat.attribute_levels import steered
 from bezoar.chat.templates import ChatML, render_completions
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
-from bezoar.evals.outcome import EvalContext, cache_parts_in, condition
+from bezoar.evals.comparison import condition
+from bezoar.evals.outcome import EvalContext, cache_parts_in
 from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.llm.types import Reply, Request
 from bezoar.model.completions import draw_completions, reward_completions

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bezoar.evals.agreement import bradley_terry, cohen_kappa, quadratic_kappa
-from bezoar.evals.outcome import Outcome, compare
+from bezoar.evals.outcome import Outcome
 from bezoar.evals.stats import (
     NUM_RESAMPLES,
     Difference,
@@ -301,18 +301,6 @@ def test_bradley_terry_through_a_third_model_and_a_clean_sweep() -> None:
     assert sweep[0].value == pytest.approx(math.log(10.05 / 0.05) / 2, abs=1e-5)
     with pytest.raises(ValueError, match="never met"):
         bradley_terry([("q", "a", "b", 1.0), ("q", "c", "d", 1.0)])
-
-
-def test_compare_pairs_by_item_and_counts_the_rest() -> None:
-    first = [{"benchmark": "t/acc", "id": str(i), "value": float(i % 2)} for i in range(40)]
-    second = [
-        {"benchmark": "t/acc", "id": str(i), "value": None if i == 3 else 1.0}
-        for i in range(39, -1, -1)
-    ]
-    second += [{"benchmark": "other", "id": "0", "value": 1.0}]
-    (got,) = compare(first, second)
-    assert (got.n, got.num_unpaired, got.verdict) == (39, 1, "better")
-    assert got.second == 1.0
 
 
 def test_many_failures_are_told() -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bezoar.evals.stats import Score, apart, model_differences
+from bezoar.evals.comparison import Measured, differences
+from bezoar.evals.stats import Score, apart
 from bezoar.report.console import print_scores
 from bezoar.report.formatting import (
     count,
@@ -72,8 +73,10 @@ def test_without_items_intervals_decide() -> None:
     assert apart(one, Score("x", 0.8, 0.7, 0.9, 10))
     assert not apart(one, Score("x", 0.7, 0.55, 0.8, 10))
     assert not apart(one, Score("x", 0.9, None, None, 10))
-    gap = model_differences((one, {}), {"m": (Score("x", 0.8, 0.7, 0.9, 10), {"q1": 1.0})})["m"]
-    assert (gap.value, gap.n, gap.distinguishable) == (pytest.approx(0.3), 0, True)
+    other = Measured("m", Score("x", 0.8, 0.7, 0.9, 10), {"q1": 1.0})
+    gap = differences(Measured("one", one), [other])["m"]
+    assert (gap.difference, gap.n, gap.p) == (pytest.approx(0.3), 0, None)
+    assert gap.verdict == "better"
 
 
 def test_only_shared_items_count() -> None:
@@ -101,7 +104,7 @@ def test_headlines_group_benchmarks_by_who_leads() -> None:
 
 
 def test_a_headline_of_no_difference() -> None:
-    board = board_of({"a": [0.0, 1.0], "b": [1.0, 0.0]})
+    board = board_of({"a": [0.0, 1.0] * 4, "b": [1.0, 0.0] * 4})
     assert board.headline == [
         "The models are not distinguishable from the leader on every benchmark (acc)."
     ]

@@ -7,14 +7,17 @@ from typing import Any
 
 from bezoar.errors import RecipeError
 from bezoar.evals.agreement import bradley_terry
-from bezoar.evals.outcome import compare, condition, read_items, read_scores
-from bezoar.evals.stats import (
-    NOT_DISTINGUISHABLE,
-    Difference,
-    ModelDifference,
-    Score,
-    model_differences,
+from bezoar.evals.comparison import (
+    UNKNOWN,
+    Measured,
+    alike,
+    condition,
+    differences,
+    over_benchmarks,
+    unlike,
 )
+from bezoar.evals.outcome import read_items, read_scores
+from bezoar.evals.stats import Difference, Score
 from bezoar.io import Row, as_written, canonical
 from bezoar.references import stage_folders
 
@@ -29,13 +32,21 @@ class Entry:
     info: dict[str, Any]
     run: str = ""
 
-    def values(self, benchmark: str) -> dict[str, float]:
-        """Item -> value of a benchmark, without the items that failed."""
-        return {
-            str(i["id"]): float(i["value"])
-            for i in self.items
-            if i["benchmark"] == benchmark and i["value"] is not None
-        }
+    def values(self, benchmark: str) -> dict[str, float | None]:
+        """Item -> value of a benchmark, None for one that failed."""
+        return {str(i["id"]): i["value"] for i in self.items if i["benchmark"] == benchmark}
+
+    @property
+    def measured(self) -> dict[str, Measured]:
+        """Benchmark -> the score over all its items."""
+        found: dict[str, Measured] = {}
+        for score in self.scores:
+            if score.name not in found:  # the first of a name is the overall one
+                # without a written condition nobody can say that two scores were measured alike
+                same = condition(self.info, score.name) or {UNKNOWN: self.name}
+                values = self.values(score.name)
+                found[score.name] = Measured(self.name, score, values, same)
+        return found
 
 
 @dataclass(frozen=True)
@@ -43,20 +54,17 @@ class Table:
     """One benchmark under one condition."""
 
     benchmark: str
-    condition: str
     lines: list[tuple[str, Score]]
     """(entry name, score), best first."""
-    against_first: dict[str, ModelDifference] = field(default_factory=dict)
+    against_first: dict[str, Difference] = field(default_factory=dict)
     """Every other entry against the first."""
     apart: str = ""
     """What these entries differ in from those of the benchmark's first table."""
 
     def verdict(self, name: str) -> str:
-        """ "", "not distinguishable" from the first, or "worse"."""
+        """How an entry stands to the first: empty for the first itself."""
         difference = self.against_first.get(name)
-        if not difference:
-            return ""
-        return "worse" if difference.distinguishable else NOT_DISTINGUISHABLE
+        return difference.verdict if difference else ""
 
 
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
@@ -78,24 +86,9 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     return entries
 
 
-def unlike(first: Entry, second: Entry, benchmark: str) -> str:
-    """What two scores of a benchmark differ in beside the model; empty if measured alike."""
-    ours, theirs = condition(first.info, benchmark), condition(second.info, benchmark)
-    if not ours or not theirs:
-        return "what one of them depends on was not written down"
-    names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
-    return f"they differ in {', '.join(names)}" if names else ""
-
-
 def paired_tests(first: Entry, second: Entry) -> tuple[list[Difference], list[str]]:
     """The tests of the scores measured alike, a sentence for each other; RecipeError for none."""
-    theirs = {score.name for score in second.scores}
-    shared = [name for name in dict.fromkeys(s.name for s in first.scores) if name in theirs]
-    refused = {name: why for name in shared if (why := unlike(first, second, name))}
-    notes = [f"{name} is not compared: {why}." for name, why in refused.items()]
-    kept = set(shared) - refused.keys()
-    sides = ([i for i in entry.items if i["benchmark"] in kept] for entry in (first, second))
-    tests = compare(*sides)
+    tests, notes = over_benchmarks(first.measured, second.measured)
     if not tests:
         reason = notes[0] if notes else "no name is in both."
         models = f"{first.name} and {second.name}"
@@ -105,45 +98,33 @@ def paired_tests(first: Entry, second: Entry) -> tuple[list[Difference], list[st
 
 def leaderboard(entries: Sequence[Entry], benchmark: str = "") -> list[Table]:
     """A table a benchmark (all, or the one named) and condition."""
-    groups: dict[str, dict[str, list[tuple[Entry, Score]]]] = {}
+    benchmarks: dict[str, list[Measured]] = {}
     for entry in entries:
-        overall: dict[str, Score] = {}
-        for score in entry.scores:
-            overall.setdefault(score.name, score)  # the first of a name is the overall one
-        for name, score in overall.items():
-            # without a written condition nobody can say that two scores were measured alike
-            same = canonical(condition(entry.info, name) or f"unknown, of {entry.name}")
-            if name == benchmark or not benchmark:
-                groups.setdefault(name, {}).setdefault(same, []).append((entry, score))
-    if not groups:
-        known = dict.fromkeys(score.name for entry in entries for score in entry.scores)
-        raise RecipeError(f"no score is named {benchmark!r}; there are {', '.join(known)}.")
-    tables = []
-    for name, conditions in groups.items():
-        first = next(iter(conditions.values()))[0][0]
-        tables += [_table(name, same, members, first) for same, members in conditions.items()]
-    return tables
+        for name, measured in entry.measured.items():
+            benchmarks.setdefault(name, []).append(measured)
+    chosen = {name: found for name, found in benchmarks.items() if benchmark in ("", name)}
+    if not chosen:
+        raise RecipeError(f"no score is named {benchmark!r}; there are {', '.join(benchmarks)}.")
+    return [
+        _table(name, group, members[0])
+        for name, members in chosen.items()
+        for group in alike(members)
+    ]
 
 
-def _table(
-    benchmark: str, condition: str, members: list[tuple[Entry, Score]], first: Entry
-) -> Table:
-    """`first` is an entry of the benchmark's first table."""
+def _table(benchmark: str, members: list[Measured], first: Measured) -> Table:
+    """`first` is a member of the benchmark's first table."""
 
-    def rank(member: tuple[Entry, Score]) -> float:
-        return (member[1].value or 0.0) * (-1 if member[1].higher_is_better else 1)
+    def rank(member: Measured) -> float:
+        return (member.score.value or 0.0) * (-1 if member.score.higher_is_better else 1)
 
-    ranked = sorted((member for member in members if member[1].value is not None), key=rank)
+    ranked = sorted((member for member in members if member.score.value is not None), key=rank)
     # only the first is compared with each other one: fewer tests leave each more power
-    differences: dict[str, ModelDifference] = {}
-    if ranked:
-        sides = {entry.name: (score, entry.values(benchmark)) for entry, score in ranked}
-        differences = model_differences(sides.pop(ranked[0][0].name), sides)
-    apart, entry = "", members[0][0]
-    if entry is not first:
-        apart = f"not in one table with {first.name}: {unlike(first, entry, benchmark)}"
-    lines = [(entry.name, score) for entry, score in ranked]
-    return Table(benchmark, condition, lines, differences, apart)
+    against = differences(ranked[0], ranked[1:]) if ranked else {}
+    apart, member = "", members[0]
+    if member is not first:
+        apart = f"not in one table with {first.model}: {unlike(first, member)}"
+    return Table(benchmark, [(m.model, m.score) for m in ranked], against, apart)
 
 
 def strengths(entries: Sequence[Entry]) -> list[Score]:
@@ -157,7 +138,8 @@ def strengths(entries: Sequence[Entry]) -> list[Score]:
         opponent = opponents.setdefault(str(same.pop("answers of the other", name)), name)
         games = groups.setdefault(canonical(same), [])
         for item, value in entry.values("win rate").items():
-            games.append((item, entry.name, opponent, value))
+            if value is not None:
+                games.append((item, entry.name, opponent, value))
     # strengths of two groups have no common scale
     largest = max(groups.values(), key=len, default=[])
     models = {name for game in largest for name in game[1:3]}

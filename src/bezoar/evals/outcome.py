@@ -1,14 +1,14 @@
-"""What an evaluation is given and what it gives back; its files, and comparing two of them."""
+"""What an evaluation is given and what it gives back, and its files."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import Chat, Comparison
 from bezoar.errors import DataError
-from bezoar.evals.stats import Difference, Score, holm, paired
+from bezoar.evals.stats import Score
 from bezoar.io import (
     ADVICE,
     Row,
@@ -191,45 +191,3 @@ def _rereadings(num_changed: dict[str, int], num_ratings: dict[str, int]) -> lis
         ]
     total = sum(num_ratings.values())
     return [f"All {total} ratings that were read again equal the score in the file."]
-
-
-def condition(info: dict[str, Any], benchmark: str) -> dict[str, Any]:
-    """What a score depends on beside the model, by name; empty if `info` does not say."""
-    conditions: dict[str, Any] = {}
-    # info of a file may be of any content
-    for section in info.values():
-        if isinstance(section, dict):
-            conditions |= section.get("conditions", {})
-    # the longest start wins: "judge/injection" before "judge/"
-    starts = [start for start in conditions if benchmark.startswith(start)]
-    longest = conditions.get(max(starts, key=len, default=""), {})
-    return dict(longest) if isinstance(longest, dict) else {"conditions": longest}
-
-
-def compare(first: Sequence[Row], second: Sequence[Row]) -> list[Difference]:
-    """Every score of two models, tested on the items that both have.
-
-    p values are corrected for their number (Holm); `num_unpaired` counts the other items.
-    """
-    ours, theirs = _by_benchmark(first), _by_benchmark(second)
-    tests = []
-    for name in ours:
-        a, b = ours[name], theirs.get(name, {})
-        # sorted, so that the resamples do not depend on the order of the files
-        pairs = [(a[i], b[i]) for i in sorted(a.keys() & b.keys())]
-        values = [(x, y) for x, y in pairs if x is not None and y is not None]
-        # a failed item has no pair; a score without any pair is not tested
-        if values:
-            num_unpaired = len(a.keys() | b.keys()) - len(values)
-            left, right = zip(*values, strict=True)
-            tests.append(paired(name, left, right, num_unpaired))
-    # among many scores one differs by chance
-    corrected = holm([test.p for test in tests])
-    return [replace(test, p=p) for test, p in zip(tests, corrected, strict=True)]
-
-
-def _by_benchmark(items: Sequence[Row]) -> dict[str, dict[str, float | None]]:
-    table: dict[str, dict[str, float | None]] = {}
-    for item in items:
-        table.setdefault(str(item["benchmark"]), {})[str(item["id"])] = item["value"]
-    return table

@@ -6,8 +6,9 @@ seed: the same values give the same interval. `None` stands for a number that is
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from statistics import NormalDist
 from typing import Any
 
@@ -21,6 +22,7 @@ Interval = tuple[float | None, float | None]
 NONE: Interval = (None, None)
 CONFIDENCE = 0.95
 NOT_DISTINGUISHABLE = "not distinguishable"
+ON_ITS_OWN = "differs on its own (its interval excludes 0)"
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,10 @@ def bootstrap_mean(values: Sequence[float]) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """Second minus first on the same `n` items, with the two-sided p of the sign-flip test."""
+    """Second minus first on the same `n` items, with the two-sided p of the sign-flip test.
+
+    Without items (`n` is 0, `p` None) two scores differ where their intervals do not meet.
+    """
 
     name: str
     first: float
@@ -159,16 +164,42 @@ class Difference:
     difference: float
     low: float | None
     high: float | None
-    p: float
+    p: float | None
     n: int
     num_unpaired: int = 0
+    own_p: float | None = None
+    """p before the correction for `num_tests`; None if there was none."""
+    num_tests: int = 1
+    least_n: int | None = 0
+    """Items below which p cannot fall below 5 %; None if no number of items is enough."""
+    higher_is_better: bool = True
+    intervals_apart: bool = False
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether p is below 5 %."""
+        return self.intervals_apart if self.p is None else self.p < 1 - CONFIDENCE
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the paired interval leaves out 0."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     @property
     def verdict(self) -> str:
-        """ "better" or "worse" (the second) where p < 0.05, else "not distinguishable"."""
-        if self.p >= 1 - CONFIDENCE:
+        """ "better" or "worse" (the second) where p < 5 %, else why nothing can be told."""
+        if self.distinguishable:
+            return "better" if (self.difference > 0) == self.higher_is_better else "worse"
+        if self.least_n is None:
+            return f"too many comparisons to tell ({self.num_tests})"
+        if self.p is not None and self.n < self.least_n:
+            return f"too few items to tell (n = {self.n}; at least {self.least_n} are needed)"
+        if not self.excludes_zero:
             return NOT_DISTINGUISHABLE
-        return "better" if self.difference > 0 else "worse"
+        own_p = self.p if self.own_p is None else self.own_p
+        if own_p is not None and own_p >= 1 - CONFIDENCE:
+            return f"{ON_ITS_OWN}, but the paired test does not find it (p = {own_p:.2g})"
+        return f"{ON_ITS_OWN}, not after correction for {self.num_tests} comparisons"
 
 
 def paired(
@@ -220,6 +251,21 @@ def holm(ps: Sequence[float]) -> list[float]:
     return out
 
 
+def least_items(others: Sequence[float]) -> int | None:
+    """The fewest items with which a test among tests of these p values can fall below 5 %.
+
+    The smallest p of n items is that of n equal differences; None if no n is enough.
+    """
+    # sign_flip counts all patterns of up to 14 items; random ones go no lower with more
+    sizes = range(1, 16)
+    return next((n for n in sizes if holm([_smallest_p(n), *others])[0] < 1 - CONFIDENCE), None)
+
+
+@cache
+def _smallest_p(n: int) -> float:
+    return sign_flip(np.ones(n))
+
+
 def detectable(n: int, spread: float = math.sqrt(0.5), power: float = 0.8) -> float:
     """The smallest true difference that a paired test over `n` items finds, at this `power`.
 
@@ -229,48 +275,6 @@ def detectable(n: int, spread: float = math.sqrt(0.5), power: float = 0.8) -> fl
     """
     normal = NormalDist()
     return (normal.inv_cdf(0.5 + CONFIDENCE / 2) + normal.inv_cdf(power)) * spread / math.sqrt(n)
-
-
-@dataclass(frozen=True)
-class ModelDifference:
-    """A model's value minus the reference's over `n` shared items; `n` is 0 if none are shared."""
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-    distinguishable: bool
-
-
-def model_differences(
-    reference: tuple[Score, Mapping[str, float]],
-    others: Mapping[str, tuple[Score, Mapping[str, float]]],
-) -> dict[str, ModelDifference]:
-    """Every other model against `reference`; each side is a score and its values by item.
-
-    Over shared items two models are distinguishable if the p of the sign-flip test, corrected for
-    the number of models (Holm), is below 5 %. Without items, if their intervals do not meet, which
-    is cautious.
-    """
-    own_score, own_values = reference
-    tests: dict[str, Difference] = {}
-    for name, (_, values) in others.items():
-        # sorted, so that the resamples do not depend on the order of the files
-        shared = sorted(own_values.keys() & values.keys())
-        if len(shared) > 1:
-            tests[name] = paired(name, [own_values[i] for i in shared], [values[i] for i in shared])
-    # all tests first: the correction needs their number
-    corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
-    differences = {}
-    for name, (other, _) in others.items():
-        if test := tests.get(name):
-            differs = corrected[name] < 1 - CONFIDENCE
-            difference = ModelDifference(test.difference, test.low, test.high, test.n, differs)
-        else:
-            change = (other.value or 0.0) - (own_score.value or 0.0)
-            difference = ModelDifference(change, None, None, 0, apart(own_score, other))
-        differences[name] = difference
-    return differences
 
 
 def apart(first: Score, second: Score) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from bezoar.evals.stats import ModelDifference, Score
+from bezoar.evals.stats import Difference, Score
 from bezoar.report.formatting import count, number, signed
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
@@ -20,14 +20,14 @@ class Effect:
     benchmark: str
     score: Score
     earlier: Score | None
-    difference: ModelDifference | None
+    difference: Difference | None
 
     @property
     def verdict(self) -> Literal["yes", "no", "unclear"]:
         """Whether the model became better."""
         if self.difference is None or not self.difference.distinguishable:
             return "unclear"
-        better = (self.difference.value > 0) == self.score.higher_is_better
+        better = (self.difference.difference > 0) == self.score.higher_is_better
         return "yes" if better else "no"
 
     @property
@@ -48,7 +48,7 @@ class Effect:
         if self.difference is None:
             return "No earlier model was measured alike."
         d = self.difference
-        return f"{self.benchmark}: {signed(d.value)} over {count(d.n)} items."
+        return f"{self.benchmark}: {signed(d.difference)} over {count(d.n)} items."
 
 
 def main_effect(run: Run, board: Scoreboard) -> Effect | None:

@@ -99,7 +99,7 @@ def _verdict(board: Scoreboard, score: Score, stage: StageRecord, reference: str
         return ""
     if not difference.distinguishable:
         return NOT_DISTINGUISHABLE
-    return "better" if (difference.value > 0) == score.higher_is_better else "worse"
+    return "better" if (difference.difference > 0) == score.higher_is_better else "worse"
 
 
 def _adapter_path(step: StageRecord, stage: StageRecord) -> str:

@@ -1,12 +1,15 @@
 """The models' scores side by side, and which differences between them are more than chance."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from bezoar.evals.outcome import condition, read_items, read_scores
-from bezoar.evals.stats import NOT_DISTINGUISHABLE, ModelDifference, Score, model_differences
-from bezoar.io import Row, canonical
+from bezoar.evals.comparison import Measured, alike, condition, differences, unlike
+from bezoar.evals.outcome import read_items, read_scores
+from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
+from bezoar.io import Row
 from bezoar.report.formatting import finite, listed
 from bezoar.report.run import Run
 
@@ -16,16 +19,36 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class Leaders:
-    """The model keys on a benchmark that the leader cannot be told from, itself included."""
+    """Of the models measured alike on a benchmark those that the leader cannot be told from."""
 
     benchmark: str
-    tied: tuple[str, ...]
-    num_models: int
+    leader: str
+    others: dict[str, Difference]
+    """Every other model -> its difference from the leader."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that are compared, the leader first."""
+        return (self.leader, *self.others)
+
+    @property
+    def tied(self) -> tuple[str, ...]:
+        """The leader and those that cannot be told from it."""
+        return (self.leader, *(m for m, d in self.others.items() if not d.distinguishable))
 
     @property
     def none(self) -> bool:
         """True if no model can be told from the leader."""
-        return len(self.tied) == self.num_models
+        return len(self.tied) == len(self.models)
+
+    @property
+    def why_none(self) -> dict[str, list[str]]:
+        """Why a model cannot be told from the leader -> the models of which this is so."""
+        reasons: dict[str, list[str]] = {}
+        for model, difference in self.others.items():
+            if not difference.distinguishable:
+                reasons.setdefault(difference.verdict, []).append(model)
+        return reasons
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,7 @@ class Scoreboard:
     """Model key -> scores.json."""
     answers: dict[str, list[Row]] = field(default_factory=dict)
     """Model key -> items that hold the model's answers."""
-    _differences: dict[Cell, dict[str, ModelDifference]] = field(default_factory=dict, repr=False)
+    _differences: dict[Cell, dict[str, Difference]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def benchmarks(self) -> list[str]:
@@ -53,26 +76,41 @@ class Scoreboard:
 
     @cached_property
     def main(self) -> list[str]:
-        """Of each family (the name before `/`) the benchmark that some model has first.
+        """Of each family (the name before `/`) the score that compares models and comes first.
 
-        To an accuracy belongs its margin.
+        Where none compares two models, the first score of every model; to an accuracy its margin.
         """
-        # Models may lack benchmarks (a base has no implicit reward), so every model counts.
         first_of_family: dict[tuple[str, str], str] = {}
         # What is so by definition leads only where another model was measured on it.
         measured = {name for (name, _), cell in self.cells.items() if not cell.by_definition}
         for benchmark, model in self.cells:
             if benchmark in measured:
                 first_of_family.setdefault((benchmark.split("/")[0], model), benchmark)
-        main = set(first_of_family.values())
+        # A model that lacks the family's best score would bring in one that stands behind it.
+        votes = Counter(first_of_family.values())
+        main: set[str] = set()
+        for family in dict.fromkeys(family for family, _ in first_of_family):
+            names = [name for name in self.benchmarks if name.split("/")[0] == family]
+            shared = [name for name in names if len(self.alike(name)[0]) > 1]
+            best = max(shared, key=lambda name: votes[name], default="")
+            main |= {n for n in names if n == best or (votes[n] and n not in shared)}
         # A margin says how clear the choices were that the accuracy counts.
         accuracies = [name for name in main if name.endswith("accuracy")]
         main |= {name.removesuffix("accuracy") + "margin" for name in accuracies}
         return [name for name in self.benchmarks if name in main]
 
-    def condition(self, benchmark: str, model: str) -> str:
-        """What a score must share with another to be compared with it."""
-        return canonical(condition(self.facts.get(model, {}).get("info") or {}, benchmark))
+    def measured(self, benchmark: str, model: str) -> Measured:
+        """A score with its items and its condition. KeyError for one that is not there."""
+        info = self.facts.get(model, {}).get("info") or {}
+        items = self.items.get((benchmark, model), {})
+        score = self.cells[benchmark, model]
+        return Measured(model, score, items, condition(info, benchmark))
+
+    def alike(self, benchmark: str) -> list[list[str]]:
+        """The models that have a value, by the condition it was measured under, most first."""
+        groups = alike(self.measured(benchmark, model) for model in self.of(benchmark))
+        names = [[member.model for member in group] for group in groups]
+        return sorted(names, key=len, reverse=True) or [[]]
 
     def score(self, benchmark: str, model: str) -> Score | None:
         """A cell that has a value, else None."""
@@ -84,32 +122,32 @@ class Scoreboard:
         scores = {model: self.score(benchmark, model) for model in self.labels}
         return {model: score for model, score in scores.items() if score is not None}
 
-    def against(self, benchmark: str, reference: str) -> dict[str, ModelDifference]:
+    def against(self, benchmark: str, reference: str) -> dict[str, Difference]:
         """Model key -> its difference from `reference`, for all others that are comparable."""
         # The paired tests are slow and shown at several places: each is carried out once.
         if (benchmark, reference) not in self._differences:
-            required = self.condition(benchmark, reference)
-            sides = {
-                model: (score, self.items.get((benchmark, model), {}))
-                for model, score in self.of(benchmark).items()
-                if self.condition(benchmark, model) == required
-            }
-            own = sides.pop(reference, None)
-            self._differences[benchmark, reference] = model_differences(own, sides) if own else {}
+            group = next((names for names in self.alike(benchmark) if reference in names), [])
+            others = [self.measured(benchmark, name) for name in group if name != reference]
+            found = differences(self.measured(benchmark, reference), others) if others else {}
+            self._differences[benchmark, reference] = found
         return self._differences[benchmark, reference]
 
+    def verdicts_on(self, benchmark: str) -> list[Leaders]:
+        """A verdict on every two or more models that were measured alike, most models first."""
+        verdicts = []
+        for models in self.alike(benchmark):
+            if len(models) > 1:
+                scores = {model: self.cells[benchmark, model] for model in models}
+                # Of perplexities the lowest leads.
+                sign = 1 if scores[models[0]].higher_is_better else -1
+                leader = max(models, key=lambda model: sign * (scores[model].value or 0.0))
+                # The leader is compared with all others at once: Holm needs all p values.
+                verdicts.append(Leaders(benchmark, leader, self.against(benchmark, leader)))
+        return verdicts
+
     def verdict(self, benchmark: str) -> Leaders | None:
-        """None with fewer than two scores, or if they were measured under different conditions."""
-        scores = self.of(benchmark)
-        if len(scores) < 2 or len({self.condition(benchmark, model) for model in scores}) > 1:
-            return None
-        # Of perplexities the lowest leads.
-        sign = 1 if next(iter(scores.values())).higher_is_better else -1
-        leader = max(scores, key=lambda model: sign * (scores[model].value or 0.0))
-        # The leader is compared with all others at once: Holm's correction needs all p values.
-        differences = self.against(benchmark, leader)
-        apart = {model for model, d in differences.items() if d.distinguishable}
-        return Leaders(benchmark, tuple(m for m in scores if m not in apart), len(scores))
+        """The verdict on the most models; None where no two were measured alike."""
+        return next(iter(self.verdicts_on(benchmark)), None)
 
     def leaders(self, benchmark: str) -> tuple[str, ...]:
         """The leading models; empty if no model can be told from the leader."""
@@ -118,15 +156,55 @@ class Scoreboard:
 
     @cached_property
     def verdicts(self) -> list[Leaders]:
-        """Verdicts on the main benchmarks that have one."""
-        return [verdict for verdict in map(self.verdict, self.main) if verdict]
+        """Verdicts on the main benchmarks."""
+        return [verdict for benchmark in self.main for verdict in self.verdicts_on(benchmark)]
 
     def in_words(self, verdict: Leaders) -> str:
         """A verdict as it stands in a table."""
-        return NOT_DISTINGUISHABLE if verdict.none else self._lead(verdict.tied)
+        if not verdict.none:
+            return self._lead(verdict.tied)
+        if len(verdict.why_none) == 1:
+            return next(iter(verdict.why_none))
+        return "; ".join(f"{self._names(m)}: {why}" for why, m in verdict.why_none.items())
+
+    def left_out(self, benchmarks: Iterable[str]) -> list[str]:
+        """Which models are not compared on which benchmarks, and why, a sentence each."""
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for benchmark in benchmarks:
+            groups = self.alike(benchmark)
+            compared = groups[0] if len(groups[0]) > 1 else []
+            whys: dict[str, list[str]] = {}
+            for model in (model for model in self.labels if model not in compared):
+                whys.setdefault(self._why_left_out(benchmark, model, groups), []).append(model)
+            for why, models in whys.items():
+                who = f"{self._names(models)} {'is' if len(models) == 1 else 'are'} not compared"
+                if compared and "differ in" in why:
+                    who += f" with {self._names(compared)}"
+                reasons.setdefault((who, why), []).append(benchmark)
+        return [f"{who} on {listed(names)}: {why}." for (who, why), names in reasons.items()]
+
+    def _why_left_out(self, benchmark: str, model: str, groups: list[list[str]]) -> str:
+        others = [name for group in groups for name in group if name != model]
+        cell = self.cells.get((benchmark, model))
+        if cell and cell.value is None:
+            return f"all its {cell.num_failed} items failed"
+        if not others:
+            return "no other model has this score"
+        other = self.measured(benchmark, others[0])
+        if cell:
+            return unlike(other, self.measured(benchmark, model))
+        if "reference" not in other.condition:
+            return "it was not measured"
+        infos = [(self.facts.get(name, {}).get("info") or {}).values() for name in others]
+        sections = [section for info in infos for section in info if isinstance(section, dict)]
+        is_one = any(section.get("reference") == model for section in sections)
+        return "it is the reference" if is_one else "it has no reference"
+
+    def _names(self, models: Iterable[str]) -> str:
+        return listed([self.labels[model] for model in models])
 
     def _lead(self, tied: tuple[str, ...], where: str = "") -> str:
-        names = [self.labels[model] for model in tied]
+        names = [label for model, label in self.labels.items() if model in tied]
         if len(names) == 1:
             return f"{names[0]} is best{where}"
         return f"{listed(names)} lead{where}, {NOT_DISTINGUISHABLE} from each other"
@@ -139,21 +217,34 @@ class Scoreboard:
         if len(self.labels) < 2:
             only = next(iter(self.labels.values()))
             return [f"Only {only} is scored; there is nothing to compare it with."]
-        # 1) Benchmarks with the same leaders share a sentence.
+        # 1) Benchmarks with the same leaders share a sentence; few leaders on many say the most.
         groups: dict[tuple[str, ...], list[str]] = {}
         for verdict in self.verdicts:
-            groups.setdefault(() if verdict.none else verdict.tied, []).append(verdict.benchmark)
-        alike = groups.pop((), [])
-        # 2) Few leaders on many benchmarks say the most.
+            if not verdict.none:
+                groups.setdefault(verdict.tied, []).append(verdict.benchmark)
         strongest = sorted(groups.items(), key=lambda group: (len(group[0]), -len(group[1])))
         sentences = [f"{self._lead(tied, f' on {listed(names)}')}." for tied, names in strongest]
-        # 3) Benchmarks without a leader come last.
+        # 2) Benchmarks without a leader, and whether more items could have told.
+        sentences += self._without_leader(bool(sentences))
+        # 3) Who is missing.
+        return sentences + self.left_out(self.main)
+
+    def _without_leader(self, others_have: bool) -> list[str]:
+        alike, sentences = list[str](), list[str]()
+        for verdict in (verdict for verdict in self.verdicts if verdict.none):
+            for why, models in verdict.why_none.items():
+                if why == NOT_DISTINGUISHABLE:
+                    alike.append(verdict.benchmark)
+                    continue
+                names, leader = self._names(models), self.labels[verdict.leader]
+                sentences.append(f"{verdict.benchmark}, {names} against {leader}: {why}.")
+        alike = list(dict.fromkeys(alike))
         no_leader = f"models are {NOT_DISTINGUISHABLE} from the leader"
-        if alike and sentences:
-            sentences.append(f"On {listed(alike)} the {no_leader}.")
-        elif alike:
-            sentences.append(f"The {no_leader} on every benchmark ({listed(alike)}).")
-        return sentences or ["No benchmark has a value for two models, so nothing can be compared."]
+        if alike and (others_have or sentences):
+            return [f"On {listed(alike)} the {no_leader}.", *sentences]
+        if alike:
+            return [f"The {no_leader} on every benchmark ({listed(alike)})."]
+        return sentences
 
 
 def load_scoreboard(run: Run) -> Scoreboard:

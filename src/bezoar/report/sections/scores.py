@@ -108,14 +108,14 @@ def _change(board: Scoreboard, benchmark: str, model: str, score: Score) -> Chil
     if difference is None:
         return None
     # A perplexity that falls is an improvement.
-    better = (difference.value > 0) == score.higher_is_better
+    better = (difference.difference > 0) == score.higher_is_better
     cls, mark = ("up", "▲") if better else ("down", "▼")
     if not difference.distinguishable:
         cls, mark = "same", "≈"
     bounds = interval(difference.low, difference.high)
     paired = f"paired over {count(difference.n)} items {bounds}"
     basis = paired if difference.n else "from the two intervals"
-    text = f"{mark} {signed(difference.value)}" if difference.value else "≈ the same"
+    text = f"{mark} {signed(difference.difference)}" if difference.difference else "≈ the same"
     return h("small", text, cls=cls, title=f"against {board.labels[first]}, {basis}")
 
 
