@@ -95,10 +95,8 @@ def test_a_difference_on_its_own_is_told_from_none() -> None:
 
 def test_of_a_perplexity_the_lower_is_better() -> None:
     rows = {f"q{i}": 2.0 for i in range(8)}
-    low = score("ppl", [1.0] * 8)
-    lower = Measured(
-        "b", type(low)(**{**vars(low), "higher_is_better": False}), dict.fromkeys(rows, 1.0)
-    )
+    low = replace(score("ppl", [1.0] * 8), higher_is_better=False)
+    lower = Measured("b", low, dict.fromkeys(rows, 1.0))
     (found,) = differences(Measured("a", score("ppl", [2.0] * 8), rows), [lower]).values()
     assert (found.difference, found.verdict) == (-1.0, "better")
 
