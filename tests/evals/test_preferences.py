@@ -138,7 +138,7 @@ def test_stages_are_compared_by_their_reward_over_the_start_model(run: Path) -> 
     assert board.main == [f"{START} accuracy", f"{START} margin"]
     difference = board.against(f"{START} accuracy", "base")["sft"]
     right = [value > 0 for value in margins(run, "eval-sft", START).values()]
-    assert (difference.n, difference.value) == (9, pytest.approx(sum(right) / 9 - 0.5))
+    assert (difference.n, difference.difference) == (9, pytest.approx(sum(right) / 9 - 0.5))
     # another beta makes other margins, and the same accuracies
     assert board.against(f"{START} accuracy", "sft").keys() == {"base", "orpo", "dpo"}
     assert board.against(f"{START} margin", "sft").keys() == {"base", "orpo"}
