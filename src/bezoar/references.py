@@ -44,3 +44,17 @@ def stage_folders(run_dir: Path) -> list[tuple[str, Path]]:
     # by length first: 100 comes after 99
     folders.sort(key=lambda folder: (len(folder[0][1]), folder[1].name))
     return [(match[2], path) for match, path in folders]
+
+
+_OF_SEED = re.compile(r"(.+)\.seed(-?\d+)", re.DOTALL)
+
+
+def of_seed(stage: str, seed: int) -> str:
+    """The name of a stage's repeat with another seed; no stage of a recipe can have it."""
+    return f"{stage}.seed{seed}"
+
+
+def seed_of(name: str) -> tuple[str, int | None]:
+    """The stage that a name of `of_seed` repeats and the seed; the name and None for others."""
+    match = _OF_SEED.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)

@@ -17,9 +17,10 @@ from bezoar.evals.comparison import (
     unlike,
 )
 from bezoar.evals.outcome import read_items, read_scores
+from bezoar.evals.repeats import Spread
 from bezoar.evals.stats import Difference, Score
 from bezoar.io import Row, as_written, canonical
-from bezoar.references import stage_folders
+from bezoar.references import seed_of, stage_folders
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,16 @@ class Entry:
     items: list[Row]
     info: dict[str, Any]
     run: str = ""
+    further: list[list[Score]] = field(default_factory=list)
+    """The scores of its repeats with other seeds."""
+
+    def spread(self, benchmark: str) -> Spread | None:
+        """Over this seed (here 0) and the further ones; None without those."""
+        values: dict[int, float] = {}
+        for number, scores in enumerate([self.scores, *self.further]):
+            value = next((s.value for s in scores if s.name == benchmark), None)
+            values |= {number: value} if value is not None else {}
+        return Spread(values) if self.further and values else None
 
     def values(self, benchmark: str) -> dict[str, float | None]:
         """Item -> value of a benchmark, None for one that failed."""
@@ -58,6 +69,8 @@ class Table:
     """(entry name, score), best first."""
     against_first: dict[str, Difference] = field(default_factory=dict)
     """Every other entry against the first."""
+    spreads: dict[str, Spread] = field(default_factory=dict)
+    """Over the seeds of the entries that were trained with several."""
     apart: str = ""
     """What these entries differ in from those of the benchmark's first table."""
 
@@ -69,17 +82,24 @@ class Table:
 
 def read_entries(folders: Sequence[Path]) -> list[Entry]:
     """The evaluations of run directories and folders with a scores.json; RecipeError for none."""
-    entries = []
+    entries: list[Entry] = []
     for folder in folders:
         is_evaluation = (folder / "scores.json").is_file()
         run = "" if is_evaluation else f"{folder.name}/"
-        stages = [folder] if is_evaluation else [path for _, path in stage_folders(folder)]
+        stages = [("", folder)] if is_evaluation else stage_folders(folder)
+        own: dict[str, Entry] = {}
         with as_written(folder):
             # an evaluation that has not ended has no scores yet
-            for path in (path for path in stages if (path / "scores.json").is_file()):
-                facts, items = read_scores(path), read_items(path)
-                name, info = run + facts["model"], facts["info"] or {}
-                entries.append(Entry(name, facts["scores"], items, info, run))
+            for stage, path in stages:
+                if not (path / "scores.json").is_file():
+                    continue
+                facts, (first, seed) = read_scores(path), seed_of(stage)
+                if seed is None:
+                    name, info = run + facts["model"], facts["info"] or {}
+                    own[stage] = Entry(name, facts["scores"], read_items(path), info, run)
+                elif first in own:  # a repeat is a value of its model's spread, no other model
+                    own[first].further.append(facts["scores"])
+        entries += own.values()
     if not entries:
         advice = "name a run directory or a folder with scores.json."
         raise RecipeError(f"{folders[0]}: no finished evaluation in it; {advice}")
@@ -105,11 +125,16 @@ def leaderboard(entries: Sequence[Entry], benchmark: str = "") -> list[Table]:
     chosen = {name: found for name, found in benchmarks.items() if benchmark in ("", name)}
     if not chosen:
         raise RecipeError(f"no score is named {benchmark!r}; there are {', '.join(benchmarks)}.")
-    return [
+    tables = [
         _table(name, group, members[0])
         for name, members in chosen.items()
         for group in alike(members)
     ]
+    spreads = {(e.name, name): e.spread(name) for e in entries for name in chosen}
+    for table in tables:
+        found = {name: spreads.get((name, table.benchmark)) for name, _ in table.lines}
+        table.spreads.update({name: spread for name, spread in found.items() if spread})
+    return tables
 
 
 def _table(benchmark: str, members: list[Measured], first: Measured) -> Table:
@@ -124,7 +149,8 @@ def _table(benchmark: str, members: list[Measured], first: Measured) -> Table:
     apart, member = "", members[0]
     if member is not first:
         apart = f"not in one table with {first.model}: {unlike(first, member)}"
-    return Table(benchmark, [(m.model, m.score) for m in ranked], against, apart)
+    lines = [(m.model, m.score) for m in ranked]
+    return Table(benchmark, lines, against, apart=apart)
 
 
 def strengths(entries: Sequence[Entry]) -> list[Score]:

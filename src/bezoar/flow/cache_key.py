@@ -29,7 +29,7 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
 
     `keys` holds the keys of the stages before it.
     """
-    stage, parts = recipe.stages[name], {"bezoar": __version__, "seed": str(recipe.seed)}
+    stage, parts = recipe.stages[name], {"bezoar": __version__, "seed": str(recipe.seed_of(name))}
     references = {ref.path: ref for ref in recipe.inputs(name)}
     # 1) Each setting as its JSON text. A name counts as what it stands for: renaming a backend
     # runs nothing again, and a change behind its name does.

@@ -21,10 +21,9 @@ NOT_UTF8 = "{}: this is not UTF-8 text; write or send it as UTF-8."
 
 def model_names(recipe: Recipe, run: RunDir) -> list[str]:
     """The models that can be talked to: the bases and all finished training stages."""
-    return [
-        *recipe.models,
-        *(n for n, s in recipe.stages.items() if s.gives == "model" and run.stage_dir(n)),
-    ]
+    finished = (n for n, s in recipe.stages.items() if s.gives == "model" and run.stage_dir(n))
+    # the last is talked to unless another is named: those of further seeds come first
+    return [*recipe.models, *sorted(finished, key=lambda name: name not in recipe.repeated)]
 
 
 def shown_models(recipe: Recipe, run: RunDir) -> list[str]:
@@ -33,7 +32,7 @@ def shown_models(recipe: Recipe, run: RunDir) -> list[str]:
     if not names:
         advice = "add models: to its recipe"
         raise RecipeError(f"{run.path}: the run has no model to talk to; {advice}.")
-    evaluated = [stage.model for stage in recipe.stages.values() if isinstance(stage, Evaluate)]
+    evaluated = [stage.model for stage in recipe.written.values() if isinstance(stage, Evaluate)]
     return [name for name in dict.fromkeys(evaluated) if name in names] or names
 
 

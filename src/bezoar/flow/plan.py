@@ -112,7 +112,10 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     console.print(plain(f"{recipe.name}: {num_stale} of {len(lines)} stages would run. The graph:"))
     for line in lines:
         arrow = f" <- {', '.join(line.reads)}" if line.reads else ""
-        console.print(plain(f"  {line.name} ({line.kind}){arrow}"))
+        if line.name not in recipe.repeated:
+            console.print(plain(f"  {line.name} ({line.kind}){arrow}"))
+    if recipe.repeated:
+        console.print(plain(_repeats_in_words(recipe)))
     # 2) a line a stage; a column's total needs low, expected and high values added apart
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False)
     sums = [_sums(recipe, line) for line in lines]
@@ -141,6 +144,15 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     memory = "GiB: training's peak with the fullest micro-batch"
     note = f"Expected (low to high). Replies that are in the journal cost nothing. {memory}."
     console.print(plain(f"{note} Budget: {budget}."))
+
+
+def _repeats_in_words(recipe: Recipe) -> str:
+    seeds = recipe.seeds
+    again = dict.fromkeys(repeat.stage for repeat in recipe.repeated.values())
+    return (
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}): once with each {', '.join(again)};"
+        " the other stages once."
+    )
 
 
 def _print_shared(lines: list[StagePlan], console: Any) -> None:

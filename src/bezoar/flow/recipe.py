@@ -16,6 +16,7 @@ from bezoar.data.source import Source
 from bezoar.errors import RecipeError
 from bezoar.evals import EVALUATIONS
 from bezoar.flow.references import Ref, located, refs
+from bezoar.flow.repeats import MOST_REPEATS, Repeat, measured, repeats
 from bezoar.flow.yaml_document import KeyPath, read_yaml
 from bezoar.flow.yaml_loader import build, place
 from bezoar.judge import FILTERS
@@ -78,6 +79,8 @@ class RecipeKeys:
     """How chats become tokens in training and evaluation."""
     seed: int = 0
     """Every draw depends on it and on row ids."""
+    repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = 1
+    """Train and evaluate with so many seeds (seed, seed + 1, ...); rows are made and paid once."""
     budget_usd: Annotated[float, Field(ge=0)] | None = None
     """No request is sent that could pass it, and its row counts as failed; null is no bound."""
 
@@ -87,7 +90,8 @@ class Recipe:
     """What `bezoar run` carries out.
 
     `stages` are in an order in which every stage follows what it reads, with their files as
-    absolute paths; `written` are the same with files as the recipe names them.
+    absolute paths, those of further seeds last; `written` are those of the recipe file, with files
+    as it names them. `repeated` says what a stage of a further seed stands for.
     """
 
     path: Path
@@ -99,6 +103,17 @@ class Recipe:
     seed: int
     budget_usd: float | None
     written: dict[str, Stage]
+    repeats: int = 1
+    repeated: dict[str, Repeat] = field(default_factory=dict)
+
+    def seed_of(self, stage: str) -> int:
+        """The seed of a stage's draws."""
+        return self.repeated[stage].seed if stage in self.repeated else self.seed
+
+    @property
+    def seeds(self) -> range:
+        """Those that the recipe trains with, its own first."""
+        return range(self.seed, self.seed + self.repeats)
 
     def inputs(self, stage: str) -> list[Ref]:
         """What a stage refers to."""
@@ -152,16 +167,23 @@ def load_recipe(path: Path) -> Recipe:
     keys = replace(keys, stages=_with_held_out(keys.stages))
     _check_refs(keys, at)
     folder, written = path.parent, _in_order(keys.stages, at)
+    if keys.repeats > 1 and not measured(written):
+        advice = "add an evaluation of one, or remove the key"
+        raise RecipeError(f"{at(('repeats',))}: nothing that is trained is evaluated; {advice}.")
+    stages = {name: located(stage, folder) for name, stage in written.items()}
+    further, repeated = repeats(stages, keys.seed, keys.repeats)
     return Recipe(
         path=path,
         name=keys.name,
-        stages={name: located(stage, folder) for name, stage in written.items()},
+        stages=stages | further,
         models=keys.models,
         backends={name: located(backend, folder) for name, backend in keys.backends.items()},
         template=keys.template,
         seed=keys.seed,
         budget_usd=keys.budget_usd,
         written=written,
+        repeats=keys.repeats,
+        repeated=repeated,
     )
 
 

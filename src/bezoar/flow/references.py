@@ -5,7 +5,7 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -80,21 +80,31 @@ def located(component: Any, folder: Path) -> Any:
     """The component with every file field that is a relative path made absolute, against the
     recipe's folder."""
     files = {
-        ref.path
+        ref.path: os.path.realpath(folder / ref.name)
         for ref in refs(component)
         if ref.kind == "file" and not ref.name.startswith(("bezoar:", "hub:"))
     }
-    placed = _located(component, folder, files, "")
+    placed = _replaced(component, files, "")
     return placed.below(folder) if isinstance(placed, Source) else placed
 
 
-def _located(value: Any, folder: Path, files: set[str], at: str) -> Any:
+def with_names(component: Any, names: Mapping[str, str]) -> Any:
+    """The component with other names for the stages that it reads, where `names` has them."""
+    own = {
+        ref.path: names[ref.name]
+        for ref in refs(component)
+        if ref.kind in ("rows", "model") and ref.name in names
+    }
+    return _replaced(component, own, "")
+
+
+def _replaced(value: Any, texts: Mapping[str, str], at: str) -> Any:
+    """The value with other texts at these field paths."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         inside = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return dataclasses.replace(
-            value,
-            **{n: _located(v, folder, files, f"{at}.{n}".lstrip(".")) for n, v in inside.items()},
-        )
+        return dataclasses.replace(value, **_replaced(inside, texts, at))
+    if isinstance(value, dict):
+        return {n: _replaced(v, texts, f"{at}.{n}".lstrip(".")) for n, v in value.items()}
     if isinstance(value, tuple):
-        return tuple(_located(v, folder, files, f"{at}.{i}") for i, v in enumerate(value))
-    return os.path.realpath(folder / value) if at in files else value
+        return tuple(_replaced(v, texts, f"{at}.{i}") for i, v in enumerate(value))
+    return texts.get(at, value) if isinstance(value, str) else value

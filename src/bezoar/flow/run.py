@@ -47,8 +47,8 @@ class RunContext:
 
     @property
     def seed(self) -> int:
-        """The seed of the recipe."""
-        return self.recipe.seed
+        """The seed of the stage's draws: the recipe's, or that of a repeat."""
+        return self.recipe.seed_of(self.name)
 
     @property
     def template(self) -> Template:

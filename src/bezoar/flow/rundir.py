@@ -104,7 +104,8 @@ class RunDir:
         path, table = self.path / "resolved.json", dict[str, Row]
         if not path.is_file():
             return {}
-        return read_own(path, name=str, stages=table, models=table | None, backends=table | None)
+        more = {"models": table | None, "backends": table | None, "repeats": table | None}
+        return read_own(path, name=str, stages=table, **more)
 
     def cut(self, recipe: Recipe) -> set[str]:
         """The stages whose output the budget cut short."""
@@ -236,6 +237,7 @@ class RunDir:
                 "name": recipe.name,
                 "recipe": str(recipe.path.resolve()),
                 "seed": recipe.seed,
+                "repeats": {name: repeat._asdict() for name, repeat in recipe.repeated.items()},
                 "budget_usd": recipe.budget_usd,
                 "template": asdict(recipe.template),
                 "stages": {n: asdict(s) for n, s in recipe.written.items()},

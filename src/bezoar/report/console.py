@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from bezoar.evals.leaderboard import Table, paired_tests, read_entries
 from bezoar.evals.outcome import Outcome, remarks
+from bezoar.evals.repeats import Spread
 from bezoar.evals.stats import Difference, Score
 from bezoar.flow.out import check_evaluation
 from bezoar.io import as_written, write_json
 from bezoar.report.decision import Decision, decide
 from bezoar.report.formatting import ABSENT, count, failures, interval, listed, number, signed
+from bezoar.report.repeats import warnings
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
+from bezoar.report.sections.repeats import lines
 from bezoar.terminal import Console, plain
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ def print_scores(run: Run, board: Scoreboard, console: Console) -> None:
     """Print the main scores, what they say, and which evaluations have not run."""
     if board.cells:
         console.print(_score_table(board))
+    if board.seeds:
+        _print_repeats(board, console)
     waiting = [stage.name for stage in run.of("evaluate") if not stage.done]
     later = [f"Not run yet: {listed(waiting)}."] if waiting else []
     _print_sentences([*board.headline, *later], console)
@@ -38,6 +43,14 @@ def print_decision(decision: Decision, console: Console) -> None:
     answers = [f"{a.question} {a.verdict.capitalize()}. {a.why}" for a in decision.answers]
     steps = [f"Next: {step}" for step in decision.next_steps]
     _print_sentences([decision.sentence, *decision.warnings, *answers, *steps], console)
+
+
+def _print_repeats(board: Scoreboard, console: Console) -> None:
+    rows = [(f"{name}: {label}", *figures, said) for name, label, figures, said in lines(board)]
+    title = f"Over seeds {listed([*map(str, board.seeds)])}"
+    head = ["mean", "sd", "lowest", "highest", "what seeds say"]
+    console.print(_figure_table(title, head, rows))
+    _print_sentences([f"warning: {warning}" for warning in warnings(board)], console)
 
 
 def print_outcome(outcome: Outcome, console: Console, title: str) -> None:
@@ -89,15 +102,22 @@ def print_leaderboard(tables: list[Table], strengths: list[Score], console: Cons
     for table in tables:
         rows: list[tuple[str, ...]] = []
         for name, score in table.lines:
-            rows.append((name, *_figures(score), table.verdict(name) or "first"))
+            spread = [_spread(table.spreads.get(name))] if table.spreads else []
+            rows.append((name, *_figures(score), table.verdict(name) or "first", *spread))
         if rows:
-            head = [*FIGURES, "against the first"]
+            head = [*FIGURES, "against the first", *["over seeds"] * bool(table.spreads)]
             console.print(_figure_table(table.benchmark, head, rows))
             _print_sentences([f"  {table.apart}."] if table.apart else [], console)
     if strengths:
         title = "Bradley-Terry strength (log odds, mean 0) from the win rates"
         ranking = [(score.name, *_figures(score)) for score in strengths]
         console.print(_figure_table(title, FIGURES, ranking))
+
+
+def _spread(spread: Spread | None) -> str:
+    if spread is None:
+        return ABSENT
+    return f"{number(spread.mean)}, sd {number(spread.sd)} ({len(spread.values)})"
 
 
 def _print_sentences(sentences: Iterable[str], console: Console) -> None:

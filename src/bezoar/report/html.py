@@ -12,6 +12,7 @@ from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.bill import bill, total
 from bezoar.report.sections.mt_bench import mt_bench
+from bezoar.report.sections.repeats import repeats
 from bezoar.report.sections.revision import revision
 from bezoar.report.sections.scores import scores
 from bezoar.report.sections.sets import failures, flow, lengths, load_sets, samples
@@ -34,6 +35,7 @@ def page(run: Run, board: Scoreboard) -> str:
     sets = load_sets(run)
     sections = {
         "Scores": scores(run, board),
+        "Seeds": repeats(board),
         "MT-Bench": mt_bench(run, board),
         "Revision": revision(board),
         "Training": training(run),
@@ -83,6 +85,7 @@ def _summary(run: Run, board: Scoreboard) -> Markup:
     tiles = [h("li", h("b", value), h("span", label)) for value, label in _tiles(run)]
     # A report of a partial run must say so at its top, before any number.
     missing = [stage.name for stage in run.stages if not stage.done]
+    missing += [f"{s.name} with seed {s.seed}" for s in run.repeats if not s.done]
     have = "has" if len(missing) == 1 else "have"
     unfinished = f"This run is not finished: {listed(missing)} {have} no output yet."
     notes = [unfinished, *run.notes] if missing else run.notes
@@ -98,7 +101,7 @@ def _summary(run: Run, board: Scoreboard) -> Markup:
 
 
 def _tiles(run: Run) -> list[tuple[str, str]]:
-    whole = total(run.stages)
+    whole = total(run.everything)
     # Rows that several stages train on are counted once.
     trained_on = {stage.inputs.get("rows") for stage in run.of("train") if stage.done}
     used = sum(stage.count("rows_out") for stage in run.stages if stage.name in trained_on)

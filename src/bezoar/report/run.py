@@ -1,12 +1,13 @@
 """A run directory as the report sees it: its stages, finished or not, and their training curves."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bezoar.errors import RecipeError
 from bezoar.flow.recipe import KINDS
 from bezoar.flow.rundir import RunDir
 from bezoar.io import Row, read_jsonl, read_own
+from bezoar.references import seed_of
 from bezoar.report.formatting import finite
 
 VALIDATION = "validation_loss"
@@ -24,6 +25,8 @@ class StageRecord:
     folder: Path | None = None
     key: Row = field(default_factory=dict)
     stats: Row = field(default_factory=dict)
+    seed: int | None = None
+    """Of a repeat with another seed, which has the name of what it repeats."""
 
     @property
     def done(self) -> bool:
@@ -89,6 +92,23 @@ class Run:
     """Stage -> its lines of metrics.jsonl."""
     notes: list[str]
     """What could not be read, a sentence each."""
+    repeats: list[StageRecord] = field(default_factory=list)
+    """The stages of further seeds; `stages` are those of the recipe's own."""
+
+    @property
+    def everything(self) -> list[StageRecord]:
+        """All stages of all seeds, for what they took together."""
+        return [*self.stages, *self.repeats]
+
+    @property
+    def further_seeds(self) -> list[int]:
+        """The seeds of the repeats, in their order."""
+        return list(dict.fromkeys(s.seed for s in self.repeats if s.seed is not None))
+
+    def with_seed(self, seed: int) -> "Run":
+        """The run with the stages of another seed in the place of those that they repeat."""
+        own = {stage.name: stage for stage in self.repeats if stage.seed == seed}
+        return replace(self, stages=[own.get(s.name, s) for s in self.stages], repeats=[])
 
     def of(self, *categories: str) -> list[StageRecord]:
         """The stages of these categories."""
@@ -115,14 +135,24 @@ def load_run(path: Path) -> Run:
         notes.append("resolved.json is absent: stages that have not run are not known.")
     settings: dict[str, Row] = resolved.get("stages") or {name: {} for name in folders}
     stages = [_load_stage(run_dir, name, settings[name], folders.get(name)) for name in settings]
+    repeats = [
+        replace(
+            _load_stage(run_dir, name, settings[stage], folders.get(name)), name=stage, seed=seed
+        )
+        for name in resolved.get("repeats") or {}
+        for stage, seed in [seed_of(name)]
+        if stage in settings
+    ]
     # Folders of a stage that was renamed or removed: their rows are no part of this recipe.
-    unknown = sorted(folders.keys() - settings.keys())
+    unknown = sorted(folders.keys() - settings.keys() - (resolved.get("repeats") or {}).keys())
     if unknown:
         notes.append(f"Not in the recipe and not shown: the folders of {', '.join(unknown)}.")
     recipe = path / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
     metrics = _load_metrics(path / "metrics.jsonl", notes)
-    return Run(path, resolved.get("name", path.name), text, resolved, stages, metrics, notes)
+    return Run(
+        path, resolved.get("name", path.name), text, resolved, stages, metrics, notes, repeats
+    )
 
 
 def _load_stage(run_dir: RunDir, name: str, fields: Row, folder: Path | None) -> StageRecord:

@@ -10,6 +10,7 @@ from bezoar.evals.comparison import Measured, alike, condition, differences, unl
 from bezoar.evals.outcome import read_items, read_scores
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
 from bezoar.io import Row
+from bezoar.references import seed_of
 from bezoar.report.formatting import finite, listed
 from bezoar.report.run import Run
 
@@ -67,6 +68,10 @@ class Scoreboard:
     """Model key -> scores.json."""
     answers: dict[str, list[Row]] = field(default_factory=dict)
     """Model key -> items that hold the model's answers."""
+    seeds: "dict[int, Scoreboard]" = field(default_factory=dict, repr=False)
+    """With `repeats`: every seed's scoreboard, this one first."""
+    repeated: frozenset[str] = frozenset()
+    """Models that were trained anew with every seed."""
     _differences: dict[Cell, dict[str, Difference]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -249,12 +254,18 @@ class Scoreboard:
 
 def load_scoreboard(run: Run) -> Scoreboard:
     """Read every finished evaluation; several stages of one model count as one."""
-    board = Scoreboard()
+    board = Scoreboard(repeated=frozenset(stage.name for stage in run.repeats))
+    if run.repeats:
+        board.seeds[int(run.resolved.get("seed") or 0)] = board
+        for seed in run.further_seeds:
+            board.seeds[seed] = load_scoreboard(run.with_seed(seed))
     for stage in run.of("evaluate"):
         if stage.folder is None or not stage.path("scores.json"):
             continue
         facts = read_scores(stage.folder, lenient=True)
         model = facts["model"] or stage.inputs.get("model", stage.name)
+        if stage.seed is not None:  # a repeat measures the model of its seed
+            model, facts["label"] = seed_of(model)[0], ""
         board.labels.setdefault(model, str(facts.get("label") or model))
         board.facts.setdefault(model, {}).update(facts)
         _add_scores(board, model, [read_score(row) for row in facts["scores"] or []])

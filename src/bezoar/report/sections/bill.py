@@ -64,10 +64,11 @@ def cost_per_row(run: Run, stage: StageRecord) -> float | None:
 
 
 def bill(run: Run) -> Markup:
-    """A line per stage and the sum."""
-    whole = total(run.stages)
+    """A line per stage, one per further seed, and the sum."""
+    whole = total(run.everything)
     longest_s = max((total([stage]).seconds for stage in run.stages), default=0.0)
     rows = [_line(run, stage, longest_s) for stage in run.stages]
+    rows += [_seed_line(run, seed) for seed in run.further_seeds]
     calls = [count(num) for num in whole.calls.values()]
     sums = [seconds(whole.seconds), *calls, count(whole.trained_tokens), usd(whole.cost_usd)]
     lines = table(HEAD, rows, foot=["Total", "", *sums, ""], words=2)
@@ -89,6 +90,14 @@ def _line(run: Run, stage: StageRecord, longest_s: float) -> list[Child]:
         usd(own.cost_usd) if stage.calls else "",
         usd(cost) if cost is not None else "",
     ]
+
+
+def _seed_line(run: Run, seed: int) -> list[Child]:
+    stages = [stage for stage in run.repeats if stage.seed == seed]
+    whole, names = total(stages), ", ".join(stage.name for stage in stages)
+    calls = [count(num) for num in whole.calls.values()]
+    sums = [seconds(whole.seconds), *calls, count(whole.trained_tokens), usd(whole.cost_usd)]
+    return [f"again with seed {seed}", names, *sums, ""]
 
 
 def _meter(share: float) -> Markup:
