@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bezoar.evals.repeats import Spread
-from bezoar.evals.stats import ModelDifference
+from bezoar.evals.stats import Difference
 from bezoar.report.repeats import Claim
 
 
@@ -19,7 +19,7 @@ def test_mean_and_spread() -> None:
 
 def claim(*differences: tuple[float, bool], higher: bool = True) -> Claim:
     found = {
-        7 + i: ModelDifference(value, value - 0.1, value + 0.1, 40, shown)
+        7 + i: Difference("", 0.0, value, value, None, None, 0.01 if shown else 0.5, 40)
         for i, (value, shown) in enumerate(differences)
     }
     return Claim("acc", "dpo", "base", found, higher)

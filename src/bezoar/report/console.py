@@ -13,7 +13,6 @@ from bezoar.flow.out import check_evaluation
 from bezoar.io import as_written, write_json
 from bezoar.report.decision import Decision, decide
 from bezoar.report.formatting import ABSENT, count, failures, interval, listed, number, signed
-from bezoar.report.repeats import warnings
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.repeats import lines
@@ -50,7 +49,6 @@ def _print_repeats(board: Scoreboard, console: Console) -> None:
     title = f"Over seeds {listed([*map(str, board.seeds)])}"
     head = ["mean", "sd", "lowest", "highest", "what seeds say"]
     console.print(_figure_table(title, head, rows))
-    _print_sentences([f"warning: {warning}" for warning in warnings(board)], console)
 
 
 def print_outcome(outcome: Outcome, console: Console, title: str) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bezoar.report import repeats
 from bezoar.report.effects import Effect, main_effect
 from bezoar.report.formatting import count, listed, percent, usd
 from bezoar.report.run import Run, StageRecord
@@ -38,9 +39,9 @@ def decide(run: Run, board: Scoreboard) -> Decision:
     """What the finished stages of a run say, however many there are."""
     effect = main_effect(run, board)
     subject = effect.sentence if effect else _without_scores(run)
-    whole = total(run.stages)
+    whole = total(run.everything)
     sentence = f"{subject}; {usd(whole.cost_usd)}, {duration(whole.seconds)}."
-    return Decision(sentence, _warnings(run), _answers(effect))
+    return Decision(sentence, [*_warnings(run), *repeats.warnings(board)], _answers(effect))
 
 
 def duration(seconds: float) -> str:

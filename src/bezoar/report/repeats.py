@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bezoar.evals.preferences import REWARD
 from bezoar.evals.repeats import Spread
-from bezoar.evals.stats import ModelDifference
+from bezoar.evals.stats import Difference
 from bezoar.report.formatting import listed, signed
 from bezoar.report.scoreboard import Scoreboard
 
@@ -17,7 +17,7 @@ class Claim:
     benchmark: str
     model: str
     against: str
-    differences: dict[int, ModelDifference]
+    differences: dict[int, Difference]
     higher_is_better: bool = True
 
     @property
@@ -28,7 +28,7 @@ class Claim:
     def on_side(self, sign: int) -> list[int]:
         """The seeds in which the model is better (sign 1) or worse (-1)."""
         sign = sign if self.higher_is_better else -sign
-        return [seed for seed, d in self.differences.items() if d.value * sign > 0]
+        return [seed for seed, d in self.differences.items() if d.difference * sign > 0]
 
     @property
     def agree(self) -> bool:
@@ -59,8 +59,8 @@ class Claim:
         return f"{what} is carried by {who}; the others show {_by_seed(others)}{sides}."
 
 
-def _by_seed(differences: Mapping[int, ModelDifference]) -> str:
-    return listed([f"{signed(d.value)} (seed {seed})" for seed, d in differences.items()])
+def _by_seed(differences: Mapping[int, Difference]) -> str:
+    return listed([f"{signed(d.difference)} (seed {seed})" for seed, d in differences.items()])
 
 
 def spread(board: Scoreboard, benchmark: str, model: str) -> Spread | None:
@@ -92,9 +92,10 @@ def against_chance(board: Scoreboard, benchmark: str, model: str) -> Claim | Non
         s = own.score(benchmark, model)
         if s is None or s.value is None or s.low is None or s.high is None:
             continue
-        low, high = s.low - chance, s.high - chance
-        differs = low > 0 or high < 0
-        differences[seed] = ModelDifference(s.value - chance, low, high, s.n, differs)
+        bounds, apart = (s.low - chance, s.high - chance), s.low > chance or s.high < chance
+        differences[seed] = Difference(
+            benchmark, chance, s.value, s.value - chance, *bounds, None, s.n, intervals_apart=apart
+        )
     label = board.labels.get(model, model)
     return Claim(benchmark, label, "chance", differences) if differences else None
 
