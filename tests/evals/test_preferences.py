@@ -15,8 +15,9 @@ from bezoar.flow.recipe import load_recipe
 from bezoar.flow.run import run_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.model.stack import Stack
+from bezoar.report.load_scores import load_scoreboard
 from bezoar.report.run import load_run
-from bezoar.report.scoreboard import Scoreboard, load_scoreboard
+from bezoar.report.scoreboard import Scoreboard
 
 START = "preferences/implicit reward over start"
 BELOW = "preferences/implicit reward over the stack below"

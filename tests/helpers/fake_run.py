@@ -12,8 +12,9 @@ import yaml
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.io import write_json, write_jsonl
 from bezoar.parquet import write_parquet
+from bezoar.report.load_scores import load_scoreboard
 from bezoar.report.run import Run, load_run
-from bezoar.report.scoreboard import Scoreboard, load_scoreboard
+from bezoar.report.scoreboard import Scoreboard
 
 HOSTILE = (
     "</script><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> &"

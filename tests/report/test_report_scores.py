@@ -19,8 +19,9 @@ from bezoar.report.formatting import (
     usd,
 )
 from bezoar.report.html import write_report
+from bezoar.report.load_scores import load_scoreboard, read_score
 from bezoar.report.run import load_run
-from bezoar.report.scoreboard import Scoreboard, load_scoreboard, read_score
+from bezoar.report.scoreboard import Scoreboard
 from tests.helpers.fake_run import edit_json, load
 
 Build = Callable[..., Path]

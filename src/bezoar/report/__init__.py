@@ -11,8 +11,8 @@ def finish(run_dir: Path, console: Console, *, changed: bool = True) -> None:
     from bezoar.report.cards import write_cards
     from bezoar.report.console import print_scores
     from bezoar.report.html import write_report
+    from bezoar.report.load_scores import load_scoreboard
     from bezoar.report.run import load_run
-    from bezoar.report.scoreboard import load_scoreboard
 
     path = run_dir / "report.html"
     with as_written(run_dir):

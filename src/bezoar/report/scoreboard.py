@@ -2,17 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from bezoar.evals.comparison import Measured, alike, condition, differences, unlike
-from bezoar.evals.outcome import read_items, read_scores
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
 from bezoar.io import Row
-from bezoar.references import seed_of
-from bezoar.report.formatting import finite, listed
-from bezoar.report.run import Run
+from bezoar.report.formatting import listed
 
 Cell = tuple[str, str]
 """(benchmark, model key)."""
@@ -250,56 +247,3 @@ class Scoreboard:
         if alike:
             return [f"The {no_leader} on every benchmark ({listed(alike)})."]
         return sentences
-
-
-def load_scoreboard(run: Run) -> Scoreboard:
-    """Read every finished evaluation; several stages of one model count as one."""
-    board = Scoreboard(repeated=frozenset(stage.name for stage in run.repeats))
-    if run.repeats:
-        board.seeds[int(run.resolved.get("seed") or 0)] = board
-        for seed in run.further_seeds:
-            board.seeds[seed] = load_scoreboard(run.with_seed(seed))
-    for stage in run.of("evaluate"):
-        if stage.folder is None or not stage.path("scores.json"):
-            continue
-        facts = read_scores(stage.folder, lenient=True)
-        model = facts["model"] or stage.inputs.get("model", stage.name)
-        if stage.seed is not None:  # a repeat measures the model of its seed
-            model, facts["label"] = seed_of(model)[0], ""
-        board.labels.setdefault(model, str(facts.get("label") or model))
-        board.facts.setdefault(model, {}).update(facts)
-        _add_scores(board, model, [read_score(row) for row in facts["scores"] or []])
-        _add_items(board, model, read_items(stage.folder, lenient=True))
-    return board
-
-
-def read_score(row: Row) -> Score:
-    """A score of scores.json, of which unknown keys are ignored and what is no number is None."""
-    # Scores of other versions have keys that we do not know; they are no reason to fail.
-    known = {f.name: row[f.name] for f in fields(Score) if f.name in row}
-    known |= {key: finite(row.get(key)) for key in ("value", "low", "high")}
-    known |= {key: round(finite(row.get(key)) or 0) for key in ("n", "num_failed")}
-    texts = {key: str(row.get(key) or "") for key in ("group", "reason")}
-    known |= texts | {"name": str(row.get("name", "score"))}
-    return Score(**known)
-
-
-def _add_scores(board: Scoreboard, model: str, scores: list[Score]) -> None:
-    # A score with a group is a part of another only if that other is there: a harness names a
-    # group of tasks without a score over all of them.
-    over_all = {score.name for score in scores if not score.group}
-    for score in scores:
-        if score.group and score.name in over_all:
-            board.parts.setdefault((score.name, model), {})[score.group] = score
-        else:
-            board.cells[score.name, model] = score
-
-
-def _add_items(board: Scoreboard, model: str, items: list[Row]) -> None:
-    for row in items:
-        # Items without a value failed; they are counted in the score and take no part in tests.
-        value, cell = finite(row.get("value")), (str(row.get("benchmark")), model)
-        if value is not None:
-            board.items.setdefault(cell, {})[str(row.get("id"))] = value
-        if "answers" in row:
-            board.answers.setdefault(model, []).append(row)

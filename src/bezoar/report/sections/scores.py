@@ -8,9 +8,10 @@ from bezoar.evals.stats import Score
 from bezoar.report.charts.dots import Dot, dot_plot
 from bezoar.report.components import absent, folded, section, table
 from bezoar.report.formatting import ABSENT, count, failures, interval, number, signed
+from bezoar.report.load_scores import read_score
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
-from bezoar.report.scoreboard import Scoreboard, read_score
+from bezoar.report.scoreboard import Scoreboard
 
 INTRO = (
     "The main score of each benchmark, with how many items it is over and how many of them gave"
