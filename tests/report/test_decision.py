@@ -1,17 +1,235 @@
-"""The decision at the top of a report, its numbers derived from the run's files."""
+"""The decision at the top of a report, its numbers derived from the run's files by other means."""
 
+import json
+import math
+import re
+import statistics
 from pathlib import Path
+from typing import Any
 
-from bezoar.report.decision import decide, duration
+import pytest
+
+from bezoar.evals.stats import Difference, wilson
+from bezoar.report.decision import Answer, Decision, decide, duration
+from bezoar.report.next_steps import items_needed
 from tests.helpers.fake_run import load
+from tests.helpers.small_run import START, SmallRun, hits
 
 
-def test_the_first_sentence_has_effect_n_and_cost(whole: Path) -> None:
-    decision = decide(*load(whole))
-    assert decision.sentence.startswith("After DPO the model prefers the better answer in ")
-    assert "of 40 held-out pairs" in decision.sentence
-    assert "$" in decision.sentence
+def decided(run: SmallRun) -> Decision:
+    return decide(*load(run.path))
+
+
+def answers(decision: Decision) -> dict[str, Answer]:
+    return {answer.question: answer for answer in decision.answers}
+
+
+def chain(path: Path, base: list[float], sft: list[float], dpo: list[float]) -> SmallRun:
+    """base -> sft -> dpo, each evaluated on preferences and on a task that nothing moves."""
+    run = SmallRun(path)
+    run.train("sft", "base", seconds=300.0)
+    run.train("dpo", "sft", "dpo", seconds=540.4)
+    for model, values in (("base", base), ("sft", sft), ("dpo", dpo)):
+        task = hits(20, 40)
+        calls = {"asked": 10, "failed": 0, "cost_usd": 0.004}
+        run.evaluate(model, {START: values, "quiz/acc": task}, seconds=20.0, calls=calls)
+    return run
+
+
+def stored(run: SmallRun, model: str) -> dict[str, Any]:
+    """Score name -> its values in scores.json, read without bezoar."""
+    (path,) = run.path.glob(f"*-eval-{model}/scores.json")
+    return {score["name"]: score for score in json.loads(path.read_text())["scores"]}
+
+
+def test_each_number_of_the_first_sentence_is_one_of_the_runs_files(tmp_path: Path) -> None:
+    run = chain(tmp_path / "r", [0.5] * 45, hits(32, 45), hits(40, 45))
+    sentence = decided(run).sentence
+    match = re.fullmatch(
+        r"After DPO the model prefers the better answer in (\d+) % of (\d+) held-out pairs"
+        r" \((\d+)–(\d+) %\), before in (\d+) %: better \(p = ([\d.]+)\);"
+        r" no change was found on quiz; \$([\d.]+), (\d+) minutes\.",
+        sentence,
+    )
+    assert match, sentence
+    value, n, low, high, before, p, cost, minutes = map(float, match.groups())
+    dpo, sft = stored(run, "dpo")[START], stored(run, "sft")[START]
+    assert (value, n) == (round(100 * dpo["value"]), dpo["n"]) == (89, 45)
+    assert (low, high) == (round(100 * dpo["low"]), round(100 * dpo["high"])) == (77, 95)
+    assert before == round(100 * sft["value"]) == 71
+    # sft against chance: 32 of 45 or more, both ways; dpo wins eight more and loses none. Holm: the
+    # smaller p is doubled, the larger one is no smaller than that
+    of_base = 2 * sum(math.comb(45, k) for k in range(32, 46)) / 2**45
+    assert p == pytest.approx(max(2 * of_base, 2 / 2**8), rel=0.15)
+    stats = [json.loads(path.read_text()) for path in run.path.glob("*/stats.json")]
+    assert cost == pytest.approx(sum(s.get("calls", {}).get("cost_usd", 0) for s in stats))
+    assert minutes == round(sum(s["seconds"] for s in stats) / 60) == 15
+
+
+def test_better_than_the_start_model_with_the_evidence_for_it(tmp_path: Path) -> None:
+    decision = decided(chain(tmp_path / "r", [0.5] * 45, hits(32, 45), hits(40, 45)))
+    better = answers(decision)["Is it better?"]
+    assert better.verdict == "yes"
+    assert "against sft +18 points (+7 to +29), better (p = 0.013)" in better.why
+    assert "against base +39 points" in better.why
+    worse = answers(decision)["What got worse?"]
+    assert (worse.verdict, worse.short) == ("no", "Nothing found")
+    # 40 tasks that nothing moves: 2.80 * .707 / sqrt(40)
+    assert f"quiz (n = 40; {100 * 2.8016 * math.sqrt(0.5) / math.sqrt(40):.0f} points)" in worse.why
+    assert answers(decision)["Is it safe to use?"].verdict == "not measured"
+    assert any("`repeats: 3`" in step for step in decision.next_steps)
+    assert not decision.warnings
+
+
+def test_an_unclear_difference_says_how_many_items_would_tell(tmp_path: Path) -> None:
+    base, dpo = hits(20, 40), hits(22, 40)
+    run = SmallRun(tmp_path / "r")
+    run.train("dpo", "base", "dpo")
+    for model, values in (("base", base), ("dpo", dpo)):
+        run.evaluate(model, {"quiz/acc": values})
+    decision = decided(run)
+    assert answers(decision)["Is it better?"].verdict == "unclear"
+    changes = [b - a for a, b in zip(base, dpo, strict=True)]
+    spread, mean = statistics.pstdev(changes), statistics.mean(changes)
+    needed = ((1.959964 + 0.841621) * spread / mean) ** 2
+    (step,) = (step for step in decision.next_steps if "evaluate on about" in step)
+    told = float(re.search(r"about ([\d,]+) items", step)[1].replace(",", ""))  # type: ignore[index]
+    assert needed <= told <= 1.1 * needed
+    assert "(+5 points)" in step
+    assert "there were 40" in step
+
+
+def test_the_number_of_items_is_that_of_the_power_of_the_test() -> None:
+    # ((1.960 + 0.842) * 0.5 / 0.1)^2 = 196.2
+    test = Difference("x", 0.0, 0.1, 0.1, 0.0, 0.2, 0.1, 50, spread=0.5)
+    assert items_needed(test) == 197
+    assert items_needed(test, 0.2) == 50
+    assert items_needed(Difference("x", 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 50)) is None
+
+
+def test_too_few_items_ask_for_as_many_as_the_test_needs(tmp_path: Path) -> None:
+    decision = decided(chain(tmp_path / "r", [0.5] * 5, hits(0, 5), hits(5, 5)))
+    assert "too few items to tell (n = 5; at least 7 are needed)" in decision.sentence
+    assert decision.next_steps[0].startswith("Evaluate on at least 7 items: 5 cannot tell")
+    assert answers(decision)["Is it better?"].verdict == "unclear"
+
+
+def test_items_that_were_trained_on_change_the_sentence(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    run.train("dpo", "base", "dpo")
+    counts = {"items": 20, "touched": 20, "exact": 20, "trained_on": 20}
+    info = {"contamination": {"n": 8, "benchmarks": {"preferences": counts}}}
+    run.evaluate("base", {START: [0.5] * 20})
+    run.evaluate("dpo", {START: hits(20, 20)}, info=info)
+    decision = decided(run)
+    assert "(it was trained on 20 of 20 of these items)" in decision.sentence
+    assert answers(decision)["Is it better?"].verdict == "unclear"
+    assert any("trained on 20 of 20" in warning for warning in decision.warnings)
+    assert "`held_out: 0.1`" in decision.next_steps[0]
+
+
+def test_what_fell_is_told_and_is_no_safety(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    run.train("dpo", "base", "dpo")
+    names = ("quiz/acc", "truthfulqa_mc1/acc")
+    for model, num, rewards in (("base", 30, [0.5] * 40), ("dpo", 10, hits(30, 40))):
+        run.evaluate(model, {START: rewards, **dict.fromkeys(names, hits(num, 40))})
+    decision = decided(run)
+    assert "quiz fell from 75 % to 25 %; truthfulqa_mc1 fell from 75 % to 25 %" in decision.sentence
+    assert answers(decision)["What got worse?"].short == "Something did"
+    assert "quiz −50 points" in answers(decision)["What got worse?"].why
+    assert answers(decision)["Is it safe to use?"].verdict == "no"
+
+
+def test_a_run_of_rows_alone_says_what_became_of_them(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    run.add("seeds", {"kind": "hh_rlhf"}, rows_out=90)
+    calls = {"asked": 100, "failed": 3, "cost_usd": 0.5}
+    scheme = {"kind": "lamini", "seeds": "seeds", "teacher": "t"}
+    dropped = {"no instruction": 50, "cut": 10, "surplus": 5}
+    run.add("lamini", scheme, rows_in=90, rows_out=35, dropped=dropped, calls=calls, seconds=100.0)
+    judged = {"kind": "filter", "rows": "lamini"}
+    run.add("kept", judged, rows_in=35, rows_out=25, dropped={"reject": 10})
+    decision = decided(run)
+    # 50 + 10 + 5 + 10 dropped and 25 kept; 0.5 USD / 25
+    assert decision.sentence == (
+        "The run kept 25 rows and dropped 75 (75 %) (kept); $0.020 a kept row; $0.50, 2 minutes."
+    )
+    assert decision.answers == []
+    assert decision.warnings == ["lamini: 3 of 100 requests failed and gave nothing."]
+    assert decision.next_steps == [
+        "Look at what lamini dropped, 60 of 95 rows (63 %), most of them no instruction (50):"
+        " 02-lamini/failures.jsonl."
+    ]
+
+
+def test_reward_models_are_told_from_chance_and_from_each_other(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    for name, num in (("regression", 45), ("pairs-rm", 20)):
+        run.train(name, "base", "bradley_terry")
+        run.evaluate(name, {"RewardBench/pairs": hits(num, 60)})
+    decision = decided(run)
+    low, high = (round(100 * bound) for bound in wilson(45, 60))
+    assert decision.sentence.startswith(
+        f"After regression the model puts the better answer first in 75 % of 60 pairs ({low}–{high}"
+        " %), where chance is 50 %, the best of 2 models; "
+    )
+    assert answers(decision)["Is it better?"].verdict == "yes"
+
+
+def test_an_unfinished_run_says_so_first(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    run.train("sft", "base")
+    run.add("eval-sft", {"kind": "evaluate", "model": "sft"}, done=False)
+    decision = decided(run)
+    assert decision.sentence == "sft was trained and not evaluated; $0, 0 seconds."
+    assert decision.warnings == ["This run is not finished: eval-sft has no output yet."]
+    assert decision.next_steps == ["Run the same command again: it goes on with eval-sft."]
+    assert {answer.verdict for answer in decision.answers} == {"not measured"}
+
+
+def test_a_run_of_one_model_has_nothing_to_be_better_than(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    run.evaluate("base", {"quiz/acc": hits(10, 40)})
+    decision = decided(run)
+    assert decision.sentence.startswith("base is right in 25 % of 40 questions of quiz (14–40 %);")
+    assert {answer.verdict for answer in decision.answers} == {"not measured"}
+
+
+def test_the_curve_of_the_validation_loss_gives_advice(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    for name, losses in (
+        ("rises", [2.0, 1.5, 1.4, 1.8]),
+        ("falls", [2.0, 1.8, 1.6, 1.4]),
+        ("ends", [2.0, 1.5, 1.41, 1.40]),
+        ("only-rises", [1.0, 1.2, 1.3]),
+    ):
+        run.train(name, "base")
+        run.curve(name, losses)
+    steps = decided(run).next_steps
+    assert "rises: the validation loss rose after step 2 of 3; fewer `epochs` or a lower `lr`." in (
+        steps
+    )
+    assert "falls: the validation loss still fell at the end; more `epochs`." in steps
+    assert "only-rises: the validation loss only rose; a lower `lr` or other rows." in steps
+    assert not any(step.startswith("ends") for step in steps)
 
 
 def test_lengths_of_time_are_said_in_one_unit() -> None:
-    assert [duration(s) for s in (42, 899, 7000)] == ["42 seconds", "15 minutes", "1.9 hours"]
+    assert [duration(s) for s in (1, 42, 899, 7000, 200_000)] == [
+        "1 second",
+        "42 seconds",
+        "15 minutes",
+        "2 hours",
+        "2 days",
+    ]
+
+
+def test_the_made_up_demo_has_a_decision(whole: Path) -> None:
+    decision = decide(*load(whole))
+    assert "After DPO the model" in decision.sentence
+    assert [answer.question for answer in decision.answers] == [
+        "Is it better?",
+        "Is it safe to use?",
+        "What got worse?",
+    ]

@@ -174,6 +174,8 @@ class Difference:
     """Items below which p cannot fall below 5 %; None if no number of items is enough."""
     higher_is_better: bool = True
     intervals_apart: bool = False
+    spread: float = 0.0
+    """Standard deviation of the items' differences."""
 
     @property
     def distinguishable(self) -> bool:
@@ -212,7 +214,8 @@ def paired(
     interval = bootstrap_mean(changes.tolist()) or NONE
     means = (math.fsum(first) / len(first), math.fsum(second) / len(second))
     mean, p = float(changes.mean()), sign_flip(changes)
-    return Difference(name, *means, mean, *interval, p, len(changes), num_unpaired)
+    spread = float(changes.std())
+    return Difference(name, *means, mean, *interval, p, len(changes), num_unpaired, spread=spread)
 
 
 def sign_flip(changes: Floats, num: int = 10_000) -> float:

@@ -39,7 +39,9 @@ def print_scores(run: Run, board: Scoreboard, console: Console) -> None:
 
 def print_decision(decision: Decision, console: Console) -> None:
     """Print the sentence, what keeps it from being taken at its word, and what to do next."""
-    answers = [f"{a.question} {a.verdict.capitalize()}. {a.why}" for a in decision.answers]
+    answers = [
+        f"{a.question} {a.short[:1].upper()}{a.short[1:]}. {a.why}" for a in decision.answers
+    ]
     steps = [f"Next: {step}" for step in decision.next_steps]
     _print_sentences([decision.sentence, *decision.warnings, *answers, *steps], console)
 

@@ -1,16 +1,23 @@
-"""What a run says to the people who must decide: one sentence, three answers, what to do next."""
+"""What a run says to the people who must decide: one sentence, three answers, what to do next.
+
+Every number is one of scores.json, items.jsonl or stats.json, or a test of the items.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from bezoar.report import repeats
-from bezoar.report.effects import Effect, main_effect
-from bezoar.report.formatting import count, listed, percent, usd
+from bezoar.report.effects import Change, Effect, changes, main_effect, overlap
+from bezoar.report.formatting import count, failures, listed, percent, usd
+from bezoar.report.next_steps import detectable_change, next_steps
+from bezoar.report.plain_words import as_change, as_interval, as_value, is_safety, named, phrase
 from bezoar.report.run import Run, StageRecord
 from bezoar.report.scoreboard import Scoreboard
-from bezoar.report.sections.bill import cost_per_row, total
+from bezoar.report.sections.bill import total
 
 Verdict = Literal["yes", "no", "unclear", "not measured"]
+LOUD_FAILURES = 0.02
+BETTER, SAFE, WORSE = "Is it better?", "Is it safe to use?", "What got worse?"
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,13 @@ class Answer:
     question: str
     verdict: Verdict
     why: str
+
+    @property
+    def short(self) -> str:
+        """The verdict as an answer to its question."""
+        if self.question == WORSE:
+            return {"yes": "Something did", "no": "Nothing found"}.get(self.verdict, self.verdict)
+        return self.verdict
 
 
 @dataclass(frozen=True)
@@ -38,48 +52,181 @@ class Decision:
 def decide(run: Run, board: Scoreboard) -> Decision:
     """What the finished stages of a run say, however many there are."""
     effect = main_effect(run, board)
-    subject = effect.sentence if effect else _without_scores(run)
+    others = _others(run, board, effect) if effect else []
     whole = total(run.everything)
-    sentence = f"{subject}; {usd(whole.cost_usd)}, {duration(whole.seconds)}."
-    return Decision(sentence, [*_warnings(run), *repeats.warnings(board)], _answers(effect))
+    cost = f"{usd(whole.cost_usd)}, {duration(whole.seconds)}"
+    parts = [_subject(run, board, effect), *_changed(others), cost]
+    answers = []
+    if run.of("train", "evaluate"):
+        answers = [_better(effect), _safe(effect, others), _worse(effect, others)]
+    steps = next_steps(run, board, effect, others)
+    warnings = [*_warnings(run, board), *repeats.warnings(board)]
+    return Decision("; ".join(parts) + ".", warnings, answers, steps)
 
 
 def duration(seconds: float) -> str:
     """A length of time in the unit that people would say it in."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+    for size, most, unit in ((1, 90, "second"), (60, 90, "minute"), (3600, 48, "hour")):
+        if round(seconds / size) < most:
+            num = round(seconds / size)
+            return f"{num} {unit}{'' if num == 1 else 's'}"
+    return f"{seconds / 86400:.0f} days"
 
 
-def _answers(effect: Effect | None) -> list[Answer]:
-    if effect is None:
-        return []
-    safe = "No safety benchmark was run and no refusals were counted."
-    return [
-        Answer("Is it better?", effect.verdict, effect.why),
-        Answer("Is it safe to use?", "not measured", safe),
-    ]
-
-
-def _warnings(run: Run) -> list[str]:
-    missing = [stage.name for stage in run.stages if not stage.done]
-    have = "has" if len(missing) == 1 else "have"
-    return [f"This run is not finished: {listed(missing)} {have} no output yet."] if missing else []
-
-
-def _without_scores(run: Run) -> str:
-    trained = [stage for stage in run.of("train") if stage.done]
+def _subject(run: Run, board: Scoreboard, effect: Effect | None) -> str:
+    if effect:
+        seen = f" (it was {effect.overlap})" if effect.overlap else ""
+        return effect.sentence + seen
+    trained = [stage.name for stage in run.of("train") if stage.done]
+    if board.cells and len(board.labels) > 1:
+        return board.headline[0].removesuffix(".")
+    if board.cells:
+        model, label = next(iter(board.labels.items()))
+        benchmark = next((name for name in board.main if board.score(name, model)), "")
+        if score := board.score(benchmark, model):
+            said = phrase(benchmark, score.n).value(as_value(benchmark, score.value))
+            return f"{label} {said} {as_interval(benchmark, score)}"
+        return f"{label} was evaluated, and no score has a value"
     if trained:
-        names = listed([stage.name for stage in trained])
-        return f"{names} trained; no evaluation has finished, so nothing says whether it is better"
-    made = [stage for stage in run.of("scheme", "filter") if stage.done]
-    return _rows(run, made[-1]) if made else "No stage has finished yet"
+        were = "was" if len(trained) == 1 else "were"
+        return f"{listed(trained)} {were} trained and not evaluated"
+    if any(stage.done for stage in run.stages):
+        return _rows(run)
+    return "No stage has finished yet"
 
 
-def _rows(run: Run, stage: StageRecord) -> str:
+def _rows(run: Run) -> str:
     """What became of the rows of a run without a model."""
-    kept, dropped = stage.count("rows_out"), sum(stage.dropped.values())
-    price = cost_per_row(run, stage)
-    cost = f", {usd(price)} a kept row" if price is not None else ""
-    of = f" of {count(kept + dropped)} ({percent(kept, kept + dropped)})" if dropped else ""
-    return f"{stage.name} kept {count(kept)}{of} rows{cost}"
+    read = {name for stage in run.stages for name in stage.inputs.values()}
+    made = [stage for stage in run.stages if stage.done and stage.category != "source"]
+    last = [stage for stage in made if stage.name not in read] or made
+    last = last or [stage for stage in run.stages if stage.done]
+    kept = sum(stage.count("rows_out") for stage in last)
+    dropped = sum(sum(stage.dropped.values()) for stage in _behind(run, last))
+    names = [f"{stage.name} {count(stage.count('rows_out'))}" for stage in last]
+    said = f"The run kept {count(kept)} rows"
+    if dropped:
+        said += f" and dropped {count(dropped)} ({percent(dropped, kept + dropped)})"
+    said += f" ({', '.join(names)})" if len(names) > 1 else f" ({last[0].name})"
+    spent = total(run.everything).cost_usd
+    return f"{said}; {usd(spent / kept)} a kept row" if kept and spent else said
+
+
+def _behind(run: Run, last: list[StageRecord]) -> list[StageRecord]:
+    """The stages and the schemes and filters whose rows they read."""
+    found = {stage.name: stage for stage in last}
+    for stage in reversed(run.stages):
+        if stage.category in ("scheme", "filter") and any(
+            stage.name in later.inputs.values() for later in found.values()
+        ):
+            found[stage.name] = stage
+    return list(found.values())
+
+
+def _others(run: Run, board: Scoreboard, effect: Effect) -> list[Change]:
+    """The model against its start model on the other main benchmarks."""
+    family = effect.benchmark.split("/")[0]
+    names = [name for name in board.main if name.split("/")[0] != family]
+    found = [changes(run, board, effect.stage, name) for name in names]
+    return [steps[-1] for steps in found if steps]
+
+
+def _changed(others: list[Change]) -> list[str]:
+    """What the other benchmarks did, half a sentence each."""
+    said, unmoved, few = list[str](), list[str](), list[str]()
+    for change in others:
+        d, name = change.difference, named(change.benchmark)
+        if d.distinguishable:
+            first, second = (
+                as_value(change.benchmark, s.value) for s in (change.first, change.second)
+            )
+            fell = "fell" if d.difference < 0 else "rose"
+            said.append(f"{name} {fell} from {first} to {second}")
+        else:
+            (few if "too few" in d.verdict else unmoved).append(name)
+    if unmoved:
+        said.append(f"no change was found on {listed(unmoved)}")
+    return [*said, f"too few items to tell on {listed(few)}"] if few else said
+
+
+def _better(effect: Effect | None) -> Answer:
+    if effect is None:
+        return Answer(BETTER, "not measured", "No trained model has a score to compare.")
+    words = {True: "yes", False: "no", None: "unclear"}
+    verdict: Verdict = words[effect.better]  # type: ignore[assignment]
+    whys = [f"against {change.label} {change.in_words}" for change in effect.changes]
+    if not effect.changes or effect.opponent:
+        low, high = effect.score.low, effect.score.high
+        if effect.beats_chance is None and (low is None or high is None):
+            whys = [effect.score.reason or "the score has no interval"]
+        else:
+            side = {True: "above", False: "below", None: "around"}[effect.beats_chance]
+            whys = [f"the interval lies {side} 50 %, which is chance"]
+        if not effect.chance_known:
+            verdict, whys = "not measured", ["no earlier model was measured alike"]
+    if effect.overlap:
+        verdict = "unclear"
+        whys.insert(0, f"{effect.label} was {effect.overlap}, so this says little about new ones")
+    return Answer(BETTER, verdict, f"On {effect.benchmark}: {'; '.join(whys)}.")
+
+
+def _safe(effect: Effect | None, others: list[Change]) -> Answer:
+    found = [change for change in others if is_safety(change.benchmark)]
+    fell = [change for change in others if _is_worse(change)]
+    lost = f" It got worse on {listed([named(c.benchmark) for c in fell])}." if fell else ""
+    if not found:
+        why = "No benchmark of safety or of refusals was run, so nothing here says that it is."
+        return Answer(SAFE, "not measured", why + lost)
+    whys = [f"{named(change.benchmark)} {change.in_words}" for change in found]
+    if any(_is_worse(change) for change in found):
+        return Answer(SAFE, "no", f"Against {found[0].label}: {'; '.join(whys)}.")
+    limit = "Items of a benchmark are not your users' prompts."
+    return Answer(SAFE, "unclear", f"Against {found[0].label}: {'; '.join(whys)}. {limit}")
+
+
+def _worse(effect: Effect | None, others: list[Change]) -> Answer:
+    every = [*(effect.changes[-1:] if effect else []), *others]
+    if not every:
+        return Answer(WORSE, "not measured", "No score of the start model was measured alike.")
+    fell = [change for change in every if _is_worse(change)]
+    if fell:
+        whys = [f"{named(change.benchmark)} {change.in_words}" for change in fell]
+        return Answer(WORSE, "yes", f"Against {every[0].label}: {'; '.join(whys)}.")
+    seen = []
+    for change in every:
+        least = detectable_change(change)
+        if least is not None:
+            shown = as_change(change.benchmark, least).removeprefix("+")
+            seen.append(f"{named(change.benchmark)} (n = {change.difference.n}; {shown})")
+    if not seen:
+        return Answer(WORSE, "unclear", "The items are too few to show that anything did.")
+    why = f"The smallest fall that would be found 4 times in 5: {listed(seen)}."
+    return Answer(WORSE, "no", why)
+
+
+def _is_worse(change: Change) -> bool:
+    return change.difference.distinguishable and change.difference.verdict == "worse"
+
+
+def _warnings(run: Run, board: Scoreboard) -> list[str]:
+    warnings = []
+    missing = [stage.name for stage in run.stages if not stage.done]
+    if missing:
+        have = "has" if len(missing) == 1 else "have"
+        warnings.append(f"This run is not finished: {listed(missing)} {have} no output yet.")
+    for stage in run.stages:
+        failed, asked = round(stage.calls.get("failed", 0)), round(stage.calls.get("asked", 0))
+        if failed:
+            of = f"{count(failed)} of {count(asked)}"
+            warnings.append(f"{stage.name}: {of} requests failed and gave nothing.")
+    for model, label in board.labels.items():
+        for benchmark in board.main:
+            score = board.cells.get((benchmark, model))
+            if score and score.failure_rate > LOUD_FAILURES:
+                lost = failures(score.num_failed, score.n)
+                warnings.append(f"{label}: {lost} items of {benchmark} gave no value.")
+        warnings += [
+            f"{label} was {said} ({name}): its scores there may show what it remembers."
+            for name, said in overlap(board, model).items()
+        ]
+    return list(dict.fromkeys(warnings))

@@ -1,100 +1,222 @@
-"""What training changed on the score that says most, in plain words."""
+"""What training changed on the score that says most: a model against those below it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from bezoar.evals.stats import Difference, Score
-from bezoar.report.formatting import count, number, signed
-from bezoar.report.run import Run
+from bezoar.report.formatting import listed
+from bezoar.report.plain_words import CHANCE, as_change, as_interval, as_value, has_chance, phrase
+from bezoar.report.run import Run, StageRecord
 from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.training import objective
+
+PREFERRED = ("preferences/implicit reward", "win rate", "RewardBench", "mt_bench")
+"""Starts of the names of scores that say most, best first."""
+LEAST = ("preferences/log-prob",)
+"""Those that hardly move."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A model against an earlier one on one benchmark."""
+
+    benchmark: str
+    earlier: str
+    """Key of the earlier model."""
+    label: str
+    first: Score
+    second: Score
+    difference: Difference
+
+    @property
+    def in_words(self) -> str:
+        """The difference with its interval, and what the test says."""
+        d = self.difference
+        bounds = ""
+        if d.low is not None and d.high is not None:
+            low, high = (as_change(self.benchmark, bound) for bound in (d.low, d.high))
+            bounds = f" ({low.split(' ')[0]} to {high.split(' ')[0]})"
+        return f"{as_change(self.benchmark, d.difference)}{bounds}, {self.told}"
+
+    @property
+    def told(self) -> str:
+        """The verdict, with p where it rests on p alone."""
+        d = self.difference
+        if d.p is None or "p = " in d.verdict or "too " in d.verdict:
+            return d.verdict
+        return f"{d.verdict} (p = {d.p:.2g})"
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A trained model against an earlier one on one benchmark."""
+    """A trained model on one benchmark, against the models that it was trained from."""
 
-    after: str
-    """How the trained model is called."""
-    before: str
+    stage: StageRecord
+    label: str
     benchmark: str
     score: Score
-    earlier: Score | None
-    difference: Difference | None
+    changes: list[Change] = field(default_factory=list)
+    """Against the evaluated models below it, the nearest first, the start model last."""
+    rivals: list[str] = field(default_factory=list)
+    """Labels of the other last models of the run that it cannot be told from."""
+    num_finals: int = 1
+    opponent: str = ""
+    """The model that a win rate is over."""
+    overlap: str = ""
+    """ "trained on 20 of 20 of these items", if so."""
 
     @property
-    def verdict(self) -> Literal["yes", "no", "unclear"]:
-        """Whether the model became better."""
-        if self.difference is None or not self.difference.distinguishable:
-            return "unclear"
-        better = (self.difference.difference > 0) == self.score.higher_is_better
-        return "yes" if better else "no"
+    def after(self) -> str:
+        """How the model is called: by its objective where the stage has that name."""
+        kind = objective(self.stage)
+        return kind.upper() if self.stage.name.lower() == kind else self.label
+
+    @property
+    def to_start(self) -> Change | None:
+        """Against the model farthest below."""
+        return self.changes[-1] if self.changes else None
+
+    @cached_property
+    def beats_chance(self) -> bool | None:
+        """Whether the interval lies above one half (True) or below; None for neither."""
+        low, high = self.score.low, self.score.high
+        if not has_chance(self.benchmark) or low is None or high is None:
+            return None
+        return True if low > CHANCE else False if high < CHANCE else None
+
+    @property
+    def chance_known(self) -> bool:
+        """Whether one half is what a model without a preference has."""
+        return has_chance(self.benchmark)
+
+    @property
+    def better(self) -> bool | None:
+        """Better than the start model, or where none is measured than chance; None if unclear."""
+        change = self.to_start
+        if change is None or self.opponent:
+            return self.beats_chance
+        return change.difference.verdict == "better" if change.difference.distinguishable else None
 
     @property
     def sentence(self) -> str:
         """Effect, interval and n."""
-        shown = as_value(self.benchmark, self.score.value)
-        low, high = (as_value(self.benchmark, x) for x in (self.score.low, self.score.high))
-        bounds = f" ({low.removesuffix(' %')}–{high})" if self.score.low is not None else ""
-        said = f"After {self.after} the model {in_words(self.benchmark, shown, self.score.n)}"
-        if self.earlier is None:
-            return f"{said}{bounds}"
-        earlier = as_value(self.benchmark, self.earlier.value)
-        return f"{said}{bounds}, {self.before} in {earlier}"
+        score, words = self.score, phrase(self.benchmark, self.score.n)
+        said = words.value(as_value(self.benchmark, score.value))
+        first = f"After {self.after} the model {said} {as_interval(self.benchmark, score)}"
+        if self.opponent:
+            return f"{first} than {self.opponent}{self._beside}"
+        if not self.changes:
+            chance = f", where chance is {as_value(self.benchmark, CHANCE)}"
+            return f"{first}{chance if has_chance(self.benchmark) else ''}{self._beside}"
+        change = self.changes[0]
+        shown = as_value(self.benchmark, change.first.value)
+        if change.first.by_definition:
+            return f"{first}, where chance is {shown}: {change.told}{self._beside}"
+        return f"{first}, before {words.other(shown)}: {change.told}{self._beside}"
 
     @property
-    def why(self) -> str:
-        """The paired difference."""
-        if self.difference is None:
-            return "No earlier model was measured alike."
-        d = self.difference
-        return f"{self.benchmark}: {signed(d.difference)} over {count(d.n)} items."
+    def _beside(self) -> str:
+        if self.num_finals == 1:
+            return ""
+        if not self.rivals:
+            return f", the best of {self.num_finals} models"
+        return f", not distinguishable from {listed(self.rivals)}"
+
+
+def finals(run: Run, board: Scoreboard) -> list[StageRecord]:
+    """The evaluated training stages on which no other evaluated one is built."""
+    trained = [stage for stage in run.of("train") if stage.name in board.labels]
+    below = {name for stage in trained for name in lineage(run, stage)}
+    return [stage for stage in trained if stage.name not in below]
+
+
+def lineage(run: Run, stage: StageRecord) -> list[str]:
+    """The models below a training stage, the nearest first."""
+    names: list[str] = []
+    current: StageRecord | None = stage
+    while current is not None and current.category == "train":
+        name = str(current.inputs.get("model", ""))
+        # a damaged run may name a model as its own base
+        if not name or name in names:
+            break
+        names.append(name)
+        current = run.stage(name)
+    return names
 
 
 def main_effect(run: Run, board: Scoreboard) -> Effect | None:
-    """The last trained model on the first main score that it has; None without one."""
-    trained = [stage for stage in run.of("train") if stage.name in board.labels]
-    if not trained:
-        return None
-    stage = trained[-1]
-    benchmark = next((name for name in board.main if board.score(name, stage.name)), None)
-    if benchmark is None:
-        return None
-    score = board.cells[benchmark, stage.name]
-    kind = objective(stage)
-    after = kind.upper() if stage.name.lower() == kind else board.labels[stage.name]
-    differences = board.against(benchmark, stage.name)
-    # Of the models measured alike the one trained last before it is "before".
-    others = [name for name in board.labels if name in differences]
-    if not others:
-        return Effect(after, "", benchmark, score, None, None)
-    before = others[-1]
+    """The best of the last models on the score that says most; None without one."""
+    last = finals(run, board)
+    ranked = sorted(board.main, key=_rank)
+    for benchmark in ranked:
+        found = {
+            stage.name: stage
+            for stage in last
+            if (score := board.score(benchmark, stage.name)) and not score.by_definition
+        }
+        if found and not benchmark.endswith("margin"):
+            return _effect(run, board, benchmark, found)
+    return None
+
+
+def changes(run: Run, board: Scoreboard, stage: StageRecord, benchmark: str) -> list[Change]:
+    """A model against each evaluated one below it that was measured alike, the nearest first."""
+    second, found = board.score(benchmark, stage.name), []
+    for name in lineage(run, stage):
+        first = board.score(benchmark, name)
+        difference = first and board.against(benchmark, name).get(stage.name)
+        if first and second and difference:
+            label = board.labels[name]
+            found.append(Change(benchmark, name, label, first, second, difference))
+    return found
+
+
+def _rank(benchmark: str) -> int:
+    starts = [i for i, start in enumerate(PREFERRED) if benchmark.startswith(start)]
+    return starts[0] if starts else len(PREFERRED) + benchmark.startswith(LEAST)
+
+
+def _effect(run: Run, board: Scoreboard, benchmark: str, found: dict[str, StageRecord]) -> Effect:
+    scores = {name: board.cells[benchmark, name] for name in found}
+    sign = 1 if next(iter(scores.values())).higher_is_better else -1
+    # of equals the one that was trained last
+    best = max(reversed(found), key=lambda name: sign * (scores[name].value or 0.0))
+    against = board.against(benchmark, best)
+    rivals = [n for n in found if n in against and not against[n].distinguishable]
+    facts = (board.facts.get(best, {}).get("info") or {}).get("win_rate") or {}
+    opponent = str(facts.get("against") or "") if benchmark.startswith("win rate") else ""
     return Effect(
-        after,
-        f"{board.labels[before]} before",
+        found[best],
+        board.labels[best],
         benchmark,
-        score,
-        board.score(benchmark, before),
-        board.against(benchmark, before).get(stage.name),
+        scores[best],
+        changes(run, board, found[best], benchmark),
+        [board.labels[name] for name in rivals],
+        len(found),
+        board.labels.get(opponent, opponent),
+        overlap(board, best).get(benchmark_of(benchmark), ""),
     )
 
 
-def as_value(benchmark: str, value: float | None) -> str:
-    """A share as a percentage, anything else as a number."""
-    if value is not None and is_share(benchmark):
-        return f"{value:.0%}".replace("%", " %")
-    return number(value)
+def overlap(board: Scoreboard, model: str) -> dict[str, str]:
+    """Benchmark -> "trained on 20 of 20 of these items", for those with such items."""
+    return trained_on(board.facts.get(model, {}).get("info") or {})
 
 
-def is_share(benchmark: str) -> bool:
-    """Whether a score counts items that came out well."""
-    return benchmark.endswith(("accuracy", "/acc", "/acc_norm", "win rate"))
+def trained_on(info: Mapping[str, Any]) -> dict[str, str]:
+    section = info.get("contamination")
+    counts = section.get("benchmarks") if isinstance(section, dict) else None
+    return {
+        str(name): f"trained on {own['trained_on']} of {own['items']} of these items"
+        for name, own in (counts if isinstance(counts, dict) else {}).items()
+        if isinstance(own, dict) and own.get("trained_on")
+    }
 
 
-def in_words(benchmark: str, value: str, n: int) -> str:
-    """What a value of a benchmark means."""
-    if benchmark.startswith("preferences/") and benchmark.endswith("accuracy"):
-        return f"prefers the better answer in {value} of {count(n)} held-out pairs"
-    if benchmark == "win rate":
-        return f"wins {value} of {count(n)} questions"
-    return f"has {value} on {benchmark} (n = {count(n)})"
+def benchmark_of(score: str) -> str:
+    start = score.split("/")[0]
+    named = {"ROUGE": "overlap", "BLEU": "overlap", "reward": "rewards", "revision": "revision"}
+    found = [benchmark for prefix, benchmark in named.items() if start.startswith(prefix)]
+    return found[0] if found else start

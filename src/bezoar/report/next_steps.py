@@ -1,0 +1,158 @@
+"""What to do next, from what a run measured: a sentence each, what matters most first."""
+
+import math
+from statistics import NormalDist
+
+from bezoar.evals.stats import CONFIDENCE, NOT_DISTINGUISHABLE, Difference, detectable
+from bezoar.report.effects import Change, Effect, overlap
+from bezoar.report.formatting import count, finite, listed, percent
+from bezoar.report.plain_words import as_change, is_safety, is_share
+from bezoar.report.run import VALIDATION, Run, StageRecord
+from bezoar.report.scoreboard import Scoreboard
+
+POWER = 0.8
+MANY_DROPPED = 0.5
+MOST_ITEMS = 100_000
+"""More items than this are no advice; a larger difference is named in their place."""
+SMALL_STEP = 0.1
+"""A difference of shares that is worth finding."""
+WANTED = ("surplus",)
+"""Reasons for which rows are dropped that nobody needs to look at."""
+
+
+def next_steps(
+    run: Run, board: Scoreboard, effect: Effect | None, others: list[Change]
+) -> list[str]:
+    """Advice that follows from the finished stages."""
+    steps = []
+    missing = [stage.name for stage in run.stages if not stage.done]
+    if missing:
+        steps.append(f"Run the same command again: it goes on with {listed(missing)}.")
+    if any(overlap(board, model) for model in board.labels):
+        steps.append(
+            "Evaluate on items that no stage was trained on: a source with `held_out: 0.1` keeps a"
+            " part of its rows apart."
+        )
+    if effect:
+        steps += _more_items(effect)
+        steps += _seeds(board, effect)
+    learning: dict[str, list[str]] = {}
+    for stage in run.of("train"):
+        if advice := _learning(run, stage):
+            learning.setdefault(advice, []).append(stage.name)
+    steps += [f"{listed(names)}: {advice}" for advice, names in learning.items()]
+    steps += [advice for stage in run.stages if (advice := _drops(stage))]
+    if run.of("train") and not run.of("evaluate"):
+        steps.append("Add a stage of kind `evaluate`: nothing says whether the model is better.")
+    elif effect and not any(is_safety(change.benchmark) for change in others):
+        steps.append(
+            "Before people use it, measure safety: nothing here asked for refusals or harmful text."
+        )
+    return steps
+
+
+def items_needed(difference: Difference, least: float | None = None) -> int | None:
+    """The items with which a paired test finds `least`, by default the difference that was seen, in
+    four runs of five.
+
+    ((z of 97.5 % + z of 80 %) * spread / difference)^2, the spread being the standard deviation of
+    the items' differences; None without a spread or a difference.
+    """
+    spread, size = difference.spread, abs(least or difference.difference)
+    if not spread or not size:
+        return None
+    normal = NormalDist()
+    quantiles = normal.inv_cdf(0.5 + CONFIDENCE / 2) + normal.inv_cdf(POWER)
+    return math.ceil((quantiles * spread / size) ** 2)
+
+
+def detectable_change(change: Change) -> float | None:
+    """The smallest difference that the items find in four runs of five; None for too few items."""
+    d = change.difference
+    if d.p is None or d.least_n is None or d.n < d.least_n:
+        return None
+    if d.spread:
+        return detectable(d.n, d.spread, POWER)
+    return detectable(d.n) if is_share(change.benchmark) else None
+
+
+def _more_items(effect: Effect) -> list[str]:
+    """How many items would tell, for the nearest comparison that cannot be told."""
+    for change in effect.changes:
+        d = change.difference
+        if d.distinguishable or d.p is None:
+            continue
+        what = f"{effect.label} and {change.label}"
+        if d.least_n is not None and d.n < d.least_n:
+            return [f"Evaluate on at least {d.least_n} items: {d.n} cannot tell {what} apart."]
+        num = items_needed(d)
+        if num is not None and num <= MOST_ITEMS:
+            seen = as_change(effect.benchmark, d.difference)
+            more = max(num, d.n + 1)
+            return [
+                f"To tell {what} apart, evaluate on about {_round(more)} items: a difference as"
+                f" large as the one seen ({seen}) needs so many to be found 4 times in 5; there"
+                f" were {count(d.n)}."
+            ]
+        num = items_needed(d, SMALL_STEP) if is_share(effect.benchmark) else None
+        if num is not None and num > d.n:
+            return [
+                f"To tell {what} apart if they are {as_change(effect.benchmark, SMALL_STEP)} apart,"
+                f" evaluate on about {_round(num)} items; there were {count(d.n)}."
+            ]
+        return [f"{what} differ too little to be told apart: more training, or other rows."]
+    return []
+
+
+def _round(num: int) -> str:
+    """Two digits are as exact as such a number is."""
+    digits = max(0, len(str(num)) - 2)
+    return count(math.ceil(num / 10**digits) * 10**digits)
+
+
+def _seeds(board: Scoreboard, effect: Effect) -> list[str]:
+    claims = effect.better is not None or any(
+        change.difference.verdict != NOT_DISTINGUISHABLE for change in effect.changes
+    )
+    if not claims or board.seeds:
+        return []
+    return ["One seed carries this: with `repeats: 3` in the recipe the spread over seeds is seen."]
+
+
+def _learning(run: Run, stage: StageRecord) -> str:
+    """Advice from the curve of the validation loss."""
+    lines = [line for line in run.metrics.get(stage.name, []) if VALIDATION in line]
+    losses = [(line["step"], finite(line[VALIDATION])) for line in lines]
+    known = [(step, loss) for step, loss in losses if loss is not None]
+    if not stage.done or len(known) < 2:
+        return ""
+    best_step, best = min(known, key=lambda point: point[1])
+    (first_step, first), (last_step, last) = known[0], known[-1]
+    if best_step == first_step and last > first:
+        return "the validation loss only rose; a lower `lr` or other rows."
+    if best_step < last_step and last > best + 0.01 * abs(best):
+        return (
+            f"the validation loss rose after step {best_step:.0f} of"
+            f" {last_step:.0f}; fewer `epochs` or a lower `lr`."
+        )
+    if best_step == last_step and len(known) > 2:
+        gain, before = known[-2][1] - last, first - last
+        # a tenth of all that was gained in the last stretch alone is no end
+        if before > 0 and gain > 0.1 * before:
+            return "the validation loss still fell at the end; more `epochs`."
+    return ""
+
+
+def _drops(stage: StageRecord) -> str:
+    """Advice to look at the rows of a stage that dropped most of them."""
+    reasons = {why: num for why, num in stage.dropped.items() if why not in WANTED}
+    dropped, kept = sum(reasons.values()), stage.count("rows_out")
+    if not dropped or dropped < MANY_DROPPED * (dropped + kept):
+        return ""
+    most = max(reasons, key=lambda why: reasons[why])
+    where = f"{stage.folder.name}/failures.jsonl" if stage.folder else "failures.jsonl"
+    return (
+        f"Look at what {stage.name} dropped, {count(dropped)} of {count(dropped + kept)} rows"
+        f" ({percent(dropped, dropped + kept)}), most of them {most} ({count(reasons[most])}):"
+        f" {where}."
+    )
