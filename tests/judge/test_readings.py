@@ -127,8 +127,17 @@ def test_failures_are_told_apart() -> None:
 
 
 def test_a_score_at_the_threshold_is_rejected() -> None:
-    assert by_score(0.5, 0.5) == Verdict("reject", "log p(Accept)/p(Reject) = 0.50 <= 0.50", 0.5)
-    assert by_score(0.51, 0.5) == Verdict("accept", "log p(Accept)/p(Reject) = 0.51 > 0.50", 0.51)
+    named = "log p(Accept)/p(Reject)"
+    assert by_score(0.5, 0.5) == Verdict("reject", f"{named} 0.50 equals the threshold", 0.5)
+    assert by_score(0.51, 0.5) == Verdict("accept", f"{named} 0.51 is above 0.50", 0.51)
+
+
+def test_a_reason_shows_two_numbers_that_differ() -> None:
+    assert by_score(-0.37, -0.3749).reason.endswith(" -0.370 is above -0.375")
+    assert by_score(0.1, 0.1 + 1e-12).reason.endswith(" 0.100000000000 is below 0.100000000001")
+
+
+def test_log_odds_need_two_numbers() -> None:
     assert log_odds((-1.0, -3.5)) == 2.5
     assert log_odds((-1.0, -2.0, -3.0)) is None
 

@@ -221,7 +221,7 @@ def test_probabilities() -> None:
     verdict = read_logprobs(Reply(logprobs=(-1.0, -3.0)), 1.5)
     assert isinstance(verdict, Verdict)
     assert (verdict.label, verdict.score) == ("accept", 2.0)
-    assert verdict.reason == "log p(Accept)/p(Reject) = 2.00 > 1.50"
+    assert verdict.reason == "log p(Accept)/p(Reject) 2.00 is above 1.50"
     assert read_logprobs(Reply(logprobs=(-1.0, -3.0)), 2.0).label == "reject"  # type: ignore[union-attr]
     assert isinstance(read_logprobs(Reply("Accept"), 0.0), Unparsed), "words are no probabilities"
     assert isinstance(read_logprobs(Reply(finish="error", error="x"), 0.0), Unparsed)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from bezoar.report.charts.dots import Dot, dot_plot
-from bezoar.report.charts.frame import Scale, nice_step, tick_label
+from bezoar.report.charts.frame import Scale, nice_step, tick_labels
 from bezoar.report.charts.histogram import bin_counts, bins_over, histogram
 from bezoar.report.charts.lines import Curve, line_chart, thinned
 
@@ -67,8 +67,32 @@ def test_ticks_are_round_and_inside() -> None:
 
 
 def test_tick_labels_have_the_decimals_of_their_step() -> None:
-    assert [tick_label(v, 0.05) for v in (0.1, -0.05, 0.0)] == ["0.10", "−0.05", "0"]
-    assert tick_label(20000, 5000) == "20k"
+    assert tick_labels([-0.05, 0.0, 0.05, 0.1]) == ["−0.05", "0", "0.05", "0.10"]
+    assert tick_labels([10_000, 15_000, 20_000]) == ["10k", "15k", "20k"]
+    assert tick_labels([10_000, 10_500, 11_000]) == ["10.0k", "10.5k", "11.0k"]
+    assert tick_labels([0, 2e-5, 4e-5]) == ["0", "2e−5", "4e−5"]
+    assert tick_labels([1.2e-5, 1.25e-5, 1.3e-5]) == ["1.20e−5", "1.25e−5", "1.30e−5"]
+    assert tick_labels([0.0]) == ["0"]
+
+
+@pytest.mark.parametrize("power", range(-9, 12))
+@pytest.mark.parametrize("start", [0.0, 1.0, 0.693, 4.7])
+@pytest.mark.parametrize("width", [1e-5, 2e-4, 0.013, 0.5, 3.0])
+def test_no_two_ticks_have_one_label(power: int, start: float, width: float) -> None:
+    values = [start * 10.0**power, (start + width) * 10.0**power]
+    labels = [label for _, label in Scale.over(values, (0, 100), pad=0.05).labels(4)]
+    assert 2 <= len(labels) == len(set(labels))
+    assert max(map(len, labels)) <= 9  # the room left of a chart
+
+
+@pytest.mark.parametrize("steps", [[1], [1, 2], [0, 1, 2, 3], [0, 10], list(range(1, 61)), [7e4]])
+def test_steps_are_whole(steps: list[float]) -> None:
+    svg = line_chart("loss", [Curve("training", [(step, 0.5) for step in steps])])
+    root = ET.fromstring(svg)
+    below = [n.text for n in root if n.tag == "text" and n.get("text-anchor") == "middle"]
+    assert below
+    assert len(set(below)) == len(below)
+    assert all(re.fullmatch(r"[\d,]+k?", str(label)) for label in below)
 
 
 def test_thinning_keeps_first_and_last() -> None:

@@ -145,5 +145,13 @@ def log_odds(logprobs: Sequence[float]) -> float | None:
 def by_score(score: float, threshold: float) -> Verdict:
     """The verdict of a score against a threshold."""
     label: Label = "accept" if score > threshold else "reject"
-    sign = ">" if score > threshold else "<="
-    return Verdict(label, f"log p(Accept)/p(Reject) = {score:.2f} {sign} {threshold:.2f}", score)
+    return Verdict(label, f"log p(Accept)/p(Reject) {_compared(score, threshold)}", score)
+
+
+def _compared(score: float, threshold: float) -> str:
+    """Both numbers with the digits that tell them apart: -0.37 is above -0.42, 0.3 equals 0.3."""
+    if score == threshold:
+        return f"{score:.2f} equals the threshold"
+    where = "above" if score > threshold else "below"
+    digits = next((d for d in range(2, 17) if f"{score:.{d}f}" != f"{threshold:.{d}f}"), 17)
+    return f"{score:.{digits}f} is {where} {threshold:.{digits}f}"

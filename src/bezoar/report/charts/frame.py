@@ -8,6 +8,10 @@ from bezoar.report.formatting import finite
 from bezoar.report.markup import Child, Markup, h
 
 NUM_COLOURS = 8
+SAME = 1e-4
+"""Values that differ by less than this share of themselves are drawn as equal."""
+ONE = (1.0, "")
+UNITS = ((1e6, "M"), (1e3, "k"))
 Span = tuple[float, float]
 
 
@@ -32,9 +36,10 @@ class Scale:
         """Shows all finite `values` with a share `pad` of room around them; else [0, 1]."""
         known = [*numbers(values), *include] or [0.0, 1.0]
         low, high = min(known), max(known)
-        # A single value gets room too, else the scale would divide by zero.
-        equal = high - low <= 1e-12 * max(1.0, abs(high))
-        room = (abs(high) * 0.1 or 1.0) if equal else pad * (high - low)
+        # Equal but for rounding: a wider frame draws a flat line, not noise, with short labels.
+        largest = max(abs(low), abs(high))
+        equal = high - low <= SAME * largest
+        room = (largest * 0.1 or 1.0) if equal else pad * (high - low)
         return cls(low - room, high + room, *pixels)
 
     def __call__(self, value: float) -> float:
@@ -43,19 +48,22 @@ class Scale:
         share = (value - self.low) / (self.high - self.low)
         return self.start + max(-1.0, min(2.0, share)) * (self.end - self.start)
 
-    def ticks(self, num: int = 5) -> list[float]:
-        """About `num` round values in the scale: steps of 1, 2 or 5 times a power of ten."""
+    def ticks(self, num: int = 5, *, whole: bool = False) -> list[float]:
+        """About `num` round values in the scale: steps of 1, 2 or 5 times a power of ten.
+
+        `whole` gives whole numbers alone: there is no half of a training step.
+        """
         step = nice_step((self.high - self.low) / max(1, num))
+        step = max(1.0, step) if whole else step
         # The small shift keeps a tick that lies on the border but for a rounding error.
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]
 
-    def labels(self, num: int = 5) -> list[tuple[float, str]]:
+    def labels(self, num: int = 5, *, whole: bool = False) -> list[tuple[float, str]]:
         """(pixel, label) of about `num` ticks."""
-        ticks = self.ticks(num)
-        step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-        return [(self(tick), tick_label(tick, step)) for tick in ticks]
+        ticks = self.ticks(num, whole=whole)
+        return list(zip(map(self, ticks), tick_labels(ticks), strict=True))
 
 
 def nice_step(rough: float) -> float:
@@ -64,14 +72,32 @@ def nice_step(rough: float) -> float:
     return next((m * power for m in (1, 2, 5) if m * power >= rough * (1 - 1e-9)), 10 * power)
 
 
-def tick_label(value: float, step: float) -> str:
-    """A tick with just the decimals that its step needs."""
-    # Two ticks must never have the same label.
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    if abs(value) >= 10_000 and decimals == 0:
-        return f"{value / 1000:,.0f}k"
-    label = f"{value:,.{decimals}f}" if decimals <= 4 else f"{value:.0e}"
-    return "0" if not label.strip("-0.") else label.replace("-", "−")
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Labels of evenly spaced ticks, in one unit and with just the decimals that tell them apart:
+    0.10, 20k, 1.25M, 2e−5."""
+    largest = max(map(abs, ticks), default=0.0)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else largest or 1.0
+    if largest < 0.001 or largest >= 1e9:
+        # As many digits as it takes from the first of the largest tick to that of the step.
+        digits = max(0, _power(largest) - _power(step)) if largest else 0
+        return [_plain(_exponent(f"{tick:.{digits}e}")) for tick in ticks]
+    unit, letter = next((u for u in UNITS if largest >= 10 * u[0] and step >= u[0] / 1000), ONE)
+    decimals = max(0, -_power(step / unit))
+    return [_plain(f"{tick / unit:,.{decimals}f}", letter) for tick in ticks]
+
+
+def _power(value: float) -> int:
+    """The power of ten of its first digit."""
+    return math.floor(math.log10(value) + 1e-9)
+
+
+def _exponent(text: str) -> str:
+    digits, _, power = text.partition("e")
+    return f"{digits}e{int(power)}"
+
+
+def _plain(label: str, unit: str = "") -> str:
+    return label.replace("-", "−") + unit if label.partition("e")[0].strip("-0.") else "0"
 
 
 def colour(index: int) -> str:
@@ -98,12 +124,13 @@ def line(x: Span, y: Span, cls: str, tooltip: str = "") -> Markup:
 
 
 def axes(x: Scale, y: Scale, *, x_label: str) -> list[Markup]:
-    """Grid lines with labels on the left, labels below; y runs from bottom to top."""
+    """Grid lines with labels on the left, whole numbers below; y runs from bottom to top."""
     parts = []
     for pixel, label in y.labels(4):
         parts.append(line((x.start, x.end), (pixel, pixel), "grid"))
         parts.append(text(x.start - 6, pixel + 3.5, label, anchor="end"))
-    parts += [text(pixel, y.start + 15, label, anchor="middle") for pixel, label in x.labels(5)]
+    below = x.labels(5, whole=True)
+    parts += [text(pixel, y.start + 15, label, anchor="middle") for pixel, label in below]
     parts.append(line((x.start, x.end), (y.start, y.start), "axis"))
     return [*parts, text(x.end, y.start + 29, x_label, cls="tick unit", anchor="end")]
 
