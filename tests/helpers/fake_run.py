@@ -171,7 +171,7 @@ def _stage(
     elif "teacher" in fields:
         num_in, num = SETS[name]
         dropped = (
-            {"near-duplicate": 21, "unparsed": 14, "too short": 6}
+            {"near duplicate": 21, "unparsed": 14, "too short": 6}
             if name == "lamini"
             else {"same as before": 9, "refusal": 5}
             if name == "evol"

@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from bezoar.report.charts.dots import Dot, dot_plot
+from bezoar.report.charts.bars import bar
 from bezoar.report.charts.frame import Scale, nice_step, tick_labels
 from bezoar.report.charts.histogram import bin_counts, bins_over, histogram
+from bezoar.report.charts.intervals import Dot, interval_plot
 from bezoar.report.charts.lines import Curve, line_chart, thinned
 
 NAN, INF = float("nan"), float("inf")
@@ -67,12 +68,12 @@ def test_ticks_are_round_and_inside() -> None:
 
 
 def test_tick_labels_have_the_decimals_of_their_step() -> None:
-    assert tick_labels([-0.05, 0.0, 0.05, 0.1]) == ["−0.05", "0", "0.05", "0.10"]
-    assert tick_labels([10_000, 15_000, 20_000]) == ["10k", "15k", "20k"]
-    assert tick_labels([10_000, 10_500, 11_000]) == ["10.0k", "10.5k", "11.0k"]
-    assert tick_labels([0, 2e-5, 4e-5]) == ["0", "2e−5", "4e−5"]
-    assert tick_labels([1.2e-5, 1.25e-5, 1.3e-5]) == ["1.20e−5", "1.25e−5", "1.30e−5"]
-    assert tick_labels([0.0]) == ["0"]
+    assert tick_labels([-0.05, 0.0, 0.05, 0.1], 0.05) == ["−0.05", "0", "0.05", "0.10"]
+    assert tick_labels([10_000, 15_000, 20_000], 5000) == ["10k", "15k", "20k"]
+    assert tick_labels([10_000, 10_500, 11_000], 500) == ["10.0k", "10.5k", "11.0k"]
+    assert tick_labels([0, 2e-5, 4e-5], 2e-5) == ["0", "2e−5", "4e−5"]
+    assert tick_labels([1.2e-5, 1.25e-5], 5e-7) == ["1.20e−5", "1.25e−5"]
+    assert tick_labels([4.7], 0.1) == ["4.7"]
 
 
 @pytest.mark.parametrize("power", range(-9, 12))
@@ -124,25 +125,45 @@ def test_a_chart_of_nothing_says_so(curves: list[Curve]) -> None:
 
 
 def test_dots_stand_in_the_order_of_their_values() -> None:
-    svg = dot_plot(
+    markup = interval_plot(
         "acc",
-        [Dot("a", 0.2, 0.1, 0.3, 50), Dot("b", 0.6, 0.5, 0.7, 50), Dot("c", None), Dot("d", 0.4)],
+        [Dot("a", 0.2, 0.1, 0.3), Dot("b", 0.6, 0.5, 0.7), Dot("c", None), Dot("d", 0.4)],
+        reference=0.2,
     )
-    root = ET.fromstring(svg)
-    whiskers = [
-        (float(n.get("x1", 0)), float(n.get("x2", 0)))
-        for n in root.iter()
+    root = ET.fromstring(markup)
+    ends = [
+        (float(n.get("x1", "").rstrip("%")), float(n.get("x2", "").rstrip("%")))
+        for n in root.iter("line")
         if "whisker" in n.get("class", "")
     ]
-    assert len(whiskers) == 2
-    assert whiskers[0][1] < whiskers[1][0]
-    assert "no value" in svg
-    assert "a: 0.200 [0.100, 0.300], n = 50" in svg
+    assert len(ends) == 2
+    assert 0 <= ends[0][0] < ends[0][1] < ends[1][0] < ends[1][1] <= 100
+    # the start model's line passes through its own dot, in every model's drawing
+    dashed = [n.get("x1") for n in root.iter("line") if "dashed" in n.get("class", "")]
+    dots = [n.get("x") for n in root.iter("svg") if n.get("class") == "at"]
+    assert dashed == [dots[0]] * 4
+    said = " ".join(" ".join(root.itertext()).split())
+    assert "a 0.200 [0.100, 0.300] b 0.600 [0.500, 0.700] c – d 0.400" in said
+
+
+def test_differences_have_signs() -> None:
+    markup = interval_plot("acc", [Dot("a", 0.2), Dot("b", -0.1)], reference=0.0, signs=True)
+    assert "+0.200" in markup
+    assert "−0.100" in markup
 
 
 def test_dots_with_one_point_and_none() -> None:
-    assert numbers_of(dot_plot("acc", [Dot("a", 0.0, 0.0, 0.0)]))
-    assert "no model has a value" in dot_plot("acc", [Dot("a", None), Dot("b", NAN)])
+    assert 'x="50.00%"' in interval_plot("acc", [Dot("a", 0.0, 0.0, 0.0)])
+    assert "no model has a value" in interval_plot("acc", [Dot("a", None), Dot("b", NAN)])
+
+
+def test_a_bar_adds_up_to_its_share() -> None:
+    root = ET.fromstring(bar([(20, "kept"), (0, "none"), (30, "dropped")], 100))
+    assert [(n.get("class"), n.get("x"), n.get("width")) for n in root] == [
+        ("kept", "0.00%", "20.00%"),
+        ("dropped", "20.00%", "30.00%"),
+    ]
+    assert len(ET.fromstring(bar([(0, "kept")], 0))) == 0
 
 
 def test_bins_count_every_value_once() -> None:
@@ -167,7 +188,7 @@ def test_histogram_states_the_median() -> None:
 def test_names_in_charts_are_escaped() -> None:
     evil = '<script>&"'
     shown = [
-        dot_plot(evil, [Dot(evil, 1.0)]),
+        interval_plot(evil, [Dot(evil, 1.0)]),
         histogram(evil, [1.0], [0, 1, 2]),
         line_chart(evil, [Curve(evil, [(1, 1.0)])]),
     ]

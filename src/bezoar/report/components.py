@@ -4,20 +4,30 @@ import json
 from collections.abc import Iterable, Sequence
 
 from bezoar.io import Row
-from bezoar.report.formatting import number
-from bezoar.report.markup import Child, Markup, h
+from bezoar.report.formatting import ABSENT, number
+from bezoar.report.markup import Child, Markup, h, join
 from bezoar.report.rows import meta
+from bezoar.report.terms import explained
 
 MAX_TEXT = 3000
 """Characters of a message that are shown."""
 MAX_ANSWERS = 4
+NARROW = 5
+"""A table of more columns may be wider than its place."""
+EMPTY = {"", ABSENT}
 Cells = Sequence[Child]
 
 
-def section(anchor: str, title: str, intro: Child, *children: Child) -> Markup:
-    """A titled part of the page with a sentence that says what it shows."""
+def section(
+    anchor: str, title: str, intro: Child, *children: Child, terms_of: Child = None
+) -> Markup:
+    """A titled part of the page with a sentence that says what it shows.
+
+    The terms in `terms_of`, which may be some of its children, are explained below that sentence.
+    """
     lead = h("p", intro, cls="intro") if intro else None
-    return h("section", h("h2", title), lead, *children, id=anchor)
+    words = explained(intro, terms_of) if terms_of else None
+    return h("section", h("h2", title), lead, words, *children, id=anchor)
 
 
 def absent(what: str) -> Markup:
@@ -26,17 +36,32 @@ def absent(what: str) -> Markup:
 
 
 def table(head: Cells, rows: Iterable[Cells], *, foot: Cells = (), words: int = 1) -> Markup:
-    """A table whose first `words` columns are words and the others figures, set to the right."""
+    """A table whose first `words` columns are words and the others figures, set to the right.
+
+    Columns without any content are left out. On a narrow page each line is a card, in which the
+    head of the column stands before each figure.
+    """
+    lines = [list(row) for row in rows]
+    contents = [set(map(join, column)) for column in zip(*lines, strict=True)]
+    kept = [i for i, _ in enumerate(head) if not i or not lines or contents[i] - EMPTY]
 
     def line(cells: Cells, tag: str = "td") -> Markup:
-        first = h("th", cells[0], scope="row" if tag == "td" else None)
-        others = [h(tag, cell) for cell in cells[1:words]]
-        return h("tr", first, others, [h(tag, cell, cls="num") for cell in cells[words:]])
+        first = h("th", cells[0], scope="row" if tag == "td" else "col")
+        return h("tr", first, [cell(tag, i, cells[i]) for i in kept[1:]])
 
-    parts = [h("thead", line(head, "th")), h("tbody", [line(row) for row in rows])]
+    def cell(tag: str, i: int, content: Child) -> Markup:
+        # One element a cell, which stands in a card beside the column's head.
+        parts = content if tag == "th" or isinstance(content, str) else h("div", content)
+        label = head[i] if tag == "td" and content not in (None, "") else None
+        cls, scope = "num" if i >= words else None, "col" if tag == "th" else None
+        return h(tag, parts, cls=cls, scope=scope, data_label=label)
+
+    parts = [h("thead", line(head, "th")), h("tbody", map(line, lines))]
     if foot:
         parts.append(h("tfoot", line(foot)))
-    return h("div", h("table", parts), cls="scroll", tabindex=0)
+    # What can be scrolled must be reached by the keyboard.
+    reach = {"tabindex": 0, "role": "group", "aria_label": "Table"} if len(kept) > NARROW else {}
+    return h("div", h("table", parts), cls="scroll", **reach)
 
 
 def folded(summary: Child, *children: Child, shown: bool = False) -> Markup:

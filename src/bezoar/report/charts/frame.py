@@ -13,6 +13,8 @@ SAME = 1e-4
 ONE = (1.0, "")
 UNITS = ((1e6, "M"), (1e3, "k"))
 Span = tuple[float, float]
+Place = float | str
+"""A coordinate: pixels, or a share of the width such as "12.5%"."""
 
 
 def numbers(values: Iterable[object]) -> list[float]:
@@ -48,13 +50,20 @@ class Scale:
         share = (value - self.low) / (self.high - self.low)
         return self.start + max(-1.0, min(2.0, share)) * (self.end - self.start)
 
-    def ticks(self, num: int = 5, *, whole: bool = False) -> list[float]:
-        """About `num` round values in the scale: steps of 1, 2 or 5 times a power of ten.
+    def step(self, num: int = 5, *, whole: bool = False) -> float:
+        """Between about `num` round values: 1, 2 or 5 times a power of ten, at most half the scale.
 
         `whole` gives whole numbers alone: there is no half of a training step.
         """
-        step = nice_step((self.high - self.low) / max(1, num))
-        step = max(1.0, step) if whole else step
+        width = self.high - self.low
+        step = nice_step(width / max(1, num))
+        # One tick would say nothing about the scale; a fifth is never rounded up to above a half.
+        step = step if step <= width / 2 else nice_step(width / 5)
+        return max(1.0, step) if whole else step
+
+    def ticks(self, num: int = 5, *, whole: bool = False) -> list[float]:
+        """The multiples of `step` in the scale."""
+        step = self.step(num, whole=whole)
         # The small shift keeps a tick that lies on the border but for a rounding error.
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
@@ -63,7 +72,8 @@ class Scale:
     def labels(self, num: int = 5, *, whole: bool = False) -> list[tuple[float, str]]:
         """(pixel, label) of about `num` ticks."""
         ticks = self.ticks(num, whole=whole)
-        return list(zip(map(self, ticks), tick_labels(ticks), strict=True))
+        texts = tick_labels(ticks, self.step(num, whole=whole))
+        return list(zip(map(self, ticks), texts, strict=True))
 
 
 def nice_step(rough: float) -> float:
@@ -72,14 +82,12 @@ def nice_step(rough: float) -> float:
     return next((m * power for m in (1, 2, 5) if m * power >= rough * (1 - 1e-9)), 10 * power)
 
 
-def tick_labels(ticks: Sequence[float]) -> list[str]:
-    """Labels of evenly spaced ticks, in one unit and with just the decimals that tell them apart:
-    0.10, 20k, 1.25M, 2e−5."""
+def tick_labels(ticks: Sequence[float], step: float) -> list[str]:
+    """Labels in one unit, with just the decimals that a step needs: 0.10, 20k, 1.25M, 2e−5."""
     largest = max(map(abs, ticks), default=0.0)
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else largest or 1.0
-    if largest < 0.001 or largest >= 1e9:
+    if 0 < largest < 0.001 or largest >= 1e9:
         # As many digits as it takes from the first of the largest tick to that of the step.
-        digits = max(0, _power(largest) - _power(step)) if largest else 0
+        digits = max(0, _power(largest) - _power(step))
         return [_plain(_exponent(f"{tick:.{digits}e}")) for tick in ticks]
     unit, letter = next((u for u in UNITS if largest >= 10 * u[0] and step >= u[0] / 1000), ONE)
     decimals = max(0, -_power(step / unit))
@@ -112,15 +120,14 @@ def drawing(width: float, height: float, label: str, children: Child) -> Markup:
     return h("svg", parts, cls="chart", **size, role="img", aria_label=label)
 
 
-def text(x: float, y: float, content: str, *, cls: str = "tick", anchor: str = "start") -> Markup:
+def text(x: Place, y: float, content: str, *, cls: str = "tick", anchor: str = "start") -> Markup:
     """A line of text at its base point."""
     return h("text", content, x=x, y=y, cls=cls, text_anchor=anchor)
 
 
-def line(x: Span, y: Span, cls: str, tooltip: str = "") -> Markup:
+def line(x: tuple[Place, Place], y: Span, cls: str) -> Markup:
     """A straight line from (x[0], y[0]) to (x[1], y[1])."""
-    title = h("title", tooltip) if tooltip else None
-    return h("line", title, x1=x[0], x2=x[1], y1=y[0], y2=y[1], cls=cls)
+    return h("line", x1=x[0], x2=x[1], y1=y[0], y2=y[1], cls=cls)
 
 
 def axes(x: Scale, y: Scale, *, x_label: str) -> list[Markup]:
@@ -152,6 +159,12 @@ def marker(index: int, x: float, y: float, tooltip: str = "", *, radius: float =
     return h("polygon", title, points=points, cls=cls)
 
 
-def empty(label: str, reason: str) -> Markup:
+def key(index: int) -> Markup:
+    """The mark of series `index` for a line of text."""
+    box = {"viewBox": "0 0 14 14", "width": 14, "height": 14}
+    return h("svg", marker(index, 7, 7), cls="key", **box, aria_hidden="true")
+
+
+def empty(label: Child, reason: str) -> Markup:
     """A chart's place when there is nothing to draw."""
     return h("p", h("b", label), " ", reason, cls="absent")

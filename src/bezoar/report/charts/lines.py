@@ -8,8 +8,10 @@ from bezoar.report.charts.frame import Scale, axes, colour, drawing, empty, line
 from bezoar.report.formatting import count, finite, number
 from bezoar.report.markup import Markup, h
 
-WIDTH, HEIGHT = 360, 210
+WIDTH, HEIGHT = 340, 210
 MAX_POINTS = 400
+FEW = 40
+"""Up to so many single steps are drawn as dots that can be told apart."""
 Point = tuple[float, float]
 
 
@@ -71,7 +73,8 @@ def _curve(index: int, curve: Curve, x: Scale, y: Scale) -> list[Markup]:
             dots.append(marker(index, x(step), y(value), tooltip, radius=3.6))
         else:
             place = {"cx": x(step), "cy": y(value), "r": 2.2}
-            dots.append(h("circle", h("title", tooltip), **place, cls=f"raw {colour(index)}"))
+            cls = "raw" if len(points) > FEW else "raw few"
+            dots.append(h("circle", h("title", tooltip), **place, cls=f"{cls} {colour(index)}"))
     return [joined, *dots]
 
 

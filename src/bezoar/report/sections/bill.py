@@ -63,40 +63,45 @@ def cost_per_row(run: Run, stage: StageRecord) -> float | None:
     return spent / num_kept if num_kept and any_calls else None
 
 
-def bill(run: Run) -> Markup:
-    """A line per stage, one per further seed, and the sum."""
+def bill(run: Run) -> Markup | None:
+    """A line per stage, one per further seed, and the sum; None before any stage has run."""
+    done = [stage for stage in run.stages if stage.done]
+    if not done:
+        return None
     whole = total(run.everything)
-    longest_s = max((total([stage]).seconds for stage in run.stages), default=0.0)
-    rows = [_line(run, stage, longest_s) for stage in run.stages]
-    rows += [_seed_line(run, seed) for seed in run.further_seeds]
+    longest_s = max(total([stage]).seconds for stage in done)
+    rows = [_line(run, stage, longest_s, whole) for stage in done]
+    rows += [_seed_line(run, seed, whole) for seed in run.further_seeds]
     calls = [count(num) for num in whole.calls.values()]
     sums = [seconds(whole.seconds), *calls, count(whole.trained_tokens), usd(whole.cost_usd)]
     lines = table(HEAD, rows, foot=["Total", "", *sums, ""], words=2)
-    return section("bill", "The bill", INTRO, lines)
+    paid = "" if whole.cost_usd else " Nothing was paid for in this run."
+    return section("money", "Money and time", INTRO + paid, lines, terms_of=HEAD)
 
 
-def _line(run: Run, stage: StageRecord, longest_s: float) -> list[Child]:
+def _line(run: Run, stage: StageRecord, longest_s: float, whole: Costs) -> list[Child]:
     work = objective(stage) if stage.category == "train" else stage.kind
-    if not stage.done:
-        return [stage.name, work, "not run yet", *[""] * (len(HEAD) - 3)]
-    # Cells stay empty where nothing was asked: a zero would look like a measurement.
-    own, cost = total([stage]), cost_per_row(run, stage)
+    # Cells stay empty where nothing was asked: a zero would look like a measurement. So does a
+    # column of zeros, which then is left out.
+    own, cost = total([stage]), cost_per_row(run, stage) if whole.cost_usd else None
+    asked = own.calls["asked"] > 0
     return [
         stage.name,
         work,
         [seconds(own.seconds), _meter(own.seconds / longest_s if longest_s else 0.0)],
-        *(count(num) if stage.calls else "" for num in own.calls.values()),
+        *(count(own.calls[name]) if asked and num else "" for name, num in whole.calls.items()),
         count(own.trained_tokens) if own.trained_tokens else "",
-        usd(own.cost_usd) if stage.calls else "",
+        usd(own.cost_usd) if asked and whole.cost_usd else "",
         usd(cost) if cost is not None else "",
     ]
 
 
-def _seed_line(run: Run, seed: int) -> list[Child]:
+def _seed_line(run: Run, seed: int, whole: Costs) -> list[Child]:
     stages = [stage for stage in run.repeats if stage.seed == seed]
-    whole, names = total(stages), ", ".join(stage.name for stage in stages)
-    calls = [count(num) for num in whole.calls.values()]
-    sums = [seconds(whole.seconds), *calls, count(whole.trained_tokens), usd(whole.cost_usd)]
+    own, names = total(stages), ", ".join(stage.name for stage in stages)
+    calls = [count(own.calls[name]) if num else "" for name, num in whole.calls.items()]
+    cost = usd(own.cost_usd) if whole.cost_usd else ""
+    sums = [seconds(own.seconds), *calls, count(own.trained_tokens), cost]
     return [f"again with seed {seed}", names, *sums, ""]
 
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from bezoar.report.charts.dots import Dot, dot_plot
-from bezoar.report.components import section
+from bezoar.report.charts.intervals import Dot, interval_plot
 from bezoar.report.markup import Markup, h
 from bezoar.report.scoreboard import Scoreboard
 
@@ -24,7 +23,8 @@ def revision(board: Scoreboard) -> Markup | None:
             panels.append(_panel(board, model, facts))
     if not panels:
         return None
-    return section("revision", "Revision", INTRO, h("div", panels, cls="charts c3col"))
+    plots = h("div", panels, cls="charts c2col")
+    return h("div", h("h3", "Revision"), h("p", INTRO, cls="note"), plots)
 
 
 def _panel(board: Scoreboard, model: str, facts: dict[str, Any]) -> Markup:
@@ -42,5 +42,5 @@ def _panel(board: Scoreboard, model: str, facts: dict[str, Any]) -> Markup:
         notes.append(f"Iteration {iteration}: {equal}{not_revised}. ")
     if facts.get("not_made"):
         notes.append(f"Stopped: {facts['stopped']}.")
-    plot = dot_plot(board.labels[model], dots, reference=0.5)
+    plot = interval_plot(board.labels[model], dots, reference=0.5)
     return h("div", plot, h("p", notes, cls="note"))

@@ -1,22 +1,22 @@
-"""The models' scores: the table with paired verdicts, and a panel of dots per benchmark."""
+"""The models' scores: a panel of dots per benchmark, differences, the table with verdicts."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from bezoar.evals.outcome import remarks
 from bezoar.evals.stats import Score
-from bezoar.report.charts.dots import Dot, dot_plot
+from bezoar.report.charts.intervals import Dot, interval_plot
 from bezoar.report.components import absent, folded, section, table
 from bezoar.report.formatting import ABSENT, count, failures, interval, number, signed
 from bezoar.report.load_scores import read_score
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
+from bezoar.report.sections.differences import differences
+from bezoar.report.sections.mt_bench import categories
+from bezoar.report.sections.revision import revision
 
-INTRO = (
-    "The main score of each benchmark, with how many items it is over and how many of them gave"
-    " none."
-)
+INTRO = "The main score of each benchmark with its 95 % interval."
 NOTE = (
     "Square brackets hold 95 % intervals. Under each model stands its difference from the first"
     " model, over the items that both answered: ▲ or ▼ where a paired sign-flip test finds it at 5"
@@ -32,32 +32,37 @@ INJECTION_HEAD = (
 )
 
 
-def scores(run: Run, board: Scoreboard) -> Markup:
-    """The table, the panels, and how verdicts are made; what is not a main score is folded."""
+def scores(run: Run, board: Scoreboard) -> Markup | None:
+    """Pictures first, then the table, and folded what is not a main score; None without one."""
     waiting = [stage.name for stage in run.of("evaluate") if not stage.done]
-    later = f"Not run yet: {', '.join(waiting)}." if waiting else ""
+    later = absent(f"Not run yet: {', '.join(waiting)}.") if waiting else None
     if not board.cells:
-        reason = (
-            f"No evaluation has finished. {later}" if later else "The recipe evaluates nothing."
-        )
-        return section("scores", "Scores", None, absent(reason))
+        return section("scores", "Scores", None, later) if later else None
     # Many benchmarks come in variants (per token, normalised); one of each is enough at first.
     others = [name for name in board.benchmarks if name not in board.main]
     summary = [f"{len(others)} more scores", h("small", ", ".join(others))]
-    more = folded(summary, _table(board, others), _panels(board, others)) if others else None
+    figures = _table(board, board.main)
     return section(
         "scores",
         "Scores",
-        INTRO,
-        _table(board, board.main),
-        absent(later) if later else None,
-        _judges(board),
+        f"{INTRO} {_of_start(board)}",
+        [h("p", sentence) for sentence in board.headline],
+        later,
+        h("div", [_panel(board, name) for name in board.main], cls="charts c2col"),
+        differences(board),
         _notes(board),
-        h("p", NOTE, cls="note"),
-        h("h3", "Values with 95 % intervals"),
-        _panels(board, board.main),
-        more,
+        revision(board),
+        folded("Every score in figures", figures, h("p", NOTE, cls="note")),
+        categories(board),
+        _judges(board),
+        folded(summary, _table(board, others), _panels(board, others)) if others else None,
+        terms_of=[NOTE, figures],
     )
+
+
+def _of_start(board: Scoreboard) -> str:
+    start = next(iter(board.labels.values()))
+    return f"The dashed line is {start}'s value." if len(board.labels) > 1 else ""
 
 
 def _table(board: Scoreboard, benchmarks: Sequence[str]) -> Markup:
@@ -68,7 +73,7 @@ def _table(board: Scoreboard, benchmarks: Sequence[str]) -> Markup:
     return table(["Benchmark", "Verdict", *board.labels.values()], rows, words=2)
 
 
-def _name(board: Scoreboard, benchmark: str) -> Child:
+def _name(board: Scoreboard, benchmark: str) -> list[Child]:
     known = list(board.of(benchmark).values())
     sizes = {score.n for score in known}
     size = f"n = {count(sizes.pop())}" if len(sizes) == 1 else "n differs" if sizes else "no value"
@@ -157,11 +162,17 @@ def _notes(board: Scoreboard) -> list[Markup]:
 
 
 def _panels(board: Scoreboard, benchmarks: Sequence[str]) -> Markup:
-    return h("div", [_panel(board, benchmark) for benchmark in benchmarks], cls="charts c3col")
+    return h("div", [_panel(board, benchmark) for benchmark in benchmarks], cls="charts c2col")
 
 
 def _panel(board: Scoreboard, benchmark: str) -> Markup:
-    dots = [Dot.of(label, board.score(benchmark, model)) for model, label in board.labels.items()]
-    # Zero means "no difference" only for scores that can be negative, such as margins.
-    crosses_zero = any(dot.low is not None and dot.low < 0 for dot in dots)
-    return dot_plot(benchmark, dots, reference=0.0 if crosses_zero else None)
+    models = list(board.labels.items())
+    # A model that was not measured on this benchmark has no line.
+    dots = [
+        Dot.of(label, board.score(benchmark, model), series)
+        for series, (model, label) in enumerate(models)
+        if (benchmark, model) in board.cells
+    ]
+    start = board.score(benchmark, models[0][0]) if len(models) > 1 else None
+    title = [*_name(board, benchmark), " ", h("small", _verdict(board, benchmark))]
+    return interval_plot(title, dots, reference=start.value if start else None)

@@ -1,17 +1,15 @@
-"""The row sets: rows kept and left out, how long rows are, samples, and records of failures."""
+"""The row sets: rows kept and left out, how long rows are, and samples."""
 
-from collections import Counter
-
-from bezoar.io import Row
+from bezoar.report.charts.bars import bar
 from bezoar.report.charts.histogram import bins_over, histogram
-from bezoar.report.components import absent, cut, folded, row_card, section, table
+from bezoar.report.components import absent, folded, row_card, section
 from bezoar.report.formatting import count, percent
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.rows import MAX_READ, RowSet, read_rows
 from bezoar.report.run import Run, StageRecord
 
 SETS = ("source", "scheme", "filter")
-NUM_RECORDS = 8
+INTRO = "How many rows went on from each stage, and why the others were left out."
 LENGTHS_INTRO = (
     "Length of each row's messages together; of a comparison, the prompt with the chosen answer."
     " The dashed line is the median, and the last bar of a panel also holds what is longer."
@@ -24,48 +22,69 @@ def load_sets(run: Run) -> dict[str, RowSet]:
     return {name: read_rows(path) for name, path in paths.items() if path}
 
 
-def flow(run: Run) -> Markup:
-    """Rows kept and left out by every source, scheme and filter, and by training where it did."""
+def data(run: Run, sets: dict[str, RowSet]) -> Markup | None:
+    """Rows in and out, samples and lengths; None if the recipe has no rows."""
+    if not run.of(*SETS):
+        return None
+    rows = flow(run)
+    parts = [rows, _samples(run, sets), _lengths(run, sets)]
+    return section("data", "Data", INTRO, parts, terms_of=rows)
+
+
+def flow(run: Run) -> Child:
+    """A bar for every source, scheme and filter, and for training where it left rows out."""
     stages = [stage for stage in run.of(*SETS, "train") if stage.done]
-    shown = [stage for stage in stages if stage.category != "train" or stage.dropped]
-    waiting = [stage.name for stage in run.of(*SETS) if not stage.done]
     # Training stages appear only if they left rows out, such as too long ones.
-    rows = table(["Stage", "Rows"], [[stage.name, _kept(stage)] for stage in shown], words=2)
-    return section(
-        "rows",
-        "Rows in and out",
-        "How many rows went on, and why the others were left out.",
-        rows if shown else absent("No stage has made or read a row."),
-        absent(f"Not run yet: {', '.join(waiting)}.") if waiting else None,
+    shown = [stage for stage in stages if stage.category != "train" or stage.dropped]
+    most = max((stage.count("rows_out") + _num_dropped(stage) for stage in shown), default=0)
+    waiting = [stage.name for stage in run.of(*SETS) if not stage.done]
+    later = absent(f"Not run yet: {', '.join(waiting)}.") if waiting else None
+    return [
+        h("ul", [_flow_of(stage, most) for stage in shown], cls="flow") if shown else None,
+        later,
+    ]
+
+
+def _num_dropped(stage: StageRecord) -> int:
+    return sum(stage.dropped.values())
+
+
+def _flow_of(stage: StageRecord, most: int) -> Markup:
+    num_kept, num_dropped = stage.count("rows_out"), _num_dropped(stage)
+    num_seen = num_kept + num_dropped
+    share = f" of {count(num_seen)} ({percent(num_kept, num_seen)})" if num_dropped else ""
+    # A scheme writes several rows per seed, so its seeds do not add up with its rows.
+    seeds = f", from {count(stage.count('rows_in'))} seeds" if stage.category == "scheme" else ""
+    reasons = ", ".join(f"{count(num)} {reason}" for reason, num in by_count(stage.dropped) if num)
+    left_out = h("small", f"left out: {reasons}") if reasons else None
+    return h(
+        "li",
+        h("b", stage.name, h("small", stage.kind)),
+        bar([(num_kept, "kept"), (num_dropped, "dropped")], most),
+        h("span", f"kept {count(num_kept)}{share}{seeds}", left_out),
     )
 
 
-def _kept(stage: StageRecord) -> str:
-    num_kept, dropped = stage.count("rows_out"), stage.dropped
-    num_seen = num_kept + sum(dropped.values())
-    share = f" of {count(num_seen)} ({percent(num_kept, num_seen)})" if dropped else ""
-    # A scheme writes several rows per seed, so its seeds do not add up with its rows.
-    seeds = f", from {count(stage.count('rows_in'))} seeds" if stage.category == "scheme" else ""
-    reasons = sorted(dropped.items(), key=lambda pair: (-pair[1], pair[0]))
-    left_out = ", ".join(f"{count(num)} {reason}" for reason, num in reasons if num)
-    return f"kept {count(num_kept)}{share}{seeds}" + (f"; {left_out}" if left_out else "")
+def by_count(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """The largest first."""
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def lengths(run: Run, sets: dict[str, RowSet]) -> Markup:
+def _lengths(run: Run, sets: dict[str, RowSet]) -> Markup | None:
     """Histograms with the same bins: tokens if the stage counted them, else words."""
     counted = {stage.name: stage.stats.get("token_lengths") for stage in run.stages}
     # Tokens are what a context is filled with; words are the fallback.
     tokens = {name: values for name, values in counted.items() if isinstance(values, list)}
     words = {n: rows.lengths for n, rows in sets.items() if n not in tokens and rows.lengths}
     parts: list[Child] = [_panels(tokens, "tokens")] if tokens else []
-    if words:
-        parts += [h("h3", "Words") if tokens else None, _panels(words, "words")]
+    parts += [_panels(words, "words")] if words else []
     long = [name for name, rows in sets.items() if rows.num > MAX_READ]
     if long:
         note = f"Of {', '.join(long)} the first {count(MAX_READ)} rows are counted."
         parts.append(h("p", note, cls="note"))
-    shown = parts or absent("No rows yet.")
-    return section("lengths", "How long the rows are", LENGTHS_INTRO, shown)
+    if not parts:
+        return None
+    return folded("How long the rows are", h("p", LENGTHS_INTRO, cls="note"), parts)
 
 
 def _panels(sets: dict[str, list[int]], unit: str) -> Markup:
@@ -75,22 +94,17 @@ def _panels(sets: dict[str, list[int]], unit: str) -> Markup:
     return h("div", panels, cls="charts c4col")
 
 
-def samples(run: Run, sets: dict[str, RowSet]) -> Markup:
+def _samples(run: Run, sets: dict[str, RowSet]) -> Child:
     """A few rows of every stage, folded; of filters also rows that were turned down."""
-    parts: list[Child] = []
+    if not sets:
+        return None
+    parts = []
     for stage in run.of(*SETS):
-        kept = sets.get(stage.name)
-        if kept is None:
-            parts.append(absent(f"{stage.name} has not run yet."))
-            continue
-        path = stage.path("rejected.parquet")
-        parts.append(_samples_of(stage, kept, read_rows(path) if path else RowSet(0)))
-    return section(
-        "samples",
-        "Sample rows",
-        "Rows spread evenly over each set, as they are; long texts are cut.",
-        parts or absent("No rows yet."),
-    )
+        if kept := sets.get(stage.name):
+            path = stage.path("rejected.parquet")
+            parts.append(_samples_of(stage, kept, read_rows(path) if path else RowSet(0)))
+    intro = "Spread evenly over each set, as they are; long texts are cut."
+    return [h("h3", "Sample rows"), h("p", intro, cls="note"), parts]
 
 
 def _samples_of(stage: StageRecord, kept: RowSet, rejected: RowSet) -> Markup:
@@ -103,45 +117,3 @@ def _samples_of(stage: StageRecord, kept: RowSet, rejected: RowSet) -> Markup:
         parts.append(h("h3", f"Turned down by {stage.name}"))
         parts += [row_card(row) for row in rejected.samples]
     return folded([stage.name, h("small", summary)], parts)
-
-
-def failures(run: Run) -> Markup:
-    """A folded list per stage of what was left out or failed, with a few records of each reason."""
-    parts: list[Child] = []
-    for stage in run.stages:
-        records = stage.failures
-        # The counts of stats.json are complete; records may be missing or cut.
-        reasons = Counter({reason: num for reason, num in stage.dropped.items() if num})
-        reasons = reasons or Counter(map(_reason, records))
-        num_failed, num_refused = (
-            round(stage.calls.get(name, 0)) for name in ("failed", "refused_by_budget")
-        )
-        notes = [", ".join(f"{count(num)} {reason}" for reason, num in reasons.most_common())]
-        if num_failed:
-            refused = f", {count(num_refused)} of them refused by the budget" if num_refused else ""
-            notes.append(f"{count(num_failed)} requests failed{refused}")
-        if reasons or num_failed:
-            summary = [stage.name, h("small", "; ".join(filter(None, notes)))]
-            parts.append(folded(summary, _records(records, reasons)))
-    return section(
-        "failures",
-        "Failures and left-out rows",
-        "Nothing leaves without being counted; up to eight records of each reason.",
-        parts or absent("Nothing failed and nothing was left out."),
-    )
-
-
-def _reason(record: Row) -> str:
-    return str(record.get("reason", "no reason"))
-
-
-def _records(records: list[Row], reasons: Counter[str]) -> Markup:
-    shown: list[list[Child]] = []
-    for reason, _ in reasons.most_common():
-        same = [record for record in records if _reason(record) == reason][:NUM_RECORDS]
-        for record in same:
-            row_id, detail = str(record.get("id", "")), str(record.get("detail") or "")
-            shown.append([reason, h("code", cut(row_id, 80)), cut(detail, 300)])
-    if not shown:
-        return absent("No records were written.")
-    return table(["Reason", "Row", "Detail"], shown, words=3)

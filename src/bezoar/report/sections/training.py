@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from bezoar.io import Row
 from bezoar.report.charts.lines import Curve, line_chart
 from bezoar.report.components import absent, folded, section, table
-from bezoar.report.formatting import ABSENT, count, finite, number, seconds, size
+from bezoar.report.formatting import ABSENT, count, number, seconds, size
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run, StageRecord
 
@@ -31,37 +31,34 @@ HEAD = (
     "Trains on",
     "Rows",
     "Steps",
-    "Tokens",
     "Trained tokens",
     "First loss",
     "Last loss",
-    "Best validation",
+    "Best validation loss",
     "Time",
-    "Peak memory",
+    "Memory",
 )
 
 
-def training(run: Run) -> Markup:
-    """Curves in the order of training; rarer curves are folded."""
+def training(run: Run) -> Markup | None:
+    """Curves in the order of training, rarer ones folded; None if the recipe trains nothing."""
     stages = run.of("train")
     if not stages:
-        return section("training", "Training", None, absent("The recipe trains nothing."))
+        return None
     logged = [(stage, run.metrics[stage.name]) for stage in stages if stage.name in run.metrics]
     waiting = [stage.name for stage in stages if stage.name not in run.metrics]
-    shown = [_charts(stage, lines, SHOWN) for stage, lines in logged]
-    # Stages with a single curve share a grid; each stage with several has a grid of its own.
-    grids = [[chart for charts in shown if len(charts) == 1 for chart in charts]]
-    grids += [charts for charts in shown if len(charts) > 1]
+    shown = [chart for stage, lines in logged for chart in _charts(stage, lines, SHOWN)]
     others = [chart for stage, lines in logged for chart in _charts(stage, lines, _others(lines))]
     more = "Gradient norm, learning rate, speed and other curves"
     return section(
         "training",
         "Training",
-        "Pale dots are single steps, and squares are the validation split.",
-        [h("div", charts, cls="charts c3col") for charts in grids if charts],
+        "Dots are single steps; squares are the rows held out for validation.",
+        h("div", shown, cls="charts c3col") if shown else None,
         absent(f"No curve yet for {', '.join(waiting)}.") if waiting else None,
         _figures([stage for stage in stages if stage.done]),
         folded(more, h("div", others, cls="charts c3col")) if others else None,
+        terms_of=[shown, *HEAD, more],
     )
 
 
@@ -95,21 +92,19 @@ def _charts(stage: StageRecord, lines: list[Row], names: Iterable[str]) -> list[
 def _figures(stages: list[StageRecord]) -> Child:
     if not stages:
         return None
-    return [h("h3", "Figures"), table(HEAD, map(_figures_of, stages), words=2)]
+    return [h("h3", "In figures"), table(HEAD, map(_figures_of, stages), words=2)]
 
 
 def _figures_of(stage: StageRecord) -> list[Child]:
     stats = stage.stats
-    extra = [f"{name} {number(value)}" for name, value in other_figures(stage) if finite(value)]
     num_held_out = stage.count("rows_validation")
-    held_out = h("small", f"and {count(num_held_out)} held out") if num_held_out else None
+    held_out = h("small", f"{count(num_held_out)} held out") if num_held_out else None
     step = h("small", f"step {count(stats['best_step'])}") if stats.get("best_step") else None
     return [
-        [stage.name, h("small", ", ".join([objective(stage), *extra]))],
+        [stage.name, h("small", objective(stage))],
         stage.inputs.get("rows", ABSENT),
         [count(stats.get("rows_trained")), held_out],
         count(stats.get("steps")),
-        count(stats.get("tokens")),
         count(stats.get("trained_tokens")),
         number(stats.get("first_loss")),
         number(stats.get("last_loss")),

@@ -1,0 +1,49 @@
+"""A forest plot: how far each model is from the start model, on the same items."""
+
+from dataclasses import replace
+
+from bezoar.evals.stats import NOT_DISTINGUISHABLE
+from bezoar.report.charts.intervals import Dot, interval_plot
+from bezoar.report.effects import is_share
+from bezoar.report.formatting import count
+from bezoar.report.markup import Markup, h
+from bezoar.report.scoreboard import Scoreboard
+
+INTRO = (
+    "The paired difference of each model from {start}, with its 95 % interval. Right of the dashed"
+    " line the figure is higher than {start}'s; an interval that crosses the line holds 0."
+)
+
+
+def differences(board: Scoreboard) -> list[Markup]:
+    """Shares on one scale, every other benchmark on its own; empty if nothing can be paired."""
+    shares: list[Dot] = []
+    panels: list[Markup] = []
+    start = next(iter(board.labels), "")
+    for benchmark in board.main:
+        dots = _dots(board, benchmark, start)
+        if is_share(benchmark):
+            shares += [replace(dot, name=[dot.name, h("small", benchmark)]) for dot in dots]
+        elif dots:
+            panels.append(interval_plot(benchmark, dots, reference=0.0, signs=True, wide=True))
+    if shares:
+        panels.insert(0, interval_plot("Shares", shares, reference=0.0, signs=True, wide=True))
+    if not panels:
+        return []
+    intro = INTRO.format(start=board.labels[start])
+    title = h("h3", f"Differences from {board.labels[start]}")
+    return [title, h("p", intro, cls="note"), h("div", panels, cls="charts")]
+
+
+def _dots(board: Scoreboard, benchmark: str, start: str) -> list[Dot]:
+    """A dot a model; without shared items there is no paired difference to draw."""
+    dots = []
+    against = board.against(benchmark, start)
+    for series, (model, label) in enumerate(board.labels.items()):
+        difference = against.get(model)
+        if difference is not None and difference.n:
+            apart = "" if difference.distinguishable else f", {NOT_DISTINGUISHABLE}"
+            note = h("small", f"n = {count(difference.n)}{apart}", cls="note")
+            bounds = (difference.value, difference.low, difference.high)
+            dots.append(Dot(label, *bounds, note=note, series=series))
+    return dots

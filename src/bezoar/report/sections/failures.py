@@ -1,0 +1,52 @@
+"""What was left out or failed, a folded list per stage."""
+
+from collections import Counter
+
+from bezoar.io import Row
+from bezoar.report.components import absent, cut, folded, section, table
+from bezoar.report.formatting import count
+from bezoar.report.markup import Child, Markup, h
+from bezoar.report.run import Run
+
+NUM_RECORDS = 8
+
+
+def failures(run: Run) -> Markup | None:
+    """A few records of each reason by stage; None if nothing failed and nothing was left out."""
+    parts: list[Child] = []
+    words: list[Child] = []
+    for stage in run.stages:
+        records = stage.failures
+        # The counts of stats.json are complete; records may be missing or cut.
+        reasons = Counter({reason: num for reason, num in stage.dropped.items() if num})
+        reasons = reasons or Counter(map(_reason, records))
+        num_failed, num_refused = (
+            round(stage.calls.get(name, 0)) for name in ("failed", "refused_by_budget")
+        )
+        notes = [", ".join(f"{count(num)} {reason}" for reason, num in reasons.most_common())]
+        if num_failed:
+            refused = f", {count(num_refused)} of them refused by the budget" if num_refused else ""
+            notes.append(f"{count(num_failed)} requests failed{refused}")
+        words += notes
+        if reasons or num_failed:
+            summary = [stage.name, h("small", "; ".join(filter(None, notes)))]
+            parts.append(folded(summary, _records(records, reasons)))
+    intro = "Nothing leaves without being counted; up to eight records of each reason."
+    title = "Failures and left-out rows"
+    return section("failures", title, intro, parts, terms_of=words) if parts else None
+
+
+def _reason(record: Row) -> str:
+    return str(record.get("reason", "no reason"))
+
+
+def _records(records: list[Row], reasons: Counter[str]) -> Markup:
+    shown: list[list[Child]] = []
+    for reason, _ in reasons.most_common():
+        same = [record for record in records if _reason(record) == reason][:NUM_RECORDS]
+        for record in same:
+            row_id, detail = str(record.get("id", "")), str(record.get("detail") or "")
+            shown.append([reason, h("code", cut(row_id, 80)), cut(detail, 300)])
+    if not shown:
+        return absent("No records were written.")
+    return table(["Reason", "Row", "Detail"], shown, words=3)

@@ -1,0 +1,66 @@
+"""What a reader should know after ten seconds: the decision, what to do next, the key figures."""
+
+from bezoar.report.decision import Answer, Decision
+from bezoar.report.formatting import count, seconds, usd
+from bezoar.report.markup import Markup, h
+from bezoar.report.run import Run
+from bezoar.report.sections.bill import total
+from bezoar.report.terms import explained
+
+WORDS = {
+    "What got worse?": {"yes": "Something", "no": "Nothing found"},
+    "": {"yes": "Yes", "no": "No", "unclear": "Unclear", "not measured": "Not measured"},
+}
+"""Question -> verdict -> the word that answers it; those of "" hold for every other question."""
+
+
+def first_screen(run: Run, decision: Decision) -> Markup:
+    """Name, decision, warnings, answers, next steps and figures."""
+    # ISO times with one time zone sort as text.
+    finished = [str(stage.key.get("finished", "")) for stage in run.stages if stage.done]
+    ended = max(finished, default="").replace("T", " ").replace("+00:00", " UTC")
+    over = f"bezoar run, last stage finished {ended}" if ended else "bezoar run"
+    steps = [h("li", step) for step in decision.next_steps]
+    figures = [h("li", h("b", value), h("span", label)) for value, label in _figures(run)]
+    said = [answer.why for answer in decision.answers]
+    return h(
+        "header",
+        h("p", over, cls="over"),
+        h("h1", run.name),
+        h("p", decision.sentence, cls="lead"),
+        # A report of a partial run must say so at its top, before any number.
+        [h("p", note, cls="warn") for note in [*decision.warnings, *run.notes]],
+        h("ul", map(_answer, decision.answers), cls="answers") if decision.answers else None,
+        h("div", h("h2", "What to do next"), h("ol", steps), cls="next") if steps else None,
+        h("ul", figures, cls="tiles"),
+        explained(decision.sentence, said, decision.warnings, decision.next_steps),
+    )
+
+
+def _answer(answer: Answer) -> Markup:
+    word = WORDS.get(answer.question, {}).get(answer.verdict) or WORDS[""][answer.verdict]
+    cls = {"unclear": "unclear", "not measured": "unclear"}.get(answer.verdict) or (
+        "good" if (answer.verdict == "yes") != (answer.question == "What got worse?") else "bad"
+    )
+    return h("li", h("h2", answer.question), h("b", word, cls=f"word {cls}"), h("p", answer.why))
+
+
+def _figures(run: Run) -> list[tuple[str, str]]:
+    """(figure, what it is), those that are not 0."""
+    whole = total(run.everything)
+    # Rows that several stages train on are counted once.
+    trained_on = {stage.inputs.get("rows") for stage in run.of("train") if stage.done}
+    used = sum(stage.count("rows_out") for stage in run.stages if stage.name in trained_on)
+    written = sum(stage.count("rows_out") for stage in run.of("scheme"))
+    num_done = sum(stage.done for stage in run.stages)
+    unfinished = num_done < len(run.stages)
+    figures = [
+        (f"{num_done} of {len(run.stages)}", "stages finished", unfinished),
+        (count(written), "rows written by the teacher", written),
+        (count(used), "rows trained on", used),
+        (count(whole.trained_tokens), "tokens trained", whole.trained_tokens),
+        (count(whole.calls["asked"]), "requests", whole.calls["asked"]),
+        (seconds(whole.seconds), "of work", 1),
+        (usd(whole.cost_usd), "for replies", whole.calls["asked"]),
+    ]
+    return [(figure, label) for figure, label, value in figures if value]
