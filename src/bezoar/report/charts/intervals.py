@@ -31,7 +31,8 @@ class Dot:
         """The dot of a score; a dot without a value if there is none."""
         if score is None:
             return cls(name, None, series=series)
-        return cls(name, score.value, score.low, score.high, series=series)
+        why = h("small", score.reason, cls="note") if score.reason else None
+        return cls(name, score.value, score.low, score.high, why, series)
 
 
 def interval_plot(

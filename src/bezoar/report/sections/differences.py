@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from bezoar.evals.stats import NOT_DISTINGUISHABLE
 from bezoar.report.charts.intervals import Dot, interval_plot
 from bezoar.report.effects import is_share
 from bezoar.report.formatting import count
@@ -42,8 +41,8 @@ def _dots(board: Scoreboard, benchmark: str, start: str) -> list[Dot]:
     for series, (model, label) in enumerate(board.labels.items()):
         difference = against.get(model)
         if difference is not None and difference.n:
-            apart = "" if difference.distinguishable else f", {NOT_DISTINGUISHABLE}"
-            note = h("small", f"n = {count(difference.n)}{apart}", cls="note")
-            bounds = (difference.value, difference.low, difference.high)
+            said = f"n = {count(difference.n)}, {difference.verdict}"
+            note = h("small", said, cls="note")
+            bounds = (difference.difference, difference.low, difference.high)
             dots.append(Dot(label, *bounds, note=note, series=series))
     return dots
