@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from bezoar.report.charts.intervals import Dot, interval_plot
-from bezoar.report.effects import is_share
 from bezoar.report.formatting import count
 from bezoar.report.markup import Markup, h
+from bezoar.report.plain_words import is_share
 from bezoar.report.scoreboard import Scoreboard
 
 INTRO = (
