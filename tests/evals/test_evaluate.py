@@ -14,7 +14,6 @@ from bezoar.chat.types import Comparison, Message
 from bezoar.cost import exactly
 from bezoar.errors import DataError, RecipeError
 from bezoar.evals import EVALUATIONS
-from bezoar.evals.contamination import Contamination
 from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.lm_eval import LmEval, Task
@@ -324,20 +323,6 @@ def test_reward_bench_of_a_judge_and_of_likelihoods(stack: Any, other: Any, tmp_
     with pytest.raises(RecipeError, match="only answers, so it has no log-prob"):
         run(RewardBench(files, by="log-prob"), replace(given, answers_only=True))
     assert RewardBench(files, by="judge").quote({})[0][1].num.expected == 12
-
-
-def test_training_rows_that_hold_evaluation_items_are_reported(given: EvalContext) -> None:
-    stage = Evaluate(
-        "m", mt_bench=MTBench("judge", limit=8), contamination=Contamination(("rows",))
-    )
-    asked = stage.mt_bench.load()[0] if stage.mt_bench else None
-    assert asked is not None
-    leak = Comparison(
-        "leak", (Message("user", f"Please: {asked.turns[0]} {asked.turns[1]}"),), "x", "y"
-    )
-    found = stage.measure(replace(given, rows=lambda name: [leak])).info["contamination"]
-    assert found["benchmarks"]["mt_bench"] == {"items": 8, "touched": 1, "contaminated": 1}
-    assert found["touched"][0]["row"] == "leak"
 
 
 def test_useless_settings_are_refused() -> None:

@@ -1,12 +1,11 @@
-"""ROUGE and BLEU against their libraries and by hand; contamination."""
+"""ROUGE and BLEU against their libraries and by hand."""
 
 from collections.abc import Sequence
 
 import pytest
 
-from bezoar.chat.types import Chat, Comparison, Message
+from bezoar.chat.types import Comparison, Message
 from bezoar.errors import DataError
-from bezoar.evals.contamination import contamination, row_text
 from bezoar.llm.types import Reply, Request
 
 
@@ -59,48 +58,3 @@ def test_the_section_asks_for_answers_and_counts_failures() -> None:
     assert next(s.value for s in outcome.scores if s.name == "ROUGE-L") == 1.0
     assert [i["value"] for i in outcome.items if i["benchmark"] == "ROUGE-L"] == [1.0, None]
     assert outcome.info["overlap"]["words_per_answer"] == 2
-
-
-def test_shared_runs_of_words_are_found_with_their_row() -> None:
-    item = "What is the name of the long river that flows through the old town of Aarau in summer"
-    rows = [
-        ("r1", "Tell me about rivers."),
-        ("r2", "Q: the NAME of the long river that flows, through the old town of Aarau?"),
-    ]
-    found = contamination(
-        rows,
-        {
-            "quiz": [
-                ("1", item),
-                ("2", "A wholly different question about the price of bread and milk"),
-            ]
-        },
-    )
-    (touch,) = found.touched
-    assert (touch.benchmark, touch.item, touch.row) == ("quiz", "1", "r2")
-    # 18 words give 11 runs of 8; 14 shared words give 7
-    assert touch.share == pytest.approx(7 / 11)
-    table = found.to_dict()
-    assert table["benchmarks"]["quiz"] == {"items": 2, "touched": 1, "contaminated": 1}
-    assert table["rows"] == 2
-
-
-def test_short_items_count_whole_and_very_short_ones_not_at_all() -> None:
-    rows = [("r", "well, the sun rises in the east, always")]
-    found = contamination(
-        rows,
-        {
-            "b": [
-                ("short", "The sun rises in the east"),
-                ("tiny", "the sun"),
-                ("other", "the moon rises in the east"),
-            ]
-        },
-    )
-    assert [t.item for t in found.touched] == ["short"]
-
-
-def test_a_row_is_read_whole() -> None:
-    chat = Chat("c", (Message("user", "one"), Message("assistant", "two")))
-    assert row_text(chat) == ("c", "one\ntwo")
-    assert row_text(Comparison("p", (Message("user", "q"),), "yes", "no")) == ("p", "q\nyes\nno")

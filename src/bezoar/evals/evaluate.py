@@ -59,7 +59,7 @@ class Evaluate(Stage):
     revision: Revision | None = None
     """Whether the model's revisions are better than the answers that it revises."""
     contamination: Contamination | None = None
-    """Searches training rows for the items of the other sections; it comes last."""
+    """How the training rows are searched for the items of the other sections, which always is."""
     kind: Literal["evaluate"] = "evaluate"
     gives = "scores"
     renders = True
@@ -68,15 +68,20 @@ class Evaluate(Stage):
         names = [f.name for f in fields(self) if f.name not in ("model", "contamination", "kind")]
         if not any(getattr(self, name) for name in names):
             raise ValueError(f"an evaluation needs one of {', '.join(names)}; add one")
+        if self.contamination == Contamination():
+            raise ValueError(
+                "contamination is always searched for; give it rows or n, or remove it"
+            )
         # settings that cannot work are refused before anything is trained or paid
         for section in self.sections:
             section.check(self.model)
 
     @property
     def sections(self) -> list[Section]:
-        """The sections that are there, in the order in which they run."""
-        values = [getattr(self, f.name) for f in fields(self)]
-        return [value for value in values if isinstance(value, Section)]
+        """The sections that are there, in the order in which they run, `contamination` always."""
+        values = [getattr(self, f.name) for f in fields(self) if f.name != "contamination"]
+        sections = [value for value in values if isinstance(value, Section)]
+        return [*sections, self.contamination or Contamination()]
 
     def run(self, context: StageContext) -> Stats:
         """Measure the model and write scores.json and items.jsonl."""
@@ -95,6 +100,7 @@ class Evaluate(Stage):
             ask_model=lambda name: ask("model", name),
             ask=lambda name: ask("backend", name),
             rows=context.rows,  # type: ignore[arg-type]
+            stored_rows=context.stored_rows,
             progress=context.progress,
             seed=context.seed,
             work_dir=context.work_dir,

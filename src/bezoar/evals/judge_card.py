@@ -13,6 +13,7 @@ from bezoar.evals.agreement import cohen_kappa
 from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
 from bezoar.evals.labelled_pairs import LabelledPairs
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.preferences import pair_texts
 from bezoar.evals.section import item_rows
 from bezoar.evals.stats import Score, clustered_score, percentiles, resamples, score
 from bezoar.evals.win_rate import first_position, word
@@ -80,7 +81,7 @@ class JudgeCard(JudgeConfig, LabelledPairs):
             context.progress.say(f"judge {judge.name}: {'; '.join(map(str, outcome.scores[:4]))}")
             outcome.info["judge_card"]["scores"] = [s.to_dict() for s in outcome.scores]
             return Outcome(info=outcome.info)
-        return outcome
+        return replace(outcome, texts={"judge": pair_texts(pairs)})
 
     def measure(self, pairs: Sequence[Comparison], judge: PairJudge) -> Outcome:
         """The card; `chosen` is the better answer of every pair.

@@ -16,7 +16,7 @@ from bezoar.data.files import locate_file
 from bezoar.data.rows import read_file
 from bezoar.errors import RecipeError
 from bezoar.evals.harness_tasks import configs
-from bezoar.evals.outcome import CachePart, EvalContext, Outcome, cache_parts_in
+from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome, cache_parts_in
 from bezoar.evals.section import Section, item_rows
 from bezoar.evals.stats import Score, detectable, score
 from bezoar.io import Row, content_hash
@@ -187,8 +187,7 @@ def _run_task(task: Task, lm: "LM", chat_template: bool) -> Outcome:
         }
         higher_is_better = results["higher_is_better"].get(name, {})
         scores, items = _scores(name, samples, higher_is_better, results["results"][name])
-        texts = {str(s["doc_id"]): "\n".join(_strings(s["doc"])) for s in samples}
-        outcome += Outcome(scores, items, {name: facts}, {name: list(texts.items())})
+        outcome += Outcome(scores, items, {name: facts}, {name: _texts(samples)})
     next(iter(outcome.info.values()))["num_cut_prompts"] = getattr(lm, "num_cut", 0) - num_cut
     outcome.scores.extend(_group_scores(results))
     return outcome
@@ -224,6 +223,13 @@ def _registry() -> Any:
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
+
+
+def _texts(samples: Sequence[Row]) -> list[ItemText]:
+    """All that is in an item, and its longest part, which is the question."""
+    strings = {str(sample["doc_id"]): _strings(sample["doc"]) for sample in samples}
+    whole = [(i, "\n".join(parts), "") for i, parts in strings.items()]
+    return whole + [(i, max(parts, key=len), "") for i, parts in strings.items() if parts]
 
 
 def _strings(value: Any) -> list[str]:

@@ -14,7 +14,7 @@ from bezoar.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.data.files import locate_file
 from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.errors import DataError
-from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
 from bezoar.evals.section import Section, item_rows
 from bezoar.evals.stats import Score, clustered_score, detectable, score
 from bezoar.io import Row, content_hash
@@ -103,7 +103,7 @@ class MTBench(Section):
         same = {"judge": judge_hash, "answer tokens": self.max_tokens, "questions": asked}
         facts = {"judge": self.judge, "judge_hash": judge_hash, "conditions": {"mt_bench": same}}
         outcome.info["mt_bench"].update(facts)
-        outcome.texts["mt_bench"] = [(str(q.id), "\n".join(q.turns)) for q in questions]
+        outcome.texts["mt_bench"] = question_texts(questions)
         return outcome
 
     def grade(self, questions: Sequence[Question], answers: Answers, judge: Ask) -> Ratings:
@@ -170,6 +170,12 @@ class MTBench(Section):
     def files(self) -> list[Path]:
         """The judge's prompts."""
         return [locate_file(name, Path(), "MT-Bench") for name in PROMPTS]
+
+
+def question_texts(questions: Sequence[Question]) -> list[ItemText]:
+    """The first turn, which can be known without a second, and all of them."""
+    first = [(str(question.id), question.turns[0], "") for question in questions]
+    return first + [(str(q.id), "\n".join(q.turns), "") for q in questions if len(q.turns) > 1]
 
 
 def spread(questions: Sequence[Question], limit: int | None) -> list[int]:

@@ -1,12 +1,12 @@
 """What an evaluation is given and what it gives back, and its files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bezoar.chat.templates import Template
-from bezoar.chat.types import Chat, Comparison
+from bezoar.chat.types import AnyRow, Chat, Comparison
 from bezoar.errors import DataError
 from bezoar.evals.stats import Score
 from bezoar.io import (
@@ -28,6 +28,8 @@ from bezoar.stage import TrainedStage
 LOUD_FAILURES = 0.02
 CachePart = Callable[[str, Callable[[], "Outcome"]], "Outcome"]
 """Runs a named part once; later calls read its file."""
+ItemText = tuple[str, str, str]
+"""(id, prompt, answer or ""); of several texts of an item one that is found is enough."""
 
 
 def cache_parts_in(folder: Path | None) -> CachePart:
@@ -65,8 +67,10 @@ class EvalContext:
     work_dir: Path | None = None
     """Where finished parts are kept; it belongs to this evaluation with these settings."""
     identity: Callable[[str], str] = str
-    texts: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    texts: dict[str, list[ItemText]] = field(default_factory=dict)
     """Those of the sections before."""
+    stored_rows: Callable[[str], Iterable[AnyRow]] | None = None
+    """The same without holding them all; None where `rows` serves."""
     answers_only: bool = False
     """The evaluated model can be asked, not opened."""
     lineage: Callable[[str], Sequence[TrainedStage]] = lambda name: ()
@@ -87,8 +91,8 @@ class Outcome:
     info: dict[str, Any] = field(default_factory=dict)
     """What was used and counted, by section. In it `conditions` maps the start of scores' names to
     all that two scores must share to be compared: hashes of items, prompts, judge by name."""
-    texts: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    """(id, text) of the items by benchmark, which are searched for in training rows."""
+    texts: dict[str, list[ItemText]] = field(default_factory=dict)
+    """The items by benchmark, which are searched for in training rows."""
 
     def __add__(self, other: "Outcome") -> "Outcome":
         info, texts = self.info | other.info, self.texts | other.texts
@@ -102,7 +106,7 @@ class Outcome:
     def from_dict(cls, row: dict[str, Any]) -> "Outcome":
         """The inverse of `to_dict`."""
         # JSON has lists in place of tuples
-        texts = {name: [(i, text) for i, text in pairs] for name, pairs in row["texts"].items()}
+        texts = {name: [(i, p, a) for i, p, a in items] for name, items in row["texts"].items()}
         return cls([Score.from_dict(s) for s in row["scores"]], row["items"], row["info"], texts)
 
     def warnings(self) -> list[str]:
@@ -160,6 +164,9 @@ def remarks(info: dict[str, Any]) -> list[str]:
         sentences.append(f"The standard error of the win rate is {error:.4f}.")
     if "changed_ratings" in mt_bench:
         sentences += _rereadings(mt_bench["changed_ratings"], mt_bench["num_ratings"])
+    for name, sentence in trained_on(info).items():
+        advice = "its scores may show what it remembers"
+        sentences.append(f"{name}: the model was {sentence}; {advice}.")
     judged = {"mt_bench": "ratings", "win_rate": "verdicts", "over_rows": "verdicts"}
     for section, judgements in judged.items():
         failures = info.get(section, {}).get("failures")
@@ -180,6 +187,26 @@ def remarks(info: dict[str, Any]) -> list[str]:
         num, total = games["num_errors"], games["num_games"]
         sentences.append(f"{num} of {total} games have an error and count for no strength.")
     return sentences
+
+
+def trained_on(info: Mapping[str, Any]) -> dict[str, str]:
+    """Benchmark -> "trained on 20 of 20 of these items", for those with such items; `info` is that
+    of scores.json. `benchmark_of` finds the benchmark of a score."""
+    section = info.get("contamination")
+    counts = section.get("benchmarks") if isinstance(section, dict) else None
+    return {
+        str(name): f"trained on {own['trained_on']} of {own['items']} of these items"
+        for name, own in (counts if isinstance(counts, dict) else {}).items()
+        if isinstance(own, dict) and own.get("trained_on")
+    }
+
+
+def benchmark_of(score: str) -> str:
+    """The benchmark whose items a score is over, under the name that `trained_on` has."""
+    start = score.split("/")[0]
+    named = {"ROUGE": "overlap", "BLEU": "overlap", "reward": "rewards", "revision": "revision"}
+    found = [benchmark for prefix, benchmark in named.items() if start.startswith(prefix)]
+    return found[0] if found else start
 
 
 def _rereadings(num_changed: dict[str, int], num_ratings: dict[str, int]) -> list[str]:

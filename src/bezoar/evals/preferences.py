@@ -14,7 +14,8 @@ from bezoar.chat.templates import RenderedCompletions, Template, render_completi
 from bezoar.chat.types import AnyRow, Comparison
 from bezoar.cost import Estimate
 from bezoar.errors import DataError
-from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.contamination import spoken
+from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
 from bezoar.evals.section import Section, expected_rows, item_rows
 from bezoar.evals.stats import detectable, score
 from bezoar.io import Row, content_hash, read_intact, write_checked
@@ -211,9 +212,9 @@ class Preferences(Section):
         return Outcome(scores, items, {FAMILY: facts})
 
 
-def pair_texts(pairs: Sequence[Comparison]) -> list[tuple[str, str]]:
-    """(id, prompt and chosen answer) of pairs, in which training rows are searched."""
-    return [(p.id, "\n".join([*(m.content for m in p.prompt), p.chosen])) for p in pairs]
+def pair_texts(pairs: Sequence[Comparison]) -> list[ItemText]:
+    """Prompts with the chosen answers, which are searched for in training rows."""
+    return [(pair.id, spoken(pair.prompt), pair.chosen) for pair in pairs]
 
 
 def _margin(policy: Sequence[float], reference: Sequence[float]) -> float:

@@ -133,7 +133,7 @@ class Revision(JudgeConfig):
             "judge_hash": judge.hash,
             "conditions": {"revision": same},
         }
-        texts = {"revision": [(chat.id, chat.prompt[-1].content) for chat in first]}
+        texts = {"revision": [(chat.id, chat.prompt[-1].content, "") for chat in first]}
         return Outcome(figures.scores, figures.items, {"revision": facts}, texts)
 
     def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:

@@ -8,6 +8,7 @@ from bezoar.chat.attribute_levels import attribute_text, steered
 from bezoar.chat.types import AnyRow, Comparison, Messages, as_chats
 from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.errors import DataError
+from bezoar.evals.contamination import spoken
 from bezoar.evals.judges import JudgeConfig, pair_judge
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.section import Section, expected_rows, item_rows
@@ -192,7 +193,8 @@ def _figures(
         column = [known.get(i) for i in range(len(rows))]
         scores.append(replace(score(name, column), higher_is_better=name != "reward/KL"))
         items += item_rows(name, [row.id for row in rows], column)
-    return Outcome(scores, items, {section: {"conditions": dict.fromkeys(values, same)}})
+    texts = {section: [(row.id, spoken(row.prompt), "") for row in rows]}
+    return Outcome(scores, items, {section: {"conditions": dict.fromkeys(values, same)}}, texts)
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,8 @@ class WinRateOverRows(JudgeConfig):
             "conditions": {"over rows": conditions},
             "num_unanswered": num_unanswered,
         }
-        return Outcome(scores, items, {"over_rows": facts})
+        texts = {"over rows": [(chat.id, spoken(chat.prompt), "") for chat in chats]}
+        return Outcome(scores, items, {"over_rows": facts}, texts)
 
     def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """The distance from one half, with 0.5 as the spread of a prompt (our assumption)."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from bezoar.chat.types import AnyRow, as_chats
 from bezoar.errors import DataError
+from bezoar.evals.contamination import spoken
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.section import Section, item_rows
 from bezoar.evals.stats import NONE, Floats, Score, percentiles, resamples, score
@@ -63,7 +64,7 @@ class RougeBleu(Section):
         for name in ROUGE.values():
             items += item_rows(name, failed, [None] * len(failed))
         scores = [replace(s, num_failed=len(failed)) for s in figures.scores]
-        texts = {"overlap": [(c.id, "\n".join(m.content for m in c.messages)) for c in chats]}
+        texts = {"overlap": [(chat.id, spoken(chat.prompt), chat.answer) for chat in chats]}
         return Outcome(scores, items, {"overlap": facts}, texts)
 
 

@@ -18,7 +18,7 @@ from bezoar.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.data.files import locate_file
 from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
-from bezoar.evals.mt_bench import Turn, converse, spread
+from bezoar.evals.mt_bench import Turn, converse, question_texts, spread
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.section import item_rows
 from bezoar.evals.stats import (
@@ -113,7 +113,7 @@ class WinRate(JudgeConfig):
             "conditions": {"win rate": conditions},
         }
         info = {"win_rate": {**figures.info["win_rate"], **facts}}
-        texts = {"win rate": [(str(q.id), "\n".join(q.turns)) for q in questions]}
+        texts = {"win rate": question_texts(questions)}
         return Outcome(figures.scores, figures.items, info, texts)
 
     def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
