@@ -14,7 +14,7 @@ from rich.console import Console
 from bezoar.chat.types import AnyRow, Chat, Comparison, Message
 from bezoar.evals.contamination import Items, compared, row_texts, search
 from bezoar.evals.evaluate import Evaluate
-from bezoar.evals.outcome import benchmark_of, read_scores, remarks, trained_on
+from bezoar.evals.outcome import benchmark_of, joined, read_scores, remarks, trained_on
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.run import run_recipe
 from bezoar.flow.rundir import RunDir
@@ -170,6 +170,16 @@ def test_sentences_are_found_in_any_info() -> None:
     names = ("preferences/log-prob accuracy", "ROUGE-L", "reward/KL", "revision 2/win rate", "acc")
     starts = [benchmark_of(name) for name in names]
     assert starts == ["preferences", "overlap", "rewards", "revision", "acc"]
+
+
+def test_two_evaluations_of_a_model_are_read_together() -> None:
+    counts = {"items": 4, "trained_on": 4}
+    first = {"contamination": {"n": 8, "benchmarks": {"mt_bench": counts}}, "mt_bench": {"x": 1}}
+    second = {"contamination": {"n": 8, "benchmarks": {"preferences": counts}}}
+    info = joined(first, second)
+    assert trained_on(info).keys() == {"mt_bench", "preferences"}
+    assert info["mt_bench"] == {"x": 1}
+    assert trained_on(first).keys() == {"mt_bench"}
 
 
 RECIPE = """\

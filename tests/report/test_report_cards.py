@@ -70,6 +70,20 @@ def test_a_dataset_card_tells_how_the_rows_were_made(cards: dict[str, Path]) -> 
     assert "A kept row cost" in text
 
 
+def test_a_model_card_says_what_the_model_was_trained_on(fresh: Build) -> None:
+    run_dir = fresh()
+    scores = run_dir / "19-eval_dpo" / "scores.json"
+    before = head_of(write_cards(*load(run_dir))[-1])["model-index"][0]["results"]
+    counts = {"preferences": {"items": 40, "trained_on": 20}, "mt_bench": {"items": 24}}
+    edit_json(scores, info={"contamination": {"benchmarks": counts}})
+    card = write_cards(*load(run_dir))[-1]
+    assert "**preferences: the model was trained on 20 of 40 of these items.**" in card.read_text()
+    kept = head_of(card)["model-index"][0]["results"]
+    names = {"preferences", "arc_easy", "mt_bench"}
+    assert {result["dataset"]["name"] for result in before} == names
+    assert {result["dataset"]["name"] for result in kept} == names - {"preferences"}
+
+
 def test_a_model_card_has_results_with_intervals(cards: dict[str, Path]) -> None:
     head = head_of(cards["dpo"])
     assert (head["base_model"], head["library_name"], head["base_model_relation"]) == (

@@ -201,6 +201,21 @@ def trained_on(info: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of two evaluations of one model; the second's where both say something."""
+    info = {**first, **second}
+    for section in first.keys() & second.keys():
+        old, new = first[section], second[section]
+        if isinstance(old, dict) and isinstance(new, dict):
+            tables = {
+                key: {**old[key], **new[key]}
+                for key in ("conditions", "benchmarks")
+                if isinstance(old.get(key), dict) and isinstance(new.get(key), dict)
+            }
+            info[section] = {**old, **new, **tables}
+    return info
+
+
 def benchmark_of(score: str) -> str:
     """The benchmark whose items a score is over, under the name that `trained_on` has."""
     start = score.split("/")[0]

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from bezoar.evals.outcome import read_items, read_scores
+from bezoar.evals.outcome import joined, read_items, read_scores
 from bezoar.evals.stats import Score
 from bezoar.io import Row
 from bezoar.references import seed_of
@@ -26,7 +26,9 @@ def load_scoreboard(run: Run) -> Scoreboard:
         if stage.seed is not None:  # a repeat measures the model of its seed
             model, facts["label"] = seed_of(model)[0], ""
         board.labels.setdefault(model, str(facts.get("label") or model))
-        board.facts.setdefault(model, {}).update(facts)
+        known = board.facts.get(model, {})
+        info = joined(known.get("info") or {}, facts["info"] or {})
+        board.facts[model] = {**known, **facts, "info": info}
         _add_scores(board, model, [read_score(row) for row in facts["scores"] or []])
         _add_items(board, model, read_items(stage.folder, lenient=True))
     return board

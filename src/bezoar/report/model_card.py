@@ -6,6 +6,7 @@ from bezoar.chat.templates import ChatML, OpenBezoarTemplate
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Message
 from bezoar.data.licences import LicenceTerms
+from bezoar.evals.outcome import benchmark_of, trained_on
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Score
 from bezoar.report.formatting import number, seconds, size
 from bezoar.report.lineage import BASES, ancestors, base_model, licence, terms_of
@@ -47,6 +48,7 @@ def model_card(run: Run, stage: StageRecord, board: Scoreboard) -> str:
         reference=board.labels.get(reference),
         scores=[(s, _verdict(board, s, stage, reference)) for s in _scores(board, stage)],
         terms=terms,
+        trained_on=_trained_on(board, stage),
     )
 
 
@@ -64,10 +66,20 @@ def _head(
         "pipeline_tag": "text-generation",
         "tags": ["bezoar", objective(stage), *([] if merged else ["lora"])],
     }
-    results = [_result(score) for score in _scores(board, stage) if score.value is not None]
+    known = _trained_on(board, stage)
+    results = [
+        _result(score)
+        for score in _scores(board, stage)
+        # a figure of items that were trained on is no result to be listed among others'
+        if score.value is not None and benchmark_of(score.name) not in known
+    ]
     if results:
         head["model-index"] = [{"name": f"{run.name}-{stage.name}", "results": results}]
     return head
+
+
+def _trained_on(board: Scoreboard, stage: StageRecord) -> dict[str, str]:
+    return trained_on(board.facts.get(stage.name, {}).get("info") or {})
 
 
 def _is_merged(stage: StageRecord) -> bool:
