@@ -218,10 +218,11 @@ def _search_once(items: Items, name: str, context: EvalContext) -> Row:
 
 def row_texts(row: AnyRow) -> list[str]:
     """The prompt with each answer that a model reads in training."""
+    answers: Sequence[str] = (row.answer,)
     if isinstance(row, Comparison):
         answers = (row.chosen, row.rejected)
-    else:
-        answers = row.answers if isinstance(row, SampledAnswers) else (row.answer,)
+    elif isinstance(row, SampledAnswers):
+        answers = row.answers
     prompt = spoken(row.prompt)
     # an answer is never without its prompt, so that runs of words across both are found
     return [f"{prompt}\n{answer}" for answer in answers or ("",)]
