@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
+from bezoar.chat.row_types import ANY, RowNeed, RowType
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Filtered
 from bezoar.cost import Estimate, Quote
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from bezoar.model.stack import Stack
 
 Gives = Literal["rows", "model", "scores"]
+Outputs = tuple[str, ...]
+"""The names of the numbers that a score head gives."""
 Stats = dict[str, Any]
 """The counts of a finished stage, JSON values; stats.json holds them."""
 
@@ -98,8 +101,8 @@ class Stage(Protocol):
     """One step of a recipe: a frozen dataclass whose fields are its recipe keys.
 
     What it reads are its fields of the types RowsRef, ModelRef, BackendRef and FileRef
-    (`bezoar.references`). `gives` says what others may read it as; a stage that `renders` depends
-    on the recipe's template.
+    (`bezoar.references`). `gives` says what others may read it as, `takes` and `row_type`
+    which rows it reads and gives; a stage that `renders` depends on the recipe's template.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -113,6 +116,15 @@ class Stage(Protocol):
     def files(self) -> list[Path]:
         """Files whose content changes the output, beside those that FileRef keys name."""
         return []
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """What the rows behind a key must be, by key; keys that are not there take any rows."""
+        return {}
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """What its rows will be, from the rows of the stages before it and the outputs of models
+        with a score head; for a stage that gives rows."""
+        return ANY
 
     def run(self, context: StageContext) -> Stats:
         """Write the output into `context.out_dir`; the statistics end up in stats.json."""

@@ -1,7 +1,11 @@
 """A command line as a person gives it."""
 
+import io
+from contextlib import redirect_stderr
+
 from typer.testing import CliRunner
 
+from bezoar import cli
 from bezoar.cli import app
 
 
@@ -12,3 +16,14 @@ def bezoar(*words: object) -> str:
         raise done.exception
     assert done.exit_code == 0, done.output
     return done.output
+
+
+def refused(*words: object) -> str:
+    """What a command says on standard error when it ends with exit code 2."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exception, done.output
+    with redirect_stderr(io.StringIO()) as told:
+        code = cli._code_of(done.exception)
+    assert code == 2, told.getvalue()
+    assert told.getvalue().count("\n") == 1
+    return told.getvalue()

@@ -36,6 +36,7 @@ class Columns(Source[Any]):
     rejected: str = "rejected"
     """Name of the column of the other answers."""
     kind: Literal["jsonl", "parquet", "hub"] = "jsonl"
+    shape = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

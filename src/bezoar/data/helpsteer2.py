@@ -57,6 +57,7 @@ class HelpSteer2Preference(Source[Comparison]):
     """Keep only rows with this value in the column split, `train` or `validation`; "" keeps all."""
     kind: Literal["helpsteer2_preference"] = "helpsteer2_preference"
     subset_is: ClassVar[str] = "data_dir"
+    shape = "comparisons"
 
     def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
         if self.part and text(row, "split", at) != self.part:

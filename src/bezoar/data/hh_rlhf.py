@@ -31,6 +31,7 @@ class HHRLHF(Source[Comparison]):
 
     kind: Literal["hh_rlhf"] = "hh_rlhf"
     subset_is: ClassVar[str] = "data_dir"
+    shape = "comparisons"
 
     def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
         chosen, rejected = (_transcript(row, name, at) for name in ("chosen", "rejected"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, Self
 
+from bezoar.chat.row_types import RowNeed, RowType, Shape, type_of
 from bezoar.chat.types import Chat, Dropped, Filtered, Message
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.data.held_out import is_held_out
@@ -18,6 +19,7 @@ from bezoar.parquet import num_rows
 from bezoar.reading import Limits, Row
 
 _SMALL_BYTES = 1 << 25
+_NUM_LOOKED_AT = 1000
 _META = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
@@ -59,6 +61,8 @@ class Source(Generic[ItemT]):
     subset_is: ClassVar[str] = "name"
     gives: ClassVar[Literal["rows"]] = "rows"
     renders: ClassVar[bool] = False
+    # what the rows are where they cannot be looked at, on the Hub
+    shape: ClassVar[Shape | None] = "chats"
     _folder: ClassVar[Path] = Path()
 
     def __post_init__(self) -> None:
@@ -88,6 +92,21 @@ class Source(Generic[ItemT]):
         placed = copy(self)
         object.__setattr__(placed, "_folder", folder)
         return placed
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """A source reads no rows of others."""
+        return {}
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Any]) -> RowType:
+        """What the first rows of its files are; of a dataset on the Hub the shape alone."""
+        return type_of(self.first_rows()) if self.files() else RowType(self.shape)
+
+    def first_rows(self) -> list[ItemT]:
+        """Up to 1,000 of the rows of its files, before they are put in another order."""
+        # a broken row behind the last one that is taken is no fault
+        most = min(self.limit or _NUM_LOOKED_AT, _NUM_LOOKED_AT)
+        window = Subset(0 if self.shuffle_seed is not None else self.skip, most)
+        return window.take(self._read_all()).rows
 
     def run(self, context: RowWriter) -> dict[str, Any]:
         """Read the rows and write those of this stage's part; says how many the other part has."""

@@ -23,6 +23,7 @@ class UltraFeedback(Source[Comparison]):
     min_margin: float = 0.0
     """Drop pairs whose scores differ by less than this; 0 keeps ties."""
     kind: Literal["ultrafeedback"] = "ultrafeedback"
+    shape = "comparisons"
 
     def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
         # copies of the data set differ in where the scores are

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bezoar.chat.row_types import RowNeed
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.evals.contamination import Contamination
 from bezoar.evals.judge_card import JudgeCard
@@ -82,6 +83,16 @@ class Evaluate(Stage):
         values = [getattr(self, f.name) for f in fields(self) if f.name != "contamination"]
         sections = [value for value in values if isinstance(value, Section)]
         return [*sections, self.contamination or Contamination()]
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """What the sections need, under their names."""
+        sections = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            f"{name}.{key}": need
+            for name, section in sections.items()
+            if isinstance(section, Section)
+            for key, need in section.takes().items()
+        }
 
     def run(self, context: StageContext) -> Stats:
         """Measure the model and write scores.json and items.jsonl."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bezoar.chat.row_types import COMPARISONS, RowNeed
 from bezoar.chat.types import Comparison, Message
 from bezoar.cost import Estimate
 from bezoar.data.files import locate_file
@@ -44,6 +45,10 @@ class LabelledPairs(Section):
                 raise DataError(f"{self.rows}: these are not comparisons; name a stage of pairs.")
             pairs.append(row)
         return pairs[: self.limit]
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Pairs."""
+        return {"rows": (COMPARISONS,)}
 
     def least(self, name: str, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """The smallest difference in accuracy that the pairs can show, under `name`."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from bezoar.chat.row_types import COMPARISONS, RowNeed
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.types import AnyRow, Comparison
 from bezoar.cost import Estimate
@@ -105,6 +106,10 @@ class Preferences(Section):
         if not lineage or lineage[-1].model == start:
             return {OVER_START: start}
         return {OVER_START: start, OVER_BELOW: lineage[-1].model}
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Pairs."""
+        return {"rows": (COMPARISONS,)}
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """`measure` of the named model on the named rows."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.chat.types import Chat, Comparison, Message, as_chats
 from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.data.questions import Question
@@ -69,6 +70,10 @@ class Revision(JudgeConfig):
             raise ValueError("revision takes only one of answers, rows and by; remove the others")
         if self.rows and self.limit is None:
             raise ValueError("limit is needed with rows, each judged twice an iteration; add it")
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Rows with an answer that counts."""
+        return {"rows": TEXTS}
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """`measure` of the named model; the journal keeps all replies."""

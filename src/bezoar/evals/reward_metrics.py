@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bezoar.chat.attribute_levels import attribute_text, steered
+from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.chat.types import AnyRow, Comparison, Messages, as_chats
 from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.errors import DataError
@@ -214,6 +215,10 @@ class WinRateOverRows(JudgeConfig):
     def __post_init__(self) -> None:
         if not self.rows or bool(self.judge) == bool(self.reward_model):
             raise ValueError("over_rows needs rows and one of judge and reward_model; mend it")
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Rows with an answer that counts."""
+        return {"rows": TEXTS}
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """The win rate over the rows' own answers; the journal keeps answers and verdicts."""

@@ -1,11 +1,12 @@
 """ROUGE-1, ROUGE-2, ROUGE-L (rouge-score) and BLEU-4 (sacrebleu) of written answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
 
+from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.chat.types import AnyRow, as_chats
 from bezoar.errors import DataError
 from bezoar.evals.contamination import spoken
@@ -32,6 +33,10 @@ class RougeBleu(Section):
     """Most tokens of an answer."""
     limit: int | None = None
     """Number of rows, the first ones; null for all."""
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Rows with an answer that counts."""
+        return {"rows": TEXTS}
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """`measure` of the named model; the journal keeps the answers."""

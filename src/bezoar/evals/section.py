@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bezoar.chat.row_types import RowNeed
 from bezoar.cost import Estimate, RequestEstimate
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.io import Row
@@ -13,6 +14,10 @@ class Section:
 
     def check(self, model: str) -> None:
         """Raise ValueError for settings without meaning for this model."""
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """What the rows behind its keys must be; keys that are not there take any rows."""
+        return {}
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """Measure the named model; what `cache_part` has stored is not measured again."""

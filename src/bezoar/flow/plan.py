@@ -10,6 +10,7 @@ from bezoar.cost import Estimate, RequestEstimate, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.cache_key import all_keys
+from bezoar.flow.preflight import check_files, check_stages
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.rundir import RunDir
 from bezoar.io import read_own
@@ -40,7 +41,10 @@ class StagePlan:
 def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     """A line a stage, in the order of the run."""
     run.check_owner(recipe)
+    check_files(recipe)
     keys, _ = all_keys(recipe, run.cut(recipe))
+    stale = {name for name in keys if run.stored(name).get("key") != keys[name]}
+    check_stages(recipe, run, stale)
     lines: dict[str, StagePlan] = {}
     for name, stage in recipe.stages.items():
         reads = [ref.name for ref in recipe.inputs(name) if ref.kind != "file"]

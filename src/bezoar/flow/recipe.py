@@ -105,6 +105,13 @@ class Recipe:
     written: dict[str, Stage]
     repeats: int = 1
     repeated: dict[str, Repeat] = field(default_factory=dict)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def at(self, *key: str) -> str:
+        """`FILE:LINE: key.path` of a key, for messages."""
+        if key[0] == "stages" and key[1] in self.repeated:
+            key = ("stages", self.repeated[key[1]].stage, *key[2:])
+        return place(self.path, self.lines, key)
 
     def seed_of(self, stage: str) -> int:
         """The seed of a stage's draws."""
@@ -184,6 +191,7 @@ def load_recipe(path: Path) -> Recipe:
         written=written,
         repeats=keys.repeats,
         repeated=repeated,
+        lines=lines,
     )
 
 

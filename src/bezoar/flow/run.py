@@ -14,6 +14,7 @@ from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
 from bezoar.errors import BezoarError, DataError, RecipeError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
 from bezoar.flow.cache_key import all_keys
+from bezoar.flow.preflight import check_files, check_stages
 from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir, key_record
 from bezoar.io import failure, write_json, write_jsonl
@@ -152,6 +153,7 @@ def run_recipe(
     # 1) The folder is ours: asked before the lock, whose file must not come into someone else's
     # folder, and again behind it, since another process may have taken the folder meanwhile.
     run.check_owner(recipe)
+    check_files(recipe)
     with run.locked():
         run.check_owner(recipe)
         # 2) Outputs that an earlier process finished but did not place count as finished.
@@ -160,8 +162,11 @@ def run_recipe(
         # 3) When every key is stored there is nothing to do, and no journal or sink is opened.
         cut = run.cut(recipe)
         keys, parts = all_keys(recipe, cut)
-        if all(run.stored(name).get("key") == key for name, key in keys.items()):
+        stale = {name for name, key in keys.items() if run.stored(name).get("key") != key}
+        if not stale:
             return done
+        # before anyone is asked and paid
+        check_stages(recipe, run, stale)
         with (
             Journal(journal_path(run), say=console.print if console else None) as journal,
             open_metric_sinks(log, run.path) as sinks,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.errors import RecipeError, brief
+from bezoar.flow.aliases import our_key
 from bezoar.flow.yaml_document import KeyPath
 
 
@@ -68,7 +69,8 @@ def _sentence(error: Any, known: list[str], kind: Any, value: Any) -> str:
     code = error["type"]
     if "unexpected" in code:
         cls = _class_at(kind, known[:-1], value)
-        return f"unknown key; {_hint(known[-1], [f.name for f in dataclasses.fields(cls)], 'keys')}"
+        names = [field.name for field in dataclasses.fields(cls)]
+        return f"unknown key; {our_key(known[-1], names) or _hint(known[-1], names, 'keys')}"
     if code in ("missing", "missing_argument"):
         return "this key is needed; add it."
     if code in ("union_tag_invalid", "union_tag_not_found"):

@@ -1,11 +1,12 @@
 """Stages about the levels in `meta["attributes"]`: predict them, train on them, pair by them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bezoar.chat.attribute_levels import steered
+from bezoar.chat.row_types import RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Messages, as_chats
 from bezoar.cost import Estimate, Quote
 from bezoar.errors import DataError, brief
@@ -13,9 +14,14 @@ from bezoar.judge.stages import RuleFilter, with_meta
 from bezoar.model.completions import reward_completions
 from bezoar.model.spec import RewardWeights
 from bezoar.references import RewardRef, RowsRef
-from bezoar.stage import Stage, StageContext, Stats
+from bezoar.stage import Outputs, Stage, StageContext, Stats
 
 LOWEST, HIGHEST = 0, 4
+
+
+def attribute_keys(names: Iterable[str]) -> list[str]:
+    """What rows with these attributes carry."""
+    return ["attributes", *(f"attributes.{name}" for name in names)]
 
 
 def level(value: float) -> int:
@@ -40,6 +46,14 @@ class Label(Stage):
     kind: Literal["label"] = "label"
     gives = "rows"
     renders = True
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Chats; a pair would have to be labelled twice."""
+        return {"rows": (RowType("chats"),)}
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """The chats with the outputs of the model as attributes."""
+        return rows[self.rows].adding(*attribute_keys(outputs.get(self.model, ())))
 
     def run(self, context: StageContext) -> Stats:
         """Label the chats and write them."""
@@ -101,6 +115,11 @@ class Steer(RuleFilter):
     """Attributes that are written, all of which a chat must have; empty for those it has."""
     kind: Literal["steer"] = "steer"
 
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Rows with the attributes that are written."""
+        keys = frozenset(attribute_keys(self.only))
+        return {"rows": (RowType("chats", keys), RowType("comparisons", keys))}
+
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
         """The steered chats; others have "no attributes". DataError for what is no level."""
         return Filtered.split(self._steered(row) for row in as_chats(rows))
@@ -144,6 +163,14 @@ class AttributePairs(RuleFilter):
     def __post_init__(self) -> None:
         if not self.weights:
             raise ValueError("weights must name at least one attribute")
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Chats with every attribute that has a weight."""
+        return {"rows": (RowType("chats", frozenset(attribute_keys(self.weights))),)}
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """Pairs with the strength of the preference."""
+        return RowType("comparisons", frozenset({"strength"}))
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Comparison]:
         """A pair for each prompt; dropped ones have "no second answer" or are a "tie".

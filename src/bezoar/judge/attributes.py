@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from bezoar.chat.row_types import RowType
 from bezoar.chat.types import AnyRow, Chat, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
-from bezoar.judge.attribute_stages import level
+from bezoar.judge.attribute_stages import attribute_keys, level
 from bezoar.judge.filter import question
 from bezoar.judge.stages import FilterResult, JudgeFilter, with_meta
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
+from bezoar.stage import Outputs
 from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.own_words import ONE_WORD, own_words
 
@@ -102,6 +104,11 @@ class Attributes(JudgeFilter):
         for row, own in zip(chats, ratings, strict=True):
             self._sort(row, own, names, judged)
         return judged
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """The chats with the attributes of `definitions`."""
+        names = [attribute.name for attribute in read_attributes(self.definitions)]
+        return super().row_type(rows, outputs).adding(*attribute_keys(names))
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Requests for the repeats, or one for each attribute; a tenth of the rows is dropped."""

@@ -1,14 +1,16 @@
 """From several scored answers to the best one, or to the best and the worst as a pair."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bezoar.chat.row_types import RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Message, SampledAnswers
 from bezoar.cost import Estimate
 from bezoar.errors import DataError
 from bezoar.judge.stages import RuleFilter
+from bezoar.stage import Outputs
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ class BestOfN(RuleFilter):
     def __post_init__(self) -> None:
         if self.give == "own" and self.by != "reward":
             raise ValueError("by has no effect with give: own, which reads no number; remove it")
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Sampled answers, with the number that decides."""
+        numbers = frozenset[str]() if self.give == "own" else frozenset({self.by})
+        return {"rows": (RowType("sampled answers", numbers),)}
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """Chats or pairs."""
+        return RowType("chats" if self.give == "chats" else "comparisons", frozenset({"own"}))
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat | Comparison]:
         """Chats or pairs; others are dropped with "no number", "no difference" or "no answer"."""

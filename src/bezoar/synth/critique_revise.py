@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bezoar.chat.row_types import RowType
 from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Message
 from bezoar.cost import Estimate, Quote
 from bezoar.data.critiques import Revised, parse_critique, parse_revision, revision_chat, transcript
@@ -11,6 +12,7 @@ from bezoar.errors import DataError
 from bezoar.llm.types import Ask
 from bezoar.prompts import read_prompt, seal
 from bezoar.references import FileRef
+from bezoar.stage import Outputs
 from bezoar.synth.scheme import Draft, Scheme
 
 
@@ -59,6 +61,10 @@ class CritiqueRevise(Scheme):
         text = seal(prompt, conversation=conversation, response=chat.answer, revision=revision)
         meta = {**chat.meta, "scheme": self.kind, "seed": chat.id}
         return Draft(f"cnr-{chat.id}", (Message("user", text),), meta)
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """Chats that carry what their seeds carried."""
+        return rows[self.seeds].chats().adding("scheme")
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """One request for each seed, of which at least half are assumed to give a row."""

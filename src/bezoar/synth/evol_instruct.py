@@ -78,6 +78,7 @@ class EvolInstruct(Scheme):
     evolutions: Sampling = VARIED
     """How evolutions are drawn."""
     kind: Literal["evol_instruct"] = "evol_instruct"
+    carries = frozenset({"scheme"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

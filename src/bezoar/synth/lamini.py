@@ -64,6 +64,7 @@ class LaMini(Scheme):
     lists: Sampling = VARIED
     """How lists of instructions are drawn."""
     kind: Literal["lamini"] = "lamini"
+    carries = frozenset({"scheme"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bezoar.chat.row_types import RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chats
 from bezoar.cost import Estimate, Quote, text_tokens
 from bezoar.data.files import locate_file
@@ -58,6 +59,7 @@ class Orca(Scheme):
     hint: FileRef = ""
     """Prompt file with {task} and {target} for a weak teacher; the row keeps the plain task."""
     kind: Literal["orca"] = "orca"
+    carries = frozenset({"scheme"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,6 +80,10 @@ class Orca(Scheme):
         drafts = [_draft(row, system_texts, hint, seed) for row in self._sample(usable.rows, seed)]
         answered = self.answer(drafts, ask, seed=seed)
         return Filtered(answered.rows, [*usable.dropped, *answered.dropped])
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Tasks that say of which sub-mix they are."""
+        return {"seeds": (RowType("chats", frozenset({"submix"})),)}
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """One request for each row."""

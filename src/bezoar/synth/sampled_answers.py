@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from bezoar.chat.attribute_levels import steered
+from bezoar.chat.row_types import RowType
 from bezoar.chat.types import AnyRow, Dropped, Filtered, Messages, SampledAnswers
 from bezoar.cost import Estimate, Quote
 from bezoar.errors import RecipeError
@@ -18,7 +19,7 @@ from bezoar.model.completions import (
 )
 from bezoar.model.spec import RewardWeights, Sampling
 from bezoar.references import ModelRef, RewardRef, RowsRef
-from bezoar.stage import Stage, StageContext, Stats
+from bezoar.stage import Outputs, Stage, StageContext, Stats
 
 CONCENTRATION = 24.0
 """alpha + beta of the Beta distribution, which fits the noise of HelpSteer2's labels."""
@@ -79,6 +80,17 @@ class Sample(Stage):
             raise ValueError("attributes are levels from 0 to 4; change the value")
         if self.reward is None and self.goodness != RewardWeights():
             raise ValueError("goodness has no effect without a reward model; remove it")
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """Answers with their numbers."""
+        numbers = {"ended"}
+        if self.reward:
+            numbers |= {"reward", *outputs.get(self.reward, ())}
+        if self.prior:
+            numbers.add("prior_logprob")
+        if self.attributes:
+            numbers.add("attribute_logprob")
+        return RowType("sampled answers", frozenset(numbers))
 
     def run(self, context: StageContext) -> Stats:
         """Sample the answers and write them."""

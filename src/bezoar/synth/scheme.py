@@ -1,16 +1,17 @@
 """What the schemes share: stages in which a teacher answers drafts that were made from seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from bezoar.chat.row_types import TEXTS, RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, Messages
 from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Reply, Request, fault
 from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef, RowsRef
 from bezoar.rng import seed_for
-from bezoar.stage import Stage, StageContext, Stats
+from bezoar.stage import Outputs, Stage, StageContext, Stats
 
 VARIED = Sampling(temperature=1.0, top_p=0.95)
 """For instructions, which should differ from one another."""
@@ -40,6 +41,8 @@ class Scheme(Stage):
     answers: Sampling = field(default_factory=Sampling, kw_only=True)
     """How answers are drawn."""
     gives = "rows"
+    # the keys of `meta` that every row has; None where that is not known
+    carries: ClassVar[frozenset[str] | None] = None
 
     def __post_init__(self) -> None:
         if self.retries < 0:
@@ -48,6 +51,14 @@ class Scheme(Stage):
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """The new rows, and what was dropped on the way; equal replies give equal rows."""
         raise NotImplementedError
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Rows with one answer that counts."""
+        return {"seeds": TEXTS}
+
+    def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
+        """Chats."""
+        return RowType("chats", self.carries)
 
     def run(self, context: StageContext) -> Stats:
         """Ask the teacher and write the rows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from bezoar.chat.row_types import RowNeed
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Chat, Message, Messages, SampledAnswers
@@ -68,6 +69,10 @@ class Objective(Protocol):
     @property
     def needs(self) -> frozenset[Need]:
         """What its loss reads beside log-probabilities."""
+
+    @property
+    def takes(self) -> RowNeed:
+        """What its rows must be."""
 
     @property
     def kind(self) -> str:

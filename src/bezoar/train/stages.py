@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.cost import Estimate, Quote
 from bezoar.model.spec import ModelSpec
 from bezoar.progress import Progress
@@ -52,6 +53,9 @@ class Train(TrainSettings, TrainingStage):
     Example: {kind: train, model: base, rows: clean, objective: {kind: sft}}
     """
 
+    def takes(self) -> Mapping[str, RowNeed]:
+        return {"rows": self.objective.takes}
+
     def fit(self, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int) -> Stats:
         from bezoar.train.supervised_trainer import train
 
@@ -92,6 +96,10 @@ class PPO(PPOSettings, TrainingStage):
 
     def reward_model(self, context: StageContext) -> tuple[ModelSpec, list[Path]]:
         return context.model(self.reward)
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        # sampled answers have no answer of their own
+        return {"rows": TEXTS} if self.reset or self.normalise != "none" else {}
 
     def fit(self, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int) -> Stats:
         from bezoar.train.ppo_trainer import train

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.chat.row_types import RowNeed, RowType
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Comparison
@@ -49,6 +50,12 @@ class BradleyTerry:
     def outputs(self) -> tuple[str, ...]:
         """The reward."""
         return (self.output,)
+
+    @property
+    def takes(self) -> RowNeed:
+        """Pairs, with their strength where the loss reads it."""
+        carried = frozenset[str]() if self.loss_type == "plain" else frozenset({"strength"})
+        return (RowType("comparisons", carried),)
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt and its two answers: chosen, rejected. DataError if a strength is missing."""

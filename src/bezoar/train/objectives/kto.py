@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.chat.row_types import COMPARISONS, RowNeed, RowType
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Chat, Comparison
@@ -46,6 +47,7 @@ class KTO:
     kind: Literal["kto"] = "kto"
     unit: ClassVar[Unit] = "answer"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference", "baseline"})
+    takes: ClassVar[RowNeed] = (COMPARISONS, RowType("chats", frozenset({"desirable"})))
 
     def __post_init__(self) -> None:
         require(self, "beta", "desirable_weight", "undesirable_weight")

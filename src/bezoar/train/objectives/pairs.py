@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bezoar.chat.row_types import COMPARISONS, RowNeed
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Comparison
@@ -26,6 +27,7 @@ class OnPairs:
     """Mixed into an objective whose unit is a pair."""
 
     unit: ClassVar[Unit] = "pair"
+    takes: ClassVar[RowNeed] = (COMPARISONS,)
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt and its two answers: chosen, rejected."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from bezoar.chat.row_types import RowNeed, RowType
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import Chat, Comparison
@@ -53,6 +54,13 @@ class Regression:
     def outputs(self) -> tuple[str, ...]:
         """The attributes."""
         return self.attributes
+
+    @property
+    def takes(self) -> RowNeed:
+        """Chats with one of the attributes, or pairs with one for an answer."""
+        chats = [RowType("chats", frozenset({f"attributes.{name}"})) for name in self.attributes]
+        sides = [f"{name}_{side}" for side in ("chosen", "rejected") for name in self.attributes]
+        return (*chats, *(RowType("comparisons", frozenset({side})) for side in sides))
 
     def group(
         self, row: Chat | Comparison, template: Template, tokenizer: Tokenizer

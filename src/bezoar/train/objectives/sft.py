@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Comparison, SampledAnswers
@@ -31,6 +32,7 @@ class SFT:
     kind: Literal["sft"] = "sft"
     unit: ClassVar[Unit] = "token"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    takes: ClassVar[RowNeed] = TEXTS
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """One completion, from the first trained token to the last."""

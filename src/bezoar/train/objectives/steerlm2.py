@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.chat.row_types import RowNeed, RowType
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, SampledAnswers
@@ -15,6 +16,9 @@ from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, prompt_an
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_NUMBERS = frozenset({"attribute_logprob", "prior_logprob"})
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,11 @@ class SteerLM2:
     kind: Literal["steerlm2"] = "steerlm2"
     unit: ClassVar[Unit] = "group"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
+    takes: ClassVar[RowNeed] = (RowType("sampled answers", _NUMBERS),)
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt (with the levels) and n answers; labels are log P(a|x,y_i) + log P(y_i|x)."""
-        needed = {"attribute_logprob", "prior_logprob"}
-        if not isinstance(row, SampledAnswers) or not needed <= row.numbers.keys():
+        if not isinstance(row, SampledAnswers) or not row.numbers.keys() >= _NUMBERS:
             raise DataError(
                 f"row {row.id}: steerlm2 needs answers with attribute_logprob and prior_logprob;"
                 " sample with attributes, reward and prior."

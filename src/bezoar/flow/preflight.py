@@ -1,0 +1,142 @@
+"""What would stop a run for sure, found before its first stage: files, models, rows, keys, tokens.
+
+No language model is asked here, and nothing is fetched.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from bezoar.chat.templates import Template
+from bezoar.chat.types import Message
+from bezoar.data.files import HUB_PREFIX, locate_file, mirrored
+from bezoar.data.source import Source
+from bezoar.errors import BezoarError, RecipeError
+from bezoar.flow.recipe import Recipe, base_of
+from bezoar.flow.references import refs
+from bezoar.flow.row_types import misfits, row_types
+from bezoar.flow.rundir import RunDir
+from bezoar.io import failure
+from bezoar.llm.endpoint import Endpoint
+from bezoar.llm.local import Local
+from bezoar.model.resolve import find_model
+
+_HELLO = (Message("user", "Hello."), Message("assistant", "Hello."))
+
+
+def check_files(recipe: Recipe) -> None:
+    """RecipeError for files and models of a recipe that are not there or cannot be read."""
+    found: list[str] = []
+    stages = [(("stages", name), stage) for name, stage in recipe.stages.items()]
+    backends = [(("backends", name), backend) for name, backend in recipe.backends.items()]
+    for at, component in (*stages, *backends):
+        for ref in refs(component):
+            if ref.kind == "file":
+                place = recipe.at(*at, *ref.path.split("."))
+                with _collected(found, place):
+                    _read_file(ref.name, recipe.path.parent, place)
+        if isinstance(component, Source):
+            with _collected(found, recipe.at(*at, "path")):
+                _open(component.files())
+    for key, path in _models(recipe):
+        with _collected(found, recipe.at(*key)):
+            find_model(path)
+    _refuse(found)
+
+
+def check_stages(recipe: Recipe, run: RunDir, stale: set[str]) -> None:
+    """RecipeError for what would stop the stages that are to run: rows of the wrong type, a
+    template that the tokenizer cannot write, an API key that is not set."""
+    current = {name for name in recipe.stages if name not in stale}
+    found = list(misfits(recipe, row_types(recipe, run, current), stale))
+    # tokenizers take seconds to load: a recipe that is wrong by itself is refused before
+    _refuse(found)
+    for name in _asked(recipe, stale):
+        backend = recipe.backends[name]
+        if isinstance(backend, Endpoint):
+            with _collected(found, recipe.at("backends", name, "key_env")):
+                backend.open()
+    _check_templates(recipe, stale, found)
+    _refuse(found)
+
+
+def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
+    """Write a chat with each template and the tokenizer of each model that it is used with."""
+    # the core package has no tokenizer, and its stages render nothing
+    if find_spec("transformers") is None:
+        return
+    rendering = [name for name in recipe.stages if name in stale and recipe.stages[name].renders]
+    models = {
+        base_of(recipe, ref.name): recipe.template
+        for name in rendering
+        for ref in recipe.inputs(name)
+        if ref.kind == "model"
+    }
+    uses: list[tuple[tuple[str, ...], str, Template]] = [
+        (("template",), recipe.models[name].path, template) for name, template in models.items()
+    ]
+    for name in _asked(recipe, stale):
+        backend = recipe.backends[name]
+        if isinstance(backend, Local):
+            uses.append((("backends", name, "template"), backend.model, backend.template))
+    for at, path, template in uses:
+        folder = find_model(path)
+        if folder is None:
+            continue
+        from bezoar.model.load import load_tokenizer
+
+        with _collected(found, recipe.at(*at)):
+            tokenizer = load_tokenizer(str(folder))
+            with _named(f"the model {path}"):
+                template.render(_HELLO, tokenizer)
+
+
+def _models(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The key and the path of every model that is loaded on this machine."""
+    for name, spec in recipe.models.items():
+        yield ("models", name, "path"), spec.path
+    for name, backend in recipe.backends.items():
+        if isinstance(backend, Local):
+            yield ("backends", name, "model"), backend.model
+
+
+def _asked(recipe: Recipe, stale: set[str]) -> list[str]:
+    """The language models that the stages which are to run ask."""
+    names = [ref.name for stage in stale for ref in recipe.inputs(stage) if ref.kind == "backend"]
+    return [name for name in recipe.backends if name in names]
+
+
+def _read_file(name: str, folder: Path, place: str) -> None:
+    # a file of the Hub is fetched when its stage runs
+    if not name.startswith(HUB_PREFIX) or mirrored(name) is not None:
+        _open([locate_file(name, folder, place)])
+
+
+def _open(files: list[Path]) -> None:
+    for file in files:
+        with file.open("rb"):
+            pass
+
+
+@contextmanager
+def _collected(found: list[str], place: str) -> Iterator[None]:
+    """Note an error as a sentence that begins with its place in the recipe."""
+    try:
+        yield
+    except (BezoarError, OSError) as error:
+        text = failure(error) if isinstance(error, OSError) else str(error)
+        found.append(text if text.startswith(place) else f"{place}: {text}")
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except BezoarError as error:
+        raise type(error)(f"{what}: {error}") from None
+
+
+def _refuse(found: list[str]) -> None:
+    if found:
+        raise RecipeError(" ".join(dict.fromkeys(found)))
