@@ -82,7 +82,7 @@ import json, random, sys
 from pathlib import Path
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Comparison, Message
-from bezoar.model.resolve import local_config
+from bezoar.model.find import local_config
 from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.train.hardware import peak_memory

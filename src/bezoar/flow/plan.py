@@ -14,7 +14,7 @@ from bezoar.flow.preflight import check_files, check_stages
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.rundir import RunDir
 from bezoar.io import read_own
-from bezoar.model.resolve import local_config
+from bezoar.model.find import local_config
 from bezoar.terminal import plain
 from bezoar.train.memory import available, largest_budget, largest_micro_batch, predict_memory
 from bezoar.train.stages import PPO, Train

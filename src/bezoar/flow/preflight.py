@@ -20,7 +20,7 @@ from bezoar.flow.rundir import RunDir
 from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
-from bezoar.model.resolve import find_model
+from bezoar.model.find import find_model
 
 _HELLO = (Message("user", "Hello."), Message("assistant", "Hello."))
 

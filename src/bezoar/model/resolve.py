@@ -47,19 +47,21 @@ def resolve_model(path: str) -> Path:
         return _unpacked(path)
     folder = user_path(path)
     if not folder.is_dir():
-        _check_hub_id(path)
+        check_hub_id(path)
         folder = _snapshot(path)
-    _check_folder(path, folder)
+    check_folder(path, folder)
     return folder
 
 
-def _check_hub_id(path: str) -> None:
+def check_hub_id(path: str) -> None:
+    """RecipeError unless the Hub could have a model of this name."""
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         fault = "no such folder, and not a Hub id (owner/name)"
         raise RecipeError(f"model {path}: {fault}; check the path.")
 
 
-def _check_folder(path: str, folder: Path) -> None:
+def check_folder(path: str, folder: Path) -> None:
+    """RecipeError or DataError unless config and weights are in the folder."""
     if not (folder / "config.json").is_file():
         raise RecipeError(f"model {path}: no config.json in it; name the folder of a saved model.")
     weight_files(folder)
@@ -78,22 +80,23 @@ def _snapshot(path: str) -> Path:
 
 def _unpacked(name: str) -> Path:
     folder = io.cache_dir() / "models" / name
-    if _whole(folder):
+    if whole(folder):
         return folder
-    source = _package_folder(name)
+    source = package_folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # keep other processes from making the folder at the same time
     with (folder.parent / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # again, because another process may have unpacked it meanwhile
-        if not _whole(folder):
+        if not whole(folder):
             if _hash_file(folder).is_file() and folder.exists():
                 io.set_aside(folder, f"{folder}: the unpacked model is damaged")
             _unpack(source, PACKAGED[name][1], folder)
     return folder
 
 
-def _package_folder(name: str) -> Path:
+def package_folder(name: str) -> Path:
+    """Where the package of a model lies; RecipeError if it is not installed."""
     package = PACKAGED[name][0]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -107,7 +110,8 @@ def _hash_file(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.hash"
 
 
-def _whole(folder: Path) -> bool:
+def whole(folder: Path) -> bool:
+    """Whether an unpacked model is as it was written."""
     file = _hash_file(folder)
     if not (folder.is_dir() and file.is_file()):
         return False
@@ -148,31 +152,6 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     # large pages save a tenth of a training step's time
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
-
-def local_config(path: str) -> dict[str, Any] | None:
-    """The config.json of a model if it is on this machine; fetches and unpacks nothing."""
-    folder = io.cache_dir() / "models" / path if path in PACKAGED else user_path(path)
-    there = _whole(folder) if path in PACKAGED else (folder / "config.json").is_file()
-    return read_config(folder) if there else None
-
-
-def find_model(path: str) -> Path | None:
-    """The folder of a model that is on this machine; None for one of the Hub or of a package that
-    has yet to be fetched or unpacked. RecipeError or DataError if it could never be loaded."""
-    if path in PACKAGED:
-        folder = io.cache_dir() / "models" / path
-        if not _whole(folder):
-            _package_folder(path)
-            return None
-    else:
-        folder = user_path(path)
-        if not folder.is_dir():
-            _check_hub_id(path)
-            return None
-    _check_folder(path, folder)
-    read_config(folder)
-    return folder
 
 
 def weights_identity(spec: ModelSpec) -> str:
