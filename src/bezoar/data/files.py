@@ -43,7 +43,7 @@ def hub_file(ref: str) -> Path:
     split = _hub_split(ref)
     if split.path is not None:
         return split.path
-    path = cache_dir() / "hub" / (ref.removeprefix(HUB_PREFIX).replace("/", "--") + ".jsonl")
+    path = hub_cache(ref)
     # fetched once: the content of this file is part of the keys of stages that read it
     if not path.exists():
         placed = list(split.rows())
@@ -56,6 +56,11 @@ def hub_file(ref: str) -> Path:
             fault = f"a row holds what JSON cannot ({first_line(error)})"
             raise DataError(f"{ref}: {fault}; take another split or a file.") from None
     return path
+
+
+def hub_cache(ref: str) -> Path:
+    """Where the rows of a Hub split lie once they were fetched."""
+    return cache_dir() / "hub" / (ref.removeprefix(HUB_PREFIX).replace("/", "--") + ".jsonl")
 
 
 def _hub_split(ref: str) -> DataFile:

@@ -10,7 +10,7 @@ from bezoar.cost import Estimate, RequestEstimate, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.cache_key import all_keys
-from bezoar.flow.preflight import check_files, check_stages
+from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.rundir import RunDir
 from bezoar.io import read_own
@@ -44,7 +44,7 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     check_files(recipe)
     keys, _ = all_keys(recipe, run.cut(recipe))
     stale = {name for name in keys if run.stored(name).get("key") != keys[name]}
-    check_stages(recipe, run, stale)
+    check_rows(recipe, run, stale)
     lines: dict[str, StagePlan] = {}
     for name, stage in recipe.stages.items():
         reads = [ref.name for ref in recipe.inputs(name) if ref.kind != "file"]
@@ -148,6 +148,8 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     memory = "GiB: training's peak with the fullest micro-batch"
     note = f"Expected (low to high). Replies that are in the journal cost nothing. {memory}."
     console.print(plain(f"{note} Budget: {budget}."))
+    # 4) what the machine lacks, behind the plan, which does not depend on it
+    check_machine(recipe, {line.name for line in lines if not line.current}, console)
 
 
 def _repeats_in_words(recipe: Recipe) -> str:

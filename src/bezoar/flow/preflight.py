@@ -7,20 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import Message
 from bezoar.data.files import HUB_PREFIX, locate_file, mirrored
 from bezoar.data.source import Source
 from bezoar.errors import BezoarError, RecipeError
+from bezoar.flow.reach import check_hub, hub_names, silent_endpoints
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.references import refs
 from bezoar.flow.row_types import misfits, row_types
 from bezoar.flow.rundir import RunDir
+from bezoar.flow.yaml_document import KeyPath
 from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.model.find import find_model
+from bezoar.terminal import plain
 
 _HELLO = (Message("user", "Hello."), Message("assistant", "Hello."))
 
@@ -45,20 +49,31 @@ def check_files(recipe: Recipe) -> None:
     _refuse(found)
 
 
-def check_stages(recipe: Recipe, run: RunDir, stale: set[str]) -> None:
-    """RecipeError for what would stop the stages that are to run: rows of the wrong type, a
-    template that the tokenizer cannot write, an API key that is not set."""
+def check_rows(recipe: Recipe, run: RunDir, stale: set[str]) -> None:
+    """RecipeError for rows of the wrong type in the stages that are to run."""
     current = {name for name in recipe.stages if name not in stale}
-    found = list(misfits(recipe, row_types(recipe, run, current), stale))
-    # tokenizers take seconds to load: a recipe that is wrong by itself is refused before
-    _refuse(found)
-    for name in _asked(recipe, stale):
+    _refuse(list(misfits(recipe, row_types(recipe, run, current), stale)))
+
+
+def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
+    """RecipeError for what the stages that are to run lack here: an API key, a name that the Hub
+    does not give, a tokenizer that can write the template. Endpoints that accept no connection are
+    told on the console alone: they can be started while earlier stages run."""
+    found: list[str] = []
+    asked = _asked(recipe, stale)
+    for name in asked:
         backend = recipe.backends[name]
         if isinstance(backend, Endpoint):
             with _collected(found, recipe.at("backends", name, "key_env")):
                 backend.open()
+    models = [(key, path) for key, path in _models(recipe) if _is_used(recipe, key, stale)]
+    for key, kind, name in hub_names(recipe, stale, models):
+        with _collected(found, recipe.at(*key)):
+            check_hub(kind, name)
     _check_templates(recipe, stale, found)
     _refuse(found)
+    for sentence in silent_endpoints(recipe, asked) if console else ():
+        console.print(plain(f"warning: {sentence}"))
 
 
 def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
@@ -73,7 +88,7 @@ def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
         for ref in recipe.inputs(name)
         if ref.kind == "model"
     }
-    uses: list[tuple[tuple[str, ...], str, Template]] = [
+    uses: list[tuple[KeyPath, str, Template]] = [
         (("template",), recipe.models[name].path, template) for name, template in models.items()
     ]
     for name in _asked(recipe, stale):
@@ -92,7 +107,7 @@ def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
                 template.render(_HELLO, tokenizer)
 
 
-def _models(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
+def _models(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     """The key and the path of every model that is loaded on this machine."""
     for name, spec in recipe.models.items():
         yield ("models", name, "path"), spec.path
@@ -105,6 +120,14 @@ def _asked(recipe: Recipe, stale: set[str]) -> list[str]:
     """The language models that the stages which are to run ask."""
     names = [ref.name for stage in stale for ref in recipe.inputs(stage) if ref.kind == "backend"]
     return [name for name in recipe.backends if name in names]
+
+
+def _is_used(recipe: Recipe, key: KeyPath, stale: set[str]) -> bool:
+    """Whether a stage that is to run uses a model of the recipe, also below a trained one."""
+    if key[0] == "backends":
+        return key[1] in _asked(recipe, stale)
+    names = [ref.name for name in stale for ref in recipe.inputs(name) if ref.kind == "model"]
+    return key[1] in {base_of(recipe, name) for name in names}
 
 
 def _read_file(name: str, folder: Path, place: str) -> None:

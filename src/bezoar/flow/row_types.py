@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from bezoar.chat.row_types import ANY, RowNeed, RowType, described, type_of
+from bezoar.data.source import Source
 from bezoar.errors import DataError
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
@@ -28,6 +29,8 @@ def row_types(recipe: Recipe, run: RunDir, current: set[str]) -> dict[str, RowTy
             continue
         try:
             types[name] = stage.row_type(types, outputs)
+            if isinstance(stage, Source) and stage.files() and types[name].shape is None:
+                raise DataError(f"{stage.path} gives no row; name a file whose rows can be used.")
         except DataError as error:
             raise DataError(f"{recipe.at('stages', name)}: {error}") from None
     return types

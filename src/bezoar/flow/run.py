@@ -14,7 +14,7 @@ from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
 from bezoar.errors import BezoarError, DataError, RecipeError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
 from bezoar.flow.cache_key import all_keys
-from bezoar.flow.preflight import check_files, check_stages
+from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir, key_record
 from bezoar.io import failure, write_json, write_jsonl
@@ -166,7 +166,8 @@ def run_recipe(
         if not stale:
             return done
         # before anyone is asked and paid
-        check_stages(recipe, run, stale)
+        check_rows(recipe, run, stale)
+        check_machine(recipe, stale, console)
         with (
             Journal(journal_path(run), say=console.print if console else None) as journal,
             open_metric_sinks(log, run.path) as sinks,
