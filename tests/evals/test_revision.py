@@ -120,13 +120,13 @@ def test_a_constant_model_ties_and_stops() -> None:
     assert judge.seen == []
 
 
-def test_a_judge_that_likes_a_position_finds_one_half() -> None:
+def test_a_judge_that_goes_by_position_finds_nothing() -> None:
     for lean in ("[[A]]", "[[B]]"):
         judge = Asked(lambda text, lean=lean: lean)  # type: ignore[misc]
         found = Revision(judge="judge", times=2).measure(
             FIRST, reviser(lambda i, now: 1), told(judge)
         )
-        assert values(found) == {"revision 1/win rate": 0.5, "revision 2/win rate": 0.5}
+        assert values(found) == {"revision 1/win rate": None, "revision 2/win rate": None}
         first = next(s for s in found.scores if s.name == "revision 1/win rate/first position")
         assert first.value == float(lean == "[[A]]")
         stopped = Revision(judge="judge", times=2, stop="no_gain").measure(
@@ -148,7 +148,7 @@ def test_a_weak_judge_is_read_free_of_its_pull() -> None:
     found = Revision(judge="judge", times=1).measure(
         FIRST, reviser(lambda i, now: 0 if i < 2 else -1 if i == 2 else 1), judge
     )
-    assert values(found) == {"revision 1/win rate": 0.5}
+    assert values(found) == {"revision 1/win rate": None}
     free = next(s for s in found.scores if s.name == "revision 1/win rate/free of position")
     assert (free.value, free.n) == ((5 + 0.5 * 2) / 8, 8)
 
@@ -252,7 +252,7 @@ def test_answers_of_any_model_in_fastchats_format(tmp_path: Path, questions: str
     )
     assert "A correct solution, for comparison:\n2\n\n3" in judge.seen[0]
     assert "A correct solution" not in model.seen[0]
-    assert found.texts["revision"] == [("1", "And +1?"), ("2", "Again.")]
+    assert found.texts["revision"] == [("1", "And +1?", ""), ("2", "Again.", "")]
     assert stage.detectable({}) == {"revision": detectable(2, 0.5)}
     path = answer_file(tmp_path, {"question_id": 1, "choices": [{"turns": ["1: quality 1"]}]})
     with pytest.raises(DataError, match=r"1 of 2 questions have no answer \(2, "):

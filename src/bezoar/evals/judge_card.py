@@ -13,6 +13,7 @@ from bezoar.evals.agreement import cohen_kappa
 from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
 from bezoar.evals.labelled_pairs import LabelledPairs
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.position import cannot_judge
 from bezoar.evals.preferences import pair_texts
 from bezoar.evals.section import item_rows
 from bezoar.evals.stats import Score, clustered_score, percentiles, resamples, score
@@ -138,8 +139,12 @@ def card(
     both = [None if None in values else float(all(values)) for values in right]
     unparsed = [[float(isinstance(side, Unparsed)) for side in sides] for sides in games]
     longer = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
+    accuracy = clustered_score("judge/accuracy", right, share=True)
+    if reason := cannot_judge(pairs, verdicts):
+        # it is right in every second game by necessity: nothing to draw an interval from
+        accuracy = replace(accuracy, low=None, high=None, reason=reason)
     scores = [
-        clustered_score("judge/accuracy", right, share=True),
+        accuracy,
         score("judge/right in both orders", both),
         _kappa(games),
         replace(first_position(verdicts), name="judge/first position"),

@@ -19,8 +19,16 @@ from bezoar.evals.answer_files import answered
 from bezoar.evals.judges import JudgeConfig, Judgement, PairJudge, pair_judge
 from bezoar.evals.mt_bench import Turn, converse
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.position import cannot_judge
 from bezoar.evals.stats import detectable, score
-from bezoar.evals.win_rate import NO_ANSWER, asked_questions, outcome, prompt_value, solution
+from bezoar.evals.win_rate import (
+    NO_ANSWER,
+    asked_questions,
+    outcome,
+    prompt_value,
+    solution,
+    unless,
+)
 from bezoar.io import Row, content_hash
 from bezoar.llm.revise import Round, revisions
 from bezoar.llm.types import Ask
@@ -121,12 +129,15 @@ class Revision(JudgeConfig):
             elif self.stop == "no_gain":
                 # the first iteration's answers before are the originals, which were just judged
                 if number > 1:
-                    verdicts, _ = _judged(_pairs(first, answers, before), judge)
+                    pairs = _pairs(first, answers, before)
+                    verdicts, _ = _judged(pairs, judge)
                 values = [prompt_value(verdict) for verdict in verdicts]
                 gain = score(f"revision {number}/win rate over the one before", values)
+                gain = unless(cannot_judge(pairs, verdicts), gain)
                 figures.scores.append(gain)
                 if (gain.value or 0.0) <= 0.5:
-                    stopped = f"iteration {number} is not better than the one before"
+                    not_better = f"iteration {number} is not better than the one before"
+                    stopped = gain.reason or not_better
                     break
         originals = content_hash([[chat.id, conversation(chat.messages)] for chat in first])
         same = {"judge": judge.hash, "first answers": originals, "max_tokens": self.max_tokens}

@@ -60,7 +60,7 @@ class Score:
     @property
     def by_definition(self) -> bool:
         """Whether the value was not measured: a model over itself."""
-        return self.value is not None and bool(self.reason)
+        return self.reason.startswith("by definition")
 
     def __str__(self) -> str:
         if self.value is None:

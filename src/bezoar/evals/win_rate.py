@@ -1,8 +1,8 @@
 """Win rates: answers judged against others in both orders, with the effect of order and length.
 
 A prompt's value is the mean of its two games (win 1, tie 1/2, loss 0), so a judge that likes the
-first position moves nothing. A prompt with an unread verdict is a failure. Intervals resample
-prompts, not games.
+first position moves nothing; of one that names hardly anything but a position there is no win rate.
+A prompt with an unread verdict is a failure. Intervals resample prompts, not games.
 """
 
 from collections import Counter
@@ -20,6 +20,7 @@ from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
 from bezoar.evals.mt_bench import Turn, converse, question_texts, spread
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.position import cannot_judge
 from bezoar.evals.section import item_rows
 from bezoar.evals.stats import (
     NONE,
@@ -167,18 +168,20 @@ def outcome(
     margins: Sequence[float | None] = (),
 ) -> Outcome:
     """The figures of judged pairs; with `margins` also the win rate free of position."""
+    reason = cannot_judge(pairs, verdicts)
     values = [prompt_value(verdict) for verdict in verdicts]
     length_gaps = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
     valued = zip(values, verdicts, strict=True)
     disagree = [None if value is None else float(not v.consistent) for value, v in valued]
     scores = [
-        score("win rate", values),
-        length_controlled(values, length_gaps),
+        unless(reason, score("win rate", values)),
+        unless(reason, length_controlled(values, length_gaps)),
         first_position(verdicts),
         score("win rate/orders disagree", disagree),
     ]
     ids = [pair.id for pair in pairs]
-    items = item_rows("win rate", ids, values)
+    # items without a value, so that no test of two models reads them
+    items = item_rows("win rate", ids, [None] * len(ids) if reason else values)
     for item, verdict, gap in zip(items, verdicts, length_gaps, strict=True):
         item.update(first=word(verdict.first), second=word(verdict.second), length_gap=gap)
     # the pull of the position may be all that moves a weak judge's verdicts; margins are free of it
@@ -190,6 +193,13 @@ def outcome(
     # what follows the colon is of one reply
     failures = Counter(side.why.split(":")[0] for side in sides if isinstance(side, Unparsed))
     return Outcome(scores, items, {"win_rate": {"failures": dict(failures)}})
+
+
+def unless(reason: str, figure: Score) -> Score:
+    """The figure, without number and interval where there is a reason against them."""
+    if not reason or figure.value is None:
+        return figure
+    return replace(figure, value=None, low=None, high=None, reason=reason)
 
 
 def word(side: Side | Unparsed) -> str:
