@@ -1,16 +1,25 @@
 """A judge that goes by position: no win rate, and no interval, comes of its verdicts."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from bezoar.chat.types import Comparison, Message
 from bezoar.evals.judge_card import card
 from bezoar.evals.position import cannot_judge
 from bezoar.evals.stats import Score
 from bezoar.evals.win_rate import outcome
+from bezoar.report.console import print_outcome
+from bezoar.report.html import write_report
+from bezoar.report.load_scores import load_scoreboard
+from bezoar.report.run import load_run
 from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.pairwise import Preference, Side
+from tests.helpers.fake_run import build_run, edit_json, load
 
 POSITION, SAME = ("A", "B"), ("A", "A")
 Games = Sequence[tuple[Side | Unparsed, Side | Unparsed]]
@@ -103,3 +112,23 @@ def test_the_card_of_such_a_judge_has_no_interval_either() -> None:
 def test_no_verdict_but_failures_are_counted_as_before() -> None:
     score = scores_of([(Unparsed("?"), "A")] * 3)["win rate"]
     assert (score.value, score.n, score.num_failed, score.reason) == (None, 0, 3, "")
+
+
+def test_the_reason_stands_in_place_of_the_number(tmp_path: Path) -> None:
+    found = outcome(*judged([POSITION] * 12))
+    console = Console(file=io.StringIO(), width=120)
+    print_outcome(found, console, "a over b")
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    line = next(line for line in told.splitlines() if line.startswith("win rate "))
+    assert line.split() == ["win", "rate", "12", "cannot", "judge", "–", "0"]
+    assert "named the first position in 24 of 24 games" in told
+    assert "take a reward model (`reward_model`) or another judge" in " ".join(told.split())
+    run_dir = build_run(tmp_path / "run")
+    scores = [score.to_dict() for score in found.scores]
+    edit_json(run_dir / "19-eval_dpo" / "scores.json", scores=scores)
+    board = load_scoreboard(load_run(run_dir))
+    assert "win rate" in board.main
+    assert board.of("win rate") == {}
+    text = write_report(*load(run_dir)).read_text()
+    assert "cannot judge" in text
+    assert "the judge named the first position in 24 of 24 games" in text

@@ -99,6 +99,8 @@ class JudgeCard(JudgeConfig, LabelledPairs):
         same = {"pairs": content_hash([p.to_row() for p in pairs]), "repeats": self.repeats}
         conditions: dict[str, Row] = {"judge/": same}
         facts = {"judge": judge.name, "judge_hash": judge.hash, "conditions": conditions}
+        if reason := outcome.scores[0].reason:
+            facts["cannot_judge"] = reason
         if self.injection:
             planted = injection(pairs, verdicts, judge)
             outcome.scores[1:1] = planted.scores

@@ -167,12 +167,16 @@ def remarks(info: dict[str, Any]) -> list[str]:
     for name, sentence in trained_on(info).items():
         advice = "its scores may show what it remembers"
         sentences.append(f"{name}: the model was {sentence}; {advice}.")
-    judged = {"mt_bench": "ratings", "win_rate": "verdicts", "over_rows": "verdicts"}
+    judged = dict.fromkeys(("win_rate", "over_rows", "revision"), "verdicts")
+    judged = {"mt_bench": "ratings", **judged, "judge_card": "verdicts"}
     for section, judgements in judged.items():
         failures = info.get(section, {}).get("failures")
         if failures:
             counts = ", ".join(f"{num} {reason}" for reason, num in failures.items())
             sentences.append(f"{section}: {judgements} that could not be had: {counts}.")
+        if reason := info.get(section, {}).get("cannot_judge"):
+            advice = "take a reward model (`reward_model`) or another judge"
+            sentences.append(f"{section}: {reason}; {advice}.")
     if card.get("injection"):
         *plants, control = card["injection"]
         num_fell, num_games = (sum(plant[key] for plant in plants) for key in ("fell", "games"))

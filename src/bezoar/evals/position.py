@@ -54,4 +54,4 @@ def cannot_judge(pairs: Sequence[Comparison], verdicts: Sequence[Preference]) ->
 
 def _at_most(num: int, n: int) -> float:
     """P(X <= num) of n throws of a fair coin."""
-    return math.fsum(math.comb(n, k) for k in range(num + 1)) / 2**n
+    return float(sum(math.comb(n, k) for k in range(num + 1)) / 2**n)

@@ -113,7 +113,7 @@ class Revision(JudgeConfig):
     def measure(self, first: Sequence[Chat], ask: Ask, judge: PairJudge) -> Outcome:
         """Every iteration against the answers of `first`."""
         original = answers = [chat.answer for chat in first]
-        figures, counts, stopped = Outcome(), list[Row](), ""
+        figures, counts, stopped, reason = Outcome(), list[Row](), "", ""
         prompts = [chat.prompt for chat in first]
         iterations = revisions(prompts, original, ask, times=self.times, max_tokens=self.max_tokens)
         for number, rounds in enumerate(iterations, 1):
@@ -121,7 +121,9 @@ class Revision(JudgeConfig):
             before, answers = answers, [revised.answer for revised in rounds]
             pairs = _pairs(first, answers, original)
             verdicts, margins = _judged(pairs, judge)
-            figures += _named(number, outcome(pairs, verdicts, margins), rounds)
+            judged = outcome(pairs, verdicts, margins)
+            reason = reason or judged.info["win_rate"].get("cannot_judge", "")
+            figures += _named(number, judged, rounds)
             counts.append(_counts(rounds, before, original))
             # 2) whether to go on; `revisions` itself ends when no answer changed
             if answers == before:
@@ -148,6 +150,7 @@ class Revision(JudgeConfig):
             "judge": judge.name,
             "judge_hash": judge.hash,
             "conditions": {"revision": same},
+            **({"cannot_judge": reason} if reason else {}),
         }
         texts = {"revision": [(chat.id, chat.prompt[-1].content, "") for chat in first]}
         return Outcome(figures.scores, figures.items, {"revision": facts}, texts)

@@ -58,6 +58,11 @@ class Score:
         return self.num_failed / total if total else 0.0
 
     @property
+    def in_place(self) -> str:
+        """The first words of the reason, which fit where a number would stand."""
+        return self.reason.partition(":")[0]
+
+    @property
     def by_definition(self) -> bool:
         """Whether the value was not measured: a model over itself."""
         return self.reason.startswith("by definition")

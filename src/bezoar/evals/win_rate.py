@@ -192,7 +192,8 @@ def outcome(
     sides = [side for verdict in verdicts for side in (verdict.first, verdict.second)]
     # what follows the colon is of one reply
     failures = Counter(side.why.split(":")[0] for side in sides if isinstance(side, Unparsed))
-    return Outcome(scores, items, {"win_rate": {"failures": dict(failures)}})
+    facts = {"failures": dict(failures), **({"cannot_judge": reason} if reason else {})}
+    return Outcome(scores, items, {"win_rate": facts})
 
 
 def unless(reason: str, figure: Score) -> Score:

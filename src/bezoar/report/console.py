@@ -126,8 +126,12 @@ def _print_sentences(sentences: Iterable[str], console: Console) -> None:
 
 
 def _figures(score: Score) -> tuple[str, str, str, str]:
-    bounds = interval(score.low, score.high) or ABSENT
-    return count(score.n), number(score.value), bounds, failures(score.num_failed, score.n)
+    # A reason stands in place of what is not there: the number, or the interval alone.
+    if score.value is None:
+        value, bounds = score.in_place or ABSENT, ABSENT
+    else:
+        value, bounds = number(score.value), interval(score.low, score.high) or score.in_place
+    return count(score.n), value, bounds or ABSENT, failures(score.num_failed, score.n)
 
 
 def _name(score: Score) -> str:
@@ -173,9 +177,10 @@ def _cell(board: Scoreboard, benchmark: str, model: str, *, leads: bool) -> "ric
     score = board.cells.get((benchmark, model))
     if score is None or score.value is None:
         failed = f"\n{count(score.num_failed)} failed" if score and score.num_failed else ""
-        return plain(f"{ABSENT}{failed}", "dim")
+        return plain(f"{score.in_place if score and score.reason else ABSENT}{failed}", "dim")
     text = plain(number(score.value), "bold green" if leads else "")
-    text.append(f"\n{interval(score.low, score.high) or 'no interval'}", "not bold dim default")
+    bounds = interval(score.low, score.high) or score.in_place or "no interval"
+    text.append(f"\n{bounds}", "not bold dim default")
     if score.num_failed:
         text.append(f"\n{failures(score.num_failed, score.n)} failed", "not bold yellow")
     return text

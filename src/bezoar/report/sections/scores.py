@@ -93,7 +93,8 @@ def _cell(board: Scoreboard, benchmark: str, model: str) -> Child:
     if score is None:
         cell = board.cells.get((benchmark, model))
         failed = f"all {count(cell.num_failed)} failed" if cell and cell.num_failed else ""
-        return [ABSENT, h("small", failed) if failed else None]
+        note = (cell.reason.partition(": ")[2] if cell else "") or failed
+        return [(cell.in_place if cell else "") or ABSENT, h("small", note) if note else None]
     # The size stands at the head of the line if it is the same for all models.
     sizes = {other.n for other in board.of(benchmark).values()}
     notes = [f"n = {count(score.n)}"] if len(sizes) > 1 else []
