@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo demo-real test test-real fuzz faults mutants docs check setup clean
+.PHONY: help demo demo-real test test-browser test-real fuzz faults mutants docs check setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -18,6 +18,9 @@ demo-real: $(VENV)/.train ## the same on real data sets, from the Hub or from th
 
 test: $(VENV)/.dev ## all fast tests, two at a time (4 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real" -n 2 --dist worksteal
+
+test-browser: $(VENV)/.dev ## the report in the system's Chromium, also part of `make test` (1 minute)
+	$(BIN)/python -m pytest -m browser
 
 test-real: $(VENV)/.dev ## the slow tests with the real 135M model (10 minutes)
 	$(BIN)/python -m pytest -m real

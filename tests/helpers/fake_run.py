@@ -121,10 +121,44 @@ def stages() -> dict[str, dict[str, Any]]:
     return found
 
 
-def build_run(path: Path, *, hostile: bool = False, until: str = "") -> Path:
-    """Write a run directory; with `until`, that stage and all after it have not run."""
+def data_stages() -> dict[str, dict[str, Any]]:
+    """Those that make rows."""
+    made = {name: fields for name, fields in stages().items() if "model" not in fields}
+    return {name: fields for name, fields in made.items() if not name.startswith("pairs")}
+
+
+def reward_stages() -> dict[str, dict[str, Any]]:
+    """Two reward models and how they tell the better answer."""
+    found = {"pairs": stages()["pairs"], "pairs_test": stages()["pairs_test"]}
+    for name in ("regression", "bradley_terry"):
+        found[name] = {
+            "kind": "train",
+            "model": "base",
+            "rows": "pairs",
+            "objective": {"kind": name},
+        }
+    for name in ("regression", "bradley_terry"):
+        found[f"eval_{name}"] = {
+            "kind": "evaluate",
+            "model": name,
+            "reward_bench": {"rows": "pairs_test"},
+        }
+    return found
+
+
+def build_run(
+    path: Path,
+    *,
+    hostile: bool = False,
+    until: str = "",
+    table: dict[str, dict[str, Any]] | None = None,
+) -> Path:
+    """Write a run directory; with `until`, that stage and all after it have not run.
+
+    `table` holds other stages than those of the whole recipe.
+    """
     path.mkdir(parents=True)
-    table = stages()
+    table = table or stages()
     resolved = {
         "name": "demo" if not hostile else f"demo {HOSTILE}",
         "seed": 7,
@@ -189,6 +223,8 @@ def _stage(
     elif "objective" in fields:
         category, stats = "train", _train(name, fields, lines, rng)
         (out / "adapter").mkdir()
+    elif "reward_bench" in fields:
+        category, stats = "evaluate", _evaluate_rewards(out, fields["model"])
     else:
         category, stats = "evaluate", _evaluate(out, fields["model"], hostile)
     write_json(out / "stats.json", {"seconds": round(rng.uniform(2, 60), 2), **stats})
@@ -197,7 +233,9 @@ def _stage(
         for role in ("seeds", "rows", "model", "teacher", "judge")
         if role in fields
     }
-    if category == "evaluate":
+    if "reward_bench" in fields:
+        inputs |= {"reward_bench.rows": "pairs_test"}
+    elif category == "evaluate":
         inputs |= {"mt_bench.judge": "judge", "preferences.rows": "pairs_test"}
     write_json(
         out / "key.json",
@@ -426,6 +464,22 @@ def _evaluate(out: Path, model: str, hostile: bool) -> dict[str, Any]:
     return {"rows_in": sum(BENCHMARKS.values()), "calls": _calls(random.Random(model), 48, 0.0031)}
 
 
+def _evaluate_rewards(out: Path, model: str) -> dict[str, Any]:
+    rng, name = random.Random(model), "RewardBench/pairs"
+    margins = [round(rng.gauss(0.4, 1.0), 3) for _ in range(40)]
+    items = [
+        {"benchmark": name, "id": f"pairs_test-{i}", "value": float(margin > 0), "margin": margin}
+        for i, margin in enumerate(margins)
+    ]
+    score = _score(name, [item["value"] for item in items], "")
+    info = {"reward_bench": {"sections": {}, "by": "reward"}}
+    write_json(
+        out / "scores.json", {"model": model, "label": model, "scores": [score], "info": info}
+    )
+    write_jsonl(out / "items.jsonl", items)
+    return {"rows_in": len(items)}
+
+
 def _item(
     benchmark: str, i: int, better: float, rng: random.Random, hostile: bool
 ) -> dict[str, Any]:
@@ -439,7 +493,8 @@ def _item(
         if "mt_bench" in benchmark
         else float(luck < 0.45 + gain)
     )
-    record: dict[str, Any] = {"benchmark": benchmark, "id": f"q{i}", "value": round(value, 4)}
+    row_id = f"pairs_test-{i}" if benchmark.startswith("pref") else f"q{i}"
+    record: dict[str, Any] = {"benchmark": benchmark, "id": row_id, "value": round(value, 4)}
     if benchmark != "mt_bench":
         return record
     text, judged = (
@@ -505,8 +560,10 @@ __all__ = [
     "HOSTILE",
     "MODELS",
     "build_run",
+    "data_stages",
     "edit_json",
     "interval",
     "load",
+    "reward_stages",
     "stages",
 ]

@@ -133,7 +133,7 @@ def line(x: tuple[Place, Place], y: Span, cls: str) -> Markup:
 def axes(x: Scale, y: Scale, *, x_label: str) -> list[Markup]:
     """Grid lines with labels on the left, whole numbers below; y runs from bottom to top."""
     parts = []
-    for pixel, label in y.labels(4):
+    for pixel, label in y.labels(5):
         parts.append(line((x.start, x.end), (pixel, pixel), "grid"))
         parts.append(text(x.start - 6, pixel + 3.5, label, anchor="end"))
     below = x.labels(5, whole=True)

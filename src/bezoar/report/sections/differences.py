@@ -14,19 +14,25 @@ INTRO = (
 )
 
 
-def differences(board: Scoreboard) -> list[Markup]:
+def differences(board: Scoreboard, benchmarks: list[str]) -> list[Markup]:
     """Shares on one scale, every other benchmark on its own; empty if nothing can be paired."""
-    shares: list[Dot] = []
+    shares: list[tuple[str, Dot]] = []
     panels: list[Markup] = []
     start = next(iter(board.labels), "")
-    for benchmark in board.main:
+    for benchmark in benchmarks:
         dots = _dots(board, benchmark, start)
         if is_share(benchmark):
-            shares += [replace(dot, name=[dot.name, h("small", benchmark)]) for dot in dots]
+            shares += [(benchmark, dot) for dot in dots]
         elif dots:
             panels.append(interval_plot(benchmark, dots, reference=0.0, signs=True, wide=True))
     if shares:
-        panels.insert(0, interval_plot("Shares", shares, reference=0.0, signs=True, wide=True))
+        names = dict(shares)
+        title = "Shares" if len(names) > 1 else next(iter(names))
+        lines = [
+            replace(dot, name=[dot.name, h("small", name)]) if len(names) > 1 else dot
+            for name, dot in shares
+        ]
+        panels.insert(0, interval_plot(title, lines, reference=0.0, signs=True, wide=True))
     if not panels:
         return []
     intro = INTRO.format(start=board.labels[start])

@@ -8,6 +8,7 @@ from bezoar.report.charts.frame import key
 from bezoar.report.components import bubble, cut, folded, section
 from bezoar.report.formatting import finite, number, signed
 from bezoar.report.markup import Markup, h
+from bezoar.report.plain_words import is_share
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
 
@@ -22,6 +23,7 @@ PAIRS = (
     "Held-out pairs whose margin moved most between {start} and {end}: above 0 a model finds the"
     " better answer likelier."
 )
+PAIRS_RIGHT = "Held-out pairs that {start} and {end} judge differently."
 
 
 def examples(run: Run, board: Scoreboard) -> Markup | None:
@@ -29,7 +31,7 @@ def examples(run: Run, board: Scoreboard) -> Markup | None:
     questions, pairs = _answers(board), _pairs(run, board)
     if questions:
         if pairs:
-            questions.append(folded("Held-out pairs whose margin moved most", pairs))
+            questions.append(folded("Held-out pairs that moved most", pairs))
         return section("examples", "Examples side by side", ANSWERS, questions)
     if pairs:
         return section("examples", "Examples side by side", None, pairs, terms_of=pairs[0])
@@ -128,10 +130,12 @@ def as_texts(value: object) -> list[str]:
 
 def _pairs(run: Run, board: Scoreboard) -> list[Markup]:
     """A sentence, then the pairs; empty if no two models share a margin or the rows are gone."""
-    for benchmark in board.benchmarks:
-        # The first and the last model that share a margin.
+    # Margins say most; of reward models it is known which pairs came out right.
+    by_margin = [name for name in board.benchmarks if name.endswith("margin")]
+    for benchmark in [*by_margin, *(name for name in board.benchmarks if is_share(name))]:
+        # The first and the last model that share it.
         models = [model for model in board.labels if board.items.get((benchmark, model))]
-        if len(models) < 2 or not benchmark.endswith("margin"):
+        if len(models) < 2:
             continue
         start, end = models[0], models[-1]
         before, after = board.items[benchmark, start], board.items[benchmark, end]
@@ -142,8 +146,10 @@ def _pairs(run: Run, board: Scoreboard) -> list[Markup]:
         chosen += [i for i in order if moved[i] < 0][:NUM_PAIRS]
         rows = _held_out(run, end, chosen)
         if rows:
-            intro = PAIRS.format(start=board.labels[start], end=board.labels[end])
-            shown = [_pair(rows[i], before[i], after[i]) for i in chosen if i in rows]
+            say = _margins if benchmark in by_margin else _right
+            sentence = PAIRS if benchmark in by_margin else PAIRS_RIGHT
+            intro = sentence.format(start=board.labels[start], end=board.labels[end])
+            shown = [_pair(rows[i], say(before[i], after[i])) for i in chosen if i in rows]
             return [h("p", f"{intro} ({benchmark})", cls="note"), *shown]
     return []
 
@@ -157,13 +163,20 @@ def _held_out(run: Run, model: str, wanted: list[str]) -> dict[str, Row]:
     return {str(row["id"]): row for row in rows if row.get("chosen") and row["id"] in wanted}
 
 
-def _pair(row: Row, before: float, after: float) -> Markup:
+def _margins(before: float, after: float) -> str:
+    return f"margin {number(before)} → {number(after)} ({signed(after - before)})"
+
+
+def _right(before: float, after: float) -> str:
+    return "wrong → right" if after > before else "right → wrong"
+
+
+def _pair(row: Row, what: str) -> Markup:
     prompt = row.get("prompt") or []
     asked = str(prompt[-1].get("content") or "") if prompt else str(row["id"])
-    margins = f"margin {number(before)} → {number(after)} ({signed(after - before)})"
     turns = [bubble(str(m.get("role", "")), str(m.get("content") or "")) for m in prompt]
     sides = [
         h("div", h("div", side, cls=f"side {side}"), map(_answer, as_texts(row.get(side))))
         for side in ("chosen", "rejected")
     ]
-    return folded([_title(asked), h("small", margins)], turns, h("div", sides, cls="pair"))
+    return folded([_title(asked), h("small", what)], turns, h("div", sides, cls="pair"))

@@ -1,12 +1,17 @@
 """What a reader should know after ten seconds: the decision, what to do next, the key figures."""
 
+import re
+
+from bezoar.report.components import folded
 from bezoar.report.decision import Answer, Decision
 from bezoar.report.formatting import count, seconds, usd
-from bezoar.report.markup import Markup, h
+from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
 from bezoar.report.sections.bill import total
 from bezoar.report.terms import explained
 
+OPEN = 3
+_UNBROKEN = re.compile(r"(?<=\d) (?=%)|(?<=\b[np]) (?==)|(?<=\b[np] =) (?=\d)")
 WORDS = {
     "What got worse?": {"yes": "Something", "no": "Nothing found"},
     "": {"yes": "Yes", "no": "No", "unclear": "Unclear", "not measured": "Not measured"},
@@ -20,16 +25,16 @@ def first_screen(run: Run, decision: Decision) -> Markup:
     finished = [str(stage.key.get("finished", "")) for stage in run.stages if stage.done]
     ended = max(finished, default="").replace("T", " ").replace("+00:00", " UTC")
     over = f"bezoar run, last stage finished {ended}" if ended else "bezoar run"
-    steps = [h("li", step) for step in decision.next_steps]
+    steps = [h("li", _words(step)) for step in decision.next_steps]
     figures = [h("li", h("b", value), h("span", label)) for value, label in _figures(run)]
     said = [answer.why for answer in decision.answers]
     return h(
         "header",
         h("p", over, cls="over"),
         h("h1", run.name),
-        h("p", decision.sentence, cls="lead"),
-        # A report of a partial run must say so at its top, before any number.
-        [h("p", note, cls="warn") for note in [*decision.warnings, *run.notes]],
+        h("p", _words(decision.sentence), cls="lead"),
+        # What is wrong must be said at the top, before any number is believed.
+        _warnings([*decision.warnings, *run.notes]),
         h("ul", map(_answer, decision.answers), cls="answers") if decision.answers else None,
         h("div", h("h2", "What to do next"), h("ol", steps), cls="next") if steps else None,
         h("ul", figures, cls="tiles"),
@@ -37,12 +42,29 @@ def first_screen(run: Run, decision: Decision) -> Markup:
     )
 
 
+def _words(text: str) -> list[Child]:
+    """A sentence whose `keys` are code and in which no line ends between a number and its unit."""
+    kept = _UNBROKEN.sub("\u00a0", text)
+    return [h("code", part) if i % 2 else part for i, part in enumerate(kept.split("`"))]
+
+
+def _warnings(notes: list[str]) -> Markup | None:
+    """The first ones open; many of them would push the answers off the screen."""
+    if not notes:
+        return None
+    first, more = notes[:OPEN], notes[OPEN:]
+    lines = [h("li", _words(note)) for note in first]
+    rest = folded(f"{len(more)} more", h("ul", [h("li", _words(note)) for note in more]))
+    return h("div", h("ul", lines), rest if more else None, cls="warn")
+
+
 def _answer(answer: Answer) -> Markup:
     word = WORDS.get(answer.question, {}).get(answer.verdict) or WORDS[""][answer.verdict]
     cls = {"unclear": "unclear", "not measured": "unclear"}.get(answer.verdict) or (
         "good" if (answer.verdict == "yes") != (answer.question == "What got worse?") else "bad"
     )
-    return h("li", h("h2", answer.question), h("b", word, cls=f"word {cls}"), h("p", answer.why))
+    why = h("p", _words(answer.why))
+    return h("li", h("h2", answer.question), h("b", word, cls=f"word {cls}"), why)
 
 
 def _figures(run: Run) -> list[tuple[str, str]]:

@@ -39,17 +39,18 @@ def scores(run: Run, board: Scoreboard) -> Markup | None:
     if not board.cells:
         return section("scores", "Scores", None, later) if later else None
     # Many benchmarks come in variants (per token, normalised); one of each is enough at first.
-    others = [name for name in board.benchmarks if name not in board.main]
+    main = main_scores(board)
+    others = [name for name in board.benchmarks if name not in main]
     summary = [f"{len(others)} more scores", h("small", ", ".join(others))]
-    figures = _table(board, board.main)
+    figures = _table(board, main)
     return section(
         "scores",
         "Scores",
         f"{INTRO} {_of_start(board)}",
-        [h("p", sentence) for sentence in board.headline],
+        h("ul", [h("li", sentence) for sentence in board.headline], cls="said"),
         later,
-        h("div", [_panel(board, name) for name in board.main], cls="charts c2col"),
-        differences(board),
+        _panels(board, main),
+        differences(board, main),
         _notes(board),
         revision(board),
         folded("Every score in figures", figures, h("p", NOTE, cls="note")),
@@ -58,6 +59,17 @@ def scores(run: Run, board: Scoreboard) -> Markup | None:
         folded(summary, _table(board, others), _panels(board, others)) if others else None,
         terms_of=[NOTE, figures],
     )
+
+
+def main_scores(board: Scoreboard) -> list[str]:
+    """The benchmarks that stand open.
+
+    A plain log-probability follows the length of an answer: it is folded where an implicit reward
+    says what was learnt.
+    """
+    main = board.main
+    learnt = any("/implicit reward" in name for name in main)
+    return [name for name in main if not (learnt and "/log-prob" in name)]
 
 
 def _of_start(board: Scoreboard) -> str:
