@@ -95,7 +95,7 @@ def test_a_folder_and_an_adapter_are_scored_and_told_apart(
     assert scores(tmp_path / "two").keys() == scores(tmp_path / "one").keys()
     assert (tmp_path / "two" / "items.jsonl").read_text() != ""
     tested = bezoar("compare", tmp_path / "one", tmp_path / "two")
-    assert "not distinguishable" in tested
+    assert "too few items to tell (n = 6; at least 7 are needed)" in tested
     ranked = bezoar("leaderboard", tmp_path / "one", tmp_path / "two", "--benchmark", "quiz/acc")
     assert ranked.count("not distinguishable") == 1
     bezoar(

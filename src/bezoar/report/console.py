@@ -150,7 +150,7 @@ def _table(title: str) -> "RichTable":
 
 def _figure_table(title: str, head: list[str], rows: Sequence[tuple[str, ...]]) -> "RichTable":
     table = _table(title)
-    table.add_column("", overflow="fold", min_width=16)
+    table.add_column("")
     for name in head:
         table.add_column(name, justify="right")
     for row in rows:
@@ -160,10 +160,10 @@ def _figure_table(title: str, head: list[str], rows: Sequence[tuple[str, ...]]) 
 
 def _score_table(board: Scoreboard) -> "RichTable":
     table = _table("Scores with 95 % intervals")
-    table.add_column("benchmark", overflow="fold")
+    table.add_column("benchmark")
     table.add_column("n", justify="right")
     for label in board.labels.values():
-        table.add_column(plain(label), justify="right", overflow="fold")
+        table.add_column(plain(label), justify="right")
     for benchmark in board.main:
         # One size if all models answered the same items, else all of them in order.
         sizes = dict.fromkeys(count(score.n) for score in board.of(benchmark).values())
