@@ -9,6 +9,7 @@ from bezoar.chat.row_types import RowNeed
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.evals.contamination import Contamination
 from bezoar.evals.judge_card import JudgeCard
+from bezoar.evals.judge_minimum import below_minimum, check_minimum
 from bezoar.evals.lm_eval import LmEval
 from bezoar.evals.mt_bench import MTBench
 from bezoar.evals.outcome import EvalContext, Outcome, cache_parts_in, write_outcome
@@ -74,15 +75,21 @@ class Evaluate(Stage):
                 "contamination is always searched for; give it rows or n, or remove it"
             )
         # settings that cannot work are refused before anything is trained or paid
-        for section in self.sections:
+        for name, section in self.named.items():
             section.check(self.model)
+            check_minimum(name, section, self.judge_card)
+
+    @property
+    def named(self) -> dict[str, Section]:
+        """The sections by key, in the order in which they run, `contamination` always and last."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["contamination"] = self.contamination or Contamination()
+        return {name: value for name, value in values.items() if isinstance(value, Section)}
 
     @property
     def sections(self) -> list[Section]:
-        """The sections that are there, in the order in which they run, `contamination` always."""
-        values = [getattr(self, f.name) for f in fields(self) if f.name != "contamination"]
-        sections = [value for value in values if isinstance(value, Section)]
-        return [*sections, self.contamination or Contamination()]
+        """The sections in their order."""
+        return list(self.named.values())
 
     def takes(self) -> Mapping[str, RowNeed]:
         """What the sections need, under their names."""
@@ -128,7 +135,11 @@ class Evaluate(Stage):
     def measure(self, context: EvalContext) -> Outcome:
         """Every section in turn; more than 2 % failures give a warning."""
         outcome, cache_part = Outcome(), cache_parts_in(context.work_dir)
-        for section in self.sections:
+        for name, section in self.named.items():
+            # the judge is not asked for verdicts that do not count
+            if skipped := below_minimum(name, section, outcome.info):
+                outcome += skipped
+                continue
             # contamination comes last and searches for the texts of the sections before it
             earlier = replace(context, texts=outcome.texts)
             outcome += section.run(self.model, earlier, cache_part)

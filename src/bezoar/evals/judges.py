@@ -43,6 +43,8 @@ class JudgeConfig(Section):
     """Most tokens of a written verdict."""
     goodness: RewardWeights | None = None
     """How the outputs of the reward model make one score."""
+    min_accuracy: float | None = None
+    """Accuracy of judge_card from which on the verdicts count; below it there is no number."""
 
     @property
     def pairwise(self) -> Pairwise:

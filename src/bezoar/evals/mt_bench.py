@@ -69,6 +69,8 @@ class MTBench(Section):
     """Most tokens of an assessment."""
     limit: int | None = None
     """Number of questions, taken from the categories in turn; null for all."""
+    min_accuracy: float | None = None
+    """Accuracy of judge_card, on pairs, from which on the grades count; below it no number."""
 
     def load(self) -> list[Question]:
         """The questions that are asked. DataError for one that lacks a needed reference."""

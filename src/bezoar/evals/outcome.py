@@ -175,8 +175,9 @@ def remarks(info: dict[str, Any]) -> list[str]:
             counts = ", ".join(f"{num} {reason}" for reason, num in failures.items())
             sentences.append(f"{section}: {judgements} that could not be had: {counts}.")
         if reason := info.get(section, {}).get("cannot_judge"):
-            advice = "take a reward model (`reward_model`) or another judge"
-            sentences.append(f"{section}: {reason}; {advice}.")
+            # a reward model compares answers, and gives no grades
+            other = "" if section == "mt_bench" else "a reward model (`reward_model`) or "
+            sentences.append(f"{section}: {reason}; take {other}another judge.")
     if card.get("injection"):
         *plants, control = card["injection"]
         num_fell, num_games = (sum(plant[key] for plant in plants) for key in ("fell", "games"))
