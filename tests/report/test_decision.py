@@ -4,12 +4,13 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bezoar.evals.stats import Difference, wilson
+from bezoar.evals.stats import Difference, score, wilson
 from bezoar.report.decision import Answer, Decision, decide, duration
 from bezoar.report.next_steps import items_needed
 from tests.helpers.fake_run import load
@@ -39,7 +40,7 @@ def chain(path: Path, base: list[float], sft: list[float], dpo: list[float]) -> 
 def stored(run: SmallRun, model: str) -> dict[str, Any]:
     """Score name -> its values in scores.json, read without bezoar."""
     (path,) = run.path.glob(f"*-eval-{model}/scores.json")
-    return {score["name"]: score for score in json.loads(path.read_text())["scores"]}
+    return {row["name"]: row for row in json.loads(path.read_text())["scores"]}
 
 
 def test_each_number_of_the_first_sentence_is_one_of_the_runs_files(tmp_path: Path) -> None:
@@ -139,6 +140,59 @@ def test_what_fell_is_told_and_is_no_safety(tmp_path: Path) -> None:
     assert answers(decision)["What got worse?"].short == "Something did"
     assert "quiz −50 points" in answers(decision)["What got worse?"].why
     assert answers(decision)["Is it safe to use?"].verdict == "no"
+
+
+def over_seeds(path: Path, *nums: int) -> Decision:
+    """The decision of a recipe with so many seeds; dpo wins `nums` of 45 pairs, one a seed."""
+    runs = []
+    for i, num in enumerate(nums):
+        run = SmallRun(path / str(i))
+        run.train("dpo", "base", "dpo")
+        for model, values in (("base", [0.5] * 45), ("dpo", hits(num, 45))):
+            run.evaluate(model, {START: values})
+        runs.append(load(run.path))
+    first, board = runs[0]
+    seeds = {7 + i: own for i, (_, own) in enumerate(runs)}
+    return decide(first, replace(board, seeds=seeds, repeated=frozenset({"dpo"})))
+
+
+def test_several_seeds_carry_a_claim_together(tmp_path: Path) -> None:
+    decision = over_seeds(tmp_path, 40, 36, 38)
+    # 36 / 45 = 80 %, 40 / 45 = 89 %
+    assert "80 % to 89 % over 3 seeds, where chance is 50 %: better" in decision.sentence
+    better = answers(decision)["Is it better?"]
+    assert better.verdict == "yes"
+    assert better.why.endswith("over seeds better than base in 3 of 3, shown in 3.")
+    assert not any("repeats" in step for step in decision.next_steps)
+
+
+@pytest.mark.parametrize("nums", [(40, 24, 23), (40, 38, 5), (40, 40, 22)])
+def test_a_claim_of_one_seed_or_of_two_directions_is_unclear(
+    tmp_path: Path, nums: tuple[int, int, int]
+) -> None:
+    decision = over_seeds(tmp_path, *nums)
+    assert answers(decision)["Is it better?"].verdict == "unclear"
+    assert any("seed" in warning for warning in decision.warnings)
+
+
+def test_a_judge_that_cannot_judge_is_to_be_replaced(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    run.train("dpo", "base", "dpo")
+    reason = "cannot judge: the judge named the first position in 40 of 40 games"
+    card = {"scores": [{**vars(score("judge/accuracy", hits(21, 40)))}]}
+    info = {"win_rate": {"cannot_judge": reason}, "judge_card": card}
+    run.evaluate("base", {START: [0.5] * 40})
+    run.evaluate("dpo", {START: hits(36, 40)}, info=info)
+    decision = decided(run)
+    low, high = (round(100 * bound) for bound in wilson(21, 40))
+    assert decision.warnings == [
+        f"dpo: win_rate {reason}.",
+        f"dpo: judge_card is right in 52 % of 40 games ({low}–{high} %), which may be chance.",
+    ]
+    assert decision.next_steps[0] == (
+        "Take a reward model or another judge for `win_rate` and `judge_card`: this one cannot"
+        " judge."
+    )
 
 
 def test_a_run_of_rows_alone_says_what_became_of_them(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bezoar.report import repeats
-from bezoar.report.effects import Change, Effect, changes, main_effect, overlap
+from bezoar.report.effects import Change, Effect, changes, judges, main_effect, overlap
 from bezoar.report.formatting import count, failures, listed, percent, usd
 from bezoar.report.next_steps import detectable_change, next_steps
 from bezoar.report.plain_words import as_change, as_interval, as_value, is_safety, named, phrase
@@ -87,6 +87,8 @@ def _subject(run: Run, board: Scoreboard, effect: Effect | None) -> str:
             said = phrase(benchmark, score.n).value(as_value(benchmark, score.value))
             return f"{label} {said} {as_interval(benchmark, score)}"
         return f"{label} was evaluated, and no score has a value"
+    if not trained and run.of("train", "evaluate"):
+        return "Nothing is trained or evaluated yet"
     if trained:
         were = "was" if len(trained) == 1 else "were"
         return f"{listed(trained)} {were} trained and not evaluated"
@@ -164,6 +166,8 @@ def _better(effect: Effect | None) -> Answer:
             whys = [f"the interval lies {side} 50 %, which is chance"]
         if not effect.chance_known:
             verdict, whys = "not measured", ["no earlier model was measured alike"]
+    if effect.claim and len(effect.claim.differences) > 1:
+        whys.append(f"over seeds {effect.claim}")
     if effect.overlap:
         verdict = "unclear"
         whys.insert(0, f"{effect.label} was {effect.overlap}, so this says little about new ones")
@@ -210,23 +214,25 @@ def _is_worse(change: Change) -> bool:
 
 def _warnings(run: Run, board: Scoreboard) -> list[str]:
     warnings = []
-    missing = [stage.name for stage in run.stages if not stage.done]
+    missing = run.missing
     if missing:
         have = "has" if len(missing) == 1 else "have"
         warnings.append(f"This run is not finished: {listed(missing)} {have} no output yet.")
-    for stage in run.stages:
+    for stage in run.everything:
         failed, asked = round(stage.calls.get("failed", 0)), round(stage.calls.get("asked", 0))
         if failed:
             of = f"{count(failed)} of {count(asked)}"
             warnings.append(f"{stage.name}: {of} requests failed and gave nothing.")
+    # What several models have in common is said once.
+    said: dict[str, list[str]] = {}
     for model, label in board.labels.items():
+        found = [f"was {what} ({name})" for name, what in overlap(board, model).items()]
+        found += [f"{section} {reason}" for section, reason in judges(board, model).items()]
         for benchmark in board.main:
             score = board.cells.get((benchmark, model))
-            if score and score.failure_rate > LOUD_FAILURES:
-                lost = failures(score.num_failed, score.n)
-                warnings.append(f"{label}: {lost} items of {benchmark} gave no value.")
-        warnings += [
-            f"{label} was {said} ({name}): its scores there may show what it remembers."
-            for name, said in overlap(board, model).items()
-        ]
-    return list(dict.fromkeys(warnings))
+            if score and score.num_failed and score.failure_rate > LOUD_FAILURES:
+                family = benchmark.split("/")[0]
+                found.append(f"{failures(score.num_failed, score.n)} items of {family} failed")
+        for what in dict.fromkeys(found):
+            said.setdefault(what, []).append(label)
+    return warnings + [f"{listed(labels)}: {what}." for what, labels in said.items()]

@@ -1,13 +1,15 @@
 """What training changed on the score that says most: a model against those below it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
+from bezoar.evals.outcome import benchmark_of, trained_on
+from bezoar.evals.repeats import Spread
 from bezoar.evals.stats import Difference, Score
 from bezoar.report.formatting import listed
+from bezoar.report.load_scores import read_score
 from bezoar.report.plain_words import CHANCE, as_change, as_interval, as_value, has_chance, phrase
+from bezoar.report.repeats import Claim, against_chance, claim, spread
 from bezoar.report.run import Run, StageRecord
 from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.training import objective
@@ -66,6 +68,10 @@ class Effect:
     """The model that a win rate is over."""
     overlap: str = ""
     """ "trained on 20 of 20 of these items", if so."""
+    spread: Spread | None = None
+    """The score over the seeds of a recipe with `repeats`."""
+    claim: Claim | None = None
+    """The difference from the start model, or else from chance, by seed."""
 
     @property
     def after(self) -> str:
@@ -93,7 +99,14 @@ class Effect:
 
     @property
     def better(self) -> bool | None:
-        """Better than the start model, or where none is measured than chance; None if unclear."""
+        """Better than the start model, or where none is measured than chance; None if unclear.
+
+        Of several seeds most must show it and none point the other way.
+        """
+        if self.claim and (
+            not self.claim.agree or 2 * len(self.claim.shown) <= len(self.claim.differences)
+        ):
+            return None
         change = self.to_start
         if change is None or self.opponent:
             return self.beats_chance
@@ -105,6 +118,10 @@ class Effect:
         score, words = self.score, phrase(self.benchmark, self.score.n)
         said = words.value(as_value(self.benchmark, score.value))
         first = f"After {self.after} the model {said} {as_interval(self.benchmark, score)}"
+        if self.spread and len(self.spread.values) > 1:
+            ends = [as_value(self.benchmark, x) for x in (self.spread.lowest, self.spread.highest)]
+            over = "the same" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+            first += f", {over} over {len(self.spread.values)} seeds"
         if self.opponent:
             return f"{first} than {self.opponent}{self._beside}"
         if not self.changes:
@@ -185,6 +202,12 @@ def _effect(run: Run, board: Scoreboard, benchmark: str, found: dict[str, StageR
     best = max(reversed(found), key=lambda name: sign * (scores[name].value or 0.0))
     against = board.against(benchmark, best)
     rivals = [n for n in found if n in against and not against[n].distinguishable]
+    below = changes(run, board, found[best], benchmark)
+    over_seeds = None
+    if board.seeds and best in board.repeated:
+        start = below[-1].earlier if below else ""
+        over_seeds = claim(board, benchmark, best, start) if start else None
+        over_seeds = over_seeds or against_chance(board, benchmark, best)
     facts = (board.facts.get(best, {}).get("info") or {}).get("win_rate") or {}
     opponent = str(facts.get("against") or "") if benchmark.startswith("win rate") else ""
     return Effect(
@@ -192,11 +215,13 @@ def _effect(run: Run, board: Scoreboard, benchmark: str, found: dict[str, StageR
         board.labels[best],
         benchmark,
         scores[best],
-        changes(run, board, found[best], benchmark),
+        below,
         [board.labels[name] for name in rivals],
         len(found),
         board.labels.get(opponent, opponent),
         overlap(board, best).get(benchmark_of(benchmark), ""),
+        spread(board, benchmark, best),
+        over_seeds,
     )
 
 
@@ -205,18 +230,22 @@ def overlap(board: Scoreboard, model: str) -> dict[str, str]:
     return trained_on(board.facts.get(model, {}).get("info") or {})
 
 
-def trained_on(info: Mapping[str, Any]) -> dict[str, str]:
-    section = info.get("contamination")
-    counts = section.get("benchmarks") if isinstance(section, dict) else None
-    return {
-        str(name): f"trained on {own['trained_on']} of {own['items']} of these items"
-        for name, own in (counts if isinstance(counts, dict) else {}).items()
-        if isinstance(own, dict) and own.get("trained_on")
+def judges(board: Scoreboard, model: str) -> dict[str, str]:
+    """Section -> why its judge cannot judge, for those of which this is so."""
+    info = board.facts.get(model, {}).get("info") or {}
+    sections = {name: part for name, part in info.items() if isinstance(part, dict)}
+    found = {
+        name: str(part["cannot_judge"])
+        for name, part in sections.items()
+        if part.get("cannot_judge")
     }
-
-
-def benchmark_of(score: str) -> str:
-    start = score.split("/")[0]
-    named = {"ROUGE": "overlap", "BLEU": "overlap", "reward": "rewards", "revision": "revision"}
-    found = [benchmark for prefix, benchmark in named.items() if start.startswith(prefix)]
-    return found[0] if found else start
+    card = sections.get("judge_card", {})
+    for row in card.get("scores") or []:
+        score = read_score(row)
+        if score.name != "judge/accuracy" or score.low is None or score.high is None:
+            continue
+        if score.low <= CHANCE <= score.high and "judge_card" not in found:
+            shown = f"{as_value(score.name, score.value)} of {score.n} games"
+            bounds = as_interval(score.name, score)
+            found["judge_card"] = f"is right in {shown} {bounds}, which may be chance"
+    return found

@@ -4,7 +4,7 @@ import math
 from statistics import NormalDist
 
 from bezoar.evals.stats import CONFIDENCE, NOT_DISTINGUISHABLE, Difference, detectable
-from bezoar.report.effects import Change, Effect, overlap
+from bezoar.report.effects import Change, Effect, judges, overlap
 from bezoar.report.formatting import count, finite, listed, percent
 from bezoar.report.plain_words import as_change, is_safety, is_share
 from bezoar.report.run import VALIDATION, Run, StageRecord
@@ -25,14 +25,17 @@ def next_steps(
 ) -> list[str]:
     """Advice that follows from the finished stages."""
     steps = []
-    missing = [stage.name for stage in run.stages if not stage.done]
-    if missing:
-        steps.append(f"Run the same command again: it goes on with {listed(missing)}.")
+    if run.missing:
+        steps.append(f"Run the same command again: it goes on with {listed(run.missing)}.")
     if any(overlap(board, model) for model in board.labels):
         steps.append(
             "Evaluate on items that no stage was trained on: a source with `held_out: 0.1` keeps a"
             " part of its rows apart."
         )
+    unable = dict.fromkeys(name for model in board.labels for name in judges(board, model))
+    if unable:
+        sections = listed([f"`{name}`" for name in unable])
+        steps.append(f"Take a reward model or another judge for {sections}: this one cannot judge.")
     if effect:
         steps += _more_items(effect)
         steps += _seeds(board, effect)

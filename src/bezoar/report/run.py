@@ -12,6 +12,7 @@ from bezoar.report.formatting import finite
 
 VALIDATION = "validation_loss"
 """Tells a line of metrics.jsonl about the held-out rows from one about a step."""
+MOST_NAMED = 6
 ROLES = ("seeds", "rows", "model", "teacher", "judge")
 """Fields of a stage that name another stage, a model or a backend."""
 
@@ -99,6 +100,21 @@ class Run:
     def everything(self) -> list[StageRecord]:
         """All stages of all seeds, for what they took together."""
         return [*self.stages, *self.repeats]
+
+    @property
+    def missing(self) -> list[str]:
+        """The stages without output, of further seeds with their seed; of many the number."""
+        names = [
+            stage.name if stage.seed is None else f"{stage.name} (seed {stage.seed})"
+            for stage in self.everything
+            if not stage.done
+        ]
+        few = names[:MOST_NAMED]
+        return (
+            names
+            if len(names) <= MOST_NAMED + 1
+            else [*few, f"{len(names) - len(few)} more stages"]
+        )
 
     @property
     def further_seeds(self) -> list[int]:
