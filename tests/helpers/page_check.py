@@ -20,14 +20,19 @@ GEOMETRY = """() => {
     range.selectNodeContents(node);
     for (const box of range.getClientRects()) {
       if (box.width < 1 || box.height < 1) continue;
-      if (box.left < -0.5 || box.right > width + 0.5) say('off the screen', text);
+      let scrolled = false;
       for (let up = node.parentElement; up; up = up.parentElement) {
         const style = getComputedStyle(up), place = up.getBoundingClientRect();
         const hidden = style.overflowX !== 'visible' && up !== document.documentElement;
         const reached = up.scrollWidth > up.clientWidth && up.tabIndex === 0;
+        scrolled ||= hidden && reached;
         if (up instanceof SVGElement || !hidden || reached) continue;
-        if (box.left < place.left - 1 || box.right > place.right + 1) say('cut off', text);
+        const outside = box.left < place.left - 1 || box.right > place.right + 1;
+        if (outside && !scrolled) say('cut off', text);
       }
+      const off = box.left < -0.5 || box.right > width + 0.5;
+      if (off && !scrolled) say('off the screen', text);
+      if (scrolled && width < 700) say('is to be scrolled on a phone', text);
       boxes.push({box, text, node});
     }
   }

@@ -90,7 +90,7 @@ def test_no_two_ticks_have_one_label(power: int, start: float, width: float) -> 
 def test_steps_are_whole(steps: list[float]) -> None:
     svg = line_chart("loss", [Curve("training", [(step, 0.5) for step in steps])])
     root = ET.fromstring(svg)
-    below = [n.text for n in root if n.tag == "text" and n.get("text-anchor") == "middle"]
+    below = [n.text for n in root.iter("text") if n.get("text-anchor") == "middle"]
     assert below
     assert len(set(below)) == len(below)
     assert all(re.fullmatch(r"[\d,]+k?", str(label)) for label in below)

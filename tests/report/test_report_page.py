@@ -30,7 +30,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "br", "hr"):
+        if tag not in ("meta", "link", "br", "hr", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -80,6 +80,7 @@ def check_self_contained(text: str, reader: Reader) -> None:
         "li",
         "figure",
         "figcaption",
+        "wbr",
         "a",
         "b",
         "i",

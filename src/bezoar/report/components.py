@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from bezoar.io import Row
 from bezoar.report.formatting import ABSENT, number
-from bezoar.report.markup import Child, Markup, h, join
+from bezoar.report.markup import Child, Markup, breakable, h, join
 from bezoar.report.rows import meta
 from bezoar.report.terms import explained
 
@@ -46,12 +46,14 @@ def table(head: Cells, rows: Iterable[Cells], *, foot: Cells = (), words: int = 
     kept = [i for i, _ in enumerate(head) if not i or not lines or contents[i] - EMPTY]
 
     def line(cells: Cells, tag: str = "td") -> Markup:
-        first = h("th", cells[0], scope="row" if tag == "td" else "col")
+        first = h("th", breakable(cells[0]), scope="row" if tag == "td" else "col")
         return h("tr", first, [cell(tag, i, cells[i]) for i in kept[1:]])
 
     def cell(tag: str, i: int, content: Child) -> Markup:
         # One element a cell, which stands in a card beside the column's head.
-        parts = content if tag == "th" or isinstance(content, str) else h("div", content)
+        parts = breakable(content) if tag == "th" else content
+        if tag == "td" and not isinstance(content, str):
+            parts = h("div", content)
         label = head[i] if tag == "td" and content not in (None, "") else None
         cls, scope = "num" if i >= words else None, "col" if tag == "th" else None
         return h(tag, parts, cls=cls, scope=scope, data_label=label)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 )
-_VOID = frozenset({"br", "hr", "meta", "link"})
+_VOID = frozenset({"br", "hr", "meta", "link", "wbr"})
 
 
 class Markup(str):
@@ -54,3 +54,11 @@ def h(tag: str, /, *children: Child, **attributes: object) -> Markup:
         parts.append(f" {name}" if value is True else f' {name}="{escape(value)}"')
     opening = "".join(parts) + ">"
     return Markup(opening if tag in _VOID else f"{opening}{join(children)}</{tag}>")
+
+
+def breakable(name: Child) -> Child:
+    """A name in which a line may end after `_`, `/` and the like; anything else as it is."""
+    if not isinstance(name, str) or isinstance(name, Markup):
+        return name
+    first, *others = re.split(r"(?<=[_/.:])(?=\w)", name)
+    return [first, [[h("wbr"), part] for part in others]]

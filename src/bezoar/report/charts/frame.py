@@ -120,6 +120,11 @@ def drawing(width: float, height: float, label: str, children: Child) -> Markup:
     return h("svg", parts, cls="chart", **size, role="img", aria_label=label)
 
 
+def panel(title: Child, drawn: Child, *, wide: bool = False) -> Markup:
+    """A drawing below its title; a `wide` one has more room for names and figures."""
+    return h("figure", h("figcaption", title), drawn, cls="plot wide" if wide else "plot")
+
+
 def text(x: Place, y: float, content: str, *, cls: str = "tick", anchor: str = "start") -> Markup:
     """A line of text at its base point."""
     return h("text", content, x=x, y=y, cls=cls, text_anchor=anchor)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from statistics import median
 
-from bezoar.report.charts.frame import Scale, drawing, empty, line, nice_step, numbers, text
+from bezoar.report.charts.frame import Scale, drawing, empty, line, nice_step, numbers, panel, text
 from bezoar.report.formatting import count
 from bezoar.report.markup import Markup, h
 
-WIDTH, HEIGHT = 270, 128
+WIDTH, HEIGHT = 270, 98
 
 
 def bins_over(sets: Sequence[Sequence[object]], num: int = 24) -> list[float]:
@@ -41,10 +41,10 @@ def histogram(
         return empty(title, "holds no rows.")
     counts = bin_counts(known, edges)
     x = Scale(edges[0], edges[-1], 4, WIDTH - 6)
-    y = Scale(0, max(counts), HEIGHT - 22, 42)
+    y = Scale(0, max(counts), HEIGHT - 22, 12)
     middle, longest, rows = median(known), count(known[-1]), f"{count(len(known))} rows"
     summary = f"median {count(middle)} {unit}, longest {longest}, {rows}"
-    parts = [text(0, 13, title, cls="panel"), text(0, 28, summary)]
+    parts = []
     for i, num in enumerate(counts):
         if num:
             beyond = " and more" if i == len(counts) - 1 and known[-1] >= edges[-1] else ""
@@ -54,10 +54,10 @@ def histogram(
             size = {"width": max(1.0, right - left - 1), "y": y(num), "height": y(0) - y(num)}
             parts.append(h("rect", tooltip, x=left + 0.5, **size, rx=1, cls="bar c1"))
     parts.append(line((x.start, x.end), (y(0), y(0)), "axis"))
-    parts.append(line((x(middle), x(middle)), (36, y(0)), "axis dashed"))
+    parts.append(line((x(middle), x(middle)), (6, y(0)), "axis dashed"))
     for pixel, label in x.labels(4):
         # Labels at the two edges are pulled in, else they would be cut off.
         anchor = "start" if pixel < 12 else "end" if pixel > WIDTH - 18 else "middle"
         parts.append(text(pixel, y(0) + 14, label, anchor=anchor))
     spoken = f"{title}: {rows}, median {count(middle)} {unit}"
-    return drawing(WIDTH, HEIGHT, spoken, parts)
+    return panel([title, h("small", summary)], drawing(WIDTH, HEIGHT, spoken, parts))

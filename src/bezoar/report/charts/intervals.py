@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bezoar.evals.stats import Score
-from bezoar.report.charts.frame import Scale, colour, empty, key, line, marker, text
+from bezoar.report.charts.frame import Scale, colour, empty, key, line, marker, panel, text
 from bezoar.report.formatting import finite, interval, number, signed
-from bezoar.report.markup import Child, Markup, h
+from bezoar.report.markup import Child, Markup, breakable, h
 
 SPAN = (5.0, 95.0)
 """Where the scale begins and ends, in percent of the width."""
@@ -57,13 +57,12 @@ def interval_plot(
     for dot in dots:
         value = (signed if signs else number)(dot.value)
         figures = [h("b", value), " ", h("small", interval(dot.low, dot.high)), dot.note]
-        name = h("span", key(dot.series), h("span", dot.name), cls="name")
+        name = h("span", key(dot.series), h("span", breakable(dot.name)), cls="name")
         drawn = h("svg", _marks(dot, x, reference), cls="track", height=HEIGHT, aria_hidden="true")
         rows.append(h("div", name, drawn, h("span", figures, cls="figures"), cls="dot"))
     ticks = [text(_share(at), 11, label, anchor="middle") for at, label in x.labels(3)]
     scale = h("svg", ticks, cls="track", height=14, aria_hidden="true")
-    parts = [h("figcaption", title), rows, h("div", scale, cls="dot scale")]
-    return h("figure", parts, cls="plot wide" if wide else "plot")
+    return panel(title, [rows, h("div", scale, cls="dot scale")], wide=wide)
 
 
 def _marks(dot: Dot, x: Scale, reference: float | None) -> list[Markup]:

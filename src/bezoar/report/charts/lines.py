@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bezoar.report.charts.frame import Scale, axes, colour, drawing, empty, line, marker, text
+from bezoar.report.charts.frame import Scale, axes, colour, drawing, empty, key, line, marker, panel
 from bezoar.report.formatting import count, finite, number
 from bezoar.report.markup import Markup, h
 
-WIDTH, HEIGHT = 340, 210
+WIDTH, HEIGHT = 340, 188
 MAX_POINTS = 400
 FEW = 40
 """Up to so many single steps are drawn as dots that can be told apart."""
@@ -46,20 +46,20 @@ def line_chart(title: str, curves: Sequence[Curve], *, zero: bool = False) -> Ma
     cut = len(values) // 100
     shown = values[cut : len(values) - cut]
     x = Scale.over([step for step, _ in points], (46, WIDTH - 10), pad=0.01)
-    y = Scale.over(shown, (HEIGHT - 36, 30), pad=0.08, include=(0.0,) if zero else ())
+    y = Scale.over(shown, (HEIGHT - 36, 8), pad=0.08, include=(0.0,) if zero else ())
     # 2) Curves above the axes, so that no grid line crosses a curve.
     parts = axes(x, y, x_label="step")
     if zero:
         parts.append(line((x.start, x.end), (y(0), y(0)), "axis"))
     for index, curve in drawn:
         parts += _curve(index, curve, x, y)
-    # 3) Words last. Values that cannot be drawn are counted, never dropped silently.
-    parts += [text(0, 13, title, cls="panel"), *_legend(drawn)]
+    # 3) Words above it. Values that cannot be drawn are counted, never dropped silently.
+    names = [h("small", key(index), curve.name) for index, curve in drawn if len(drawn) > 1]
     num_left_out = sum(len(curve.points) for curve in curves) - len(points)
     if num_left_out:
-        parts.append(text(46, HEIGHT - 7, f"{num_left_out} values are not finite", cls="tick bad"))
+        names.append(h("small", f"{num_left_out} values are not finite", cls="bad"))
     spoken = "; ".join(curve.ends for _, curve in drawn)
-    return drawing(WIDTH, HEIGHT, f"{title}: {spoken}", parts)
+    return panel([title, names], drawing(WIDTH, HEIGHT, f"{title}: {spoken}", parts))
 
 
 def _curve(index: int, curve: Curve, x: Scale, y: Scale) -> list[Markup]:
@@ -76,17 +76,6 @@ def _curve(index: int, curve: Curve, x: Scale, y: Scale) -> list[Markup]:
             cls = "raw" if len(points) > FEW else "raw few"
             dots.append(h("circle", h("title", tooltip), **place, cls=f"{cls} {colour(index)}"))
     return [joined, *dots]
-
-
-def _legend(curves: list[tuple[int, Curve]]) -> list[Markup]:
-    """The names of two curves or more, from the right end of the title's line to the left."""
-    parts: list[Markup] = []
-    right = WIDTH - 10.0
-    for index, curve in reversed(curves if len(curves) > 1 else []):
-        left = right - 6.1 * len(curve.name) - 4
-        parts += [marker(index, left - 6, 9, radius=3.6), text(left, 13, curve.name)]
-        right = left - 22
-    return parts
 
 
 def thinned(points: list[Point], most: int = MAX_POINTS) -> list[Point]:

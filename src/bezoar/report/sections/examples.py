@@ -7,7 +7,7 @@ from bezoar.parquet import read_parquet
 from bezoar.report.charts.frame import key
 from bezoar.report.components import bubble, cut, folded, section
 from bezoar.report.formatting import finite, number, signed
-from bezoar.report.markup import Markup, h
+from bezoar.report.markup import Markup, breakable, h
 from bezoar.report.plain_words import is_share
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
@@ -15,6 +15,8 @@ from bezoar.report.scoreboard import Scoreboard
 NUM_QUESTIONS = 8
 NUM_PAIRS = 3
 """Pairs that moved towards the better answer, and at most as many that moved away from it."""
+OPEN = 4
+"""Models whose answers stand side by side."""
 MAX_TITLE = 110
 SHOWN, LINES = 420, 9
 """Characters and lines of an answer that stand open; the rest opens on a click."""
@@ -70,7 +72,11 @@ def _question(board: Scoreboard, rows: dict[str, Row], *, shown: bool) -> Markup
     ]
     user_turns = [bubble("user", text) for text in turns]
     summary = [_title(turns[0] if turns else str(row.get("id"))), h("small", _category(row))]
-    return folded(summary, user_turns, h("div", columns, cls="four"), shown=shown)
+    # The start model and the last ones made of it; all others between them can be opened.
+    between = columns[1 : 1 - OPEN] if len(columns) > OPEN else []
+    first = [h("div", [c for c in columns if c not in between], cls="four")]
+    others = folded(f"{len(between)} more models", h("div", between, cls="four"))
+    return folded(summary, user_turns, first, others if between else None, shown=shown)
 
 
 def _title(text: str) -> str:
@@ -80,7 +86,7 @@ def _title(text: str) -> str:
 def _heading(index: int, label: str, row: Row) -> Markup:
     ratings = " / ".join(_rating(judgement) for judgement in _judgements(row))
     shown = h("span", ratings, cls="rating", title="ratings of the turns")
-    return h("h3", key(index), cut(label, 30), shown)
+    return h("h3", key(index), h("span", breakable(label)), shown)
 
 
 def _answers_of(row: Row) -> list[Markup]:

@@ -42,7 +42,8 @@ def scores(run: Run, board: Scoreboard) -> Markup | None:
     main = main_scores(board)
     others = [name for name in board.benchmarks if name not in main]
     summary = [f"{len(others)} more scores", h("small", ", ".join(others))]
-    figures = _table(board, main)
+    figures, notes, judges = _table(board, main), _notes(board), _judges(board)
+    revised = revision(board)
     return section(
         "scores",
         "Scores",
@@ -51,13 +52,13 @@ def scores(run: Run, board: Scoreboard) -> Markup | None:
         later,
         _panels(board, main),
         differences(board, main),
-        _notes(board),
-        revision(board),
+        notes,
+        revised,
         folded("Every score in figures", figures, h("p", NOTE, cls="note")),
         categories(board),
-        _judges(board),
+        judges,
         folded(summary, _table(board, others), _panels(board, others)) if others else None,
-        terms_of=[NOTE, figures],
+        terms_of=[board.headline, NOTE, figures, notes, revised, judges],
     )
 
 
@@ -182,7 +183,7 @@ def _panel(board: Scoreboard, benchmark: str) -> Markup:
     models = list(board.labels.items())
     # A model that was not measured on this benchmark has no line.
     dots = [
-        Dot.of(label, board.score(benchmark, model), series)
+        Dot.of(label, board.cells[benchmark, model], series)
         for series, (model, label) in enumerate(models)
         if (benchmark, model) in board.cells
     ]

@@ -4,7 +4,7 @@ from bezoar.report.charts.bars import bar
 from bezoar.report.charts.histogram import bins_over, histogram
 from bezoar.report.components import absent, folded, row_card, section
 from bezoar.report.formatting import count, percent
-from bezoar.report.markup import Child, Markup, h
+from bezoar.report.markup import Child, Markup, breakable, h
 from bezoar.report.rows import MAX_READ, RowSet, read_rows
 from bezoar.report.run import Run, StageRecord
 
@@ -59,7 +59,7 @@ def _flow_of(stage: StageRecord, most: int) -> Markup:
     left_out = h("small", f"left out: {reasons}") if reasons else None
     return h(
         "li",
-        h("b", stage.name, h("small", stage.kind)),
+        h("b", breakable(stage.name), h("small", stage.kind)),
         bar([(num_kept, "kept"), (num_dropped, "dropped")], most),
         h("span", f"kept {count(num_kept)}{share}{seeds}", left_out),
     )
