@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from bezoar.chat.template_process import apply_template
 from bezoar.chat.templates import DEFAULT_SYSTEM, ChatML, HubTemplate, OpenBezoarTemplate, Template
-from bezoar.chat.tokenizer import ByteTokenizer, Tokenizer
+from bezoar.chat.tokenizer import ByteTokenizer, HubTokenizer, Tokenizer
 from bezoar.chat.types import Message, Messages, ToolCall
 from bezoar.errors import DataError
 from tests.helpers.known_tokenizers import CHATML_TEMPLATE, smollm, special_ids, stories, tiny
@@ -139,9 +140,38 @@ def test_a_prefill_begins_the_answer(template: Template, make: Callable[[], Toke
     tokenizer = make()
     for messages in random_chats(10):
         prompt = template.prompt(messages[:-1], tokenizer)
-        assert template.prompt(
-            messages[:-1], tokenizer, prefill="<s> 1."
-        ) == prompt + tokenizer.encode("<s> 1.")
+        begun = template.prompt(messages[:-1], tokenizer, prefill="<s> 1.")
+        assert begun[: len(prompt)] == prompt
+        assert tokenizer.decode(begun[len(prompt) :]) == "<s> 1."
+
+
+SAID = ["", "  indented", "ends in spaces  ", "\n\nlines\n\n", "naïve 日本 😀", "a</b> `c`", "1.5"]
+
+
+@pytest.mark.parametrize("make", [tiny, stories, smollm])
+@pytest.mark.parametrize("template", [ChatML("Be brief."), OpenBezoarTemplate(), HubTemplate()])
+def test_the_tokens_are_those_of_the_whole_text(
+    template: Template, make: Callable[[], HubTokenizer]
+) -> None:
+    tokenizer = make()
+    if (template.kind, make) in (("chatml", stories), ("hub", stories)):
+        pytest.skip("its tokenizer has neither the markers nor a template")
+    for words in SAID:
+        messages = (
+            Message("system", f"S{words}"),
+            Message("user", words),
+            Message("assistant", f"A{words}"),
+            Message("user", words),
+        )
+        ids = template.prompt(messages, tokenizer)
+        text = "".join(piece.text for piece in template.prompt_pieces(messages, tokenizer))
+        if template.kind != "hub":
+            # the end token of the answer is no piece
+            text = text.replace(f"A{words}", f"A{words}{tokenizer.inner.eos_token}")
+        else:
+            rows = [{"role": m.role, "content": m.content} for m in messages]
+            text = apply_template(tokenizer.inner, rows, add_generation_prompt=True)
+        assert ids == tokenizer.inner.encode(text, add_special_tokens=False), words
 
 
 def test_chatml_writes_the_markers() -> None:

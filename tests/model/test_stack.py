@@ -1,15 +1,18 @@
 """Stacks against peft, bitsandbytes and themselves; the merge."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from bezoar.errors import DataError, RecipeError, TrainingError
+from bezoar.model.adapter import save_adapter
 from bezoar.model.linear import NF4Weight, drop_mask
 from bezoar.model.merge import compare, merge
 from bezoar.model.prompt_group import Completion, PromptGroup, answer, score_group
+from bezoar.model.resolve import stack_identity
 from bezoar.model.score import rewards, score
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
@@ -24,19 +27,26 @@ TREES = [
 ]
 
 
+LORAS = [LoRA(4, 6.0, 0.0), LoRA(3, 24.0, 0.1, ("q_proj", "v_proj")), LoRA(4, 6.0, 0.0)]
+
+
+def with_top(model: Path, below: list[Path], number: int) -> Stack:
+    """A stack whose top adapter has random, not zero, weights."""
+    stack = Stack(ModelSpec(str(model), dtype="float32"), below)
+    torch.manual_seed(number)
+    for parameter in stack.add_adapter(LORAS[number], seed=number).values():
+        parameter.data.normal_(0, 0.1)
+    return stack
+
+
 def write_adapters(model: Path, folder: Path, count: int) -> list[Path]:
-    """Adapters with random, not zero, weights, saved by a stack."""
+    """Adapters that are each their own alone, as those of peft are and ours were."""
     paths: list[Path] = []
     for number in range(count):
-        stack = Stack(ModelSpec(str(model), dtype="float32"), paths)
-        torch.manual_seed(number)
-        targets = ("q_proj", "v_proj") if number % 2 else "all-linear"
-        for parameter in stack.add_adapter(
-            LoRA(r=4, alpha=6, dropout=0.0, targets=targets), seed=number
-        ).values():
-            parameter.data.normal_(0, 0.1)
-        stack.save_trained(folder / str(number))
-        paths.append(folder / str(number) / "adapter")
+        stack = with_top(model, paths, number)
+        tops = {name: layer.top for name, layer in stack.layers() if layer.top is not None}
+        save_adapter(folder / str(number), tops, base=str(model))
+        paths.append(folder / str(number))
     return paths
 
 
@@ -61,23 +71,66 @@ def plain_values(net: torch.nn.Module) -> torch.Tensor:
     return torch.cat(found)
 
 
-def test_peft_reads_the_adapters_and_computes_the_same(
-    tiny_model: Path, adapters: list[Path]
-) -> None:
-    from peft import PeftModel
+def plain_net(model: Path) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(
-        tiny_model, attn_implementation="eager", dtype=torch.float32
+    return AutoModelForCausalLM.from_pretrained(
+        model, attn_implementation="eager", dtype=torch.float32
     )
-    net = PeftModel.from_pretrained(base, adapters[0], adapter_name="a0")
-    net.load_adapter(adapters[1], adapter_name="a1")
-    net.base_model.set_adapter(["a0", "a1"])
-    ours = values(Stack(ModelSpec(str(tiny_model), dtype="float32"), adapters[:2]))
-    assert torch.allclose(ours, plain_values(net.eval()), atol=1e-4)
-    assert not torch.allclose(
-        ours, values(Stack(ModelSpec(str(tiny_model), dtype="float32"), adapters[:1])), atol=1e-2
-    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_adapter_of_a_stack_is_whole_in_peft(
+    tiny_model: Path, adapters: list[Path], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    # 1) the stack as peft knows it: three adapters of unlike ranks, scales and targets
+    net = PeftModel.from_pretrained(plain_net(tiny_model), adapters[0], adapter_name="0")
+    for number in (1, 2):
+        net.load_adapter(adapters[number], adapter_name=str(number))
+    net.base_model.set_adapter(["0", "1", "2"])
+    theirs = plain_values(net.eval())
+    ours = with_top(tiny_model, adapters[:2], 2)
+    assert torch.allclose(values(ours), theirs, atol=1e-4)
+    # 2) saved with what is below it, alone on the base
+    folder = ours.save_trained(tmp_path)
+    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    whole = PeftModel.from_pretrained(plain_net(base), folder)
+    assert torch.allclose(plain_values(whole.eval()), theirs, atol=1e-4)
+    # 3) and as a stack of ours, which goes on from it
+    spec = ModelSpec(str(tiny_model), dtype="float32")
+    again = Stack(spec, [folder])
+    assert torch.allclose(values(again), theirs, atol=1e-4)
+    assert {len(a.down) for _, layer in again.layers() for a in layer.lower} == {4 + 4, 4 + 3 + 4}
+    for parameter in again.add_adapter(LORAS[1], seed=5).values():
+        parameter.data.normal_(0, 0.1)
+    again.net.eval()
+    higher = again.save_trained(tmp_path / "higher")
+    assert torch.allclose(values(Stack(spec, [higher])), values(again), atol=1e-4)
+    assert not torch.allclose(values(again), theirs, atol=1e-2)
+
+
+def test_one_adapter_by_itself_keeps_its_rank_and_scale(tiny_model: Path, tmp_path: Path) -> None:
+    folder = with_top(tiny_model, [], 1).save_trained(tmp_path)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (3, 24, 0.1)
+    assert config["target_modules"] == ["q_proj", "v_proj"]
+
+
+def test_where_the_base_lies_is_no_part_of_the_identity(
+    tiny_model: Path, adapters: list[Path], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(adapters[0], tmp_path / "copy")
+    spec = ModelSpec(str(tiny_model))
+    before = stack_identity(spec, adapters[:1])
+    config = json.loads((copy / "adapter_config.json").read_text())
+    moved = {**config, "base_model_name_or_path": "elsewhere"}
+    (copy / "adapter_config.json").write_text(json.dumps(moved))
+    (copy / "README.md").write_text("words")
+    assert stack_identity(spec, [copy]) == before
+    (copy / "adapter_config.json").write_text(json.dumps({**moved, "lora_alpha": 7.0}))
+    assert stack_identity(spec, [copy]) != before
 
 
 @pytest.mark.parametrize("spec", [("none", "float32"), ("nf4", "bfloat16")])

@@ -162,8 +162,8 @@ def test_an_answer_that_the_reward_model_cannot_read(models: dict[str, Stack]) -
 
 
 class Short:
-    """A tokenizer for the judge that makes three tokens of a letter, so that it cannot read what
-    the student wrote."""
+    """A tokenizer for the judge that makes three tokens of each but a lone one, so that it cannot
+    read what the student wrote."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -171,12 +171,9 @@ class Short:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def encode(self, text: str, *, markers: bool = False) -> list[int]:
-        return [
-            token
-            for token in self.inner.encode(text, markers=markers)
-            for _ in range(1 if markers else 3)
-        ]
+    def encode(self, text: str, *, markers: bool = False, after: str = "") -> list[int]:
+        tokens = self.inner.encode(text, markers=markers, after=after)
+        return [token for token in tokens for _ in range(1 if len(tokens) == 1 else 3)]
 
 
 def test_with_levels_such_an_answer_drops_its_prompt(

@@ -1,14 +1,15 @@
 """What templates share: a chat is a list of pieces of text, and pieces become tokens.
 
 The law of every template: the trained answer starts exactly where the generation prompt ends, and
-`parse` undoes `render`. It holds by construction: each piece is tokenised by itself, and the
-generation prompt is the same list without the answer. So words that begin with white space can be
-split into other tokens than in the whole text tokenised at once; special tokens named in words are
-words.
+`parse` undoes `render`. It holds by construction: what stands between two answers is tokenised at
+once, each answer behind it, and the generation prompt is the same list without the answer. These
+are the tokens of the whole text tokenised at once, as other tools do it, but for two cases: special
+tokens named in words are words, and an answer never shares a token with the prompt before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from bezoar.chat.tokenizer import Tokenizer
@@ -29,20 +30,33 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text that is tokenised by itself.
-
-    `markers` says that special tokens in it are meant as such, `answer` that the model itself would
-    write it, `follows_end` that it begins with the end token, which the answer before it has.
-    """
+    """A stretch of text. `markers` says that special tokens in it are meant as such, `answer` that
+    the model itself would write it."""
 
     text: str
     markers: bool = False
     answer: bool = False
-    follows_end: bool = False
 
-    def encode(self, tokenizer: Tokenizer) -> list[int]:
-        tokens = tokenizer.encode(self.text, markers=self.markers)
-        return tokens[1:] if self.follows_end else tokens
+
+def _runs(pieces: Sequence[Piece]) -> Iterator[tuple[bool, list[Piece]]]:
+    """(whether it is an answer, its pieces): each answer by itself, what is between two as one."""
+    for is_answer, group in groupby(pieces, lambda piece: piece.answer):
+        run = list(group)
+        yield from ((True, [piece]) for piece in run) if is_answer else [(False, run)]
+
+
+def _encode_run(run: Sequence[Piece], tokenizer: Tokenizer, *, after: str) -> list[int]:
+    """The tokens of the pieces between two answers; `after` is the end token before them."""
+    if any(tokenizer.special.search(piece.text) for piece in run if not piece.markers):
+        # words that name a special token must stay words
+        parts = (tokenizer.encode(p.text, markers=p.markers) for p in run)
+        return [token for part in parts for token in part]
+    return tokenizer.encode("".join(piece.text for piece in run), markers=True, after=after)
+
+
+def _last_words(run: Sequence[Piece], tokenizer: Tokenizer) -> str:
+    """What stands between the last special token of a run and its end."""
+    return tokenizer.special.split(run[-1].text)[-1] if run else ""
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:
@@ -93,8 +107,14 @@ class PieceTemplate:
     def prompt(self, messages: Messages, tokenizer: Tokenizer, *, prefill: str = "") -> list[int]:
         """The tokens after which the model writes its answer, or goes on with `prefill`."""
         self._refuse_tools(messages)
-        pieces = [*self.prompt_pieces(messages, tokenizer), Piece(prefill)]
-        return self._encode(pieces, tokenizer, "answer").tokens
+        pieces = self.prompt_pieces(messages, tokenizer)
+        prompt = self._encode(pieces, tokenizer, "answer").tokens
+        return prompt + tokenizer.encode(prefill, after=_last_words(pieces, tokenizer))
+
+    def answer(self, messages: Messages, text: str, tokenizer: Tokenizer) -> list[int]:
+        """The tokens of an answer to `messages`, without the one that ends it."""
+        pieces = self.prompt_pieces(messages, tokenizer)
+        return tokenizer.encode(text, after=_last_words(pieces, tokenizer))
 
     def parse(self, tokens: Sequence[int], tokenizer: Tokenizer) -> Message:
         """The answer that a model wrote, without what ends it."""
@@ -106,16 +126,21 @@ class PieceTemplate:
         return Message("assistant", cut_at_stop(tokenizer.decode(tokens), self.stops()))
 
     def _encode(self, pieces: list[Piece], tokenizer: Tokenizer, loss_on: LossOn) -> Rendered:
-        rendered = Rendered([], [], [])
-        for piece in pieces:
-            # piece by piece: the ends of an answer must be ends of tokens, even where the tokenizer
-            # would merge across them
-            tokens, start = piece.encode(tokenizer), len(rendered.tokens)
-            if piece.answer:
-                tokens.append(self.end(tokenizer))
+        rendered, end = Rendered([], [], []), self.end(tokenizer)
+        ended, last_words = "", ""
+        for is_answer, run in _runs(pieces):
+            start = len(rendered.tokens)
+            if is_answer:
+                # the ends of an answer must be ends of tokens, even where the tokenizer would merge
+                # across them
+                tokens = [*tokenizer.encode(run[0].text, after=last_words), end]
                 rendered.answers.append((start, start + len(tokens)))
+                ended, last_words = tokenizer.decode([end], markers=True), ""
+            else:
+                tokens = _encode_run(run, tokenizer, after=ended)
+                last_words = _last_words(run, tokenizer)
             rendered.tokens.extend(tokens)
-            rendered.trained.extend([piece.answer or loss_on == "all"] * len(tokens))
+            rendered.trained.extend([is_answer or loss_on == "all"] * len(tokens))
         return rendered
 
     def _refuse_tools(self, messages: Messages) -> None:

@@ -133,7 +133,7 @@ class HubTemplate(PieceTemplate):
         the answer. 2 must be 1, the answer as it stands, and the end token.
         """
         pieces: list[Piece] = []
-        text, end = "", [self.end(tokenizer)]
+        text, end = "", tokenizer.decode([self.end(tokenizer)], markers=True)
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
@@ -142,11 +142,12 @@ class HubTemplate(PieceTemplate):
             through = self._apply(messages[: index + 1], tokenizer)
             opening = _after(text, before)
             answer, *rest = [*_after(_text(before), through), Piece("")]
-            if answer != Piece(message.content) or rest[0].encode(tokenizer)[:1] != end:
+            if answer != Piece(message.content) or not rest[0].text.startswith(end):
                 fault = "changes the answer or does not end it with the end token"
                 raise DataError(f"template hub: the chat template {fault}; use chatml.")
             pieces += [*opening, replace(answer, answer=True)]
-            pieces += [replace(rest[0], follows_end=True), *rest[1:]]
+            # the answer has the end token already
+            pieces += [replace(rest[0], text=rest[0].text[len(end) :]), *rest[1:]]
             text = _text(through)
         return pieces, text
 

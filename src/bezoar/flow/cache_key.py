@@ -15,6 +15,9 @@ from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
 
 Parts = dict[str, str]
+ADAPTER_HOLDS, WHOLE_STACK = "adapter holds", "the whole stack"
+"""The part of a training stage's key that says what its adapter's folder holds: in runs of older
+versions it was the stage's own adapter alone, without those below it."""
 _HASHED = {
     "content ": "content",
     "language model ": "language model",
@@ -53,6 +56,10 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
     # 2) The template, for the stages that render rows: others stay when it changes.
     if stage.renders:
         parts.update({f"template.{path}": value for path, value in _flat(recipe.template)})
+        # an older bezoar made other tokens of some texts, and the key must tell
+        parts["template.tokens"] = "those of the whole text"
+    if stage.gives == "model":
+        parts[ADAPTER_HOLDS] = WHOLE_STACK
     # 3) Files that no key names: those of a folder, and prompts that ship with bezoar.
     for file in stage.files():
         named = Path(abspath(file))  # the same however the recipe's path was written

@@ -16,7 +16,7 @@ from bezoar.io import cached_hash, content_hash, read_object
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
-from bezoar.model.resolve import resolve_model, weights_identity
+from bezoar.model.resolve import adapter_identity, resolve_model, weights_identity
 from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
 
@@ -45,7 +45,7 @@ class ModelArgument:
         if self.spec:
             return content_hash(
                 weights_identity(self.spec),
-                [cached_hash(a) for a in self.adapters],
+                [adapter_identity(a) for a in self.adapters],
                 repr(self.template),
             )
         return str(self.backend.identity) if self.backend else cached_hash(self.answers)  # type: ignore[arg-type]

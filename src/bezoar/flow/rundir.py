@@ -11,7 +11,7 @@ from typing import Any
 
 from bezoar.chat.types import AnyRow, row_to_item
 from bezoar.errors import DataError, RecipeError
-from bezoar.flow.cache_key import Parts
+from bezoar.flow.cache_key import ADAPTER_HOLDS, WHOLE_STACK, Parts
 from bezoar.flow.out import check_folder, check_place, is_run_dir
 from bezoar.flow.recipe import Recipe, category_of, trained
 from bezoar.io import (
@@ -195,7 +195,8 @@ class RunDir:
         # a stage that trains all weights gives a whole model, and the stack starts anew from it
         if (folder / "model").is_dir():
             return ModelSpec(str(folder / "model"), spec.quantize, spec.dtype), []
-        return spec, [*adapters, folder / "adapter"]
+        whole = self.stored(name)["parts"].get(ADAPTER_HOLDS) == WHOLE_STACK
+        return spec, [*([] if whole else adapters), folder / "adapter"]
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,20 +1,21 @@
 """An adapter's folder in peft's format: read whole and checked against the model, or refused.
 
-I inputs, O outputs of a layer, r the adapter's rank there.
+I inputs, O outputs of a layer, r the adapter's rank there, R the sum of the ranks of a stack.
 """
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bezoar.errors import DataError
 from bezoar.io import read_object, write_json
 from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
 from bezoar.model.resolve import some_of
-from bezoar.model.spec import LoRA
 from bezoar.model.tensors import load_tensors, save_tensors
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -53,9 +54,15 @@ def read_adapter(folder: Path, net: nn.Module) -> dict[str, LoRAWeights]:
         _check_shape(state, _key(name, "A"), [rank, layers[name].in_features], file)
         _check_shape(state, _key(name, "B"), [layers[name].out_features, rank], file)
     return {
-        name: LoRAWeights(state[_key(name, "A")], state[_key(name, "B")], scale=scale, dropout=0.0)
-        for name in sorted(names)
+        name: LoRAWeights(*_used(state, name), scale=scale, dropout=0.0) for name in sorted(names)
     }
+
+
+def _used(state: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    """A and B of a layer without the ranks that are 0 in both, which `one_adapter` may add."""
+    down, up = state[_key(name, "A")], state[_key(name, "B")]
+    used = (down != 0).any(1) | (up != 0).any(0)
+    return down[used], up[:, used]
 
 
 def _check_shape(state: dict[str, Tensor], key: str, shape: list[int], file: Path) -> None:
@@ -66,24 +73,66 @@ def _check_shape(state: dict[str, Tensor], key: str, shape: list[int], file: Pat
         raise DataError(f"{file}: {fault}; name an adapter that fits.")
 
 
-def save_adapter(folder: Path, lora: LoRA, adapters: dict[str, LoRAWeights], *, base: str) -> None:
-    """Write adapters by the names of their layers; durable on return."""
+def save_adapter(folder: Path, adapters: dict[str, LoRAWeights], *, base: str) -> None:
+    """Write adapters of one rank and one scale by the names of their layers; durable on return.
+
+    `base` is what they stand on: a folder or a Hub id, which other tools load.
+    """
     tensors: dict[str, Tensor] = {}
     for name, adapter in adapters.items():
         tensors |= peft_parameters(name, adapter)
     save_tensors(folder / WEIGHTS, tensors)
+    first = next(iter(adapters.values()))
+    rank = first.down.shape[0]
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
-        "r": lora.r,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
+        "r": rank,
+        "lora_alpha": first.scale * rank,
+        "lora_dropout": first.dropout,
         "target_modules": sorted({name.rsplit(".", 1)[1] for name in adapters}),
         "bias": "none",
         "inference_mode": True,
     }
     write_json(folder / CONFIG, config)
+
+
+def one_adapter(net: nn.Module) -> dict[str, LoRAWeights]:
+    """The whole stack of adapters as one: B = [B1 B2 ...], A = [A1; A2; ...], of one rank.
+
+    Scales that differ are multiplied into B. Ranks of 0 fill up the layers that have fewer, and
+    those without an adapter whose last name others share: some tools know one rank for all layers.
+    """
+    stacks = {name: _adapters(layer) for name, layer in linear_layers(net)}
+    carried = {name.rsplit(".", 1)[1] for name, stack in stacks.items() if stack}
+    scales = {adapter.scale for stack in stacks.values() for adapter in stack}
+    scale = scales.pop() if len(scales) == 1 else 1.0
+    rank = max(sum(len(adapter.down) for adapter in stack) for stack in stacks.values())
+    layers = {n: la for n, la in linear_layers(net) if n.rsplit(".", 1)[1] in carried}
+    return {name: _joined(stacks[name], layer, scale, rank) for name, layer in layers.items()}
+
+
+def _adapters(layer: nn.Linear | StackedLinear) -> list[LoRAWeights]:
+    """Those of a layer, lowest first."""
+    if not isinstance(layer, StackedLinear):
+        return []
+    return [*layer.lower, *([layer.top] if layer.top is not None else [])]
+
+
+def _joined(
+    stack: Sequence[LoRAWeights], layer: nn.Linear | StackedLinear, scale: float, rank: int
+) -> LoRAWeights:
+    """A [R, I] and B [O, R] of a layer's adapters, with ranks of 0 up to `rank`."""
+    down, up = torch.zeros(rank, layer.in_features), torch.zeros(layer.out_features, rank)
+    start = 0
+    for adapter in stack:
+        end = start + len(adapter.down)
+        down[start:end] = adapter.down.detach()
+        up[:, start:end] = adapter.up.detach() * (adapter.scale / scale)
+        start = end
+    dropout = stack[-1].dropout if stack else 0.0
+    return LoRAWeights(down, up, scale=scale, dropout=dropout)
 
 
 def peft_parameters(name: str, adapter: LoRAWeights) -> dict[str, nn.Parameter]:

@@ -67,6 +67,13 @@ def check_folder(path: str, folder: Path) -> None:
     weight_files(folder)
 
 
+def public_path(path: str) -> str:
+    """A model's name as other tools and other folders know it: an absolute folder, or a Hub id."""
+    if path in PACKAGED or user_path(path).is_dir():
+        return str(resolve_model(path).absolute())
+    return path
+
+
 def _snapshot(path: str) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -161,7 +168,16 @@ def weights_identity(spec: ModelSpec) -> str:
 
 def stack_identity(spec: ModelSpec, adapters: Sequence[Path]) -> str:
     """16 hex digits that name a base model and the adapters on it by content."""
-    return io.content_hash(weights_identity(spec), [io.cached_hash(folder) for folder in adapters])
+    return io.content_hash(weights_identity(spec), [adapter_identity(path) for path in adapters])
+
+
+def adapter_identity(folder: Path) -> str:
+    """16 hex digits that name what an adapter computes, wherever it and its base lie."""
+    config = io.read_object(folder / "adapter_config.json")
+    config.pop("base_model_name_or_path", None)
+    names = "adapter_model.safetensors", "score_head.json", "score_head.safetensors"
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return io.content_hash(config, [io.cached_hash(file) for file in files])
 
 
 def tokenizer_identity(spec: ModelSpec) -> str:

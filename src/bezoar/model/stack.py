@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError, RecipeError
 from bezoar.io import sync
-from bezoar.model.adapter import peft_parameters, read_adapter, save_adapter
+from bezoar.model.adapter import one_adapter, peft_parameters, read_adapter, save_adapter
 from bezoar.model.attention import Layout
 from bezoar.model.layer import fast_layers, trims
 from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
 from bezoar.model.load import DTYPES, load_net, load_tokenizer
 from bezoar.model.packed import PackedBatch
-from bezoar.model.resolve import resolve_model, some_of, stack_identity
+from bezoar.model.resolve import public_path, resolve_model, some_of, stack_identity
 from bezoar.model.score_head import ScoreHead, load_head
 from bezoar.model.spec import LoRA, ModelSpec
 
@@ -158,17 +158,26 @@ class Stack:
         for name, tensor in self.trained_state().items():
             tensor.copy_(state[name])
 
-    def save_trained(self, folder: Path) -> None:
-        """Write `folder`/adapter in peft's format, or `folder`/model if all weights train."""
+    def save_trained(self, folder: Path) -> Path:
+        """Write and return `folder`/adapter, all adapters as one in peft's format, or
+        `folder`/model if all weights train."""
         target = folder / ("model" if self.top is None else "adapter")
         if self.top is None:
             self.net.to(DTYPES[self.spec.dtype]).save_pretrained(target)
             self.tokenizer.inner.save_pretrained(target)
             sync(target)
+            if self.score_head is not None:
+                self.score_head.save(target)
         else:
-            save_adapter(target, self.top, self._top_weights(), base=self.spec.path)
-        if self._head_trains and self.score_head is not None:
-            self.score_head.save(target)
+            self.save_adapter(target)
+        return target
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write all adapters as one, in peft's format, with the score head if there is one."""
+        # the top one alone would load on the base without those below it, and compute nonsense
+        save_adapter(folder, one_adapter(self.net), base=public_path(self.spec.path))
+        if self.score_head is not None:
+            self.score_head.save(folder)
 
     def _train_all_weights(self) -> None:
         if self.adapters or self.spec.quantize != "none":

@@ -131,7 +131,8 @@ class _Check:
         # each turn must continue just the tokens that generation would start from
         for number, i in enumerate(turns, 1):
             opening = template.prompt(messages[:i], tokenizer)
-            answer = [*tokenizer.encode(messages[i].content), template.end(tokenizer)]
+            words = template.answer(messages[:i], messages[i].content, tokenizer)
+            answer = [*words, template.end(tokenizer)]
             start, end = len(opening), len(opening) + len(answer) - 1
             if tokens[:start] != opening:
                 return f"the tokens before answer {number} are not those of the generation prompt"
