@@ -134,16 +134,25 @@ def export(
     run_dir: RunArg,
     model: Annotated[str, typer.Option("--model", "-m", help="a training stage")],
     out: Annotated[Path, typer.Option(help="the folder to write")],
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="all its adapters as one LoRA, for peft and vLLM")
+    ] = False,
     check: Annotated[
         bool, typer.Option(help="compare merge and stack; nothing is written if they differ")
     ] = True,
 ) -> None:
-    """Merge a trained stack into one model folder, and measure how far it is from the stack."""
+    """Write a trained model for other tools, with template, end token and card: merged, or as one
+    adapter."""
+    from functools import partial
+
     from bezoar.flow.export import export as write
     from bezoar.flow.inspect_run import find_run
+    from bezoar.report.cards import exported_card
     from bezoar.terminal import Console
 
-    write(*find_run(run_dir), model, out, check=check, console=Console())
+    recipe, run = find_run(run_dir)
+    card = partial(exported_card, run.path, model, merged=not adapter)
+    write(recipe, run, model, out, adapter=adapter, check=check, card=card, console=Console())
 
 
 app.command()(cli_eval.revise)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from bezoar.chat.types import Chat, Comparison, Message
+from bezoar.flow.cache_key import ADAPTER_HOLDS, WHOLE_STACK
 from bezoar.io import write_json, write_jsonl
 from bezoar.parquet import write_parquet
 from bezoar.report.load_scores import load_scoreboard
@@ -245,7 +246,7 @@ def _stage(
             "kind": fields["kind"],
             "category": category,
             "inputs": inputs,
-            "parts": {},
+            "parts": {ADAPTER_HOLDS: WHOLE_STACK} if category == "train" else {},
             "finished": "2026-11-21T00:40:12+00:00",
         },
     )

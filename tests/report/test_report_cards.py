@@ -97,11 +97,19 @@ def test_a_model_card_has_results_with_intervals(cards: dict[str, Path]) -> None
     assert "95 % interval 0.556 to 0.844, n 40" in metric["name"]
     text = cards["dpo"].read_text()
     assert "<|im_start|>user\nExplain" in text
-    assert (
-        "net.base_model.set_adapter(['sft_lamini', 'sft_orca', 'sft_evol', 'hh_sft', 'dpo'])"
-        in text
-    )
+    assert "AutoPeftModelForCausalLM.from_pretrained('adapter')" in text
+    assert "whole stack of 5 trained stages as one LoRA" in text
     assert "NF4" in text
+    beside = (cards["dpo"].parent / "adapter" / "README.md").read_text()
+    assert beside == text.replace("'adapter'", "'.'")
+
+
+def test_the_card_of_an_older_run_says_what_its_adapter_lacks(fresh: Build) -> None:
+    run_dir = fresh()
+    edit_json(run_dir / "15-dpo" / "key.json", parts={})
+    text = write_cards(*load(run_dir))[-1].read_text()
+    assert "from_pretrained" not in text
+    assert "bezoar export RUN_DIRECTORY -m dpo --adapter --out FOLDER" in text
 
 
 def test_a_model_that_was_not_scored_has_no_results(cards: dict[str, Path]) -> None:

@@ -93,6 +93,11 @@ class PieceTemplate:
         """Texts that end an answer as well."""
         return ()
 
+    def jinja(self, tokenizer: Tokenizer) -> str:
+        """The template in the form that other tools read; DataError if it has none."""
+        fault = "it has no Jinja form, so other tools could not write its prompts"
+        raise DataError(f"template {self.kind}: {fault}; give its class the method jinja.")
+
     def render(
         self, messages: Messages, tokenizer: Tokenizer, *, loss_on: LossOn = "answer"
     ) -> Rendered:

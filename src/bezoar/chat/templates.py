@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from bezoar.chat import jinja_form
 from bezoar.chat.pieces import Piece, PieceTemplate
 from bezoar.chat.template_process import apply_template
 from bezoar.chat.tokenizer import Tokenizer
@@ -37,6 +38,9 @@ class ChatML(PieceTemplate):
             fault = f"the tokenizer has no token {self.marker}"
             raise DataError(f"template chatml: {fault}; use another, such as openbezoar.")
         return tokens[0]
+
+    def jinja(self, tokenizer: Tokenizer) -> str:
+        return jinja_form.chatml(self.system)
 
     def opening(self) -> list[Piece]:
         return [Piece("<|im_start|>assistant\n", markers=True)]
@@ -73,6 +77,10 @@ class OpenBezoarTemplate(PieceTemplate):
     def stops(self) -> tuple[str, ...]:
         return ("### System:", "### Instruction:")
 
+    def jinja(self, tokenizer: Tokenizer) -> str:
+        end = tokenizer.decode([tokenizer.eos_id], markers=True)
+        return jinja_form.openbezoar(DEFAULT_SYSTEM, bos=_bos(tokenizer), end=end)
+
     def opening(self) -> list[Piece]:
         return [Piece("### Response:")]
 
@@ -82,8 +90,8 @@ class OpenBezoarTemplate(PieceTemplate):
             system, messages = messages[0].content or DEFAULT_SYSTEM, messages[1:]
         pieces: list[Piece] = []
         # the tokenizer adds none by itself here, and the models were trained with it
-        if tokenizer.bos_id is not None:
-            pieces = [Piece(tokenizer.decode([tokenizer.bos_id], markers=True), markers=True)]
+        if bos := _bos(tokenizer):
+            pieces = [Piece(bos, markers=True)]
         pieces.append(Piece(f"### System:\n{system}\n\n"))
         after_answer = False
         for message in messages:
@@ -112,6 +120,11 @@ class HubTemplate(PieceTemplate):
         if not tokenizer.template:
             fault = "the model folder has no chat template"
             raise DataError(f"template hub: {fault}; name another, such as chatml, in the recipe.")
+
+    def jinja(self, tokenizer: Tokenizer) -> str:
+        self.check(tokenizer)
+        end = tokenizer.decode([self.end(tokenizer)], markers=True)
+        return jinja_form.marked(str(tokenizer.inner.get_chat_template()), end=end)
 
     def pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
         pieces, text = self._through_last_answer(messages, tokenizer)
@@ -178,6 +191,12 @@ class HubTemplate(PieceTemplate):
         self.check(tokenizer)
         rows = [{"role": m.role, "content": m.content} for m in messages]
         return apply_template(tokenizer.inner, rows, add_generation_prompt=opening)
+
+
+def _bos(tokenizer: Tokenizer) -> str:
+    """The text of the token that begins a chat, "" if the tokenizer has none."""
+    bos = tokenizer.bos_id
+    return "" if bos is None else tokenizer.decode([bos], markers=True)
 
 
 def _text(pieces: Sequence[Piece]) -> str:

@@ -78,8 +78,10 @@ def merge(
     *,
     rows: Sequence[Sequence[int]] = (),
     max_mean_kl: float = math.inf,
+    add: Callable[[Path], None] = lambda work: None,
 ) -> Agreement | None:
-    """Write the base with all adapters, its tokenizer and its score head as a model folder.
+    """Write the base with all adapters, its tokenizer and its score head as a model folder; `add`
+    writes what else belongs into it.
 
     Adapters trained on a 4-bit base belong to its dequantised weights, not to the original ones.
     With `rows` of tokens the folder is loaded again and compared with the stack. TrainingError if
@@ -92,14 +94,15 @@ def merge(
         stack.tokenizer.inner.save_pretrained(work)
         if stack.score_head is not None:
             stack.score_head.save(work)
+        add(work)
         # the folder is read back as users will read it, while it can still be taken away
         if rows:
-            spec = ModelSpec(str(work), dtype=stack.spec.dtype)
-            agreement = compare(stack, Stack(spec, device=str(stack.device)), rows)
+            other = Stack(ModelSpec(str(work), dtype=stack.spec.dtype), device=str(stack.device))
+            agreement = compare(stack, other, rows)
             # `not <=` also refuses nan
             if not agreement.mean_kl <= max_mean_kl:
                 fault = f"not written, for the merge differs from the stack: {agreement}"
-                hint = f"{max_mean_kl} is allowed; serve the adapters instead"
+                hint = f"{max_mean_kl} is allowed; export with --adapter instead"
                 raise TrainingError(f"{out_dir}: {fault}, and {hint}.")
     return agreement
 

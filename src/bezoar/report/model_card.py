@@ -8,6 +8,7 @@ from bezoar.chat.types import Message
 from bezoar.data.licences import LicenceTerms
 from bezoar.evals.outcome import benchmark_of, trained_on
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Score
+from bezoar.flow.cache_key import ADAPTER_HOLDS, WHOLE_STACK
 from bezoar.report.formatting import number, seconds, size
 from bezoar.report.lineage import BASES, ancestors, base_model, licence, terms_of
 from bezoar.report.markdown import bounds, render
@@ -18,8 +19,23 @@ from bezoar.report.sections.training import objective, other_figures
 EXAMPLE = "Explain in two sentences why the sky is blue."
 
 
-def model_card(run: Run, stage: StageRecord, board: Scoreboard) -> str:
-    """README.md of a training stage."""
+def model_card(
+    run: Run,
+    stage: StageRecord,
+    board: Scoreboard,
+    *,
+    folder: str = "",
+    merged: bool | None = None,
+    exported: bool = False,
+) -> str:
+    """README.md of a training stage; `folder` is where the model lies, seen from the card.
+
+    `merged` says that it is a whole model and no adapter, by default as the stage wrote it;
+    `exported` that it was written for other tools and checked.
+    """
+    merged = _wrote_model(stage) if merged is None else merged
+    own = "model" if _wrote_model(stage) else "adapter"
+    whole = exported or stage.key.get("parts", {}).get(ADAPTER_HOLDS) == WHOLE_STACK
     base, lineage = base_model(run, stage), ancestors(run, stage)
     terms = terms_of(run, lineage)
     trained = [step for step in lineage if step.category == "train"]
@@ -30,7 +46,7 @@ def model_card(run: Run, stage: StageRecord, board: Scoreboard) -> str:
     reference = next(iter(board.labels), "")
     return render(
         "model_card.md.j2",
-        head=_head(run, stage, board, base, terms),
+        head=_head(run, stage, board, base, terms, merged=merged),
         run=run,
         stage=stage,
         trained=trained,
@@ -38,9 +54,10 @@ def model_card(run: Run, stage: StageRecord, board: Scoreboard) -> str:
         base=base,
         base_fields=base_fields,
         packaged=base_fields.get("path") in BASES,
-        merged=_is_merged(stage),
-        # Lowest first, the order in which PEFT must load them.
-        adapters={step.name: _adapter_path(step, stage) for step in trained},
+        merged=merged,
+        whole=whole or merged,
+        folder=folder or own,
+        has_template=exported or stage.path(f"{own}/chat_template.jinja") is not None,
         settings=_settings(stage),
         figures=_figures(stage),
         template=template.get("kind", "unknown"),
@@ -53,9 +70,14 @@ def model_card(run: Run, stage: StageRecord, board: Scoreboard) -> str:
 
 
 def _head(
-    run: Run, stage: StageRecord, board: Scoreboard, base: str, terms: dict[str, LicenceTerms]
+    run: Run,
+    stage: StageRecord,
+    board: Scoreboard,
+    base: str,
+    terms: dict[str, LicenceTerms],
+    *,
+    merged: bool,
 ) -> dict[str, Any]:
-    merged = _is_merged(stage)
     english = all(term.english for term in terms.values())
     head: dict[str, Any] = {
         "license": licence(terms),
@@ -82,7 +104,7 @@ def _trained_on(board: Scoreboard, stage: StageRecord) -> dict[str, str]:
     return trained_on(board.facts.get(stage.name, {}).get("info") or {})
 
 
-def _is_merged(stage: StageRecord) -> bool:
+def _wrote_model(stage: StageRecord) -> bool:
     """True if the stage wrote whole weights in place of an adapter."""
     return stage.path("model") is not None
 
@@ -112,11 +134,6 @@ def _verdict(board: Scoreboard, score: Score, stage: StageRecord, reference: str
     if not difference.distinguishable:
         return NOT_DISTINGUISHABLE
     return "better" if (difference.difference > 0) == score.higher_is_better else "worse"
-
-
-def _adapter_path(step: StageRecord, stage: StageRecord) -> str:
-    """The folder of a step's adapter as seen from the folder of the card."""
-    return "adapter" if step is stage or not step.folder else f"../{step.folder.name}/adapter"
 
 
 def _settings(stage: StageRecord) -> dict[str, Any]:

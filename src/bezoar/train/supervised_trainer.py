@@ -214,7 +214,7 @@ class SupervisedTrainer(Trainer):
             state.best_loss, state.best_step = totals.loss, state.step
             self.best = {name: tensor.clone() for name, tensor in stack.trained_state().items()}
         if state.step and self.settings.keep == "all":
-            stack.save_trained(self.folder / "kept" / f"step-{state.step}")
+            self.save(stack, self.folder / "kept" / f"step-{state.step}")
 
     def _load_reference(self) -> None:
         """The reference log-probabilities: read from the work folder, or computed and saved."""

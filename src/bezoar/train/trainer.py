@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from bezoar.chat.types import Dropped, count_reasons
-from bezoar.errors import TrainingError
+from bezoar.errors import DataError, TrainingError
 from bezoar.io import write_json, write_jsonl
+from bezoar.model.chat_files import save_chat_files
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.stage import Stats
@@ -163,6 +164,16 @@ class Trainer(ABC):
         state.trained_tokens += trained_tokens
         state.seconds += seconds
 
+    def save(self, stack: Stack, folder: Path) -> None:
+        """Write the trained weights, and what other tools need to talk to them."""
+        target = stack.save_trained(folder)
+        try:
+            save_chat_files(stack, self.inputs.template, target)
+        # the weights are good all the same; bezoar does not need these files
+        except (DataError, TrainingError) as error:
+            what = f"{target.name} has no chat template for other tools"
+            self.progress.say(f"  {self.progress.stage}: {what}: {error}")
+
     def write_result(
         self, stack: Stack, num_rows: int, dropped: Sequence[Dropped], more: Mapping[str, Any]
     ) -> Stats:
@@ -170,7 +181,7 @@ class Trainer(ABC):
         # weights first: stats.json stands only beside a whole result
         out, state = self.inputs.out_dir, self.state
         out.mkdir(parents=True, exist_ok=True)
-        stack.save_trained(out)
+        self.save(stack, out)
         write_jsonl(out / "failures.jsonl", [asdict(d) for d in dropped])
         stats = {
             "rows_in": num_rows + len(dropped),

@@ -1,0 +1,104 @@
+"""Templates as Jinja, the form in which other tools read them, with marks around what is trained.
+
+All that they write is in expressions: text between tags would depend on how a tool treats lines.
+"""
+
+import re
+
+_CHATML = r"""
+{% if SYSTEM and (not messages or messages[0].role != 'system') %}
+  {{ '<|im_start|>system\n' ~ SYSTEM ~ '<|im_end|>\n' }}
+{% endif %}
+{% for message in messages %}
+  {% if message.tool_calls %}{{ raise_exception('this template writes no tool calls') }}{% endif %}
+  {{ '<|im_start|>' ~ message.role ~ '\n' }}
+  {% if message.role == 'assistant' %}
+    {% generation %}{{ message.content ~ '<|im_end|>' }}{% endgeneration %}
+    {{ '\n' }}
+  {% else %}
+    {{ message.content ~ '<|im_end|>\n' }}
+  {% endif %}
+{% endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
+"""
+_OPENBEZOAR = r"""
+{% set has_system = messages and messages[0].role == 'system' %}
+{% set system = messages[0].content if has_system else '' %}
+{{ BOS ~ '### System:\n' ~ (system or SYSTEM) ~ '\n\n' }}
+{% for message in (messages[1:] if has_system else messages) %}
+  {% if message.tool_calls %}{{ raise_exception('this template writes no tool calls') }}{% endif %}
+  {% if message.role == 'assistant' %}
+    {{ '### Response:' }}
+    {% generation %}{{ message.content ~ END }}{% endgeneration %}
+  {% else %}
+    {% if loop.previtem and loop.previtem.role == 'assistant' %}{{ '\n\n' }}{% endif %}
+    {{ '### Instruction:\n' ~ message.content ~ '\n\n' }}
+  {% endif %}
+{% endfor %}
+{% if add_generation_prompt %}{{ '### Response:' }}{% endif %}
+"""
+# an answer stands behind what the template writes for the chat before it, opened for an answer, as
+# in training; a chat where it does not, such as one with tool calls, is written without marks
+_MARKED = r"""
+{% set found = namespace(parts=[], text='', all=true) %}
+{% for message in messages %}
+  {% if found.all and message.role == 'assistant' %}
+    {% set before = whole_chat(messages[:loop.index0], true) if loop.index0 else '' %}
+    {% set through = before ~ message.content ~ END %}
+    {% if before and message.content is string and before.startswith(found.text)
+        and whole_chat(messages[:loop.index], false).startswith(through) %}
+      {% set part = [before[found.text | length:], through[before | length:]] %}
+      {% set found.parts = found.parts + [part] %}
+      {% set found.text = through %}
+    {% else %}
+      {% set found.all = false %}
+    {% endif %}
+  {% endif %}
+{% endfor %}
+{% set chat = whole_chat(messages, add_generation_prompt) %}
+{% if found.all and chat.startswith(found.text) %}
+  {% for opening, answer in found.parts %}
+    {{ opening }}{% generation %}{{ answer }}{% endgeneration %}
+  {% endfor %}
+  {{ chat[found.text | length:] }}
+{% else %}
+  {{ chat }}
+{% endif %}
+"""
+
+
+def chatml(system: str) -> str:
+    """ChatML; `system` stands before chats that have no system message."""
+    return _filled(_CHATML, SYSTEM=system)
+
+
+def openbezoar(system: str, *, bos: str, end: str) -> str:
+    """The blocks of OpenBezoar; `system` stands for a system message that is lacking or empty."""
+    return _filled(_OPENBEZOAR, SYSTEM=system, BOS=bos, END=end)
+
+
+def marked(template: str, *, end: str) -> str:
+    """Anyone's template with marks around the answers, each with the token that ends it."""
+    if re.search(r"{%[-+]?\s*generation\b", template):
+        return template
+    # the line end goes with the tag, so that the template still begins at the start of a line; of
+    # the line ends at its own end Jinja drops one
+    start = "{% macro whole_chat(messages, add_generation_prompt) %}\n"
+    inner = re.sub(r"\r?\n\Z", "", template)
+    return start + inner + "{{ '' }}{% endmacro %}" + _filled(_MARKED, END=end)
+
+
+def _filled(form: str, **texts: str) -> str:
+    """The form on one line, with its texts as strings of Jinja."""
+    line = "".join(f"{part} " if part[-1] not in "%}" else part for part in _lines(form))
+    names = re.compile(r"\b(" + "|".join(texts) + r")\b")
+    return names.sub(lambda name: _literal(texts[name[0]]), line)
+
+
+def _lines(form: str) -> list[str]:
+    return [line.strip() for line in form.strip().splitlines()]
+
+
+def _literal(text: str) -> str:
+    escapes = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return "'" + "".join(escapes.get(letter, letter) for letter in text) + "'"
