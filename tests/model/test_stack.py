@@ -97,7 +97,7 @@ def test_the_adapter_of_a_stack_is_whole_in_peft(
     folder = ours.save_trained(tmp_path)
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         whole = PeftModel.from_pretrained(plain_net(base), folder)
     assert torch.allclose(plain_values(whole.eval()), theirs, atol=1e-4)
     # 3) and as a stack of ours, which goes on from it
