@@ -121,8 +121,9 @@ class Stream:
 
 
 @contextmanager
-def open_bytes(path: Path, limits: Limits = LIMITS) -> Iterator[Stream]:
-    """Open a text file for its bytes. DataError for what cannot be plain UTF-8 text."""
+def open_bytes(path: Path, limits: Limits = LIMITS, *, marked: bool = False) -> Iterator[Stream]:
+    """Open a text file for its bytes. DataError for what cannot be plain UTF-8 text, unless it may
+    be `marked` as another encoding."""
     check_file(path)
     opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     try:
@@ -132,7 +133,7 @@ def open_bytes(path: Path, limits: Limits = LIMITS) -> Iterator[Stream]:
         raise DataError(f"{path}: cannot be read ({error}); check the file.") from None
     # a mark would stand in the first key of the first row, where nobody sees it
     for mark, name in _BOMS.items():
-        if head.startswith(mark):
+        if head.startswith(mark) and not marked:
             fix = "save it as UTF-8 without a byte order mark"
             raise DataError(f"{path}:1: the file starts with {name}; {fix}.")
     with opener(path, "rb") as stream:

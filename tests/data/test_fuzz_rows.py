@@ -103,6 +103,10 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"prompt": "Q", "response": "A", "critique": "C", "revision": "R"},
         {"prompt": SAID[:1], "response": "A", "critique": "C", "revision": "R"},
     ],
+    "alpaca": [
+        {"instruction": "Do.", "input": "i", "output": "o", "system": "S"},
+        {"instruction": "Do.", "output": "o", "text": "Do. o"},
+    ],
     "jsonl": [
         {"prompt": "Q", "response": "A", "meta": {"target": "T"}},
         {"messages": SAID, "meta": '{"a": 1}'},
@@ -195,3 +199,20 @@ def test_no_file_breaks_a_source(kind: str, data: st.DataObject, folder: Path) -
         stored(sifted.rows, folder)
         assert source.below(folder).count() >= len(sifted.rows)
         assert all(isinstance(item, Dropped) and item.reason for item in sifted.dropped)
+
+
+@fuzz(0.02, few=8)
+@given(data=st.data())
+def test_no_bytes_break_a_csv_file(data: st.DataObject, folder: Path) -> None:
+    sheet = io.StringIO()
+    rows = [["prompt", "response"], *data.draw(st.lists(st.tuples(TEXTS, TEXTS), max_size=4))]
+    csv.writer(sheet, delimiter=data.draw(st.sampled_from(",;\t"))).writerows(rows)
+    encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+    content = data.draw(damaged(sheet.getvalue().encode(encoding, "replace"), 2))
+    (folder / "given.csv").write_bytes(content)
+    keys = [{}, {"delimiter": ";"}, {"encoding": "utf-16"}, {"encoding": "latin-1"}]
+    with bounded():
+        sifted = (
+            SOURCES["csv"]("given.csv", **data.draw(st.sampled_from(keys))).below(folder).load()
+        )
+        stored(sifted.rows, folder)

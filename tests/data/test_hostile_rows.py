@@ -335,7 +335,7 @@ def test_limits_are_keys_of_every_source(tmp_path: Path) -> None:
     for kind, source in SOURCES.items():
         assert (
             source(
-                "owner/name" if kind == "hub" else "a.jsonl",
+                {"hub": "owner/name", "csv": "a.csv"}.get(kind, "a.jsonl"),
                 **({"kind": "hub"} if kind == "hub" else {}),
             ).limits
             == Limits()

@@ -90,7 +90,7 @@ BROKEN = {
         ":3: the line has 1 tab-separated columns and the first has 2",
     ),
     "cut Parquet": ("a.parquet", b"PAR1" + b"\0" * 100, "cannot be read after row 0"),
-    "other format": ("a.csv", GOOD, "rows are read from .jsonl"),
+    "other format": ("a.xlsx", GOOD, "rows are read from .jsonl"),
 }
 
 

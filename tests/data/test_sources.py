@@ -425,7 +425,8 @@ def test_a_table_holds_chats_or_comparisons(tmp_path: Path) -> None:
         Columns(path).below(tmp_path).load()
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+# a CSV file is no JSON Lines
+@pytest.mark.parametrize("kind", [kind for kind in SOURCES if kind != "csv"])
 def test_every_source_drops_nulls_or_names_the_missing_columns(kind: str, tmp_path: Path) -> None:
     source = (
         SOURCES[kind]("rows.jsonl") if kind not in ("parquet", "hub") else Columns("rows.jsonl")

@@ -37,7 +37,7 @@ def ask(requests: list[Request]) -> list[Reply]:
 
 
 def test_every_section_has_an_example() -> None:
-    assert list(EXAMPLES) == ["apo", "restate", "no_links", "alpaca", "program", "brevity"]
+    assert list(EXAMPLES) == ["apo", "restate", "no_links", "glossary", "program", "brevity"]
 
 
 def test_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +66,9 @@ def test_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"instruction": "Add.", "input": "1 1", "output": "2"}\n')
-    (row,) = example("alpaca", monkeypatch)("rows.jsonl").below(tmp_path).load().rows
-    assert (row.prompt[0].content, row.answer) == ("Add.\n\n1 1", "2")
+    (tmp_path / "rows.jsonl").write_text('{"term": "epoch", "field": "training", "meaning": "2"}\n')
+    (row,) = example("glossary", monkeypatch)("rows.jsonl").below(tmp_path).load().rows
+    assert (row.prompt[0].content, row.answer) == ("What does epoch mean in training?", "2")
 
 
 def test_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from bezoar.data.columns import Columns
+from bezoar.data.alpaca import Alpaca
+from bezoar.data.columns import CSV, Columns
 from bezoar.data.critiques import Critiques
 from bezoar.data.dolly import Dolly
 from bezoar.data.flan import Flan
@@ -21,6 +22,8 @@ SOURCES: dict[str, type[Source[Any]]] = {
     "helpsteer2_preference": HelpSteer2Preference,
     "sharegpt": ShareGPT,
     "critiques": Critiques,
+    "alpaca": Alpaca,
+    "csv": CSV,
     "jsonl": Columns,
     "parquet": Columns,
     "hub": Columns,

@@ -1,29 +1,23 @@
 """Any table of conversations, of prompts with answers, or of pairs."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from bezoar.chat.types import Chat, Comparison, Dropped, Filtered, Message
-from bezoar.data.locate import is_hub_id
-from bezoar.data.rows import RowOrigin, parse_json, text
+from bezoar.data.locate import DataFile, is_hub_id
+from bezoar.data.rows import Placed, RowOrigin, csv_rows, parse_json, read_file, suffix, text
 from bezoar.data.source import Source
-from bezoar.data.turns import checked_chat, messages_in, pair_in, prompt_in
+from bezoar.data.turns import checked_chat, messages_in, pair_in, prompt_in, tools_in, with_system
 from bezoar.errors import DataError
 from bezoar.io import Row
 
 
 @dataclass(frozen=True)
-class Columns(Source[Any]):
-    """Chats or pairs by column, from JSON Lines or JSON (`jsonl`), Parquet or a Hub dataset.
-
-    A row with `chosen` and `rejected` is a pair, whose `prompt` may be in both of them; one with
-    `messages` is a chat; else it has `prompt` and `response`. Each is a text or a list of {role,
-    content}. A column `meta` (an object or JSON text) is kept, so that a stage's rows.parquet can
-    be read back.
-
-    Example: {kind: jsonl, path: rows.jsonl, prompt: question, response: answer}
-    """
+class Table(Source[Any]):
+    """What tables share: the columns that make a row a chat or a pair."""
 
     messages: str = "messages"
     """Name of the column of whole conversations."""
@@ -35,16 +29,13 @@ class Columns(Source[Any]):
     """Name of the column of preferred answers."""
     rejected: str = "rejected"
     """Name of the column of the other answers."""
-    kind: Literal["jsonl", "parquet", "hub"] = "jsonl"
+    system: str = "system"
+    """Name of the column of system messages, which a row may lack."""
     shape = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fault = f"kind {self.kind} does not fit the path {self.path!r}"
-        if (self.kind == "hub") != is_hub_id(self.path):
-            raise ValueError(f"{fault}; use hub for owner/name, else jsonl or parquet")
-        if self.kind == "parquet" and Path(self.path).suffix not in (".parquet", ""):
-            raise ValueError(f"{fault}; use jsonl")
+    passed: ClassVar[frozenset[str]] = frozenset()
+    column_keys: ClassVar[tuple[str, ...]] = (
+        *("messages", "prompt", "response", "chosen", "rejected", "system"),
+    )
 
     def window(self) -> Filtered[Any]:
         """The rows that are taken, all of them chats or all of them comparisons."""
@@ -58,19 +49,90 @@ class Columns(Source[Any]):
         return filtered
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Comparison | Dropped:
-        meta = _meta(row.get("meta"), at)
+        meta = {**_meta(row.get("meta"), at), **tools_in(row, at)}
+        system = text(row, self.system, at, needed=False)
+        if "iterations" in row:
+            # what `bezoar revise` writes beside the last answer
+            row.get("iterations"), row.get("first")
         # pairs first: they may hold a column of messages as well
         if self.chosen in row or self.rejected in row:
-            return pair_in(row, at, (self.prompt, self.chosen, self.rejected), meta)
+            pair = pair_in(row, at, (self.prompt, self.chosen, self.rejected), meta)
+            if isinstance(pair, Comparison) and system:
+                return replace(pair, prompt=with_system(system, pair.prompt))
+            return pair
         if self.messages in row:
-            return checked_chat(messages_in(row[self.messages], at), at, meta)
-        if self.prompt not in row:
+            messages = messages_in(row[self.messages], at)
+        elif self.prompt in row:
+            answer = Message("assistant", text(row, self.response, at))
+            messages = (*prompt_in(row, self.prompt, at), answer)
+        else:
             needed = f"{self.messages!r}, {self.prompt!r}, {self.chosen!r}"
             names = ", ".join(row) or "none"
             raise at.wrong(f"the row has none of the columns {needed}; it has {names}.")
-        prompt = prompt_in(row, self.prompt, at)
-        answer = Message("assistant", text(row, self.response, at))
-        return checked_chat((*prompt, answer), at, meta)
+        return checked_chat(with_system(system, messages), at, meta)
+
+
+@dataclass(frozen=True)
+class Columns(Table):
+    """Chats or pairs by column, from JSON Lines or JSON (`jsonl`), Parquet or a Hub dataset.
+
+    A row with `chosen` and `rejected` is a pair, whose `prompt` may be in both of them; one with
+    `messages` is a chat; else it has `prompt` and `response`. Each is a text or a list of {role,
+    content}. A column `meta` (an object or JSON text) is kept, so that a stage's rows.parquet can
+    be read back, and so is `tools` (a list of functions). Any other text is an error: name its
+    column or ignore it.
+
+    Example: {kind: jsonl, path: rows.jsonl, prompt: question, response: answer}
+    """
+
+    kind: Literal["jsonl", "parquet", "hub"] = "jsonl"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fault = f"kind {self.kind} does not fit the path {self.path!r}"
+        if (self.kind == "hub") != is_hub_id(self.path):
+            raise ValueError(f"{fault}; use hub for owner/name, else jsonl or parquet")
+        if self.kind == "jsonl" and suffix(Path(self.path)) == ".csv":
+            raise ValueError(f"{fault}; use kind csv")
+        if self.kind == "parquet" and Path(self.path).suffix not in (".parquet", ""):
+            raise ValueError(f"{fault}; use jsonl")
+
+
+@dataclass(frozen=True)
+class CSV(Table):
+    """Chats or pairs by column, from a CSV or TSV file whose first line names the columns.
+
+    The columns are those of the kind jsonl. A cell with the delimiter, a quote or a line end in it
+    stands in double quotes, a quote within it twice; a row may go over several lines.
+
+    Example: {kind: csv, path: rows.csv, prompt: question, response: answer, delimiter: ";"}
+    """
+
+    delimiter: str = ""
+    """What stands between cells, one character; "" is a tab in a `.tsv` file, else a comma."""
+    encoding: str = "utf-8"
+    """The file's encoding, such as cp1252 or utf-16."""
+    kind: Literal["csv"] = "csv"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if is_hub_id(self.path) or suffix(Path(self.path)) in (".jsonl", ".json", ".parquet"):
+            fault = f"kind csv does not fit the path {self.path!r}"
+            raise ValueError(f"{fault}; use jsonl, parquet or hub")
+        if len(self.delimiter) > 1 or self.delimiter in ('"', "\n", "\r"):
+            fix = 'write a comma, ";", "|" or "\\t" in double quotes'
+            raise ValueError(f"delimiter is one character between cells; {fix}")
+        try:
+            "".encode(self.encoding)
+        except (LookupError, ValueError):
+            fix = "write utf-8, cp1252, latin-1 or utf-16"
+            raise ValueError(f"no encoding is named {self.encoding!r}; {fix}") from None
+
+    def _rows(self, file: DataFile) -> Iterator[Placed]:
+        if file.path is None or suffix(file.path) in (".jsonl", ".json", ".parquet"):
+            raise DataError(f"{file.path}: this is no CSV file; read it with another kind.")
+        reader = partial(csv_rows, delimiter=self.delimiter, encoding=self.encoding)
+        return read_file(file.path, file.label, self.limits, reader)
 
 
 def _meta(value: Any, at: RowOrigin) -> dict[str, Any]:

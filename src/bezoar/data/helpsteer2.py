@@ -56,6 +56,15 @@ class HelpSteer2Preference(Source[Comparison]):
     part: str = ""
     """Keep only rows with this value in the column split, `train` or `validation`; "" keeps all."""
     kind: Literal["helpsteer2_preference"] = "helpsteer2_preference"
+    passed: ClassVar[frozenset[str]] = frozenset(
+        {
+            "split",
+            "preference_statement",
+            "preference_elaboration",
+            "three_most_similar_preferences",
+            "all_preferences_unprocessed",
+        }
+    )
     subset_is: ClassVar[str] = "data_dir"
     shape = "comparisons"
 

@@ -108,7 +108,7 @@ def _files(path: Path, label: str, licence: str) -> list[DataFile]:
         return [DataFile(label, licence, path)]
     files = _data_files(path)
     if not files:
-        what = "the folder holds no data files (.jsonl, .json, .tsv or .parquet)"
+        what = "the folder holds no data files (.jsonl, .json, .csv, .tsv or .parquet)"
         raise DataError(f"{path}: {what}; check the path.")
     prefix = label.rstrip("/")
     labels = [f"{prefix}/{file.relative_to(path).as_posix()}" for file in files]

@@ -1,17 +1,18 @@
 """Files and Hub datasets as a stream of rows, each with its origin; what is no row is an error."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bezoar import reading, strict_json
+from bezoar.data.csv_rows import read_csv
 from bezoar.data.json_array import is_array, read_array
 from bezoar.errors import DataError, brief, first_line
 from bezoar.parquet import read_parquet
 from bezoar.reading import LIMITS, Limits, Row
 
-SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 class RowOrigin(NamedTuple):
@@ -45,15 +46,28 @@ def suffix(path: Path) -> str:
     return next((end for end in SUFFIXES if name.endswith(end)), "")
 
 
-def read_file(path: Path, label: str, limits: Limits = LIMITS) -> Iterator[Placed]:
-    """The rows of a data file, within `limits`. DataError names the file and the line or row."""
+Reader = Callable[[Path, str, Limits], Iterator[Placed]]
+
+
+def read_file(
+    path: Path, label: str, limits: Limits = LIMITS, reader: Reader | None = None
+) -> Iterator[Placed]:
+    """The rows of a data file, within `limits`, by the reader for its suffix unless one is given.
+    DataError names the file and the line or row."""
     reading.check_file(path)
-    readers = {".jsonl": _jsonl, ".json": _json, ".tsv": _tsv, ".parquet": _parquet}
-    if suffix(path) not in readers:
-        known = f"{', '.join(SUFFIXES)} (and .gz of the first three)"
+    readers: dict[str, Reader] = {
+        ".jsonl": _jsonl,
+        ".json": _json,
+        ".csv": csv_rows,
+        ".tsv": _tsv,
+        ".parquet": _parquet,
+    }
+    if reader is None and suffix(path) not in readers:
+        known = f"{', '.join(SUFFIXES)} (and .gz of all but the last)"
         raise DataError(f"{path}: rows are read from {known}; convert the file.")
     num_rows = 0
-    for num_rows, (at, row) in enumerate(readers[suffix(path)](path, label, limits), 1):
+    read = reader or readers[suffix(path)]
+    for num_rows, (at, row) in enumerate(read(path, label, limits), 1):
         if num_rows > limits.rows:
             what = f"the file holds more than {limits.rows:,} rows; take fewer with limit"
             raise at.wrong(f"{what}, or raise limits.rows.")
@@ -118,6 +132,14 @@ def _tsv(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
             what = f"the line has {len(cells)} tab-separated columns and the first has {width}"
             raise at.wrong(f"{what}; mend the line.")
         yield at, {str(index): cell.replace("\\n", "\n") for index, cell in enumerate(cells)}
+
+
+def csv_rows(
+    path: Path, label: str, limits: Limits, *, delimiter: str = "", encoding: str = "utf-8"
+) -> Iterator[Placed]:
+    """The rows of a CSV file, whose header names the columns."""
+    for number, row in read_csv(path, limits, delimiter=delimiter, encoding=encoding):
+        yield RowOrigin(f"{path}:{number}", label, number), row
 
 
 def _parquet(path: Path, label: str, limits: Limits) -> Iterator[Placed]:

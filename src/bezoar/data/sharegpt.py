@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from bezoar.chat.types import Chat, Dropped, Message
+from bezoar.chat.types import Chat, Dropped
 from bezoar.data.rows import RowOrigin, column, parse_json, text
 from bezoar.data.source import Source
-from bezoar.data.turns import checked_chat, messages_in
+from bezoar.data.turns import checked_chat, messages_in, tools_in, with_system
 from bezoar.io import Row
 
 
@@ -24,15 +24,9 @@ class ShareGPT(Source[Chat]):
     kind: Literal["sharegpt"] = "sharegpt"
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Dropped:
-        turns, tools = column(row, "conversations", at), row.get("tools") or []
+        turns = column(row, "conversations", at)
         if isinstance(turns, str):
             turns = parse_json(turns, at, "conversations")
         messages = messages_in(turns, at, who="from", what="value")
-        # one turn, as if it stood first in the conversation
-        if system := text(row, "system", at, needed=False):
-            messages = (Message("system", system), *messages)
-        if isinstance(tools, str):
-            tools = parse_json(tools, at, "tools")
-        if not isinstance(tools, list):
-            raise at.wrong_type("tools", tools, "a list of functions")
-        return checked_chat(messages, at, {"tools": tools} if tools else {})
+        messages = with_system(text(row, "system", at, needed=False), messages)
+        return checked_chat(messages, at, tools_in(row, at))

@@ -14,6 +14,7 @@ from bezoar.data.held_out import is_held_out
 from bezoar.data.locate import DataFile, is_hub_id, locate
 from bezoar.data.rows import Placed, RowOrigin
 from bezoar.data.subset import ItemT, Subset
+from bezoar.data.unused_columns import METADATA, UnusedColumns, WatchedRow
 from bezoar.errors import DataError
 from bezoar.parquet import num_rows
 from bezoar.reading import Limits, Row
@@ -36,8 +37,8 @@ class Source(Generic[ItemT]):
 
     Texts lose white space at both ends; null counts as empty. A row without prompt or answer, and
     an exact duplicate of an earlier row, are dropped and counted. A row that does not fit the
-    format at all (a missing column, a wrong type, broken JSON, too long) is a DataError with file
-    and line.
+    format at all (a missing column, a wrong type, broken JSON, too long, text in a column that the
+    kind does not read) is a DataError with file and line.
     """
 
     path: str
@@ -56,9 +57,15 @@ class Source(Generic[ItemT]):
     """Share (0 to below 1) of conversations that this stage leaves to the stage `NAME.held_out`."""
     take_held_out: bool = False
     """Give the rows that `held_out` leaves out, as in a recipe that only evaluates."""
+    ignore: tuple[str, ...] = ()
+    """Columns with text that is left out on purpose; `"*"` is all that the kind does not read."""
     limits: Limits = field(default_factory=Limits)
     """Upper bounds of each file; more is an error that says which one to raise."""
     subset_is: ClassVar[str] = "name"
+    # columns that published files of the kind have beside those that are read
+    passed: ClassVar[frozenset[str]] = METADATA
+    # keys by which a recipe names columns
+    column_keys: ClassVar[tuple[str, ...]] = ()
     gives: ClassVar[Literal["rows"]] = "rows"
     renders: ClassVar[bool] = False
     # what the rows are where they cannot be looked at, on the Hub
@@ -173,17 +180,24 @@ class Source(Generic[ItemT]):
         return locate(self.path, self._folder, **part)
 
     def _read_all(self) -> Iterator[ItemT | Dropped]:
+        unused = UnusedColumns(self.passed, self.ignore, self.column_keys)
         for file in self._data_files():
             self._check_size(file.path)
-            for at, row in self._rows(file):
+            for at, plain_row in self._rows(file):
+                row = WatchedRow(plain_row)
                 item = self.read(row, at)
+                unused.meet(row)
                 if not isinstance(item, Dropped):
+                    unused.check(row, item, at)
                     # a row keeps its origin when it is shuffled, filtered and trained
                     item.meta.update({"source": at.label, "line": at.line})
                     if file.licence:
                         item.meta["licence"] = file.licence
                     _check_meta(item.meta, at)
                 yield item
+        # not reached where `limit` ends the reading earlier
+        if problem := unused.idle():
+            raise DataError(f"{self.path}: {problem}")
 
     def _rows(self, file: DataFile) -> Iterator[Placed]:
         return file.rows(self.limits)

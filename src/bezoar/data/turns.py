@@ -59,6 +59,21 @@ def prompt_in(row: Row, name: str, at: RowOrigin) -> Messages:
     return (Message("user", text(row, name, at)),)
 
 
+def with_system(system: str, messages: Messages) -> Messages:
+    """The conversation behind a system message, which has a column of its own; "" is none."""
+    return (Message("system", system), *messages) if system else messages
+
+
+def tools_in(row: Row, at: RowOrigin) -> dict[str, Any]:
+    """The column `tools`, a list of functions or that as JSON text, as a part of a row's meta."""
+    tools = row.get("tools") or []
+    if isinstance(tools, str):
+        tools = parse_json(tools, at, "tools")
+    if not isinstance(tools, list):
+        raise at.wrong_type("tools", tools, "a list of functions")
+    return {"tools": tools} if tools else {}
+
+
 def split_turns(parts: list[str]) -> Messages:
     """Messages from [speaker, words, speaker, words, ...], as `re.split` gives them."""
     turns = zip(parts[::2], parts[1::2], strict=True)

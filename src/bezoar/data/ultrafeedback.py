@@ -1,12 +1,13 @@
 """UltraFeedback binarized: pairs with scores."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from bezoar.chat.types import Comparison, Dropped
 from bezoar.data.rows import RowOrigin, number
 from bezoar.data.source import Source
 from bezoar.data.turns import pair_in
+from bezoar.data.unused_columns import METADATA
 from bezoar.io import Row
 
 
@@ -24,6 +25,7 @@ class UltraFeedback(Source[Comparison]):
     """Drop pairs whose scores differ by less than this; 0 keeps ties."""
     kind: Literal["ultrafeedback"] = "ultrafeedback"
     shape = "comparisons"
+    passed: ClassVar[frozenset[str]] = METADATA | {"messages", "metadata"}
 
     def read(self, row: Row, at: RowOrigin) -> Comparison | Dropped:
         # copies of the data set differ in where the scores are

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from bezoar.chat.types import Chat, Message, as_chats
 from bezoar.data.columns import Columns
+from bezoar.data.unused_columns import ALL_COLUMNS
 from bezoar.errors import DataError, RecipeError
 from bezoar.evals.revision import answered_chats
 from bezoar.evals.win_rate import asked_questions
@@ -61,7 +62,7 @@ def read_answers(path: Path, questions: str, turn: int) -> list[Chat]:
         what = "these are FastChat's answers, which hold no questions"
         raise DataError(f"{path}: {what}; name their file with --questions.")
     kind: Literal["parquet", "jsonl"] = "parquet" if path.suffix == ".parquet" else "jsonl"
-    return as_chats(Columns(str(path.resolve()), kind=kind).load().rows)
+    return as_chats(Columns(str(path.resolve()), kind=kind, ignore=(ALL_COLUMNS,)).load().rows)
 
 
 def revise_chats(
