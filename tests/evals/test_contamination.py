@@ -18,6 +18,8 @@ from bezoar.evals.outcome import benchmark_of, joined, read_scores, remarks, tra
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.run import run_recipe
 from bezoar.flow.rundir import RunDir
+from bezoar.io import remove
+from tests.helpers.command import bezoar
 
 LONG = "Name the long river that flows through the old town of Aarau in the summer months"
 
@@ -237,6 +239,32 @@ def test_the_rows_of_every_stage_below_are_searched_without_being_asked(
     assert facts["benchmarks"] == {"preferences": count}
     assert trained_on(infos["eval-dpo"]) == {"preferences": "trained on 12 of 12 of these items"}
     assert "dpo was trained on 12 of 12 of these items" in said
+
+
+def test_a_model_of_a_run_is_searched_outside_its_recipe_too(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    evaluated("held-out", tiny_model, tmp_path)
+    run = RunDir(tmp_path / "runs" / "tiny")
+    rows = [row for row in run.items("held-out") if len(row.prompt) == 1]
+    gold = [
+        {"prompt": row.prompt[0].content, "chosen": row.chosen, "rejected": row.rejected}
+        for row in rows
+        if isinstance(row, Comparison)
+    ]
+    gold.append({"prompt": LONG, "chosen": "The Aare.", "rejected": "The Rhine."})
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gold))
+    more = ["--reference", tmp_path / "model", "--dtype", "float32", "--out", tmp_path / "out"]
+    model = f"{run.path}:dpo"
+    told = bezoar("eval", model, "--pairs", tmp_path / "gold.jsonl", *more)
+    facts = read_scores(tmp_path / "out")["info"]["contamination"]
+    count = facts["benchmarks"]["RewardBench"]
+    assert (count["trained_on"], count["items"]) == (len(gold) - 1, len(gold))
+    assert f"was trained on {len(gold) - 1} of {len(gold)} of these items" in " ".join(told.split())
+    # a run whose rows are gone is scored all the same, and says what was not searched
+    remove(run.output_dir("held-out"))
+    told = bezoar("eval", model, "--pairs", tmp_path / "gold.jsonl", "--limit", "3", *more)
+    assert "the rows of held-out are gone and were not searched" in " ".join(told.split())
 
 
 def test_shipped_rows_are_no_false_alarm(tiny_model: Path, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
 from bezoar.evals.answer_files import columns
 from bezoar.flow.inspect_run import find_run
-from bezoar.flow.recipe import AnyBackend
+from bezoar.flow.recipe import AnyBackend, lineage
 from bezoar.flow.references import located
+from bezoar.flow.rundir import RunDir
 from bezoar.flow.yaml_document import read_yaml
 from bezoar.flow.yaml_loader import build
 from bezoar.io import cached_hash, content_hash, read_object
@@ -19,6 +20,7 @@ from bezoar.llm.scripted import Scripted
 from bezoar.model.resolve import adapter_identity, resolve_model, weights_identity
 from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
+from bezoar.stage import TrainedStage
 
 TEMPLATES: dict[str, Template] = {
     "chatml": ChatML(),
@@ -38,6 +40,10 @@ class ModelArgument:
     adapters: tuple[Path, ...] = ()
     backend: Endpoint | Local | Scripted | None = None
     answers: Path | None = None
+    lineage: tuple[TrainedStage, ...] = ()
+    """Of a model of a run the training stages, lowest first."""
+    run: RunDir | None = None
+    """The run of the model, which has the rows of these stages."""
 
     @property
     def identity(self) -> str:
@@ -133,7 +139,8 @@ def _of_run(name: str, run: Path, stage: str, template: str) -> ModelArgument:
     check_name(recipe, run_dir, stage)
     spec, adapters = run_dir.model(recipe, stage)
     used = TEMPLATES[template] if template else recipe.template
-    return ModelArgument(name, used, spec, tuple(adapters))
+    trained = tuple(lineage(recipe, stage))
+    return ModelArgument(name, used, spec, tuple(adapters), lineage=trained, run=run_dir)
 
 
 def _has_template(folder: Path) -> bool:

@@ -24,6 +24,7 @@ from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Ask, Backend
 from bezoar.progress import Progress
+from bezoar.stage import TrainedStage
 
 if TYPE_CHECKING:
     from bezoar.model.stack import Stack
@@ -107,6 +108,8 @@ def evaluate(
             ask_model=lambda name: models.ask(subjects[name]),
             ask=lambda name: models.ask(subjects[name]),
             rows=lambda name: [],
+            stored_rows=model.run.stored_rows if model.run else None,
+            lineage=lambda name: _with_rows(subjects[name], progress),
             progress=progress,
             seed=seed,
             work_dir=work_dir,
@@ -121,6 +124,18 @@ def evaluate(
     for left in out.glob("parts-*"):
         remove(left)
     return outcome
+
+
+def _with_rows(subject: ModelArgument, progress: Progress) -> list[TrainedStage]:
+    """The training stages of a model of a run whose rows are still there; the others are named."""
+    there = [
+        stage for stage in subject.lineage if subject.run and subject.run.stage_dir(stage.rows)
+    ]
+    gone = dict.fromkeys(stage.rows for stage in subject.lineage if stage not in there)
+    if gone:
+        what = f"the rows of {', '.join(gone)} are gone and were not searched for the items"
+        progress.say(f"warning: {subject.label}: {what}.")
+    return there
 
 
 def _stored(out: Path, model: str, inputs: Sequence[Path]) -> Row:
