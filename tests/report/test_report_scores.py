@@ -64,6 +64,15 @@ def test_more_models_need_a_clearer_difference() -> None:
     assert board_of(values | others).verdict("acc").none  # type: ignore[union-attr]  # p = 2/64, times four models
 
 
+def test_who_was_trained_on_the_items_is_not_the_best() -> None:
+    board = board_of({"a": [0.0] * 8, "b": [1.0] * 8})
+    counts = {"items": 8, "trained_on": 6}
+    board.facts["b"] = {"info": {"contamination": {"benchmarks": {"acc": counts}}}}
+    assert board.headline == ["B leads on acc, but was trained on 6 of 8 of these items."]
+    (verdict,) = board.verdicts
+    assert board.in_words(verdict) == "B leads, but was trained on 6 of 8 of these items"
+
+
 def test_lower_is_better_where_the_score_says_so() -> None:
     board = board_of({"a": [0.0] * 8, "b": [1.0] * 8}, name="perplexity", higher=False)
     assert board.headline == ["A is best on perplexity."]

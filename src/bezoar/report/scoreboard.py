@@ -1,12 +1,13 @@
 """The models' scores side by side, and which differences between them are more than chance."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from bezoar.evals.comparison import Measured, alike, condition, differences, unlike
+from bezoar.evals.outcome import benchmark_of, trained_on
 from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference, Score
 from bezoar.io import Row
 from bezoar.report.formatting import listed
@@ -164,7 +165,7 @@ class Scoreboard:
     def in_words(self, verdict: Leaders) -> str:
         """A verdict as it stands in a table."""
         if not verdict.none:
-            return self._lead(verdict.tied)
+            return self._lead(verdict.tied, [verdict.benchmark])
         if len(verdict.why_none) == 1:
             return next(iter(verdict.why_none))
         return "; ".join(f"{self._names(m)}: {why}" for why, m in verdict.why_none.items())
@@ -205,8 +206,18 @@ class Scoreboard:
     def _names(self, models: Iterable[str]) -> str:
         return listed([self.labels[model] for model in models])
 
-    def _lead(self, tied: tuple[str, ...], where: str = "") -> str:
+    def trained_on(self, model: str, benchmark: str) -> str:
+        """ "trained on 20 of 20 of these items", or "" if it was trained on none."""
+        info = self.facts.get(model, {}).get("info") or {}
+        return trained_on(info).get(benchmark_of(benchmark), "")
+
+    def _lead(self, tied: tuple[str, ...], benchmarks: Sequence[str], where: str = "") -> str:
         names = [label for model, label in self.labels.items() if model in tied]
+        hits = {self.trained_on(model, name) for model in tied for name in benchmarks} - {""}
+        # Who was trained on the items is not called the best for it.
+        if hits:
+            lead, was = ("leads", "was") if len(names) == 1 else ("lead", "were")
+            return f"{listed(names)} {lead}{where}, but {was} {listed(sorted(hits))}"
         if len(names) == 1:
             return f"{names[0]} is best{where}"
         return f"{listed(names)} lead{where}, {NOT_DISTINGUISHABLE} from each other"
@@ -225,7 +236,9 @@ class Scoreboard:
             if not verdict.none:
                 groups.setdefault(verdict.tied, []).append(verdict.benchmark)
         strongest = sorted(groups.items(), key=lambda group: (len(group[0]), -len(group[1])))
-        sentences = [f"{self._lead(tied, f' on {listed(names)}')}." for tied, names in strongest]
+        sentences = [
+            f"{self._lead(tied, names, f' on {listed(names)}')}." for tied, names in strongest
+        ]
         # 2) Benchmarks without a leader, and whether more items could have told.
         sentences += self._without_leader(bool(sentences))
         # 3) Who is missing.
