@@ -105,10 +105,17 @@ def terms_in(markup: str) -> list[str]:
 
 def explained(*children: Child) -> Markup | None:
     """A line of the terms that occur in these parts; each opens. None if there are none."""
-    found = terms_in(join(children))
+    found = terms_in(_spaced(children))
     if not found:
         return None
     entries = [
         h("details", h("summary", name), h("p", TERMS[name][1]), cls="term") for name in found
     ]
     return h("div", h("span", "What is …"), entries, cls="terms")
+
+
+def _spaced(children: Child) -> str:
+    """Parts with room between them, as they have on the page."""
+    if children is None or isinstance(children, (str, int, float)):
+        return join(children)
+    return " ".join(map(_spaced, children))

@@ -55,7 +55,7 @@ def _line(run: Run, stage: StageRecord) -> list[Child]:
         count(num_kept),
         f"{percent(num_kept, num_seen)} of {count(num_seen)}",
         usd(price) if price is not None else "",
-        seconds(time_s) if time_s is not None else "",
+        seconds(time_s) if time_s and time_s >= 0.05 else "",
         count(twins) if twins else "",
     ]
 

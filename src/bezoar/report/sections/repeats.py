@@ -6,24 +6,23 @@ from bezoar.report.markup import Child, Markup, h
 from bezoar.report.repeats import claims, spread, warnings
 from bezoar.report.scoreboard import Scoreboard
 
-HEAD = ("Benchmark", "Model", "Mean", "Standard deviation", "Lowest", "Highest", "What seeds say")
+HEAD = ("Benchmark", "Model", "What seeds say", "Mean", "Standard deviation", "Lowest", "Highest")
 
 
 def repeats(board: Scoreboard) -> Markup | None:
-    """A line for each main benchmark and model that was trained anew; None without repeats."""
-    if not board.seeds:
+    """A line for each main benchmark and model that was trained anew; None without scores."""
+    rows: list[list[Child]] = [
+        [benchmark, label, said, *figures] for benchmark, label, figures, said in lines(board)
+    ]
+    if not rows:
         return None
     first, seeds = next(iter(board.seeds)), ", ".join(map(str, board.seeds))
     intro = (
         f"Training and evaluation with {len(board.seeds)} seeds ({seeds}); rows were made once."
         f" The other sections show seed {first}."
     )
-    rows: list[list[Child]] = [
-        [benchmark, label, *figures, said] for benchmark, label, figures, said in lines(board)
-    ]
-    shown = table(HEAD, rows, words=2) if rows else h("p", "No seed has scores yet.", cls="absent")
     told = [h("p", warning, cls="warn") for warning in warnings(board)]
-    return section("seeds", "Over seeds", intro, told, shown)
+    return section("seeds", "Over seeds", intro, told, table(HEAD, rows, words=3))
 
 
 def lines(board: Scoreboard) -> list[tuple[str, str, list[str], str]]:

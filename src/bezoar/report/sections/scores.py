@@ -37,7 +37,7 @@ def scores(run: Run, board: Scoreboard) -> Markup | None:
     waiting = [stage.name for stage in run.of("evaluate") if not stage.done]
     later = absent(f"Not run yet: {', '.join(waiting)}.") if waiting else None
     if not board.cells:
-        return section("scores", "Scores", None, later) if later else None
+        return None
     # Many benchmarks come in variants (per token, normalised); one of each is enough at first.
     main = main_scores(board)
     others = [name for name in board.benchmarks if name not in main]

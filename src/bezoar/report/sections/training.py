@@ -45,8 +45,11 @@ def training(run: Run) -> Markup | None:
     stages = run.of("train")
     if not stages:
         return None
-    logged = [(stage, run.metrics[stage.name]) for stage in stages if stage.name in run.metrics]
-    waiting = [stage.name for stage in stages if stage.name not in run.metrics]
+    steps = {name: len({line["step"] for line in lines}) for name, lines in run.metrics.items()}
+    waiting = [stage.name for stage in stages if not steps.get(stage.name)]
+    # A curve of one point says less than the figures below.
+    short = [stage.name for stage in stages if steps.get(stage.name) == 1]
+    logged = [(s, run.metrics[s.name]) for s in stages if s.name not in (*waiting, *short)]
     shown = [chart for stage, lines in logged for chart in _charts(stage, lines, SHOWN)]
     others = [chart for stage, lines in logged for chart in _charts(stage, lines, _others(lines))]
     more = "Gradient norm, learning rate, speed and other curves"
@@ -56,6 +59,7 @@ def training(run: Run) -> Markup | None:
         "Dots are single steps; squares are the rows held out for validation.",
         h("div", shown, cls="charts c3col") if shown else None,
         absent(f"No curve yet for {', '.join(waiting)}.") if waiting else None,
+        absent(f"No curve for {', '.join(short)}: one step was logged.") if short else None,
         _figures([stage for stage in stages if stage.done]),
         folded(more, h("div", others, cls="charts c3col")) if others else None,
         terms_of=[shown, *HEAD, more],
@@ -101,7 +105,7 @@ def _figures_of(stage: StageRecord) -> list[Child]:
     held_out = h("small", f"{count(num_held_out)} held out") if num_held_out else None
     step = h("small", f"step {count(stats['best_step'])}") if stats.get("best_step") else None
     return [
-        [stage.name, h("small", objective(stage))],
+        [stage.name, h("small", objective(stage)) if objective(stage) != stage.name else None],
         stage.inputs.get("rows", ABSENT),
         [count(stats.get("rows_trained")), held_out],
         count(stats.get("steps")),
