@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from bezoar import __version__, cli_eval
-from bezoar.errors import BezoarError
+from bezoar.errors import BezoarError, BudgetError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +40,11 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
 
     console, loaded = Console(), load_recipe(recipe)
     run_dir = RunDir(out) if out else default_run_dir(loaded)
-    done = run_recipe(loaded, run_dir, console=console, log=log or [])
+    try:
+        done = run_recipe(loaded, run_dir, console=console, log=log or [])
+    except BudgetError:  # what there is was paid for: it is shown before the error is told
+        finish(run_dir.path, console)
+        raise
     finish(run_dir.path, console, changed=bool(done))
 
 

@@ -42,6 +42,12 @@ def exactly(number: float) -> Estimate:
     return Estimate(number, number, number)
 
 
+def dollars(usd: float) -> str:
+    """US dollars with cents, or four digits where there is more behind the cents."""
+    cents = f"{usd:.2f}"
+    return cents if abs(float(cents) - usd) < 1e-9 else f"{usd:.4g}"
+
+
 def _short(number: float) -> str:
     # counts below ten thousand are shown whole
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):

@@ -25,6 +25,10 @@ class UnfinishedError(EndpointError):
     exit_code = 3
 
 
+class BudgetError(UnfinishedError):
+    """What a run may spend does not cover what is left to ask; a larger budget goes on."""
+
+
 class TrainingError(BezoarError):
     """A training stage cannot go on."""
 

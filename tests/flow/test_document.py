@@ -345,7 +345,7 @@ def test_paths_that_name_no_file(path: str, key: str, tmp_path: Path) -> None:
         RECIPE.format(**GOOD).replace("judge: judge}", f"judge: judge, {key}: {path}}}")
     )
     with pytest.raises(BezoarError) as error:
-        all_keys(load_recipe(recipe), set())
+        all_keys(load_recipe(recipe))
     assert len(str(error.value)) < 1000
 
 

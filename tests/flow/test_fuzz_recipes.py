@@ -94,7 +94,7 @@ def test_no_recipe_breaks_the_reader(how: str, data: st.DataObject, folder: Path
         recipe = load_recipe(path)
     if recipe:
         with bounded():
-            all_keys(recipe, set())
+            all_keys(recipe)
             make_plan(recipe, RunDir(folder / "runs" / "x"))
 
 

@@ -75,7 +75,8 @@ def test_training_and_evaluation_repeat_and_rows_are_made_once(
     assert weights(run, "dpo") == first
     recipe = load_recipe(folder / "recipe.yaml")
     _, adapters = run.model(recipe, "dpo.seed7")
-    assert [path.parent.name.partition("-")[2] for path in adapters] == ["sft.seed7", "dpo.seed7"]
+    assert [path.parent.name.partition("-")[2] for path in adapters] == ["dpo.seed7"]
+    assert run.stored("dpo.seed7")["inputs"]["model"] == "sft.seed7"
     assert run.stored("eval-dpo.seed6")["inputs"]["preferences.reference"] == "sft.seed6"
     assert run.stored("eval-dpo.seed6")["parts"]["seed"] == "5"  # measured with the same draws
     # 3) a seed of the repeats alone gives the same weights

@@ -196,17 +196,3 @@ def test_a_mistake_exits_2_with_one_sentence(folder: Path, change: str, what: st
     assert "did you mean" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_a_stage_that_the_budget_cut_runs_again_when_the_budget_grows() -> None:
-    from bezoar.flow.cache_key import all_keys
-    from bezoar.flow.recipe import Recipe, load_recipe
-
-    path = Path(__file__).parents[2] / "recipes" / "demo.yaml"
-    recipe = load_recipe(path)
-    poor, rich = (Recipe(**{**vars(recipe), "budget_usd": usd}) for usd in (1.0, 2.0))
-    assert all_keys(poor, set())[0] == all_keys(rich, set())[0]
-    before, after = all_keys(poor, {"lamini"})[0], all_keys(rich, {"lamini"})[0]
-    changed = {name for name in before if before[name] != after[name]}
-    assert {"lamini", "lamini-kept", "sft-lamini", "dpo", "eval-dpo"} <= changed
-    assert not {"seeds", "orca", "evol", "eval-base"} & changed

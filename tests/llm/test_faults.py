@@ -745,7 +745,7 @@ def test_the_limit_is_passed_by_no_more_than_what_is_in_flight(
             extra={"max_tokens": 40},
             concurrency=4,
         )
-        replies = asked.ask_all([question(f"question {i}", max_tokens=2) for i in range(300)])
+        replies = asked.ask([question(f"question {i}", max_tokens=2) for i in range(300)])
         assert journal.spent_usd(budget.run) == spent(server, reported)
     answered = sum(r.finish == "stop" for r in replies)
     assert answered == sum(server.seen.values())

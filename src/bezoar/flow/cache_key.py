@@ -67,14 +67,12 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
     return parts
 
 
-def all_keys(recipe: Recipe, cut: set[str]) -> tuple[dict[str, str], dict[str, Parts]]:
-    """The key and the parts of every stage; `cut` are those that the budget cut short."""
+def all_keys(recipe: Recipe) -> tuple[dict[str, str], dict[str, Parts]]:
+    """The key and the parts of every stage."""
     keys: dict[str, str] = {}
     parts: dict[str, Parts] = {}
     for name in recipe.stages:
         parts[name] = stage_parts(recipe, name, keys)
-        if name in cut:
-            parts[name]["budget_usd"] = str(recipe.budget_usd)
         keys[name] = content_hash(parts[name])
     return keys, parts
 

@@ -20,7 +20,7 @@ from bezoar.train.stages import Train
 def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
     """Lines that say whether a stage is current and, if not, what changed since it ran."""
     check_stage(recipe, stage)
-    keys, parts = all_keys(recipe, run.cut(recipe))
+    keys, parts = all_keys(recipe)
     stored = run.stored(stage)
     if not stored:
         return [f"{stage} would run: it has no output in {run.path} yet"]

@@ -9,6 +9,7 @@ from typing import Any
 from bezoar.cost import Estimate, RequestEstimate, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
+from bezoar.flow.budgets import divided, where_it_ends
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe, base_of
@@ -42,7 +43,7 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     """A line a stage, in the order of the run."""
     run.check_owner(recipe)
     check_files(recipe)
-    keys, _ = all_keys(recipe, run.cut(recipe))
+    keys, _ = all_keys(recipe)
     stale = {name for name in keys if run.stored(name).get("key") != keys[name]}
     check_rows(recipe, run, stale)
     lines: dict[str, StagePlan] = {}
@@ -142,12 +143,14 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     console.print(table)
     # 3) what holds for several stages, once
     _print_shared(lines, console)
-    budget = "none set"
-    if recipe.budget_usd is not None:
-        budget = f"{recipe.budget_usd:.2f} USD; the run stops there with what it has"
     memory = "GiB: training's peak with the fullest micro-batch"
     note = f"Expected (low to high). Replies that are in the journal cost nothing. {memory}."
-    console.print(plain(f"{note} Budget: {budget}."))
+    console.print(plain(f"{note} Budget: {divided(recipe)}."))
+    expected = {line.name: row[2].expected for line, row in zip(lines, sums, strict=True)}
+    ends = where_it_ends(recipe, expected)
+    if ends:
+        what = f"the budget is expected to end in {ends}, and the run stops there, unfinished"
+        console.print(plain(f"warning: {what}; raise it, or ask for less."))
     # 4) what the machine lacks, behind the plan, which does not depend on it
     check_machine(recipe, {line.name for line in lines if not line.current}, console)
 

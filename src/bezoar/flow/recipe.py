@@ -15,6 +15,7 @@ from bezoar.data import SOURCES
 from bezoar.data.source import Source
 from bezoar.errors import RecipeError
 from bezoar.evals import EVALUATIONS
+from bezoar.flow.budget_keys import check_budgets
 from bezoar.flow.references import Ref, located, refs
 from bezoar.flow.repeats import MOST_REPEATS, Repeat, measured, repeats
 from bezoar.flow.yaml_document import KeyPath, read_yaml
@@ -82,7 +83,9 @@ class RecipeKeys:
     repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = 1
     """Train and evaluate with so many seeds (seed, seed + 1, ...); rows are made and paid once."""
     budget_usd: Annotated[float, Field(ge=0)] | None = None
-    """No request is sent that could pass it, and its row counts as failed; null is no bound."""
+    """No request is sent that could pass it: the run stops, unfinished; null is no bound."""
+    budgets: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
+    """US dollars for stages by name, kept for them of `budget_usd`; the others share the rest."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Recipe:
     seed: int
     budget_usd: float | None
     written: dict[str, Stage]
+    budgets: dict[str, float] = field(default_factory=dict)
     repeats: int = 1
     repeated: dict[str, Repeat] = field(default_factory=dict)
     lines: dict[KeyPath, int] = field(default_factory=dict)
@@ -177,6 +181,7 @@ def load_recipe(path: Path) -> Recipe:
     if keys.repeats > 1 and not measured(written):
         advice = "add an evaluation of one, or remove the key"
         raise RecipeError(f"{at(('repeats',))}: nothing that is trained is evaluated; {advice}.")
+    check_budgets(keys.budgets, keys.budget_usd, keys.stages, keys.backends, at)
     stages = {name: located(stage, folder) for name, stage in written.items()}
     further, repeated = repeats(stages, keys.seed, keys.repeats)
     return Recipe(
@@ -188,6 +193,7 @@ def load_recipe(path: Path) -> Recipe:
         template=keys.template,
         seed=keys.seed,
         budget_usd=keys.budget_usd,
+        budgets=keys.budgets,
         written=written,
         repeats=keys.repeats,
         repeated=repeated,

@@ -89,6 +89,15 @@ class RunDir:
             raise RecipeError(f"{self.path}: {what}; run the recipe first.")
         return folder
 
+    def unfinished(self, name: str) -> Row:
+        """stats.json of a stage that ended for a reason that can pass, or an empty table."""
+        for folder in self.path.glob(f".partial-*-{name}"):
+            if folder.name.split("-", 2)[2] == name and (folder / "stats.json").is_file():
+                calls = dict[str, float] | None
+                stats = read_own(folder / "stats.json", unfinished=str | None, calls=calls)
+                return stats if stats["unfinished"] else {}
+        return {}
+
     def stored(self, name: str) -> Row:
         """key.json of a stage, or an empty table."""
         folder = self.stage_dir(name)
@@ -106,11 +115,6 @@ class RunDir:
             return {}
         more = {"models": table | None, "backends": table | None, "repeats": table | None}
         return read_own(path, name=str, stages=table, **more)
-
-    def cut(self, recipe: Recipe) -> set[str]:
-        """The stages whose output the budget cut short."""
-        parts = {name: self.stored(name).get("parts", {}) for name in recipe.stages}
-        return {name for name, own in parts.items() if "budget_usd" in own}
 
     def items(self, name: str) -> list[AnyRow]:
         """The rows of a finished stage."""

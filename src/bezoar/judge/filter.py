@@ -95,7 +95,8 @@ class Filter(JudgeFilter):
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """One request for each row, of which two thirds are assumed to be accepted."""
         share = Estimate(0, 2 / 3, 1) if self.keep_share is None else exactly(self.keep_share)
-        written = Estimate(10, 30, self.max_tokens) if self.verdict == "text" else exactly(0)
+        most = self.max_tokens if self.verdict == "text" else 0
+        written = Estimate(min(10, most), min(30, most), most)
         read = Estimate(_PROMPT_TOKENS / 2, _PROMPT_TOKENS, 4 * _PROMPT_TOKENS)
         requests = RequestEstimate(rows[self.rows], read, written)
         return Quote(rows[self.rows] * share, [(self.judge, requests)])

@@ -5,10 +5,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bezoar.cost import dollars
 from bezoar.llm.journal import Journal, affordable
 from bezoar.llm.types import Request
 
-REFUSED = "budget"
+REFUSED = "not asked: the budget was spent"
 """The `error` of a reply whose request was not sent because the budget did not allow it."""
 
 
@@ -50,11 +51,19 @@ class Budget:
         if limit_usd is not None and not (math.isfinite(limit_usd) and limit_usd >= 0):
             raise ValueError(f"a budget must be a finite number of at least 0, not {limit_usd}")
         self.limit_usd, self.run = limit_usd, run
+        self.words = f"the budget of {dollars(limit_usd or 0.0)} USD"
+        """What the limit is called, before "was spent"."""
+        self.raise_key = "budget_usd"
+        """The recipe key that sets it."""
         self._journal, self._reserved_usd = journal, 0.0
         self._owner = secrets.token_hex(8)
-        if journal is not None and limit_usd is not None:
+        if journal is not None:
             # a claim ends with its process, so that others can tell whose reservations are dead
             journal.claims.take(self._owner)
+
+    def allow(self, limit_usd: float | None, words: str, raise_key: str) -> None:
+        """Set another limit, how it is called, and the recipe key that raises it."""
+        self.limit_usd, self.words, self.raise_key = limit_usd, words, raise_key
 
     def reserve(self, prices: Sequence[float]) -> tuple[int, float]:
         """(how many of the next requests, which cost at most `prices`, may be sent; US dollars that

@@ -123,8 +123,11 @@ class Journal(JournalFile):
         sql = "SELECT 1 FROM replies WHERE model = ? AND failed = 0 LIMIT 1"
         return bool(self._rows(sql, (model,)))
 
-    def spent_usd(self, run: str) -> float:
-        """What the replies that `run` asked for have cost, failed ones included."""
+    def spent_usd(self, run: str, stage: str = "") -> float:
+        """What the replies that `run` (or a stage of it) asked for have cost, failed ones too."""
+        if stage:
+            sql = "SELECT COALESCE(SUM(cost_usd), 0) FROM replies WHERE run = ? AND stage = ?"
+            return float(self._rows(sql, (run, stage))[0][0])
         rows = self._rows("SELECT usd FROM spent WHERE key = ?", (run,))
         return float(rows[0][0]) if rows else 0.0
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Sequence
 
-from bezoar.errors import UnfinishedError
+from bezoar.errors import BudgetError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
 from bezoar.llm.budget import REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
@@ -71,9 +71,14 @@ class Pool:
         """`ask`, for work that needs every answer that can still come.
 
         UnfinishedError, after all others have been answered, if requests failed that may be
-        answered another time: the same command asks only those.
+        answered another time, BudgetError if money was wanting: the same command asks only those.
         """
         replies = self.ask(requests)
+        num_unasked = sum(reply.failure == "budget" for reply in replies)
+        if num_unasked:
+            what = f"{num_unasked} of {len(replies)} requests were not asked"
+            fix = f"raise {self.budget.raise_key} and run the same command to go on"
+            raise BudgetError(f"{what}: {self.budget.words} was spent; {fix}.")
         failed = [reply for reply in replies if reply.passing]
         if failed:
             what = f"{len(failed)} of {len(replies)} requests failed for a reason that can pass"
@@ -84,7 +89,8 @@ class Pool:
 
     def counts(self) -> dict[str, float]:
         """What this pool did. Tokens and `cost_usd` are those of all replies, whenever paid for;
-        `paid_now_usd` was spent by this process. `failed` counts the refused ones too."""
+        `paid_now_usd` was spent by this process. What the budget refused counts for itself alone,
+        neither as asked nor as failed."""
         counts = dict(self._counts)
         for name, digits in (("cost_usd", 6), ("paid_now_usd", 6), ("seconds", 3)):
             counts[name] = round(counts[name], digits)
@@ -157,10 +163,11 @@ class Pool:
 
     def _count(self, replies: list[Reply], num_known: int, seconds: float) -> None:
         counts = self._counts
-        counts["asked"] += len(replies)
+        num_unasked = sum(reply.failure == "budget" for reply in replies)
+        counts["refused_by_budget"] += num_unasked
+        counts["asked"] += len(replies) - num_unasked
         counts["from_journal"] += num_known
-        counts["failed"] += sum(reply.finish == "error" for reply in replies)
-        counts["refused_by_budget"] += sum(reply.failure == "budget" for reply in replies)
+        counts["failed"] += sum(reply.finish == "error" for reply in replies) - num_unasked
         for name in (*_TOKENS, "cost_usd"):
             counts[name] += sum(getattr(reply, name) for reply in replies)
         counts["seconds"] += seconds

@@ -218,6 +218,7 @@ def _warnings(run: Run, board: Scoreboard) -> list[str]:
     if missing:
         have = "has" if len(missing) == 1 else "have"
         warnings.append(f"This run is not finished: {listed(missing)} {have} no output yet.")
+    warnings += [f"{s.name}: {s.unfinished}." for s in run.everything if s.unfinished]
     for stage in run.everything:
         failed, asked = round(stage.calls.get("failed", 0)), round(stage.calls.get("asked", 0))
         if failed:

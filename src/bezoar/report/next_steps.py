@@ -25,7 +25,10 @@ def next_steps(
 ) -> list[str]:
     """Advice that follows from the finished stages."""
     steps = []
-    if run.missing:
+    if any(stage.calls.get("refused_by_budget") for stage in run.everything if stage.unfinished):
+        more = f"what is missing is asked, then it goes on with {listed(run.missing)}"
+        steps.append(f"Raise the budget and run the same command again: {more}.")
+    elif run.missing:
         steps.append(f"Run the same command again: it goes on with {listed(run.missing)}.")
     if any(overlap(board, model) for model in board.labels):
         steps.append(

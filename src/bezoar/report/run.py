@@ -35,6 +35,11 @@ class StageRecord:
         return self.folder is not None
 
     @property
+    def unfinished(self) -> str:
+        """Why it ended before it was done, if that can pass; what it has cost is in `stats`."""
+        return str(self.stats.get("unfinished") or "")
+
+    @property
     def kind(self) -> str:
         """Which component it is."""
         return str(self.key.get("kind") or self.fields.get("kind", "unknown kind"))
@@ -173,7 +178,7 @@ def load_run(path: Path) -> Run:
 
 def _load_stage(run_dir: RunDir, name: str, fields: Row, folder: Path | None) -> StageRecord:
     if folder is None:
-        return StageRecord(name, fields)
+        return StageRecord(name, fields, stats=run_dir.unfinished(name))
     # A damaged folder may lack its statistics; then its figures are shown as absent.
     stats, path = {}, folder / "stats.json"
     if path.is_file():

@@ -65,7 +65,7 @@ def cost_per_row(run: Run, stage: StageRecord) -> float | None:
 
 def bill(run: Run) -> Markup | None:
     """A line per stage, one per further seed, and the sum; None before any stage has run."""
-    done = [stage for stage in run.stages if stage.done]
+    done = [stage for stage in run.stages if stage.done or stage.unfinished]
     if not done:
         return None
     whole = total(run.everything)

@@ -20,15 +20,14 @@ def failures(run: Run) -> Markup | None:
         # The counts of stats.json are complete; records may be missing or cut.
         reasons = Counter({reason: num for reason, num in stage.dropped.items() if num})
         reasons = reasons or Counter(map(_reason, records))
-        num_failed, num_refused = (
-            round(stage.calls.get(name, 0)) for name in ("failed", "refused_by_budget")
-        )
+        num_failed = round(stage.calls.get("failed", 0))
         notes = [", ".join(f"{count(num)} {reason}" for reason, num in reasons.most_common())]
         if num_failed:
-            refused = f", {count(num_refused)} of them refused by the budget" if num_refused else ""
-            notes.append(f"{count(num_failed)} requests failed{refused}")
+            notes.append(f"{count(num_failed)} requests failed")
+        if stage.unfinished:
+            notes.append(f"not finished: {stage.unfinished}")
         words += notes
-        if reasons or num_failed:
+        if reasons or num_failed or stage.unfinished:
             summary = [stage.name, h("small", "; ".join(filter(None, notes)))]
             parts.append(folded(summary, _records(records, reasons)))
     intro = "Nothing leaves without being counted; up to eight records of each reason."

@@ -1,0 +1,35 @@
+"""The recipe key `budgets`, checked against the rest of the recipe."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bezoar.cost import dollars
+from bezoar.errors import RecipeError
+from bezoar.flow.references import refs
+from bezoar.flow.yaml_document import KeyPath
+from bezoar.llm.budget import Prices
+from bezoar.stage import Stage
+
+
+def check_budgets(
+    budgets: Mapping[str, float],
+    budget_usd: float | None,
+    stages: Mapping[str, Stage],
+    backends: Mapping[str, Any],
+    at: Callable[[KeyPath], str],
+) -> None:
+    """RecipeError unless money is kept only for stages that spend some, and no more than there is.
+
+    `at` gives the place of a key in the recipe file.
+    """
+    for name in budgets:
+        asked = [ref.name for ref in refs(stages[name])] if name in stages else []
+        prices = [getattr(backends.get(backend), "prices", Prices()) for backend in asked]
+        if all(price == Prices() for price in prices):
+            what = f"no stage {name!r} asks a language model that has prices"
+            raise RecipeError(f"{at(('budgets', name))}: {what}; name one that does.")
+    total_usd = math.fsum(budgets.values())
+    if budget_usd is not None and total_usd > budget_usd + 1e-9:
+        what = f"{dollars(total_usd)} USD for stages, of {dollars(budget_usd)} in budget_usd"
+        raise RecipeError(f"{at(('budgets',))}: {what}; raise budget_usd, or lower these.")

@@ -1,0 +1,173 @@
+"""What a stage of a run is given, and its statistics."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bezoar.chat.templates import Template
+from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
+from bezoar.errors import DataError, UnfinishedError
+from bezoar.evals.agreement import ratings_agreement
+from bezoar.flow.recipe import Recipe, lineage
+from bezoar.flow.rundir import RunDir
+from bezoar.io import write_json, write_jsonl
+from bezoar.llm.budget import Budget
+from bezoar.llm.endpoint import EndpointBackend
+from bezoar.llm.journal import Journal
+from bezoar.llm.pool import Pool
+from bezoar.llm.types import Backend
+from bezoar.model.spec import ModelSpec
+from bezoar.parquet import write_parquet
+from bezoar.progress import Progress
+from bezoar.stage import Rows, Stats, TrainedStage
+
+if TYPE_CHECKING:
+    from bezoar.model.stack import Stack
+
+
+@dataclass
+class RunContext:
+    """The `StageContext` of one stage of a run."""
+
+    recipe: Recipe
+    run: RunDir
+    name: str
+    progress: Progress
+    journal: Journal
+    budget: Budget
+    out_dir: Path
+    work_dir: Path
+    _stacks: "dict[str, Stack]" = field(default_factory=dict)
+    _pools: list[Pool] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the stage's draws: the recipe's, or that of a repeat."""
+        return self.recipe.seed_of(self.name)
+
+    @property
+    def template(self) -> Template:
+        """The template of the recipe."""
+        return self.recipe.template
+
+    def rows(self, name: str) -> list[AnyRow]:
+        """The rows of a finished stage."""
+        return self.run.items(name)
+
+    def stored_rows(self, name: str) -> Rows:
+        """The rows of a finished stage, read from their file whenever they are gone through."""
+        return self.run.stored_rows(name)
+
+    def model(self, name: str) -> tuple[ModelSpec, list[Path]]:
+        """The base and the adapters, lowest first, of a model or a training stage's result."""
+        return self.run.model(self.recipe, name)
+
+    def lineage(self, name: str) -> list[TrainedStage]:
+        """The training stages that made a model, lowest first; none for one of `models:`."""
+        return lineage(self.recipe, name)
+
+    @property
+    def shared_dir(self) -> Path:
+        """The folder that the stages of the run share."""
+        return self.run.path / ".shared"
+
+    def open_model(self, name: str) -> "Stack":
+        """The same model, loaded."""
+        from bezoar.model.stack import Stack
+
+        if name not in self._stacks:
+            self._stacks[name] = Stack(*self.model(name))
+        return self._stacks[name]
+
+    def ask(self, backend: str) -> Pool:
+        """A language model of the recipe, behind the journal and the budget."""
+        return self._pool(self.recipe.backends[backend].open())
+
+    def ask_model(self, name: str) -> Pool:
+        """A model of the recipe as a language model, behind the same journal."""
+        from bezoar.llm.local import StackBackend
+
+        return self._pool(StackBackend(self.open_model(name), self.template))
+
+    def _pool(self, backend: Backend | EndpointBackend) -> Pool:
+        pool = Pool(backend, self.journal, self.budget, self.progress, stage=self.name)
+        self._pools.append(pool)
+        return pool
+
+    def counts(self) -> dict[str, float]:
+        """What all its language models were asked."""
+        counts = [pool.counts() for pool in self._pools]
+        return {name: sum(each[name] for each in counts) for name in counts[0]} if counts else {}
+
+    def identity(self, backend: str) -> str:
+        """What names a language model and all that changes its answers."""
+        return self.recipe.backends[backend].identity
+
+    def agreement(self, rows: list[Chat]) -> Stats:
+        """How far repeated ratings of the rows agree, printed; empty without such ratings."""
+        scores = ratings_agreement(rows)
+        for score in scores:
+            self.progress.say(f"  {self.name}: {score}")
+        return {"agreement": [vars(score) for score in scores]} if scores else {}
+
+    def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> Stats:
+        """Write rows.parquet and failures.jsonl, and count them."""
+        write_parquet(self.out_dir / "rows.parquet", [row.to_row() for row in filtered.rows])
+        write_jsonl(self.out_dir / "failures.jsonl", [asdict(d) for d in filtered.dropped])
+        # a scheme may make several rows of one that it reads, so it says itself how many it read
+        total = len(filtered.rows) + len(filtered.dropped) if num_read is None else num_read
+        dropped = count_reasons(filtered.dropped)
+        return {"rows_in": total, "rows_out": len(filtered.rows), "dropped": dropped}
+
+
+def run_stage(context: RunContext) -> Stats:
+    """Run one stage and return its statistics, which are also written to stats.json.
+
+    A stage without a single row is an error: nothing that reads it could do its work. One that is
+    unfinished leaves what it asked and why it ended, so that its money is on the bill.
+    """
+    started = time.monotonic()
+    try:
+        stats = context.recipe.stages[context.name].run(context)
+    except UnfinishedError as error:
+        seconds, why = round(time.monotonic() - started, 2), str(error).partition("; ")[0]
+        stats = {"seconds": seconds, "unfinished": why, "calls": context.counts()}
+        write_json(context.out_dir / "stats.json", stats)
+        raise
+    # before the check below: the numbers of a failed stage help to find out why it kept nothing
+    stats = {"seconds": round(time.monotonic() - started, 2), **stats}
+    write_json(context.out_dir / "stats.json", stats)
+    if stats.get("rows_out") == 0:
+        counts = ", ".join(f"{num} {reason}" for reason, num in stats["dropped"].items())
+        raise DataError(
+            f"kept none of {stats['rows_in']} rows ({counts or 'there were none'}); see"
+            f" {context.out_dir / 'failures.jsonl'}, then change the stage or what it reads."
+        )
+    return stats
+
+
+def summary(stats: Stats) -> str:
+    """One line about a finished stage."""
+    # what came of it, what was left out, what it cost, in this order; nothing about zeros
+    parts = []
+    if "rows_out" in stats:
+        total = f" of {stats['rows_in']}" if stats.get("rows_in", 0) > stats["rows_out"] else ""
+        parts.append(f"{stats['rows_out']} rows{total}")
+    if "other_part" in stats:
+        parts.append(f"{stats['other_part']} rows in the other part")
+    if stats.get("dropped"):
+        counts = [f"{count} {reason}" for reason, count in stats["dropped"].items()]
+        parts.append(f"dropped {', '.join(counts)}")
+    calls = stats.get("calls")
+    if calls:
+        replies = f"{calls['asked']} replies ({calls['from_journal']} from the journal)"
+        parts.append(f"{replies}, {calls['completion_tokens']} tokens")
+        if calls["failed"]:
+            parts.append(f"{calls['failed']} requests refused or without a text")
+        if calls.get("cost_usd"):
+            parts.append(f"{calls['cost_usd']:.2f} USD")
+    if "first_loss" in stats:
+        parts.append(f"loss {stats['first_loss']:.3f} -> {stats['last_loss']:.3f}")
+    parts.append(f"{stats['seconds']:.1f} s")
+    return "; ".join(parts)
