@@ -151,6 +151,11 @@ class Source(Generic[ItemT]):
             raise DataError(f"{self.path}: {fault} or give more rows.")
         return Filtered(own, [] if self.take_held_out else taken.dropped)
 
+    def is_small(self) -> bool:
+        """Whether the rows are in files that are read in a moment."""
+        files = self.files()
+        return bool(files) and sum(file.stat().st_size for file in files) <= _SMALL_BYTES
+
     def files(self) -> list[Path]:
         """The files whose content the rows depend on; none for a dataset on the Hub."""
         return [file.path for file in self._data_files() if file.path is not None]
@@ -161,8 +166,7 @@ class Source(Generic[ItemT]):
         if not files:
             return round((self.limit or 0) * self._share)
         # small files are read, so that drops and duplicates are not counted; packed ones have to be
-        is_small = sum(file.stat().st_size for file in files) <= _SMALL_BYTES
-        if is_small or any(file.suffix not in (".jsonl", ".parquet") for file in files):
+        if self.is_small() or any(file.suffix not in (".jsonl", ".parquet") for file in files):
             return len(self.load().rows)
         most = max(0, sum(_max_rows(file) for file in files) - self.skip)
         return round(min(most, self.limit or most) * self._share)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from bezoar.chat.types import AnyRow
 from bezoar.cost import Estimate, RequestEstimate, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
@@ -14,13 +15,27 @@ from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.rundir import RunDir
+from bezoar.flow.training_plan import (
+    TrainingPlan,
+    answered,
+    expected,
+    few_items,
+    finished,
+    known_rows,
+    warnings,
+)
+from bezoar.flow.training_time import duration, measured_rate, needed_flops
 from bezoar.io import read_own
 from bezoar.model.find import local_config
+from bezoar.synth import SCHEMES
 from bezoar.terminal import plain
 from bezoar.train.memory import available, largest_budget, largest_micro_batch, predict_memory
 from bezoar.train.stages import PPO, Train
 
 NO_ROWS = Estimate(0, 0, 0)
+_WIDTH = 80
+_PROMPT_TOKENS = 60.0
+"""Of a prompt of which nothing is known."""
 
 
 @dataclass
@@ -37,6 +52,11 @@ class StagePlan:
     fits: int | None = None  # the largest tokens_per_batch that the memory which is free would hold
     note: str = ""
     detectable: dict[str, float] = field(default_factory=dict)
+    row_tokens: float = 0.0  # of one of the rows that it gives, about; 0 is not known
+    training: TrainingPlan | None = None
+    there: Sequence[AnyRow] | None = None
+    flops: float | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
@@ -56,6 +76,8 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
         if folder and current:
             stats = read_own(folder / "stats.json", rows_out=int | None)
             line.rows = exactly(stats["rows_out"] or 0)
+            if isinstance(stage, Train | PPO):
+                line.training = finished(stats)
         else:
             _expect(recipe, run, name, lines, line)
         lines[name] = line
@@ -78,7 +100,13 @@ def _expect(
         if not isinstance(stage, Evaluate):
             raise
         line.note = str(error)
-    # 2) Memory, where the model's config is on this machine: a plan fetches nothing.
+    line.row_tokens = _row_tokens(recipe, name, line, lines)
+    # 2) What a training will do, and what of it or of an evaluation will not work.
+    if isinstance(stage, Train | PPO):
+        _expect_training(recipe, run, stage, lines, line)
+    elif isinstance(stage, Evaluate):
+        line.warnings = list(few_items(stage, rows))
+    # 3) Memory, where the model's config is on this machine: a plan fetches nothing.
     if isinstance(stage, Train | PPO):
         spec = recipe.models[base_of(recipe, stage.model)]
         config = local_config(spec.path)
@@ -89,6 +117,34 @@ def _expect(
             if memory:
                 line.memory_bytes = memory.total
                 line.fits = largest_budget(config, spec, stage.adapter, free=free, on_gpu=on_gpu)
+
+
+def _expect_training(
+    recipe: Recipe, run: RunDir, stage: Train | PPO, lines: dict[str, StagePlan], line: StagePlan
+) -> None:
+    """Fill in steps, tokens and operations, from the rows themselves where they are there."""
+    source = lines[stage.rows]
+    if isinstance(stage, PPO):
+        line.training = answered(stage, source.rows.expected)
+        line.warnings = list(warnings(stage, line.training, None))
+        return
+    # read once for all trainings on these rows
+    if source.there is None:
+        source.there = known_rows(recipe, run, stage.rows, source.current)
+    num_rows = source.rows.expected
+    line.training, lengths = expected(recipe, stage, num_rows, source.there, source.row_tokens)
+    # of rows that are not counted nothing can be said
+    if num_rows:
+        line.warnings = list(warnings(stage, line.training, lengths))
+    line.flops = needed_flops(recipe, stage, line.training, lengths)
+
+
+def _row_tokens(recipe: Recipe, name: str, line: StagePlan, lines: dict[str, StagePlan]) -> float:
+    """Tokens of a row that a stage gives: what its teacher writes, else what it reads."""
+    written = [calls.completion_tokens.expected for _, calls in line.calls]
+    if written and recipe.stages[name].kind in SCHEMES:
+        return _PROMPT_TOKENS + max(written)
+    return max((lines[source].row_tokens for source in recipe.upstream(name)), default=0.0)
 
 
 def _tokens(recipe: Recipe, run: RunDir, stage: Train | PPO, rows_are_there: bool) -> int:
@@ -125,7 +181,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False)
     sums = [_sums(recipe, line) for line in lines]
     totals = [sum((row[i] for row in sums), NO_ROWS) for i in range(3)]
-    table.add_column("stage", "total")
+    table.add_column("stage", "total", overflow="fold")
     table.add_column("state")
     for name, foot in (
         ("rows", ""),
@@ -134,13 +190,15 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
         ("USD", totals[2].money()),
         ("GiB", ""),
     ):
-        table.add_column(name, foot, justify="right")
+        table.add_column(name, foot, justify="right", overflow="fold")
     for line, (requests, tokens, money) in zip(lines, sums, strict=True):
         memory = f"{line.memory_bytes / 2**30:.1f}" if line.memory_bytes else ""
         cells = [str(cell) if cell else "" for cell in (line.rows, requests, tokens)]
         state = "current" if line.current else "to run"
         table.add_row(line.name, state, *cells, money.money() if money else "", memory)
-    console.print(table)
+    console.print(table, width=_WIDTH)
+    if any(line.training for line in lines):
+        _print_trainings(lines, run, console)
     # 3) what holds for several stages, once
     _print_shared(lines, console)
     memory = "GiB: training's peak with the fullest micro-batch"
@@ -164,6 +222,33 @@ def _repeats_in_words(recipe: Recipe) -> str:
     )
 
 
+def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
+    """A line a training stage, and where its time is from."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    rate, source = measured_rate(run) if any(line.flops for line in lines) else (0.0, "")
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("training", overflow="fold")
+    for name in ("rows", "held out", "steps", "epochs", "tokens", "time"):
+        table.add_column(name, justify="right")
+    for line in lines:
+        if line.training is not None:
+            plan, about = line.training, "" if line.training.exact else "~"
+            seconds = line.flops / rate if line.flops and rate else plan.seconds
+            took = f"{'' if line.current else '~'}{duration(seconds)}" if seconds else ""
+            counts = (plan.rows, plan.held_out, plan.steps, plan.epochs, exactly(plan.tokens))
+            cells = [
+                f"{about}{value:g}" if isinstance(value, float) else f"{about}{value}"
+                for value in counts
+            ]
+            table.add_row(line.name, *cells, took)
+    console.print(table, width=_WIDTH)
+    if rate:
+        told = f"Times are estimates at {rate / 1e9:.3g} GFLOP/s, from {source}"
+        console.print(plain(f"{told}; ~ marks rows that are not there yet."))
+
+
 def _print_shared(lines: list[StagePlan], console: Any) -> None:
     """Notes, detectable differences and the most that fits, once for the stages that share it."""
     stages = defaultdict[str, list[str]](list)
@@ -177,6 +262,8 @@ def _print_shared(lines: list[StagePlan], console: Any) -> None:
         if line.fits is not None:
             fits = f"the memory that is free now holds a tokens_per_batch of up to {line.fits}"
             stages[fits].append(line.name)
+        for warning in line.warnings:
+            stages[f"warning: {warning}"].append(line.name)
     for sentence, names in stages.items():
         console.print(plain(f"{', '.join(names)}: {sentence}."))
 

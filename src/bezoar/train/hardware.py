@@ -4,6 +4,7 @@ import ctypes
 import gc
 import resource
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,6 +60,27 @@ def step_flops(config: Config, *, tokens: int, trained: int, full: bool) -> floa
     layers: int = config["num_hidden_layers"] * sum(sizes)
     head: int = config["vocab_size"] * config["hidden_size"]
     return (6.0 if full else 4.0) * (tokens * layers + trained * head)
+
+
+def device_name() -> str:
+    """What a measured rate holds for."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def matmul_flops(seconds: float = 0.3) -> float:
+    """Operations a second of a large matrix product in bfloat16, measured for so long."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 8192 if device == "cuda" else 1024
+    left = torch.ones(size, size, dtype=torch.bfloat16, device=device)
+    float((left @ left)[0, 0])
+    started, num = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        # reading a value waits for the device
+        float((left @ left)[0, 0])
+        num += 1
+    return 2.0 * size**3 * num / (time.monotonic() - started)
 
 
 def peak_flops() -> float | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -133,6 +134,27 @@ class TrainSettings:
             )
         if self.weight_decay and self.optimizer == "rmsprop":
             raise ValueError("rmsprop has no decoupled weight decay; remove weight_decay")
+
+
+class StepCounts(NamedTuple):
+    """How a training goes through its rows."""
+
+    held_out: int
+    trained: int
+    per_epoch: int
+    total: int
+    warmup: int
+
+
+def step_counts(settings: TrainSettings, num_rows: int) -> StepCounts:
+    """Rows and optimizer steps of a training on so many rows, if nothing ends it earlier."""
+    held_out = round(settings.validation * num_rows) if num_rows > 1 else 0
+    trained = num_rows - held_out
+    per_epoch = math.ceil(trained / settings.batch_size)
+    total = math.ceil(settings.epochs * per_epoch)
+    total = min(total, settings.max_steps or total)
+    warmup = math.ceil(settings.warmup_ratio * total)
+    return StepCounts(held_out, trained, per_epoch, total, warmup)
 
 
 def require_positive(settings: Any, *names: str) -> None:

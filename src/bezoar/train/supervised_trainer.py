@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import random
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +23,11 @@ from bezoar.model.stack import Stack
 from bezoar.model.tensors import kept_tensors, save_tensors
 from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats
-from bezoar.train.hardware import fresh_peak, peak_flops, step_flops
+from bezoar.train.hardware import device_name, fresh_peak, peak_flops, step_flops
 from bezoar.train.label_check import Example, check_labels
 from bezoar.train.memory import available, llama_like, predict_memory
 from bezoar.train.optim import epoch_order
-from bezoar.train.settings import StageInputs, TrainSettings
+from bezoar.train.settings import StageInputs, TrainSettings, step_counts
 from bezoar.train.step import Totals, TrainState, evaluate, gradient, reference
 from bezoar.train.tokenized_cache import identity, num_cut, num_input_tokens, prepare
 from bezoar.train.trainer import Trainer
@@ -98,12 +98,11 @@ class SupervisedTrainer(Trainer):
         settings, order = self.settings, list(range(len(self.train_state.examples)))
         # by the seed only: every evaluation, also after a kill, is on the same rows
         random.Random(f"validation {self.seed}").shuffle(order)
-        num_held_out = round(settings.validation * len(order)) if len(order) > 1 else 0
-        self.held_out, self.trained = sorted(order[:num_held_out]), sorted(order[num_held_out:])
-        self.steps_per_epoch = math.ceil(len(self.trained) / settings.batch_size)
-        num_steps = math.ceil(settings.epochs * self.steps_per_epoch)
-        self.num_steps = min(num_steps, settings.max_steps or num_steps)
-        self.warmup = math.ceil(settings.warmup_ratio * self.num_steps)
+        counts = step_counts(settings, len(order))
+        num = counts.held_out
+        self.held_out, self.trained = sorted(order[:num]), sorted(order[num:])
+        self.steps_per_epoch, self.num_steps = counts.per_epoch, counts.total
+        self.warmup = counts.warmup
 
     def key(self) -> str:
         """What the checkpoints belong to; recomputation and their number change no weight."""
@@ -189,6 +188,7 @@ class SupervisedTrainer(Trainer):
             "best_validation_loss": state.best_loss,
             "best_step": state.best_step,
             "memory_splits": state.splits,
+            **self._rate(),
             "token_lengths": [example.group.longest for example in examples[:LENGTHS_KEPT]],
         }
         return self.write_result(self.train_state.stack, len(examples), dropped, more)
@@ -201,6 +201,16 @@ class SupervisedTrainer(Trainer):
         full = self.settings.adapter is None
         flops = step_flops(config, tokens=totals.tokens, trained=totals.trained, full=full)
         return {"mfu": round(flops / seconds / peak, 4)}
+
+    def _rate(self) -> dict[str, Any]:
+        """The device and the operations a second that training had of it, by which `bezoar plan`
+        tells how long another stage takes; empty for an architecture that is not known."""
+        state, config = self.state, self.train_state.stack.net.config.to_dict()
+        if not llama_like(config) or state.seconds <= 0:
+            return {}
+        full = self.settings.adapter is None
+        flops = step_flops(config, tokens=state.tokens, trained=state.trained_tokens, full=full)
+        return {"device": device_name(), "flops_per_s": flops / state.seconds}
 
     def _evaluate(self) -> None:
         started, state, stack = time.monotonic(), self.state, self.train_state.stack

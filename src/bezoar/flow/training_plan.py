@@ -1,0 +1,207 @@
+"""What a training stage will do: rows, steps, tokens and time, and what of it cannot work."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from statistics import fmean
+from typing import NamedTuple
+
+from bezoar.chat.types import AnyRow
+from bezoar.cost import Estimate
+from bezoar.data.source import Source
+from bezoar.errors import BezoarError
+from bezoar.evals.evaluate import Evaluate
+from bezoar.flow.recipe import Recipe, base_of
+from bezoar.flow.rundir import RunDir
+from bezoar.io import Row
+from bezoar.model.find import find_model
+from bezoar.train.settings import step_counts
+from bezoar.train.stages import PPO, Train
+
+LEAST_HELD_OUT = 8
+"""With fewer items no paired test can fall below 5 % once it is corrected for a second one."""
+_MOST_TOKENISED = 1000
+_GUESSED_TOKENS, _TRAINED_SHARE = 200.0, 0.7
+"""Of a row of which nothing is known: its tokens, and the share of them that is trained."""
+_USUAL_LR = {
+    # (adapter, what is trained): lowest and highest
+    (True, "likelihood"): (2e-5, 2e-3),
+    (True, "preference"): (1e-6, 5e-4),
+    (True, "scores"): (1e-5, 2e-3),
+    (True, "ppo"): (1e-7, 1e-3),
+    (False, "likelihood"): (5e-7, 2e-4),
+    (False, "preference"): (5e-8, 2e-5),
+    (False, "scores"): (5e-7, 1e-4),
+}
+"""Ours, ten times wider on each side than what the papers and their codes use: likelihood with
+LoRA 2e-4 to 3e-4 (arXiv 2106.09685, 2305.14314), with all weights 5e-6 to 2e-5 (2310.16944,
+2411.15124); preference with LoRA 5e-6 to 5e-5, with all weights 5e-7 to 1e-6 (2305.18290,
+2310.16944, 2405.14734); scores with all weights 2e-6 to 1e-5 (2406.08673, 2203.02155); PPO 3e-6
+(2404.08495)."""
+
+
+class RowLengths(NamedTuple):
+    """What the rows of a stage have in tokens; `too_long` is the share above `max_length`."""
+
+    mean: float
+    trained: float
+    too_long: float
+    longest: int
+
+
+@dataclass
+class TrainingPlan:
+    """One line about a training stage; `exact` if its rows are there."""
+
+    rows: int = 0
+    held_out: int = 0
+    steps: int = 0
+    epochs: float = 0
+    tokens: float = 0
+    seconds: float | None = None
+    exact: bool = False
+
+
+def finished(stats: Row) -> TrainingPlan:
+    """What a finished stage did."""
+    trained, held_out = stats.get("rows_trained") or 0, stats.get("rows_validation") or 0
+    return TrainingPlan(
+        rows=int(stats.get("rows_out") or trained + held_out),
+        held_out=int(held_out),
+        steps=int(stats.get("steps") or 0),
+        tokens=float(stats.get("tokens") or 0),
+        seconds=stats.get("seconds"),
+        exact=True,
+    )
+
+
+def expected(
+    recipe: Recipe, stage: Train, num_rows: float, rows: Sequence[AnyRow] | None, row_tokens: float
+) -> tuple[TrainingPlan, RowLengths]:
+    """Steps and tokens on so many rows, or on these; `row_tokens` is what one is expected to
+    have where none is there, 0 if nothing is known."""
+    lengths = _measured(recipe, stage, rows) if rows else None
+    guess = min(row_tokens or _GUESSED_TOKENS, stage.max_length)
+    known = lengths or RowLengths(guess, guess * _TRAINED_SHARE, 0.0, 0)
+    kept = len(rows) if rows is not None else round(num_rows)
+    if stage.too_long == "drop":
+        kept = round(kept * (1 - known.too_long))
+    counts = step_counts(stage, kept)
+    epochs = counts.total / counts.per_epoch if counts.per_epoch else 0.0
+    plan = TrainingPlan(
+        rows=kept,
+        held_out=counts.held_out,
+        steps=counts.total,
+        epochs=round(epochs, 2),
+        tokens=epochs * counts.trained * known.mean,
+        exact=lengths is not None,
+    )
+    return plan, known
+
+
+def answered(stage: PPO, num_rows: float) -> TrainingPlan:
+    """Optimizer steps of PPO, and the most tokens that it draws."""
+    tokens = float(stage.updates * stage.batch_size * stage.max_tokens)
+    steps = stage.updates * stage.epochs * stage.minibatches
+    epochs = stage.updates * stage.batch_size / num_rows if num_rows else 0.0
+    return TrainingPlan(round(num_rows), 0, steps, round(epochs, 2), tokens)
+
+
+def known_rows(recipe: Recipe, run: RunDir, name: str, current: bool) -> Sequence[AnyRow] | None:
+    """The rows of a finished stage or of a source's small files; None where they are yet to be."""
+    stage = recipe.stages[name]
+    if current:
+        return run.items(name)
+    if isinstance(stage, Source) and stage.is_small():
+        rows: list[AnyRow] = stage.load().rows
+        return rows
+    return None
+
+
+def warnings(stage: Train | PPO, plan: TrainingPlan, lengths: RowLengths | None) -> Iterator[str]:
+    """What will not work, or seldom does; nothing of it stops a run."""
+    if isinstance(stage, Train):
+        yield from _step_warnings(stage, plan)
+    if lengths and lengths.too_long:
+        what = "dropped" if not isinstance(stage, Train) or stage.too_long == "drop" else "cut"
+        yield (
+            f"{lengths.too_long:.0%} of the rows are longer than max_length {stage.max_length}"
+            f" (the longest: {lengths.longest}) and are {what}; raise it"
+        )
+    low, high = _USUAL_LR[stage.adapter is not None, _trained_as(stage)]
+    if not low <= stage.lr <= high:
+        way = "above" if stage.lr > high else "below"
+        yield (
+            f"the learning rate {stage.lr:g} is far {way} what is usual here ({low:g} to {high:g})"
+        )
+
+
+def _step_warnings(stage: Train, plan: TrainingPlan) -> Iterator[str]:
+    counts = step_counts(stage, plan.rows)
+    if counts.total <= 1:
+        yield (
+            f"one step of training in all ({counts.trained} rows, batch_size {stage.batch_size},"
+            f" epochs {stage.epochs:g}); lower batch_size, raise epochs or add rows"
+        )
+    if stage.validation and counts.held_out < LEAST_HELD_OUT:
+        yield (
+            f"{counts.held_out} of {plan.rows} rows are held out, and fewer than {LEAST_HELD_OUT}"
+            " tell little about which evaluation was best; add rows or raise validation"
+        )
+    # one step of warm-up is what every training has
+    if counts.warmup >= max(2, counts.total) or stage.warmup_ratio > 0.5:
+        yield (
+            f"the warm-up takes {counts.warmup} of {counts.total} steps, and the learning rate is"
+            " hardly ever reached; lower warmup_ratio"
+        )
+
+
+def _trained_as(stage: Train | PPO) -> str:
+    if isinstance(stage, PPO):
+        return "ppo"
+    if "scores" in stage.objective.needs:
+        return "scores"
+    return "likelihood" if stage.objective.unit == "token" else "preference"
+
+
+def _measured(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> RowLengths | None:
+    """The lengths of rows that are there; None without their tokenizer."""
+    folder = find_model(recipe.models[base_of(recipe, stage.model)].path)
+    if folder is None or find_spec("transformers") is None:
+        return None
+    from bezoar.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer(str(folder))
+    # evenly over the rows, which may be ordered by length
+    every = max(1, len(rows) // _MOST_TOKENISED)
+    groups = []
+    for row in rows[::every]:
+        # the stage itself says what is wrong with a row
+        with suppress(BezoarError):
+            groups.append(stage.objective.group(row, recipe.template, tokenizer))
+    if not groups:
+        return None
+    fitting = [g for g in groups if g.longest <= stage.max_length]
+    counted = fitting if stage.too_long == "drop" and fitting else groups
+    trained = [sum(c.num_trained for c in group.completions) for group in counted]
+    return RowLengths(
+        fmean(min(g.num_input_tokens, len(g.completions) * stage.max_length) for g in counted),
+        fmean(trained),
+        1 - len(fitting) / len(groups),
+        max(group.longest for group in groups),
+    )
+
+
+def few_items(stage: Evaluate, rows: Mapping[str, Estimate]) -> Iterator[str]:
+    """The sections of an evaluation whose items are too few to tell two models apart."""
+    for section in fields(stage):
+        part = getattr(stage, section.name)
+        source, limit = getattr(part, "rows", ""), getattr(part, "limit", None)
+        num = rows[source].expected if isinstance(source, str) and source in rows else None
+        sizes = [size for size in (num, limit) if size]
+        if sizes and min(sizes) < LEAST_HELD_OUT:
+            yield (
+                f"{section.name} has {min(sizes):.0f} items, and fewer than {LEAST_HELD_OUT} show"
+                " no difference; take more"
+            )
