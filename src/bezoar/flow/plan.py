@@ -33,7 +33,6 @@ from bezoar.train.memory import available, largest_budget, largest_micro_batch, 
 from bezoar.train.stages import PPO, Train
 
 NO_ROWS = Estimate(0, 0, 0)
-_WIDTH = 80
 _PROMPT_TOKENS = 60.0
 """Of a prompt of which nothing is known."""
 
@@ -181,7 +180,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False)
     sums = [_sums(recipe, line) for line in lines]
     totals = [sum((row[i] for row in sums), NO_ROWS) for i in range(3)]
-    table.add_column("stage", "total", overflow="fold")
+    table.add_column("stage", "total")
     table.add_column("state")
     for name, foot in (
         ("rows", ""),
@@ -190,13 +189,13 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
         ("USD", totals[2].money()),
         ("GiB", ""),
     ):
-        table.add_column(name, foot, justify="right", overflow="fold")
+        table.add_column(name, foot, justify="right")
     for line, (requests, tokens, money) in zip(lines, sums, strict=True):
         memory = f"{line.memory_bytes / 2**30:.1f}" if line.memory_bytes else ""
         cells = [str(cell) if cell else "" for cell in (line.rows, requests, tokens)]
         state = "current" if line.current else "to run"
         table.add_row(line.name, state, *cells, money.money() if money else "", memory)
-    console.print(table, width=_WIDTH)
+    console.print(table)
     if any(line.training for line in lines):
         _print_trainings(lines, run, console)
     # 3) what holds for several stages, once
@@ -229,7 +228,7 @@ def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
 
     rate, source = measured_rate(run) if any(line.flops for line in lines) else (0.0, "")
     table = Table(box=SIMPLE, pad_edge=False)
-    table.add_column("training", overflow="fold")
+    table.add_column("training")
     for name in ("rows", "held out", "steps", "epochs", "tokens", "time"):
         table.add_column(name, justify="right")
     for line in lines:
@@ -243,7 +242,7 @@ def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
                 for value in counts
             ]
             table.add_row(line.name, *cells, took)
-    console.print(table, width=_WIDTH)
+    console.print(table)
     if rate:
         told = f"Times are estimates at {rate / 1e9:.3g} GFLOP/s, from {source}"
         console.print(plain(f"{told}; ~ marks rows that are not there yet."))

@@ -12,7 +12,7 @@ from typing import Any
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.training_plan import RowLengths, TrainingPlan
-from bezoar.io import Row, atomic_write, cache_dir, content_hash
+from bezoar.io import atomic_write, cache_dir, content_hash
 from bezoar.model.find import local_config
 from bezoar.train.memory import llama_like
 from bezoar.train.stages import Train
@@ -54,7 +54,7 @@ def measured_rate(run: RunDir) -> tuple[float, str]:
     from bezoar.train.hardware import device_name, matmul_flops
 
     device = device_name()
-    rates = [stats["flops_per_s"] for stats in _finished(run) if stats["device"] == device]
+    rates = [rate for name, rate in _finished(run) if name == device]
     if rates:
         return median(rates), f"finished trainings on this device ({len(rates)})"
     kept, source = cache_dir() / "rates" / f"{content_hash(device)}.json", "a matrix product"
@@ -67,13 +67,13 @@ def measured_rate(run: RunDir) -> tuple[float, str]:
     return rate, source
 
 
-def _finished(run: RunDir) -> Iterator[Row]:
+def _finished(run: RunDir) -> Iterator[tuple[str, float]]:
+    """(device, operations a second) of finished trainings."""
     for file in islice(run.path.parent.glob("*/[0-9]*-*/stats.json"), _MOST_FILES):
         # other runs are theirs to look after: a damaged file only gives no rate
-        with suppress(OSError, ValueError, RecursionError):
+        with suppress(OSError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError):
             stats: Any = json.loads(file.read_bytes())
-            if isinstance(stats, dict) and isinstance(stats.get("flops_per_s"), float):
-                yield {"device": "", **stats}
+            yield stats["device"], stats["flops"] / stats["training_s"]
 
 
 def duration(seconds: float) -> str:

@@ -188,7 +188,7 @@ class SupervisedTrainer(Trainer):
             "best_validation_loss": state.best_loss,
             "best_step": state.best_step,
             "memory_splits": state.splits,
-            **self._rate(),
+            **self._work(),
             "token_lengths": [example.group.longest for example in examples[:LENGTHS_KEPT]],
         }
         return self.write_result(self.train_state.stack, len(examples), dropped, more)
@@ -202,15 +202,15 @@ class SupervisedTrainer(Trainer):
         flops = step_flops(config, tokens=totals.tokens, trained=totals.trained, full=full)
         return {"mfu": round(flops / seconds / peak, 4)}
 
-    def _rate(self) -> dict[str, Any]:
-        """The device and the operations a second that training had of it, by which `bezoar plan`
-        tells how long another stage takes; empty for an architecture that is not known."""
+    def _work(self) -> dict[str, Any]:
+        """The device and the operations that it did, by which `bezoar plan` tells how long another
+        stage takes; empty for an architecture that is not known."""
         state, config = self.state, self.train_state.stack.net.config.to_dict()
-        if not llama_like(config) or state.seconds <= 0:
+        if not llama_like(config):
             return {}
         full = self.settings.adapter is None
         flops = step_flops(config, tokens=state.tokens, trained=state.trained_tokens, full=full)
-        return {"device": device_name(), "flops_per_s": flops / state.seconds}
+        return {"device": device_name(), "flops": flops}
 
     def _evaluate(self) -> None:
         started, state, stack = time.monotonic(), self.state, self.train_state.stack
