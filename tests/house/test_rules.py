@@ -46,7 +46,7 @@ LAYERS = [
 ]
 """Folders and files of the package; each imports only from itself and from those above it in this
 list."""
-MOST_LINES = 30_000
+MOST_LINES = 30_800
 HEAVY = {
     "aiohttp",
     "torch",
