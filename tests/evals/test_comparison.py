@@ -181,3 +181,28 @@ def test_console_report_and_leaderboard_say_the_same(tmp_path: Path) -> None:
     assert {d.verdict for d in board.against("acc", "b").values()} == {said}
     (test,), _ = paired_tests(entries[0], entries[1])
     assert (test.verdict, test.num_tests, test.least_n) == ("better", 1, 6)
+
+
+def test_leaders_are_not_called_alike_where_one_differs_on_its_own() -> None:
+    # b and d: six of forty fall, p = 2/64; c falls further, so that Holm doubles those two
+    six, other = [0.0] * 6 + [1.0] * 34, [1.0] * 34 + [0.0] * 6
+    board = board_of(
+        measured("a", [1.0] * 40),
+        measured("b", six),
+        measured("c", [0.0] * 40),
+        measured("d", other),
+    )
+    said = "differs on its own (its interval excludes 0), not after correction for 3 comparisons"
+    assert board.headline == [f"a, b and d lead on acc (b and d against a: {said})."]
+
+
+def test_runs_and_evaluations_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in (tmp_path / "x" / "r" / "01-m", tmp_path / "y" / "r" / "01-m"):
+        folder.mkdir(parents=True)
+        row = {"model": "m", "scores": [score("acc", [1.0] * 8).to_dict()], "info": {}}
+        (folder / "scores.json").write_text(json.dumps(row))
+        (folder / "items.jsonl").write_text("")
+    runs = [tmp_path / "x" / "r", tmp_path / "y" / "r"]
+    assert [e.name for e in read_entries(runs)] == [f"{run}/m" for run in runs]
+    single = [run / "01-m" for run in runs]
+    assert [e.name for e in read_entries(single)] == [f"m ({folder})" for folder in single]

@@ -1,7 +1,8 @@
 """Scores of several runs, one table a benchmark; only what was measured alike shares a table."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Entry:
     items: list[Row]
     info: dict[str, Any]
     run: str = ""
+    folder: Path = Path()
     further: list[list[Score]] = field(default_factory=list)
     """The scores of its repeats with other seeds."""
 
@@ -85,7 +87,9 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
     entries: list[Entry] = []
     for folder in folders:
         is_evaluation = (folder / "scores.json").is_file()
-        run = "" if is_evaluation else f"{folder.name}/"
+        # two runs of one name are told apart by their paths
+        same = [other for other in folders if other.name == folder.name]
+        run = "" if is_evaluation else f"{folder if len(same) > 1 else folder.name}/"
         stages = [("", folder)] if is_evaluation else stage_folders(folder)
         own: dict[str, Entry] = {}
         with as_written(folder):
@@ -96,14 +100,20 @@ def read_entries(folders: Sequence[Path]) -> list[Entry]:
                 facts, (first, seed) = read_scores(path), seed_of(stage)
                 if seed is None:
                     name, info = run + facts["model"], facts["info"] or {}
-                    own[stage] = Entry(name, facts["scores"], read_items(path), info, run)
+                    scores, items = facts["scores"], read_items(path)
+                    own[stage] = Entry(name, scores, items, info, run, folder)
                 elif first in own:  # a repeat is a value of its model's spread, no other model
                     own[first].further.append(facts["scores"])
         entries += own.values()
     if not entries:
         advice = "name a run directory or a folder with scores.json."
         raise RecipeError(f"{folders[0]}: no finished evaluation in it; {advice}")
-    return entries
+    # so are two evaluations of one model in folders of their own
+    alone = Counter(entry.name for entry in entries if not entry.run)
+    return [
+        replace(entry, name=f"{entry.name} ({entry.folder})") if alone[entry.name] > 1 else entry
+        for entry in entries
+    ]
 
 
 def paired_tests(first: Entry, second: Entry) -> tuple[list[Difference], list[str]]:

@@ -7,7 +7,7 @@ from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Message
 from bezoar.data.licences import LicenceTerms
 from bezoar.evals.outcome import benchmark_of, trained_on
-from bezoar.evals.stats import NOT_DISTINGUISHABLE, Score
+from bezoar.evals.stats import Score
 from bezoar.flow.cache_key import ADAPTER_HOLDS, WHOLE_STACK
 from bezoar.report.formatting import number, seconds, size
 from bezoar.report.lineage import BASES, ancestors, base_model, licence, terms_of
@@ -129,11 +129,7 @@ def _result(score: Score) -> dict[str, Any]:
 def _verdict(board: Scoreboard, score: Score, stage: StageRecord, reference: str) -> str:
     """How a score stands to the one of the first model."""
     difference = board.against(score.name, reference).get(stage.name)
-    if difference is None:
-        return ""
-    if not difference.distinguishable:
-        return NOT_DISTINGUISHABLE
-    return "better" if (difference.difference > 0) == score.higher_is_better else "worse"
+    return difference.verdict if difference else ""
 
 
 def _settings(stage: StageRecord) -> dict[str, Any]:

@@ -165,7 +165,8 @@ class Scoreboard:
     def in_words(self, verdict: Leaders) -> str:
         """A verdict as it stands in a table."""
         if not verdict.none:
-            return self._lead(verdict.tied, [verdict.benchmark])
+            why = self._among_leaders(verdict)
+            return self._lead(verdict.tied, [verdict.benchmark], why)
         if len(verdict.why_none) == 1:
             return next(iter(verdict.why_none))
         return "; ".join(f"{self._names(m)}: {why}" for why, m in verdict.why_none.items())
@@ -190,7 +191,7 @@ class Scoreboard:
         others = [name for group in groups for name in group if name != model]
         cell = self.cells.get((benchmark, model))
         if cell and cell.value is None:
-            return f"all its {cell.num_failed} items failed"
+            return cell.reason or f"all its {cell.num_failed} items failed"
         if not others:
             return "no other model has this score"
         other = self.measured(benchmark, others[0])
@@ -211,7 +212,18 @@ class Scoreboard:
         info = self.facts.get(model, {}).get("info") or {}
         return trained_on(info).get(benchmark_of(benchmark), "")
 
-    def _lead(self, tied: tuple[str, ...], benchmarks: Sequence[str], where: str = "") -> str:
+    def _among_leaders(self, verdict: Leaders) -> str:
+        """Why several leaders cannot be told from each other; empty for one."""
+        whys = verdict.why_none
+        if set(whys) <= {NOT_DISTINGUISHABLE}:
+            return f", {NOT_DISTINGUISHABLE} from each other" if whys else ""
+        leader = self.labels[verdict.leader]
+        said = [f"{self._names(m)} against {leader}: {why}" for why, m in whys.items()]
+        return f" ({'; '.join(said)})"
+
+    def _lead(
+        self, tied: tuple[str, ...], benchmarks: Sequence[str], why: str, where: str = ""
+    ) -> str:
         names = [label for model, label in self.labels.items() if model in tied]
         hits = {self.trained_on(model, name) for model in tied for name in benchmarks} - {""}
         # Who was trained on the items is not called the best for it.
@@ -220,7 +232,7 @@ class Scoreboard:
             return f"{listed(names)} {lead}{where}, but {was} {listed(sorted(hits))}"
         if len(names) == 1:
             return f"{names[0]} is best{where}"
-        return f"{listed(names)} lead{where}, {NOT_DISTINGUISHABLE} from each other"
+        return f"{listed(names)} lead{where}{why}"
 
     @cached_property
     def headline(self) -> list[str]:
@@ -231,13 +243,15 @@ class Scoreboard:
             only = next(iter(self.labels.values()))
             return [f"Only {only} is scored; there is nothing to compare it with."]
         # 1) Benchmarks with the same leaders share a sentence; few leaders on many say the most.
-        groups: dict[tuple[str, ...], list[str]] = {}
+        groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
         for verdict in self.verdicts:
             if not verdict.none:
-                groups.setdefault(verdict.tied, []).append(verdict.benchmark)
-        strongest = sorted(groups.items(), key=lambda group: (len(group[0]), -len(group[1])))
+                leaders = verdict.tied, self._among_leaders(verdict)
+                groups.setdefault(leaders, []).append(verdict.benchmark)
+        strongest = sorted(groups.items(), key=lambda group: (len(group[0][0]), -len(group[1])))
         sentences = [
-            f"{self._lead(tied, names, f' on {listed(names)}')}." for tied, names in strongest
+            f"{self._lead(tied, names, why, f' on {listed(names)}')}."
+            for (tied, why), names in strongest
         ]
         # 2) Benchmarks without a leader, and whether more items could have told.
         sentences += self._without_leader(bool(sentences))
