@@ -18,6 +18,8 @@ GEOMETRY = """() => {
     const node = walker.currentNode, text = node.textContent, range = document.createRange();
     if (!text.trim() || !node.parentElement.checkVisibility()) continue;
     range.selectNodeContents(node);
+    const lines = new Set([...range.getClientRects()].map(box => box.top)).size;
+    if (lines > 2 && text.trim().length / lines < 4) say('broken into letters', text);
     for (const box of range.getClientRects()) {
       if (box.width < 1 || box.height < 1) continue;
       let scrolled = false;

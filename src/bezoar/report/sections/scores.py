@@ -112,10 +112,10 @@ def _cell(board: Scoreboard, benchmark: str, model: str) -> Child:
     sizes = {other.n for other in board.of(benchmark).values()}
     notes = [f"n = {count(score.n)}"] if len(sizes) > 1 else []
     notes += [f"{failures(score.num_failed, score.n)} failed"] if score.num_failed else []
-    value = number(score.value)
+    value, bounds = number(score.value), interval(score.low, score.high)
     return [
         h("b", value, cls="lead-cell") if model in board.leaders(benchmark) else value,
-        h("small", interval(score.low, score.high) or score.reason or "no interval"),
+        h("small", bounds or score.reason or "no interval", cls="bounds" if bounds else None),
         h("small", ", ".join(notes)) if notes else None,
         _change(board, benchmark, model, score),
     ]
