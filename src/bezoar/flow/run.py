@@ -15,6 +15,7 @@ from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.run_context import RunContext, run_stage, summary
 from bezoar.flow.rundir import RunDir, key_record
+from bezoar.flow.sharing import take
 from bezoar.io import failure
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
@@ -69,7 +70,9 @@ def run_recipe(
                     run.output(name, number, record) as out,
                 ):
                     work_dir = run.work_dir(name, keys[name])
-                    done[name] = run_stage(
+                    trains = recipe.stages[name].gives == "model"
+                    taken = take(run, keys[name], out, progress) if trains else None
+                    done[name] = taken or run_stage(
                         RunContext(recipe, run, name, progress, journal, budget, out, work_dir)
                     )
                 said = summary(done[name]) if name in done else f"not finished, {short.why[name]}"

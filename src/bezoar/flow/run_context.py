@@ -150,6 +150,8 @@ def run_stage(context: RunContext) -> Stats:
 def summary(stats: Stats) -> str:
     """One line about a finished stage."""
     # what came of it, what was left out, what it cost, in this order; nothing about zeros
+    if "taken_from" in stats:
+        return f"taken from {stats['taken_from']} (the same key)"
     parts = []
     if "rows_out" in stats:
         total = f" of {stats['rows_in']}" if stats.get("rows_in", 0) > stats["rows_out"] else ""
