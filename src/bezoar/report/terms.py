@@ -45,7 +45,7 @@ TERMS = {
     "accuracy": (
         r"\baccuracy\b|/acc\b|/acc_norm\b",
         "The share of items that came out right; of pairs, those where the better answer got the"
-        " higher figure. A tie is wrong, so a model that equals its reference has 0.",
+        " higher figure. In training a tie counts as wrong, so the curve of DPO begins at 0.",
     ),
     "win rate": (
         r"\bwin rates?\b",
