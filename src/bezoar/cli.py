@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from bezoar import __version__, cli_eval
+from bezoar import __version__, cli_eval, cli_init
 from bezoar.errors import BezoarError, BudgetError
 
 app = typer.Typer(
@@ -48,6 +48,9 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
     finish(run_dir.path, console, changed=bool(done))
 
 
+app.command()(cli_init.init)
+
+
 @app.command()
 def plan(recipe: RecipeArg, out: OutOption = None) -> None:
     """Say what a run would do and cost, before anything is spent."""
@@ -81,14 +84,14 @@ def rows(
     ] = False,
 ) -> None:
     """Print the rows of a stage as people read them."""
-    from bezoar.flow.inspect_run import find_run, print_rows, print_tokens, stage_rows
+    from bezoar.flow.inspect_run import find_run, print_stage, print_tokens
     from bezoar.terminal import Console
 
     loaded, run_dir = find_run(recipe)
     if tokens:
         print_tokens(loaded, run_dir, stage, Console(), num=num)
     else:
-        print_rows(stage_rows(loaded, run_dir, stage, num), Console(), num=num)
+        print_stage(loaded, run_dir, stage, Console(), num=num)
 
 
 @app.command()

@@ -87,6 +87,10 @@ def _hosted(kind: str, folder: Path, stack: ExitStack) -> MetricSink:
     return lambda stage, step, numbers: run.log({f"{stage}/step": step, **numbers})
 
 
+SECONDS_BETWEEN_LINES = 30.0
+"""The least time between two lines about one piece of work where there is no terminal."""
+
+
 @dataclass
 class Progress:
     """The eyes on one stage. Silent without a console; without a path no metrics are written."""
@@ -140,10 +144,10 @@ class Progress:
 
     @contextmanager
     def bar(self, what: str, total: float) -> Iterator[Advance]:
-        """A bar for `total` units of `what`, only on a terminal; yields what moves it."""
-        # in a file a bar would be a line for every step
+        """A bar for `total` units of `what`; yields what moves it. In a file, where a bar would be
+        a line for every step, it is a line now and then."""
         if self.console is None or not self.console.is_terminal:
-            yield lambda count=1, note="": None
+            yield self._lines(what, total)
             return
         name = TextColumn("{task.description}", markup=False)
         note_column = TextColumn("{task.fields[note]}", markup=False)
@@ -159,3 +163,26 @@ class Progress:
                     bars.update(task, note=note)
 
             yield advance
+
+    def _lines(self, what: str, total: float) -> Advance:
+        """What says in a line how far the work is, `SECONDS_BETWEEN_LINES` after the last one."""
+        started_s = told_s = time.monotonic()
+        done = 0.0
+
+        def advance(count: float = 1, note: str = "") -> None:
+            nonlocal done, told_s
+            done += count
+            now_s = time.monotonic()
+            if now_s - told_s < SECONDS_BETWEEN_LINES or done >= total:
+                return
+            told_s, spent_s = now_s, now_s - started_s
+            left_s = spent_s * (total - done) / done if done else 0.0
+            times = f"{_clock(spent_s)}, about {_clock(left_s)} left"
+            self.say(f"  {self.stage} {what}: {done:g} of {total:g}, {times}{note and ', ' + note}")
+
+        return advance
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, such as 3:07."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -41,6 +41,7 @@ LAYERS = [
     "flow",
     "report",
     "cli_eval",
+    "cli_init",
     "cli",
     "__main__",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 from bezoar.chat.types import Chat, Comparison
 from bezoar.data.near_duplicates import words
 from bezoar.data.rows import RowOrigin
+from bezoar.errors import DataError
 from bezoar.io import Row
 
 ALL_COLUMNS = "*"
@@ -25,6 +26,12 @@ _KINDS = {
     "sharegpt": {"conversations"},
     "critiques": {"critique", "revision"},
 }
+
+
+class UnreadTextError(DataError):
+    """Text in columns that nothing reads; `columns` are their names."""
+
+    columns: tuple[str, ...] = ()
 
 
 class WatchedRow(Row):
@@ -76,7 +83,9 @@ class UnusedColumns:
             if not all(_is_within(text, item) for text in _texts(row[name]))
         ]
         if lost:
-            raise at.wrong(self._sentence(lost, row))
+            error = UnreadTextError(str(at.wrong(self._sentence(lost, row))))
+            error.columns = tuple(lost)
+            raise error
 
     def idle(self) -> str:
         """What is wrong with `ignore` once all rows are read, or the empty string."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.attribute_levels import parse_attributes, steered
 from bezoar.chat.types import Message, Messages
-from bezoar.errors import DataError, RecipeError
+from bezoar.errors import DataError, RecipeError, brief
 from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from bezoar.model.stack import Stack
 
 NOT_UTF8 = "{}: this is not UTF-8 text; write or send it as UTF-8."
+
+
+COMMANDS = """\
+/help   this list
+/clear  start a new conversation
+/model  who answers, and the models that `bezoar chat --model` can name
+/exit   end (an empty line and Ctrl-D do it too)
+Everything else is said to the model; begin with a blank to say a text that starts with /."""
+
+
+def _unknown(command: str) -> str:
+    known = "/help, /clear, /model and /exit"
+    return f"there is no command {brief(command, 40)}; there are {known} (or begin with a blank)"
 
 
 def model_names(recipe: Recipe, run: RunDir) -> list[str]:
@@ -76,26 +89,31 @@ def opening(system: str, attributes: str) -> Messages:
 def converse(
     recipe: Recipe, run: RunDir, name: str, *, start: Messages, temperature: float
 ) -> None:
-    """Read lines and stream answers until the input ends; `/clear` starts anew."""
+    """Read lines and stream answers until the input ends; `/help` lists the commands."""
     name = name or shown_models(recipe, run)[-1]
     stack = open_model(recipe, run, name)
     messages = list(start)
-    Console(stderr=True).print(
-        f"{name} is listening; /clear starts anew, an empty line or Ctrl-D ends."
-    )
+    console = Console(stderr=True)
+    console.print(f"{name} is listening; /help lists what else you can type, Ctrl-D ends.")
     while True:
         # no prompt sign in a pipe: what is printed then is the answers and nothing else
         try:
             line = input("you> " if sys.stdin.isatty() else "")
-            text = read_well(line, "standard input").strip()
+            line = read_well(line, "standard input")
         except EOFError:
             return
         except UnicodeDecodeError:
             raise DataError(NOT_UTF8.format("standard input")) from None
-        if not text:
+        text = line.strip()
+        if text in ("", "/exit"):
             return
-        if text == "/clear":
-            messages = list(start)
+        if line.startswith("/"):
+            if text == "/clear":
+                messages = list(start)
+            elif text == "/model":
+                console.print(f"{name}; the others are {', '.join(model_names(recipe, run))}")
+            else:
+                console.print(COMMANDS if text == "/help" else _unknown(text))
             continue
         messages.append(Message("user", text))
         # the pieces are shown as they come, and kept: the next turn needs the whole answer

@@ -9,9 +9,9 @@ from typing import Any
 from bezoar.chat.types import AnyRow, Chat, Comparison, Message
 from bezoar.errors import RecipeError
 from bezoar.flow.cache_key import all_keys, changed
-from bezoar.flow.recipe import Recipe, base_of, load_recipe
+from bezoar.flow.recipe import Recipe, base_of, load_recipe, trained
 from bezoar.flow.rundir import RunDir
-from bezoar.io import read_own
+from bezoar.io import Row, read_own
 from bezoar.references import unknown
 from bezoar.terminal import head, one_line, plain
 from bezoar.train.stages import Train
@@ -45,6 +45,46 @@ def stage_rows(recipe: Recipe, run: RunDir, stage: str, num: int) -> list[AnyRow
     if run.stage_dir(stage) is None:
         check_stage(recipe, stage)
     return list(islice(run.stored_rows(stage), num))
+
+
+def print_stage(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: int) -> None:
+    """Print the first `num` rows of a stage, or what a training or an evaluation has to show."""
+    if run.stage_dir(stage) is None:
+        check_stage(recipe, stage)
+    folder, gives = run.output_dir(stage), recipe.stages.get(stage)
+    if gives is None or gives.gives == "rows":
+        print_rows(stage_rows(recipe, run, stage, num), console, num=num)
+    else:
+        lines = _trained(recipe, run, stage) if gives.gives == "model" else _scored(folder)
+        console.print(plain("\n".join([*lines, f"everything else: {folder}"])))
+
+
+def _trained(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
+    folder, settings = run.output_dir(stage), trained(recipe.stages[stage])
+    numbers = dict.fromkeys(("rows_trained", "rows_validation", "steps"), int | None)
+    losses = dict.fromkeys(("first_loss", "last_loss", "best_validation_loss"), float | None)
+    found = read_own(folder / "stats.json", **numbers, **losses)
+    shown = {name: value for name, value in found.items() if name in {**numbers, **losses}}
+    listed = [f"{k.replace('_', ' ')} {v:.4g}" for k, v in shown.items() if v is not None]
+    result = next((n for n in ("adapter", "model") if (folder / n).is_dir()), "")
+    return [
+        f"{stage} is a training stage: it gives a model and no rows of its own.",
+        f"metrics: {', '.join(listed) or 'none'}; every step is in {run.path / 'metrics.jsonl'}",
+        f"result: {folder / result}",
+        f"the rows it trained on: bezoar rows {run.path} {settings.rows}",
+        f"the same as tokens, the trained ones in colour: bezoar rows {run.path} {stage} --tokens",
+        f"rows that were left out: {folder / 'failures.jsonl'}",
+        f"talk to it: bezoar chat {run.path} --model {stage}",
+    ]
+
+
+def _scored(folder: Path) -> list[str]:
+    found = read_own(folder / "scores.json", scores=list[Row])["scores"]
+    scores = [
+        f"  {s['name']}: {s['value']:.4g} (n = {s['n']})" for s in found if s["value"] is not None
+    ]
+    lines = ["an evaluation gives scores and no rows:", *scores]
+    return [*lines, f"the value of each item: {folder / 'items.jsonl'}"]
 
 
 def find_run(path: Path) -> tuple[Recipe, RunDir]:
@@ -114,9 +154,9 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
         head(item.id, console)
         parts = [(group.prompt, [False] * len(group.prompt))]
         parts += [(completion.tokens, completion.trained) for completion in group.completions]
-        for tokens, trained in parts:
+        for tokens, flags in parts:
             line = plain("")
-            for token, flag in zip(tokens, trained, strict=True):
+            for token, flag in zip(tokens, flags, strict=True):
                 style = "black on green" if flag else "dim"
                 line.append_text(plain(tokenizer.decode([token], markers=True), style))
             console.print(line)

@@ -121,7 +121,7 @@ def find_model(
         raise RecipeError(f"--dtype {dtype}: no such precision; take bfloat16 or float32.")
     spec = ModelSpec(base or name, dtype=dtype)  # type: ignore[arg-type]
     if not template:
-        template = "hub" if _has_template(resolve_model(spec.path)) else "chatml"
+        template = "hub" if has_template(resolve_model(spec.path)) else "chatml"
     return ModelArgument(name, TEMPLATES[template], spec, adapters)
 
 
@@ -143,7 +143,8 @@ def _of_run(name: str, run: Path, stage: str, template: str) -> ModelArgument:
     return ModelArgument(name, used, spec, tuple(adapters), lineage=trained, run=run_dir)
 
 
-def _has_template(folder: Path) -> bool:
+def has_template(folder: Path) -> bool:
+    """Whether a model's folder holds a chat template."""
     config = folder / "tokenizer_config.json"
     return (folder / "chat_template.jinja").is_file() or (
         config.is_file() and bool(read_object(config).get("chat_template"))

@@ -1,0 +1,235 @@
+"""A first recipe for what a person has: files of rows, a model, a server; commented, and small."""
+
+import json
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bezoar.errors import RecipeError
+from bezoar.flow.look import FoundRows, look_at
+from bezoar.flow.model_argument import has_template
+from bezoar.flow.recipe import load_recipe
+from bezoar.io import atomic_write
+from bezoar.model.resolve import PACKAGED, check_folder, read_config
+from bezoar.reading import read_text, user_path
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+NOTHING_NAMED = """\
+bezoar init looks at what you have and writes a commented recipe for it. Name, in any order:
+  files or folders of rows   chats, pairs, Alpaca, CSV, Parquet: bezoar init chats.jsonl pairs.csv
+  a model                    its folder, or a name with --model: bezoar init pairs.jsonl my-model/
+  a server                   NAME@URL, as teacher: bezoar init my-model@http://localhost:8000/v1
+Without data of your own: bezoar run recipes/demo.yaml, on rows that ship with bezoar."""
+_LONGEST = 1024
+
+
+@dataclass(frozen=True)
+class Things:
+    """What was found: rows, a model's path ("" for none) and a server (name, URL)."""
+
+    rows: tuple[FoundRows, ...]
+    model: str = ""
+    server: tuple[str, str] | None = None
+
+
+def init(paths: list[str], out: Path, *, model: str = "", key_env: str = "") -> list[str]:
+    """Write a recipe for `paths` to `out`; sentences about what was found and what to do next.
+
+    RecipeError for what is nothing of use, and when `out` is there already.
+    """
+    if out.exists():
+        raise RecipeError(f"{out}: the file is there already; name another with --out.")
+    things = _find(paths, model)
+    if key_env and things.server is None:
+        raise RecipeError("--key-env has no effect without a server; name one as NAME@URL.")
+    text, told = _recipe(things, out, key_env)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{out.name}.draft")
+    atomic_write(draft, text.encode())
+    try:
+        # what is written loads, or nothing is
+        load_recipe(draft)
+        draft.rename(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return [*told, f"wrote {out}; next: bezoar plan {out}, then bezoar run {out}"]
+
+
+def _find(paths: list[str], model: str) -> Things:
+    rows: list[FoundRows] = []
+    server: tuple[str, str] | None = None
+    for path in paths:
+        name, is_server, url = path.partition("@http")
+        if is_server or path.startswith(("http://", "https://")):
+            if not is_server or server:
+                fault = "one server is written NAME@URL, with the name of the model on it"
+                raise RecipeError(f"{path}: {fault}; name one.")
+            server = (name, f"http{url}")
+        elif path in PACKAGED or (user_path(path) / "config.json").is_file():
+            if model:
+                raise RecipeError(f"{path}: a second model beside {model}; name one.")
+            model = path
+        else:
+            rows.append(look_at(path))
+    for are_pairs in (False, True):
+        alike = [found for found in rows if found.are_pairs == are_pairs]
+        if len(alike) > 1:
+            fault = f"{'pairs' if are_pairs else 'chats'} as {alike[0].path} are"
+            raise RecipeError(f"{alike[1].path}: {fault}; put both into one folder and name that.")
+    return Things(tuple(rows), model, server)
+
+
+def _recipe(things: Things, out: Path, key_env: str) -> tuple[str, list[str]]:
+    """The text of the recipe, and a sentence about each thing that was found."""
+    chats = next((found for found in things.rows if not found.are_pairs), None)
+    pairs = next((found for found in things.rows if found.are_pairs), None)
+    named = re.sub(r"\W+", "-", out.stem).strip("-_") or "mine"
+    told = [_about(found) for found in things.rows]
+    parts = [
+        f"# Written by bezoar init. `bezoar explain KIND` says what a key means.\nname: {named}"
+    ]
+    trains = bool(things.rows and not things.server) or bool(things.model)
+    if trains:
+        length, lines, sentence = _model(things.model)
+        parts.append(lines)
+        told.append(sentence)
+    if things.server:
+        parts.append(_server(*things.server, key_env))
+        told.append(f"{things.server[0]} at {things.server[1]} is the teacher and the judge")
+    stages = ["stages:"]
+    for name, found in (("chats", chats), ("pairs", pairs)):
+        stages += [_source(name, found, out)] if found else []
+    if things.server:
+        stages.append(_synthesis("chats" if chats else "pairs" if pairs else ""))
+    if trains:
+        stages.append(_training(things, chats, pairs, length))
+    return "\n".join([*parts, *stages]) + "\n", told
+
+
+def _about(found: FoundRows) -> str:
+    reasons = Counter(item.reason for item in found.taken.dropped).most_common()
+    dropped = "".join(f", {num} dropped as {reason}" for reason, num in reasons)
+    what = "pairs" if found.are_pairs else "chats"
+    share, num = found.held_out
+    part = f"{num} of them held out" if share else "too few conversations to hold any out"
+    columns = f"read by kind {found.source.kind}, columns {', '.join(found.columns)}"  # type: ignore[attr-defined]
+    ignored = f"; text left out: {', '.join(found.source.ignore)}" if found.source.ignore else ""
+    return f"{found.path}: {len(found.taken.rows)} {what}, {part}{dropped}; {columns}{ignored}"
+
+
+def _source(name: str, found: FoundRows, out: Path) -> str:
+    path = os.path.relpath(found.path, out.resolve().parent)
+    keys = {"kind": found.source.kind, "path": f"./{path}", **found.keys}  # type: ignore[attr-defined]
+    comment = ""
+    if found.held_out[0]:
+        keys["held_out"] = found.held_out[0]
+        comment = f"   # {name}.held_out has the rest, which nothing is trained on"
+    left = "  # ignore: columns with text that is not trained on; name them by keys to use them\n"
+    return (left if found.source.ignore else "") + f"  {name}: {_flow(keys)}{comment}"
+
+
+def _flow(keys: dict[str, Any]) -> str:
+    """A table on one line; JSON texts are YAML texts."""
+    plain = re.compile(r"[A-Za-z_][\w.-]*")
+    values = {
+        key: value if isinstance(value, str) and plain.fullmatch(value) else json.dumps(value)
+        for key, value in keys.items()
+    }
+    return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
+
+
+def _model(path: str) -> tuple[int, str, str]:
+    """The longest row, the lines `template` and `models`, and a sentence."""
+    length, template, why = _LONGEST, "chatml", "the package's own"
+    if path and path not in PACKAGED and user_path(path).is_dir():
+        folder = user_path(path)
+        check_folder(path, folder)
+        most = read_config(folder).get("max_position_embeddings")
+        length = min(_LONGEST, most) if isinstance(most, int) else _LONGEST
+        template, why = _template(folder)
+    elif path and path not in PACKAGED:
+        template, why = "hub", "its folder is not here; chatml or openbezoar if it has none"
+    shown = path or DEFAULT_MODEL
+    note = "" if path else "   # a small one to begin with; name a folder or a Hub id"
+    lines = (
+        f"template: {{kind: {template}}}   # {why}\n"
+        f"models:\n"
+        f"  base: {{path: {json.dumps(shown)}}}{note}\n"
+        f"  # with quantize: nf4 it takes a quarter of the memory"
+    )
+    return length, lines, f"model {shown}: template {template} ({why})"
+
+
+def _template(folder: Path) -> tuple[str, str]:
+    if has_template(folder):
+        return "hub", "the tokenizer's own"
+    file = folder / "tokenizer.json"
+    if file.is_file() and '"<|im_end|>"' in read_text(file):
+        return "chatml", "the tokenizer has its marks"
+    return "openbezoar", "plain words, for the tokenizer has no chat template and no <|im_end|>"
+
+
+def _server(name: str, url: str, key_env: str) -> str:
+    key = (
+        f"key_env: {key_env}" if key_env else "# key_env: MY_KEY   # the variable with the API key"
+    )
+    return f"""\
+backends:
+  teacher:
+    kind: endpoint
+    url: {json.dumps(url)}
+    model: {json.dumps(name)}
+    {key}
+    # prices: {{input_usd_per_million: 1, output_usd_per_million: 4}}   # for bill and budget
+budget_usd: 1   # requests that could pass it are not sent; it needs the prices"""
+
+
+def _synthesis(rows: str) -> str:
+    seeds = rows or "seeds"
+    own = "" if rows else '  seeds: {kind: dolly, path: "bezoar:instructions.jsonl"}\n'
+    return (
+        f"{own}"
+        f"  # the teacher writes new instructions after examples from the seeds and answers them\n"
+        f"  made: {{kind: lamini, seeds: {seeds}, teacher: teacher, num_rows: 100}}\n"
+        f"  # a judge accepts or rejects each row with a reason\n"
+        f"  made-kept: {{kind: filter, rows: made, judge: teacher}}"
+    )
+
+
+def _training(things: Things, chats: FoundRows | None, pairs: FoundRows | None, length: int) -> str:
+    """Training and evaluation of what there is."""
+    first = "made-kept" if things.server else "chats" if chats else "pairs"
+    keys = f"epochs: 2, batch_size: 8, max_length: {length}"
+    stages = [
+        "  # learn to answer" + (" as the chosen answers do" if first == "pairs" else ""),
+        f"  sft: {{kind: train, model: base, rows: {first}, objective: {{kind: sft}}, lr: 2e-4,"
+        f" {keys}}}",
+    ]
+    models = ["base", "sft"]
+    if pairs:
+        models.append("dpo")
+        stages += [
+            "  # prefer the chosen answer to the rejected one, more than the model below does",
+            f"  dpo: {{kind: train, model: sft, rows: pairs, objective: {{kind: dpo, beta: 0.1}},"
+            f" lr: 1e-4, {keys}}}",
+        ]
+    sections = []
+    if pairs and pairs.held_out[0]:
+        sections.append("preferences: {rows: pairs.held_out}")
+    if chats and chats.held_out[0]:
+        sections.append("overlap: {rows: chats.held_out, max_tokens: 128, limit: 20}")
+    if things.server:
+        judged = 'judge: teacher, questions: "bezoar:questions.jsonl", limit: 16'
+        sections.append(f"mt_bench: {{{judged}, max_tokens: 256}}")
+    if not sections:
+        return "\n".join([*stages, "  # too few rows to hold some out: nothing is evaluated"])
+    stages += [
+        "  # the same questions to each model, so that the report can compare them",
+        "  eval-base: &eval",
+        *(f"    {line}" for line in ("kind: evaluate", "model: base", *sections)),
+        *(f"  eval-{name}: {{<<: *eval, model: {name}}}" for name in models[1:]),
+    ]
+    return "\n".join(stages)
