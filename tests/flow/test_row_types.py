@@ -10,7 +10,7 @@ import pytest
 from bezoar.chat.row_types import RowType, type_of
 from bezoar.chat.types import Comparison
 from bezoar.data import SOURCES
-from bezoar.data.columns import Columns
+from bezoar.data.columns import Table
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.row_types import row_types
 from bezoar.flow.rundir import RunDir
@@ -210,7 +210,7 @@ def test_a_source_on_the_hub_says_the_shape_that_it_reads() -> None:
     for name, source in SOURCES.items():
         item = typing.get_type_hints(source.read)["return"]
         # rows of any columns are known when they are read
-        if not issubclass(source, Columns):
+        if not issubclass(source, Table):
             wanted = "comparisons" if Comparison in typing.get_args(item) else "chats"
             assert source.shape == wanted, name
 
