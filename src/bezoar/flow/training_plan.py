@@ -34,11 +34,7 @@ _USUAL_LR = {
     (False, "preference"): (5e-8, 2e-5),
     (False, "scores"): (5e-7, 1e-4),
 }
-"""Ours, ten times wider on each side than what the papers and their codes use: likelihood with
-LoRA 2e-4 to 3e-4 (arXiv 2106.09685, 2305.14314), with all weights 5e-6 to 2e-5 (2310.16944,
-2411.15124); preference with LoRA 5e-6 to 5e-5, with all weights 5e-7 to 1e-6 (2305.18290,
-2310.16944, 2405.14734); scores with all weights 2e-6 to 1e-5 (2406.08673, 2203.02155); PPO 3e-6
-(2404.08495)."""
+"""Ours: wide around what recipes of this kind use, so that only a slip of a digit is warned of."""
 
 
 class RowLengths(NamedTuple):
