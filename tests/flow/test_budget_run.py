@@ -117,6 +117,23 @@ def test_money_that_is_kept_for_a_stage_is_there_for_it(folder: Path, server: Se
     assert asked(server, "one") > 0
 
 
+def test_replies_in_the_journal_are_not_quoted_again(folder: Path, server: Server) -> None:
+    bezoar(folder, server, "run")
+    num = asked(server, "one")
+    _, said = bezoar(folder, server, "plan", ("0.105", "5.0"))
+    [line] = [line for line in said.splitlines() if line.strip().startswith("first  ")]
+    assert f" {12 - num} " in line
+    assert bezoar(folder, server, "run", ("0.105", "5.0"))[0] == 0
+    # another run of the folder, and rows that are worked on further: all replies are there
+    changes = (("0.105", "5.0"), ("name: toy", "name: other"), ("max_words: 100", "max_words: 99"))
+    _, said = bezoar(folder, server, "plan", *changes)
+    [total] = [line for line in said.splitlines() if line.strip().startswith("total  ")]
+    assert total.split() == ["total", "0", "0", "0.00"]
+    [behind] = [line for line in said.splitlines() if line.strip().startswith("behind  ")]
+    assert behind.split() == ["behind", "to", "run", "12"]
+    assert (asked(server, "one"), asked(server, "two")) == (12, 12)
+
+
 def test_a_stage_has_a_limit_of_its_own(folder: Path, server: Server) -> None:
     code, said = bezoar(folder, server, "run", ("budget_usd: 0.105", "budgets: {first: 0.05}"))
     assert code == 3, said

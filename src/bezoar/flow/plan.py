@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.types import AnyRow
-from bezoar.cost import Estimate, RequestEstimate, exactly, price
+from bezoar.cost import Estimate, Quote, RequestEstimate, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.budgets import divided, where_it_ends
@@ -31,6 +31,9 @@ from bezoar.synth import SCHEMES
 from bezoar.terminal import plain
 from bezoar.train.memory import available, largest_budget, largest_micro_batch, predict_memory
 from bezoar.train.stages import PPO, Train
+
+if TYPE_CHECKING:
+    from bezoar.flow.replay import Replay
 
 NO_ROWS = Estimate(0, 0, 0)
 _PROMPT_TOKENS = 60.0
@@ -65,6 +68,16 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     keys, _ = all_keys(recipe)
     stale = {name for name in keys if run.stored(name).get("key") != keys[name]}
     check_rows(recipe, run, stale)
+    # here, since it brings the HTTP client
+    from bezoar.flow.replay import replaying
+
+    with replaying(recipe, run, keys.keys() - stale) as replay:
+        return _lines(recipe, run, keys, replay)
+
+
+def _lines(
+    recipe: Recipe, run: RunDir, keys: dict[str, str], replay: "Replay | None"
+) -> list[StagePlan]:
     lines: dict[str, StagePlan] = {}
     for name, stage in recipe.stages.items():
         reads = [ref.name for ref in recipe.inputs(name) if ref.kind != "file"]
@@ -79,6 +92,8 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
                 line.training = finished(stats)
         else:
             _expect(recipe, run, name, lines, line)
+            if replay and not isinstance(stage, Evaluate):
+                line.rows, line.calls = replay.quote(name, Quote(line.rows, line.calls))
         lines[name] = line
     return list(lines.values())
 
@@ -201,7 +216,8 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     # 3) what holds for several stages, once
     _print_shared(lines, console)
     memory = "GiB: training's peak with the fullest micro-batch"
-    note = f"Expected (low to high). Replies that are in the journal cost nothing. {memory}."
+    note = "Expected (low to high); replies that are in the journal are left out where it tells."
+    note = f"{note} {memory}."
     console.print(plain(f"{note} Budget: {divided(recipe)}."))
     expected = {line.name: row[2].expected for line, row in zip(lines, sums, strict=True)}
     ends = where_it_ends(recipe, expected)
