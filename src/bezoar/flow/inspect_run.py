@@ -20,10 +20,10 @@ from bezoar.train.stages import Train
 def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
     """Lines that say whether a stage is current and, if not, what changed since it ran."""
     check_stage(recipe, stage)
-    keys, parts = all_keys(recipe)
     stored = run.stored(stage)
     if not stored:
         return [f"{stage} would run: it has no output in {run.path} yet"]
+    keys, parts = all_keys(recipe)
     if stored["key"] == keys[stage]:
         return [f"{stage} is current: nothing it depends on changed since {stored['finished']}"]
     lines = [f"{stage} would run again, because:"]
