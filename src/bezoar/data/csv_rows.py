@@ -17,10 +17,9 @@ def read_csv(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """(line that a row begins on, row) of the rows below the header.
 
-    Without `delimiter` it is a tab in a `.tsv` file, else a comma. DataError names file and line.
+    Without `delimiter` it is the usual one. DataError names file and line.
     """
-    is_tsv = path.name.removesuffix(".gz").endswith(".tsv")
-    delimiter = delimiter or ("\t" if is_tsv else ",")
+    delimiter = delimiter or usual_delimiter(path)
     most = int(limits.row_mb * 2**20)
     csv.field_size_limit(most)  # the module's own is 128 kB
     header: list[str] = []
@@ -46,6 +45,11 @@ def read_csv(
                 raise DataError(f"{path}:{start}: {what}; {fix}.")
             # Windows ends the lines within a cell otherwise
             yield start, dict(zip(header, (c.replace("\r\n", "\n") for c in cells), strict=True))
+
+
+def usual_delimiter(path: Path) -> str:
+    """A tab in a `.tsv` file, else a comma."""
+    return "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ","
 
 
 def _header(cells: list[str], place: str, delimiter: str) -> list[str]:

@@ -86,18 +86,11 @@ class Evaluate(Stage):
         values["contamination"] = self.contamination or Contamination()
         return {name: value for name, value in values.items() if isinstance(value, Section)}
 
-    @property
-    def sections(self) -> list[Section]:
-        """The sections in their order."""
-        return list(self.named.values())
-
     def takes(self) -> Mapping[str, RowNeed]:
         """What the sections need, under their names."""
-        sections = {f.name: getattr(self, f.name) for f in fields(self)}
         return {
             f"{name}.{key}": need
-            for name, section in sections.items()
-            if isinstance(section, Section)
+            for name, section in self.named.items()
             for key, need in section.takes().items()
         }
 
@@ -149,14 +142,14 @@ class Evaluate(Stage):
 
     def files(self) -> list[Path]:
         """Files of the package whose content changes the scores."""
-        return [path for section in self.sections for path in section.files()]
+        return [path for section in self.named.values() for path in section.files()]
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """The requests of the judged parts; "" is the evaluated model itself."""
-        requests = [line for section in self.sections for line in section.quote(rows)]
+        requests = [line for section in self.named.values() for line in section.quote(rows)]
         return Quote(exactly(0), requests)
 
     def detectable(self, rows: Mapping[str, Estimate]) -> dict[str, float]:
         """Score -> the smallest difference that its items can show (80 % power)."""
-        parts = [section.detectable(rows) for section in self.sections]
+        parts = [section.detectable(rows) for section in self.named.values()]
         return {score: least for part in parts for score, least in part.items()}

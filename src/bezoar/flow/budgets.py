@@ -29,9 +29,14 @@ def limit_of(
     a stage that waits is set aside for it.
     """
     own, limits = owner(recipe, stage), list[Limit]()
-    spent = {name: sum(map(spent_usd, stages)) for name, stages in accounts(recipe).items()}
+    # a stage and its repeats share its money
+    spent = {
+        name: sum(spent_usd(each) for each in recipe.stages if owner(recipe, each) == name)
+        for name in recipe.budgets
+    }
     if recipe.budget_usd is not None:
-        later = [name for name in spent if name != own and name in _owners(recipe, waiting)]
+        owners = {owner(recipe, each) for each in waiting} - {own}
+        later = [name for name in spent if name in owners]
         kept = {name: max(recipe.budgets[name] - spent[name], 0.0) for name in later}
         words = f"the budget of {dollars(recipe.budget_usd)} USD"
         if sum(kept.values()):
@@ -44,21 +49,9 @@ def limit_of(
     return min(limits, key=lambda limit: limit.usd or 0.0, default=Limit(None))
 
 
-def accounts(recipe: Recipe) -> dict[str, list[str]]:
-    """Each stage that `budgets` names -> it and its repeats, which share its money."""
-    return {
-        name: [stage for stage in recipe.stages if owner(recipe, stage) == name]
-        for name in recipe.budgets
-    }
-
-
 def owner(recipe: Recipe, stage: str) -> str:
     """The stage of the recipe file whose money a stage spends."""
     return recipe.repeated[stage].stage if stage in recipe.repeated else stage
-
-
-def _owners(recipe: Recipe, stages: Iterable[str]) -> set[str]:
-    return {owner(recipe, stage) for stage in stages}
 
 
 def divided(recipe: Recipe) -> str:

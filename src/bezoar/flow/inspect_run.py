@@ -40,20 +40,13 @@ def check_stage(recipe: Recipe, stage: str) -> None:
         raise RecipeError(f"{recipe.path}: {unknown(stage, 'stage', recipe.stages)}")
 
 
-def stage_rows(recipe: Recipe, run: RunDir, stage: str, num: int) -> list[AnyRow]:
-    """The first rows of a stage of the recipe or of the run; RecipeError if it has none."""
-    if run.stage_dir(stage) is None:
-        check_stage(recipe, stage)
-    return list(islice(run.stored_rows(stage), num))
-
-
 def print_stage(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: int) -> None:
     """Print the first `num` rows of a stage, or what a training or an evaluation has to show."""
     if run.stage_dir(stage) is None:
         check_stage(recipe, stage)
     folder, gives = run.output_dir(stage), recipe.stages.get(stage)
     if gives is None or gives.gives == "rows":
-        print_rows(stage_rows(recipe, run, stage, num), console, num=num)
+        print_rows(list(islice(run.stored_rows(stage), num)), console)
     else:
         lines = _trained(recipe, run, stage) if gives.gives == "model" else _scored(folder)
         console.print(plain("\n".join([*lines, f"everything else: {folder}"])))
@@ -100,9 +93,9 @@ def find_run(path: Path) -> tuple[Recipe, RunDir]:
     return recipe, RunDir(Path("runs") / recipe.name)
 
 
-def print_rows(items: Iterable[AnyRow], console: Any, *, num: int) -> None:
-    """Print the first `num` rows: each turn with its role, and the row's provenance."""
-    for item in islice(items, num):
+def print_rows(items: Iterable[AnyRow], console: Any) -> None:
+    """Print rows: each turn with its role, and the row's provenance."""
+    for item in items:
         head(item.id, console)
         for message in item.messages if isinstance(item, Chat) else item.prompt:
             _print_turn(message, console)
@@ -149,7 +142,7 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
     # only the tokenizer of the base is read: rows can be looked at before anything is trained
     spec, _ = run.model(recipe, base_of(recipe, readers[0].model))
     tokenizer = load_tokenizer(spec.path)
-    for item in stage_rows(recipe, run, readers[0].rows, num):
+    for item in list(islice(run.stored_rows(readers[0].rows), num)):
         group = readers[0].objective.group(item, recipe.template, tokenizer)
         head(item.id, console)
         parts = [(group.prompt, [False] * len(group.prompt))]

@@ -2,14 +2,14 @@
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bezoar.chat.types import Comparison, Filtered
 from bezoar.data import SOURCES
-from bezoar.data.csv_rows import read_csv
+from bezoar.data.csv_rows import read_csv, usual_delimiter
 from bezoar.data.held_out import is_held_out
 from bezoar.data.locate import locate
 from bezoar.data.rows import read_file, suffix
@@ -72,12 +72,12 @@ class FoundRows:
     @property
     def keys(self) -> dict[str, Any]:
         """The keys of the source that differ from their defaults, without path and limits."""
-        found = {f.name: (getattr(self.source, f.name), f) for f in fields(self.source)}
+        written = [f for f in fields(self.source) if f.name not in ("path", "kind", "limits")]
+        values = {f.name: getattr(self.source, f.name) for f in written}
         return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, (value, f) in found.items()
-            if name not in ("path", "kind", "limits")
-            and value != (f.default if f.default is not MISSING else None)
+            f.name: list(values[f.name]) if isinstance(values[f.name], tuple) else values[f.name]
+            for f in written
+            if values[f.name] != f.default
         }
 
 
@@ -118,14 +118,13 @@ def _guesses(file: Path) -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]
     end = suffix(file)
     generic = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}.get(end, "jsonl")
     keys: dict[str, Any] = {}
+    placed: Iterator[tuple[Any, Any]]
     if generic == "csv" or not end:
-        sheet: dict[str, Any] = _sheet(file)
-        generic, keys = "csv", sheet
-        rows: list[dict[str, Any]] = [
-            row for _, row in islice(read_csv(file, **keys), _NUM_LOOKED_AT)
-        ]
+        generic, keys = "csv", _sheet(file)
+        placed = read_csv(file, **keys)
     else:
-        rows = [row for _, row in islice(read_file(file, file.name), _NUM_LOOKED_AT)]
+        placed = read_file(file, file.name)
+    rows = [row for _, row in islice(placed, _NUM_LOOKED_AT)]
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     if not columns:
         raise RecipeError(f"{file}: the file holds no rows; name another.")
@@ -136,14 +135,7 @@ def _guesses(file: Path) -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]
         for kind, needed in _FORMATS:
             if needed <= set(columns):
                 yield kind, {}, columns
-    names = {
-        key: name
-        for key, known in _NAMES.items()
-        for name in [next((n for n in known if n in columns), "")]
-        if name
-    }
-    if "response" in names and names.get("prompt") == names["response"]:
-        del names["prompt"]
+    names = {key: next((n for n in known if n in columns), key) for key, known in _NAMES.items()}
     yield generic, {**keys, **{key: name for key, name in names.items() if key != name}}, columns
 
 
@@ -151,14 +143,14 @@ def _is_transcript(value: Any) -> bool:
     return isinstance(value, str) and value.lstrip().startswith("Human:")
 
 
-def _sheet(file: Path) -> dict[str, str]:
+def _sheet(file: Path) -> dict[str, Any]:
     """The delimiter and the encoding of a CSV file, where they are not the usual ones."""
     encoding = next((name for name in _ENCODINGS if _is_text(file, name)), "")
     if not encoding:
         raise RecipeError(f"{file}: no text of {', '.join(_ENCODINGS)}; save it as UTF-8.")
     with open_bytes(file, marked=True) as stream:
         header = stream.readline(1 << 16).decode(encoding, "ignore")
-    usual = "\t" if file.name.removesuffix(".gz").endswith(".tsv") else ","
+    usual = usual_delimiter(file)
     delimiter = max((usual, ",", ";", "\t", "|"), key=header.count)
     keys = {} if delimiter == usual else {"delimiter": delimiter}
     return keys if encoding == "utf-8" else {**keys, "encoding": encoding}

@@ -66,27 +66,25 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     run.check_owner(recipe)
     check_files(recipe)
     keys, _ = all_keys(recipe)
-    stale = {name for name in keys if run.stored(name).get("key") != keys[name]}
+    stale = run.stale(keys)
     check_rows(recipe, run, stale)
     # here, since it brings the HTTP client
     from bezoar.flow.replay import replaying
 
     with replaying(recipe, run, keys.keys() - stale) as replay:
-        return _lines(recipe, run, keys, replay)
+        return _lines(recipe, run, stale, replay)
 
 
 def _lines(
-    recipe: Recipe, run: RunDir, keys: dict[str, str], replay: "Replay | None"
+    recipe: Recipe, run: RunDir, stale: set[str], replay: "Replay | None"
 ) -> list[StagePlan]:
     lines: dict[str, StagePlan] = {}
     for name, stage in recipe.stages.items():
         reads = [ref.name for ref in recipe.inputs(name) if ref.kind != "file"]
-        folder = run.stage_dir(name)
-        current = folder is not None and run.stored(name)["key"] == keys[name]
-        line = StagePlan(name, stage.kind, current, reads)
+        line = StagePlan(name, stage.kind, name not in stale, reads)
         # what is there is counted, what is not is guessed from the stages before it
-        if folder and current:
-            stats = read_own(folder / "stats.json", rows_out=int | None)
+        if line.current:
+            stats = read_own(run.output_dir(name) / "stats.json", rows_out=int | None)
             line.rows = exactly(stats["rows_out"] or 0)
             if isinstance(stage, Train | PPO):
                 line.training = finished(stats)

@@ -81,15 +81,15 @@ def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
     # the core package has no tokenizer, and its stages render nothing
     if find_spec("transformers") is None:
         return
-    rendering = [name for name in recipe.stages if name in stale and recipe.stages[name].renders]
-    models = {
-        base_of(recipe, ref.name): recipe.template
-        for name in rendering
+    models = dict.fromkeys(
+        base_of(recipe, ref.name)
+        for name, stage in recipe.stages.items()
+        if name in stale and stage.renders
         for ref in recipe.inputs(name)
         if ref.kind == "model"
-    }
+    )
     uses: list[tuple[KeyPath, str, Template]] = [
-        (("template",), recipe.models[name].path, template) for name, template in models.items()
+        (("template",), recipe.models[name].path, recipe.template) for name in models
     ]
     for name in _asked(recipe, stale):
         backend = recipe.backends[name]
@@ -103,8 +103,10 @@ def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
 
         with _collected(found, recipe.at(*at)):
             tokenizer = load_tokenizer(str(folder))
-            with _named(f"the model {path}"):
+            try:
                 template.render(_HELLO, tokenizer)
+            except BezoarError as error:
+                raise type(error)(f"the model {path}: {error}") from None
 
 
 def _models(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
@@ -150,14 +152,6 @@ def _collected(found: list[str], place: str) -> Iterator[None]:
     except (BezoarError, OSError) as error:
         text = failure(error) if isinstance(error, OSError) else str(error)
         found.append(text if text.startswith(place) else f"{place}: {text}")
-
-
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    try:
-        yield
-    except BezoarError as error:
-        raise type(error)(f"{what}: {error}") from None
 
 
 def _refuse(found: list[str]) -> None:

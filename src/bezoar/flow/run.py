@@ -44,7 +44,7 @@ def run_recipe(
         run.recover()
         # 3) When every key is stored there is nothing to do, and no journal or sink is opened.
         keys, parts = all_keys(recipe)
-        stale = {name for name, key in keys.items() if run.stored(name).get("key") != key}
+        stale = run.stale(keys)
         if not stale:
             return done
         # before anyone is asked and paid

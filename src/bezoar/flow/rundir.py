@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -107,6 +107,10 @@ class RunDir:
         work = {"kind": str | None, "category": str | None, "inputs": names, "parts": names}
         row = read_own(folder / "key.json", key=str, finished=str, **work)
         return {**row, "parts": row["parts"] or {}}
+
+    def stale(self, keys: Mapping[str, str]) -> set[str]:
+        """The stages whose output is not there under these keys."""
+        return {name for name, key in keys.items() if self.stored(name).get("key") != key}
 
     def resolved(self) -> Row:
         """The recipe of the last run as it was understood, or an empty table."""

@@ -18,16 +18,10 @@ from bezoar.reading import user_path
 def find_model(path: str) -> Path | None:
     """The folder of a model that is on this machine; None for one of the Hub or of a package that
     has yet to be fetched or unpacked. RecipeError or DataError if it could never be loaded."""
-    if path in PACKAGED:
-        folder = io.cache_dir() / "models" / path
-        if not whole(folder):
-            package_folder(path)
-            return None
-    else:
-        folder = user_path(path)
-        if not folder.is_dir():
-            check_hub_id(path)
-            return None
+    folder, check = _folder(path), package_folder if path in PACKAGED else check_hub_id
+    if not (whole(folder) if path in PACKAGED else folder.is_dir()):
+        check(path)
+        return None
     check_folder(path, folder)
     read_config(folder)
     return folder
@@ -35,6 +29,11 @@ def find_model(path: str) -> Path | None:
 
 def local_config(path: str) -> dict[str, Any] | None:
     """The config.json of a model if it is on this machine; fetches and unpacks nothing."""
-    folder = io.cache_dir() / "models" / path if path in PACKAGED else user_path(path)
+    folder = _folder(path)
     there = whole(folder) if path in PACKAGED else (folder / "config.json").is_file()
     return read_config(folder) if there else None
+
+
+def _folder(path: str) -> Path:
+    """Where the model lies once it is fetched or unpacked, if it is none of the Hub."""
+    return io.cache_dir() / "models" / path if path in PACKAGED else user_path(path)

@@ -52,15 +52,20 @@ def cost_per_row(run: Run, stage: StageRecord) -> float | None:
 
     None if nothing was asked or nothing was kept.
     """
-    spent, any_calls = 0.0, False
+    if stage.category not in ("scheme", "filter"):
+        return None
     # Every row that was made and then dropped is paid for by the rows that were kept.
-    current: StageRecord | None = stage
-    while current is not None and current.category in ("scheme", "filter"):
-        spent += current.calls.get("cost_usd", 0.0)
-        any_calls = any_calls or bool(current.calls)
-        current = run.stage(current.inputs.get("rows", ""))
-    num_kept = stage.count("rows_out")
-    return spent / num_kept if num_kept and any_calls else None
+    way, num_kept = row_chain(run, stage), stage.count("rows_out")
+    asked = any(before.calls for before in way)
+    return total(way).cost_usd / num_kept if num_kept and asked else None
+
+
+def row_chain(run: Run, stage: StageRecord) -> list[StageRecord]:
+    """The stage and those before it that its `rows` came through, itself first."""
+    way = [stage]
+    while (before := run.stage(way[-1].inputs.get("rows", ""))) and before not in way:
+        way.append(before)
+    return way
 
 
 def bill(run: Run) -> Markup | None:

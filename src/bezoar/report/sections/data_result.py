@@ -8,7 +8,7 @@ from bezoar.report.formatting import count, percent, seconds, usd
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.rows import RowSet
 from bezoar.report.run import Run, StageRecord
-from bezoar.report.sections.bill import cost_per_row, total
+from bezoar.report.sections.bill import cost_per_row, row_chain, total
 from bezoar.report.sections.sets import SETS, by_count
 
 NUM_EXAMPLES = 2
@@ -43,9 +43,7 @@ def result_sets(run: Run) -> list[StageRecord]:
 
 def _line(run: Run, stage: StageRecord) -> list[Child]:
     """The figures of a set with those of the stages that its rows came through."""
-    way = [stage]
-    while (before := run.stage(way[-1].inputs.get("rows", ""))) and before not in way:
-        way.append(before)
+    way = row_chain(run, stage)
     num_kept, price = stage.count("rows_out"), cost_per_row(run, stage)
     num_seen = num_kept + sum(sum(part.dropped.values()) for part in way)
     time_s = total(way).seconds / num_kept if num_kept else None
