@@ -105,15 +105,14 @@ class Source(Generic[ItemT]):
         return {}
 
     def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Any]) -> RowType:
-        """What the first rows of its files are; of a dataset on the Hub the shape alone."""
-        return type_of(self.first_rows()) if self.files() else RowType(self.shape)
-
-    def first_rows(self) -> list[ItemT]:
-        """Up to 1,000 of the rows of its files, before they are put in another order."""
-        # a broken row behind the last one that is taken is no fault
+        """What the first 1,000 rows of its files are; of a dataset on the Hub the shape alone."""
+        if not self.files():
+            return RowType(self.shape)
+        # before they are put in another order; a broken row behind the last one that is taken is no
+        # fault
         most = min(self.limit or _NUM_LOOKED_AT, _NUM_LOOKED_AT)
         window = Subset(0 if self.shuffle_seed is not None else self.skip, most)
-        return window.take(self._read_all()).rows
+        return type_of(window.take(self._read_all()).rows)
 
     def run(self, context: RowWriter) -> dict[str, Any]:
         """Read the rows and write those of this stage's part; says how many the other part has."""

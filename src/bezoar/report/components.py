@@ -1,7 +1,8 @@
 """Parts of the page that sections share: section, table, folded part, message bubbles, row card."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from bezoar.io import Row
 from bezoar.report.formatting import ABSENT, number
@@ -93,11 +94,7 @@ def row_card(row: Row) -> Markup:
     # 1) The conversation; two answers of a comparison or several sampled ones stand side by side.
     parts: list[Child] = [_bubbles(row.get("messages") or row.get("prompt"))]
     if row.get("chosen") or row.get("rejected"):
-        sides = ("chosen", "rejected")
-        columns = [
-            h("div", h("div", side, cls=f"side {side}"), _bubbles(row.get(side))) for side in sides
-        ]
-        parts.append(h("div", columns, cls="pair"))
+        parts.append(pair(row, _bubbles))
     if row.get("answers"):
         answers = enumerate(row["answers"][:MAX_ANSWERS])
         columns = [
@@ -119,6 +116,15 @@ def row_card(row: Row) -> Markup:
     ]
     head = h("div", h("code", cut(str(row.get("id", "")), 60)), chips, cls="facts")
     return h("article", head, parts, cls="row")
+
+
+def pair(row: Row, shown: Callable[[Any], Child]) -> Markup:
+    """The two answers of a comparison side by side."""
+    columns = [
+        h("div", h("div", side, cls=f"side {side}"), shown(row.get(side)))
+        for side in ("chosen", "rejected")
+    ]
+    return h("div", columns, cls="pair")
 
 
 def _numbers(row: Row, index: int) -> Markup:

@@ -101,7 +101,7 @@ def _head(
 
 
 def _trained_on(board: Scoreboard, stage: StageRecord) -> dict[str, str]:
-    return trained_on(board.facts.get(stage.name, {}).get("info") or {})
+    return trained_on(board.info(stage.name))
 
 
 def _wrote_model(stage: StageRecord) -> bool:

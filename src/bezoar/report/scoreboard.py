@@ -102,12 +102,15 @@ class Scoreboard:
         main |= {name.removesuffix("accuracy") + "margin" for name in accuracies}
         return [name for name in self.benchmarks if name in main]
 
+    def info(self, model: str) -> dict[str, Any]:
+        """What the evaluations of a model used and counted, by section."""
+        return self.facts.get(model, {}).get("info") or {}
+
     def measured(self, benchmark: str, model: str) -> Measured:
         """A score with its items and its condition. KeyError for one that is not there."""
-        info = self.facts.get(model, {}).get("info") or {}
         items = self.items.get((benchmark, model), {})
         score = self.cells[benchmark, model]
-        return Measured(model, score, items, condition(info, benchmark))
+        return Measured(model, score, items, condition(self.info(model), benchmark))
 
     def alike(self, benchmark: str) -> list[list[str]]:
         """The models that have a value, by the condition it was measured under, most first."""
@@ -199,9 +202,8 @@ class Scoreboard:
             return unlike(other, self.measured(benchmark, model))
         if "reference" not in other.condition:
             return "it was not measured"
-        infos = [(self.facts.get(name, {}).get("info") or {}).values() for name in others]
-        sections = [section for info in infos for section in info if isinstance(section, dict)]
-        is_one = any(section.get("reference") == model for section in sections)
+        sections = [section for name in others for section in self.info(name).values()]
+        is_one = any(s.get("reference") == model for s in sections if isinstance(s, dict))
         return "it is the reference" if is_one else "it has no reference"
 
     def _names(self, models: Iterable[str]) -> str:
@@ -209,8 +211,7 @@ class Scoreboard:
 
     def trained_on(self, model: str, benchmark: str) -> str:
         """ "trained on 20 of 20 of these items", or "" if it was trained on none."""
-        info = self.facts.get(model, {}).get("info") or {}
-        return trained_on(info).get(benchmark_of(benchmark), "")
+        return trained_on(self.info(model)).get(benchmark_of(benchmark), "")
 
     def _among_leaders(self, verdict: Leaders) -> str:
         """Why several leaders cannot be told from each other; empty for one."""

@@ -5,7 +5,7 @@ from typing import Any
 from bezoar.io import Row
 from bezoar.parquet import read_parquet
 from bezoar.report.charts.frame import key
-from bezoar.report.components import bubble, cut, folded, section
+from bezoar.report.components import bubble, cut, folded, pair, section
 from bezoar.report.formatting import finite, number, signed
 from bezoar.report.markup import Markup, breakable, h
 from bezoar.report.plain_words import is_share
@@ -181,8 +181,5 @@ def _pair(row: Row, what: str) -> Markup:
     prompt = row.get("prompt") or []
     asked = str(prompt[-1].get("content") or "") if prompt else str(row["id"])
     turns = [bubble(str(m.get("role", "")), str(m.get("content") or "")) for m in prompt]
-    sides = [
-        h("div", h("div", side, cls=f"side {side}"), map(_answer, as_texts(row.get(side))))
-        for side in ("chosen", "rejected")
-    ]
-    return folded([_title(asked), h("small", what)], turns, h("div", sides, cls="pair"))
+    sides = pair(row, lambda value: list(map(_answer, as_texts(value))))
+    return folded([_title(asked), h("small", what)], turns, sides)

@@ -18,7 +18,7 @@ def revision(board: Scoreboard) -> Markup | None:
     """A panel per model; None if nothing was revised."""
     panels = []
     for model in board.labels:
-        facts = (board.facts.get(model, {}).get("info") or {}).get("revision")
+        facts = board.info(model).get("revision")
         if isinstance(facts, dict):
             panels.append(_panel(board, model, facts))
     if not panels:

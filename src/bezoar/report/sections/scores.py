@@ -142,8 +142,8 @@ def _change(board: Scoreboard, benchmark: str, model: str, score: Score) -> Chil
 def _judges(board: Scoreboard) -> list[Markup]:
     """The card of every judge that was examined, once."""
     cards = {}
-    for facts in board.facts.values():
-        card = (facts.get("info") or {}).get("judge_card") or {}
+    for model in board.facts:
+        card = board.info(model).get("judge_card") or {}
         if card.get("scores") or card.get("injection"):
             # Several evaluations use the same judge; its hash covers model, prompt and settings.
             cards[card["judge_hash"]] = card
@@ -170,8 +170,8 @@ def _notes(board: Scoreboard) -> list[Markup]:
     """What the facts of each model say beside its scores."""
     return [
         h("p", f"{board.labels[model]}: {sentence}", cls="note")
-        for model, facts in board.facts.items()
-        for sentence in remarks(facts.get("info") or {})
+        for model in board.facts
+        for sentence in remarks(board.info(model))
     ]
 
 
