@@ -84,6 +84,12 @@ def test_the_advice_depends_on_the_table(tmp_path: Path) -> None:
     assert "did you mean batch_size?" in told(tmp_path, "    batch_siz: 8\n")
 
 
+@pytest.mark.parametrize(("kind", "file"), [("csv", "rows.csv"), ("jsonl", "rows.jsonl")])
+def test_the_column_of_answers_is_response(kind: str, file: str, tmp_path: Path) -> None:
+    message = told(tmp_path, f"  more: {{kind: {kind}, path: {file}, answer: reply}}\n")
+    assert "stages.more.answer: unknown key; did you mean response?" in message
+
+
 def test_every_alias_leads_to_a_key_that_exists() -> None:
     known: set[str] = set()
     for cls in {LoRA, ModelSpec, Train, *(kind.cls for kind in all_kinds())}:

@@ -143,6 +143,16 @@ def test_a_stage_has_a_limit_of_its_own(folder: Path, server: Server) -> None:
     assert asked(server, "one") <= 5
 
 
+@pytest.mark.parametrize("prices", ["", "prices: {output_usd_per_million: 0}"])
+def test_a_budget_without_prices_bounds_nothing(prices: str, folder: Path) -> None:
+    path = folder / "toy.yaml"
+    text = RECIPE.replace("URL", "http://x/v1")
+    path.write_text(text.replace("prices: {output_usd_per_million: 2000}", prices))
+    told = r"toy.yaml:3: budget_usd: no language model of this recipe has prices, .*remove the key"
+    with pytest.raises(RecipeError, match=told):
+        load_recipe(path)
+
+
 @pytest.mark.parametrize(
     ("budgets", "what"),
     [

@@ -11,15 +11,22 @@ from typing import Any
 import pytest
 import torch
 
-from bezoar.chat.templates import ChatML, Template, render_completions
+from bezoar.chat.templates import (
+    ChatML,
+    HubTemplate,
+    OpenBezoarTemplate,
+    Template,
+    render_completions,
+)
 from bezoar.chat.types import Message, Messages
 from bezoar.errors import RecipeError, TrainingError
 from bezoar.flow import export
 from bezoar.flow.inspect_run import find_run
-from bezoar.model.chat_files import check_chats
+from bezoar.model.chat_files import check_chats, save_chat_files
 from bezoar.model.load import load_tokenizer
 from bezoar.model.prompt_group import Completion, PromptGroup
 from bezoar.model.score import score
+from bezoar.model.spec import ModelSpec
 from bezoar.model.stack import Stack
 from tests.helpers.command import bezoar
 
@@ -66,20 +73,11 @@ def as_rows(messages: Messages) -> list[dict[str, str]]:
     return [{"role": m.role, "content": m.content} for m in messages]
 
 
-TEMPLATES = {
-    "chatml": f'{{kind: chatml, system: "{SYSTEM}"}}',
-    "openbezoar": "{kind: openbezoar}",
-    "hub": "{kind: hub}",
-}
-
-
-@pytest.fixture(scope="module", params=TEMPLATES)
-def run(
-    request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished run in the current folder."""
     folder, before, umask = tmp_path_factory.mktemp("export"), Path.cwd(), os.umask(0o022)
-    set_up(folder, tiny_model, TEMPLATES[request.param])
+    set_up(folder, tiny_model, f'{{kind: chatml, system: "{SYSTEM}"}}')
     os.chdir(folder)
     bezoar("run", "recipe.yaml")
     yield Path("runs/small")
@@ -150,6 +148,27 @@ def test_other_tools_compute_what_ours_do(run: Path) -> None:
     assert torch.allclose(theirs(full, whole, 9), expected[:9], atol=1e-4)
 
 
+@pytest.mark.parametrize("template", [OpenBezoarTemplate(), HubTemplate()], ids=lambda t: t.kind)
+def test_every_template_leaves_with_its_tokens_and_its_end(
+    template: Template, tiny_model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    set_up(tmp_path, tiny_model, "{kind: chatml}")
+    folder = tmp_path / "model"
+    stack = Stack(ModelSpec(str(folder), dtype="float32"))
+    expected = ours(stack, template)
+    save_chat_files(stack, template, folder)
+    net = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert torch.allclose(theirs(net, folder), expected, atol=1e-4)
+    assert "{% generation %}" in (folder / "chat_template.jinja").read_text()
+    end = template.end(stack.tokenizer)
+    for name in ("generation_config.json", "config.json"):
+        assert json.loads((folder / name).read_text())["eos_token_id"] == end
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["eos_token"] == stack.tokenizer.decode([end], markers=True)
+
+
 def test_what_leaves_has_template_stop_token_card_and_can_be_read(run: Path) -> None:
     recipe, run_dir = find_run(run)
     for name, flag in (("model-out", "--no-check"), ("adapter-out", "--adapter")):
@@ -201,6 +220,8 @@ def test_a_template_that_transformers_writes_otherwise_is_not_written(
     for token in values["added_tokens"]:
         token["lstrip"] = token["content"] == "<|im_end|>"
     file.write_text(json.dumps(values))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe.read_text().partition("  three:")[0])
     monkeypatch.chdir(tmp_path)
     told = bezoar("run", "recipe.yaml")
     difference = r"token \d+, behind .*, is '<|im_end|>' \(259, not trained\), in training ' '"

@@ -89,14 +89,18 @@ def test_a_server_makes_rows(tiny_model: Path) -> None:
     assert "my-model at http://127.0.0.1:9/v1 is the teacher and the judge" in told
     recipe = load_recipe(Path("recipe.yaml"))
     assert list(recipe.stages) == ["seeds", "made", "made-kept"]
-    assert recipe.budget_usd == 1
+    assert recipe.budget_usd is None
     text = Path("recipe.yaml").read_text()
     assert "    # prices: {input_usd_per_million: 1" in text
     # a comment that is made a line is a right one
     Path("priced.yaml").write_text(
-        text.replace("# prices", "prices").replace("# key_env", "key_env")
+        text.replace("# prices", "prices")
+        .replace("# key_env", "key_env")
+        .replace("# budget_usd", "budget_usd")
     )
-    teacher: Any = load_recipe(Path("priced.yaml")).backends["teacher"]
+    priced = load_recipe(Path("priced.yaml"))
+    teacher: Any = priced.backends["teacher"]
+    assert priced.budget_usd == 1
     assert (teacher.key_env, teacher.prices.output_usd_per_million) == ("MY_KEY", 4)
     assert "made-kept" in bezoar("plan", "recipe.yaml")
     shutil.copytree(tiny_model, "model")

@@ -21,6 +21,7 @@ models: {base: {path: %s, dtype: float32}, far: {path: someone/their-model}}
 backends:
   teacher: {kind: scripted, script: teacher.jsonl}
   judge: {kind: scripted, script: judge.jsonl}
+  paid: {kind: endpoint, url: "http://x/v1", model: m, prices: {output_usd_per_million: 1}}
 stages:
   seeds: {kind: jsonl, path: seeds.jsonl}
   made: {kind: lamini, seeds: seeds, teacher: teacher, num_rows: 4}
@@ -29,6 +30,7 @@ stages:
   drawn: {kind: sample, seeds: seeds, model: sft, n: 2, goodness: {weights: {zest: 2.0}}, reward: scored}
   scored: {kind: train, model: far, rows: seeds, objective: {kind: regression}}
   eval: {kind: evaluate, model: sft, mt_bench: {judge: judge}}
+  bought: {kind: lamini, seeds: seeds, teacher: paid, num_rows: 9}
 """  # noqa: E501
 
 
@@ -100,7 +102,12 @@ BEHIND_SFT = {"sft", "drawn", "eval"}
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("toy.yaml", "seed: 1", "seed: 2", {"seeds", "made", "kept", "scored"} | BEHIND_SFT),
+        (
+            "toy.yaml",
+            "seed: 1",
+            "seed: 2",
+            {"seeds", "made", "kept", "scored", "bought"} | BEHIND_SFT,
+        ),
         ("toy.yaml", "num_rows: 4", "num_rows: 5", {"made", "kept"} | BEHIND_SFT),
         ("toy.yaml", "kind: sft}", "kind: sft, loss_on: all}", BEHIND_SFT),
         ("toy.yaml", "q_proj, k_proj", "k_proj, q_proj", BEHIND_SFT),
@@ -118,7 +125,7 @@ BEHIND_SFT = {"sft", "drawn", "eval"}
         ("toy.yaml", "name: keyed", "name: other", set()),
         # what refuses a file changes no row
         ("toy.yaml", "path: seeds.jsonl", "path: seeds.jsonl, limits: {rows: 9}", set()),
-        ("seeds.jsonl", '"b"', '"c"', {"seeds", "made", "kept", "scored"} | BEHIND_SFT),
+        ("seeds.jsonl", '"b"', '"c"', {"seeds", "made", "kept", "scored", "bought"} | BEHIND_SFT),
         ("teacher.jsonl", "teacher", "sage", {"made", "kept"} | BEHIND_SFT),
         ("judge.jsonl", "judge", "sage", {"kept"} | BEHIND_SFT),
         ("rubric.txt", "Accept", "Take", {"kept"} | BEHIND_SFT),

@@ -13,6 +13,7 @@ import pytest
 from bezoar.evals.stats import Difference, score, wilson
 from bezoar.report.decision import Answer, Decision, decide, duration
 from bezoar.report.next_steps import items_needed
+from bezoar.report.sections.differences import differences
 from tests.helpers.fake_run import load
 from tests.helpers.small_run import START, SmallRun, hits
 
@@ -121,8 +122,11 @@ def test_items_that_were_trained_on_change_the_sentence(tmp_path: Path) -> None:
     counts = {"items": 20, "touched": 20, "exact": 20, "trained_on": 20}
     info = {"contamination": {"n": 8, "benchmarks": {"preferences": counts}}}
     run.evaluate("base", {START: [0.5] * 20})
+    run.train("sft", "base")
+    run.evaluate("sft", {START: hits(18, 20)}, info=info)
     run.evaluate("dpo", {START: hits(20, 20)}, info=info)
     decision = decided(run)
+    assert "sft and dpo: were trained on 20 of 20" in decision.warnings[0]
     assert "(it was trained on 20 of 20 of these items)" in decision.sentence
     assert answers(decision)["Is it better?"].verdict == "unclear"
     assert any("trained on 20 of 20" in warning for warning in decision.warnings)
@@ -140,6 +144,89 @@ def test_what_fell_is_told_and_is_no_safety(tmp_path: Path) -> None:
     assert answers(decision)["What got worse?"].short == "Something did"
     assert "quiz −50 points" in answers(decision)["What got worse?"].why
     assert answers(decision)["Is it safe to use?"].verdict == "no"
+
+
+def moved_tasks(path: Path, **nums: int) -> Decision:
+    """The decision where dpo has `nums` of 40 right on each task, and base 20."""
+    run = SmallRun(path)
+    run.train("dpo", "base", "dpo")
+    tasks = {f"{name}/acc": hits(num, 40) for name, num in nums.items()}
+    run.evaluate("base", {START: [0.5] * 40, **{name: hits(20, 40) for name in tasks}})
+    run.evaluate("dpo", {START: hits(36, 40), **tasks})
+    return decided(run)
+
+
+def test_of_many_benchmarks_that_moved_two_are_told_the_strongest_first(tmp_path: Path) -> None:
+    nums = {"a": 34, "b": 2, "c": 37, "d": 35, "e": 33}
+    sentence = moved_tasks(tmp_path / "r", **nums, still=20).sentence
+    told = sentence.partition("; ")[2]
+    assert told.startswith(
+        "b fell from 50 % to 5 %; c rose from 50 % to 92 %; and 3 more benchmarks changed: see"
+        " Scores; $"
+    )
+    assert "still" not in told
+    # one that moved leaves room for the others, which are counted where they are many
+    sentence = moved_tasks(tmp_path / "s", a=2, b=20, c=20, d=20, e=20).sentence
+    assert "; a fell from 50 % to 5 %; no change was found on 4 benchmarks; $" in sentence
+    sentence = moved_tasks(tmp_path / "t", a=2, b=36, c=20).sentence
+    assert "to 90 %; and 1 more benchmark: see Scores; $" in sentence
+
+
+def graded(path: Path, base: list[float], dpo: list[float]) -> dict[str, Answer]:
+    run = SmallRun(path)
+    run.train("dpo", "base", "dpo")
+    for model, rewards, values in (("base", [0.5] * 40, base), ("dpo", hits(36, 40), dpo)):
+        run.evaluate(model, {START: rewards, "mt_bench/grade": values})
+    return answers(decided(run))
+
+
+def test_without_a_spread_no_smallest_fall_is_made_up(tmp_path: Path) -> None:
+    grades = [0.1 * i for i in range(40)]
+    worse = graded(tmp_path / "same", grades, grades)["What got worse?"]
+    assert worse.verdict == "no"
+    assert worse.why.endswith("points). Every item of MT-Bench was the same in both.")
+    # the differences are all 0.3, and their standard deviation 1e-16 once they are rounded
+    higher = [grade + 0.3 for grade in grades]
+    assert statistics.pstdev([b - a for a, b in zip(grades, higher, strict=True)]) > 0
+    worse = graded(tmp_path / "alike", grades, higher)["What got worse?"]
+    assert "e-1" not in worse.why
+    assert worse.why.endswith("points). On MT-Bench it got better.")
+
+
+def test_the_forest_plot_says_the_number_of_items_once(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    for model, num in (("base", 0), ("few", 4)):
+        run.evaluate(model, {"quiz/acc": hits(num, 4)})
+    board = load(run.path)[1]
+    text = "".join(map(str, differences(board, ["quiz/acc"])))
+    assert text.count("n = 4") == 1
+    assert "too few items to tell (n = 4; at least 6 are needed)" in text
+
+
+def test_no_difference_on_any_item_has_no_interval(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    run.train("dpo", "base", "dpo")
+    for model in ("base", "dpo"):
+        run.evaluate(model, {"quiz/acc": hits(20, 40)})
+    why = answers(decided(run))["Is it better?"].why
+    assert why == "On quiz/acc: against base the same on every item."
+
+
+def test_a_score_with_a_reason_alone_gives_the_reason(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    for model in ("a", "b", "c", "d"):
+        run.evaluate(model, {"quiz/acc": hits(20, 40)})
+    for model, reason in (("c", "the judge named the first position"), ("d", "")):
+        (path,) = run.path.glob(f"*-eval-{model}/scores.json")
+        facts = json.loads(path.read_text())
+        facts["scores"][0] |= {"value": None, "low": None, "high": None, "n": 0, "reason": reason}
+        path.write_text(json.dumps(facts))
+        (path.parent / "items.jsonl").write_text("")
+    left_out = load(run.path)[1].left_out(["quiz/acc"])
+    assert left_out == [
+        "c is not compared on quiz/acc: the judge named the first position.",
+        "d is not compared on quiz/acc: its score has no items.",
+    ]
 
 
 def over_seeds(path: Path, *nums: int) -> Decision:

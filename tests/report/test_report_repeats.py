@@ -1,12 +1,16 @@
 """What several seeds say together: mean, spread, and claims that one seed alone carries."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bezoar.evals.repeats import Spread
 from bezoar.evals.stats import Difference
-from bezoar.report.repeats import Claim
+from bezoar.report.repeats import Claim, warnings
+from tests.helpers.fake_run import load
+from tests.helpers.small_run import SmallRun, hits
 
 
 def test_mean_and_spread() -> None:
@@ -59,3 +63,17 @@ def test_a_claim_that_some_seeds_do_not_carry(
     differences: list[tuple[float, bool]], warning: str
 ) -> None:
     assert claim(*differences).warning == f"acc: that dpo differs from base {warning}"
+
+
+def test_accuracy_and_margin_of_one_score_are_one_claim(tmp_path: Path) -> None:
+    name, boards = "preferences/implicit reward over start ", []
+    for i, num in enumerate((40, 23)):
+        run = SmallRun(tmp_path / str(i))
+        run.train("dpo", "base", "dpo")
+        right = hits(num, 45)
+        margins = [value - 0.5 for value in right]
+        run.evaluate("dpo", {name + "accuracy": right, name + "margin": margins})
+        boards.append(load(run.path)[1])
+    seeds = {7 + i: board for i, board in enumerate(boards)}
+    (warning,) = warnings(replace(boards[0], seeds=seeds, repeated=frozenset({"dpo"})))
+    assert warning.startswith(f"{name}accuracy: that dpo differs from chance is carried by seed 7")

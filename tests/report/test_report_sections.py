@@ -130,7 +130,7 @@ def test_the_first_screen_says_what_to_do(whole: Path) -> None:
         ("good", "Yes"),
         ("unclear", "Not measured"),
         ("good", "Nothing found"),
-        ("bad", "Something"),
+        ("bad", "Something did"),
     ]
     # three warnings stand open, and the others are counted
     assert "three" in text.partition("2 more")[0]

@@ -88,14 +88,14 @@ def corrected(tests: Sequence[Difference]) -> list[Difference]:
     Those without p, decided by their intervals, are left as they are.
     """
     own = [test.p for test in tests if test.p is not None]
-    ps, seen, found = holm(own), 0, []
+    ps, seen, results = holm(own), 0, []
     for test in tests:
         if test.p is not None:
             least = least_items([*own[:seen], *own[seen + 1 :]])
             test = replace(test, own_p=test.p, p=ps[seen], num_tests=len(own), least_n=least)
             seen += 1
-        found.append(test)
-    return found
+        results.append(test)
+    return results
 
 
 def _shared(first: Measured, second: Measured) -> list[tuple[float, float]]:

@@ -156,6 +156,10 @@ def bootstrap_mean(values: Sequence[float]) -> tuple[float, float] | None:
     return percentiles(np.concatenate(means))
 
 
+ROUNDING = 1e-12
+"""Of the largest value: paired differences that are closer than this are equal."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """Second minus first on the same `n` items, with the two-sided p of the sign-flip test.
@@ -180,7 +184,12 @@ class Difference:
     higher_is_better: bool = True
     intervals_apart: bool = False
     spread: float = 0.0
-    """Standard deviation of the items' differences."""
+    """Standard deviation of the items' differences; 0 where all of them are equal."""
+
+    @property
+    def same_on_every_item(self) -> bool:
+        """Whether every paired difference is 0."""
+        return self.n > 0 and self.spread == 0 and self.low == self.high == 0
 
     @property
     def distinguishable(self) -> bool:
@@ -219,7 +228,9 @@ def paired(
     interval = bootstrap_mean(changes.tolist()) or NONE
     means = (math.fsum(first) / len(first), math.fsum(second) / len(second))
     mean, p = float(changes.mean()), sign_flip(changes)
-    spread = float(changes.std())
+    # equal differences are not quite equal once they are rounded
+    largest = float(np.abs((first, second)).max())
+    spread = float(changes.std()) if np.ptp(changes) > ROUNDING * largest else 0.0
     return Difference(name, *means, mean, *interval, p, len(changes), num_unpaired, spread=spread)
 
 

@@ -69,6 +69,7 @@ _add("beta dpo_beta pref_beta rl_beta", ("objective.beta", "of the objective's o
 _add(
     "rl loss_type pref_loss trainer trainer_type", ("objective", "a table with a kind, such as dpo")
 )
+_add("answer completion output", ("response", "the column with the answers"))
 _add("dataset datasets dataset_name train_dataset data", ("rows", "the name of a stage"))
 _add("dataset_name_or_path data_files data_path dataset_path", ("path", ""), ("rows", "a stage"))
 _add("chat_template", ("template", "a table with a kind, such as chatml"))

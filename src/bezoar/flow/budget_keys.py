@@ -19,10 +19,15 @@ def check_budgets(
     backends: Mapping[str, Any],
     at: Callable[[KeyPath], str],
 ) -> None:
-    """RecipeError unless money is kept only for stages that spend some, and no more than there is.
+    """RecipeError unless what is bounded has prices, and no more is kept than there is.
 
     `at` gives the place of a key in the recipe file.
     """
+    priced = [getattr(backend, "prices", Prices()) for backend in backends.values()]
+    if budget_usd is not None and all(price == Prices() for price in priced):
+        what = "no language model of this recipe has prices, and nothing would be bounded"
+        advice = "write `prices` beside a model under `backends`, or remove the key"
+        raise RecipeError(f"{at(('budget_usd',))}: {what}; {advice}.")
     for name in budgets:
         asked = [ref.name for ref in refs(stages[name])] if name in stages else []
         prices = [getattr(backends.get(backend), "prices", Prices()) for backend in asked]

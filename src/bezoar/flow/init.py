@@ -184,7 +184,7 @@ backends:
     model: {json.dumps(name)}
     {key}
     # prices: {{input_usd_per_million: 1, output_usd_per_million: 4}}   # for bill and budget
-budget_usd: 1   # requests that could pass it are not sent; it needs the prices"""
+# budget_usd: 1   # requests that could pass it are not sent; it needs the prices"""
 
 
 def _synthesis(rows: str) -> str:

@@ -83,7 +83,7 @@ class RecipeKeys:
     repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = 1
     """Train and evaluate with so many seeds (seed, seed + 1, ...); rows are made and paid once."""
     budget_usd: Annotated[float, Field(ge=0)] | None = None
-    """No request is sent that could pass it: the run stops, unfinished; null is no bound."""
+    """No request is sent that could pass it: the run stops; null is no bound; needs `prices`."""
     budgets: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
     """US dollars for stages by name, kept for them of `budget_usd`; the others share the rest."""
 

@@ -178,7 +178,7 @@ def _measured(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> RowLength
             groups.append(stage.objective.group(row, recipe.template, tokenizer))
     if not groups:
         return None
-    fitting = [g for g in groups if g.longest <= stage.max_length]
+    fitting = [group for group in groups if group.longest <= stage.max_length]
     counted = fitting if stage.too_long == "drop" and fitting else groups
     trained = [sum(c.num_trained for c in group.completions) for group in counted]
     return RowLengths(

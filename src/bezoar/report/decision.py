@@ -3,6 +3,7 @@
 Every number is one of scores.json, items.jsonl or stats.json, or a test of the items.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,10 @@ from bezoar.report.sections.bill import total
 
 Verdict = Literal["yes", "no", "unclear", "not measured"]
 LOUD_FAILURES = 0.02
+MOST_CLAUSES = 2
+"""About other benchmarks in the first sentence."""
+MOST_NAMES = 3
+"""In one of them; more are counted."""
 BETTER, SAFE, WORSE = "Is it better?", "Is it safe to use?", "What got worse?"
 
 
@@ -84,8 +89,8 @@ def _subject(run: Run, board: Scoreboard, effect: Effect | None) -> str:
         model, label = next(iter(board.labels.items()))
         benchmark = next((name for name in board.main if board.score(name, model)), "")
         if score := board.score(benchmark, model):
-            said = phrase(benchmark, score.n).value(as_value(benchmark, score.value))
-            return f"{label} {said} {as_interval(benchmark, score)}"
+            clause = phrase(benchmark, score.n).value(as_value(benchmark, score.value))
+            return f"{label} {clause} {as_interval(benchmark, score)}"
         return f"{label} was evaluated, and no score has a value"
     if not trained and run.of("train", "evaluate"):
         return "Nothing is trained or evaluated yet"
@@ -106,49 +111,71 @@ def _rows(run: Run) -> str:
     kept = sum(stage.count("rows_out") for stage in last)
     dropped = sum(sum(stage.dropped.values()) for stage in _behind(run, last))
     names = [f"{stage.name} {count(stage.count('rows_out'))}" for stage in last]
-    said = f"The run kept {count(kept)} rows"
+    sentence = f"The run kept {count(kept)} rows"
     if dropped:
-        said += f" and dropped {count(dropped)} ({percent(dropped, kept + dropped)})"
-    said += f" ({', '.join(names)})" if len(names) > 1 else f" ({last[0].name})"
+        sentence += f" and dropped {count(dropped)} ({percent(dropped, kept + dropped)})"
+    sentence += f" ({', '.join(names)})" if len(names) > 1 else f" ({last[0].name})"
     spent = total(run.everything).cost_usd
-    return f"{said}; {usd(spent / kept)} a kept row" if kept and spent else said
+    return f"{sentence}; {usd(spent / kept)} a kept row" if kept and spent else sentence
 
 
 def _behind(run: Run, last: list[StageRecord]) -> list[StageRecord]:
     """The stages and the schemes and filters whose rows they read."""
-    found = {stage.name: stage for stage in last}
+    stages = {stage.name: stage for stage in last}
     for stage in reversed(run.stages):
         if stage.category in ("scheme", "filter") and any(
-            stage.name in later.inputs.values() for later in found.values()
+            stage.name in later.inputs.values() for later in stages.values()
         ):
-            found[stage.name] = stage
-    return list(found.values())
+            stages[stage.name] = stage
+    return list(stages.values())
 
 
 def _others(run: Run, board: Scoreboard, effect: Effect) -> list[Change]:
     """The model against its start model on the other main benchmarks."""
     family = effect.benchmark.split("/")[0]
     names = [name for name in board.main if name.split("/")[0] != family]
-    found = [changes(run, board, effect.stage, name) for name in names]
-    return [steps[-1] for steps in found if steps]
+    by_benchmark = [changes(run, board, effect.stage, name) for name in names]
+    return [steps[-1] for steps in by_benchmark if steps]
 
 
 def _changed(others: list[Change]) -> list[str]:
-    """What the other benchmarks did, half a sentence each."""
-    said, unmoved, few = list[str](), list[str](), list[str]()
+    """What the other benchmarks did, those that moved most first; beyond two clauses a number."""
+    moved, unmoved, few = list[Change](), list[str](), list[str]()
     for change in others:
-        d, name = change.difference, named(change.benchmark)
-        if d.distinguishable:
-            first, second = (
-                as_value(change.benchmark, s.value) for s in (change.first, change.second)
-            )
-            fell = "fell" if d.difference < 0 else "rose"
-            said.append(f"{name} {fell} from {first} to {second}")
+        if change.difference.distinguishable:
+            moved.append(change)
         else:
-            (few if "too few" in d.verdict else unmoved).append(name)
-    if unmoved:
-        said.append(f"no change was found on {listed(unmoved)}")
-    return [*said, f"too few items to tell on {listed(few)}"] if few else said
+            names = few if "too few" in change.difference.verdict else unmoved
+            names.append(named(change.benchmark))
+    moved.sort(key=_strength, reverse=True)
+    clauses = [_moved(change) for change in moved[:MOST_CLAUSES]]
+    num_moved, num_hidden = len(moved) - len(clauses), 0
+    for words, names in (("no change was found", unmoved), ("too few items to tell", few)):
+        if len(clauses) >= MOST_CLAUSES:
+            num_hidden += len(names)
+        elif names:
+            many = len(names) > MOST_NAMES
+            clauses.append(f"{words} on {f'{len(names)} benchmarks' if many else listed(names)}")
+    if num := num_moved or num_hidden:
+        changed = " changed" if num_moved else ""
+        clauses.append(f"and {num} more benchmark{'' if num == 1 else 's'}{changed}: see Scores")
+    return clauses
+
+
+def _strength(change: Change) -> float:
+    """The difference in standard deviations of the items' differences; 0 without items."""
+    difference = change.difference
+    if not difference.n:
+        return 0.0
+    size = abs(difference.difference)
+    return size / difference.spread if difference.spread else math.inf
+
+
+def _moved(change: Change) -> str:
+    scores = (change.first, change.second)
+    first, second = (as_value(change.benchmark, score.value) for score in scores)
+    fell = "fell" if change.difference.difference < 0 else "rose"
+    return f"{named(change.benchmark)} {fell} from {first} to {second}"
 
 
 def _better(effect: Effect | None) -> Answer:
@@ -175,17 +202,19 @@ def _better(effect: Effect | None) -> Answer:
 
 
 def _safe(effect: Effect | None, others: list[Change]) -> Answer:
-    found = [change for change in others if is_safety(change.benchmark)]
+    of_safety = [change for change in others if is_safety(change.benchmark)]
     fell = [change for change in others if _is_worse(change)]
-    lost = f" It got worse on {listed([named(c.benchmark) for c in fell])}." if fell else ""
-    if not found:
+    lost = (
+        f" It got worse on {listed([named(change.benchmark) for change in fell])}." if fell else ""
+    )
+    if not of_safety:
         why = "No benchmark of safety or of refusals was run, so nothing here says that it is."
         return Answer(SAFE, "not measured", why + lost)
-    whys = [f"{named(change.benchmark)} {change.in_words}" for change in found]
-    if any(_is_worse(change) for change in found):
-        return Answer(SAFE, "no", f"Against {found[0].label}: {'; '.join(whys)}.")
+    whys = [f"{named(change.benchmark)} {change.in_words}" for change in of_safety]
+    if any(_is_worse(change) for change in of_safety):
+        return Answer(SAFE, "no", f"Against {of_safety[0].label}: {'; '.join(whys)}.")
     limit = "Items of a benchmark are not your users' prompts."
-    return Answer(SAFE, "unclear", f"Against {found[0].label}: {'; '.join(whys)}. {limit}")
+    return Answer(SAFE, "unclear", f"Against {of_safety[0].label}: {'; '.join(whys)}. {limit}")
 
 
 def _worse(effect: Effect | None, others: list[Change]) -> Answer:
@@ -196,16 +225,27 @@ def _worse(effect: Effect | None, others: list[Change]) -> Answer:
     if fell:
         whys = [f"{named(change.benchmark)} {change.in_words}" for change in fell]
         return Answer(WORSE, "yes", f"Against {every[0].label}: {'; '.join(whys)}.")
-    seen = []
+    smallest, unmoved, alike = list[str](), list[str](), list[str]()
     for change in every:
+        name, difference = named(change.benchmark), change.difference
         least = detectable_change(change)
         if least is not None:
             shown = as_change(change.benchmark, least).removeprefix("+")
-            seen.append(f"{named(change.benchmark)} (n = {change.difference.n}; {shown})")
-    if not seen:
+            smallest.append(f"{name} (n = {difference.n}; {shown})")
+        elif difference.same_on_every_item:
+            unmoved.append(name)
+        elif difference.distinguishable:
+            alike.append(name)
+    whys = []
+    if smallest:
+        whys.append(f"The smallest fall that would be found 4 times in 5: {listed(smallest)}.")
+    if unmoved:
+        whys.append(f"Every item of {listed(unmoved)} was the same in both.")
+    if alike:
+        whys.append(f"On {listed(alike)} it got better.")
+    if not whys:
         return Answer(WORSE, "unclear", "The items are too few to show that anything did.")
-    why = f"The smallest fall that would be found 4 times in 5: {listed(seen)}."
-    return Answer(WORSE, "no", why)
+    return Answer(WORSE, "no", " ".join(whys))
 
 
 def _is_worse(change: Change) -> bool:
@@ -218,22 +258,27 @@ def _warnings(run: Run, board: Scoreboard) -> list[str]:
     if missing:
         have = "has" if len(missing) == 1 else "have"
         warnings.append(f"This run is not finished: {listed(missing)} {have} no output yet.")
-    warnings += [f"{s.name}: {s.unfinished}." for s in run.everything if s.unfinished]
+    late = [stage for stage in run.everything if stage.unfinished]
+    warnings += [f"{stage.name}: {stage.unfinished}." for stage in late]
     for stage in run.everything:
         failed, asked = round(stage.calls.get("failed", 0)), round(stage.calls.get("asked", 0))
         if failed:
             of = f"{count(failed)} of {count(asked)}"
             warnings.append(f"{stage.name}: {of} requests failed and gave nothing.")
     # What several models have in common is said once.
-    said: dict[str, list[str]] = {}
+    labels_of: dict[str, list[str]] = {}
     for model, label in board.labels.items():
-        found = [f"was {what} ({name})" for name, what in overlap(board, model).items()]
-        found += [f"{section} {reason}" for section, reason in judges(board, model).items()]
+        faults = [f"was {what} ({name})" for name, what in overlap(board, model).items()]
+        faults += [f"{section} {reason}" for section, reason in judges(board, model).items()]
         for benchmark in board.main:
             score = board.cells.get((benchmark, model))
             if score and score.num_failed and score.failure_rate > LOUD_FAILURES:
                 family = benchmark.split("/")[0]
-                found.append(f"{failures(score.num_failed, score.n)} items of {family} failed")
-        for what in dict.fromkeys(found):
-            said.setdefault(what, []).append(label)
-    return warnings + [f"{listed(labels)}: {what}." for what, labels in said.items()]
+                faults.append(f"{failures(score.num_failed, score.n)} items of {family} failed")
+        for fault in dict.fromkeys(faults):
+            labels_of.setdefault(fault, []).append(label)
+    for fault, labels in labels_of.items():
+        many = len(labels) > 1 and fault.startswith("was ")
+        words = fault.replace("was ", "were ", 1) if many else fault
+        warnings.append(f"{listed(labels)}: {words}.")
+    return warnings

@@ -35,20 +35,25 @@ class Change:
     @property
     def in_words(self) -> str:
         """The difference with its interval, and what the test says."""
-        d = self.difference
+        difference = self.difference
+        if difference.same_on_every_item:
+            return "the same on every item"
         bounds = ""
-        if d.low is not None and d.high is not None:
-            low, high = (as_change(self.benchmark, bound) for bound in (d.low, d.high))
-            bounds = f" ({low.split(' ')[0]} to {high.split(' ')[0]})"
-        return f"{as_change(self.benchmark, d.difference)}{bounds}, {self.told}"
+        if difference.low is not None and difference.high is not None:
+            ends = (difference.low, difference.high)
+            low, high = (as_change(self.benchmark, end).split(" ")[0] for end in ends)
+            bounds = f" ({low} to {high})"
+        return f"{as_change(self.benchmark, difference.difference)}{bounds}, {self.verdict}"
 
     @property
-    def told(self) -> str:
-        """The verdict, with p where it rests on p alone."""
-        d = self.difference
-        if d.p is None or "p = " in d.verdict or "too " in d.verdict:
-            return d.verdict
-        return f"{d.verdict} (p = {d.p:.2g})"
+    def verdict(self) -> str:
+        """What the test says, with p where it rests on p alone."""
+        verdict, p = self.difference.verdict, self.difference.p
+        return (
+            verdict
+            if p is None or "p = " in verdict or "too " in verdict
+            else (f"{verdict} (p = {p:.2g})")
+        )
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,8 @@ class Effect:
     def sentence(self) -> str:
         """Effect, interval and n."""
         score, words = self.score, phrase(self.benchmark, self.score.n)
-        said = words.value(as_value(self.benchmark, score.value))
-        first = f"After {self.after} the model {said} {as_interval(self.benchmark, score)}"
+        clause = words.value(as_value(self.benchmark, score.value))
+        first = f"After {self.after} the model {clause} {as_interval(self.benchmark, score)}"
         if self.spread and len(self.spread.values) > 1:
             ends = [as_value(self.benchmark, x) for x in (self.spread.lowest, self.spread.highest)]
             over = "the same" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
@@ -130,8 +135,8 @@ class Effect:
         change = self.changes[0]
         shown = as_value(self.benchmark, change.first.value)
         if change.first.by_definition:
-            return f"{first}, where chance is {shown}: {change.told}{self._beside}"
-        return f"{first}, before {words.other(shown)}: {change.told}{self._beside}"
+            return f"{first}, where chance is {shown}: {change.verdict}{self._beside}"
+        return f"{first}, before {words.other(shown)}: {change.verdict}{self._beside}"
 
     @property
     def _beside(self) -> str:
@@ -168,26 +173,26 @@ def main_effect(run: Run, board: Scoreboard) -> Effect | None:
     last = finals(run, board)
     ranked = sorted(board.main, key=_rank)
     for benchmark in ranked:
-        found = {
+        scored = {
             stage.name: stage
             for stage in last
             if (score := board.score(benchmark, stage.name)) and not score.by_definition
         }
-        if found and not benchmark.endswith("margin"):
-            return _effect(run, board, benchmark, found)
+        if scored and not benchmark.endswith("margin"):
+            return _effect(run, board, benchmark, scored)
     return None
 
 
 def changes(run: Run, board: Scoreboard, stage: StageRecord, benchmark: str) -> list[Change]:
     """A model against each evaluated one below it that was measured alike, the nearest first."""
-    second, found = board.score(benchmark, stage.name), []
+    second, steps = board.score(benchmark, stage.name), []
     for name in lineage(run, stage):
         first = board.score(benchmark, name)
         difference = first and board.against(benchmark, name).get(stage.name)
         if first and second and difference:
             label = board.labels[name]
-            found.append(Change(benchmark, name, label, first, second, difference))
-    return found
+            steps.append(Change(benchmark, name, label, first, second, difference))
+    return steps
 
 
 def _rank(benchmark: str) -> int:
@@ -195,14 +200,14 @@ def _rank(benchmark: str) -> int:
     return starts[0] if starts else len(PREFERRED) + benchmark.startswith(LEAST)
 
 
-def _effect(run: Run, board: Scoreboard, benchmark: str, found: dict[str, StageRecord]) -> Effect:
-    scores = {name: board.cells[benchmark, name] for name in found}
+def _effect(run: Run, board: Scoreboard, benchmark: str, last: dict[str, StageRecord]) -> Effect:
+    scores = {name: board.cells[benchmark, name] for name in last}
     sign = 1 if next(iter(scores.values())).higher_is_better else -1
     # of equals the one that was trained last
-    best = max(reversed(found), key=lambda name: sign * (scores[name].value or 0.0))
+    best = max(reversed(last), key=lambda name: sign * (scores[name].value or 0.0))
     against = board.against(benchmark, best)
-    rivals = [n for n in found if n in against and not against[n].distinguishable]
-    below = changes(run, board, found[best], benchmark)
+    rivals = [n for n in last if n in against and not against[n].distinguishable]
+    below = changes(run, board, last[best], benchmark)
     over_seeds = None
     if board.seeds and best in board.repeated:
         start = below[-1].earlier if below else ""
@@ -211,13 +216,13 @@ def _effect(run: Run, board: Scoreboard, benchmark: str, found: dict[str, StageR
     facts = (board.facts.get(best, {}).get("info") or {}).get("win_rate") or {}
     opponent = str(facts.get("against") or "") if benchmark.startswith("win rate") else ""
     return Effect(
-        found[best],
+        last[best],
         board.labels[best],
         benchmark,
         scores[best],
         below,
         [board.labels[name] for name in rivals],
-        len(found),
+        len(last),
         board.labels.get(opponent, opponent),
         overlap(board, best).get(benchmark_of(benchmark), ""),
         spread(board, benchmark, best),
@@ -234,7 +239,7 @@ def judges(board: Scoreboard, model: str) -> dict[str, str]:
     """Section -> why its judge cannot judge, for those of which this is so."""
     info = board.facts.get(model, {}).get("info") or {}
     sections = {name: part for name, part in info.items() if isinstance(part, dict)}
-    found = {
+    reasons = {
         name: str(part["cannot_judge"])
         for name, part in sections.items()
         if part.get("cannot_judge")
@@ -244,8 +249,8 @@ def judges(board: Scoreboard, model: str) -> dict[str, str]:
         score = read_score(row)
         if score.name != "judge/accuracy" or score.low is None or score.high is None:
             continue
-        if score.low <= CHANCE <= score.high and "judge_card" not in found:
+        if score.low <= CHANCE <= score.high and "judge_card" not in reasons:
             shown = f"{as_value(score.name, score.value)} of {score.n} games"
             bounds = as_interval(score.name, score)
-            found["judge_card"] = f"is right in {shown} {bounds}, which may be chance"
-    return found
+            reasons["judge_card"] = f"is right in {shown} {bounds}, which may be chance"
+    return reasons

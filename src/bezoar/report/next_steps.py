@@ -74,39 +74,42 @@ def items_needed(difference: Difference, least: float | None = None) -> int | No
 
 def detectable_change(change: Change) -> float | None:
     """The smallest difference that the items find in four runs of five; None for too few items."""
-    d = change.difference
-    if d.p is None or d.least_n is None or d.n < d.least_n:
+    difference = change.difference
+    n, least_n = difference.n, difference.least_n
+    if difference.p is None or least_n is None or n < least_n:
         return None
-    if d.spread:
-        return detectable(d.n, d.spread, POWER)
-    return detectable(d.n) if is_share(change.benchmark) else None
+    if difference.spread:
+        return detectable(n, difference.spread, POWER)
+    return detectable(n) if is_share(change.benchmark) else None
 
 
 def _more_items(effect: Effect) -> list[str]:
     """How many items would tell, for the nearest comparison that cannot be told."""
     for change in effect.changes:
-        d = change.difference
-        if d.distinguishable or d.p is None:
+        difference = change.difference
+        if difference.distinguishable or difference.p is None:
             continue
-        what = f"{effect.label} and {change.label}"
-        if d.least_n is not None and d.n < d.least_n:
-            return [f"Evaluate on at least {d.least_n} items: {d.n} cannot tell {what} apart."]
-        num = items_needed(d)
+        n, least_n = difference.n, difference.least_n
+        models = f"{effect.label} and {change.label}"
+        if least_n is not None and n < least_n:
+            return [f"Evaluate on at least {least_n} items: {n} cannot tell {models} apart."]
+        num = items_needed(difference)
         if num is not None and num <= MOST_ITEMS:
-            seen = as_change(effect.benchmark, d.difference)
-            more = max(num, d.n + 1)
+            seen = as_change(effect.benchmark, difference.difference)
+            more = max(num, n + 1)
             return [
-                f"To tell {what} apart, evaluate on about {_round(more)} items: a difference as"
+                f"To tell {models} apart, evaluate on about {_round(more)} items: a difference as"
                 f" large as the one seen ({seen}) needs so many to be found 4 times in 5; there"
-                f" were {count(d.n)}."
+                f" were {count(n)}."
             ]
-        num = items_needed(d, SMALL_STEP) if is_share(effect.benchmark) else None
-        if num is not None and num > d.n:
+        num = items_needed(difference, SMALL_STEP) if is_share(effect.benchmark) else None
+        if num is not None and num > n:
+            step = as_change(effect.benchmark, SMALL_STEP)
             return [
-                f"To tell {what} apart if they are {as_change(effect.benchmark, SMALL_STEP)} apart,"
-                f" evaluate on about {_round(num)} items; there were {count(d.n)}."
+                f"To tell {models} apart if they are {step} apart,"
+                f" evaluate on about {_round(num)} items; there were {count(n)}."
             ]
-        return [f"{what} differ too little to be told apart: more training, or other rows."]
+        return [f"{models} differ too little to be told apart: more training, or other rows."]
     return []
 
 

@@ -194,7 +194,8 @@ class Scoreboard:
         others = [name for group in groups for name in group if name != model]
         cell = self.cells.get((benchmark, model))
         if cell and cell.value is None:
-            return cell.reason or f"all its {cell.num_failed} items failed"
+            failed = f"all its {cell.num_failed} items failed" if cell.num_failed else ""
+            return cell.reason or failed or "its score has no items"
         if not others:
             return "no other model has this score"
         other = self.measured(benchmark, others[0])

@@ -51,8 +51,9 @@ def _dots(board: Scoreboard, benchmark: str, start: str) -> list[Dot]:
     for series, (model, label) in enumerate(board.labels.items()):
         difference = against.get(model)
         if difference is not None and difference.n:
-            said = f"n = {count(difference.n)}, {difference.verdict}"
-            note = h("small", said, cls="note")
+            size, verdict = f"n = {count(difference.n)}", difference.verdict
+            words = verdict if "n = " in verdict else f"{size}, {verdict}"
+            note = h("small", words, cls="note")
             bounds = (difference.difference, difference.low, difference.high)
             dots.append(Dot(label, *bounds, note=note, series=series))
     return dots

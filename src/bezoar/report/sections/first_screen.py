@@ -3,7 +3,7 @@
 import re
 
 from bezoar.report.components import folded
-from bezoar.report.decision import Answer, Decision
+from bezoar.report.decision import WORSE, Answer, Decision
 from bezoar.report.formatting import count, seconds, usd
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
@@ -12,11 +12,6 @@ from bezoar.report.terms import explained
 
 OPEN = 3
 _UNBROKEN = re.compile(r"(?<=\d) (?=%)|(?<=\b[np]) (?==)|(?<=\b[np] =) (?=\d)")
-WORDS = {
-    "What got worse?": {"yes": "Something", "no": "Nothing found"},
-    "": {"yes": "Yes", "no": "No", "unclear": "Unclear", "not measured": "Not measured"},
-}
-"""Question -> verdict -> the word that answers it; those of "" hold for every other question."""
 
 
 def first_screen(run: Run, decision: Decision) -> Markup:
@@ -59,12 +54,13 @@ def _warnings(notes: list[str]) -> Markup | None:
 
 
 def _answer(answer: Answer) -> Markup:
-    word = WORDS.get(answer.question, {}).get(answer.verdict) or WORDS[""][answer.verdict]
     cls = {"unclear": "unclear", "not measured": "unclear"}.get(answer.verdict) or (
-        "good" if (answer.verdict == "yes") != (answer.question == "What got worse?") else "bad"
+        "good" if (answer.verdict == "yes") != (answer.question == WORSE) else "bad"
     )
     why = h("p", _words(answer.why))
-    return h("li", h("h2", answer.question), h("b", word, cls=f"word {cls}"), why)
+    return h(
+        "li", h("h2", answer.question), h("b", answer.short.capitalize(), cls=f"word {cls}"), why
+    )
 
 
 def _figures(run: Run) -> list[tuple[str, str]]:
