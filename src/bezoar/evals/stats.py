@@ -156,10 +156,6 @@ def bootstrap_mean(values: Sequence[float]) -> tuple[float, float] | None:
     return percentiles(np.concatenate(means))
 
 
-ROUNDING = 1e-12
-"""Of the largest value: paired differences that are closer than this are equal."""
-
-
 @dataclass(frozen=True)
 class Difference:
     """Second minus first on the same `n` items, with the two-sided p of the sign-flip test.
@@ -230,7 +226,7 @@ def paired(
     mean, p = float(changes.mean()), sign_flip(changes)
     # equal differences are not quite equal once they are rounded
     largest = float(np.abs((first, second)).max())
-    spread = float(changes.std()) if np.ptp(changes) > ROUNDING * largest else 0.0
+    spread = float(changes.std()) if np.ptp(changes) > 1e-12 * largest else 0.0
     return Difference(name, *means, mean, *interval, p, len(changes), num_unpaired, spread=spread)
 
 
