@@ -145,6 +145,6 @@ def test_the_number_stands_in_console_report_and_facts() -> None:
         }
     }
     (page,) = _judges(Scoreboard({"m": "M"}, facts={"m": facts}))
-    assert "judge/injection" in str(page)
+    assert "judge/<wbr>injection" in str(page)
     assert "Verdict: accept" in str(page)
     assert scores["judge/injection"].n == 28

@@ -16,6 +16,7 @@ KNOWN = {"$schema", "$defs", "$ref", "type", "const", "enum", "anyOf", "oneOf", 
     "additionalProperties",
     "items",
     "minimum",
+    "maximum",
     "default",
     "description",
 }
@@ -37,6 +38,8 @@ def fits(value: Any, schema: dict[str, Any], whole: dict[str, Any]) -> bool:
     if "oneOf" in schema and sum(fits(value, option, whole) for option in schema["oneOf"]) != 1:
         return False
     if "minimum" in schema and value < schema["minimum"]:
+        return False
+    if "maximum" in schema and value > schema["maximum"]:
         return False
     if isinstance(value, list):
         return all(fits(item, schema.get("items", {}), whole) for item in value)

@@ -232,3 +232,10 @@ def test_no_pickle_no_eval_no_remote_code() -> None:
                         k.arg == "weights_only" and ast.unparse(k.value) == "True"
                         for k in node.keywords
                     ), f"{file}:{node.lineno}"
+
+
+def test_no_file_holds_the_marks_of_a_merge() -> None:
+    pages = [page for name in ("docs", "recipes") for page in (ROOT / name).rglob("*.*")]
+    texts = [path for path in [*pages, *ROOT.glob("*.md"), *FILES] if path.is_file()]
+    marks = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+    assert not [str(path) for path in texts if marks.search(path.read_text("utf-8"))]
