@@ -8,7 +8,9 @@ from typing import NamedTuple
 from bezoar.cost import dollars
 from bezoar.errors import BudgetError
 from bezoar.flow.recipe import Recipe
+from bezoar.flow.rundir import RunDir
 from bezoar.llm.budget import Budget
+from bezoar.llm.journal import Journal
 
 
 class Limit(NamedTuple):
@@ -68,13 +70,23 @@ def divided(recipe: Recipe) -> str:
     return f"{total}: {', '.join(named)}, the other stages in their order {dollars(rest_usd)}"
 
 
-def where_it_ends(recipe: Recipe, expected_usd: Mapping[str, float]) -> str:
+def spent_by(recipe: Recipe, run: RunDir) -> dict[str, float]:
+    """What a run has spent by stage, all of it under "", also on what has changed since."""
+    names = ("", *recipe.stages)
+    if run.journal is None:
+        return dict.fromkeys(names, 0.0)
+    with Journal(run.journal) as journal:
+        return {name: journal.spent_usd(recipe.name, name) for name in names}
+
+
+def where_it_ends(
+    recipe: Recipe, expected_usd: Mapping[str, float], spent_usd: Mapping[str, float]
+) -> str:
     """The first stage that is expected to want more than it may spend; "" for none."""
-    spent: dict[str, float] = {"": 0.0}
-    names = list(expected_usd)
+    spent, names = dict(spent_usd), list(expected_usd)
     for index, name in enumerate(names):
         limit = limit_of(recipe, name, names[index + 1 :], lambda stage: spent.get(stage, 0.0))
-        spent[name] = expected_usd[name]
+        spent[name] = spent.get(name, 0.0) + expected_usd[name]
         spent[""] += expected_usd[name]
         if expected_usd[name] and limit.usd is not None and spent[""] > limit.usd + 1e-9:
             return name

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.types import AnyRow
-from bezoar.cost import Estimate, Quote, RequestEstimate, exactly, price
+from bezoar.cost import Estimate, Quote, RequestEstimate, dollars, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
-from bezoar.flow.budgets import divided, where_it_ends
+from bezoar.flow.budgets import divided, spent_by, where_it_ends
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe, base_of
@@ -216,9 +216,11 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     memory = "GiB: training's peak with the fullest micro-batch"
     note = "Expected (low to high); replies that are in the journal are left out where it tells."
     note = f"{note} {memory}."
-    console.print(plain(f"{note} Budget: {divided(recipe)}."))
+    spent = spent_by(recipe, run)
+    already = f" Spent already: {dollars(spent[''])} USD." if spent[""] else ""
+    console.print(plain(f"{note} Budget: {divided(recipe)}.{already}"))
     expected = {line.name: row[2].expected for line, row in zip(lines, sums, strict=True)}
-    ends = where_it_ends(recipe, expected)
+    ends = where_it_ends(recipe, expected, spent)
     if ends:
         what = f"the budget is expected to end in {ends}, and the run stops there, unfinished"
         console.print(plain(f"warning: {what}; raise it, or ask for less."))

@@ -139,11 +139,9 @@ def replaying(recipe: Recipe, run: RunDir, current: Set[str]) -> Iterator[Replay
         for backend in recipe.backends.values()
         if getattr(backend, "prices", Prices()) != Prices()
     ]
-    paths = [run.path / "journal.sqlite", run.path.parent / "journal.sqlite"]
-    path = next((path for path in paths if path.is_file()), None)
-    if not priced or path is None:
+    if not priced or run.journal is None:
         yield None
         return
-    with Journal(path) as journal, TemporaryDirectory(prefix="bezoar-plan-") as place:
+    with Journal(run.journal) as journal, TemporaryDirectory(prefix="bezoar-plan-") as place:
         has_replies = any(journal.answered(identity) for identity in priced)
         yield Replay(recipe, run, journal, Path(place), current) if has_replies else None

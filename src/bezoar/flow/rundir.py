@@ -206,6 +206,12 @@ class RunDir:
         whole = self.stored(name)["parts"].get(ADAPTER_HOLDS) == WHOLE_STACK
         return spec, [*([] if whole else adapters), folder / "adapter"]
 
+    @property
+    def journal(self) -> Path | None:
+        """The journal that holds its replies, where there is one."""
+        places = (self.path / "journal.sqlite", self.path.parent / "journal.sqlite")
+        return next((path for path in places if path.is_file()), None)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run directory; RecipeError when another process holds it."""

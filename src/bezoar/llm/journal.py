@@ -74,14 +74,16 @@ class Journal(JournalFile):
         """Those of `keys` that were asked once and failed for a reason that can pass."""
         return {key for _, key, _, _ in self._select(keys, "failed = 1")}
 
-    def _select(self, keys: Iterable[str], condition: str) -> list[tuple[Any, ...]]:
-        """(id, key, reply, body) of entries, the first one last, answers after failures."""
+    def _select(
+        self, keys: Iterable[str], condition: str, columns: str = "id, key, reply, body"
+    ) -> list[tuple[Any, ...]]:
+        """`columns` of entries, the first one last, answers after failures."""
         # in parts: SQLite limits the number of values in a query
         wanted, rows = list(dict.fromkeys(keys)), []
         for start in range(0, len(wanted), 500):
             some = wanted[start : start + 500]
             where = f"key IN ({','.join('?' * len(some))}) AND {condition}"
-            sql = f"SELECT id, key, reply, body FROM replies WHERE {where}"
+            sql = f"SELECT {columns} FROM replies WHERE {where}"
             rows += self._rows(f"{sql} ORDER BY failed DESC, id DESC", some)
         return rows
 
@@ -130,6 +132,10 @@ class Journal(JournalFile):
             return float(self._rows(sql, (run, stage))[0][0])
         rows = self._rows("SELECT usd FROM spent WHERE key = ?", (run,))
         return float(rows[0][0]) if rows else 0.0
+
+    def payers(self, keys: Iterable[str]) -> dict[str, str]:
+        """The run that asked for the reply that `get_many` finds, by key."""
+        return dict(self._select(keys, "reply <> '' AND failed <> 1", "key, run"))
 
     def reserve(
         self, owner: str, run: str, held_usd: float, prices: Sequence[float], *, limit_usd: float

@@ -36,7 +36,7 @@ class Pool:
         self._prices: Prices = getattr(backend, "prices", None) or Prices()
         numbers = ("asked", "from_journal", "failed", "refused_by_budget", *_TOKENS)
         self._counts: dict[str, float] = dict.fromkeys(numbers, 0)
-        self._counts |= dict.fromkeys(("cost_usd", "paid_now_usd", "seconds"), 0.0)
+        self._counts |= dict.fromkeys(("cost_usd", "own_usd", "paid_now_usd", "seconds"), 0.0)
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Replies in the order of `requests`; what failed or was refused has finish "error"."""
@@ -61,7 +61,7 @@ class Pool:
                 else:
                     self._ask_here(self.backend, unique, replies)
         seconds = time.monotonic() - started
-        self._count(list(replies.values()), num_known, seconds)
+        self._count(replies, num_known, seconds)
         if num_known < len(unique):
             now = {"asked": len(unique), "from_journal": num_known, "seconds": round(seconds, 3)}
             self.progress.log(event="replies", **now, totals=self.counts())
@@ -88,11 +88,11 @@ class Pool:
         return replies
 
     def counts(self) -> dict[str, float]:
-        """What this pool did. Tokens and `cost_usd` are those of all replies, whenever paid for;
-        `paid_now_usd` was spent by this process. What the budget refused counts for itself alone,
-        neither as asked nor as failed."""
+        """What this pool did. Tokens and `cost_usd` are those of all replies, whoever paid for them
+        and when; this run has paid `own_usd` of it, this process `paid_now_usd`. What the budget
+        refused counts for itself alone, neither as asked nor as failed."""
         counts = dict(self._counts)
-        for name, digits in (("cost_usd", 6), ("paid_now_usd", 6), ("seconds", 3)):
+        for name, digits in (("cost_usd", 6), ("own_usd", 6), ("paid_now_usd", 6), ("seconds", 3)):
             counts[name] = round(counts[name], digits)
         return counts
 
@@ -161,8 +161,13 @@ class Pool:
         self._counts["paid_now_usd"] += sum(reply.cost_usd for _, _, reply in answered)
         self._clock.tick([reply for _, _, reply in answered])
 
-    def _count(self, replies: list[Reply], num_known: int, seconds: float) -> None:
-        counts = self._counts
+    def _count(self, by_key: dict[str, Reply], num_known: int, seconds: float) -> None:
+        counts, replies = self._counts, list(by_key.values())
+        paid = {key: reply.cost_usd for key, reply in by_key.items() if reply.cost_usd}
+        payers = self.journal.payers(paid)
+        counts["own_usd"] += sum(
+            usd for key, usd in paid.items() if payers.get(key) == self.budget.run
+        )
         num_unasked = sum(reply.failure == "budget" for reply in replies)
         counts["refused_by_budget"] += num_unasked
         counts["asked"] += len(replies) - num_unasked

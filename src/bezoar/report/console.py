@@ -33,7 +33,8 @@ def print_scores(run: Run, board: Scoreboard, console: Console) -> None:
         _print_repeats(board, console)
     waiting = [stage.name for stage in run.of("evaluate") if not stage.done]
     later = [f"Not run yet: {listed(waiting)}."] if waiting else []
-    _print_sentences([*board.headline, *later], console)
+    headline = board.headline if run.of("train", "evaluate") else []
+    _print_sentences([*headline, *later], console)
     print_decision(decide(run, board), console)
 
 

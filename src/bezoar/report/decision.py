@@ -14,7 +14,7 @@ from bezoar.report.next_steps import detectable_change, next_steps
 from bezoar.report.plain_words import as_change, as_interval, as_value, is_safety, named, phrase
 from bezoar.report.run import Run, StageRecord
 from bezoar.report.scoreboard import Scoreboard
-from bezoar.report.sections.bill import total
+from bezoar.report.sections.bill import money, total
 
 Verdict = Literal["yes", "no", "unclear", "not measured"]
 LOUD_FAILURES = 0.02
@@ -59,7 +59,7 @@ def decide(run: Run, board: Scoreboard) -> Decision:
     effect = main_effect(run, board)
     others = _others(run, board, effect) if effect else []
     whole = total(run.everything)
-    cost = f"{usd(whole.cost_usd)}, {duration(whole.seconds)}"
+    cost = f"{usd(money(run))}, {duration(whole.seconds)}"
     parts = [_subject(run, board, effect), *_changed(others), cost]
     answers = []
     if run.of("train", "evaluate"):
@@ -107,7 +107,11 @@ def _rows(run: Run) -> str:
     read = {name for stage in run.stages for name in stage.inputs.values()}
     made = [stage for stage in run.stages if stage.done and stage.category != "source"]
     last = [stage for stage in made if stage.name not in read] or made
-    last = last or [stage for stage in run.stages if stage.done]
+    if not made:
+        given = [stage for stage in run.stages if stage.done]
+        said = f"{count(sum(s.count('rows_out') for s in given))} rows were read"
+        none = ", and none was made yet" if len(given) < len(run.stages) else ""
+        return f"{said} ({', '.join(stage.name for stage in given)}){none}"
     kept = sum(stage.count("rows_out") for stage in last)
     dropped = sum(sum(stage.dropped.values()) for stage in _behind(run, last))
     names = [f"{stage.name} {count(stage.count('rows_out'))}" for stage in last]
@@ -115,7 +119,8 @@ def _rows(run: Run) -> str:
     if dropped:
         sentence += f" and dropped {count(dropped)} ({percent(dropped, kept + dropped)})"
     sentence += f" ({', '.join(names)})" if len(names) > 1 else f" ({last[0].name})"
-    spent = total(run.everything).cost_usd
+    # what rows to come have cost is no price of these
+    spent = total(_behind(run, last)).cost_usd
     return f"{sentence}; {usd(spent / kept)} a kept row" if kept and spent else sentence
 
 

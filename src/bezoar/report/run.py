@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bezoar.errors import RecipeError
+from bezoar.errors import DataError, RecipeError
 from bezoar.flow.recipe import KINDS
 from bezoar.flow.rundir import RunDir
 from bezoar.io import Row, read_jsonl, read_own
+from bezoar.llm.journal import Journal
 from bezoar.references import seed_of
 from bezoar.report.formatting import finite
 
@@ -100,6 +101,9 @@ class Run:
     """What could not be read, a sentence each."""
     repeats: list[StageRecord] = field(default_factory=list)
     """The stages of further seeds; `stages` are those of the recipe's own."""
+    spent_usd: float | None = None
+    """What its budget counts: all replies that it asked for, also for what has changed since. None
+    without a journal."""
 
     @property
     def everything(self) -> list[StageRecord]:
@@ -171,9 +175,20 @@ def load_run(path: Path) -> Run:
     recipe = path / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
     metrics = _load_metrics(path / "metrics.jsonl", notes)
-    return Run(
-        path, resolved.get("name", path.name), text, resolved, stages, metrics, notes, repeats
-    )
+    name = resolved.get("name", path.name)
+    spent_usd = _spent_usd(run_dir, name, notes)
+    return Run(path, name, text, resolved, stages, metrics, notes, repeats, spent_usd)
+
+
+def _spent_usd(run_dir: RunDir, name: str, notes: list[str]) -> float | None:
+    if run_dir.journal is None:
+        return None
+    try:
+        with Journal(run_dir.journal) as journal:
+            return journal.spent_usd(name)
+    except (DataError, OSError):
+        notes.append("The journal cannot be read: what was paid for earlier attempts is not shown.")
+        return None
 
 
 def _load_stage(run_dir: RunDir, name: str, fields: Row, folder: Path | None) -> StageRecord:

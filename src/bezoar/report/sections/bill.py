@@ -14,6 +14,10 @@ INTRO = (
     " tokens and money count every reply, whenever it was paid for. Models on this machine cost"
     " time, not money. The price of a kept row includes what it cost in the stages before."
 )
+EARLIER = (
+    " Paid earlier for settings that have changed, requests that were sent again, or stages that"
+    " did not finish: {}. It is in the total and counts against the budget."
+)
 CALLS = {
     "asked": "Requests",
     "from_journal": "From journal",
@@ -34,6 +38,8 @@ class Costs:
     calls: dict[str, int]
     trained_tokens: int
     cost_usd: float
+    own_usd: float
+    """What the run itself has paid of `cost_usd`; replies in a shared journal may be others'."""
 
 
 def total(stages: Iterable[StageRecord]) -> Costs:
@@ -44,7 +50,17 @@ def total(stages: Iterable[StageRecord]) -> Costs:
         {name: sum(round(stage.calls.get(name, 0)) for stage in every) for name in CALLS},
         sum(stage.count("trained_tokens") for stage in every),
         sum(stage.calls.get("cost_usd", 0.0) for stage in every),
+        sum(stage.calls.get("own_usd", stage.calls.get("cost_usd", 0.0)) for stage in every),
     )
+
+
+def money(run: Run) -> float:
+    """US dollars for all that the stages rest on, and for what the run has paid beside it."""
+    whole = total(run.everything)
+    beside = 0.0 if run.spent_usd is None else run.spent_usd - whole.own_usd
+    # a stage's money is rounded to a millionth
+    exact = abs(beside) <= 1e-6 * len(run.everything)
+    return whole.cost_usd + (0.0 if exact else beside)
 
 
 def cost_per_row(run: Run, stage: StageRecord) -> float | None:
@@ -71,16 +87,22 @@ def row_chain(run: Run, stage: StageRecord) -> list[StageRecord]:
 def bill(run: Run) -> Markup | None:
     """A line per stage, one per further seed, and the sum; None before any stage has run."""
     done = [stage for stage in run.stages if stage.done or stage.unfinished]
-    if not done:
+    whole, whole_usd = total(run.everything), money(run)
+    earlier_usd = whole_usd - whole.cost_usd
+    if not done and not earlier_usd:
         return None
-    whole = total(run.everything)
-    longest_s = max(total([stage]).seconds for stage in done)
+    longest_s = max((total([stage]).seconds for stage in done), default=0.0)
     rows = [_line(run, stage, longest_s, whole) for stage in done]
     rows += [_seed_line(run, seed, whole) for seed in run.further_seeds]
+    if earlier_usd > 0:
+        blank = [""] * (len(HEAD) - 4)
+        rows.append(["paid earlier", "settings that have changed", *blank, usd(earlier_usd), ""])
     calls = [count(num) for num in whole.calls.values()]
-    sums = [seconds(whole.seconds), *calls, count(whole.trained_tokens), usd(whole.cost_usd)]
+    sums = [seconds(whole.seconds), *calls, count(whole.trained_tokens), usd(whole_usd)]
     lines = table(HEAD, rows, foot=["Total", "", *sums, ""], words=2)
-    paid = "" if whole.cost_usd else " Nothing was paid for in this run."
+    paid = "" if whole_usd else " Nothing was paid for in this run."
+    if earlier_usd > 0:
+        paid = EARLIER.format(usd(earlier_usd))
     return section("money", "Money and time", INTRO + paid, lines, terms_of=HEAD)
 
 

@@ -7,7 +7,7 @@ from bezoar.report.decision import WORSE, Answer, Decision
 from bezoar.report.formatting import count, seconds, usd
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
-from bezoar.report.sections.bill import total
+from bezoar.report.sections.bill import money, total
 from bezoar.report.terms import explained
 
 OPEN = 3
@@ -79,6 +79,6 @@ def _figures(run: Run) -> list[tuple[str, str]]:
         (count(whole.trained_tokens), "tokens trained", whole.trained_tokens),
         (count(whole.calls["asked"]), "requests", whole.calls["asked"]),
         (seconds(whole.seconds), "of work", 1),
-        (usd(whole.cost_usd), "for replies", whole.calls["asked"]),
+        (usd(money(run)), "for replies", whole.calls["asked"] or money(run)),
     ]
     return [(figure, label) for figure, label, value in figures if value]
