@@ -1,3 +1,4 @@
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,6 +7,7 @@ from rich.console import Console
 
 from bezoar.evals.comparison import Measured, differences
 from bezoar.evals.stats import Score, apart
+from bezoar.io import Row, read_own
 from bezoar.report.console import print_scores
 from bezoar.report.formatting import (
     count,
@@ -20,9 +22,10 @@ from bezoar.report.formatting import (
 )
 from bezoar.report.html import write_report
 from bezoar.report.load_scores import load_scoreboard, read_score
+from bezoar.report.model_card import model_card
 from bezoar.report.run import load_run
 from bezoar.report.scoreboard import Scoreboard
-from tests.helpers.fake_run import edit_json, load
+from tests.helpers.fake_run import build_run, edit_json, load, stages
 
 Build = Callable[..., Path]
 
@@ -62,6 +65,46 @@ def test_more_models_need_a_clearer_difference() -> None:
     values = {"a": [0.0] * 6, "b": [1.0] * 6}
     others = {f"c{i}": [0.0] * 6 for i in range(3)}
     assert board_of(values | others).verdict("acc").none  # type: ignore[union-attr]  # p = 2/64, times four models
+
+
+def test_two_evaluations_of_one_model_both_stand(tmp_path: Path) -> None:
+    table = stages()
+    table = {name: table[name] for name in ("pairs", "pairs_test", "sft_lamini", "dpo")}
+    evaluation = stages()["eval_dpo"]
+    # the one on rows that were trained on has run first
+    table |= {"eval-trained": evaluation, "eval_sft": {**evaluation, "model": "base"}}
+    table["eval_dpo"] = evaluation
+    path = build_run(tmp_path / "twice", table=table)
+    for name, pairs, num in (("05-eval-trained", "a", 20), ("07-eval_dpo", "b", 0)):
+        hits = {"benchmarks": {"preferences": {"items": 40, "trained_on": num}}}
+        same = {"conditions": {"preferences": {"pairs": pairs}}}
+        facts = {"info": {"preferences": same, "contamination": hits}}
+        edit_json(path / name / "scores.json", **facts)
+    edit_json(path / "06-eval_sft" / "scores.json", info={"preferences": same})
+    stored = read_own(path / "05-eval-trained" / "scores.json", scores=list[Row])["scores"]
+    stored[0] = {**stored[0], "value": 0.975}
+    edit_json(path / "05-eval-trained" / "scores.json", scores=stored)
+    run, board = load(path)
+    assert list(board.labels) == ["dpo", "dpo (eval-trained)", "base"]
+    accuracy = "preferences/log-prob accuracy"
+    values = [board.cells[accuracy, model] for model in board.labels]
+    assert values[1].value == 0.975
+    assert values[0].value not in (None, 0.975)
+    assert board.alike(accuracy) == [["dpo", "base"], ["dpo (eval-trained)"]]
+    assert [board.trained_on(model, accuracy) for model in board.labels] == [
+        "",
+        "trained on 20 of 40 of these items",
+        "",
+    ]
+    # what both measured alike counts once
+    assert ("mt_bench", "dpo (eval-trained)") not in board.cells
+    card = model_card(run, next(s for s in run.stages if s.name == "dpo"), board)
+    assert f"| {accuracy} | {number(values[0].value)} |" in card
+    assert f"| {accuracy} (eval-trained) | {number(values[1].value)} |" in card
+    assert "preferences (eval-trained): the model was trained on 20 of 40" in card
+    console = Console(width=120, record=True, file=io.StringIO())
+    print_scores(run, board, console)
+    assert "(eval-trained)" in console.export_text()
 
 
 def test_who_was_trained_on_the_items_is_not_the_best() -> None:

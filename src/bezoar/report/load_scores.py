@@ -2,22 +2,28 @@
 
 from dataclasses import fields
 
-from bezoar.evals.outcome import joined, read_items, read_scores
+from bezoar.evals.comparison import condition
+from bezoar.evals.outcome import benchmark_of, joined, read_items, read_scores, trained_on
 from bezoar.evals.stats import Score
-from bezoar.io import Row
+from bezoar.io import Row, canonical
 from bezoar.references import seed_of
 from bezoar.report.formatting import finite
-from bezoar.report.run import Run
+from bezoar.report.run import Run, StageRecord
 from bezoar.report.scoreboard import Scoreboard
 
 
 def load_scoreboard(run: Run) -> Scoreboard:
-    """Read every finished evaluation; several stages of one model count as one."""
-    board = Scoreboard(repeated=frozenset(stage.name for stage in run.repeats))
+    """Read every finished evaluation; several stages of one model count as one.
+
+    What a later stage measured on the same benchmark under other conditions stands beside the
+    first as "MODEL (STAGE)"; what nothing was trained on comes first.
+    """
+    board = Scoreboard(repeated={stage.name for stage in run.repeats})
     if run.repeats:
         board.seeds[int(run.resolved.get("seed") or 0)] = board
         for seed in run.further_seeds:
             board.seeds[seed] = load_scoreboard(run.with_seed(seed))
+    evaluations: dict[str, list[tuple[StageRecord, Row]]] = {}
     for stage in run.of("evaluate"):
         if stage.folder is None or not stage.path("scores.json"):
             continue
@@ -25,13 +31,55 @@ def load_scoreboard(run: Run) -> Scoreboard:
         model = facts["model"] or stage.inputs.get("model", stage.name)
         if stage.seed is not None:  # a repeat measures the model of its seed
             model, facts["label"] = seed_of(model)[0], ""
-        board.labels.setdefault(model, str(facts.get("label") or model))
-        known = board.facts.get(model, {})
-        info = joined(known.get("info") or {}, facts["info"] or {})
-        board.facts[model] = {**known, **facts, "info": info}
-        _add_scores(board, model, [read_score(row) for row in facts["scores"] or []])
-        _add_items(board, model, read_items(stage.folder, lenient=True))
+        evaluations.setdefault(model, []).append((stage, facts))
+    # of all models alike, so that each leads with the same items
+    hits = {
+        measured
+        for own in evaluations.values()
+        for _, facts in own
+        for measured in _measured(facts)
+        if benchmark_of(measured[0]) in trained_on(facts["info"] or {})
+    }
+    for model, own in evaluations.items():
+        for stage, facts in sorted(own, key=lambda each: bool(hits & _measured(each[1]))):
+            _add(board, model, stage, facts)
     return board
+
+
+def _names(facts: Row) -> list[str]:
+    return [str(row.get("name", "score")) for row in facts["scores"] or []]
+
+
+def _measured(facts: Row) -> set[tuple[str, str]]:
+    """(benchmark, condition) of each score."""
+    return {(name, canonical(condition(facts["info"] or {}, name))) for name in _names(facts)}
+
+
+def _add(board: Scoreboard, model: str, stage: StageRecord, facts: Row) -> None:
+    """Take in an evaluation; scores that the model has under other conditions get a row apart."""
+    label = str(facts.get("label") or model)
+    info, known = facts["info"] or {}, board.info(model)
+    scores, items = [read_score(r) for r in facts["scores"] or []], _items(stage)
+    apart = {
+        name
+        for name in _names(facts)
+        if (name, model) in board.cells and condition(info, name) != condition(known, name)
+    }
+    if apart:
+        further, own = f"{model} ({stage.name})", f"{board.labels[model]} ({stage.name})"
+        board.further.setdefault(model, []).append(further)
+        if model in board.repeated:
+            board.repeated.add(further)
+        board.labels[further], board.facts[further] = own, facts
+        _add_scores(board, further, [score for score in scores if score.name in apart])
+        _add_items(board, further, [row for row in items if str(row.get("benchmark")) in apart])
+        scores = [score for score in scores if score.name not in apart]
+        items = [row for row in items if str(row.get("benchmark")) not in apart]
+    board.labels.setdefault(model, label)
+    info = joined(info, known) if apart else joined(known, info)
+    board.facts[model] = {**board.facts.get(model, {}), **facts, "info": info}
+    _add_scores(board, model, scores)
+    _add_items(board, model, items)
 
 
 def read_score(row: Row) -> Score:
@@ -54,6 +102,10 @@ def _add_scores(board: Scoreboard, model: str, scores: list[Score]) -> None:
             board.parts.setdefault((score.name, model), {})[score.group] = score
         else:
             board.cells[score.name, model] = score
+
+
+def _items(stage: StageRecord) -> list[Row]:
+    return read_items(stage.folder, lenient=True) if stage.folder else []
 
 
 def _add_items(board: Scoreboard, model: str, items: list[Row]) -> None:

@@ -1,5 +1,6 @@
 """The card of a trained model, in the form the Hub reads."""
 
+from dataclasses import replace
 from typing import Any
 
 from bezoar.chat.templates import ChatML, OpenBezoarTemplate
@@ -63,7 +64,10 @@ def model_card(
         template=template.get("kind", "unknown"),
         prompt=_example_prompt(template),
         reference=board.labels.get(reference),
-        scores=[(s, _verdict(board, s, stage, reference)) for s in _scores(board, stage)],
+        scores=[
+            (named, _verdict(board, score, key, reference))
+            for key, score, named in _scores(board, stage)
+        ],
         terms=terms,
         trained_on=_trained_on(board, stage),
     )
@@ -88,12 +92,11 @@ def _head(
         "pipeline_tag": "text-generation",
         "tags": ["bezoar", objective(stage), *([] if merged else ["lora"])],
     }
-    known = _trained_on(board, stage)
     results = [
-        _result(score)
-        for score in _scores(board, stage)
+        _result(named)
+        for key, score, named in _scores(board, stage)
         # a figure of items that were trained on is no result to be listed among others'
-        if score.value is not None and benchmark_of(score.name) not in known
+        if score.value is not None and not board.trained_on(key, score.name)
     ]
     if results:
         head["model-index"] = [{"name": f"{run.name}-{stage.name}", "results": results}]
@@ -101,7 +104,15 @@ def _head(
 
 
 def _trained_on(board: Scoreboard, stage: StageRecord) -> dict[str, str]:
-    return trained_on(board.info(stage.name))
+    """Benchmark, with the stage that is not the first to measure it -> "trained on 20 of ..."."""
+    found = trained_on(board.info(stage.name))
+    for key in board.further.get(stage.name, []):
+        apart = {benchmark_of(name) for name, model in board.cells if model == key}
+        hits = trained_on(board.info(key)).items()
+        found |= {
+            f"{name}{key.removeprefix(stage.name)}": what for name, what in hits if name in apart
+        }
+    return found
 
 
 def _wrote_model(stage: StageRecord) -> bool:
@@ -109,9 +120,15 @@ def _wrote_model(stage: StageRecord) -> bool:
     return stage.path("model") is not None
 
 
-def _scores(board: Scoreboard, stage: StageRecord) -> list[Score]:
-    cells = [board.cells.get((benchmark, stage.name)) for benchmark in board.benchmarks]
-    return [score for score in cells if score]
+def _scores(board: Scoreboard, stage: StageRecord) -> list[tuple[str, Score, Score]]:
+    """(model key, score, the score under a name that says which evaluation it is of)."""
+    keys = [stage.name, *board.further.get(stage.name, [])]
+    cells = [(key, board.cells.get((name, key))) for name in board.benchmarks for key in keys]
+    return [
+        (key, score, replace(score, name=score.name + key.removeprefix(stage.name)))
+        for key, score in cells
+        if score
+    ]
 
 
 def _result(score: Score) -> dict[str, Any]:
@@ -126,9 +143,9 @@ def _result(score: Score) -> dict[str, Any]:
     }
 
 
-def _verdict(board: Scoreboard, score: Score, stage: StageRecord, reference: str) -> str:
+def _verdict(board: Scoreboard, score: Score, key: str, reference: str) -> str:
     """How a score stands to the one of the first model."""
-    difference = board.against(score.name, reference).get(stage.name)
+    difference = board.against(score.name, reference).get(key)
     return difference.verdict if difference else ""
 
 

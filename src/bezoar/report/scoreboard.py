@@ -66,9 +66,11 @@ class Scoreboard:
     """Model key -> scores.json."""
     answers: dict[str, list[Row]] = field(default_factory=dict)
     """Model key -> items that hold the model's answers."""
+    further: dict[str, list[str]] = field(default_factory=dict)
+    """Model key -> the keys of what it scored elsewhere under other conditions."""
     seeds: "dict[int, Scoreboard]" = field(default_factory=dict, repr=False)
     """With `repeats`: every seed's scoreboard, this one first."""
-    repeated: frozenset[str] = frozenset()
+    repeated: set[str] = field(default_factory=set)
     """Models that were trained anew with every seed."""
     _differences: dict[Cell, dict[str, Difference]] = field(default_factory=dict, repr=False)
 
@@ -177,11 +179,15 @@ class Scoreboard:
     def left_out(self, benchmarks: Iterable[str]) -> list[str]:
         """Which models are not compared on which benchmarks, and why, a sentence each."""
         reasons: dict[tuple[str, str], list[str]] = {}
+        further = {key for keys in self.further.values() for key in keys}
         for benchmark in benchmarks:
             groups = self.alike(benchmark)
             compared = groups[0] if len(groups[0]) > 1 else []
             whys: dict[str, list[str]] = {}
             for model in (model for model in self.labels if model not in compared):
+                # such a row holds what one evaluation measured apart, and lacks the rest
+                if model in further and (benchmark, model) not in self.cells:
+                    continue
                 whys.setdefault(self._why_left_out(benchmark, model, groups), []).append(model)
             for why, models in whys.items():
                 who = f"{self._names(models)} {'is' if len(models) == 1 else 'are'} not compared"
