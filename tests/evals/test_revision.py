@@ -15,8 +15,8 @@ from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.judges import PairJudge, asked_judge
 from bezoar.evals.outcome import EvalContext, Outcome
+from bezoar.evals.power import detectable
 from bezoar.evals.revision import Revision
-from bezoar.evals.stats import detectable
 from bezoar.llm.types import Reply, Request
 from bezoar.verdicts.pairwise import Pairwise
 

@@ -49,7 +49,8 @@ def test_each_number_of_the_first_sentence_is_one_of_the_runs_files(tmp_path: Pa
     sentence = decided(run).sentence
     match = re.fullmatch(
         r"After DPO the model prefers the better answer in (\d+) % of (\d+) held-out pairs"
-        r" \((\d+)–(\d+) %\), before in (\d+) %: better \(p = ([\d.]+)\);"
+        r" \((\d+)–(\d+) %\), before in (\d+) %: better \(p = ([\d.]+) after correction for 2"
+        r" comparisons\);"
         r" no change was found on quiz; \$([\d.]+), (\d+) minutes\.",
         sentence,
     )
@@ -72,12 +73,16 @@ def test_better_than_the_start_model_with_the_evidence_for_it(tmp_path: Path) ->
     decision = decided(chain(tmp_path / "r", [0.5] * 45, hits(32, 45), hits(40, 45)))
     better = answers(decision)["Is it better?"]
     assert better.verdict == "yes"
-    assert "against sft +18 points (+7 to +29), better (p = 0.013)" in better.why
+    against = "against sft +18 points (+7 to +29), better (p = 0.013 after correction for 2"
+    assert against in better.why
     assert "against base +39 points" in better.why
     worse = answers(decision)["What got worse?"]
     assert (worse.verdict, worse.short) == ("no", "Nothing found")
-    # 40 tasks that nothing moves: 2.80 * .707 / sqrt(40)
-    assert f"quiz (n = 40; {100 * 2.8016 * math.sqrt(0.5) / math.sqrt(40):.0f} points)" in worse.why
+    # 40 tasks that nothing moves, two comparisons: (z of 98.75 % + z of 80 %) * .707 / sqrt(40)
+    assert (
+        f"quiz (n = 40; {100 * (2.2414 + 0.8416) * math.sqrt(0.5) / math.sqrt(40):.0f} points)"
+        in worse.why
+    )
     assert answers(decision)["Is it safe to use?"].verdict == "not measured"
     assert any("`repeats: 3`" in step for step in decision.next_steps)
     assert not decision.warnings
@@ -106,6 +111,8 @@ def test_the_number_of_items_is_that_of_the_power_of_the_test() -> None:
     test = Difference("x", 0.0, 0.1, 0.1, 0.0, 0.2, 0.1, 50, spread=0.5)
     assert items_needed(test) == 197
     assert items_needed(test, 0.2) == 50
+    # one of four tests has 1.25 % to itself: ((2.498 + 0.842) * 0.5 / 0.1)^2 = 278.9
+    assert items_needed(replace(test, num_tests=4)) == 279
     assert items_needed(Difference("x", 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 50)) is None
 
 
@@ -127,7 +134,13 @@ def test_items_that_were_trained_on_change_the_sentence(tmp_path: Path) -> None:
     run.evaluate("dpo", {START: hits(20, 20)}, info=info)
     decision = decided(run)
     assert "sft and dpo: were trained on 20 of 20" in decision.warnings[0]
-    assert "(it was trained on 20 of 20 of these items)" in decision.sentence
+    assert decision.sentence.startswith(
+        "Nothing can be said about new pairs: DPO was trained on 20 of 20 of these items; on them"
+        " it prefers the better answer in 100 % of 20 pairs (84–100 %); "
+    )
+    for answer in decision.answers:
+        assert "better (" not in answer.why
+    assert "held-out" not in decision.sentence
     assert answers(decision)["Is it better?"].verdict == "unclear"
     assert any("trained on 20 of 20" in warning for warning in decision.warnings)
     assert "`held_out: 0.1`" in decision.next_steps[0]
@@ -250,6 +263,7 @@ def test_several_seeds_carry_a_claim_together(tmp_path: Path) -> None:
     better = answers(decision)["Is it better?"]
     assert better.verdict == "yes"
     assert better.why.endswith("over seeds better than base in 3 of 3, shown in 3.")
+    assert better.short == "yes"
     assert not any("repeats" in step for step in decision.next_steps)
 
 
@@ -313,9 +327,10 @@ def test_reward_models_are_told_from_chance_and_from_each_other(tmp_path: Path) 
     low, high = (round(100 * bound) for bound in wilson(45, 60))
     assert decision.sentence.startswith(
         f"After regression the model puts the better answer first in 75 % of 60 pairs ({low}–{high}"
-        " %), where chance is 50 %, the best of 2 models; "
+        " %), where chance is 50 %; regression is better than pairs-rm by 42 points (28 to 55, p ="
     )
-    assert answers(decision)["Is it better?"].verdict == "yes"
+    better = answers(decision)["Is it better?"]
+    assert (better.verdict, better.short) == ("yes", "yes, in one seed, best of 2")
 
 
 def test_an_unfinished_run_says_so_first(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from bezoar.data.files import locate_file
 from bezoar.data.rows import RowOrigin, column, read_file, text
 from bezoar.errors import DataError
 from bezoar.evals.outcome import EvalContext
+from bezoar.evals.power import detectable
 from bezoar.evals.section import Section
-from bezoar.evals.stats import detectable
 from bezoar.io import Row
 from bezoar.references import FileRef, RowsRef
 

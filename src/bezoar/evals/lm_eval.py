@@ -17,8 +17,9 @@ from bezoar.data.rows import read_file
 from bezoar.errors import RecipeError
 from bezoar.evals.harness_tasks import configs
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome, cache_parts_in
+from bezoar.evals.power import detectable
 from bezoar.evals.section import Section, item_rows
-from bezoar.evals.stats import Score, detectable, score
+from bezoar.evals.stats import Score, score
 from bezoar.io import Row, content_hash
 from bezoar.progress import Progress
 from bezoar.references import FileRef

@@ -15,8 +15,9 @@ from bezoar.data.files import locate_file
 from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.errors import DataError
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
+from bezoar.evals.power import detectable
 from bezoar.evals.section import Section, item_rows
-from bezoar.evals.stats import Score, clustered_score, detectable, score
+from bezoar.evals.stats import Score, clustered_score, score
 from bezoar.io import Row, content_hash
 from bezoar.llm.types import Ask, Request
 from bezoar.prompts import read_prompt, seal

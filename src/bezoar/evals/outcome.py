@@ -206,6 +206,16 @@ def trained_on(info: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def mostly_trained_on(info: Mapping[str, Any], benchmark: str) -> bool:
+    """Whether the model was trained on half of a benchmark's items or more."""
+    section = info.get("contamination")
+    counts = section.get("benchmarks") if isinstance(section, dict) else None
+    own = counts.get(benchmark) if isinstance(counts, dict) else None
+    if not isinstance(own, dict):
+        return False
+    return 2 * (own.get("trained_on") or 0) >= (own.get("items") or 1)
+
+
 def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of two evaluations of one model; the second's where both say something."""
     info = {**first, **second}

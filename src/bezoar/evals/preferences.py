@@ -17,8 +17,9 @@ from bezoar.cost import Estimate
 from bezoar.errors import DataError
 from bezoar.evals.contamination import spoken
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
+from bezoar.evals.power import detectable
 from bezoar.evals.section import Section, expected_rows, item_rows
-from bezoar.evals.stats import detectable, score
+from bezoar.evals.stats import score
 from bezoar.io import Row, content_hash, read_intact, write_checked
 from bezoar.model.completions import rendered_logprobs
 from bezoar.references import ModelRef, RowsRef

@@ -20,7 +20,8 @@ from bezoar.evals.judges import JudgeConfig, Judgement, PairJudge, pair_judge
 from bezoar.evals.mt_bench import Turn, converse
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.position import cannot_judge
-from bezoar.evals.stats import detectable, score
+from bezoar.evals.power import detectable
+from bezoar.evals.stats import score
 from bezoar.evals.win_rate import (
     NO_ANSWER,
     asked_questions,

@@ -12,8 +12,9 @@ from bezoar.errors import DataError
 from bezoar.evals.contamination import spoken
 from bezoar.evals.judges import JudgeConfig, pair_judge
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
+from bezoar.evals.power import detectable
 from bezoar.evals.section import Section, expected_rows, item_rows
-from bezoar.evals.stats import detectable, score
+from bezoar.evals.stats import score
 from bezoar.evals.win_rate import outcome
 from bezoar.io import Row, content_hash
 from bezoar.llm.types import Request

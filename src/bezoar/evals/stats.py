@@ -198,6 +198,13 @@ class Difference:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     @property
+    def p_in_words(self) -> str:
+        """ "p = 0.059 after correction for 4 comparisons"; without a correction p alone."""
+        if self.p is None or self.own_p is None or self.p == self.own_p:
+            return "" if self.p is None else f"p = {self.p:.2g}"
+        return f"p = {self.p:.2g} after correction for {self.num_tests} comparisons"
+
+    @property
     def verdict(self) -> str:
         """ "better" or "worse" (the second) where p < 5 %, else why nothing can be told."""
         if self.distinguishable:
@@ -210,7 +217,7 @@ class Difference:
             return NOT_DISTINGUISHABLE
         own_p = self.p if self.own_p is None else self.own_p
         if own_p is not None and own_p >= 1 - CONFIDENCE:
-            return f"{ON_ITS_OWN}, but the paired test does not find it (p = {own_p:.2g})"
+            return f"{ON_ITS_OWN}, but the paired test does not find it ({self.p_in_words})"
         return f"{ON_ITS_OWN}, not after correction for {self.num_tests} comparisons"
 
 
@@ -279,17 +286,6 @@ def least_items(others: Sequence[float]) -> int | None:
 @cache
 def _smallest_p(n: int) -> float:
     return sign_flip(np.ones(n))
-
-
-def detectable(n: int, spread: float = math.sqrt(0.5), power: float = 0.8) -> float:
-    """The smallest true difference that a paired test over `n` items finds, at this `power`.
-
-    (z of 97.5 % + z of power) * spread / sqrt(n); `spread` is the standard deviation of an item's
-    difference, by default that of two independent yes-or-no answers at 50 %: the widest case for
-    models that do not disagree on purpose.
-    """
-    normal = NormalDist()
-    return (normal.inv_cdf(0.5 + CONFIDENCE / 2) + normal.inv_cdf(power)) * spread / math.sqrt(n)
 
 
 def apart(first: Score, second: Score) -> bool:

@@ -21,17 +21,9 @@ from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
 from bezoar.evals.mt_bench import Turn, converse, question_texts, spread
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.position import cannot_judge
+from bezoar.evals.power import detectable
 from bezoar.evals.section import item_rows
-from bezoar.evals.stats import (
-    NONE,
-    Floats,
-    Score,
-    clustered_score,
-    detectable,
-    percentiles,
-    resamples,
-    score,
-)
+from bezoar.evals.stats import NONE, Floats, Score, clustered_score, percentiles, resamples, score
 from bezoar.io import content_hash
 from bezoar.llm.types import Ask
 from bezoar.references import FileRef, ModelRef

@@ -32,13 +32,15 @@ class Answer:
     question: str
     verdict: Verdict
     why: str
+    limits: tuple[str, ...] = ()
+    """What a yes or a no rests on: "in one seed", "best of 3"."""
 
     @property
     def short(self) -> str:
         """The verdict as an answer to its question."""
         if self.question == WORSE:
             return {"yes": "Something did", "no": "Nothing found"}.get(self.verdict, self.verdict)
-        return self.verdict
+        return ", ".join([self.verdict, *self.limits])
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,7 @@ def duration(seconds: float) -> str:
 
 def _subject(run: Run, board: Scoreboard, effect: Effect | None) -> str:
     if effect:
-        seen = f" (it was {effect.overlap})" if effect.overlap else ""
-        return effect.sentence + seen
+        return effect.sentence
     trained = [stage.name for stage in run.of("train") if stage.done]
     if board.cells and len(board.labels) > 1:
         return board.headline[0].removesuffix(".")
@@ -89,7 +90,8 @@ def _subject(run: Run, board: Scoreboard, effect: Effect | None) -> str:
         model, label = next(iter(board.labels.items()))
         benchmark = next((name for name in board.main if board.score(name, model)), "")
         if score := board.score(benchmark, model):
-            clause = phrase(benchmark, score.n).value(as_value(benchmark, score.value))
+            words = phrase(benchmark, score.n, held_out=not board.trained_on(model, benchmark))
+            clause = words.value(as_value(benchmark, score.value))
             return f"{label} {clause} {as_interval(benchmark, score)}"
         return f"{label} was evaluated, and no score has a value"
     if not trained and run.of("train", "evaluate"):
@@ -201,9 +203,20 @@ def _better(effect: Effect | None) -> Answer:
     if effect.claim and len(effect.claim.differences) > 1:
         whys.append(f"over seeds {effect.claim}")
     if effect.overlap:
-        verdict = "unclear"
-        whys.insert(0, f"{effect.label} was {effect.overlap}, so this says little about new ones")
-    return Answer(BETTER, verdict, f"On {effect.benchmark}: {'; '.join(whys)}.")
+        # a test of them finds what the model remembers
+        verdict, whys = "unclear", [f"{effect.label} was {effect.overlap}; new ones would tell"]
+    return Answer(
+        BETTER,
+        verdict,
+        f"On {effect.benchmark}: {'; '.join(whys)}.",
+        _limits(effect) if verdict in ("yes", "no") else (),
+    )
+
+
+def _limits(effect: Effect) -> tuple[str, ...]:
+    """What keeps a yes or a no from being taken for more than it is."""
+    one_seed = () if effect.claim and len(effect.claim.differences) > 1 else ("in one seed",)
+    return (*one_seed, f"best of {effect.num_finals}") if effect.num_finals > 1 else one_seed
 
 
 def _safe(effect: Effect | None, others: list[Change]) -> Answer:
@@ -223,7 +236,11 @@ def _safe(effect: Effect | None, others: list[Change]) -> Answer:
 
 
 def _worse(effect: Effect | None, others: list[Change]) -> Answer:
-    every = [*(effect.changes[-1:] if effect else []), *others]
+    # items that it was trained on show no loss
+    own = effect.changes[-1:] if effect and not effect.overlap else []
+    every = [*own, *others]
+    if not every and effect and effect.overlap:
+        return Answer(WORSE, "not measured", f"{effect.label} was {effect.overlap}.")
     if not every:
         return Answer(WORSE, "not measured", "No score of the start model was measured alike.")
     fell = [change for change in every if _is_worse(change)]

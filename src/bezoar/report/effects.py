@@ -3,16 +3,24 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from bezoar.evals.outcome import benchmark_of, trained_on
+from bezoar.evals.outcome import benchmark_of, mostly_trained_on, trained_on
 from bezoar.evals.repeats import Spread
-from bezoar.evals.stats import Difference, Score
-from bezoar.report.formatting import listed
+from bezoar.evals.stats import ON_ITS_OWN, Difference, Score
 from bezoar.report.load_scores import read_score
-from bezoar.report.plain_words import CHANCE, as_change, as_interval, as_value, has_chance, phrase
+from bezoar.report.plain_words import (
+    CHANCE,
+    as_change,
+    as_interval,
+    as_value,
+    has_chance,
+    items_of,
+    phrase,
+)
 from bezoar.report.repeats import Claim, against_chance, claim, spread
 from bezoar.report.run import Run, StageRecord
 from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.training import objective
+from bezoar.report.siblings import Siblings, siblings
 
 PREFERRED = ("preferences/implicit reward", "win rate", "RewardBench", "mt_bench")
 """Starts of the names of scores that say most, best first."""
@@ -47,13 +55,13 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """What the test says, with p where it rests on p alone."""
-        verdict, p = self.difference.verdict, self.difference.p
-        return (
-            verdict
-            if p is None or "p = " in verdict or "too " in verdict
-            else (f"{verdict} (p = {p:.2g})")
-        )
+        """What the test says, with p where it rests on p alone: always the corrected one."""
+        verdict, p = self.difference.verdict, self.difference.p_in_words
+        if not p or "p = " in verdict or "too " in verdict:
+            return verdict
+        if verdict.startswith(ON_ITS_OWN):
+            return f"{ON_ITS_OWN}, but {p}"
+        return f"{verdict} ({p})"
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,15 @@ class Effect:
     score: Score
     changes: list[Change] = field(default_factory=list)
     """Against the evaluated models below it, the nearest first, the start model last."""
-    rivals: list[str] = field(default_factory=list)
-    """Labels of the other last models of the run that it cannot be told from."""
+    siblings: Siblings | None = None
+    """The other last models of the same start that were measured alike."""
     num_finals: int = 1
     opponent: str = ""
     """The model that a win rate is over."""
     overlap: str = ""
     """ "trained on 20 of 20 of these items", if so."""
+    mostly_seen: bool = False
+    """Whether those are half of the items or more."""
     spread: Spread | None = None
     """The score over the seeds of a recipe with `repeats`."""
     claim: Claim | None = None
@@ -119,9 +129,15 @@ class Effect:
 
     @property
     def sentence(self) -> str:
-        """Effect, interval and n."""
-        score, words = self.score, phrase(self.benchmark, self.score.n)
+        """Effect, interval and n; of items that it was trained on that comes first."""
+        score = self.score
+        words = phrase(self.benchmark, score.n, held_out=not self.overlap)
         clause = words.value(as_value(self.benchmark, score.value))
+        if self.overlap:
+            what = "Nothing" if self.mostly_seen else "Little"
+            new = f"{what} can be said about new {items_of(self.benchmark)}"
+            value = f"{clause} {as_interval(self.benchmark, score)}"
+            return f"{new}: {self.after} was {self.overlap}; on them it {value}"
         first = f"After {self.after} the model {clause} {as_interval(self.benchmark, score)}"
         if self.spread and len(self.spread.values) > 1:
             ends = [as_value(self.benchmark, x) for x in (self.spread.lowest, self.spread.highest)]
@@ -142,9 +158,9 @@ class Effect:
     def _beside(self) -> str:
         if self.num_finals == 1:
             return ""
-        if not self.rivals:
-            return f", the best of {self.num_finals} models"
-        return f", not distinguishable from {listed(self.rivals)}"
+        if self.siblings:
+            return f"; {self.siblings.sentence}"
+        return f", the best of {self.num_finals} models"
 
 
 def finals(run: Run, board: Scoreboard) -> list[StageRecord]:
@@ -205,8 +221,8 @@ def _effect(run: Run, board: Scoreboard, benchmark: str, last: dict[str, StageRe
     sign = 1 if next(iter(scores.values())).higher_is_better else -1
     # of equals the one that was trained last
     best = max(reversed(last), key=lambda name: sign * (scores[name].value or 0.0))
-    against = board.against(benchmark, best)
-    rivals = [n for n in last if n in against and not against[n].distinguishable]
+    start_of = {name: lineage(run, stage)[-1:] for name, stage in last.items()}
+    family = [name for name in last if start_of[name] == start_of[best]]
     below = changes(run, board, last[best], benchmark)
     over_seeds = None
     if board.seeds and best in board.repeated:
@@ -221,10 +237,11 @@ def _effect(run: Run, board: Scoreboard, benchmark: str, last: dict[str, StageRe
         benchmark,
         scores[best],
         below,
-        [board.labels[name] for name in rivals],
+        siblings(board, benchmark, best, family),
         len(last),
         board.labels.get(opponent, opponent),
         overlap(board, best).get(benchmark_of(benchmark), ""),
+        mostly_trained_on(board.info(best), benchmark_of(benchmark)),
         spread(board, benchmark, best),
         over_seeds,
     )

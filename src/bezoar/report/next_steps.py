@@ -1,12 +1,12 @@
 """What to do next, from what a run measured: a sentence each, what matters most first."""
 
 import math
-from statistics import NormalDist
 
-from bezoar.evals.stats import CONFIDENCE, NOT_DISTINGUISHABLE, Difference, detectable
+from bezoar.evals.power import detectable, quantiles
+from bezoar.evals.stats import NOT_DISTINGUISHABLE, Difference
 from bezoar.report.effects import Change, Effect, judges, overlap
 from bezoar.report.formatting import count, finite, listed, percent
-from bezoar.report.plain_words import as_change, is_safety, is_share
+from bezoar.report.plain_words import as_change, is_safety, is_share, items_of
 from bezoar.report.run import VALIDATION, Run, StageRecord
 from bezoar.report.scoreboard import Scoreboard
 
@@ -62,14 +62,13 @@ def items_needed(difference: Difference, least: float | None = None) -> int | No
     four runs of five.
 
     ((z of 97.5 % + z of 80 %) * spread / difference)^2, the spread being the standard deviation of
-    the items' differences; None without a spread or a difference.
+    the items' differences, and of several comparisons the first z that of their corrected 5 %; None
+    without a spread or a difference.
     """
     spread, size = difference.spread, abs(least or difference.difference)
     if not spread or not size:
         return None
-    normal = NormalDist()
-    quantiles = normal.inv_cdf(0.5 + CONFIDENCE / 2) + normal.inv_cdf(POWER)
-    return math.ceil((quantiles * spread / size) ** 2)
+    return math.ceil((quantiles(POWER, difference.num_tests) * spread / size) ** 2)
 
 
 def detectable_change(change: Change) -> float | None:
@@ -79,38 +78,56 @@ def detectable_change(change: Change) -> float | None:
     if difference.p is None or least_n is None or n < least_n:
         return None
     if difference.spread:
-        return detectable(n, difference.spread, POWER)
-    return detectable(n) if is_share(change.benchmark) else None
+        return detectable(n, difference.spread, POWER, difference.num_tests)
+    return detectable(n, num_tests=difference.num_tests) if is_share(change.benchmark) else None
 
 
 def _more_items(effect: Effect) -> list[str]:
     """How many items would tell, for the nearest comparison that cannot be told."""
     for change in effect.changes:
         difference = change.difference
-        if difference.distinguishable or difference.p is None:
+        # more of the items that it was trained on would tell nothing
+        if difference.distinguishable or difference.p is None or effect.overlap:
             continue
-        n, least_n = difference.n, difference.least_n
-        models = f"{effect.label} and {change.label}"
-        if least_n is not None and n < least_n:
-            return [f"Evaluate on at least {least_n} items: {n} cannot tell {models} apart."]
-        num = items_needed(difference)
-        if num is not None and num <= MOST_ITEMS:
-            seen = as_change(effect.benchmark, difference.difference)
-            more = max(num, n + 1)
-            return [
-                f"To tell {models} apart, evaluate on about {_round(more)} items: a difference as"
-                f" large as the one seen ({seen}) needs so many to be found 4 times in 5; there"
-                f" were {count(n)}."
-            ]
-        num = items_needed(difference, SMALL_STEP) if is_share(effect.benchmark) else None
-        if num is not None and num > n:
-            step = as_change(effect.benchmark, SMALL_STEP)
-            return [
-                f"To tell {models} apart if they are {step} apart,"
-                f" evaluate on about {_round(num)} items; there were {count(n)}."
-            ]
-        return [f"{models} differ too little to be told apart: more training, or other rows."]
+        return [_how_many(effect, change)]
     return []
+
+
+def _how_many(effect: Effect, change: Change) -> str:
+    difference, failed = change.difference, change.second.num_failed
+    n, least_n, models = difference.n, difference.least_n, f"{effect.label} and {change.label}"
+    # 1) what is there and gave no value comes before what would have to be added
+    lead = ""
+    if failed:
+        of = f"{count(failed)} of {count(n + failed)} {items_of(effect.benchmark)}"
+        lead = f"{of} gave no value; with them there are "
+    added = f"{lead}{count(n + failed)}. " if failed else ""
+    if least_n is not None and n < least_n:
+        return f"{added}Evaluate on at least {least_n} items: {n} cannot tell {models} apart."
+    # 2) the number for the difference that was seen, else for one that is worth finding
+    num_tests = difference.num_tests
+    told = f"To tell {models} apart"
+    if num_tests > 1:
+        told += f" after correction for {num_tests} comparisons"
+    num = items_needed(difference)
+    if num is not None and num <= MOST_ITEMS:
+        seen = as_change(effect.benchmark, difference.difference)
+        about = _round(max(num, n + 1))
+        if lead and num <= n + failed:
+            takes = f"{told[0].lower()}{told[1:]} takes about {about}, for {seen} as seen"
+            return f"{lead}enough: {takes}."
+        return (
+            f"{added}{told}, evaluate on about {about} items: a difference as large as the one seen"
+            f" ({seen}) needs so many to be found 4 times in 5; there were {count(n)}."
+        )
+    num = items_needed(difference, SMALL_STEP) if is_share(effect.benchmark) else None
+    if num is not None and num > n:
+        step = as_change(effect.benchmark, SMALL_STEP)
+        return (
+            f"{added}{told} if they are {step} apart, evaluate on about {_round(num)} items; there"
+            f" were {count(n)}."
+        )
+    return f"{added}{models} differ too little to be told apart: more training, or other rows."
 
 
 def _round(num: int) -> str:
@@ -123,7 +140,7 @@ def _seeds(board: Scoreboard, effect: Effect) -> list[str]:
     claims = effect.better is not None or any(
         change.difference.verdict != NOT_DISTINGUISHABLE for change in effect.changes
     )
-    if not claims or board.seeds:
+    if not claims or board.seeds or effect.overlap:
         return []
     return ["One seed carries this: with `repeats: 3` in the recipe the spread over seeds is seen."]
 

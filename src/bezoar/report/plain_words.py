@@ -31,13 +31,19 @@ class Phrase:
         return f"{self.place} {shown}".strip()
 
 
-def phrase(benchmark: str, n: int) -> Phrase:
-    """The words for a benchmark with `n` items."""
+def items_of(benchmark: str) -> str:
+    """What the items of a benchmark are."""
+    return "pairs" if benchmark.split("/")[0] in ("preferences", "RewardBench") else "items"
+
+
+def phrase(benchmark: str, n: int, *, held_out: bool = True) -> Phrase:
+    """The words for a benchmark with `n` items; not `held_out` if the model was trained on some."""
     family, _, metric = benchmark.partition("/")
     if family == "preferences" and metric.endswith("accuracy"):
+        of = f"of {count(n)} {'held-out ' if held_out else ''}pairs"
         if metric.startswith("log-prob"):
-            return Phrase("finds the better answer likelier", "in", f"of {count(n)} held-out pairs")
-        return Phrase("prefers the better answer", "in", f"of {count(n)} held-out pairs")
+            return Phrase("finds the better answer likelier", "in", of)
+        return Phrase("prefers the better answer", "in", of)
     if family == "win rate":
         return Phrase("gives the better answer", "to", f"of {count(n)} questions")
     if family == "RewardBench":

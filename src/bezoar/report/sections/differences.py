@@ -3,16 +3,35 @@
 from dataclasses import replace
 from operator import itemgetter
 
+from bezoar.evals.stats import Difference
 from bezoar.report.charts.intervals import Dot, interval_plot
 from bezoar.report.formatting import count
 from bezoar.report.markup import Child, Markup, breakable, h
 from bezoar.report.plain_words import is_share
 from bezoar.report.scoreboard import Scoreboard
+from bezoar.report.siblings import Siblings
 
 INTRO = (
     "The paired difference of each model from {start}, with its 95 % interval. Right of the dashed"
     " line the figure is higher than {start}'s; an interval that crosses the line holds 0."
 )
+
+
+def among_siblings(family: Siblings) -> list[Markup]:
+    """The models of one start against the best of them, corrected for their number alone."""
+    order = list(family.labels)
+    dots = [
+        _dot(family.labels[model], difference, order.index(model))
+        for model, difference in family.against.items()
+        if difference.n
+    ]
+    if not dots:
+        return []
+    lead = family.labels[family.leader]
+    plot = interval_plot(family.benchmark, dots, reference=0.0, signs=True, wide=True)
+    say = INTRO.format(start=lead) + f" {family.sentence[0].upper()}{family.sentence[1:]}."
+    title = h("h3", f"The methods against the best of them, {lead}")
+    return [title, h("p", say, cls="note"), h("div", plot, cls="charts")]
 
 
 def differences(board: Scoreboard, benchmarks: list[str]) -> list[Markup]:
@@ -46,14 +65,16 @@ def _of(model: Child, benchmark: str) -> list[Child]:
 
 def _dots(board: Scoreboard, benchmark: str, start: str) -> list[Dot]:
     """A dot a model; without shared items there is no paired difference to draw."""
-    dots = []
     against = board.against(benchmark, start)
-    for series, (model, label) in enumerate(board.labels.items()):
-        difference = against.get(model)
-        if difference is not None and difference.n:
-            size, verdict = f"n = {count(difference.n)}", difference.verdict
-            words = verdict if "n = " in verdict else f"{size}, {verdict}"
-            note = h("small", words, cls="note")
-            bounds = (difference.difference, difference.low, difference.high)
-            dots.append(Dot(label, *bounds, note=note, series=series))
-    return dots
+    return [
+        _dot(label, against[model], series)
+        for series, (model, label) in enumerate(board.labels.items())
+        if model in against and against[model].n
+    ]
+
+
+def _dot(label: str, difference: Difference, series: int) -> Dot:
+    size, verdict = f"n = {count(difference.n)}", difference.verdict
+    words = verdict if "n = " in verdict else f"{size}, {verdict}"
+    bounds = (difference.difference, difference.low, difference.high)
+    return Dot(label, *bounds, note=h("small", words, cls="note"), series=series)

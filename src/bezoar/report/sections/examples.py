@@ -6,6 +6,7 @@ from bezoar.io import Row
 from bezoar.parquet import read_parquet
 from bezoar.report.charts.frame import key
 from bezoar.report.components import bubble, cut, folded, pair, section
+from bezoar.report.effects import main_effect
 from bezoar.report.formatting import finite, number, signed
 from bezoar.report.markup import Markup, breakable, h
 from bezoar.report.plain_words import is_share
@@ -22,25 +23,27 @@ SHOWN, LINES = 420, 9
 """Characters and lines of an answer that stand open; the rest opens on a click."""
 ANSWERS = "Every evaluated model's answers to the same prompts, with the judge's ratings."
 PAIRS = (
-    "Held-out pairs whose margin moved most between {start} and {end}: above 0 a model finds the"
-    " better answer likelier."
+    "{pairs} whose margin moved most between {start} and {end}: above 0 a model finds the better"
+    " answer likelier."
 )
-PAIRS_RIGHT = "Held-out pairs that {start} and {end} judge differently."
+PAIRS_RIGHT = "{pairs} that {start} and {end} judge differently."
 
 
 def examples(run: Run, board: Scoreboard) -> Markup | None:
     """Answers to the same questions, else pairs of answers whose margin moved most; else None."""
-    questions, pairs = _answers(board), _pairs(run, board)
+    effect = main_effect(run, board)
+    headline = effect.stage.name if effect else ""
+    questions, pairs = _answers(board, headline), _pairs(run, board, headline)
     if questions:
         if pairs:
-            questions.append(folded("Held-out pairs that moved most", pairs))
+            questions.append(folded("Pairs that moved most", pairs))
         return section("examples", "Examples side by side", ANSWERS, questions)
     if pairs:
         return section("examples", "Examples side by side", None, pairs, terms_of=pairs[0])
     return None
 
 
-def _answers(board: Scoreboard) -> list[Markup]:
+def _answers(board: Scoreboard, headline: str) -> list[Markup]:
     # 1) Question -> model -> its answers; models may have answered different questions.
     questions: dict[str, dict[str, Row]] = {}
     for model, rows in board.answers.items():
@@ -55,28 +58,31 @@ def _answers(board: Scoreboard) -> list[Markup]:
     chosen = [*first.values(), *others][:NUM_QUESTIONS]
     # 3) In the order of the questions, the first one open.
     shown = [rows for question_id, rows in questions.items() if question_id in chosen]
-    return [_question(board, rows, shown=i == 0) for i, rows in enumerate(shown)]
+    return [_question(board, rows, headline, shown=i == 0) for i, rows in enumerate(shown)]
 
 
 def _category(row: Row) -> str:
     return str(row.get("group") or row.get("category") or "")
 
 
-def _question(board: Scoreboard, rows: dict[str, Row], *, shown: bool) -> Markup:
+def _question(board: Scoreboard, rows: dict[str, Row], headline: str, *, shown: bool) -> Markup:
     row = next(iter(rows.values()))
     turns = as_texts(row.get("question"))
-    columns = [
-        h("div", _heading(index, label, rows[model]), _answers_of(rows[model]))
+    columns = {
+        model: h("div", _heading(index, label, rows[model]), _answers_of(rows[model]))
         for index, (model, label) in enumerate(board.labels.items())
         if model in rows
-    ]
+    }
     user_turns = [bubble("user", text) for text in turns]
     summary = [_title(turns[0] if turns else str(row.get("id"))), h("small", _category(row))]
-    # The start model and the last ones made of it; all others between them can be opened.
-    between = columns[1 : 1 - OPEN] if len(columns) > OPEN else []
-    first = [h("div", [c for c in columns if c not in between], cls="four")]
-    others = folded(f"{len(between)} more models", h("div", between, cls="four"))
-    return folded(summary, user_turns, first, others if between else None, shown=shown)
+    # The start model, that of the decision and the last ones; all others can be opened.
+    names = list(columns)
+    order = dict.fromkeys([*names[:1], *(n for n in names if n == headline), *reversed(names)])
+    first = list(order)[:OPEN]
+    most = h("div", [column for name, column in columns.items() if name in first], cls="four")
+    rest = [column for name, column in columns.items() if name not in first]
+    others = folded(f"{len(rest)} more models", h("div", rest, cls="four"))
+    return folded(summary, user_turns, most, others if rest else None, shown=shown)
 
 
 def _title(text: str) -> str:
@@ -134,16 +140,16 @@ def as_texts(value: object) -> list[str]:
     return [str(value)]
 
 
-def _pairs(run: Run, board: Scoreboard) -> list[Markup]:
+def _pairs(run: Run, board: Scoreboard, headline: str) -> list[Markup]:
     """A sentence, then the pairs; empty if no two models share a margin or the rows are gone."""
     # Margins say most; of reward models it is known which pairs came out right.
     by_margin = [name for name in board.benchmarks if name.endswith("margin")]
     for benchmark in [*by_margin, *(name for name in board.benchmarks if is_share(name))]:
-        # The first and the last model that share it.
+        # The first model that has it, and the one that the decision is about.
         models = [model for model in board.labels if board.items.get((benchmark, model))]
-        if len(models) < 2:
+        if len(models) < 2 or (headline and headline not in models[1:]):
             continue
-        start, end = models[0], models[-1]
+        start, end = models[0], headline or models[-1]
         before, after = board.items[benchmark, start], board.items[benchmark, end]
         moved = {i: after[i] - before[i] for i in before.keys() & after.keys()}
         # Both directions: what got better, and what got worse.
@@ -154,7 +160,9 @@ def _pairs(run: Run, board: Scoreboard) -> list[Markup]:
         if rows:
             say = _margins if benchmark in by_margin else _right
             sentence = PAIRS if benchmark in by_margin else PAIRS_RIGHT
-            intro = sentence.format(start=board.labels[start], end=board.labels[end])
+            seen = board.trained_on(end, benchmark)
+            pairs = f"Pairs ({board.labels[end]} was {seen})" if seen else "Held-out pairs"
+            intro = sentence.format(pairs=pairs, start=board.labels[start], end=board.labels[end])
             shown = [_pair(rows[i], say(before[i], after[i])) for i in chosen if i in rows]
             return [h("p", f"{intro} ({benchmark})", cls="note"), *shown]
     return []

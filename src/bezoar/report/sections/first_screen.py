@@ -57,18 +57,19 @@ def _answer(answer: Answer) -> Markup:
     cls = {"unclear": "unclear", "not measured": "unclear"}.get(answer.verdict) or (
         "good" if (answer.verdict == "yes") != (answer.question == WORSE) else "bad"
     )
-    why = h("p", _words(answer.why))
-    return h(
-        "li", h("h2", answer.question), h("b", answer.short.capitalize(), cls=f"word {cls}"), why
-    )
+    word = h("b", answer.short[:1].upper() + answer.short[1:], cls=f"word {cls}")
+    return h("li", h("h2", answer.question), word, h("p", _words(answer.why)))
 
 
 def _figures(run: Run) -> list[tuple[str, str]]:
     """(figure, what it is), those that are not 0."""
     whole = total(run.everything)
-    # Rows that several stages train on are counted once.
-    trained_on = {stage.inputs.get("rows") for stage in run.of("train") if stage.done}
-    used = sum(stage.count("rows_out") for stage in run.stages if stage.name in trained_on)
+    # Rows that several stages train on are counted once; one may drop what another keeps.
+    trained_on: dict[str, int] = {}
+    for stage in run.of("train"):
+        rows, num = stage.inputs.get("rows", ""), stage.count("rows_trained")
+        trained_on[rows] = max(num, trained_on.get(rows, 0))
+    used = sum(trained_on.values())
     written = sum(stage.count("rows_out") for stage in run.of("scheme"))
     num_done = sum(stage.done for stage in run.stages)
     unfinished = num_done < len(run.stages)

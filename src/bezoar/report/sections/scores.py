@@ -7,12 +7,13 @@ from bezoar.evals.outcome import remarks
 from bezoar.evals.stats import Score
 from bezoar.report.charts.intervals import Dot, interval_plot
 from bezoar.report.components import absent, folded, section, table
+from bezoar.report.effects import main_effect
 from bezoar.report.formatting import ABSENT, count, failures, interval, number, signed
 from bezoar.report.load_scores import read_score
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
-from bezoar.report.sections.differences import differences
+from bezoar.report.sections.differences import among_siblings, differences
 from bezoar.report.sections.mt_bench import categories
 from bezoar.report.sections.revision import revision
 
@@ -43,7 +44,7 @@ def scores(run: Run, board: Scoreboard) -> Markup | None:
     others = [name for name in board.benchmarks if name not in main]
     summary = [f"{len(others)} more scores", h("small", ", ".join(others))]
     figures, notes, judges = _table(board, main), _notes(board), _judges(board)
-    revised = revision(board)
+    revised, effect = revision(board), main_effect(run, board)
     return section(
         "scores",
         "Scores",
@@ -52,6 +53,7 @@ def scores(run: Run, board: Scoreboard) -> Markup | None:
         later,
         _panels(board, main),
         differences(board, main),
+        among_siblings(effect.siblings) if effect and effect.siblings else None,
         notes,
         revised,
         folded("Every score in figures", figures, h("p", NOTE, cls="note")),
