@@ -8,13 +8,13 @@ import pytest
 
 from bezoar.evals.agreement import bradley_terry, cohen_kappa, quadratic_kappa
 from bezoar.evals.outcome import Outcome
+from bezoar.evals.power import detectable
 from bezoar.evals.stats import (
     NUM_RESAMPLES,
     Difference,
     Score,
     bootstrap_mean,
     clustered_score,
-    detectable,
     holm,
     paired,
     percentiles,

@@ -3,11 +3,11 @@
 Every number is one of scores.json, items.jsonl or stats.json, or a test of the items.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from bezoar.report import repeats
+from bezoar.report.changed import changed
 from bezoar.report.effects import Change, Effect, changes, judges, main_effect, overlap
 from bezoar.report.formatting import count, failures, listed, percent, usd
 from bezoar.report.next_steps import detectable_change, next_steps
@@ -18,10 +18,6 @@ from bezoar.report.sections.bill import money, total
 
 Verdict = Literal["yes", "no", "unclear", "not measured"]
 LOUD_FAILURES = 0.02
-MOST_CLAUSES = 2
-"""About other benchmarks in the first sentence."""
-MOST_NAMES = 3
-"""In one of them; more are counted."""
 BETTER, SAFE, WORSE = "Is it better?", "Is it safe to use?", "What got worse?"
 
 
@@ -62,7 +58,7 @@ def decide(run: Run, board: Scoreboard) -> Decision:
     others = _others(run, board, effect) if effect else []
     whole = total(run.everything)
     cost = f"{usd(money(run))}, {duration(whole.seconds)}"
-    parts = [_subject(run, board, effect), *_changed(others), cost]
+    parts = [_subject(run, board, effect), *changed(others), cost]
     answers = []
     if run.of("train", "evaluate"):
         answers = [_better(effect), _safe(effect, others), _worse(effect, others)]
@@ -143,46 +139,6 @@ def _others(run: Run, board: Scoreboard, effect: Effect) -> list[Change]:
     names = [name for name in board.main if name.split("/")[0] != family]
     by_benchmark = [changes(run, board, effect.stage, name) for name in names]
     return [steps[-1] for steps in by_benchmark if steps]
-
-
-def _changed(others: list[Change]) -> list[str]:
-    """What the other benchmarks did, those that moved most first; beyond two clauses a number."""
-    moved, unmoved, few = list[Change](), list[str](), list[str]()
-    for change in others:
-        if change.difference.distinguishable:
-            moved.append(change)
-        else:
-            names = few if "too few" in change.difference.verdict else unmoved
-            names.append(named(change.benchmark))
-    moved.sort(key=_strength, reverse=True)
-    clauses = [_moved(change) for change in moved[:MOST_CLAUSES]]
-    num_moved, num_hidden = len(moved) - len(clauses), 0
-    for words, names in (("no change was found", unmoved), ("too few items to tell", few)):
-        if len(clauses) >= MOST_CLAUSES:
-            num_hidden += len(names)
-        elif names:
-            many = len(names) > MOST_NAMES
-            clauses.append(f"{words} on {f'{len(names)} benchmarks' if many else listed(names)}")
-    if num := num_moved or num_hidden:
-        changed = " changed" if num_moved else ""
-        clauses.append(f"and {num} more benchmark{'' if num == 1 else 's'}{changed}: see Scores")
-    return clauses
-
-
-def _strength(change: Change) -> float:
-    """The difference in standard deviations of the items' differences; 0 without items."""
-    difference = change.difference
-    if not difference.n:
-        return 0.0
-    size = abs(difference.difference)
-    return size / difference.spread if difference.spread else math.inf
-
-
-def _moved(change: Change) -> str:
-    scores = (change.first, change.second)
-    first, second = (as_value(change.benchmark, score.value) for score in scores)
-    fell = "fell" if change.difference.difference < 0 else "rose"
-    return f"{named(change.benchmark)} {fell} from {first} to {second}"
 
 
 def _better(effect: Effect | None) -> Answer:
