@@ -105,6 +105,12 @@ def test_preferences_are_those_of_a_plain_computation(
     ) == (3, 1)
     assert "preferences/implicit reward accuracy" in scores
     assert outcome.info["preferences"]["num_too_long"] == 1
+    # why, at each item, in the facts, and in one sentence for the six scores
+    longest = f"longer than the model's {stack.context_length} tokens"
+    failed = [item for item in outcome.items if item["value"] is None]
+    assert {(item["id"], item["reason"]) for item in failed} == {("d", longest)}
+    assert outcome.info["preferences"]["failures"] == {longest: 1}
+    assert outcome.warnings() == [f"preferences: 1 of 4 pairs are {longest} and have no value."]
     swapped = Preferences("pairs", "base", beta=0.5).measure(
         [p.swap() for p in PAIRS], stack, other, ChatML()
     )

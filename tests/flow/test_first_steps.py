@@ -77,6 +77,41 @@ def test_a_finished_run(
     assert said.out.count("\n") >= 1  # the answer to " /etc?", and none to what follows /exit
 
 
+def test_a_training_tells_its_steps_and_what_its_loss_did(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
+    recipe, folder = Path("r.yaml"), Path(run)
+    settings = "batch_size: 1, epochs: 3, lr: 1e-3"
+    recipe.write_text(recipe.read_text().replace("batch_size: 2", settings))
+    told = bezoar("run", recipe)
+    assert "  sft steps: 1 of 12, " in told
+
+    def logged(name: str) -> list[float]:
+        lines = (json.loads(line) for line in (folder / "metrics.jsonl").open())
+        return [line[name] for line in lines if name in line]
+
+    # of one row each, so that one batch says nothing; a tenth of 12 steps is one
+    losses = logged("loss")
+    assert f"; mean loss {losses[0]:.3f} -> {losses[-1]:.3f}; " in told
+    recipe.write_text(recipe.read_text().replace("epochs: 3", "epochs: 5"))
+    told = bezoar("run", recipe)
+    losses = logged("loss")
+    first, last = sum(losses[:2]) / 2, sum(losses[-2:]) / 2
+    assert f"; mean loss {first:.3f} -> {last:.3f}; " in told
+    recipe.write_text(recipe.read_text().replace("validation: 0", "validation: 0.25"))
+    told, losses = bezoar("run", recipe), logged("validation_loss")
+    assert f"; validation loss {losses[0]:.3f} -> {losses[-1]:.3f}; " in told
+    assert len(losses) > 2
+
+
+def test_an_unknown_kind_lists_those_that_exist(run: str) -> None:
+    recipe = Path("r.yaml")
+    recipe.write_text(recipe.read_text().replace("{kind: sft}", "{kind: cpo}"))
+    with pytest.raises(BezoarError, match=r"kind .cpo.*did you mean ipo.*are sft.*simpo.*asft"):
+        bezoar("plan", recipe)
+
+
 def test_a_log_file_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))

@@ -5,6 +5,7 @@ import math
 import re
 import statistics
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from bezoar.evals.stats import Difference, score, wilson
 from bezoar.report.decision import Answer, Decision, decide, duration
 from bezoar.report.next_steps import items_needed
+from bezoar.report.run import load_run
 from bezoar.report.sections.differences import differences
+from bezoar.report.sections.failures import failures
 from tests.helpers.fake_run import load
 from tests.helpers.small_run import START, SmallRun, hits
 
@@ -42,6 +45,25 @@ def stored(run: SmallRun, model: str) -> dict[str, Any]:
     """Score name -> its values in scores.json, read without bezoar."""
     (path,) = run.path.glob(f"*-eval-{model}/scores.json")
     return {row["name"]: row for row in json.loads(path.read_text())["scores"]}
+
+
+def test_items_without_a_value_are_said_once_with_their_reason(tmp_path: Path) -> None:
+    run = SmallRun(tmp_path / "r")
+    run.train("dpo", "base", "dpo")
+    why = "longer than the model's 512 tokens"
+    info = {"preferences": {"num_items": 60, "failures": {why: 10}}}
+    for model in ("base", "dpo"):
+        values = [None] * 10 + ([0.5] * 50 if model == "base" else hits(40, 50))
+        run.evaluate(model, {START: values, START.replace("accuracy", "margin"): values}, info=info)
+        (path,) = run.path.glob(f"*-eval-{model}/items.jsonl")
+        items = [json.loads(line) for line in path.open()]
+        told = [i | ({"reason": why} if i["value"] is None else {}) for i in items]
+        path.write_text("".join(json.dumps(item) + "\n" for item in told))
+    (said,) = (w for w in decided(run).warnings if "512" in w)
+    assert said == f"base and dpo: preferences: 10 of 60 pairs are {why} and have no value."
+    markup = str(failures(load_run(run.path)))
+    assert f"10 {escape(why)}" in markup
+    assert markup.count("<code>q0</code>") == 2  # once for each model
 
 
 def test_each_number_of_the_first_sentence_is_one_of_the_runs_files(tmp_path: Path) -> None:

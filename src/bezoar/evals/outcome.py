@@ -110,12 +110,16 @@ class Outcome:
         return cls([Score.from_dict(s) for s in row["scores"]], row["items"], row["info"], texts)
 
     def warnings(self) -> list[str]:
-        """A sentence for every score of which more than 2 % of the items failed."""
+        """A sentence for every section with a score of which more than 2 % of the items failed."""
+        worst: dict[str, Score] = {}
+        for s in self.scores:
+            section = benchmark_of(s.name)
+            known = worst[section].failure_rate if section in worst else LOUD_FAILURES
+            if s.failure_rate > known:
+                worst[section] = s
         return [
-            f"{s.name}: {s.num_failed} of {s.n + s.num_failed} items ({s.failure_rate:.0%}) gave no"
-            " value and are not in it."
-            for s in self.scores
-            if s.failure_rate > LOUD_FAILURES
+            f"{section}: {why_without_value(section, s, self.info)}."
+            for section, s in worst.items()
         ]
 
 
@@ -192,6 +196,18 @@ def remarks(info: dict[str, Any]) -> list[str]:
         num, total = games["num_errors"], games["num_games"]
         sentences.append(f"{num} of {total} games have an error and count for no strength.")
     return sentences
+
+
+def why_without_value(section: str, worst: Score, info: Mapping[str, Any]) -> str:
+    """How many items of a section have no value and, where its facts say so, why."""
+    facts = info.get(section)
+    facts = facts if isinstance(facts, dict) else {}
+    reasons, num = facts.get("failures"), facts.get("num_items")
+    if section == "preferences" and isinstance(reasons, dict) and num:
+        told = " and ".join(f"{count} of {num} pairs are {why}" for why, count in reasons.items())
+        return f"{told} and have no value"
+    total = worst.n + worst.num_failed
+    return f"{worst.num_failed} of {total} items ({worst.failure_rate:.0%}) gave no value"
 
 
 def trained_on(info: Mapping[str, Any]) -> dict[str, str]:

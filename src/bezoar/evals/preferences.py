@@ -176,7 +176,7 @@ class Preferences(Section):
             of_pair.update(dict.fromkeys(equal, 0.0))
         # 3) what two scores must share: against another reference it is another figure
         itself = [what for what, reference in over.items() if reference.identity == own.identity]
-        outcome = self._outcome(pairs, margins, itself)
+        outcome = self._outcome(pairs, margins, itself, longest)
         same = {
             "template": template.kind,
             "template's settings": content_hash(asdict(template)),
@@ -196,8 +196,9 @@ class Preferences(Section):
         pairs: Sequence[Comparison],
         margins_of: Mapping[str, Mapping[int, float]],
         itself: Sequence[str],
+        longest: int,
     ) -> Outcome:
-        ids = [pair.id for pair in pairs]
+        ids, too_long = [pair.id for pair in pairs], f"longer than the model's {longest} tokens"
         scores, items = [], list[Row]()
         # accuracies and margins of all pairs, so that two models are paired pair by pair
         for name, of_pair in margins_of.items():
@@ -212,9 +213,11 @@ class Preferences(Section):
                     reason = BY_DEFINITION if name in itself else TIED
                     figure = replace(figure, low=None, high=None, reason=reason)
                 scores.append(figure)
-                items += item_rows(f"{name} {kind}", ids, values)
-        too_long = len(pairs) - len(margins_of[LOGPROB])
-        facts = {"beta": self.beta, "reference": self.reference, "num_too_long": too_long}
+                items += item_rows(f"{name} {kind}", ids, values, too_long)
+        num = len(pairs) - len(margins_of[LOGPROB])
+        facts: Row = {"beta": self.beta, "reference": self.reference, "num_too_long": num}
+        if num:
+            facts |= {"num_items": len(pairs), "failures": {too_long: num}}
         return Outcome(scores, items, {FAMILY: facts})
 
 

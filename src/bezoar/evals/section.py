@@ -43,8 +43,11 @@ def expected_rows(rows: Mapping[str, Estimate], name: str, limit: int | None) ->
 
 
 def item_rows(
-    benchmark: str, ids: Sequence[str | int], values: Sequence[float | None]
+    benchmark: str, ids: Sequence[str | int], values: Sequence[float | None], reason: str = ""
 ) -> list[Row]:
-    """One record an item."""
-    pairs = zip(ids, values, strict=True)
-    return [{"benchmark": benchmark, "id": item, "value": value} for item, value in pairs]
+    """One record an item; `reason` says why some have no value."""
+    return [
+        {"benchmark": benchmark, "id": item, "value": value}
+        | ({"reason": reason} if reason and value is None else {})
+        for item, value in zip(ids, values, strict=True)
+    ]

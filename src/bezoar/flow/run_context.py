@@ -169,7 +169,10 @@ def summary(stats: Stats) -> str:
             parts.append(f"{calls['failed']} requests refused or without a text")
         if calls.get("cost_usd"):
             parts.append(f"{calls['cost_usd']:.2f} USD")
-    if "first_loss" in stats:
-        parts.append(f"loss {stats['first_loss']:.3f} -> {stats['last_loss']:.3f}")
+    losses = {"validation_losses": "validation loss", "mean_losses": "mean loss"}
+    for name, what in losses.items():
+        if name in stats:
+            first, last = stats[name]
+            parts.append(f"{what} {first:.3f} -> {last:.3f}")
     parts.append(f"{stats['seconds']:.1f} s")
     return "; ".join(parts)

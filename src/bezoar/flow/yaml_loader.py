@@ -77,7 +77,9 @@ def _sentence(error: Any, known: list[str], kind: Any, value: Any) -> str:
         tag = error["ctx"].get("tag", "")
         tags = str(error["ctx"].get("expected_tags", "")).replace("'", "")
         if tag:
-            return f"unknown kind {brief(repr(tag), 60)}; {_hint(tag, tags.split(', '), 'kinds')}"
+            near = _near(tag, tags.split(", "))
+            asked = f"did you mean {near}? " if near else ""
+            return f"unknown kind {brief(repr(tag), 60)}; {asked}the kinds here are {tags}."
         return f"the key kind is missing; add {f'one of {tags}' if tags else 'it'}."
     if code == "value_error":
         return str(error["ctx"]["error"]).rstrip(".") + "."
@@ -86,8 +88,12 @@ def _sentence(error: Any, known: list[str], kind: Any, value: Any) -> str:
 
 
 def _hint(name: str, names: list[str], what: str) -> str:
-    near = difflib.get_close_matches(name[:40], names, 1, 0.5)
-    return f"did you mean {near[0]}?" if near else f"the {what} here are {', '.join(names)}."
+    near = _near(name, names)
+    return f"did you mean {near}?" if near else f"the {what} here are {', '.join(names)}."
+
+
+def _near(name: str, names: list[str]) -> str:
+    return next(iter(difflib.get_close_matches(name[:40], names, 1, 0.5)), "")
 
 
 def _class_at(kind: Any, at: list[str], value: Any) -> Any:

@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -131,12 +132,13 @@ def _unpack(source: Path, file: str, folder: Path) -> None:
 
     silence_libraries()
     options: dict[str, Any] = {"gguf_file": file, "trust_remote_code": False}
-    load = {"quantization_config": GgufConfig(dequantize=True), "output_loading_info": True}
+    load = {**options, "quantization_config": GgufConfig(dequantize=True)}
+    load |= {"dtype": torch.bfloat16, "output_loading_info": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.bfloat16, **options, **load
-        )
+        # its bar asks nobody whether it may be drawn
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(source, **load)
     except Exception as error:  # the reader of GGUF has no error type of its own
         fault = f"the packaged model cannot be read ({reason(error)})"
         raise DataError(f"{source / file}: {fault}; install its package again.") from None

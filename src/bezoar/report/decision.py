@@ -6,10 +6,11 @@ Every number is one of scores.json, items.jsonl or stats.json, or a test of the 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bezoar.evals.outcome import LOUD_FAILURES, benchmark_of, why_without_value
 from bezoar.report import repeats
 from bezoar.report.changed import changed
 from bezoar.report.effects import Change, Effect, changes, judges, main_effect, overlap
-from bezoar.report.formatting import count, failures, listed, percent, usd
+from bezoar.report.formatting import count, listed, percent, usd
 from bezoar.report.next_steps import detectable_change, next_steps
 from bezoar.report.plain_words import as_change, as_interval, as_value, is_safety, named, phrase
 from bezoar.report.run import Run, StageRecord
@@ -17,7 +18,6 @@ from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.bill import money, total
 
 Verdict = Literal["yes", "no", "unclear", "not measured"]
-LOUD_FAILURES = 0.02
 BETTER, SAFE, WORSE = "Is it better?", "Is it safe to use?", "What got worse?"
 
 
@@ -251,8 +251,8 @@ def _warnings(run: Run, board: Scoreboard) -> list[str]:
         for benchmark in board.main:
             score = board.cells.get((benchmark, model))
             if score and score.num_failed and score.failure_rate > LOUD_FAILURES:
-                family = benchmark.split("/")[0]
-                faults.append(f"{failures(score.num_failed, score.n)} items of {family} failed")
+                family = benchmark_of(benchmark)
+                faults.append(f"{family}: {why_without_value(family, score, board.info(model))}")
         for fault in dict.fromkeys(faults):
             labels_of.setdefault(fault, []).append(label)
     for fault, labels in labels_of.items():

@@ -26,6 +26,8 @@ class TrainerState:
     step: int = 0
     first_loss: float | None = None
     last_loss: float | None = None
+    early_loss: float = 0.0  # the mean over the first tenth of the steps
+    late_loss: float = 0.0  # over the last tenth
     best_loss: float | None = None
     best_step: int = 0
     evaluations: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
@@ -33,6 +35,13 @@ class TrainerState:
     trained_tokens: int = 0
     seconds: float = 0.0
     splits: int = 0  # steps done again in smaller micro-batches
+
+    def learning(self) -> dict[str, list[float]]:
+        """What it learnt, first and last: the loss on held-out rows, else the mean training loss
+        over a tenth of the steps, since single batches differ by what is in them."""
+        if len(self.evaluations) > 1:
+            return {"validation_losses": [self.evaluations[0][1], self.evaluations[-1][1]]}
+        return {"mean_losses": [self.early_loss, self.late_loss]}
 
 
 def save(

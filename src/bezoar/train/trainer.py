@@ -156,7 +156,9 @@ class Trainer(ABC):
 
     def count(self, *, loss: float, tokens: int, trained_tokens: int, seconds: float) -> None:
         """Add a finished step to the state."""
-        state = self.state
+        state, tenth = self.state, max(1, self.num_steps // 10)
+        state.early_loss += loss / tenth if state.step < tenth else 0.0
+        state.late_loss += loss / tenth if state.step >= self.num_steps - tenth else 0.0
         state.step += 1
         state.first_loss = loss if state.first_loss is None else state.first_loss
         state.last_loss = loss
@@ -190,6 +192,7 @@ class Trainer(ABC):
             "steps": state.step,
             "first_loss": state.first_loss,
             "last_loss": state.last_loss,
+            **state.learning(),
             "tokens": state.tokens,
             "trained_tokens": state.trained_tokens,
             "training_s": round(state.seconds, 3),

@@ -2,11 +2,12 @@
 
 from collections import Counter
 
+from bezoar.evals.outcome import read_items
 from bezoar.io import Row
 from bezoar.report.components import absent, cut, folded, section, table
 from bezoar.report.formatting import count
 from bezoar.report.markup import Child, Markup, h
-from bezoar.report.run import Run
+from bezoar.report.run import Run, StageRecord
 
 NUM_RECORDS = 8
 
@@ -16,7 +17,7 @@ def failures(run: Run) -> Markup | None:
     parts: list[Child] = []
     words: list[Child] = []
     for stage in run.stages:
-        records = stage.failures
+        records = [*stage.failures, *_without_value(stage)]
         # The counts of stats.json are complete; records may be missing or cut.
         reasons = Counter({reason: num for reason, num in stage.dropped.items() if num})
         reasons = reasons or Counter(map(_reason, records))
@@ -33,6 +34,13 @@ def failures(run: Run) -> Markup | None:
     intro = "Nothing leaves without being counted; up to eight records of each reason."
     title = "Failures and left-out rows"
     return section("failures", title, intro, parts, terms_of=words) if parts else None
+
+
+def _without_value(stage: StageRecord) -> list[Row]:
+    """The items of an evaluation that have no value and say why, once for all its scores."""
+    items = read_items(stage.folder, lenient=True) if stage.folder else []
+    failed = [item for item in items if item.get("value") is None and item.get("reason")]
+    return list({(str(item.get("id")), _reason(item)): item for item in failed}.values())
 
 
 def _reason(record: Row) -> str:

@@ -23,7 +23,7 @@ WORDS = {
 COLUMNS = """
 seconds rows_in rows_out dropped calls token_lengths tokens trained_tokens rows_trained
 rows_validation steps first_loss last_loss best_validation_loss best_step training_s
-peak_memory_bytes
+validation_losses mean_losses peak_memory_bytes
 """
 """Statistics of a stage that are shown in a column of their own, or elsewhere in the report."""
 HEAD = (
