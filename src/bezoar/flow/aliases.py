@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from bezoar.train.objectives import OBJECTIVES
+
 _STEP = "it counts the rows of a whole optimizer step, over all micro-batches"
 _TOKENS = "a micro-batch is bounded by its tokens, with no effect on the gradient"
 _SHARE = "a share of the steps"
@@ -73,6 +75,7 @@ _add("answer completion output", ("response", "the column with the answers"))
 _add("dataset datasets dataset_name train_dataset data", ("rows", "the name of a stage"))
 _add("dataset_name_or_path data_files data_path dataset_path", ("path", ""), ("rows", "a stage"))
 _add("chat_template", ("template", "a table with a kind, such as chatml"))
+_add("budget max_budget budget_dollars max_usd", ("budget_usd", "US dollars for the whole run"))
 _add("random_state data_seed", ("seed", ""), ("", "the recipe has one `seed` for all its stages"))
 _add("seed", ("", "the recipe has one `seed` for all its stages, beside `name`"))
 _add("ref_model reference_model", ("reference", ""), ("", f"{_NEITHER}: it is the stack below"))
@@ -92,6 +95,14 @@ _add("missing_eos_penalty", ("missing_end", "the score of an answer that was cut
 _add("reward_model reward_model_path", ("reward", "the name of a stage that trains one"))
 _add("api_base base_url openai_api_base endpoint", ("url", ""))
 _add("api_key api_key_env openai_api_key", ("key_env", "the name of an environment variable"))
+
+
+def our_kind(kind: str, kinds: Collection[str]) -> str:
+    """What to write for an objective that stands where one of `kinds` must; "" for other names."""
+    name = kind.lower().replace("-", "_")
+    if name not in OBJECTIVES or "train" not in kinds:
+        return ""
+    return f"an objective is trained: write `kind: train` and `objective: {{kind: {name}}}`."
 
 
 def our_key(name: str, keys: Collection[str]) -> str:

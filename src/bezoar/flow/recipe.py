@@ -255,9 +255,10 @@ def _check_refs(keys: RecipeKeys, at: _At) -> None:
             used[ref.kind].add(ref.name)
             where = at(("stages", name, *ref.path.split(".")))
             if ref.name not in known[ref.kind]:
-                near = difflib.get_close_matches(ref.name, known[ref.kind], 1, 0.4)
-                names = ", ".join(sorted(known[ref.kind])) or "none"
-                hint = f"did you mean {near[0]}?" if near else f"the {ref.kind} names are {names}."
+                others = sorted(known[ref.kind] - {name})
+                near = difflib.get_close_matches(ref.name, others, 1, 0.4)
+                names = f"the {ref.kind} names are {', '.join(others) or 'none; add one'}."
+                hint = f"did you mean {near[0]}?" if near else names
                 source = ref.name.removesuffix(HELD_OUT)
                 if source != ref.name and isinstance(keys.stages.get(source), Source):
                     hint = f"add `held_out: 0.1` to {source}."

@@ -11,6 +11,11 @@ from bezoar.stage import Outputs
 from bezoar.train.stages import Train
 
 _NUM_LOOKED_AT = 1000
+MAKERS = {
+    "comparisons": "best_of_n or attribute_pairs (or a source of pairs)",
+    "sampled answers": "sample",
+}
+"""Shape of rows -> the kinds of stages that give it."""
 
 
 def row_types(recipe: Recipe, run: RunDir, current: set[str]) -> dict[str, RowType]:
@@ -78,4 +83,6 @@ def _advice(types: Mapping[str, RowType], need: RowNeed) -> str:
     fitting = [name for name, given in known.items() if any(map(given.fits, need))]
     if fitting:
         return f"name {' or '.join(fitting[:3])}"
-    return "add a stage that gives them and name it here"
+    makers = dict.fromkeys(MAKERS[shape] for each in need if (shape := each.shape) in MAKERS)
+    by = f", such as {' or '.join(makers)}," if makers else ""
+    return f"add a stage that gives them{by} and name it here"

@@ -82,7 +82,9 @@ class RunContext:
 
     def ask(self, backend: str) -> Pool:
         """A language model of the recipe, behind the journal and the budget."""
-        return self._pool(self.recipe.backends[backend].open())
+        number = list(self.recipe.stages).index(self.name) + 1
+        title = f"{number:02d} {self.name}: {{}} requests to {backend}"
+        return self._pool(self.recipe.backends[backend].open(), title)
 
     def ask_model(self, name: str) -> Pool:
         """A model of the recipe as a language model, behind the same journal."""
@@ -90,8 +92,9 @@ class RunContext:
 
         return self._pool(StackBackend(self.open_model(name), self.template))
 
-    def _pool(self, backend: Backend | EndpointBackend) -> Pool:
-        pool = Pool(backend, self.journal, self.budget, self.progress, stage=self.name)
+    def _pool(self, backend: Backend | EndpointBackend, title: str = "") -> Pool:
+        parts = (self.journal, self.budget, self.progress)
+        pool = Pool(backend, *parts, stage=self.name, title=title)
         self._pools.append(pool)
         return pool
 
@@ -167,6 +170,8 @@ def summary(stats: Stats) -> str:
         parts.append(f"{replies}, {calls['completion_tokens']} tokens")
         if calls["failed"]:
             parts.append(f"{calls['failed']} requests refused or without a text")
+        if calls.get("timed_out"):
+            parts.append(f"{calls['timed_out']} requests timed out and were sent again")
         if calls.get("cost_usd"):
             parts.append(f"{calls['cost_usd']:.2f} USD")
     losses = {"validation_losses": "validation loss", "mean_losses": "mean loss"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.errors import RecipeError, brief
-from bezoar.flow.aliases import our_key
+from bezoar.flow.aliases import our_key, our_kind
 from bezoar.flow.yaml_document import KeyPath
 
 
@@ -79,12 +79,30 @@ def _sentence(error: Any, known: list[str], kind: Any, value: Any) -> str:
         if tag:
             near = _near(tag, tags.split(", "))
             asked = f"did you mean {near}? " if near else ""
-            return f"unknown kind {brief(repr(tag), 60)}; {asked}the kinds here are {tags}."
+            hint = our_kind(tag, tags.split(", ")) or f"{asked}the kinds here are {tags}."
+            return f"unknown kind {brief(repr(tag), 60)}; {hint}"
         return f"the key kind is missing; add {f'one of {tags}' if tags else 'it'}."
     if code == "value_error":
         return str(error["ctx"]["error"]).rstrip(".") + "."
+    if fix := _as_table(kind, known, value):
+        return f"a kind stands in a table; write {fix}."
     what = error["msg"].replace("Input should be", "must be")
     return f"{what} but is {json.dumps(error['input'], default=str)[:60]}; change the value."
+
+
+def _as_table(kind: Any, at: list[str], value: Any) -> str:
+    """The table to write for a bare kind, such as `objective: {kind: dpo}`; "" for what is none."""
+    for key in at[:-1]:
+        value, kind = (
+            value[int(key)] if isinstance(value, list) else value[key],
+            _class_at(kind, [key], value),
+        )
+    text = value.get(at[-1]) if at and isinstance(value, dict) else None
+    if not isinstance(text, str):
+        return ""
+    name = text.lower()
+    known = _kinds_of(_class_at(kind, at[-1:], {at[-1]: {"kind": name}}))
+    return f"`{at[-1]}: {{kind: {name}}}`" if name in known else ""
 
 
 def _hint(name: str, names: list[str], what: str) -> str:

@@ -20,13 +20,12 @@ from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.failures import Cause, cause_of, retry_after_s, status_inside
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
+from bezoar.llm.patience import Say, TimeOuts, grace_s, say_left, say_waiting
 from bezoar.llm.schedule import Schedule
 from bezoar.llm.transport import Attempt, Transport
 from bezoar.llm.types import Reply, Request
 from bezoar.stop import unbroken
 
-GRACE_S = 5.0
-"""An interrupt waits this long for requests in flight, or twice the slowest answer if longer."""
 NUM_DEAD = 10
 """After so many failed requests in a row, each with all its retries, an endpoint is dead."""
 _NUM_REFUSED = 10
@@ -39,7 +38,8 @@ _UNSENDABLE = "the prompt holds half of a surrogate pair, which cannot be sent"
 class RemoteAsking:
     """One run over `requests` (by key). `run` returns when all are finished.
 
-    `on_reply` takes each finished one: key, reply, and whether this process asked.
+    `on_reply` takes each finished one: key, reply, and whether this process asked. `say` hears of
+    time-outs, and of what is waited for at the end.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class RemoteAsking:
         budget: Budget,
         on_reply: Callable[[str, Reply, bool], None],
         stage: str = "",
+        say: Say = lambda text: None,
     ) -> None:
         self.backend, self.endpoint, self.journal = backend, backend.endpoint, journal
         self.budget, self.on_reply, self.stage = budget, on_reply, stage
@@ -61,10 +62,10 @@ class RemoteAsking:
         # those that failed before come last, so that they delay nobody else's answer
         order = sorted(range(len(self.keys)), key=self._failed_before.__contains__)
         self.schedule = Schedule(order, self.endpoint.concurrency)
+        self.say, self.time_outs = say, TimeOuts(self.endpoint, say)
         self._refusals: list[tuple[int, Reply, Cause]] = []  # whose fault is not known yet
         self._has_answered: bool | None = None  # whether the endpoint ever did; None: not known
-        self._num_failed_in_a_row = 0
-        self._slowest_s = 0.0
+        self._num_failed_in_a_row, self._slowest_s = 0, 0.0
         self._fault: UnfinishedError | None = None
 
     def run(self) -> None:
@@ -100,6 +101,7 @@ class RemoteAsking:
             raise
         finally:
             transport.close()
+            self.time_outs.tell(last=True)
             # also after an error: other processes may ask what was in flight, and spend its money
             for index in self.schedule.in_flight:
                 self.journal.claims.release(self.keys[index])
@@ -108,12 +110,15 @@ class RemoteAsking:
     def _drain(self, transport: Transport) -> None:
         """Send nothing more, and store what is in flight if it comes within the time of grace."""
         self.schedule.drop()
-        end = time.monotonic() + min(max(GRACE_S, 2 * self._slowest_s), self.endpoint.timeout_s)
+        seconds = grace_s(self.schedule, self._slowest_s, self.endpoint.timeout_s)
+        say_waiting(self.say, len(self.schedule.in_flight), seconds)
+        end = time.monotonic() + seconds
         while self.schedule.in_flight and (left_s := end - time.monotonic()) > 0:
             transport.wait(left_s)
             with unbroken():
                 self._store(transport.take())
                 self.schedule.drop()
+        say_left(self.say, len(self.schedule.in_flight))
         with unbroken():
             self._settle_refusals()
 
@@ -137,6 +142,7 @@ class RemoteAsking:
         for (index, _), usd in zip(bodies[:num_paid], prices, strict=False):
             self.schedule.send(index, now, usd)
         transport.send(bodies[:num_paid])
+        self.time_outs.tell()
         unpaid = [index for index, _ in bodies[num_paid:]]
         self._postpone(unpaid, others_usd, now)
         return self.schedule.pause_s(now, more=not unpaid)
@@ -214,7 +220,7 @@ class RemoteAsking:
         elif status is not None:
             self._handle_failure(attempt, status)
         elif reply.passing:
-            self._retry(index, reply, stored=True)
+            self._retry(attempt, reply, stored=True)
         else:
             self._num_failed_in_a_row = 0
             self._has_answered = self._has_answered or reply.finish != "error"
@@ -231,7 +237,7 @@ class RemoteAsking:
         if status:
             cause = cause_of(status, attempt.body)
         if cause == "passing":
-            self._retry(index, reply, attempt.retry_after)
+            self._retry(attempt, reply)
         elif cause == "endpoint":
             self._stop(*self.endpoint.advice(status, detail))
             self._fail(index, reply)
@@ -242,14 +248,17 @@ class RemoteAsking:
     def _may_retry(self, index: int) -> bool:
         return self.schedule.num_sent[index] <= self.endpoint.retries
 
-    def _retry(self, index: int, reply: Reply, retry_after: str = "", stored: bool = False) -> None:
+    def _retry(self, attempt: Attempt, reply: Reply, *, stored: bool = False) -> None:
         """Send a request again later, or let it fail when it was sent as often as it may."""
+        index = attempt.index
         if self._may_retry(index):
             self.journal.claims.release(self.keys[index])
+            self.time_outs.num_resent += 1
+            self.time_outs.num_timed_out += attempt.timed_out
             doublings = self.schedule.num_sent[index] - 1
             # the random factor spreads retries that failed together
             delay_s = self.endpoint.backoff_s * 2.0**doublings * (0.5 + random.random())
-            delay_s = min(max(delay_s, retry_after_s(retry_after)), _MOST_DELAY_S)
+            delay_s = min(max(delay_s, retry_after_s(attempt.retry_after)), _MOST_DELAY_S)
             self.schedule.retry(index, time.monotonic() + delay_s)
             return
         # a body that was stored has been charged; a second entry would charge it again

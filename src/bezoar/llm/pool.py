@@ -13,6 +13,7 @@ from bezoar.progress import Advance, Progress
 from bezoar.stop import unbroken
 
 _TOKENS = ("prompt_tokens", "completion_tokens")
+_AGAIN = ("sent_again", "timed_out")
 
 
 class Pool:
@@ -30,11 +31,14 @@ class Pool:
         budget: Budget,
         progress: Progress,
         stage: str = "",
+        title: str = "",
     ) -> None:
         self.backend, self.journal, self.budget = backend, journal, budget
         self.progress, self.stage = progress, stage
+        # what an endpoint is asked first, with a place for the number of requests; told once
+        self.title = title
         self._prices: Prices = getattr(backend, "prices", None) or Prices()
-        numbers = ("asked", "from_journal", "failed", "refused_by_budget", *_TOKENS)
+        numbers = ("asked", "from_journal", "failed", "refused_by_budget", *_TOKENS, *_AGAIN)
         self._counts: dict[str, float] = dict.fromkeys(numbers, 0)
         self._counts |= dict.fromkeys(("cost_usd", "own_usd", "paid_now_usd", "seconds"), 0.0)
 
@@ -90,7 +94,8 @@ class Pool:
     def counts(self) -> dict[str, float]:
         """What this pool did. Tokens and `cost_usd` are those of all replies, whoever paid for them
         and when; this run has paid `own_usd` of it, this process `paid_now_usd`. What the budget
-        refused counts for itself alone, neither as asked nor as failed."""
+        refused counts for itself alone, neither as asked nor as failed; `sent_again` are requests
+        that had no answer, `timed_out` those of them whose time was over."""
         counts = dict(self._counts)
         for name, digits in (("cost_usd", 6), ("own_usd", 6), ("paid_now_usd", 6), ("seconds", 3)):
             counts[name] = round(counts[name], digits)
@@ -107,7 +112,18 @@ class Pool:
 
         unknown = {key: request for key, request in unique.items() if key not in replies}
         parts = (self.journal, self.budget, on_reply, self.stage)
-        RemoteAsking(backend, unknown, *parts).run()
+        asking = RemoteAsking(backend, unknown, *parts, say=self.progress.say)
+        if self.title:
+            at_once = min(len(unknown), backend.endpoint.concurrency)
+            self.progress.say(
+                f"{self.title.replace('{}', str(len(unknown)), 1)}, {at_once} at a time"
+            )
+            self.title = ""
+        try:
+            asking.run()
+        finally:
+            self._counts["sent_again"] += asking.time_outs.num_resent
+            self._counts["timed_out"] += asking.time_outs.num_timed_out
 
     def _ask_here(
         self, backend: Backend, unique: dict[str, Request], replies: dict[str, Reply]

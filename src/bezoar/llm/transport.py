@@ -35,6 +35,7 @@ class Attempt:
 
     `refused`: nobody accepts connections. `body`: what arrived, also if cut short, with the key
     masked. `oversized`: it was not read to its end, as it is too large or packed in an unknown way.
+    `timed_out`: the time was over before it had all come.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Attempt:
     retry_after: str = ""
     refused: bool = False
     oversized: bool = False
+    timed_out: bool = False
 
 
 class Transport:
@@ -152,6 +154,7 @@ class Transport:
         #    Redirects are not followed, as they would carry the key to another host.
         how: dict[str, Any] = {"proxy": self._proxy, "allow_redirects": False}
         status, chunks, size, packing, retry_after, error = 0, list[bytes](), 0, "", "", ""
+        timed_out = False
         try:
             async with (
                 asyncio.timeout(_CONNECT_S) as clock,
@@ -170,8 +173,9 @@ class Transport:
                     size += len(chunk)
         except TimeoutError:
             if not status:
-                return Attempt(index, error=f"no answer came within {self._timeout_s:g} s")
-            error = f"the answer did not end within {self._timeout_s:g} s"
+                error = f"no answer came within {self._timeout_s:g} s"
+                return Attempt(index, error=error, timed_out=True)
+            error, timed_out = f"the answer did not end within {self._timeout_s:g} s", True
         except aiohttp.ClientPayloadError:
             error = "the connection broke in the middle of the answer"
         # 2) Unpacked here and not by the client, so that a small body cannot become gigabytes, and
@@ -181,7 +185,8 @@ class Transport:
             why = f"larger than {MOST_BYTES >> 20} MiB or packed in a way that cannot be read"
             error = f"the answer is {why}"
         text = mask(data.decode("utf-8-sig", "replace"))
-        return Attempt(index, status, text, error, retry_after, oversized=not whole)
+        oversized = not whole
+        return Attempt(index, status, text, error, retry_after, False, oversized, timed_out)
 
 
 def _unpack(data: bytes, packing: str) -> tuple[bytes, bool]:
