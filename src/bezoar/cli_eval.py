@@ -100,15 +100,15 @@ def compare(
     out: ResultsOption = None,
 ) -> None:
     """The win rate of one model or answer file over another by a judge, or paired tests of two
-    finished evaluations."""
+    finished evaluations: without --judge also those of RUN:STAGE."""
+    from bezoar.evals.finished import finished_pair
     from bezoar.flow.model_argument import find_model
     from bezoar.flow.standalone_eval import evaluate_named, short, with_judge
     from bezoar.report.console import compare_finished, print_outcome
     from bezoar.terminal import Console
 
     # finished evaluations are compared item by item; a judge compares answers
-    folders = [Path(first), Path(second)]
-    if not judge and all((folder / "scores.json").is_file() for folder in folders):
+    if not judge and (folders := finished_pair(first, second)):
         compare_finished(folders, out, Console())
         return
     subjects = {

@@ -10,6 +10,7 @@ from bezoar.chat.row_types import ANY, RowNeed, RowType
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Filtered
 from bezoar.cost import Estimate, Quote
+from bezoar.io import read_jsonl
 from bezoar.model.spec import ModelSpec
 from bezoar.progress import Progress
 
@@ -38,6 +39,15 @@ class TrainedStage(NamedTuple):
     name: str
     model: str
     rows: str
+    folder: Path | None = None
+    """Its output, where a run has it."""
+
+    def ids(self, file: str) -> frozenset[str]:
+        """The ids in one of its files of rows, `failures.jsonl` or `validation.jsonl`."""
+        path = self.folder / file if self.folder else None
+        if path is None or not path.is_file():
+            return frozenset()
+        return frozenset(str(row.get("id")) for _, row in read_jsonl(path, broken=[]))
 
 
 class StageContext(Protocol):

@@ -15,10 +15,12 @@ from bezoar.chat.types import AnyRow, Chat, Comparison, Message
 from bezoar.evals.contamination import Items, compared, row_texts, search
 from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.outcome import benchmark_of, joined, read_scores, remarks, trained_on
+from bezoar.evals.unread import Unread
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.run import run_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.io import remove
+from bezoar.stage import TrainedStage
 from tests.helpers.command import bezoar
 
 LONG = "Name the long river that flows through the old town of Aarau in the summer months"
@@ -207,7 +209,9 @@ stages:
 """
 
 
-def evaluated(leak: str, tiny_model: Path, folder: Path) -> tuple[dict[str, Any], str]:
+def evaluated(
+    leak: str, tiny_model: Path, folder: Path, recipe: str = RECIPE
+) -> tuple[dict[str, Any], str]:
     """info of the evaluations of a model whose lowest stage was trained on `leak`."""
     model = folder / "model"
     model.mkdir()
@@ -215,7 +219,7 @@ def evaluated(leak: str, tiny_model: Path, folder: Path) -> tuple[dict[str, Any]
         (model / file.name).write_bytes(file.read_bytes())
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
-    (folder / "recipe.yaml").write_text(RECIPE.format(model=model, leak=leak))
+    (folder / "recipe.yaml").write_text(recipe.format(model=model, leak=leak))
     console = Console(file=io.StringIO(), width=200)
     run = RunDir(folder / "runs" / "tiny")
     run_recipe(load_recipe(folder / "recipe.yaml"), run, console=console)
@@ -239,6 +243,43 @@ def test_the_rows_of_every_stage_below_are_searched_without_being_asked(
     assert facts["benchmarks"] == {"preferences": count}
     assert trained_on(infos["eval-dpo"]) == {"preferences": "trained on 12 of 12 of these items"}
     assert "dpo was trained on 12 of 12 of these items" in said
+
+
+def test_rows_that_a_training_dropped_or_held_out_did_not_train(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace("validation: 0.0", "validation: 0.25")
+    recipe = recipe.replace("max_length: 4096", "max_length: 400")
+    infos, _ = evaluated("held-out", tiny_model, tmp_path, recipe)
+    (folder,) = (tmp_path / "runs" / "tiny").glob("*-leaked")
+    stats = json.loads((folder / "stats.json").read_text())
+    trained, validated = stats["rows_trained"], stats["rows_validation"]
+    assert trained + validated + sum(stats["dropped"].values()) == 12
+    assert min(trained, validated, 12 - trained - validated) > 0, stats
+    facts = infos["eval-dpo"]["contamination"]
+    assert facts["rows"]["held-out"] == trained
+    count = facts["benchmarks"]["preferences"]
+    assert (count["trained_on"], count["validated"]) == (trained, validated)
+    assert trained_on(infos["eval-dpo"]) == {
+        "preferences": f"trained on {trained} of 12 of these items and validated on {validated}"
+        " more"
+    }
+
+
+def test_a_row_is_unread_where_every_training_left_it_out(tmp_path: Path) -> None:
+    def stage(name: str, dropped: list[str], held_out: list[str]) -> TrainedStage:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, ids in (("failures.jsonl", dropped), ("validation.jsonl", held_out)):
+            (folder / file).write_text("".join(json.dumps({"id": i}) + "\n" for i in ids))
+        return TrainedStage(name, "base", "pairs", folder)
+
+    sft, dpo = stage("sft", ["a", "b"], ["c", "d"]), stage("dpo", ["a", "c"], ["d", "e"])
+    assert Unread.of([sft], "pairs") == (frozenset("ab"), frozenset("cd"))
+    # b and e are trained on by one of them, c is dropped by one and looked at by the other
+    assert Unread.of([sft, dpo], "pairs") == (frozenset("a"), frozenset("cd"))
+    # a stage of before has no such file: its rows count as trained on
+    assert Unread.of([TrainedStage("old", "base", "pairs", tmp_path)], "pairs") == Unread()
 
 
 def test_a_model_of_a_run_is_searched_outside_its_recipe_too(

@@ -127,6 +127,25 @@ def test_rows_that_max_length_drops_are_counted(
     assert "and are cut; raise it" in bezoar("plan", path)
 
 
+def test_an_evaluation_on_the_rows_of_training_is_a_warning(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    more = (
+        "  dpo: {kind: train, model: sft, rows: others, objective: {kind: dpo}}\n"
+        "  others: {kind: jsonl, path: pairs.jsonl, skip: 20}\n"
+        "  eval: {kind: evaluate, model: dpo, preferences: {rows: pairs}}\n"
+        "  eval-base: {kind: evaluate, model: base, preferences: {rows: pairs}}\n"
+        "  eval-sft: {kind: evaluate, model: sft, preferences: {rows: others}}\n"
+    )
+    path = written(tmp_path, tiny_model, more=more)
+    (warning,) = line(path, "eval").warnings
+    assert warning.startswith("preferences.rows is pairs, which the model is trained on: ")
+    assert "held_out" in warning
+    assert not line(path, "eval-base").warnings
+    # exact names only: `others` does not train sft
+    assert not line(path, "eval-sft").warnings
+
+
 def test_an_evaluation_of_few_items_is_a_warning(
     tmp_path: Path, tiny_model: Path, cache_folder: Path
 ) -> None:

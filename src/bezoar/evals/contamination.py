@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from bezoar.chat.types import AnyRow, Comparison, Messages, SampledAnswers
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome, trained_on
 from bezoar.evals.section import Section
+from bezoar.evals.unread import Unread
 from bezoar.io import Row, cached_hash, content_hash, read_intact, write_checked
 from bezoar.references import RowsRef
 
@@ -27,12 +28,13 @@ class Contamination(Section):
     """Searches the rows that trained the model for the items of the other sections.
 
     That is done always, in the rows of every training stage below the evaluated model; the key only
-    adds rows or changes n. The model was trained on an item if a row is equal to it but for case,
-    white space and system messages (the prompt with the answer that is right; the prompt alone
-    where an item has no answer), or if half of its runs of n words stand in the rows, of an item
-    with an answer those that reach into it. The same prompt with another answer is another item,
-    and counted apart. Runs that a tenth of a benchmark's items share (more than 10) are words of a
-    template and do not count.
+    adds rows or changes n. Rows that a training dropped are left out, those that it held out for
+    validation are counted apart. The model was trained on an item if a row is equal to it but for
+    case, white space and system messages (the prompt with the answer that is right; the prompt
+    alone where an item has no answer), or if half of its runs of n words stand in the rows, of an
+    item with an answer those that reach into it. The same prompt with another answer is another
+    item, and counted apart. Runs that a tenth of a benchmark's items share (more than 10) are words
+    of a template and do not count.
 
     Source: runs of words as in arXiv 2005.14165, appendix C
     Example: {n: 13}
@@ -49,13 +51,19 @@ class Contamination(Section):
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """Counts by benchmark, with a warning for items that the model was trained on."""
-        stages = {stage.name: stage.rows for stage in context.lineage(model)}
+        trained = context.lineage(model)
+        stages = {stage.name: stage.rows for stage in trained}
         names = dict.fromkeys([*stages.values(), *self.rows])
         if not names or not context.texts:
             return Outcome()
         items = Items.of(context.texts, self.n)
-        found = {name: _search_once(items, name, context) for name in names}
-        facts = {"n": self.n, "stages": stages, **compared(items, found)}
+        found, looked_at = dict[str, Row](), dict[str, Row]()
+        for name in names:
+            parts = Unread() if name in self.rows else Unread.of(trained, name)
+            found[name] = _search_once(items, name, context, without=parts.dropped | parts.held_out)
+            if parts.held_out:
+                looked_at[name] = _search_once(items, name, context, only=parts.held_out)
+        facts = {"n": self.n, "stages": stages, **compared(items, found, looked_at)}
         outcome = Outcome(info={"contamination": facts})
         for name, sentence in trained_on(outcome.info).items():
             context.progress.say(f"warning: {name}: {model} was {sentence}.")
@@ -129,19 +137,19 @@ def search(rows: Iterable[AnyRow], items: Items) -> Row:
     return {"rows": num_rows, "runs": runs, "wholes": wholes}
 
 
-def compared(items: Items, found: Mapping[str, Row]) -> dict[str, Any]:
+def compared(
+    items: Items, found: Mapping[str, Row], looked_at: Mapping[str, Row] | None = None
+) -> dict[str, Any]:
     """The rows searched by stage, counts by benchmark, and the items with a shared run, worst
     first.
 
     `found` is what `search` gave by stage. Of an item, `touched` says that it shares words with a
     row, `exact` that a row is equal to it, `trained_on` what counts as trained on, `same_prompt`
-    that it does not count, though a row has its prompt.
+    that it does not count, though a row has its prompt. `looked_at` is the same for rows that
+    served as validation: of the items that are in them alone the number is `validated`.
     """
-    best: dict[tuple[str, str], Match] = {}
-    for item in items.items:
-        match, key = _match(item, found), (item.benchmark, item.id)
-        if key not in best or match.rank > best[key].rank:
-            best[key] = match
+    best = _best(items, found)
+    validated = _best(items, looked_at) if looked_at else {}
     benchmarks = {}
     for name in dict.fromkeys(item.benchmark for item in items.items):
         own = [match for match in best.values() if match.benchmark == name]
@@ -152,11 +160,25 @@ def compared(items: Items, found: Mapping[str, Row]) -> dict[str, Any]:
             "trained_on": sum(match.trained_on for match in own),
             "same_prompt": sum(match.same_prompt and not match.trained_on for match in own),
         }
+        if looked_at:
+            benchmarks[name]["validated"] = sum(
+                validated[name, match.item].trained_on and not match.trained_on for match in own
+            )
     hits = [match for match in best.values() if match.row]
     hits.sort(key=lambda match: match.rank, reverse=True)
     num_rows = {name: table["rows"] for name, table in found.items()}
     touched = [asdict(match) for match in hits[:MOST_SHOWN]]
     return {"rows": num_rows, "benchmarks": benchmarks, "touched": touched}
+
+
+def _best(items: Items, found: Mapping[str, Row]) -> "dict[tuple[str, str], Match]":
+    """(benchmark, item) -> its worst match."""
+    best: dict[tuple[str, str], Match] = {}
+    for item in items.items:
+        match, key = _match(item, found), (item.benchmark, item.id)
+        if key not in best or match.rank > best[key].rank:
+            best[key] = match
+    return best
 
 
 @dataclass(frozen=True)
@@ -201,13 +223,24 @@ def _match(item: Item, found: Mapping[str, Row]) -> Match:
     return Match(item.benchmark, item.id)
 
 
-def _search_once(items: Items, name: str, context: EvalContext) -> Row:
+def _search_once(
+    items: Items,
+    name: str,
+    context: EvalContext,
+    *,
+    without: frozenset[str] = frozenset(),
+    only: frozenset[str] | None = None,
+) -> Row:
     """`search` of a stage's rows, once for all models that were trained on them."""
-    rows = (context.stored_rows or context.rows)(name)
-    path, folder = getattr(rows, "path", None), context.shared_dir
+    stored_rows = (context.stored_rows or context.rows)(name)
+    rows = (
+        row for row in stored_rows if row.id not in without and (only is None or row.id in only)
+    )
+    path, folder = getattr(stored_rows, "path", None), context.shared_dir
     if path is None or folder is None:
         return search(rows, items)
-    key = content_hash(cached_hash(Path(path)), sorted(items.runs), sorted(items.wholes))
+    chosen = [sorted(without), None if only is None else sorted(only)]
+    key = content_hash(cached_hash(Path(path)), sorted(items.runs), sorted(items.wholes), chosen)
     kept = folder / f"contamination-{key}.json"
     stored = read_intact(kept)
     if stored is None:

@@ -212,14 +212,23 @@ def why_without_value(section: str, worst: Score, info: Mapping[str, Any]) -> st
 
 def trained_on(info: Mapping[str, Any]) -> dict[str, str]:
     """Benchmark -> "trained on 20 of 20 of these items", for those with such items; `info` is that
-    of scores.json. `benchmark_of` finds the benchmark of a score."""
+    of scores.json. `benchmark_of` finds the benchmark of a score.
+
+    Items that served as validation, which chose the weights, are counted behind it.
+    """
     section = info.get("contamination")
     counts = section.get("benchmarks") if isinstance(section, dict) else None
-    return {
-        str(name): f"trained on {own['trained_on']} of {own['items']} of these items"
-        for name, own in (counts if isinstance(counts, dict) else {}).items()
-        if isinstance(own, dict) and own.get("trained_on")
-    }
+    found = {}
+    for name, own in (counts if isinstance(counts, dict) else {}).items():
+        num, validated = (
+            (own.get("trained_on"), own.get("validated")) if isinstance(own, dict) else (0, 0)
+        )
+        if num:
+            more = f" and validated on {validated} more" if validated else ""
+            found[str(name)] = f"trained on {num} of {own['items']} of these items{more}"
+        elif validated:
+            found[str(name)] = f"validated on {validated} of {own['items']} of these items"
+    return found
 
 
 def mostly_trained_on(info: Mapping[str, Any], benchmark: str) -> bool:

@@ -139,8 +139,8 @@ def _of_run(name: str, run: Path, stage: str, template: str) -> ModelArgument:
     check_name(recipe, run_dir, stage)
     spec, adapters = run_dir.model(recipe, stage)
     used = TEMPLATES[template] if template else recipe.template
-    trained = tuple(lineage(recipe, stage))
-    return ModelArgument(name, used, spec, tuple(adapters), lineage=trained, run=run_dir)
+    trained = [s._replace(folder=run_dir.stage_dir(s.name)) for s in lineage(recipe, stage)]
+    return ModelArgument(name, used, spec, tuple(adapters), lineage=tuple(trained), run=run_dir)
 
 
 def has_template(folder: Path) -> bool:

@@ -22,6 +22,7 @@ from bezoar.flow.training_plan import (
     few_items,
     finished,
     known_rows,
+    trained_rows,
     warnings,
 )
 from bezoar.flow.training_time import duration, measured_rate, needed_flops
@@ -117,7 +118,7 @@ def _expect(
     if isinstance(stage, Train | PPO):
         _expect_training(recipe, run, stage, lines, line)
     elif isinstance(stage, Evaluate):
-        line.warnings = list(few_items(stage, rows))
+        line.warnings = [*trained_rows(recipe, name, stage), *few_items(stage, rows)]
     # 3) Memory, where the model's config is on this machine: a plan fetches nothing.
     if isinstance(stage, Train | PPO):
         spec = recipe.models[base_of(recipe, stage.model)]

@@ -65,7 +65,8 @@ class RunContext:
 
     def lineage(self, name: str) -> list[TrainedStage]:
         """The training stages that made a model, lowest first; none for one of `models:`."""
-        return lineage(self.recipe, name)
+        stages = lineage(self.recipe, name)
+        return [s._replace(folder=self.run.stage_dir(s.name)) for s in stages]
 
     @property
     def shared_dir(self) -> Path:

@@ -12,7 +12,7 @@ from bezoar.cost import Estimate
 from bezoar.data.source import Source
 from bezoar.errors import BezoarError
 from bezoar.evals.evaluate import Evaluate
-from bezoar.flow.recipe import Recipe, base_of
+from bezoar.flow.recipe import Recipe, base_of, lineage
 from bezoar.flow.rundir import RunDir
 from bezoar.io import Row
 from bezoar.model.find import find_model
@@ -187,6 +187,18 @@ def _measured(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> RowLength
         1 - len(fitting) / len(groups),
         max(group.longest for group in groups),
     )
+
+
+def trained_rows(recipe: Recipe, name: str, stage: Evaluate) -> Iterator[str]:
+    """The sections of an evaluation that read the very stages that its model is trained on."""
+    trained_on = {below.rows for below in lineage(recipe, stage.model)}
+    for ref in recipe.inputs(name):
+        # in the section that searches the training rows they are what is searched
+        if ref.name in trained_on and not ref.path.startswith("contamination"):
+            yield (
+                f"{ref.path} is {ref.name}, which the model is trained on: that says nothing about"
+                " new rows; name others, such as a source's `held_out` part"
+            )
 
 
 def few_items(stage: Evaluate, rows: Mapping[str, Estimate]) -> Iterator[str]:

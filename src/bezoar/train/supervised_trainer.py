@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bezoar.chat.types import Dropped
 from bezoar.errors import DataError
-from bezoar.io import content_hash
+from bezoar.io import content_hash, write_jsonl
 from bezoar.model.fast_paths import refuse_broken, usable
 from bezoar.model.layer import recompute
 from bezoar.model.resolve import tokenizer_identity
@@ -181,6 +181,10 @@ class SupervisedTrainer(Trainer):
             self.train_state.stack.set_trained(self.best)
         if self.settings.keep == "all":
             shutil.copytree(self.folder / "kept", self.inputs.out_dir / "checkpoints")
+        # whose loss chose the weights: an evaluation on them is none of new rows
+        looked_at = [{"id": examples[i].id} for i in self.held_out]
+        self.inputs.out_dir.mkdir(parents=True, exist_ok=True)
+        write_jsonl(self.inputs.out_dir / "validation.jsonl", looked_at)
         more = {
             "cut": num_cut(examples),
             "rows_trained": len(self.trained),
