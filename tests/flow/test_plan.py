@@ -66,23 +66,32 @@ def test_steps_and_tokens_are_those_of_the_run(
     done = line(path).training
     assert done is not None
     assert (done.rows, done.held_out, done.steps, done.tokens) == (40, 10, 16, stats["tokens"])
+    assert done.epochs == 2
 
 
 def test_the_time_is_from_trainings_on_this_device(
     tmp_path: Path, tiny_model: Path, cache_folder: Path
 ) -> None:
     path, run = written(tmp_path, tiny_model), RunDir(tmp_path / "runs" / "planned")
-    rate, source = measured_rate(run)
-    assert rate > 0
-    assert source == "a matrix product"
+    plan = line(path)
+    assert plan.flops is not None
+    assert plan.training is not None
+    size = plan.flops / plan.training.tokens
+    product = measured_rate(run, size)
+    assert product.source == "a matrix product"
     assert list((cache_folder / "rates").iterdir())
-    assert measured_rate(run) == (rate, source)  # kept
-    assert "estimates at" in bezoar("plan", path, "--out", run.path)
+    assert measured_rate(run, size) == product  # kept
+    # 16 steps of a tiny model: hardly any products, and time all the same
+    assert 3 + 16 * 0.4 <= product.seconds(plan.flops, 16) < 3 + 16 * 0.4 + 1
+    assert "~9 s" in bezoar("plan", path, "--out", run.path)
     bezoar("run", path, "--out", run.path)
-    rate, source = measured_rate(run)
+    rate, source, step_s = measured_rate(run, size)
     stats = json.loads((run.path / "02-sft" / "stats.json").read_text())
     assert rate == stats["flops"] / stats["training_s"]
-    assert source == "finished trainings on this device (1)"
+    assert source == "finished trainings of models of about this size on this device (1)"
+    assert not step_s  # the rate has it in it
+    # a model of another size goes by the product: a tiny one is held up by other things
+    assert measured_rate(run, size * 1000) == measured_rate(run, size / 4) == product
     # the same stage once more should take as long as it took
     again = line(written(tmp_path, tiny_model, more="    lr: 3e-4\n"))
     assert again.flops is not None
@@ -90,7 +99,7 @@ def test_the_time_is_from_trainings_on_this_device(
     # a rate of another device says nothing
     text = (run.path / "02-sft" / "stats.json").read_text()
     (run.path / "02-sft" / "stats.json").write_text(text.replace(stats["device"], "a toaster"))
-    assert measured_rate(run)[1] == "a matrix product"
+    assert measured_rate(run, size) == product
 
 
 @pytest.mark.parametrize(
@@ -144,6 +153,30 @@ def test_an_evaluation_on_the_rows_of_training_is_a_warning(
     assert not line(path, "eval-base").warnings
     # exact names only: `others` does not train sft
     assert not line(path, "eval-sft").warnings
+
+
+def test_the_first_rows_of_a_large_file_tell_how_many_are_too_long(
+    tmp_path: Path, tiny_model: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bezoar.data.source._SMALL_BYTES", 100)
+    monkeypatch.setattr("bezoar.flow.training_plan._MOST_TOKENISED", 20)
+    path = written(tmp_path, tiny_model, 40, long=10)
+    plan = line(path)
+    assert plan.training is not None
+    assert not plan.training.exact
+    assert plan.training.rows == 20  # half of the first 20 are too long, so half of 40
+    assert "50% of the rows are longer than max_length 400" in plan.warnings[-1]
+
+
+def test_rows_longer_than_the_model_sees_are_a_warning(
+    tmp_path: Path, tiny_model: Path, cache_folder: Path
+) -> None:
+    path = written(tmp_path, tiny_model)
+    assert "the model sees" not in bezoar("plan", path)
+    path.write_text(path.read_text().replace("max_length: 400", "max_length: 600"))
+    said = f"warning: {path}:14: stages.sft.max_length: 600 is more than the 512 tokens that"
+    assert said in bezoar("plan", path)
+    assert said in bezoar("run", path, "--out", tmp_path / "out")
 
 
 def test_an_evaluation_of_few_items_is_a_warning(

@@ -98,6 +98,7 @@ def test_a_model_card_has_results_with_intervals(cards: dict[str, Path]) -> None
     text = cards["dpo"].read_text()
     assert "<|im_start|>user\nExplain" in text
     assert "AutoPeftModelForCausalLM.from_pretrained('adapter')" in text
+    assert "weights open in `float32`" in text
     assert "whole stack of 5 trained stages as one LoRA" in text
     assert "NF4" in text
     beside = (cards["dpo"].parent / "adapter" / "README.md").read_text()

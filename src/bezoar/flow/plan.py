@@ -88,7 +88,7 @@ def _lines(
             stats = read_own(run.output_dir(name) / "stats.json", rows_out=int | None)
             line.rows = exactly(stats["rows_out"] or 0)
             if isinstance(stage, Train | PPO):
-                line.training = finished(stats)
+                line.training = finished(stats, stage)
         else:
             _expect(recipe, run, name, lines, line)
             if replay and not isinstance(stage, Evaluate):
@@ -243,7 +243,11 @@ def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
 
-    rate, source = measured_rate(run) if any(line.flops for line in lines) else (0.0, "")
+    rates = {
+        line.name: measured_rate(run, line.flops / line.training.tokens)
+        for line in lines
+        if line.flops and line.training and line.training.tokens
+    }
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("training")
     for name in ("rows", "held out", "steps", "epochs", "tokens", "time"):
@@ -251,7 +255,8 @@ def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
     for line in lines:
         if line.training is not None:
             plan, about = line.training, "" if line.training.exact else "~"
-            seconds = line.flops / rate if line.flops and rate else plan.seconds
+            rate = rates.get(line.name)
+            seconds = rate.seconds(line.flops or 0.0, plan.steps) if rate else plan.seconds
             took = f"{'' if line.current else '~'}{duration(seconds)}" if seconds else ""
             counts = (plan.rows, plan.held_out, plan.steps, plan.epochs, exactly(plan.tokens))
             cells = [
@@ -260,9 +265,11 @@ def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
             ]
             table.add_row(line.name, *cells, took)
     console.print(table)
-    if rate:
-        told = f"Times are estimates at {rate / 1e9:.3g} GFLOP/s, from {source}"
-        console.print(plain(f"{told}; ~ marks rows that are not there yet."))
+    if rates:
+        told = "; ".join(dict.fromkeys(map(str, rates.values())))
+        console.print(
+            plain(f"Times are estimates at {told}. ~ marks estimates and rows yet to be made.")
+        )
 
 
 def _print_shared(lines: list[StagePlan], console: Any) -> None:

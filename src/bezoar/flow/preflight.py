@@ -23,8 +23,10 @@ from bezoar.flow.yaml_document import KeyPath
 from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
-from bezoar.model.find import find_model
+from bezoar.model.find import find_model, local_config
 from bezoar.terminal import plain
+from bezoar.train.ppo_settings import PPOSettings
+from bezoar.train.settings import TrainSettings
 
 _HELLO = (Message("user", "Hello."), Message("assistant", "Hello."))
 
@@ -72,8 +74,24 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
             check_hub(kind, name)
     _check_templates(recipe, stale, found)
     _refuse(found)
-    for sentence in silent_endpoints(recipe, asked) if console else ():
+    warned = [*silent_endpoints(recipe, asked), *_beyond_positions(recipe, stale)]
+    for sentence in warned if console else ():
         console.print(plain(f"warning: {sentence}"))
+
+
+def _beyond_positions(recipe: Recipe, stale: set[str]) -> Iterator[str]:
+    """A sentence for each training stage whose rows may be longer than its model can see."""
+    for name, stage in recipe.stages.items():
+        if name not in stale or not isinstance(stage, TrainSettings | PPOSettings):
+            continue
+        config = local_config(recipe.models[base_of(recipe, stage.model)].path) or {}
+        most = config.get("max_position_embeddings")
+        if isinstance(most, int) and stage.max_length > most:
+            yield (
+                f"{recipe.at('stages', name, 'max_length')}: {stage.max_length} is more than the"
+                f" {most} tokens that the model sees: it never learnt the positions behind them,"
+                f" and evaluations leave such rows out; set {most} or less."
+            )
 
 
 def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:

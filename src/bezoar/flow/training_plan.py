@@ -1,8 +1,9 @@
 """What a training stage will do: rows, steps, tokens and time, and what of it cannot work."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from statistics import fmean
 from typing import NamedTuple
@@ -59,13 +60,17 @@ class TrainingPlan:
     exact: bool = False
 
 
-def finished(stats: Row) -> TrainingPlan:
+def finished(stats: Row, stage: Train | PPO) -> TrainingPlan:
     """What a finished stage did."""
     trained, held_out = stats.get("rows_trained") or 0, stats.get("rows_validation") or 0
+    steps, per_epoch = stats.get("steps") or 0, math.ceil(trained / stage.batch_size)
+    if isinstance(stage, PPO):  # a step draws batch_size of its rows
+        per_epoch = (stats.get("rows_out") or 0) / stage.batch_size
     return TrainingPlan(
         rows=int(stats.get("rows_out") or trained + held_out),
         held_out=int(held_out),
-        steps=int(stats.get("steps") or 0),
+        steps=int(steps),
+        epochs=round(steps / per_epoch, 2) if per_epoch else 0.0,
         tokens=float(stats.get("tokens") or 0),
         seconds=stats.get("seconds"),
         exact=True,
@@ -80,7 +85,7 @@ def expected(
     lengths = _measured(recipe, stage, rows) if rows else None
     guess = min(row_tokens or _GUESSED_TOKENS, stage.max_length)
     known = lengths or RowLengths(guess, guess * _TRAINED_SHARE, 0.0, 0)
-    kept = len(rows) if rows is not None else round(num_rows)
+    kept = round(num_rows)
     if stage.too_long == "drop":
         kept = round(kept * (1 - known.too_long))
     counts = step_counts(stage, kept)
@@ -91,7 +96,7 @@ def expected(
         steps=counts.total,
         epochs=round(epochs, 2),
         tokens=epochs * counts.trained * known.mean,
-        exact=lengths is not None,
+        exact=lengths is not None and rows is not None and len(rows) == round(num_rows),
     )
     return plan, known
 
@@ -105,14 +110,18 @@ def answered(stage: PPO, num_rows: float) -> TrainingPlan:
 
 
 def known_rows(recipe: Recipe, run: RunDir, name: str, current: bool) -> Sequence[AnyRow] | None:
-    """The rows of a finished stage or of a source's small files; None where they are yet to be."""
+    """The rows of a finished stage or of a source's small files, the first of large ones; None
+    where they are yet to be."""
     stage = recipe.stages[name]
     if current:
         return run.items(name)
-    if isinstance(stage, Source) and stage.is_small():
-        rows: list[AnyRow] = stage.load().rows
-        return rows
-    return None
+    if not isinstance(stage, Source) or not stage.files():
+        return None
+    if not stage.is_small():
+        first = min(stage.limit or _MOST_TOKENISED, _MOST_TOKENISED)
+        stage = replace(stage, limit=first, shuffle_seed=None).below(recipe.path.parent)
+    rows: list[AnyRow] = stage.load().rows
+    return rows
 
 
 def warnings(stage: Train | PPO, plan: TrainingPlan, lengths: RowLengths | None) -> Iterator[str]:

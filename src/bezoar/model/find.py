@@ -1,9 +1,13 @@
 """Whether a model is on this machine, without fetching or unpacking it. Imports no torch."""
 
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from bezoar import io
+from bezoar.errors import RecipeError
 from bezoar.model.resolve import (
     PACKAGED,
     check_folder,
@@ -28,10 +32,26 @@ def find_model(path: str) -> Path | None:
 
 
 def local_config(path: str) -> dict[str, Any] | None:
-    """The config.json of a model if it is on this machine; fetches and unpacks nothing."""
+    """The config of a model if it is on this machine; fetches and unpacks nothing."""
     folder = _folder(path)
     there = whole(folder) if path in PACKAGED else (folder / "config.json").is_file()
+    if path in PACKAGED and not there:
+        return _packaged_config(path)
     return read_config(folder) if there else None
+
+
+@cache
+def _packaged_config(path: str) -> dict[str, Any] | None:
+    """What the head of a package's file says; None without the package or its reader."""
+    if find_spec("torch") is None or find_spec("gguf") is None:
+        return None
+    with suppress(RecipeError, OSError, ValueError):
+        source, file = package_folder(path), PACKAGED[path][1]
+        from transformers import AutoConfig
+
+        config: Any = AutoConfig.from_pretrained(source, gguf_file=file, trust_remote_code=False)
+        return dict(config.to_dict())
+    return None
 
 
 def _folder(path: str) -> Path:
