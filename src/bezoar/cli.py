@@ -80,7 +80,7 @@ def rows(
     stage: StageArg,
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="how many rows")] = 5,
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="as tokens, the trained ones in colour")
+        bool, typer.Option("--tokens", help="as tokens, the trained ones in colour or [brackets]")
     ] = False,
 ) -> None:
     """Print the rows of a stage as people read them."""

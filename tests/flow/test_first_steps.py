@@ -52,7 +52,11 @@ def test_a_finished_run(
     assert "steps 2, " in told
     assert f"{run}/02-sft/adapter" in told
     assert f"bezoar rows {run} rows\n" in told
-    assert "<|im_start|>" in bezoar("rows", run, "sft", "--tokens", "-n", 1)
+    shown = bezoar("rows", run, "sft", "--tokens", "-n", 1)
+    # without colours what is trained stands in brackets: the answer and its end
+    assert shown.count("[<|im_end|>]") == 1
+    assert "[<|im_start|>]" not in shown
+    assert "<|im_start|>" in shown
     # 2) wrong names list those that exist
     for words in (
         ("rows", run, "sfft"), ("why", "r.yaml", "sfft"), ("chat", run, "-m", "sfft"),
@@ -65,7 +69,7 @@ def test_a_finished_run(
             bezoar(*words)
     # 3) commands of a conversation, and a text that begins with /
     capsys.readouterr()
-    monkeypatch.setattr("sys.stdin", io.StringIO("/help\n/halp\n/model\n /etc?\n/exit\nhi\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("/help\n/halp\n/model\n /etc?\n/q\nhi\n"))
     from bezoar.flow.chat import converse
     from bezoar.flow.inspect_run import find_run
 
@@ -73,8 +77,8 @@ def test_a_finished_run(
     said = capsys.readouterr()
     assert "/help   this list" in said.err
     assert "there is no command /halp; there are /help, /clear, /model and /exit" in said.err
-    assert "sft; the others are base, sft" in said.err
-    assert said.out.count("\n") >= 1  # the answer to " /etc?", and none to what follows /exit
+    assert "sft; the others are base\n" in said.err
+    assert said.out.count("\n") >= 1  # the answer to " /etc?", and none to what follows /q
 
 
 def test_a_training_tells_its_steps_and_what_its_loss_did(

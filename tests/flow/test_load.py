@@ -139,11 +139,47 @@ EVAL = (
 @pytest.mark.parametrize(
     ("before", "after", "where"),
     [
+        (
+            "name: toy",
+            "name: toy\ntemplate: chatml",
+            "template: a kind stands in a table; write {kind: chatml}.",
+        ),
+        (
+            "objective: {kind: sft}",
+            "objective: dpo",
+            "objective: a kind stands in a table; write {kind: dpo}.",
+        ),
+        (
+            "rows: rows,",
+            "rows: [rows, rows],",
+            "r.yaml:6: stages.sft.rows: one stage is named here,"
+            " not a list; name one stage; train on one after the other",
+        ),
+        ("path: smollm2-135m-instruct", "path: [a]", "must be a valid string but is"),
+    ],
+)
+def test_what_is_written_short_or_as_a_list_is_told(
+    before: str, after: str, where: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text((RECIPE % "scored").replace(before, after))
+    with pytest.raises(RecipeError) as told:
+        load_recipe(file)
+    assert where in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "where"),
+    [
         ("model: sft", "model: ''", "stages.ppo.model: no model is named ''"),
         ("model: sft", "model: |-", "stages.ppo.model: no model is named ''"),
-        ("    rows: rows", "    rows: ''", "stages.ppo.rows: no rows is named ''"),
+        ("    rows: rows", "    rows: ''", "stages.ppo.rows: no stage with rows is named ''"),
         ("scored\n", "''\n", "stages.ppo.reward: no model is named ''"),
-        ("stages:\n", f"stages:\n{EVAL}", "stages.eval.contamination.rows.1: no rows is named ''"),
+        (
+            "stages:\n",
+            f"stages:\n{EVAL}",
+            "stages.eval.contamination.rows.1: no stage with rows is named ''",
+        ),
     ],
 )
 def test_a_name_that_is_needed_is_not_empty(

@@ -11,7 +11,7 @@ from bezoar.flow.plan import StagePlan, make_plan
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.training_time import duration, measured_rate
-from tests.helpers.command import bezoar
+from tests.helpers.command import bezoar, refused
 
 RECIPE = """name: planned
 models:
@@ -106,7 +106,7 @@ def test_the_time_is_from_trainings_on_this_device(
     ("num", "more", "warning"),
     [
         (5, "", "one step of training in all (4 rows, batch_size 4, epochs 1)"),
-        (12, "", "3 of 12 rows are held out, and fewer than 8"),
+        (12, "", "3 of 12 rows are for validation, and fewer than 8"),
         (40, "    warmup_ratio: 0.9\n", "the warm-up takes 15 of 16 steps"),
         (40, "    lr: 0.1\n", "the learning rate 0.1 is far above what is usual here (2e-05"),
         (40, "    lr: 1e-7\n", "the learning rate 1e-07 is far below"),
@@ -179,6 +179,18 @@ def test_rows_longer_than_the_model_sees_are_a_warning(
     assert said in bezoar("run", path, "--out", tmp_path / "out")
 
 
+def test_where_all_rows_are_too_long_nothing_starts(
+    tmp_path: Path, tiny_model: Path, cache_folder: Path
+) -> None:
+    path = written(tmp_path, tiny_model, 40)
+    path.write_text(path.read_text().replace("max_length: 400", "max_length: 3"))
+    for command in ("plan", "run"):
+        said = refused(command, path)
+        assert "stages.sft.max_length: all rows of pairs are longer (the shortest: " in said
+        assert "warning" not in said
+    assert not (tmp_path / "runs" / "planned" / "01-pairs").exists()
+
+
 def test_an_evaluation_of_few_items_is_a_warning(
     tmp_path: Path, tiny_model: Path, cache_folder: Path
 ) -> None:
@@ -198,7 +210,7 @@ def test_the_tables_are_whole_at_80_columns(
     tables = said[said.index("stage") : said.index("Times")].splitlines()
     assert max(map(len, tables)) <= 80
     assert "…" not in said
-    for column in ("rows", "requests", "tokens", "USD", "GiB", "held out", "steps", "epochs"):
+    for column in ("rows", "requests", "tokens", "USD", "GiB", "validation", "steps", "epochs"):
         assert column in said
 
 

@@ -227,3 +227,21 @@ def test_rows_of_a_finished_stage_are_looked_at(tmp_path: Path, tiny_model: Path
 
 def test_nothing_is_known_of_no_rows() -> None:
     assert type_of([]) == RowType()
+
+
+def test_rows_held_out_are_no_advice_for_a_training(tmp_path: Path, tiny_model: Path) -> None:
+    path = written(tmp_path, tiny_model, TRAIN % ("seeds", "dpo"))
+    held = 'preferences_train.jsonl", held_out: 0.2}'
+    path.write_text(path.read_text().replace('preferences_train.jsonl"}', held))
+    assert "dpo needs comparisons; name pairs or own." in refused("plan", path)
+
+
+def test_a_file_that_is_not_there_is_told_once_with_its_line(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    path = written(tmp_path, tiny_model, TRAIN % ("pairs", "dpo"))
+    held = "path: nowhere.jsonl, held_out: 0.2}"
+    path.write_text(path.read_text().replace('path: "bezoar:preferences_train.jsonl"}', held))
+    said = refused("plan", path)
+    assert said.count("nowhere.jsonl: no such file") == 1
+    assert "typed.yaml:8: stages.pairs.path: " in said

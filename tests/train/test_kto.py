@@ -34,8 +34,8 @@ def test_by_hand() -> None:
     assert watched["margin"].tolist() == pytest.approx(margins)
     assert watched["reward"].tolist() == pytest.approx([0.75, -0.25, 0.5, -0.5])
     assert watched["accuracy"].tolist() == [1.0, 1.0, 1.0, 1.0]
-    # a margin of 0 is no success: with z = 1 the third answer's ratio is no better than others'
-    assert terms(KTO(), baseline=1.0).metrics["accuracy"].tolist() == [1.0, 1.0, 0.0, 1.0]
+    # a margin of 0 tells neither way: with z = 1 the third answer's ratio is that of the others
+    assert terms(KTO(), baseline=1.0).metrics["accuracy"].tolist() == [1.0, 1.0, 0.5, 1.0]
 
 
 def test_a_baseline_below_0_counts_as_0() -> None:

@@ -2,6 +2,7 @@
 of a step."""
 
 import hashlib
+import io
 import json
 import random
 import signal
@@ -20,6 +21,7 @@ from bezoar.chat.types import Chat
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.progress import Progress
+from bezoar.terminal import Console
 from bezoar.train.objectives import SFT
 from bezoar.train.settings import StageInputs
 from bezoar.train.stages import Train
@@ -107,6 +109,25 @@ def test_the_first_loss_of_dpo_is_ln_2(tiny_model: Path, tmp_path: Path) -> None
     stats = stage("dpo", tiny_model, tmp_path, Progress("s", tmp_path / "metrics.jsonl"))
     assert stats["first_loss"] == float(torch.tensor(2.0).log())
     assert stats["last_loss"] < stats["first_loss"]
+    # before training every margin is a tie
+    start = next(line for line in steps(tmp_path) if "validation_loss" in line)
+    assert (start["step"], start["validation_accuracy"]) == (0, 0.5)
+    assert stats["start_validation_loss"] == start["validation_loss"]
+    assert "warning" not in stats
+
+
+def test_that_no_step_was_better_than_the_start_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    said = io.StringIO()
+    progress = Progress("s", console=Console(file=said))
+    stats = stage("noise", tiny_model, tmp_path, progress, lr=1.0, validation=0.5)
+    start, best = stats["start_validation_loss"], stats["best_validation_loss"]
+    assert start < best
+    told = (
+        f"no step was better than the start: validation loss {start:.4f} before, {best:.4f} after"
+    )
+    assert told in said.getvalue()
+    assert stats["warning"].startswith(told)
+    assert stats["best_step"] > 0
 
 
 def test_the_result_is_that_of_the_best_evaluation(tiny_model: Path, tmp_path: Path) -> None:

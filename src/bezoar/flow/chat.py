@@ -23,7 +23,7 @@ COMMANDS = """\
 /help   this list
 /clear  start a new conversation
 /model  who answers, and the models that `bezoar chat --model` can name
-/exit   end (an empty line and Ctrl-D do it too)
+/exit   end (/quit, /q, an empty line and Ctrl-D do it too)
 Everything else is said to the model; begin with a blank to say a text that starts with /."""
 
 
@@ -105,13 +105,14 @@ def converse(
         except UnicodeDecodeError:
             raise DataError(NOT_UTF8.format("standard input")) from None
         text = line.strip()
-        if text in ("", "/exit"):
+        if text in ("", "/exit", "/quit", "/q"):
             return
         if line.startswith("/"):
             if text == "/clear":
                 messages = list(start)
             elif text == "/model":
-                console.print(f"{name}; the others are {', '.join(model_names(recipe, run))}")
+                others = [other for other in model_names(recipe, run) if other != name]
+                console.print(f"{name}; the others are {', '.join(others) or 'none'}")
             else:
                 console.print(COMMANDS if text == "/help" else _unknown(text))
             continue

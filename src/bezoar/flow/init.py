@@ -13,7 +13,7 @@ from bezoar.flow.look import FoundRows, look_at
 from bezoar.flow.model_argument import has_template
 from bezoar.flow.recipe import load_recipe
 from bezoar.io import atomic_write
-from bezoar.model.resolve import PACKAGED, check_folder, read_config
+from bezoar.model.resolve import PACKAGED, check_folder, check_hub_id, read_config
 from bezoar.reading import read_text, user_path
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -151,6 +151,7 @@ def _model(path: str) -> tuple[int, str, str]:
         length = min(_LONGEST, most) if isinstance(most, int) else _LONGEST
         template, why = _template(folder)
     elif path and path not in PACKAGED:
+        check_hub_id(path)
         template, why = "hub", "its folder is not here; chatml or openbezoar if it has none"
     shown = path or DEFAULT_MODEL
     note = "" if path else "   # a small one to begin with; name a folder or a Hub id"

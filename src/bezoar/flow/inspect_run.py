@@ -14,7 +14,10 @@ from bezoar.flow.rundir import RunDir
 from bezoar.io import Row, read_own
 from bezoar.references import unknown
 from bezoar.terminal import head, one_line, plain
+from bezoar.train.settings import no_step_better
 from bezoar.train.stages import Train
+
+_LOSSES = "first_loss", "last_loss", "start_validation_loss", "best_validation_loss"
 
 
 def why(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
@@ -55,17 +58,19 @@ def print_stage(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: i
 def _trained(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
     folder, settings = run.output_dir(stage), trained(recipe.stages[stage])
     numbers = dict.fromkeys(("rows_trained", "rows_validation", "steps"), int | None)
-    losses = dict.fromkeys(("first_loss", "last_loss", "best_validation_loss"), float | None)
+    losses = dict.fromkeys(_LOSSES, float | None)
     found = read_own(folder / "stats.json", **numbers, **losses)
+    warning = no_step_better(found)
     shown = {name: value for name, value in found.items() if name in {**numbers, **losses}}
     listed = [f"{k.replace('_', ' ')} {v:.4g}" for k, v in shown.items() if v is not None]
     result = next((n for n in ("adapter", "model") if (folder / n).is_dir()), "")
     return [
         f"{stage} is a training stage: it gives a model and no rows of its own.",
         f"metrics: {', '.join(listed) or 'none'}; every step is in {run.path / 'metrics.jsonl'}",
+        *([f"warning: {warning}"] if warning else []),
         f"result: {folder / result}",
         f"the rows it trained on: bezoar rows {run.path} {settings.rows}",
-        f"the same as tokens, the trained ones in colour: bezoar rows {run.path} {stage} --tokens",
+        f"the same as tokens, the trained ones marked: bezoar rows {run.path} {stage} --tokens",
         f"rows that were left out: {folder / 'failures.jsonl'}",
         f"talk to it: bezoar chat {run.path} --model {stage}",
     ]
@@ -129,8 +134,8 @@ def _print_turn(message: Message, console: Any) -> None:
 
 
 def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: int) -> None:
-    """Print rows of a training stage's data as tokens, the trained ones in colour; needs the
-    model's tokenizer."""
+    """Print rows of a training stage as tokens, the trained ones in colour or brackets; needs
+    the model's tokenizer."""
     check_stage(recipe, stage)
     stages = [s for s in recipe.stages.values() if isinstance(s, Train)]
     readers = [s for s in stages if recipe.stages[stage] is s or s.rows == stage]
@@ -150,6 +155,8 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
         for tokens, flags in parts:
             line = plain("")
             for token, flag in zip(tokens, flags, strict=True):
-                style = "black on green" if flag else "dim"
-                line.append_text(plain(tokenizer.decode([token], markers=True), style))
+                text = tokenizer.decode([token], markers=True)
+                # without colours brackets stand around what is trained
+                shown = f"[{text}]" if flag and not console.color_system else text
+                line.append_text(plain(shown, "black on green" if flag else "dim"))
             console.print(line)

@@ -250,7 +250,7 @@ def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
     }
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("training")
-    for name in ("rows", "held out", "steps", "epochs", "tokens", "time"):
+    for name in ("rows", "validation", "steps", "epochs", "tokens", "time"):
         table.add_column(name, justify="right")
     for line in lines:
         if line.training is not None:

@@ -19,6 +19,7 @@ from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.references import refs
 from bezoar.flow.row_types import misfits, row_types
 from bezoar.flow.rundir import RunDir
+from bezoar.flow.training_plan import known_rows, shortest
 from bezoar.flow.yaml_document import KeyPath
 from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
@@ -27,6 +28,7 @@ from bezoar.model.find import find_model, local_config
 from bezoar.terminal import plain
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import TrainSettings
+from bezoar.train.stages import Train
 
 _HELLO = (Message("user", "Hello."), Message("assistant", "Hello."))
 
@@ -52,9 +54,23 @@ def check_files(recipe: Recipe) -> None:
 
 
 def check_rows(recipe: Recipe, run: RunDir, stale: set[str]) -> None:
-    """RecipeError for rows of the wrong type in the stages that are to run."""
+    """RecipeError for rows of the wrong type, or all of them too long, in the stages that are to
+    run."""
     current = {name for name in recipe.stages if name not in stale}
     _refuse(list(misfits(recipe, row_types(recipe, run, current), stale)))
+    _refuse(list(_too_long(recipe, run, stale)))
+
+
+def _too_long(recipe: Recipe, run: RunDir, stale: set[str]) -> Iterator[str]:
+    """A sentence for every training stage whose `max_length` drops all of its rows."""
+    for name, stage in recipe.stages.items():
+        if name not in stale or not isinstance(stage, Train) or stage.too_long != "drop":
+            continue
+        rows = known_rows(recipe, run, stage.rows, stage.rows not in stale)
+        least = shortest(recipe, stage, rows) if rows else 0
+        if least > stage.max_length:
+            where = recipe.at("stages", name, "max_length")
+            yield f"{where}: all rows of {stage.rows} are longer (the shortest: {least}); raise it."
 
 
 def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:

@@ -113,8 +113,9 @@ class Recipe:
 
     def at(self, *key: str) -> str:
         """`FILE:LINE: key.path` of a key, for messages."""
-        if key[0] == "stages" and key[1] in self.repeated:
-            key = ("stages", self.repeated[key[1]].stage, *key[2:])
+        if key[0] == "stages":
+            stage = self.repeated[key[1]].stage if key[1] in self.repeated else key[1]
+            key = ("stages", stage.removesuffix(HELD_OUT), *key[2:])
         return place(self.path, self.lines, key)
 
     def seed_of(self, stage: str) -> int:
@@ -257,12 +258,13 @@ def _check_refs(keys: RecipeKeys, at: _At) -> None:
             if ref.name not in known[ref.kind]:
                 others = sorted(known[ref.kind] - {name})
                 near = difflib.get_close_matches(ref.name, others, 1, 0.4)
-                names = f"the {ref.kind} names are {', '.join(others) or 'none; add one'}."
+                what = "stage with rows" if ref.kind == "rows" else ref.kind
+                names = f"there is {', '.join(others) or 'none; add one'}."
                 hint = f"did you mean {near[0]}?" if near else names
                 source = ref.name.removesuffix(HELD_OUT)
                 if source != ref.name and isinstance(keys.stages.get(source), Source):
                     hint = f"add `held_out: 0.1` to {source}."
-                raise RecipeError(f"{where}: no {ref.kind} is named {ref.name!r}; {hint}")
+                raise RecipeError(f"{where}: no {what} is named {ref.name!r}; {hint}")
             if ref.scored and ref.name in trained and not _scores(keys.stages[ref.name]):
                 advice = "name a stage that trains bradley_terry or regression"
                 raise RecipeError(f"{where}: {ref.name} is no reward model; {advice}.")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from bezoar.chat.row_types import ANY, RowNeed, RowType, described, type_of
 from bezoar.data.source import Source
 from bezoar.errors import DataError
-from bezoar.flow.recipe import Recipe
+from bezoar.flow.recipe import HELD_OUT, Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.stage import Outputs
 from bezoar.train.stages import Train
@@ -64,7 +64,7 @@ def misfits(recipe: Recipe, types: Mapping[str, RowType], stale: set[str]) -> It
                 where = recipe.at("stages", name, *ref.path.split("."))
                 section = ref.path.rpartition(".")[0]
                 gives = f"{ref.name} gives {_without(given, need)}"
-                advice = _advice(types, need)
+                advice = _advice(types, need, trains=stage.gives == "model")
                 yield f"{where}: {gives}, and {section or kind} needs {described(need)}; {advice}."
 
 
@@ -77,10 +77,13 @@ def _without(given: RowType, need: RowNeed) -> str:
     return f"{given.shape}{given.listed(' without ', lacking)}"
 
 
-def _advice(types: Mapping[str, RowType], need: RowNeed) -> str:
+def _advice(types: Mapping[str, RowType], need: RowNeed, *, trains: bool) -> str:
     # rows of an unknown type would fit, but are no help
     known = {name: given for name, given in types.items() if given.shape}
     fitting = [name for name, given in known.items() if any(map(given.fits, need))]
+    # nothing is to be trained on rows that were held out to measure it
+    if trains:
+        fitting = [name for name in fitting if not name.endswith(HELD_OUT)]
     if fitting:
         return f"name {' or '.join(fitting[:3])}"
     makers = dict.fromkeys(MAKERS[shape] for each in need if (shape := each.shape) in MAKERS)

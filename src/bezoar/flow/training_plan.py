@@ -17,6 +17,7 @@ from bezoar.flow.recipe import Recipe, base_of, lineage
 from bezoar.flow.rundir import RunDir
 from bezoar.io import Row
 from bezoar.model.find import find_model
+from bezoar.model.prompt_group import PromptGroup
 from bezoar.train.settings import step_counts
 from bezoar.train.stages import PPO, Train
 
@@ -151,8 +152,9 @@ def _step_warnings(stage: Train, plan: TrainingPlan) -> Iterator[str]:
         )
     if stage.validation and counts.held_out < LEAST_HELD_OUT:
         yield (
-            f"{counts.held_out} of {plan.rows} rows are held out, and fewer than {LEAST_HELD_OUT}"
-            " tell little about which evaluation was best; add rows or raise validation"
+            f"{counts.held_out} of {plan.rows} rows are for validation, and fewer than"
+            f" {LEAST_HELD_OUT} tell little about which evaluation was best; add rows or raise"
+            " validation"
         )
     # one step of warm-up is what every training has
     if counts.warmup >= max(2, counts.total) or stage.warmup_ratio > 0.5:
@@ -170,21 +172,35 @@ def _trained_as(stage: Train | PPO) -> str:
     return "likelihood" if stage.objective.unit == "token" else "preference"
 
 
-def _measured(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> RowLengths | None:
-    """The lengths of rows that are there; None without their tokenizer."""
+def shortest(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> int:
+    """The tokens of the first row that is not too long, of the shortest if all are; 0 unknown."""
+    least = 0
+    for group in _groups(recipe, stage, rows):
+        least = min(least or group.longest, group.longest)
+        if least <= stage.max_length:
+            break
+    return least
+
+
+def _groups(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> Iterator[PromptGroup]:
+    """The rows as tokens; none without their tokenizer."""
     folder = find_model(recipe.models[base_of(recipe, stage.model)].path)
     if folder is None or find_spec("transformers") is None:
-        return None
+        return
     from bezoar.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(str(folder))
-    # evenly over the rows, which may be ordered by length
-    every = max(1, len(rows) // _MOST_TOKENISED)
-    groups = []
-    for row in rows[::every]:
+    for row in rows:
         # the stage itself says what is wrong with a row
         with suppress(BezoarError):
-            groups.append(stage.objective.group(row, recipe.template, tokenizer))
+            yield stage.objective.group(row, recipe.template, tokenizer)
+
+
+def _measured(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> RowLengths | None:
+    """The lengths of rows that are there; None without their tokenizer."""
+    # evenly over the rows, which may be ordered by length
+    every = max(1, len(rows) // _MOST_TOKENISED)
+    groups = list(_groups(recipe, stage, rows[::every]))
     if not groups:
         return None
     fitting = [group for group in groups if group.longest <= stage.max_length]

@@ -86,6 +86,9 @@ def _sentence(error: Any, known: list[str], kind: Any, value: Any) -> str:
         return str(error["ctx"]["error"]).rstrip(".") + "."
     if fix := _as_table(kind, known, value):
         return f"a kind stands in a table; write {fix}."
+    if isinstance(error["input"], list) and known[-1:] == ["rows"]:
+        advice = "train on one after the other, the second stage's `model` being the first"
+        return f"one stage is named here, not a list; name one stage; {advice}."
     what = error["msg"].replace("Input should be", "must be")
     return f"{what} but is {json.dumps(error['input'], default=str)[:60]}; change the value."
 

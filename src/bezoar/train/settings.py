@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -93,9 +94,9 @@ class TrainSettings:
     neftune: float = 0.0
     """Size of the noise on the embeddings in training (NEFTune, arXiv 2310.05914, uses 5)."""
     validation: float = 0.2
-    """Share of the rows that is held out, from 0 to below 1."""
+    """Share of the rows on which the loss is measured and not trained, from 0 to below 1."""
     eval_every: int = 0
-    """Steps between evaluations on the held-out rows; 0: after each epoch."""
+    """Steps between evaluations on the validation rows; 0: after each epoch."""
     patience: int = 0
     """Stop after so many evaluations without a lower loss; 0: never."""
     checkpoint_every: int = 20
@@ -162,3 +163,12 @@ def require_positive(settings: Any, *names: str) -> None:
     for name in names:
         if getattr(settings, name) <= 0:
             raise ValueError(f"{name} must be above 0; change the value")
+
+
+def no_step_better(stats: Mapping[str, Any]) -> str:
+    """What to say where no step lowered the validation loss; else ""."""
+    start, best = stats.get("start_validation_loss"), stats.get("best_validation_loss")
+    if start is None or best is None or best < start:
+        return ""
+    losses = f"validation loss {start:.4f} before, {best:.4f} after"
+    return f"no step was better than the start: {losses}; the trained weights are kept all the same"

@@ -47,8 +47,10 @@ class TrainingStage(Stage, Protocol):
 class Train(TrainSettings, TrainingStage):
     """Train a new adapter (or all weights) on the frozen stack of a model, with an objective.
 
-    The result is that of the evaluation with the lowest loss on the held-out rows. A reference is
-    the stack below the new adapter. Rows that are too long are counted, whether dropped or cut.
+    The result is that of the evaluation after a step with the lowest loss on the validation rows,
+    also where the loss was lower before the first step: that is said, and is no reason to keep
+    nothing. A reference is the stack below the new adapter. Rows that are too long are counted,
+    whether dropped or cut.
 
     Example: {kind: train, model: base, rows: clean, objective: {kind: sft}}
     """

@@ -27,7 +27,7 @@ from bezoar.train.hardware import device_name, fresh_peak, peak_flops, step_flop
 from bezoar.train.label_check import Example, check_labels
 from bezoar.train.memory import available, llama_like, predict_memory
 from bezoar.train.optim import epoch_order
-from bezoar.train.settings import StageInputs, TrainSettings, step_counts
+from bezoar.train.settings import StageInputs, TrainSettings, no_step_better, step_counts
 from bezoar.train.step import Totals, TrainState, evaluate, gradient, reference
 from bezoar.train.tokenized_cache import identity, num_cut, num_input_tokens, prepare
 from bezoar.train.trainer import Trainer
@@ -191,10 +191,14 @@ class SupervisedTrainer(Trainer):
             "rows_validation": len(self.held_out),
             "best_validation_loss": state.best_loss,
             "best_step": state.best_step,
+            "start_validation_loss": dict(state.evaluations).get(0),
             "memory_splits": state.splits,
             **self._work(),
             "token_lengths": [example.group.longest for example in examples[:LENGTHS_KEPT]],
         }
+        if warning := no_step_better(more):
+            more["warning"] = warning
+            self.progress.say(f"  {self.progress.stage}: {warning}")
         return self.write_result(self.train_state.stack, len(examples), dropped, more)
 
     def _mfu(self, totals: Totals, seconds: float) -> dict[str, float]:

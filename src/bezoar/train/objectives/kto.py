@@ -12,7 +12,7 @@ from bezoar.chat.types import AnyRow, Chat, Comparison
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import PromptGroup, prompt_group
 from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, prompt_and_answers
-from bezoar.train.objectives.pairs import log_ratios, require
+from bezoar.train.objectives.pairs import log_ratios, require, share_right
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +79,6 @@ class KTO:
         margin = torch.where(good, 1.0, -1.0) * (rewards - self.beta * z)
         weight = torch.where(good, self.desirable_weight, self.undesirable_weight)
         loss, margin = weight * torch.sigmoid(-margin), margin.detach()
-        accuracy, kl = (margin > 0).float(), z.expand_as(margin)
+        accuracy, kl = share_right(margin), z.expand_as(margin)
         metrics = {"margin": margin, "accuracy": accuracy, "reward": rewards.detach(), "kl": kl}
         return LossOutput(loss, metrics)

@@ -58,11 +58,16 @@ def pair_terms(loss: Tensor, rewards: Tensor, **more: Tensor) -> LossOutput:
     margin = chosen - rejected
     metrics = {
         "margin": margin,
-        "accuracy": (margin > 0).float(),
+        "accuracy": share_right(margin),
         "reward_chosen": chosen,
         "reward_rejected": rejected,
     }
     return LossOutput(loss, {**metrics, **{name: value.detach() for name, value in more.items()}})
+
+
+def share_right(margin: Tensor) -> Tensor:
+    """1 where a margin is above 0, 0 where it is below; a tie tells neither way and is one half."""
+    return (margin.sign() + 1) / 2
 
 
 def log_ratios(batch: LossInputs, logprobs: Tensor) -> Tensor:
