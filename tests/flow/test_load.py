@@ -140,16 +140,6 @@ EVAL = (
     ("before", "after", "where"),
     [
         (
-            "name: toy",
-            "name: toy\ntemplate: chatml",
-            "template: a kind stands in a table; write {kind: chatml}.",
-        ),
-        (
-            "objective: {kind: sft}",
-            "objective: dpo",
-            "objective: a kind stands in a table; write {kind: dpo}.",
-        ),
-        (
             "rows: rows,",
             "rows: [rows, rows],",
             "r.yaml:6: stages.sft.rows: one stage is named here,"

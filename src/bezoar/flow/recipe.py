@@ -238,8 +238,7 @@ def _with_held_out(stages: dict[str, Stage]) -> dict[str, Stage]:
 
 
 def _check_refs(keys: RecipeKeys, at: _At) -> None:
-    """Every name exists and is of the right kind, and every model and backend is used by some
-    stage."""
+    """Every name exists and is of the right kind; every model and backend is used by a stage."""
     trained = {name for name, stage in keys.stages.items() if stage.gives == "model"}
     # 1) What a name can stand for. A base model and a training stage are both models.
     known: dict[str, set[str]] = {
@@ -259,7 +258,7 @@ def _check_refs(keys: RecipeKeys, at: _At) -> None:
                 others = sorted(known[ref.kind] - {name})
                 near = difflib.get_close_matches(ref.name, others, 1, 0.4)
                 what = "stage with rows" if ref.kind == "rows" else ref.kind
-                names = f"there is {', '.join(others) or 'none; add one'}."
+                names = f"the {ref.kind} names are {', '.join(others) or 'none; add one'}."
                 hint = f"did you mean {near[0]}?" if near else names
                 source = ref.name.removesuffix(HELD_OUT)
                 if source != ref.name and isinstance(keys.stages.get(source), Source):
@@ -268,7 +267,7 @@ def _check_refs(keys: RecipeKeys, at: _At) -> None:
             if ref.scored and ref.name in trained and not _scores(keys.stages[ref.name]):
                 advice = "name a stage that trains bradley_terry or regression"
                 raise RecipeError(f"{where}: {ref.name} is no reward model; {advice}.")
-    # 3) A model or backend that nobody uses is most often a misspelt name.
+    # 3) One that nobody uses is most often a misspelt name.
     unused = [("models", name) for name in keys.models.keys() - used["model"]]
     unused += [("backends", name) for name in keys.backends.keys() - used["backend"]]
     if unused:
