@@ -47,7 +47,7 @@ LAYERS = [
 ]
 """Folders and files of the package; each imports only from itself and from those above it in this
 list."""
-MOST_LINES = 31_900
+MOST_LINES = 32_100
 HEAVY = {
     "aiohttp",
     "torch",
