@@ -191,6 +191,16 @@ def test_where_all_rows_are_too_long_nothing_starts(
     assert not (tmp_path / "runs" / "planned" / "01-pairs").exists()
 
 
+def test_the_first_rows_of_a_large_file_do_not_stop_a_run(
+    tmp_path: Path, tiny_model: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bezoar.data.source._SMALL_BYTES", 100)
+    monkeypatch.setattr("bezoar.flow.training_plan._MOST_TOKENISED", 10)
+    # the ten first rows are the long ones
+    said = bezoar("plan", written(tmp_path, tiny_model, 40, long=10))
+    assert "100% of the rows are longer than max_length 400" in said
+
+
 def test_an_evaluation_of_few_items_is_a_warning(
     tmp_path: Path, tiny_model: Path, cache_folder: Path
 ) -> None:
