@@ -1,5 +1,6 @@
 """Estimates of what models will be asked: counts, tokens and money, low, expected and high."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,8 +30,8 @@ class Estimate:
         return self._with_bounds(_short)
 
     def money(self) -> str:
-        """US dollars with cents."""
-        return self._with_bounds("{:.2f}".format)
+        """US dollars with cents, or two digits where it is less."""
+        return self._with_bounds(cents)
 
     def _with_bounds(self, show: Callable[[float], str]) -> str:
         low, expected, high = show(self.low), show(self.expected), show(self.high)
@@ -40,6 +41,13 @@ class Estimate:
 def exactly(number: float) -> Estimate:
     """A range of one value."""
     return Estimate(number, number, number)
+
+
+def cents(usd: float) -> str:
+    """US dollars with cents, or with two significant digits where cents would show fewer."""
+    if not usd or abs(usd) >= 0.0995:
+        return f"{usd:.2f}"
+    return f"{usd:.{1 - math.floor(math.log10(abs(usd)))}f}"
 
 
 def dollars(usd: float) -> str:

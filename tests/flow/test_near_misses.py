@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bezoar.cost import cents, exactly
 from bezoar.errors import RecipeError
 from bezoar.flow.recipe import load_recipe
 from bezoar.train.objectives import OBJECTIVES
@@ -64,3 +65,46 @@ def test_which_kinds_give_comparisons(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_the_whole_budget(tmp_path: Path) -> None:
     assert "did you mean budget_usd?" in told(tmp_path, "budget: 3\n")
+
+
+BROKEN = {
+    "less": ("  t:\n    kind: train\n   model: b\n", 8, "does not stand below those that begin"),
+    "more": ("  t:\n    kind: train\n     model: b\n", 8, "indented further than the one above"),
+    "a tab": ("  t:\n\tkind: train\n", 7, "indented with a tab; write spaces"),
+    "two keys": ("  t: kind: train\n", 6, "a second `key:` in one line"),
+    "no colon": ("  t:\n    kind train\n    rows: s\n", 7, "no `key: value`; add the colon"),
+    "a bracket": ("  t: {kind: train\n  u: b}\n", 7, "the bracket that opens in line 6 is not"),
+    "a quote": ('  t: "abc\n', 6, "the quotation mark that opens here is not closed"),
+    "back by one": (" t:\n   kind: train\n", 6, "lines of one table begin with the same number"),
+}
+
+
+@pytest.mark.parametrize(("more", "line", "what"), BROKEN.values(), ids=BROKEN.keys())
+def test_broken_yaml_is_told_in_plain_words(
+    more: str, line: int, what: str, tmp_path: Path
+) -> None:
+    said = told(tmp_path, more)
+    assert f"r.yaml:{line}: not valid YAML (" in said
+    assert what in said
+    assert not any(word in said for word in ("block", "mapping", "scalar", "token", "stream"))
+
+
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [
+        ("smollm@127.0.0.1:8765", "write smollm@http://127.0.0.1:8765, or https://."),
+        ("org/m@localhost:80/v1", "write org/m@http://localhost:80/v1, or https://."),
+        ("m@my-host.lan:80", "write m@http://my-host.lan:80, or https://."),
+        ("127.0.0.1:8765", "write NAME@http://127.0.0.1:8765, or https://."),
+    ],
+)
+def test_a_server_without_http(given: str, fix: str, tmp_path: Path) -> None:
+    said = refused("init", given, "--out", tmp_path / "r.yaml")
+    assert said == f"bezoar: {given}: the address of a server begins with http://; {fix}\n"
+
+
+def test_small_amounts_have_two_digits() -> None:
+    shown = {0.0: "0.00", 0.000466: "0.00047", 0.0042: "0.0042", 0.05: "0.050", 0.09999: "0.10"}
+    shown |= {0.12: "0.12", 3.14159: "3.14", 1e-7: "0.00000010"}
+    assert {usd: cents(usd) for usd in shown} == shown
+    assert exactly(0.0005).money() == "0.00050"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bezoar.cost import cents
 from bezoar.io import write_json
 from bezoar.llm.journal import Journal
 from bezoar.report.decision import decide
@@ -41,7 +42,7 @@ def test_what_was_paid_before_the_settings_changed_is_told(folder: Path, server:
     assert f"{usd(first)}. It is in the total and counts against the budget" in page
     assert decide(shown, load_scoreboard(shown)).sentence.count(usd(first)) == 1
     _, said = bezoar(folder, server, "plan", changed)
-    assert f"Spent already: {first:.2f} USD." in said
+    assert f"Spent already: {cents(first)} USD." in said
     assert "the budget is expected to end in first" in said
     # once the stages are done, old and new money together are what the budget counts
     assert bezoar(folder, server, "run", changed, ("0.105", "5.0"))[0] == 0

@@ -24,6 +24,10 @@ bezoar init looks at what you have and writes a commented recipe for it. Name, i
   a server                   NAME@URL, as teacher: bezoar init my-model@http://localhost:8000/v1
 Without data of your own: bezoar run recipes/demo.yaml, on rows that ship with bezoar."""
 _LONGEST = 1024
+_NO_SCHEME = re.compile(
+    r"(?:(?P<name>[^@]*)@)?"
+    r"(?P<address>(?:localhost|[\w.-]+(?=:\d)|\[[\da-f:]+\]|\d+(?:\.\d+){3})(?::\d+)?(?:/\S*)?)"
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ def _find(paths: list[str], model: str) -> Things:
                 fault = "one server is written NAME@URL, with the name of the model on it"
                 raise RecipeError(f"{path}: {fault}; name one.")
             server = (name, f"http{url}")
+        elif (bare := _NO_SCHEME.fullmatch(path)) and not user_path(path).exists():
+            fix = f"write {bare['name'] or 'NAME'}@http://{bare['address']}, or https://"
+            raise RecipeError(f"{path}: the address of a server begins with http://; {fix}.")
         elif path in PACKAGED or (user_path(path) / "config.json").is_file():
             if model:
                 raise RecipeError(f"{path}: a second model beside {model}; name one.")

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.types import AnyRow
-from bezoar.cost import Estimate, Quote, RequestEstimate, dollars, exactly, price
+from bezoar.cost import Estimate, Quote, RequestEstimate, cents, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.budgets import divided, spent_by, where_it_ends
@@ -218,7 +218,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     note = "Expected (low to high); replies that are in the journal are left out where it tells."
     note = f"{note} {memory}."
     spent = spent_by(recipe, run)
-    already = f" Spent already: {dollars(spent[''])} USD." if spent[""] else ""
+    already = f" Spent already: {cents(spent[''])} USD." if spent[""] else ""
     console.print(plain(f"{note} Budget: {divided(recipe)}.{already}"))
     expected = {line.name: row[2].expected for line, row in zip(lines, sums, strict=True)}
     ends = where_it_ends(recipe, expected, spent)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
+from bezoar.cost import cents
 from bezoar.errors import DataError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
 from bezoar.flow.recipe import Recipe, lineage
@@ -174,7 +175,7 @@ def summary(stats: Stats) -> str:
         if calls.get("timed_out"):
             parts.append(f"{calls['timed_out']} requests timed out and were sent again")
         if calls.get("cost_usd"):
-            parts.append(f"{calls['cost_usd']:.2f} USD")
+            parts.append(f"{cents(calls['cost_usd'])} USD")
     losses = {"validation_losses": "validation loss", "mean_losses": "mean loss"}
     for name, what in losses.items():
         if name in stats:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from bezoar.errors import DataError, RecipeError
+from bezoar.flow.yaml_faults import in_plain_words
 from bezoar.reading import read_text
 
 KeyPath = tuple[str, ...]
@@ -54,12 +55,8 @@ def read_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         if isinstance(error, _RefusedError):
             raise RecipeError(f"{path}:{line}: {error.problem}.") from None
-        problem = " ".join(part for part in (error.context, error.problem) if part).partition(
-            "; first occurrence"
-        )[0]
-        raise RecipeError(
-            f"{path}:{line}: not valid YAML ({problem[:200]}); mend the line."
-        ) from None
+        line, fault = in_plain_words(error, text)
+        raise RecipeError(f"{path}:{line}: not valid YAML ({fault}).") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise RecipeError(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Sequence
 
+from bezoar.cost import cents
 from bezoar.errors import BudgetError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
 from bezoar.llm.budget import REFUSED, Budget, Prices
@@ -208,5 +209,5 @@ class _Clock:
         self.cost_usd += sum(reply.cost_usd for reply in replies)
         note = f"{self.num_tokens / max(time.monotonic() - self.started, 1e-6):.0f} tok/s"
         note += f", {self.num_failed} failed" if self.num_failed else ""
-        note += f", {self.cost_usd:.4f} USD" if self.cost_usd else ""
+        note += f", {cents(self.cost_usd)} USD" if self.cost_usd else ""
         self.advance(len(replies), note)
