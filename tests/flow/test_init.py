@@ -148,6 +148,20 @@ def test_what_a_file_is_is_seen_from_its_rows(
     assert {key: getattr(source, key) for key in keys} == keys
 
 
+def test_several_files_of_a_kind_train_one_after_another() -> None:
+    bezoar("init", lines("chats.jsonl", CHATS), lines("faq.json", ALPACA), sheet("p.csv", PAIRS))
+    recipe = load_recipe(Path("recipe.yaml"))
+    chain = [(name, s.model, s.rows) for name, s in recipe.written.items() if s.kind == "train"]  # type: ignore[attr-defined]
+    assert chain == [
+        ("sft-chats", "base", "chats"),
+        ("sft", "sft-chats", "chats-2"),
+        ("dpo", "sft", "pairs"),
+    ]
+    assert stage("recipe.yaml", "chats-2").kind == "alpaca"
+    evaluations = [s.model for s in recipe.written.values() if s.kind == "evaluate"]  # type: ignore[attr-defined]
+    assert evaluations == ["base", "sft-chats", "sft", "dpo"]
+
+
 def test_another_encoding_a_folder_and_packed_files() -> None:
     Path("a.csv").write_bytes(b"prompt;response\n" + b"caf\xe9?;oui\n" * 2)
     bezoar("init", "a.csv", "--out", "a.yaml")
@@ -167,7 +181,8 @@ def test_another_encoding_a_folder_and_packed_files() -> None:
         (["nothing.jsonl"], "nothing.jsonl: no such file or folder; name files of rows"),
         (["odd.jsonl"], "no kind of source reads these rows: as jsonl: .*it has foo"),
         (["empty.jsonl"], "empty.jsonl"),
-        (["chats.jsonl", "again.jsonl"], "again.jsonl: chats as .*chats.jsonl are; put both"),
+        (["chats.jsonl", "./chats.jsonl"], "chats.jsonl: the file is named twice"),
+        (["chats.jsonl", "again.jsonl", "m@http://localhost:1/v1"], "again.jsonl: beside a server"),
         (["http://localhost:1/v1"], "one server is written NAME@URL"),
         (["chats.jsonl", "--key-env", "K"], "--key-env has no effect without a server"),
     ],

@@ -38,6 +38,11 @@ class Things:
     model: str = ""
     server: tuple[str, str] | None = None
 
+    def sources(self, what: str) -> dict[str, FoundRows]:
+        """Stage -> its rows, of all "chats" or all "pairs"."""
+        alike = [found for found in self.rows if found.are_pairs == (what == "pairs")]
+        return {what + (f"-{i + 1}" if i else ""): found for i, found in enumerate(alike)}
+
 
 def init(paths: list[str], out: Path, *, model: str = "", key_env: str = "") -> list[str]:
     """Write a recipe for `paths` to `out`; sentences about what was found and what to do next.
@@ -81,18 +86,18 @@ def _find(paths: list[str], model: str) -> Things:
             model = path
         else:
             rows.append(look_at(path))
-    for are_pairs in (False, True):
-        alike = [found for found in rows if found.are_pairs == are_pairs]
-        if len(alike) > 1:
-            fault = f"{'pairs' if are_pairs else 'chats'} as {alike[0].path} are"
-            raise RecipeError(f"{alike[1].path}: {fault}; put both into one folder and name that.")
+            if any(found.path == rows[-1].path for found in rows[:-1]):
+                raise RecipeError(f"{path}: the file is named twice; name it once.")
+    chats = [found for found in rows if not found.are_pairs]
+    if server and len(chats) > 1:
+        fault = "beside a server one file of chats is read, as seeds"
+        raise RecipeError(f"{chats[1].path}: {fault}; name one, or leave the server out.")
     return Things(tuple(rows), model, server)
 
 
 def _recipe(things: Things, out: Path, key_env: str) -> tuple[str, list[str]]:
     """The text of the recipe, and a sentence about each thing that was found."""
-    chats = next((found for found in things.rows if not found.are_pairs), None)
-    pairs = next((found for found in things.rows if found.are_pairs), None)
+    chats, pairs = things.sources("chats"), things.sources("pairs")
     named = re.sub(r"\W+", "-", out.stem).strip("-_") or "mine"
     told = [_about(found) for found in things.rows]
     parts = [
@@ -107,8 +112,7 @@ def _recipe(things: Things, out: Path, key_env: str) -> tuple[str, list[str]]:
         parts.append(_server(*things.server, key_env))
         told.append(f"{things.server[0]} at {things.server[1]} is the teacher and the judge")
     stages = ["stages:"]
-    for name, found in (("chats", chats), ("pairs", pairs)):
-        stages += [_source(name, found, out)] if found else []
+    stages += [_source(name, found, out) for name, found in (chats | pairs).items()]
     if things.server:
         stages.append(_synthesis("chats" if chats else "pairs" if pairs else ""))
     if trains:
@@ -207,28 +211,37 @@ def _synthesis(rows: str) -> str:
     )
 
 
-def _training(things: Things, chats: FoundRows | None, pairs: FoundRows | None, length: int) -> str:
-    """Training and evaluation of what there is."""
-    first = "made-kept" if things.server else "chats" if chats else "pairs"
+def _training(
+    things: Things, chats: dict[str, FoundRows], pairs: dict[str, FoundRows], length: int
+) -> str:
+    """Training and evaluation of what there is; several files of a kind train one after another."""
+    answers = ["made-kept"] if things.server else list(chats or pairs)
     keys = f"epochs: 2, batch_size: 8, max_length: {length}"
+    models = ["base"]
     stages = [
-        "  # learn to answer" + (" as the chosen answers do" if first == "pairs" else ""),
-        f"  sft: {{kind: train, model: base, rows: {first}, objective: {{kind: sft}}, lr: 2e-4,"
-        f" {keys}}}",
+        "  # learn to answer" + ("" if chats or things.server else " as the chosen answers do")
     ]
-    models = ["base", "sft"]
+    for rows in answers:
+        name = "sft" if rows == answers[-1] else f"sft-{rows}"
+        stages.append(
+            f"  {name}: {{kind: train, model: {models[-1]}, rows: {rows}, objective: {{kind: sft}},"
+            f" lr: 2e-4, {keys}}}"
+        )
+        models.append(name)
     if pairs:
-        models.append("dpo")
-        stages += [
-            "  # prefer the chosen answer to the rejected one, more than the model below does",
-            f"  dpo: {{kind: train, model: sft, rows: pairs, objective: {{kind: dpo, beta: 0.1}},"
-            f" lr: 1e-4, {keys}}}",
-        ]
+        stages.append("  # prefer the chosen answer to the rejected one, more than the model below")
+    for rows in pairs:
+        name = "dpo" if rows == list(pairs)[-1] else f"dpo-{rows}"
+        stages.append(
+            f"  {name}: {{kind: train, model: {models[-1]}, rows: {rows}, objective: {{kind: dpo,"
+            f" beta: 0.1}}, lr: 1e-4, {keys}}}"
+        )
+        models.append(name)
     sections = []
-    if pairs and pairs.held_out[0]:
-        sections.append("preferences: {rows: pairs.held_out}")
-    if chats and chats.held_out[0]:
-        sections.append("overlap: {rows: chats.held_out, max_tokens: 128, limit: 20}")
+    if rows := _most_held_out(pairs):
+        sections.append(f"preferences: {{rows: {rows}.held_out}}")
+    if rows := _most_held_out(chats):
+        sections.append(f"overlap: {{rows: {rows}.held_out, max_tokens: 128, limit: 20}}")
     if things.server:
         judged = 'judge: teacher, questions: "bezoar:questions.jsonl", limit: 16'
         sections.append(f"mt_bench: {{{judged}, max_tokens: 256}}")
@@ -241,3 +254,9 @@ def _training(things: Things, chats: FoundRows | None, pairs: FoundRows | None, 
         *(f"  eval-{name}: {{<<: *eval, model: {name}}}" for name in models[1:]),
     ]
     return "\n".join(stages)
+
+
+def _most_held_out(sources: dict[str, FoundRows]) -> str:
+    """The stage that holds out the most rows, "" if none does."""
+    most = max(sources, key=lambda name: sources[name].held_out[1], default="")
+    return most if most and sources[most].held_out[0] else ""
