@@ -47,7 +47,7 @@ LAYERS = [
 ]
 """Folders and files of the package; each imports only from itself and from those above it in this
 list."""
-MOST_LINES = 32_050
+MOST_LINES = 34_000
 HEAVY = {
     "aiohttp",
     "torch",
