@@ -10,7 +10,7 @@ from rich.console import Console
 from bezoar.data.licences import LicenceTerms, joint_licence, model_terms, seed_terms
 from bezoar.report import finish, markdown
 from bezoar.report.cards import write_cards
-from bezoar.report.lineage import public_name
+from bezoar.report.lineage import base_model, models_below, public_name
 from tests.helpers.fake_run import HOSTILE, edit_json, load, stages
 
 Build = Callable[..., Path]
@@ -68,6 +68,17 @@ def test_a_dataset_card_tells_how_the_rows_were_made(cards: dict[str, Path]) -> 
     assert "| evol | evol\\_instruct | 40 | 88 | 9 same as before, 5 refusal |" in text
     assert text.count("[assistant]") == 3
     assert "A kept row cost" in text
+
+
+def test_models_that_name_each_other_as_their_base_end_in_an_unknown_one(fresh: Build) -> None:
+    run, _ = load(fresh())
+    sft, dpo = run.stage("sft_lamini"), run.stage("dpo")
+    assert sft
+    assert dpo
+    sft.inputs["model"] = "dpo"
+    dpo.inputs["model"] = "sft_lamini"
+    assert models_below(run, dpo) == ["sft_lamini", "dpo"]
+    assert base_model(run, dpo) == "unknown"
 
 
 def test_a_model_card_says_what_the_model_was_trained_on(fresh: Build) -> None:

@@ -6,6 +6,7 @@ from functools import cached_property
 from bezoar.evals.outcome import benchmark_of, mostly_trained_on, trained_on
 from bezoar.evals.repeats import Spread
 from bezoar.evals.stats import ON_ITS_OWN, Difference, Score
+from bezoar.report.lineage import models_below
 from bezoar.report.load_scores import read_score
 from bezoar.report.plain_words import (
     CHANCE,
@@ -166,22 +167,8 @@ class Effect:
 def finals(run: Run, board: Scoreboard) -> list[StageRecord]:
     """The evaluated training stages on which no other evaluated one is built."""
     trained = [stage for stage in run.of("train") if stage.name in board.labels]
-    below = {name for stage in trained for name in lineage(run, stage)}
+    below = {name for stage in trained for name in models_below(run, stage)}
     return [stage for stage in trained if stage.name not in below]
-
-
-def lineage(run: Run, stage: StageRecord) -> list[str]:
-    """The models below a training stage, the nearest first."""
-    names: list[str] = []
-    current: StageRecord | None = stage
-    while current is not None and current.category == "train":
-        name = str(current.inputs.get("model", ""))
-        # a damaged run may name a model as its own base
-        if not name or name in names:
-            break
-        names.append(name)
-        current = run.stage(name)
-    return names
 
 
 def main_effect(run: Run, board: Scoreboard) -> Effect | None:
@@ -202,7 +189,7 @@ def main_effect(run: Run, board: Scoreboard) -> Effect | None:
 def changes(run: Run, board: Scoreboard, stage: StageRecord, benchmark: str) -> list[Change]:
     """A model against each evaluated one below it that was measured alike, the nearest first."""
     second, steps = board.score(benchmark, stage.name), []
-    for name in lineage(run, stage):
+    for name in models_below(run, stage):
         first = board.score(benchmark, name)
         difference = first and board.against(benchmark, name).get(stage.name)
         if first and second and difference:
@@ -221,7 +208,7 @@ def _effect(run: Run, board: Scoreboard, benchmark: str, last: dict[str, StageRe
     sign = 1 if next(iter(scores.values())).higher_is_better else -1
     # of equals the one that was trained last
     best = max(reversed(last), key=lambda name: sign * (scores[name].value or 0.0))
-    start_of = {name: lineage(run, stage)[-1:] for name, stage in last.items()}
+    start_of = {name: models_below(run, stage)[-1:] for name, stage in last.items()}
     family = [name for name in last if start_of[name] == start_of[best]]
     below = changes(run, board, last[best], benchmark)
     over_seeds = None
@@ -229,7 +216,7 @@ def _effect(run: Run, board: Scoreboard, benchmark: str, last: dict[str, StageRe
         start = below[-1].earlier if below else ""
         over_seeds = claim(board, benchmark, best, start) if start else None
         over_seeds = over_seeds or against_chance(board, benchmark, best)
-    facts = (board.facts.get(best, {}).get("info") or {}).get("win_rate") or {}
+    facts = board.info(best).get("win_rate") or {}
     opponent = str(facts.get("against") or "") if benchmark.startswith("win rate") else ""
     return Effect(
         last[best],
@@ -249,13 +236,12 @@ def _effect(run: Run, board: Scoreboard, benchmark: str, last: dict[str, StageRe
 
 def overlap(board: Scoreboard, model: str) -> dict[str, str]:
     """Benchmark -> "trained on 20 of 20 of these items", for those with such items."""
-    return trained_on(board.facts.get(model, {}).get("info") or {})
+    return trained_on(board.info(model))
 
 
 def judges(board: Scoreboard, model: str) -> dict[str, str]:
     """Section -> why its judge cannot judge, for those of which this is so."""
-    info = board.facts.get(model, {}).get("info") or {}
-    sections = {name: part for name, part in info.items() if isinstance(part, dict)}
+    sections = {name: part for name, part in board.info(model).items() if isinstance(part, dict)}
     reasons = {
         name: str(part["cannot_judge"])
         for name, part in sections.items()

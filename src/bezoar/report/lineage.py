@@ -50,13 +50,23 @@ def public_name(path: str) -> str:
     return PurePath(path).name if path.startswith(("/", "~", ".")) or "\\" in path else path
 
 
+def models_below(run: Run, stage: StageRecord) -> list[str]:
+    """The models below a training stage, the nearest first, the untrained one last."""
+    names: list[str] = []
+    current: StageRecord | None = stage
+    while current is not None and current.category == "train":
+        name = str(current.inputs.get("model", ""))
+        # a damaged run may name a model as its own base
+        if not name or name in names:
+            break
+        names.append(name)
+        current = run.stage(name)
+    return names
+
+
 def base_model(run: Run, stage: StageRecord) -> str:
     """The name or Hub id of the model under a training stage's adapters."""
-    name, current = stage.name, run.stage(stage.name)
-    # Down the stack of adapters to the model that no stage of this run has trained.
-    while current is not None and current.category == "train":
-        name = current.inputs.get("model", "")
-        current = run.stage(name)
+    name = next((name for name in models_below(run, stage) if run.stage(name) is None), "")
     settings = (run.resolved.get("models") or {}).get(name) or {}
     path = str(settings.get("path", name))
     return BASES.get(path, public_name(path)) or "unknown"
