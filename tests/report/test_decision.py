@@ -71,8 +71,8 @@ def test_each_number_of_the_first_sentence_is_one_of_the_runs_files(tmp_path: Pa
     sentence = decided(run).sentence
     match = re.fullmatch(
         r"After DPO the model prefers the better answer in (\d+) % of (\d+) held-out pairs"
-        r" \((\d+)–(\d+) %\), before in (\d+) %: better \(p = ([\d.]+) after correction for 2"
-        r" comparisons\);"
+        r" \((\d+)–(\d+) %\), before in (\d+) %,"
+        r" at the start in 50 %: better than base \(p = ([\d.e-]+) corrected for 2 comparisons\);"
         r" no change was found on quiz; \$([\d.]+), (\d+) minutes\.",
         sentence,
     )
@@ -82,10 +82,10 @@ def test_each_number_of_the_first_sentence_is_one_of_the_runs_files(tmp_path: Pa
     assert (value, n) == (round(100 * dpo["value"]), dpo["n"]) == (89, 45)
     assert (low, high) == (round(100 * dpo["low"]), round(100 * dpo["high"])) == (77, 95)
     assert before == round(100 * sft["value"]) == 71
-    # sft against chance: 32 of 45 or more, both ways; dpo wins eight more and loses none. Holm: the
-    # smaller p is doubled, the larger one is no smaller than that
-    of_base = 2 * sum(math.comb(45, k) for k in range(32, 46)) / 2**45
-    assert p == pytest.approx(max(2 * of_base, 2 / 2**8), rel=0.15)
+    # dpo against chance: 40 of 45 or more, both ways; 10,000 sign flips find none so far out. Holm:
+    # the smaller of two p is doubled
+    of_base = 2 * sum(math.comb(45, k) for k in range(40, 46)) / 2**45
+    assert p == pytest.approx(2 * max(of_base, 1 / 10_001), rel=0.15)
     stats = [json.loads(path.read_text()) for path in run.path.glob("*/stats.json")]
     assert cost == pytest.approx(sum(s.get("calls", {}).get("cost_usd", 0) for s in stats))
     assert minutes == round(sum(s["seconds"] for s in stats) / 60) == 15
@@ -95,9 +95,10 @@ def test_better_than_the_start_model_with_the_evidence_for_it(tmp_path: Path) ->
     decision = decided(chain(tmp_path / "r", [0.5] * 45, hits(32, 45), hits(40, 45)))
     better = answers(decision)["Is it better?"]
     assert better.verdict == "yes"
-    against = "against sft +18 points (+7 to +29), better (p = 0.013 after correction for 2"
-    assert against in better.why
-    assert "against base +39 points" in better.why
+    assert "On preferences/implicit reward over start accuracy: against base +39" in better.why
+    # eight more and none lost, alone or as the smaller of two
+    assert "; against sft +18 points (+7 to +29), better (p = 0.013)." in better.why
+    assert better.why.endswith(" p is corrected for 2 comparisons.")
     worse = answers(decision)["What got worse?"]
     assert (worse.verdict, worse.short) == ("no", "Nothing found")
     # 40 tasks that nothing moves, two comparisons: (z of 98.75 % + z of 80 %) * .707 / sqrt(40)

@@ -35,7 +35,7 @@ def test_methods_that_cannot_be_told_apart_and_the_corrected_p(tmp_path: Path) -
     decision = decide(*load(methods(tmp_path / "r", dpo=38, asft=32, simpo=34).path))
     # 38 of 60 against one half, both ways, is the smallest of three p: Holm takes it three times
     own = 2 * sum(math.comb(60, k) for k in range(38, 61)) / 2**60
-    (told,) = re.findall(r"p = ([\d.]+) after correction for 3 comparisons", decision.sentence)
+    (told,) = re.findall(r"p = ([\d.]+) corrected for 3 comparisons", decision.sentence)
     assert float(told) == pytest.approx(3 * own, rel=0.1)
     assert decision.sentence.count("p = ") == 1
     best = "; no method is shown to be the best: dpo cannot be told from asft and simpo;"
@@ -44,7 +44,7 @@ def test_methods_that_cannot_be_told_apart_and_the_corrected_p(tmp_path: Path) -
     changes = [value - 0.5 for value in hits(38, 60)]
     spread, mean = statistics.pstdev(changes), statistics.mean(changes)
     needed = ((2.393980 + 0.841621) * spread / mean) ** 2
-    (step,) = (step for step in decision.next_steps if "after correction for 3" in step)
+    (step,) = (step for step in decision.next_steps if "corrected for 3" in step)
     about = float(re.search(r"about ([\d,]+) items", step)[1].replace(",", ""))  # type: ignore[index]
     assert needed <= about <= 1.1 * needed
 
@@ -55,7 +55,7 @@ def test_a_method_that_is_better_than_another_has_its_figures(tmp_path: Path) ->
     decision = decide(loaded, board)
     # 50 and 20 of 60: 30 pairs, 50 points
     assert "dpo is better than asft by 50 points (" in decision.sentence
-    assert "after correction for 2 comparisons), and cannot be told from simpo" in decision.sentence
+    assert "corrected for 2 comparisons), and cannot be told from simpo" in decision.sentence
     better = decision.answers[0]
     assert better.short == "yes, in one seed, best of 3"
     assert "Yes, in one seed, best of 3" in str(first_screen(loaded, decision))

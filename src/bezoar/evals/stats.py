@@ -22,7 +22,7 @@ Interval = tuple[float | None, float | None]
 NONE: Interval = (None, None)
 CONFIDENCE = 0.95
 NOT_DISTINGUISHABLE = "not distinguishable"
-ON_ITS_OWN = "differs on its own (its interval excludes 0)"
+ONLY_INTERVAL = "only its interval excludes 0"
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,10 @@ class Difference:
 
     @property
     def p_in_words(self) -> str:
-        """ "p = 0.059 after correction for 4 comparisons"; without a correction p alone."""
+        """ "p = 0.059 corrected for 4 comparisons"; without a correction p alone."""
         if self.p is None or self.own_p is None or self.p == self.own_p:
             return "" if self.p is None else f"p = {self.p:.2g}"
-        return f"p = {self.p:.2g} after correction for {self.num_tests} comparisons"
+        return f"p = {self.p:.2g} corrected for {self.num_tests} comparisons"
 
     @property
     def verdict(self) -> str:
@@ -215,10 +215,7 @@ class Difference:
             return f"too few items to tell (n = {self.n}; at least {self.least_n} are needed)"
         if not self.excludes_zero:
             return NOT_DISTINGUISHABLE
-        own_p = self.p if self.own_p is None else self.own_p
-        if own_p is not None and own_p >= 1 - CONFIDENCE:
-            return f"{ON_ITS_OWN}, but the paired test does not find it ({self.p_in_words})"
-        return f"{ON_ITS_OWN}, not after correction for {self.num_tests} comparisons"
+        return f"{ONLY_INTERVAL} ({self.p_in_words})"
 
 
 def paired(

@@ -146,7 +146,8 @@ def _better(effect: Effect | None) -> Answer:
         return Answer(BETTER, "not measured", "No trained model has a score to compare.")
     words = {True: "yes", False: "no", None: "unclear"}
     verdict: Verdict = words[effect.better]  # type: ignore[assignment]
-    whys = [f"against {change.label} {change.in_words}" for change in effect.changes]
+    # the start model first: it decides
+    whys = [f"against {change.label} {change.in_words}" for change in reversed(effect.changes)]
     if not effect.changes or effect.opponent:
         low, high = effect.score.low, effect.score.high
         if effect.beats_chance is None and (low is None or high is None):
@@ -164,9 +165,18 @@ def _better(effect: Effect | None) -> Answer:
     return Answer(
         BETTER,
         verdict,
-        f"On {effect.benchmark}: {'; '.join(whys)}.",
+        _corrected_once(f"On {effect.benchmark}: {'; '.join(whys)}.", effect),
         _limits(effect) if verdict in ("yes", "no") else (),
     )
+
+
+def _corrected_once(text: str, effect: Effect) -> str:
+    """The correction of every p, said at the end alone."""
+    num_tests = {change.difference.num_tests for change in effect.changes}
+    correction = f" corrected for {max(num_tests, default=1)} comparisons"
+    if len(num_tests) > 1 or text.count(correction) < 2:
+        return text
+    return f"{text.replace(correction, '')} p is{correction}."
 
 
 def _limits(effect: Effect) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from bezoar.evals.outcome import benchmark_of, mostly_trained_on, trained_on
 from bezoar.evals.repeats import Spread
-from bezoar.evals.stats import ON_ITS_OWN, Difference, Score
+from bezoar.evals.stats import Difference, Score
 from bezoar.report.lineage import models_below
 from bezoar.report.load_scores import read_score
 from bezoar.report.plain_words import (
@@ -58,11 +58,15 @@ class Change:
     def verdict(self) -> str:
         """What the test says, with p where it rests on p alone: always the corrected one."""
         verdict, p = self.difference.verdict, self.difference.p_in_words
-        if not p or "p = " in verdict or "too " in verdict:
-            return verdict
-        if verdict.startswith(ON_ITS_OWN):
-            return f"{ON_ITS_OWN}, but {p}"
-        return f"{verdict} ({p})"
+        return verdict if not p or "p = " in verdict or "too " in verdict else f"{verdict} ({p})"
+
+    @property
+    def over_label(self) -> str:
+        """The verdict with the name of the earlier model: "better than base (p = 0.001)"."""
+        if self.difference.distinguishable:
+            word, _, p = self.verdict.partition(" ")
+            return f"{word} than {self.label} {p}".rstrip()
+        return f"against {self.label} {self.verdict}"
 
 
 @dataclass(frozen=True)
@@ -149,11 +153,17 @@ class Effect:
         if not self.changes:
             chance = f", where chance is {as_value(self.benchmark, CHANCE)}"
             return f"{first}{chance if has_chance(self.benchmark) else ''}{self._beside}"
-        change = self.changes[0]
-        shown = as_value(self.benchmark, change.first.value)
-        if change.first.by_definition:
-            return f"{first}, where chance is {shown}: {change.verdict}{self._beside}"
-        return f"{first}, before {words.other(shown)}: {change.verdict}{self._beside}"
+        nearest, start = self.changes[0], self.changes[-1]
+        before, at_start = (
+            words.other(as_value(self.benchmark, change.first.value)) for change in (nearest, start)
+        )
+        if nearest is not start:
+            first += f", before {before}, at the start {at_start}"
+        elif start.first.by_definition:
+            first += f", where chance is {at_start.split(' ', 1)[-1]}"
+        else:
+            first += f", before {before}"
+        return f"{first}: {start.over_label}{self._beside}"
 
     @property
     def _beside(self) -> str:

@@ -108,7 +108,7 @@ def _how_many(effect: Effect, change: Change) -> str:
     num_tests = difference.num_tests
     told = f"To tell {models} apart"
     if num_tests > 1:
-        told += f" after correction for {num_tests} comparisons"
+        told += f" with p corrected for {num_tests} comparisons"
     num = items_needed(difference)
     if num is not None and num <= MOST_ITEMS:
         seen = as_change(effect.benchmark, difference.difference)
