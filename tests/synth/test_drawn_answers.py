@@ -125,9 +125,11 @@ def test_an_answer_of_its_own_and_who_said_what(models: dict[str, Stack]) -> Non
         ],
         abs=1e-5,
     )
-    assert found.numbers["prior_logprob"] == pytest.approx(
-        completion_logprobs(models["before"], ChatML(), [user("hi")], [found.answers])[0], abs=1e-4
+    ends = [[value == 1 for value in found.numbers["ended"]]]
+    (sums,) = completion_logprobs(
+        models["before"], ChatML(), [user("hi")], [found.answers], ended=ends
     )
+    assert found.numbers["prior_logprob"] == pytest.approx(sums, abs=1e-4)
     (told,) = sample(
         models, [row], n=2, reward="judge", prior="before", attributes={"zest": 0}
     ).rows

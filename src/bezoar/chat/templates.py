@@ -219,16 +219,22 @@ Template = ChatML | OpenBezoarTemplate | HubTemplate
 
 
 def render_completions(
-    prompt: Messages, answers: Sequence[Message | str], template: Template, tokenizer: Tokenizer
+    prompt: Messages,
+    answers: Sequence[Message | str],
+    template: Template,
+    tokenizer: Tokenizer,
+    *,
+    ended: Sequence[bool] = (),
 ) -> RenderedCompletions:
-    """The prompt's tokens, and those of every answer with its end token."""
+    """The prompt's tokens, and those of every answer with its end token, which answers that were
+    not `ended` lack; of an answer that was cut off before its first token, it is all there is."""
     prompts, completions = [], []
-    for answer in answers:
+    for answer, has_ended in zip(answers, ended or [True] * len(answers), strict=True):
         message = Message("assistant", answer) if isinstance(answer, str) else answer
         rendered = template.render((*prompt, message), tokenizer)
         start, end = rendered.answers[-1]
         prompts.append(rendered.tokens[:start])
-        completions.append(rendered.tokens[start:end])
+        completions.append(rendered.tokens[start : end if has_ended else max(start + 1, end - 1)])
     # the answers share the tokens of one prompt, so that it is computed once for all of them
     if any(tokens != prompts[0] for tokens in prompts):
         fault = "the template renders the prompt differently for different answers"

@@ -86,11 +86,17 @@ class Comparison:
 
     def swap(self) -> "Comparison":
         """The same pair in the other order."""
-        return replace(self, chosen=self.rejected, rejected=self.chosen)
+        other = replace(self, chosen=self.rejected, rejected=self.chosen)
+        if "ended" not in self.meta:
+            return other
+        return replace(other, meta={**self.meta, "ended": list(ended(self))[::-1]})
 
     def as_chat(self) -> Chat:
         """The prompt with the chosen answer."""
-        return Chat(self.id, (*self.prompt, Message("assistant", self.chosen)), self.meta)
+        messages = (*self.prompt, Message("assistant", self.chosen))
+        if "ended" not in self.meta:
+            return Chat(self.id, messages, self.meta)
+        return Chat(self.id, messages, {**self.meta, "ended": ended(self)[0]})
 
     def to_row(self) -> Row:
         """Columns `id`, `prompt`, `chosen`, `rejected` (lists of messages), `meta` (JSON text)."""
@@ -142,6 +148,24 @@ class SampledAnswers:
 
 
 AnyRow = Chat | Comparison | SampledAnswers
+
+
+def ended(row: AnyRow) -> tuple[bool, ...]:
+    """Whether each last answer of a row (of a pair: chosen, rejected) was written to its end.
+
+    Of an answer that was cut off the end token is neither trained nor part of log P. The number
+    `ended` of sampled answers says so, or `meta["ended"]`; where both are silent, all have ended.
+    """
+    found: Any
+    if isinstance(row, SampledAnswers):
+        num, found = len(row.answers), list(row.numbers.get("ended", ()))
+    elif isinstance(row, Comparison):
+        num, found = 2, row.meta.get("ended")
+    else:
+        num, found = 1, [row.meta.get("ended")]
+    known = found if isinstance(found, list) and len(found) == num else [None] * num
+    # 0 and false say that it was cut off; a text or nan says nothing
+    return tuple(value != 0 for value in known)
 
 
 def _to_list(messages: Messages) -> list[Row]:

@@ -2,8 +2,9 @@
 
 Over a reference r the model p is judged by its implicit reward, beta * (log p(y|x) - log r(y|x))
 (DPO, arXiv 2305.18290, section 5.1); log-probabilities are sums over the answer's tokens with its
-end token. It shows what was learnt, where a plain log-probability, which follows length, hardly
-moves. A tie of implicit rewards counts one half, a tie of log-probabilities is wrong.
+end token, unless it was cut off. It shows what was learnt, where a plain log-probability, which
+follows length, hardly moves. A tie of implicit rewards counts one half, a tie of log-probabilities
+is wrong.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bezoar.chat.row_types import COMPARISONS, RowNeed
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
-from bezoar.chat.types import AnyRow, Comparison
+from bezoar.chat.types import AnyRow, Comparison, ended
 from bezoar.cost import Estimate
 from bezoar.errors import DataError
 from bezoar.evals.contamination import spoken
@@ -156,8 +157,11 @@ class Preferences(Section):
         if not pairs:
             raise DataError(f"{self.rows}: the rows are not comparisons; name a stage with pairs.")
         # 1) only pairs that fit all models are scored, none is cut
-        texts = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
-        groups = [render_completions(*both, template, stack.tokenizer) for both in texts]
+        texts = [(pair.prompt, (pair.chosen, pair.rejected), ended(pair)) for pair in pairs]
+        groups = [
+            render_completions(prompt, both, template, stack.tokenizer, ended=ends)
+            for prompt, both, ends in texts
+        ]
         lengths = [len(prompt) + max(map(len, answers)) for prompt, answers in groups]
         fitting = [i for i, length in enumerate(lengths) if length <= longest]
         kept = [groups[i] for i in fitting]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from bezoar.chat.attribute_levels import steered
 from bezoar.chat.row_types import RowNeed, RowType
-from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Messages, as_chats
+from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Messages, as_chats, ended
 from bezoar.cost import Estimate, Quote
 from bezoar.errors import DataError, brief
 from bezoar.judge.stages import RuleFilter, with_meta
@@ -192,6 +192,8 @@ class AttributePairs(RuleFilter):
         if high == low:
             return Dropped(best.id, "tie", f"{high:g}")
         meta = {"strength": round(high - low, 6), "chosen": best.id, "rejected": worst.id}
+        whole = [*ended(best), *ended(worst)]
+        meta |= {} if all(whole) else {"ended": whole}
         return Comparison(best.id, best.prompt, best.answer, worst.answer, meta)
 
     def _score(self, row: Chat) -> float:

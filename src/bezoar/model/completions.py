@@ -9,7 +9,7 @@ from bezoar.chat.pieces import cut_at_stop
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.types import Messages
 from bezoar.errors import DataError, RecipeError
-from bezoar.model.prompt_group import Completion, PromptGroup, score_group
+from bezoar.model.prompt_group import prompt_group, score_group
 from bezoar.model.spec import Sampling
 from bezoar.rng import seed_for
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bezoar.model.stack import Stack
 
 Answers = Sequence[Sequence[str]]  # several to each prompt
+Ended = Sequence[bool | Sequence[bool]]
+"""For each prompt whether its answers were written to their end, or that of each of them."""
 
 
 def draw_completions(
@@ -88,31 +90,27 @@ def completion_logprobs(
     prompts: Sequence[Messages],
     answers: Answers,
     *,
-    ended: Sequence[bool] = (),
+    ended: Ended = (),
 ) -> list[list[float]]:
     """log P(y|x) of every answer: the sum over its tokens and its end token.
 
-    The end token does not count for the answers of prompts that `ended` calls cut off. DataError
-    for a text that is too long for the model.
+    The end token does not count for answers that `ended` calls cut off. DataError for a text that
+    is too long for the model.
     """
-    rendered = [
-        render_completions(prompt, texts, template, stack.tokenizer)
-        for prompt, texts in zip(prompts, answers, strict=True)
-    ]
-    return rendered_logprobs(stack, rendered, ended=ended)
+    rendered = []
+    for prompt, texts, end in zip(prompts, answers, ended or [True] * len(prompts), strict=True):
+        ends = [end] * len(texts) if isinstance(end, bool) else end
+        rendered.append(render_completions(prompt, texts, template, stack.tokenizer, ended=ends))
+    return rendered_logprobs(stack, rendered)
 
 
-def rendered_logprobs(
-    stack: "Stack", rendered: Sequence[RenderedCompletions], *, ended: Sequence[bool] = ()
-) -> list[list[float]]:
-    """`completion_logprobs` of answers that are tokens already."""
+def rendered_logprobs(stack: "Stack", rendered: Sequence[RenderedCompletions]) -> list[list[float]]:
+    """`completion_logprobs` of answers that are tokens already, which all count."""
     from bezoar.model.score import score
 
     groups = []
-    for (prompt, answers), end in zip(rendered, ended or [True] * len(rendered), strict=True):
-        # of an answer that was cut off before its first token, the end token is all there is
-        counts = [[True] * (len(answer) - 1) + [end or len(answer) == 1] for answer in answers]
-        group = PromptGroup(prompt, list(map(Completion, answers, counts)))
+    for prompt, answers in rendered:
+        group = prompt_group(prompt, answers)
         if group.longest > stack.context_length:
             fault = f"a text of {group.longest} tokens does not fit the context"
             raise DataError(f"{fault} of {stack.spec.path}; lower answers.max_tokens.")

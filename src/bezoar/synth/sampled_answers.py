@@ -42,7 +42,8 @@ class _Answered:
 class Sample(Stage):
     """Draws several answers of a model to each prompt, for best_of_n and the objective steerlm2.
 
-    The row's own answer is kept in `meta`. `ended` is 1 for an answer that the model ended itself.
+    The row's own answer is kept in `meta`. `ended` is 1 for an answer that the model ended itself,
+    0 for one that was cut off, whose end token no training and no log-probability takes in.
     With `attributes` each answer has `attribute_logprob`, log P(a|x,y), by a regression model.
 
     Source: HelpSteer2, arXiv 2406.08673, section 4.5 (n = 10, temperature 0.7, top_p 0.9)
@@ -65,6 +66,8 @@ class Sample(Stage):
     """Model for the `prior_logprob` of each answer, log P(y|x); it is not told the levels."""
     answers: Sampling = field(default_factory=lambda: Sampling(max_tokens=256))
     """How answers are drawn."""
+    cut_off: Literal["keep", "drop"] = "keep"
+    """drop leaves out prompts of which an answer was cut off at max_tokens."""
     kind: Literal["sample"] = "sample"
     gives = "rows"
     renders = True
@@ -101,8 +104,8 @@ class Sample(Stage):
         """A row of answers for each prompt; an unfinished answer is kept as far as it got.
 
         A prompt is dropped as "too long" without room in the context, as "empty answer" if one of
-        its answers is empty, and, with levels, as "too long for the reward model" if that cannot
-        read one; without levels such an answer has the number nan.
+        its answers is empty, as "cut off" if the recipe says so, and, with levels, as "too long for
+        the reward model" if that cannot read one; without levels such an answer has the number nan.
         """
         # 1) Draw. Only here the model is told the levels: what follows reads the plain prompts.
         drawn = draw_completions(
@@ -122,7 +125,9 @@ class Sample(Stage):
             else:
                 answers = [text for text, _ in completions]
                 ended = [float(has_ended) for _, has_ended in completions]
-                results.append(_Answered(row, answers, {"ended": ended}))
+                whole = self.cut_off == "keep" or all(ended)
+                answered = _Answered(row, answers, {"ended": ended})
+                results.append(answered if whole else Dropped(row.id, "cut off"))
         # 2) Score the answers that are left, with each model in turn, all rows at once.
         kept = [result for result in results if isinstance(result, _Answered)]
         num_ended = sum(sum(item.numbers["ended"]) for item in kept)
@@ -132,9 +137,11 @@ class Sample(Stage):
             self._add_rewards(kept, context, self.reward)
         if self.prior:
             stack, prompts = context.open_model(self.prior), [item.row.prompt for item in kept]
-            answers_of = [item.answers for item in kept]
-            logprobs = completion_logprobs(stack, context.template, prompts, answers_of)
-            for item, values in zip(kept, logprobs, strict=True):
+            texts = [item.answers for item in kept]
+            # the end token of an answer that was cut off is no part of it, here as in training
+            ends = [[value > 0 for value in item.numbers["ended"]] for item in kept]
+            sums = completion_logprobs(stack, context.template, prompts, texts, ended=ends)
+            for item, values in zip(kept, sums, strict=True):
                 item.numbers["prior_logprob"] = values
         # 3) Only now is it known what the reward model could not read.
         return Filtered.split(

@@ -2,7 +2,8 @@
 
 Each row is rendered twice on purpose. The objective's rendering is what trains; the check builds
 the expected tokens independently, the way generation meets them: the generation prompt, then the
-bare answer and the end token. Reusing the first rendering would repeat its mistakes.
+bare answer and, unless it was cut off, the end token. Reusing the first rendering would repeat its
+mistakes.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Literal
 
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
-from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Messages
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Messages, ended
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import Completion, PromptGroup
 from bezoar.train.objective import Objective, conversations
@@ -55,8 +56,8 @@ def check_labels(
             continue
         # 1) check before the length: a cut row has lost the end token that the check looks for
         group = objective.group(row, template, tokenizer)
-        for completion, chat in zip(group.completions, chats, strict=False):
-            check(row, group.prompt, completion, chat)
+        for completion, chat, end in zip(group.completions, chats, ended(row), strict=False):
+            check(row, group.prompt, completion, chat, has_ended=end)
         # 2) then drop or cut
         detail = f"{group.longest} tokens, max_length is {max_length}"
         if group.longest <= max_length:
@@ -90,7 +91,13 @@ class _Check:
     is_scored: bool  # a score is read once, at a token behind the end of the answer
 
     def __call__(
-        self, row: AnyRow, prompt: list[int], completion: Completion, messages: Messages
+        self,
+        row: AnyRow,
+        prompt: list[int],
+        completion: Completion,
+        messages: Messages,
+        *,
+        has_ended: bool = True,
     ) -> None:
         """DataError with the row's text, trained part in ⟦ ⟧, unless the answers are trained."""
         # 1) a score is read at one token; with that token checked, the rest is checked as an answer
@@ -102,12 +109,15 @@ class _Check:
                     " group with score_group."
                 )
             completion = Completion(completion.tokens[:-1], [True] * num_tokens)
+            # a score is read behind the end token also of an answer that was cut off
+            has_ended = True
         # 2) the turns whose answers the objective trains, from the row and not from the marks
         turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
         if not (self.every_turn and isinstance(row, Chat)):
             turns = turns[-1:]
         # 3) the message shows the marks: what is wrong with them is seen at a glance
-        if problem := self._problem(turns, prompt, completion, messages):
+        cut_off = None if has_ended or messages[-1].role != "assistant" else turns[-1]
+        if problem := self._problem(turns, prompt, completion, messages, cut_off):
             parts = spans(prompt, completion, self.tokenizer)
             text = "".join(f"⟦{part}⟧" if trained else part for part, trained in parts)
             raise DataError(
@@ -115,7 +125,12 @@ class _Check:
             )
 
     def _problem(
-        self, turns: list[int], prompt: list[int], completion: Completion, messages: Messages
+        self,
+        turns: list[int],
+        prompt: list[int],
+        completion: Completion,
+        messages: Messages,
+        cut_off: int | None,
     ) -> str:
         """What is wrong with the answers `turns` of one completion, or the empty string."""
         tokens = [*prompt, *completion.tokens]
@@ -141,7 +156,10 @@ class _Check:
                     f"not every token of answer {number} is trained, from the end of the generation"
                     " prompt on"
                 )
-            if tokens[end : end + 1] != answer[-1:] or not trained[end]:
+            if i == cut_off:
+                if len(tokens) > end:
+                    return f"something is trained behind answer {number}, which was cut off"
+            elif tokens[end : end + 1] != answer[-1:] or not trained[end]:
                 return f"the token that ends answer {number} is not trained"
         return ""
 

@@ -5,15 +5,16 @@ A trained tokens of a micro-batch, N answers, R rows, F labels of a row, K outpu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from bezoar.chat.row_types import RowNeed
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.tokenizer import Tokenizer
-from bezoar.chat.types import AnyRow, Chat, Message, Messages, SampledAnswers
+from bezoar.chat.types import AnyRow, Chat, Message, Messages, SampledAnswers, ended
 from bezoar.errors import DataError
-from bezoar.model.prompt_group import PromptGroup
+from bezoar.model.prompt_group import PromptGroup, prompt_group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,15 +96,25 @@ def conversations(row: AnyRow) -> list[Messages]:
 
 
 def prompt_and_answers(
-    row: AnyRow, template: Template, tokenizer: Tokenizer
+    row: AnyRow, template: Template, tokenizer: Tokenizer, *, ended: Sequence[bool] = ()
 ) -> RenderedCompletions:
-    """The prompt's tokens, and those of each last answer to it with its end token."""
+    """The prompt's tokens, and those of each last answer to it with its end token, which answers
+    that were not `ended` lack."""
     chats = conversations(row)
     if not all(chat and chat[-1].role == "assistant" for chat in chats):
         raise DataError(f"row {row.id}: it does not end with an answer; remove the row.")
     # all conversations share their prompt, so it is rendered (and later read) once
     prompt, answers = chats[0][:-1], [chat[-1] for chat in chats]
     try:
-        return render_completions(prompt, answers, template, tokenizer)
+        return render_completions(prompt, answers, template, tokenizer, ended=ended)
     except DataError as error:
         raise DataError(f"row {row.id}: {error}") from None
+
+
+def answers_group(
+    row: AnyRow, template: Template, tokenizer: Tokenizer, labels: tuple[float, ...] = ()
+) -> PromptGroup:
+    """The prompt and the last answers to it, all of whose tokens train: the end token too, but for
+    an answer that was cut off, which the model did not end."""
+    both = prompt_and_answers(row, template, tokenizer, ended=ended(row))
+    return prompt_group(*both, labels)

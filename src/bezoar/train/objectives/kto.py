@@ -10,8 +10,8 @@ from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Chat, Comparison
 from bezoar.errors import DataError
-from bezoar.model.prompt_group import PromptGroup, prompt_group
-from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, prompt_and_answers
+from bezoar.model.prompt_group import PromptGroup
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, answers_group
 from bezoar.train.objectives.pairs import log_ratios, require, share_right
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ class KTO:
                     " false; add it."
                 )
             labels = (float(desirable),)
-        prompt, answers = prompt_and_answers(row, template, tokenizer)
-        return prompt_group(prompt, answers, labels)
+        return answers_group(row, template, tokenizer, labels)
 
     def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss an answer [N]. `margin` is beta (r - z) towards the label."""

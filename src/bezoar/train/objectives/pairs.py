@@ -13,8 +13,8 @@ from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Comparison
 from bezoar.errors import DataError
-from bezoar.model.prompt_group import PromptGroup, prompt_group
-from bezoar.train.objective import LossInputs, LossOutput, Unit, prompt_and_answers
+from bezoar.model.prompt_group import PromptGroup
+from bezoar.train.objective import LossInputs, LossOutput, Unit, answers_group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ class OnPairs:
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt and its two answers: chosen, rejected."""
-        return prompt_group(*prompt_and_answers(require_pair(row), template, tokenizer))
+        return answers_group(require_pair(row), template, tokenizer)
 
 
 def require_pair(row: AnyRow) -> Comparison:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
-from bezoar.chat.types import AnyRow, Comparison, SampledAnswers
+from bezoar.chat.types import AnyRow, Comparison, SampledAnswers, ended
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import Completion, PromptGroup
 from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, conversations
@@ -42,8 +42,13 @@ class SFT:
                 " choose among them first (best_of_n)."
             )
         loss_on: Literal["all", "answer"] = "all" if self.loss_on == "all" else "answer"
-        rendered = template.render(conversations(row)[0], tokenizer, loss_on=loss_on)
+        messages = conversations(row)[0]
+        rendered = template.render(messages, tokenizer, loss_on=loss_on)
         tokens, trained = rendered.tokens, rendered.trained
+        if not ended(row)[0] and messages[-1].role == "assistant":
+            # the model did not write the end token of an answer that was cut off
+            stop = rendered.answers[-1][1] - 1
+            tokens, trained = tokens[:stop], trained[:stop]
         if self.loss_on == "last" or (isinstance(row, Comparison) and self.loss_on == "answer"):
             start, end = rendered.answers[-1]
             trained = [start <= i < end for i in range(len(tokens))]

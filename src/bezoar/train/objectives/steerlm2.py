@@ -11,8 +11,8 @@ from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, SampledAnswers
 from bezoar.errors import DataError
-from bezoar.model.prompt_group import PromptGroup, prompt_group
-from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, prompt_and_answers
+from bezoar.model.prompt_group import PromptGroup
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, answers_group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +32,9 @@ class SteerLM2:
         b' = softmax_i(log Q(y_i|a,x) - log Q'(y_i|a,x)),
 
     whose gradient is -sum_i (w'_i - b'_i) grad log Q(y_i|a,x). Log-probabilities are sums over an
-    answer's tokens with its end token, Q' is the stack below, the two P are in the rows as
-    attribute_logprob and prior_logprob. The metric `distance` is KL(w' || b') with 1e-8 added to
-    both. All rows must have the same n.
+    answer's tokens, with its end token unless it was cut off (`ended` 0), Q' is the stack below,
+    the two P are in the rows as attribute_logprob and prior_logprob. The metric `distance` is
+    KL(w' || b') with 1e-8 added to both. All rows must have the same n.
 
     Source: arXiv 2406.08673, section 4.5, equations 11 and 12
     Example: {kind: steerlm2, per_token: true}
@@ -61,8 +61,7 @@ class SteerLM2:
                 f"row {row.id}: steerlm2 needs at least two answers, each with finite"
                 " log-probabilities; remove the row."
             )
-        prompt, answers = prompt_and_answers(row, template, tokenizer)
-        return prompt_group(prompt, answers, labels)
+        return answers_group(row, template, tokenizer, labels)
 
     def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a group [R]."""
