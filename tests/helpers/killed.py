@@ -1,5 +1,5 @@
 """A training stage in a process of its own, which kills itself without warning: `killed.py MODEL
-FOLDER KIND STEP`."""
+FOLDER KIND STEP OPTIMIZER`."""
 
 import os
 import signal
@@ -60,10 +60,11 @@ def stage(
 
 
 if __name__ == "__main__":
-    model, folder, kind, step = sys.argv[1:]
+    model, folder, kind, step, optimizer = sys.argv[1:]
     stage(
         kind,
         Path(model),
         Path(folder),
         Fatal("s", Path(folder) / "metrics.jsonl", at_step=int(step), how="kill"),
+        optimizer=optimizer,
     )

@@ -1,9 +1,11 @@
 """Checkpoints that are damaged are set aside, aloud, and training goes on from an older one or from
 the start."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +15,9 @@ from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import TrainerState
+from bezoar.train.hardware import fresh_peak, peak_memory
+from bezoar.train.optim import make_optimizer
+from bezoar.train.settings import Optimizer
 from tests.helpers.disk import durable, recorded, the_rename
 from tests.helpers.killed import Fatal, stage
 
@@ -111,6 +116,68 @@ def test_a_checkpoint_is_on_the_disk_before_the_older_one_goes(
         for name in states[path][2]
     }
     assert [path.name for path in tmp_path.iterdir()] == ["step-4"]
+
+
+def stepped(optimizer: torch.optim.Optimizer, times: int) -> list[torch.Tensor]:
+    """The weights after so many steps on gradients that depend on the weights."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for _ in range(times):
+        for weight in weights:
+            weight.grad = weight.detach().cos()
+        optimizer.step()
+    return [weight.detach().clone() for weight in weights]
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("kind", [*get_args(Optimizer), "paged"])
+def test_every_optimizers_state_comes_back_to_the_bit(tmp_path: Path, kind: str) -> None:
+    def make() -> torch.optim.Optimizer:
+        torch.manual_seed(0)
+        # moments of 8 bits from 4096 numbers on, paged ones from 100,000
+        shapes = {"large": (400, 300), "small.weight": (70, 80), "norm": (9,)}
+        named = {name: torch.nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()}
+        if kind != "paged":
+            return make_optimizer(kind, named, lr=0.1, weight_decay=0.0)
+        from bitsandbytes.optim import PagedAdamW8bit
+
+        paged: torch.optim.Optimizer = PagedAdamW8bit(named.values(), lr=0.1)
+        return paged
+
+    one, other = make(), make()
+    stepped(one, 2)
+    weights = [weight for group in one.param_groups for weight in group["params"]]
+    named = {str(number): weight for number, weight in enumerate(weights)}
+    checkpoint.save(tmp_path, TrainerState(step=2), weights=named, best={}, optimizer=one)
+    found = checkpoint.load(tmp_path, other)
+    assert found is not None
+    copies = [weight for group in other.param_groups for weight in group["params"]]
+    for number, (weight, copy) in enumerate(zip(weights, copies, strict=True)):
+        copy.data.copy_(found[1][str(number)])
+        state, expected = other.state[copy], one.state[weight]
+        assert state.keys() == expected.keys()
+        for name, value in expected.items():
+            if isinstance(value, torch.Tensor):
+                assert (state[name].dtype, state[name].device) == (value.dtype, value.device)
+                assert torch.equal(state[name], value)
+            else:
+                assert state[name] == value
+    assert all(map(torch.equal, stepped(one, 3), stepped(other, 3)))
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot count a peak anew"
+)
+def test_a_checkpoint_is_written_without_a_copy_of_it(tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.ones(2**24))
+    optimizer = torch.optim.AdamW([weight])
+    optimizer.state[weight] = {"exp_avg": torch.ones(2**24), "step": torch.tensor(1.0)}
+    fresh_peak()
+    before = peak_memory()
+    checkpoint.save(
+        tmp_path, TrainerState(step=1), weights={"w": weight}, best={}, optimizer=optimizer
+    )
+    # 64 MiB each
+    assert peak_memory() - before < 2**24
 
 
 @pytest.mark.parametrize("lora", [LoRA(r=2), None])

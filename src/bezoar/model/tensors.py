@@ -1,7 +1,8 @@
 """Files of tensors: damaged ones are refused by name, own ones are checked by a checksum."""
 
+import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,54 @@ from bezoar.model.resolve import reason, some_of
 
 # the key of a file's metadata that holds the checksum, if bezoar wrote the file
 CHECKSUM = "bezoar.crc32"
+_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
-def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors that share no memory with each other, atomically; durable on return."""
-    from safetensors.torch import save_file
+def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors atomically; durable on return. One at a time leaves its device: a file of any
+    size needs the memory of its largest tensor, and on a CPU none."""
+    # 1) where each lies: wide types first, so that every tensor is aligned
+    offsets, end = dict[str, tuple[int, int]](), 0
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
+        offsets[name] = end, end + tensors[name].numel() * tensors[name].element_size()
+        end = offsets[name][1]
+    with atomic_file(file) as work, work.open("r+b") as stream:
+        # 2) the header, with room for the checksum: what it sums is seen only while it is written
+        start = stream.write(_header(tensors, offsets, checksum=0))
+        # 3) the values, in the order of the checksum
+        value = 0
+        for name, tensor in sorted(tensors.items()):
+            data = _bytes(tensor)
+            value = _add(value, name, tensor, data)
+            stream.seek(start + offsets[name][0])
+            stream.write(data)
+        stream.seek(0)
+        stream.write(_header(tensors, offsets, checksum=value))
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_file(file) as work:
-        # one key: the order of several differs from file to file
-        save_file(plain, work, metadata={CHECKSUM: _checksum(plain)})
+
+def _header(
+    tensors: Mapping[str, Tensor], offsets: Mapping[str, tuple[int, int]], *, checksum: int
+) -> bytes:
+    """The beginning of a safetensors file: the size of the JSON behind it, which is padded to 8."""
+    # one key of metadata: other writers order several differently from file to file
+    header: dict[str, Any] = {"__metadata__": {CHECKSUM: f"{checksum:08x}"}}
+    for name, place in offsets.items():
+        dtype, shape = _TYPES[tensors[name].dtype], list(tensors[name].shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": place}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def load_tensors(file: Path, *, ours: bool = False) -> dict[str, Tensor]:
@@ -87,11 +126,21 @@ def _opened(file: Path) -> Iterator[Any]:
         raise DataError(f"{file}: this is {kind}; make or fetch it again.") from None
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
     """8 hex digits of names, types, shapes and values: fast, and enough against accidents."""
     value = 0
     for name, tensor in sorted(tensors.items()):
-        header = f"{name} {tensor.dtype} {tuple(tensor.shape)}\0"
-        value = zlib.crc32(header.encode("utf-8", "surrogatepass"), value)
-        value = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, value)
+        value = _add(value, name, tensor, _bytes(tensor))
     return f"{value:08x}"
+
+
+def _add(checksum: int, name: str, tensor: Tensor, data: memoryview) -> int:
+    header = f"{name} {tensor.dtype} {tuple(tensor.shape)}\0"
+    return zlib.crc32(data, zlib.crc32(header.encode("utf-8", "surrogatepass"), checksum))
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The values of a tensor; without a copy if it is contiguous and on the CPU."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    data: memoryview = flat.view(torch.uint8).numpy().data
+    return data

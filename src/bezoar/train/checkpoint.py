@@ -6,7 +6,7 @@ only the step is kept.
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from torch import Tensor
 from bezoar.errors import DataError
 from bezoar.io import atomic_dir, read_checked, set_aside, write_checked
 from bezoar.model.tensors import load_tensors, save_tensors
+
+_PAGED = ("state1", "state2")
+"""The moments of bitsandbytes, which its paged optimizers keep in memory that can leave the GPU."""
 
 
 @dataclass
@@ -54,18 +57,17 @@ def save(
 ) -> None:
     """Write `folder`/step-N; a kill or a power cut at any moment leaves the old or the new one."""
     # safetensors holds a flat table of tensors; plain numbers of the state go into the JSON file
-    values: dict[str, Any] = {
+    values = {
         f"{index}.{name}": value
-        for index, per_parameter in optimizer.state_dict()["state"].items()
-        for name, value in per_parameter.items()
+        for index, (parameter, _) in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
     }
     tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
     numbers = {name: value for name, value in values.items() if name not in tensors}
     # 1) the new one becomes visible in one rename, when all its files are on the disk
     with atomic_dir(folder / f"step-{state.step}") as work:
         for file, part in (("weights", weights), ("best", best), ("optimizer", tensors)):
-            plain = {k: v.detach().cpu().contiguous().clone() for k, v in part.items()}
-            save_tensors(work / f"{file}.safetensors", plain)
+            save_tensors(work / f"{file}.safetensors", part)
         write_checked(work / "progress.json", {**asdict(state), "optimizer": numbers})
     # 2) only then do older ones go
     for step, old in _checkpoints(folder):
@@ -91,14 +93,41 @@ def load(
             set_aside(latest, error)
             continue
         # only now, with all files read, does the optimizer change
-        per_parameter: dict[int, dict[str, Any]] = {}
-        for key, value in {**tensors, **values.pop("optimizer")}.items():
-            index, _, name = key.partition(".")
-            per_parameter.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": per_parameter})
+        restore(optimizer, {**tensors, **values.pop("optimizer")})
         values["evaluations"] = [(int(step), float(loss)) for step, loss in values["evaluations"]]
         return TrainerState(**values), weights, best
     return None
+
+
+def restore(optimizer: torch.optim.Optimizer, values: Mapping[str, Any]) -> None:
+    """Put the state NUMBER.NAME of each parameter where it was when it was saved, to the bit.
+
+    An optimizer's own `load_state_dict` may cast it, copy all of it once more (bitsandbytes) and
+    leave paged memory on the device.
+    """
+    parameters = list(_parameters(optimizer))
+    for key, value in values.items():
+        number, _, name = key.partition(".")
+        parameter, on_device = parameters[int(number)]
+        if not isinstance(value, Tensor):
+            optimizer.state[parameter][name] = value
+        elif name in _PAGED and getattr(optimizer, "is_paged", False):
+            held = optimizer.get_state_buffer(parameter, dtype=value.dtype)  # type: ignore[attr-defined]
+            if parameter.is_cuda:
+                # it is set to 0 by a kernel, and written from here, which does not wait for it
+                torch.cuda.synchronize(parameter.device)
+            optimizer.state[parameter][name] = held.copy_(value)
+        else:
+            # a fused optimizer counts its steps on the device, others here
+            device = parameter.device if value.ndim or on_device else torch.device("cpu")
+            optimizer.state[parameter][name] = torch.empty_like(value, device=device).copy_(value)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, bool]]:
+    """Those of all groups in order, and whether their scalars lie on their device."""
+    for group in optimizer.param_groups:
+        on_device = bool(group.get("fused") or group.get("capturable"))
+        yield from ((parameter, on_device) for parameter in group["params"])
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from bezoar.errors import RecipeError
 from bezoar.train.settings import Schedule
 
 HEADS = ("score_head.", "value_head.")
@@ -44,12 +43,12 @@ def make_optimizer(
         return torch.optim.RMSprop(options, lr=lr)
     if kind == "adamw":
         return torch.optim.AdamW(options, lr=lr, fused=True)
-    if next(iter(parameters.values())).device.type != "cuda":
-        raise RecipeError("optimizer: adamw_8bit_paged needs a CUDA device; use adamw.")
-    from bitsandbytes.optim import PagedAdamW8bit  # type: ignore[attr-defined]
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit  # type: ignore[attr-defined]
 
-    paged: torch.optim.Optimizer = PagedAdamW8bit(options, lr=lr)  # type: ignore[no-untyped-call]
-    return paged
+    # a CPU has no memory to page to; the moments have 8 bits there too
+    on_cuda = next(iter(parameters.values())).is_cuda
+    small: torch.optim.Optimizer = (PagedAdamW8bit if on_cuda else AdamW8bit)(options, lr=lr)
+    return small
 
 
 def scale_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:

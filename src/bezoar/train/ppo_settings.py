@@ -61,7 +61,7 @@ class PPOSettings:
     head_lr: float | None = None
     """Learning rate of the value head; default: lr."""
     optimizer: Optimizer = "adamw"
-    """adamw_8bit_paged needs a CUDA device."""
+    """adamw_8bit_paged: moments in 8 bits, on CUDA in memory that can leave the GPU."""
     schedule: Schedule = "linear"
     """How the learning rate falls to 0; constant: not at all."""
     max_grad_norm: float = 1.0

@@ -82,7 +82,7 @@ class TrainSettings:
     too_long: Literal["drop", "cut"] = "drop"
     """What happens to longer rows: left out, or cut at max_length."""
     optimizer: Optimizer = "adamw"
-    """adamw_8bit_paged needs a CUDA device; rmsprop has no weight decay."""
+    """adamw_8bit_paged: moments in 8 bits, on CUDA in paged memory; rmsprop has no weight decay."""
     schedule: Schedule = "linear"
     """How the learning rate falls to 0 after the warm-up; constant: not at all."""
     warmup_ratio: float = 0.03
