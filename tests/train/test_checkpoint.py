@@ -128,7 +128,6 @@ def stepped(optimizer: torch.optim.Optimizer, times: int) -> list[torch.Tensor]:
     return [weight.detach().clone() for weight in weights]
 
 
-@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 @pytest.mark.parametrize("kind", [*get_args(Optimizer), "paged"])
 def test_every_optimizers_state_comes_back_to_the_bit(tmp_path: Path, kind: str) -> None:
     def make() -> torch.optim.Optimizer:
