@@ -4,7 +4,8 @@ mask."""
 import pytest
 import torch
 
-from bezoar.model.attention import Segment, attend, attend_dense, block_mask, sees
+from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, block_mask, sees
+from bezoar.model.limited_attention import Limits
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import Completion, PromptGroup, answer, best_fit
 
@@ -65,6 +66,43 @@ def test_attention_equals_a_dense_mask_forward_and_backward(
     assert torch.allclose(out, plain, atol=near)
     for one, two in zip(fast, slow, strict=True):
         assert torch.allclose(one, two, atol=near)
+
+
+LIMITS = [Limits(window=4), Limits(window=40), Limits(softcap=0.7), Limits(3, 0.7)]
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_windows_and_caps_equal_a_dense_mask(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    from bezoar.model import attention, limited_attention
+
+    monkeypatch.setattr(limited_attention, "_BLOCK", 4)
+    monkeypatch.setattr(attention, "_flex_kernel", lambda: flex_attention)
+    torch.manual_seed(0)
+    segments = (Segment(0, 9, 0, 0), Segment(9, 16, 0, 5), Segment(16, 17, 0, 5))
+    inputs = [torch.randn(1, n, 17, 16, requires_grad=True) for n in (4, 2, 2)]
+    out = attend(*inputs, segments, None, limits)
+    plain = attend_dense(*inputs, segments, None, limits)
+    assert torch.allclose(out, plain, atol=1e-5)
+    grad = torch.randn_like(out)
+    fast, slow = (torch.autograd.grad(o, inputs, grad) for o in (out, plain))
+    for one, two in zip(fast, slow, strict=True):
+        assert torch.allclose(one, two, atol=1e-5)
+    mask = block_mask(segments, torch.device("cpu"), limits.window)
+    flex = attend_flex(*(x.detach() for x in inputs), mask, None, limits.softcap)
+    assert torch.allclose(flex, plain, atol=1e-5)
+
+
+def test_a_window_by_hand() -> None:
+    # all scores are 0: the mean of the values that are seen, of which the prompt's first is not
+    query, key = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2)
+    value = torch.tensor([[[[2.0, 0.0], [4.0, 0.0], [9.0, 1.0], [6.0, 0.0]]]])
+    segments = (Segment(0, 3, 0, 0), Segment(3, 4, 0, 2))
+    out = attend(query, key, value, segments, None, Limits(window=2))
+    assert out[0, 0].tolist() == [[2.0, 0.0], [3.0, 0.0], [6.5, 0.5], [5.0, 0.0]]
 
 
 def test_lengths_are_those_of_the_longest_sequence() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bezoar.model.layer import fast_layers, rms_norm, rotate, swiglu
+from bezoar.model.fused_steps import rms_norm, rotate, swiglu
+from bezoar.model.layer import fast_layers
 from bezoar.model.linear import LoRAWeights, StackedLinear, masked, project
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import Completion, PromptGroup, answer

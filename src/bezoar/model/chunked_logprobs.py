@@ -5,14 +5,60 @@ The full logits [A, V] never exist: they would take more memory than the rest of
 A positions (trained or scored tokens), C positions of a chunk, E hidden size, V vocabulary.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from bezoar.model.limited_attention import capped
+
 LOGITS_HELD = 2**24  # 32 MiB in bfloat16
 # logits that become probabilities at once, so that they stay in the processor's cache
 _IN_CACHE = 2**18
+
+
+@dataclass(frozen=True)
+class OutputLayer:
+    """From states h to logits: weight h + bias, of which some models take cap tanh(. / cap)."""
+
+    weight: Tensor  # [V, E]
+    bias: Tensor | None = None  # [V]
+    softcap: float | None = None
+
+    def logprobs(self, hidden: Tensor, target: Tensor, *, temperature: float = 1.0) -> Tensor:
+        """See `logprobs`."""
+        options: Any = {"bias": self.bias, "softcap": self.softcap, "temperature": temperature}
+        return logprobs(hidden, self.weight, target, **options)
+
+    @torch.no_grad()
+    def logprobs_and_greedy(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probabilities [A], and whether each target was the most likely token [A]."""
+        values = torch.empty(target.shape, dtype=torch.float32, device=hidden.device)
+        greedy = torch.empty(target.shape, dtype=torch.bool, device=hidden.device)
+        for part in _chunks(target.shape[0], self.weight.shape[0], LOGITS_HELD):
+            logits = self.logits(hidden[part])
+            greedy[part] = logits.argmax(-1) == target[part]
+            values[part] = _softmax_(logits, target[part])
+        return values, greedy
+
+    @torch.no_grad()
+    def entropies(
+        self, hidden: Tensor, *, temperature: float = 1.0, held: int = LOGITS_HELD
+    ) -> Tensor:
+        """Entropies (nats) of softmax(logits / temperature): [A, E] -> [A] in float32."""
+        values = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        for part in _chunks(hidden.shape[0], self.weight.shape[0], held):
+            logits = self.logits(hidden[part])
+            logits = logits if temperature == 1.0 else logits / temperature
+            for rows in _cached_rows(logits):
+                logs = torch.log_softmax(logits[rows], -1, dtype=torch.float32)
+                values[part][rows] = -(logs.exp() * logs).sum(-1)
+        return values
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[C, E] -> [C, V] in the precision of `hidden`."""
+        return _logits(hidden, self.weight.to(hidden.dtype), self.bias, self.softcap)
 
 
 def logprobs(
@@ -20,93 +66,109 @@ def logprobs(
     weight: Tensor,
     target: Tensor,
     *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
     temperature: float = 1.0,
     held: int = LOGITS_HELD,
 ) -> Tensor:
-    """log softmax(hidden weightᵀ / temperature)[target]: [A, E], [V, E], [A] -> [A] in float32.
+    """log softmax(logits / temperature)[target]: [A, E], [V, E], [A] -> [A] in float32.
 
     The gradient for `hidden` is formed in the forward pass, while a chunk's logits are at hand;
-    that for `weight`, if it trains (tied or not), in the backward pass from logits computed anew.
-    At most `held` logits exist at once.
+    that for `weight` and `bias`, if they train (tied or not), in the backward pass from logits
+    computed anew. At most `held` logits exist at once.
     """
-    values: Tensor = _Logprobs.apply(hidden, weight, target, temperature, held)  # type: ignore[no-untyped-call]
+    settings = _Settings(softcap, temperature, held)
+    values: Tensor = _Logprobs.apply(hidden, weight, bias, target, settings)  # type: ignore[no-untyped-call]
     return values
 
 
-@torch.no_grad()
-def logprobs_and_greedy(hidden: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The log-probabilities [A], and whether each target was the most likely token [A]."""
-    weight = weight.to(hidden.dtype)
-    values = torch.empty(target.shape, dtype=torch.float32, device=hidden.device)
-    greedy = torch.empty(target.shape, dtype=torch.bool, device=hidden.device)
-    for part in _chunks(target.shape[0], weight.shape[0], LOGITS_HELD):
-        logits = _logits(hidden[part], weight, 1.0)
-        greedy[part] = logits.argmax(-1) == target[part]
-        values[part] = _softmax_(logits, target[part])
-    return values, greedy
-
-
-@torch.no_grad()
-def entropies(
-    hidden: Tensor, weight: Tensor, *, temperature: float = 1.0, held: int = LOGITS_HELD
-) -> Tensor:
-    """Entropies (nats) of softmax(hidden weightᵀ / temperature): [A, E], [V, E] -> [A], float32."""
-    values = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-    weight = weight.to(hidden.dtype)
-    for part in _chunks(hidden.shape[0], weight.shape[0], held):
-        logits = _logits(hidden[part], weight, temperature)
-        for rows in _cached_rows(logits):
-            logs = torch.log_softmax(logits[rows], -1, dtype=torch.float32)
-            values[part][rows] = -(logs.exp() * logs).sum(-1)
-    return values
+class _Settings(NamedTuple):
+    softcap: float | None
+    temperature: float
+    held: int
 
 
 class _Logprobs(torch.autograd.Function):
-    """d logprob / d logits = onehot(target) - softmax(logits).
+    """d logprob / d logits = onehot(target) - softmax(logits), divided by the temperature.
 
-    So d / d hidden = weight[target] - softmax weight, divided by the temperature.
+    So d / d hidden = weight[target] - softmax weight; capped logits z pass on 1 - (z / cap)^2.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, temperature: float, held: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        settings: _Settings,
     ) -> Tensor:
         values = torch.empty(target.shape[0], dtype=torch.float32, device=hidden.device)
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        trained, weight = weight, weight.to(hidden.dtype)
-        for part in _chunks(target.shape[0], weight.shape[0], held):
+        trained, weight = (weight, bias), weight.to(hidden.dtype)
+        for part in _chunks(target.shape[0], weight.shape[0], settings.held):
             # 1) logits [C, V] become probabilities in place
-            chances = _logits(hidden[part], weight, temperature)
+            chances, damping = _damped(hidden[part], weight, bias, settings)
             values[part] = _softmax_(chances, target[part])
             # 2) their gradient now: later the logits would have to be computed again
             if slopes is not None:
-                slopes[part] = weight[target[part]] - chances @ weight
-        saved = (hidden, trained, target) if ctx.needs_input_grad[1] else (None, None, None)
+                own = _damp_(chances, damping, target[part])
+                slopes[part] = weight[target[part]] * own - chances @ weight
+        train = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        saved = (hidden, *trained, target) if train else (None, None, None, None)
         ctx.save_for_backward(slopes, *saved)
-        ctx.temperature, ctx.held = temperature, held
+        ctx.settings = settings
         return values
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        slopes, hidden, weight, target = ctx.saved_tensors
-        grad = grad / ctx.temperature
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        slopes, hidden, weight, bias, target = ctx.saved_tensors
+        grad = grad / ctx.settings.temperature
         by_hidden = None if slopes is None else slopes * grad[:, None].to(slopes.dtype)
         if weight is None:
             return by_hidden, None, None, None, None
         matrix = weight.to(hidden.dtype)
         # float32, because every chunk adds to it
         by_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-        for part in _chunks(target.shape[0], weight.shape[0], ctx.held):
-            chances = _logits(hidden[part], matrix, ctx.temperature)
+        by_bias = torch.zeros(weight.shape[:1], dtype=torch.float32, device=weight.device)
+        for part in _chunks(target.shape[0], weight.shape[0], ctx.settings.held):
+            chances, damping = _damped(hidden[part], matrix, bias, ctx.settings)
             _softmax_(chances, target[part])
-            scaled = hidden[part] * grad[part, None].to(hidden.dtype)
-            by_weight.index_add_(0, target[part], scaled.float()).sub_(chances.T @ scaled)
-        return by_hidden, by_weight.to(weight.dtype), None, None, None
+            own = _damp_(chances, damping, target[part])
+            scaled, slope = hidden[part] * grad[part, None].to(hidden.dtype), grad[part, None]
+            by_weight.index_add_(0, target[part], (scaled * own).float()).sub_(chances.T @ scaled)
+            if bias is not None:
+                by_bias.index_add_(0, target[part], (slope * own).expand(len(slope), 1)[:, 0])
+                by_bias.sub_((chances * slope).sum(0))
+        bias_gradient = None if bias is None else by_bias.to(bias.dtype)
+        return by_hidden, by_weight.to(weight.dtype), bias_gradient, None, None
 
 
-def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+def _damped(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, settings: _Settings
+) -> tuple[Tensor, Tensor | None]:
+    """Logits [C, V] over the temperature, and what their cap leaves of a gradient [C, V]."""
+    logits, damping = _logits(hidden, weight, bias, settings.softcap), None
+    if settings.softcap is not None:
+        damping = 1 - (logits / settings.softcap).square()
+    if settings.temperature != 1.0:
+        logits = logits / settings.temperature
+    return logits, damping
+
+
+def _damp_(chances: Tensor, damping: Tensor | None, target: Tensor) -> Tensor:
+    """Multiply probabilities by what the cap leaves, in place; [C, 1] of it for the targets."""
+    if damping is None:
+        return chances.new_ones(1, 1)
+    chances.mul_(damping)
+    return damping.gather(1, target[:, None])
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
     logits = hidden @ weight.T
-    return logits if temperature == 1.0 else logits / temperature
+    if bias is not None:
+        logits = logits + bias.to(logits.dtype)
+    return capped(logits, softcap)
 
 
 def _softmax_(logits: Tensor, target: Tensor) -> Tensor:

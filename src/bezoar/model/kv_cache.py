@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from bezoar.model.limited_attention import NO_LIMITS, Limits, attend_limited, capped
+
 # positions by which the cache grows at least
 _SPARE = 64
 
@@ -73,7 +75,13 @@ class PrefillLayout:
     parts: Sequence[Prefill]
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float | None,
+        limits: Limits = NO_LIMITS,
     ) -> Tensor:
         """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
         keys, values = self.cache.layer(layer, key)
@@ -88,14 +96,8 @@ class PrefillLayout:
             values[slot, :, past:size] = value[0, :, start:end]
             # 2) attend group by group: the R queries that share a key head see it by a stride of 0
             q = query[0, :, start:end].reshape(groups, -1, end - start, query.shape[3])
-            k, v = (x[slot, :, None, :size].expand(-1, q.shape[1], -1, -1) for x in (keys, values))
-            # is_causal aligns the first query with the first key, which is wrong after a prefix
-            mask = None
-            if past:
-                mask = torch.ones(end - start, size, dtype=torch.bool, device=q.device).tril(past)
-            part = scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
-            )  # [G, R, end - start, D]
+            k, v = (x[slot, :, :size] for x in (keys, values))
+            part = _attend_cached(q, k, v, scale, limits)
             out[0, :, start:end] = part.flatten(0, 1)
             start = end
         return out
@@ -106,15 +108,18 @@ class DecodeLayout:
 
     def __init__(self, cache: KVCache, positions: Tensor, dtype: torch.dtype) -> None:
         self.cache, self.positions = cache, positions
-        device = positions.device
-        self.rows = torch.arange(len(positions), device=device)
-        self.size = int(positions.max()) + 1
-        unseen = torch.arange(self.size, device=device) > positions[:, None]  # [n, S]
-        mask = torch.zeros(unseen.shape, dtype=dtype, device=device)
-        self.mask = mask.masked_fill_(unseen, float("-inf"))[:, None, None]  # [n, 1, 1, S]
+        self.rows = torch.arange(len(positions), device=positions.device)
+        self.size, self.dtype = int(positions.max()) + 1, dtype
+        self.masks: dict[int | None, Tensor] = {}  # by window
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float | None,
+        limits: Limits = NO_LIMITS,
     ) -> Tensor:
         """query [1, H, n, D], key and value [1, G, n, D] -> [1, H, n, D]."""
         keys, values = self.cache.layer(layer, key)
@@ -125,5 +130,41 @@ class DecodeLayout:
         # read once for all of them
         q = query[0].transpose(0, 1).reshape(num, groups, -1, query.shape[3])  # [n, G, R, D]
         k, v = keys[:num, :, : self.size], values[:num, :, : self.size]  # [n, G, S, D]
-        out = scaled_dot_product_attention(q, k, v, attn_mask=self.mask, scale=scale)
+        mask = self._mask(limits.window)
+        if limits.softcap is None:
+            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        else:
+            scores = q @ k.transpose(2, 3) * (q.shape[3] ** -0.5 if scale is None else scale)
+            weights = (capped(scores.float(), limits.softcap) + mask).softmax(-1)  # [n, G, R, S]
+            out = weights.to(v.dtype) @ v
         return out.flatten(1, 2).transpose(0, 1)[None]
+
+    def _mask(self, window: int | None) -> Tensor:
+        """[n, 1, 1, S]: 0 where a token sees, else minus infinity."""
+        if window not in self.masks:
+            places, seen_by = torch.arange(self.size, device=self.rows.device), self.positions
+            unseen = places > seen_by[:, None]
+            if window is not None:
+                unseen |= places <= seen_by[:, None] - window
+            mask = torch.zeros(unseen.shape, dtype=self.dtype, device=self.rows.device)
+            self.masks[window] = mask.masked_fill_(unseen, float("-inf"))[:, None, None]
+        return self.masks[window]
+
+
+def _attend_cached(
+    query: Tensor, key: Tensor, value: Tensor, scale: float | None, limits: Limits
+) -> Tensor:
+    """query [G, R, T, D], the last T of S positions, key and value [G, S, D] -> [G, R, T, D]."""
+    size, past = key.shape[1], key.shape[1] - query.shape[2]
+    if limits.matter(size):
+        scale = query.shape[3] ** -0.5 if scale is None else scale
+        return attend_limited(query.to(key.dtype), key, value, scale, limits)
+    k, v = (x[:, None].expand(-1, query.shape[1], -1, -1) for x in (key, value))
+    # is_causal aligns the first query with the first key, which is wrong after a prefix
+    mask = None
+    if past:
+        shape = query.shape[2], size
+        mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril(past)
+    return scaled_dot_product_attention(
+        query, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
+    )

@@ -1,46 +1,48 @@
-"""A decoder layer of the Llama family on frozen weights, faster and smaller than the original.
+"""A decoder layer on frozen weights, faster and smaller than that of transformers.
 
-The parts between the matrix products are single autograd steps with their gradients written out:
-they keep fewer tensors and make fewer passes over memory than the same formulas left to autograd.
-
-B batch (1 where gradients are formed), T tokens, A positions that are read, E hidden size, F inner
-size of the MLP, H query heads, G key/value heads, D head size.
+B batch (1 where gradients are formed), T tokens, A positions that are read, E hidden size, H query
+heads, G key/value heads, n = H / G, D head size.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from bezoar.model.architectures import ARCHITECTURES
 from bezoar.model.attention import Layout
 from bezoar.model.fast_paths import usable
+from bezoar.model.fused_steps import rms_norm, rotate_part, swiglu
+from bezoar.model.limited_attention import Limits
 from bezoar.model.linear import project
 
-KNOWN = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer"}
-_aten = torch.ops.aten
-# numbers that a pass over rows handles at once, so that they stay in the processor's cache
-_IN_CACHE = 2**18
+Angles = tuple[Tensor, Tensor]
 
 
 class FastLayer(nn.Module):
-    """Computes what `original` does, whose parts it shares; `fast` False runs `original` itself.
+    """Computes what `original` does, whose parts it shares; `fast` False runs `original` itself,
+    if that takes a layout.
 
     `recompute` keeps only the layer's input for the backward pass. With `read` [A], the last layer
     runs everything after its attention at those positions only.
     """
 
-    def __init__(self, original: Any, *, last: bool) -> None:
+    def __init__(self, original: Any, config: Any, *, last: bool) -> None:
         super().__init__()
+        self.parts = parts = ARCHITECTURES[config.model_type]
+        norms = ("ln_attn", "", "ln_mlp", "") if hasattr(original, "ln_attn") else parts.norms
+        self.norms = [name if hasattr(original, name) else "" for name in norms]
         # under their old names, which are those of the weights in files
-        self.self_attn, self.mlp = original.self_attn, original.mlp
-        self.input_layernorm = original.input_layernorm
-        self.post_attention_layernorm = original.post_attention_layernorm
+        for name in filter(None, (parts.attention, "mlp", *self.norms)):
+            setattr(self, name, getattr(original, name))
+        self.rule = _Rule(getattr(original, parts.attention), config)
         self.hidden_original = [original]  # in a list, so that its weights are not counted twice
         self.fast, self.recompute, self.last = True, False, last
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        if not self.fast:
+        if not self.fast and self.parts.takes_layout:
             out: Tensor = self.hidden_original[0](hidden_states, **kwargs)
             return out
         # cos and sin [B * T, 1, D], with the sign that `rotate` wants
@@ -56,54 +58,140 @@ class FastLayer(nn.Module):
         return self._forward(*inputs)
 
     def _forward(
-        self, hidden: Tensor, angles: tuple[Tensor, Tensor], layout: Layout, read: Tensor | None
+        self, hidden: Tensor, angles: Angles, layout: Layout, read: Tensor | None
     ) -> Tensor:
-        attention, mlp = self.self_attn, self.mlp
         x = hidden.flatten(0, 1)  # [B * T, E]
-        attended = self._attention(_norm(self.input_layernorm, x), angles, layout, hidden.shape[0])
+        normed = self._norm(0, x)
+        attended = self._attention(normed, angles, layout, hidden.shape[0])
         # attention needs every position, the rest only those that are read: [A, E] from here on
         if read is not None:
-            x, attended = x.index_select(0, read), attended.index_select(0, read)
-        x = x + project(attended, [attention.o_proj])[0]
-        gate, up = project(_norm(self.post_attention_layernorm, x), [mlp.gate_proj, mlp.up_proj])
-        out = x + project(swiglu(gate, up), [mlp.down_proj])[0]
+            x, normed, attended = (y.index_select(0, read) for y in (x, normed, attended))
+        output = getattr(getattr(self, self.parts.attention), self.parts.out)
+        attended = self._norm(1, project(attended, [output])[0])
+        if self.rule.parallel:
+            inner = self._norm(2, x) if self.norms[2] else normed
+            out = x + attended + self._mlp(inner)
+        else:
+            x = x + attended
+            out = x + self._norm(3, self._mlp(self._norm(2, x)))
         return out.view(hidden.shape[0], -1, hidden.shape[2])
 
-    def _attention(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], layout: Layout, batch: int
-    ) -> Tensor:
+    def _attention(self, x: Tensor, angles: Angles, layout: Layout, batch: int) -> Tensor:
         """x [B * T, E] -> [B * T, H * D]."""
-        attention = self.self_attn
+        q, k, v = self._heads(x)
         q, k, v = (
-            y.view(x.shape[0], -1, attention.head_dim)  # [B * T, H or G, D]
-            for y in project(x, [attention.q_proj, attention.k_proj, attention.v_proj])
+            y.to(v.dtype).view(batch, -1, *y.shape[1:]).transpose(1, 2)  # [B, H or G, T, D]
+            for y in (rotate_part(q, *angles), rotate_part(k, *angles), v)
         )
-        q, k, v = (
-            y.view(batch, -1, *y.shape[1:]).transpose(1, 2)  # [B, H or G, T, D]
-            for y in (rotate(q, *angles), rotate(k, *angles), v)
-        )
-        out = layout.attend(attention.layer_idx, q, k, v, attention.scaling)
+        layer: int = getattr(self, self.parts.attention).layer_idx
+        out = layout.attend(layer, q, k, v, self.rule.scale, self.rule.limits)
         return out.transpose(1, 2).reshape(x.shape[0], -1)
 
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [T, E] -> queries [T, H, D], keys and values [T, G, D]."""
+        attention, rule = getattr(self, self.parts.attention), self.rule
+        outs = project(x, [getattr(attention, name) for name in self.parts.qkv])
+        if rule.clip is not None:
+            outs = [y.clamp(-rule.clip, rule.clip) for y in outs]
+        if self.parts.qkv == ("query_key_value",):
+            # of each group its queries, its key and its value
+            whole = outs[0].view(x.shape[0], rule.groups, -1, rule.size)  # [T, G, n + 2, D]
+            return whole[:, :, :-2].flatten(1, 2), whole[:, :, -2], whole[:, :, -1]
+        if len(outs) == 1:
+            keys = rule.groups * rule.size
+            sizes = [outs[0].shape[1] - 2 * keys, keys, keys]
+            outs = list(torch.split(outs[0], sizes, 1))
+        for i, name in enumerate(rule.norms):
+            # a norm of one head or of all of them
+            norm = getattr(attention, name)
+            outs[i] = self._normed(norm, outs[i].reshape(-1, norm.weight.shape[0]))
+        q, k, v = (y.reshape(x.shape[0], -1, rule.size) for y in outs)
+        return q, k, v
 
-def _norm(norm: Any, x: Tensor) -> Tensor:
-    return rms_norm(x, norm.weight, norm.variance_epsilon)
+    def _mlp(self, x: Tensor) -> Tensor:
+        names = "act_fn", "activation_fn", "act"
+        act = next(getattr(self.mlp, name) for name in names if hasattr(self.mlp, name))
+        outs = project(x, [getattr(self.mlp, name) for name in self.parts.up])
+        inner = outs[0]
+        if self.parts.gated:
+            gate, up = outs if len(outs) == 2 else inner.chunk(2, -1)
+            inner = swiglu(gate, up) if self.rule.silu else act(gate) * up
+        else:
+            inner = act(inner)
+        return project(inner, [getattr(self.mlp, self.parts.down)])[0]
+
+    def _norm(self, place: int, x: Tensor) -> Tensor:
+        name = self.norms[place]
+        return self._normed(getattr(self, name), x) if name else x
+
+    def _normed(self, norm: Any, x: Tensor) -> Tensor:
+        weight = getattr(norm, "weight", None)
+        if weight is None or isinstance(norm, nn.LayerNorm):
+            normed: Tensor = norm(x)
+            return normed
+        eps = norm.eps if self.parts.centred else norm.variance_epsilon
+        if self.parts.centred:
+            weight = 1 + weight.float()
+        elif self.rule.wide_norms:
+            weight = weight.float()
+        return rms_norm(x, weight, eps)
+
+
+class _Rule:
+    """What the config says of a layer beside the sizes of its weights."""
+
+    def __init__(self, attention: Any, config: Any) -> None:
+        kind, heads = config.model_type, config.num_attention_heads
+        self.size: int = getattr(attention, "head_dim", None) or attention.head_size
+        self.groups = heads // getattr(attention, "num_key_value_groups", 1)
+        self.parallel = kind == "phi"
+        if kind == "gpt_neox":
+            self.parallel = config.use_parallel_residual
+        elif kind == "falcon":
+            self.parallel = config.new_decoder_architecture or config.parallel_attn
+            self.groups = attention.num_kv_heads
+        per_layer = getattr(attention, "sliding_window", None)
+        window = config.sliding_window if kind in ("mistral", "phi3") else per_layer
+        # that of Gemma 3 is in its config, and transformers does not use it
+        cap = attention.attn_logit_softcapping if kind == "gemma2" else None
+        self.limits = Limits(window, cap)
+        self.scale: float | None = getattr(attention, "scaling", None)
+        self.clip: float | None = config.clip_qkv if kind == "olmo" else None
+        names = "q_norm", "k_norm", "q_layernorm", "k_layernorm"
+        self.norms = [name for name in names if hasattr(attention, name)]
+        # transformers multiplies by these weights before it rounds
+        self.wide_norms = kind == "olmo2"
+        self.silu = getattr(config, "hidden_act", None) == "silu"
 
 
 def install(net: Any) -> None:
     """Replace the layers that FastLayer can stand for; other models keep their own."""
-    layers = getattr(net.base_model, "layers", None)
-    if layers is None or net.config.hidden_act != "silu" or not usable("fused layers"):
+    parts = ARCHITECTURES.get(net.config.model_type)
+    if parts is None or (parts.takes_layout and not usable("fused layers")):
         return
+    layers = getattr(net.base_model, parts.layers)
     for index, layer in enumerate(layers):
-        if type(layer).__name__ in KNOWN:
-            layers[index] = FastLayer(layer, last=index == len(layers) - 1)
+        layers[index] = FastLayer(layer, net.config, last=index == len(layers) - 1)
+    if not parts.takes_layout:
+        net.base_model.forward = partial(_run_falcon, net.base_model)
+
+
+def _run_falcon(
+    model: Any, input_ids: Tensor, position_ids: Tensor, *, layout: Layout, **options: Any
+) -> Any:
+    from transformers.modeling_outputs import BaseModelOutput
+
+    hidden = model.word_embeddings(input_ids)
+    angles, read = model.rotary_emb(hidden, position_ids=position_ids), options.get("read")
+    for layer in model.h:
+        hidden = layer(hidden, position_embeddings=angles, layout=layout, read=read)
+    return BaseModelOutput(last_hidden_state=model.ln_f(hidden))
 
 
 def trims(net: Any) -> bool:
     """Whether the last layer can compute the states at some positions only."""
-    layers = getattr(net.base_model, "layers", None)
-    return layers is not None and isinstance(layers[-1], FastLayer) and layers[-1].fast
+    layers = fast_layers(net)
+    return bool(layers) and layers[-1].fast
 
 
 def recompute(net: Any) -> None:
@@ -118,89 +206,3 @@ def recompute(net: Any) -> None:
 def fast_layers(net: nn.Module) -> list[FastLayer]:
     """The layers that `install` put in."""
     return [module for module in net.modules() if isinstance(module, FastLayer)]
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """weight * x / sqrt(mean(x^2) + eps) over the last dimension; x [T, E], `weight` frozen."""
-    out: Tensor = _Norm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _Norm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        out = torch.empty_like(x)
-        scale = torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device)
-        for rows in _row_blocks(x):
-            wide = x[rows].float()
-            norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=scale[rows])
-            norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-            torch.mul((wide * scale[rows]).to(x.dtype), weight, out=out[rows])
-        ctx.save_for_backward(x, weight, scale)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        x, weight, scale = ctx.saved_tensors
-        grad, size, zero = grad.contiguous(), x.shape[-1], torch.zeros_like(scale)
-        # 1) the kernel of layer normalisation with mean 0 and our scale; its weight is float32 on a
-        #    CPU and in the precision of x elsewhere
-        factor = weight.float() if x.device.type == "cpu" else weight
-        by_x: Tensor = _aten.native_layer_norm_backward(
-            grad, x, [size], zero, scale, factor, None, [True, False, False]
-        )[0]
-        # 2) give back what that kernel subtracts because it believes that x was centred
-        means = torch.mv(grad, weight)[:, None].float().mul_(scale / size)
-        return by_x.add_(means.to(x.dtype)), None, None
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (arXiv 2104.09864), half-split: x [T, H, D], cos and sin [T, 1, D].
-
-    `sin` has its first half negated, so that rotating is x * cos + roll(x, D/2) * sin.
-    """
-    out: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _Rotate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return (grad * cos).addcmul_(grad.roll(grad.shape[-1] // 2, -1), sin, value=-1), None, None
-
-
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, [T, F] (arXiv 2002.05202); only gate and up are kept for its gradient."""
-    out: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _SwiGLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        out = torch.empty_like(gate)
-        for rows in _row_blocks(gate):
-            _aten.silu.out(gate[rows], out=out[rows]).mul_(up[rows])
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        by_gate, by_up = torch.empty_like(gate), torch.empty_like(up)
-        for rows in _row_blocks(gate):
-            _aten.silu.out(gate[rows], out=by_up[rows]).mul_(grad[rows])
-            by_silu = grad[rows] * up[rows]
-            _aten.silu_backward.grad_input(by_silu, gate[rows], grad_input=by_gate[rows])
-        return by_gate, by_up
-
-
-def _row_blocks(x: Tensor) -> list[slice]:
-    size = max(1, _IN_CACHE // x.shape[-1]) if x.device.type == "cpu" else x.shape[0]
-    return [slice(start, start + size) for start in range(0, x.shape[0], size)]

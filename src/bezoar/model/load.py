@@ -9,6 +9,7 @@ from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError
 from bezoar.io import cache_dir, cached_hash, read_object
 from bezoar.model import attention, resolve
+from bezoar.model.architectures import ARCHITECTURES, refuse_unfit
 from bezoar.model.layer import install
 from bezoar.model.linear import quantize
 from bezoar.model.resolve import reason, refuse_misfits, some_of
@@ -75,6 +76,10 @@ def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
     if spec.quantize == "nf4":
         file = cache_dir() / "nf4" / f"{cached_hash(folder)}-{spec.dtype}.safetensors"
         quantize(net, device=device, file=file if device == "cpu" else None)
+    # some configs ask for dropout, and adapters have their own
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     install(net)
     return net.to(device).eval()
 
@@ -99,7 +104,11 @@ def read_net(folder: Path, dtype: torch.dtype) -> Any:
         fault = f"the architecture {kind!r:.60} is not known to the installed transformers"
         raise DataError(f"{file}: {fault}; name another model.")
     source = f"{folder} ({some_of(path.name for path in resolve.weight_files(folder))})"
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.NAME}
+    refuse_unfit(values, file)
+    known = ARCHITECTURES.get(kind)
+    own = known is None or known.takes_layout
+    options: dict[str, Any] = {"dtype": dtype}
+    options["attn_implementation"] = attention.NAME if own else "eager"
     try:
         # 2) build it without memory, and compare names and shapes
         config = CONFIG_MAPPING[kind].from_dict(values)

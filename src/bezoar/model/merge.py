@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from bezoar.errors import TrainingError
 from bezoar.io import atomic_dir
+from bezoar.model.limited_attention import capped
 from bezoar.model.linear import StackedLinear, linear_layers
 from bezoar.model.load import DTYPES
 from bezoar.model.packed import pack
@@ -40,8 +41,10 @@ def merged_weights(stack: Stack) -> Iterator[Multiply]:
         for layer in layers:
             weight = layer.merged() if isinstance(layer, StackedLinear) else layer.weight.detach()
             layer.__dict__["forward"] = _product(weight, layer.bias)
-        lm_head = _product(stack.head_weight.detach(), None)
-        yield lambda hidden: lm_head(hidden).float()
+        output = stack.output
+        bias = None if output.bias is None else output.bias.detach()
+        lm_head = _product(output.weight.detach(), bias)
+        yield lambda hidden: capped(lm_head(hidden).float(), output.softcap)
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
@@ -134,13 +137,9 @@ def compare(stack: Stack, other: Stack, rows: Sequence[Sequence[int]]) -> Agreem
         hidden, other_hidden = stack.hidden(batch), other.hidden(batch)  # [A, E]
         # in parts, because two sets of logits [A, V] at once may not fit
         for part in torch.split(torch.arange(len(row) - 1, device=stack.device), 256):
-            p = _log_softmax(hidden[part], stack.head_weight)
-            q = _log_softmax(other_hidden[part], other.head_weight)
+            p = stack.output.logits(hidden[part]).float().log_softmax(-1)
+            q = other.output.logits(other_hidden[part]).float().log_softmax(-1)
             kls.append((p.exp() * (p - q)).sum(-1))
             same.append(p.argmax(-1) == q.argmax(-1))
     kl, top = torch.cat(kls).double(), torch.cat(same).double()
     return Agreement(len(kl), float(kl.mean()), float(kl.max()), float(top.mean()))
-
-
-def _log_softmax(hidden: Tensor, weight: Tensor) -> Tensor:
-    return (hidden @ weight.to(hidden.dtype).T).float().log_softmax(-1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, block_mask
 from bezoar.model.fast_paths import FLEX, usable
+from bezoar.model.limited_attention import NO_LIMITS, Limits
 from bezoar.model.prompt_group import PromptGroup
 
 
@@ -20,21 +21,30 @@ class PackedLayout:
     """Attention inside a packed row: each token sees its own segment's past and its prompt."""
 
     segments: tuple[Segment, ...]
-    masks: dict[torch.device, Any] = field(default_factory=dict, compare=False, repr=False)
+    masks: dict[tuple[torch.device, int | None], Any] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float | None,
+        limits: Limits = NO_LIMITS,
     ) -> Tensor:
         """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
         if not usable("attention by segments"):
-            return attend_dense(query, key, value, self.segments, scale)
+            return attend_dense(query, key, value, self.segments, scale, limits)
         device = query.device
         if device.type == "cuda" and usable(FLEX):
-            # one mask serves all layers, forward and backward
-            if device not in self.masks:
-                self.masks[device] = block_mask(self.segments, device)
-            return attend_flex(query, key, value, self.masks[device], scale)
-        return attend(query, key, value, self.segments, scale)
+            # one mask serves all layers of a window, forward and backward
+            at = device, limits.window
+            if at not in self.masks:
+                self.masks[at] = block_mask(self.segments, *at)
+            return attend_flex(query, key, value, self.masks[at], scale, limits.softcap)
+        return attend(query, key, value, self.segments, scale, limits)
 
 
 @dataclass

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from bezoar.errors import DataError
-from bezoar.model.chunked_logprobs import logprobs_and_greedy
 from bezoar.model.packed import PackedBatch, pack
 from bezoar.model.prompt_group import PromptGroup, best_fit
 from bezoar.model.stack import Stack
@@ -36,7 +35,7 @@ def score(
 
     def read(batch: PackedBatch) -> list[Scored]:
         hidden = stack.hidden(batch)  # [A, E]
-        values, greedy = logprobs_and_greedy(hidden, stack.head_weight, batch.target)
+        values, greedy = stack.output.logprobs_and_greedy(hidden, batch.target)
         sizes = torch.bincount(batch.answer_index, minlength=batch.num_answers).tolist()
         parts = torch.split(values.cpu(), sizes), torch.split(greedy.cpu(), sizes)
         return [Scored(part, bool(same.all())) for part, same in zip(*parts, strict=True)]

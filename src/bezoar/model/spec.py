@@ -42,6 +42,18 @@ class LoRA:
             raise ValueError(f"{rule}; change the value")
 
 
+def refuse_unknown_targets(lora: LoRA, names: Sequence[str], path: str) -> None:
+    """RecipeError unless every target is one of the linear layers of the model at `path`."""
+    known = ", ".join(names)
+    if not names:
+        fault = f"the model {path} has no linear layers that could carry them"
+        raise RecipeError(f"adapter: {fault}; set adapter: null or take another model.")
+    unknown = () if lora.targets == "all-linear" else sorted({*lora.targets} - {*names})
+    if unknown:
+        fault = f"the model {path} has no linear layer named {', '.join(unknown)}"
+        raise RecipeError(f"adapter.targets: {fault}; it has {known}. Name some, or all-linear.")
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a text is drawn. The papers do not state their values; these are ours."""

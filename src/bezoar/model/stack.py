@@ -17,13 +17,14 @@ from bezoar.errors import DataError, RecipeError
 from bezoar.io import sync
 from bezoar.model.adapter import one_adapter, peft_parameters, read_adapter, save_adapter
 from bezoar.model.attention import Layout
+from bezoar.model.chunked_logprobs import OutputLayer
 from bezoar.model.layer import fast_layers, trims
 from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
 from bezoar.model.load import DTYPES, load_net, load_tokenizer
 from bezoar.model.packed import PackedBatch
 from bezoar.model.resolve import public_path, resolve_model, some_of, stack_identity
 from bezoar.model.score_head import ScoreHead, load_head
-from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.model.spec import LoRA, ModelSpec, refuse_unknown_targets
 
 
 class Stack:
@@ -105,6 +106,12 @@ class Stack:
         """The output embedding [V, E]."""
         weight: Tensor = self.net.get_output_embeddings().weight
         return weight
+
+    @property
+    def output(self) -> OutputLayer:
+        """From last hidden states to logits."""
+        softcap = getattr(self.net.config, "final_logit_softcapping", None)
+        return OutputLayer(self.head_weight, self.net.get_output_embeddings().bias, softcap)
 
     def layers(self) -> Iterator[tuple[str, StackedLinear]]:
         """(name, layer) of the linear layers that carry adapters or are in 4 bits."""
@@ -205,10 +212,9 @@ class Stack:
         return {name: layer.top for name, layer in self.layers() if layer.top is not None}
 
     def _targets(self, lora: LoRA) -> list[tuple[str, StackedLinear]]:
+        names = dict.fromkeys(name.rpartition(".")[2] for name, _ in linear_layers(self.net))
+        refuse_unknown_targets(lora, tuple(names), self.spec.path)
         layers = list(linear_layers(self.net, lora.targets))
-        if not layers:
-            fault = f"the model {self.spec.path} has no linear layer named {lora.targets}"
-            raise RecipeError(f"adapter.targets: {fault}; use all-linear.")
         return [(name, self._stacked(name, layer)) for name, layer in layers]
 
     def _stacked(self, name: str, layer: nn.Linear | StackedLinear) -> StackedLinear:

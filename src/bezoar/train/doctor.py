@@ -171,7 +171,7 @@ def _weighted(values: Tensor, inputs: list[Tensor]) -> Result:
 
 def _values(stack: Stack, groups: list[PromptGroup], *, share: bool = True) -> Tensor:
     batch = pack(groups, share=share).to(stack.device)
-    return logprobs(stack.hidden(batch), stack.head_weight, batch.target)
+    return stack.output.logprobs(stack.hidden(batch), batch.target)
 
 
 def _run(stack: Stack, groups: list[PromptGroup], *, share: bool = True) -> Result:

@@ -12,7 +12,6 @@ from torch import Tensor
 from bezoar.chat.templates import Template, render_completions
 from bezoar.chat.types import AnyRow, Dropped, Messages
 from bezoar.errors import DataError
-from bezoar.model.chunked_logprobs import entropies, logprobs
 from bezoar.model.completions import reward_completions
 from bezoar.model.generation import generate
 from bezoar.model.packed import pack
@@ -95,8 +94,8 @@ class Policy:
         batch = pack(groups).to(self.stack.device)
         working, hidden = states(self.stack, batch)
         # the value head is in float32 and reads the states before they are rounded
-        weight = self.stack.head_weight
-        values = logprobs(working, weight, batch.target, temperature=self.temperature)
+        options = {"temperature": self.temperature}
+        values = self.stack.output.logprobs(working, batch.target, **options)
         return values, self.value_head(hidden)[:, 0], working
 
 
@@ -196,7 +195,7 @@ def read(
     for batch in batches:
         groups, is_answer = [rollouts[i].group for i in batch], mask[batch].bool()
         batch_logprobs, batch_values, hidden = policy.read(groups)
-        entropy += float(entropies(hidden, stack.head_weight, temperature=temperature).sum())
+        entropy += float(stack.output.entropies(hidden, temperature=temperature).sum())
         # the reference runs on the same packed row, so both round in the same way
         with stack.disable_adapter():
             batch_reference = policy.read(groups)[0]

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from bezoar.errors import TrainingError
 from bezoar.io import content_hash
-from bezoar.model.chunked_logprobs import logprobs
 from bezoar.model.packed import PackedBatch, pack
 from bezoar.model.prompt_group import PromptGroup, best_fit
 from bezoar.model.stack import Stack
@@ -92,7 +91,7 @@ class TrainState:
     def logprobs(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, LossInputs]:
         """Log-probabilities [A] of the trained tokens of one micro-batch."""
         hidden, batch = self._hidden(groups)
-        values = logprobs(hidden, self.stack.head_weight, batch.target)
+        values = self.stack.output.logprobs(hidden, batch.target)
         return values, LossInputs(batch.answer_index, batch.num_answers)
 
     def scores(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, LossInputs]:

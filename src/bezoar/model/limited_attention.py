@@ -1,0 +1,72 @@
+"""Attention with a sliding window or with capped scores, a block of queries at a time.
+
+Mistral and Gemma let a token see only the nearest positions (a sliding window, arXiv 2310.06825,
+section 2); Gemma 2 keeps scores within a bound, cap tanh(score / cap) (arXiv 2408.00118, section
+2). Only the keys that a block sees are read, and its weights are formed anew backward: long rows
+take memory for one block.
+
+H query heads, G key/value heads, n = H / G, S queries, K keys, D head size.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+# queries at once
+_BLOCK = 256
+
+
+class Limits(NamedTuple):
+    """A position sees itself and the `window` - 1 before it; a score is at most `softcap`."""
+
+    window: int | None = None
+    softcap: float | None = None
+
+    def matter(self, length: int) -> bool:
+        """Whether they change anything for a sequence of so many positions."""
+        return self.softcap is not None or (self.window is not None and length > self.window)
+
+    def first(self, position: int) -> int:
+        """The first position that another one sees."""
+        return 0 if self.window is None else max(0, position - self.window + 1)
+
+
+NO_LIMITS = Limits()
+
+
+def attend_limited(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, limits: Limits
+) -> Tensor:
+    """query [G, n, S, D], the last S of K positions, key and value [G, K, D] -> [G, n, S, D]."""
+    size, past = query.shape[2], key.shape[1] - query.shape[2]
+    parts = []
+    for start in range(0, size, _BLOCK):
+        end = min(start + _BLOCK, size)
+        seen = slice(limits.first(past + start), past + end)
+        inputs = (query[:, :, start:end], key[:, seen], value[:, seen], scale, limits)
+        if torch.is_grad_enabled():
+            part = checkpoint(_block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        else:
+            part = _block(*inputs)
+        parts.append(part)
+    return torch.cat(parts, 2)
+
+
+def capped(scores: Tensor, softcap: float | None) -> Tensor:
+    """`scores` within -softcap..softcap."""
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def _block(query: Tensor, key: Tensor, value: Tensor, scale: float, limits: Limits) -> Tensor:
+    groups, n, size, width = query.shape
+    num_keys, past = key.shape[1], key.shape[1] - size
+    # the n queries that share a key head are rows of one product, so that keys are not repeated
+    scores = query.reshape(groups, -1, width) @ key.transpose(1, 2) * scale
+    scores = capped(scores.float().view(groups, n, size, num_keys), limits.softcap)
+    seen = torch.ones(size, num_keys, dtype=torch.bool, device=query.device).tril(past)
+    if limits.window is not None:
+        seen = seen.triu(past - limits.window + 1)
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype)
+    return (weights.view(groups, -1, num_keys) @ value).view(groups, n, size, -1)
