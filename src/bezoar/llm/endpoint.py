@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from bezoar.errors import EndpointError
 from bezoar.io import canonical
+from bezoar.llm.begun import FLAGS, Way
 from bezoar.llm.budget import Prices
 from bezoar.llm.openai_format import from_body, to_body
 from bezoar.llm.types import Reply, Request
@@ -24,9 +25,10 @@ _GO_ON = "then run the same command to go on"
 class Endpoint:
     """A server that speaks OpenAI's chat completions: a provider, vLLM, llama.cpp, Ollama, TGI.
 
-    vLLM: run `vllm serve MODEL` on the GPU machine; to continue a begun answer (`prefill`) it needs
-    `extra: {continue_final_message: true, add_generation_prompt: false}`. Choices are answered by
-    the probabilities of the first token.
+    vLLM: run `vllm serve MODEL` on the GPU machine. Whether a server goes on with an answer that
+    was begun (`prefill`), and what it must be told for that, is found out by one or two short
+    questions before the first such request; one that cannot is asked to begin that way. Choices are
+    answered by the probabilities of the first token.
 
     Example: {kind: endpoint, url: "http://localhost:8000/v1", model: my-model, key_env: MY_KEY}
     """
@@ -160,19 +162,25 @@ class EndpointBackend:
     def __init__(self, endpoint: Endpoint, api_key: str) -> None:
         self.endpoint, self.prices, self.api_key = endpoint, endpoint.prices, api_key
         self.identity = endpoint.identity
+        # None: not known yet, and found out before the first answer is begun
+        self.way: Way | None = "flags" if FLAGS.items() <= endpoint.extra.items() else None
 
     def body(self, request: Request) -> bytes:
         """What is sent. UnicodeEncodeError for a prompt with half of a surrogate pair."""
-        body = {"model": self.endpoint.model, **to_body(request), **self.endpoint.extra}
+        extra = self.endpoint.extra
+        if FLAGS.items() <= extra.items() and not request.prefill:
+            # they are about begun answers: without one the server would go on with the question
+            extra = {name: value for name, value in extra.items() if name not in FLAGS}
+        body = {"model": self.endpoint.model, **to_body(request, self.way or "turn"), **extra}
         return json.dumps(body, ensure_ascii=False).encode("utf-8")
 
     def most_usd(self, request: Request, body: bytes) -> float:
         """Above the request's cost: one token a byte, and the longest answer that it allows."""
         # extra goes over what a request asks for, so its lengths count too
         longest = max(int(self.endpoint.extra.get(name, 0)) for name in _LENGTHS)
-        longest = max(longest, 1 if request.choices else request.max_tokens)
+        longest = max(longest, to_body(request, self.way or "turn")["max_tokens"])
         return self.prices.cost_usd(len(body) + 16 * (len(request.messages) + 2), longest)
 
     def read(self, body: str, request: Request) -> Reply:
         """The reply in what a server sent."""
-        return from_body(body, request, self.prices)
+        return from_body(body, request, self.prices, self.way or "turn")

@@ -6,6 +6,7 @@ from typing import Any
 
 from bezoar.chat.pieces import cut_at_stop
 from bezoar.chat.types import Messages
+from bezoar.llm.begun import FLAGS, Way
 from bezoar.llm.budget import Prices
 from bezoar.llm.failures import error_inside
 from bezoar.llm.types import Failure, Reply, Request
@@ -20,16 +21,23 @@ _NUM_STOPS = 4  # several servers refuse more; the others are cut here
 _MOST_TOKENS = 10**9
 
 
-def to_body(request: Request) -> dict[str, Any]:
-    """The body of a request, without the model."""
+def to_body(request: Request, way: Way = "turn") -> dict[str, Any]:
+    """The body of a request, without the model; `way` is how its answer is begun."""
     messages = _messages(request.messages)
-    if request.prefill:
+    if request.prefill and way != "words":
         messages.append({"role": "assistant", "content": request.prefill})
+    elif request.prefill:
+        told = f"Begin your answer with exactly this text: {request.prefill}"
+        messages.append({"role": "user", "content": told})
     body: dict[str, Any] = {"messages": messages, "temperature": request.temperature}
     body["max_tokens"] = request.max_tokens
+    if way == "flags" and messages[-1]["role"] == "assistant":
+        body |= FLAGS
     if request.choices:
-        # one token is enough: choices are told apart by its probabilities
-        return {**body, "max_tokens": 1, "logprobs": True, "top_logprobs": NUM_TOP}
+        # one token is enough, as choices are told apart by its probabilities, but for one that
+        # stands behind words which the model has to write first
+        num_tokens = 1 + (len(request.prefill) if way == "words" else 0)
+        return {**body, "max_tokens": num_tokens, "logprobs": True, "top_logprobs": NUM_TOP}
     # what changes nothing is not sent, such as a seed without sampling: a server may refuse it
     if request.top_p != 1.0:
         body["top_p"] = request.top_p
@@ -69,8 +77,8 @@ class _NoAnswerError(Exception):
         self.text, self.failure = text, failure
 
 
-def from_body(text: str, request: Request, prices: Prices) -> Reply:
-    """The reply in the body of a 200; never an exception.
+def from_body(text: str, request: Request, prices: Prices, way: Way = "turn") -> Reply:
+    """The reply in the body of a 200 to what `to_body` made; never an exception.
 
     A body that is cut short, is not JSON or holds an error is a passing failure; its tokens count
     as paid unless the server says otherwise. A whole body without text is final: "refused" if the
@@ -90,16 +98,20 @@ def from_body(text: str, request: Request, prices: Prices) -> Reply:
         choice = choices[0]
         # masked again: what was escaped, or in parts, is whole now
         content = mask(_content(choice))
-        logprobs = _logprobs(choice, request.choices) if request.choices else ()
+        logprobs = _logprobs(choice, request) if request.choices else ()
         if logprobs is None:
             raise _NoAnswerError(NO_LOGPROBS, content, "passing")
+        if way == "words" and request.prefill not in content and not request.choices:
+            raise _NoAnswerError(f"the answer does not hold {request.prefill!r:.60}", content)
     except _NoAnswerError as error:
         costs = _costs(body, request, text if error.text is None else error.text, prices)
         return Reply("", "error", (), *costs, str(error), error.failure)
     costs = _costs(body, request, content, prices)
     if request.choices:
         return Reply(content, "stop", logprobs, *costs)
-    content = cut_at_stop(content.removeprefix(request.prefill), request.stop)
+    # words before a beginning that was asked for are no part of the answer
+    begun = content.find(request.prefill) if way == "words" else 0
+    content = cut_at_stop(content[begun:].removeprefix(request.prefill), request.stop)
     is_cut = choice.get("finish_reason") in ("length", "max_tokens")
     return Reply(content, "length" if is_cut else "stop", (), *costs)
 
@@ -173,16 +185,23 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _logprobs(choice: dict[str, Any], choices: tuple[str, ...]) -> tuple[float, ...] | None:
-    """`match_choices` of the first token's log-probabilities; None if the server gives none."""
+def _logprobs(choice: dict[str, Any], request: Request) -> tuple[float, ...] | None:
+    """`match_choices` of the log-probabilities of the first token, or of the one behind `prefill`
+    where the model wrote that itself; None if the server gives none."""
     try:
-        top = choice["logprobs"]["content"][0]["top_logprobs"]
-        pairs = [(str(item["token"]), float(item["logprob"])) for item in top]
+        tokens = choice["logprobs"]["content"]
+        first, text = tokens[0], ""
+        for token in tokens if request.prefill else ():
+            if text.strip() == request.prefill.strip():
+                first = token
+                break
+            text += token["token"]
+        pairs = [(str(item["token"]), float(item["logprob"])) for item in first["top_logprobs"]]
     except (KeyError, IndexError, TypeError, ValueError):
         return None
     if not pairs or any(math.isnan(value) for _, value in pairs):
         return None
-    return match_choices(pairs, choices)
+    return match_choices(pairs, request.choices)
 
 
 def match_choices(top: list[tuple[str, float]], choices: tuple[str, ...]) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from bezoar.cost import cents
 from bezoar.errors import BudgetError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
+from bezoar.llm.begun import PROBED, SAID, Way, find_way, probe
 from bezoar.llm.budget import REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Entry, Journal
@@ -78,6 +79,8 @@ class Pool:
         UnfinishedError, after all others have been answered, if requests failed that may be
         answered another time, BudgetError if money was wanting: the same command asks only those.
         """
+        if isinstance(self.backend, EndpointBackend) and self.backend.way is None:
+            self._find_way(self.backend, [request for request in requests if request.prefill])
         replies = self.ask(requests)
         num_unasked = sum(reply.failure == "budget" for reply in replies)
         if num_unasked:
@@ -101,6 +104,31 @@ class Pool:
         for name, digits in (("cost_usd", 6), ("own_usd", 6), ("paid_now_usd", 6), ("seconds", 3)):
             counts[name] = round(counts[name], digits)
         return counts
+
+    def _find_way(self, backend: EndpointBackend, begun: list[Request]) -> None:
+        """Find out how the endpoint goes on with begun answers, if the journal lacks one of them;
+        it knows the probes of earlier stages too."""
+        keys = {request.key(backend.identity) for request in begun}
+        if keys <= self.journal.get_many(keys).keys():
+            return
+        probes = {way: probe(way).key(backend.identity) for way in PROBED}
+        stored = self.journal.get_many(probes.values())
+        known = {way: stored[key] for way, key in probes.items() if key in stored}
+        title, self.title = self.title, ""
+
+        def ask(way: Way) -> Reply:
+            backend.way = way
+            return self.ask([probe(way)])[0]
+
+        try:
+            backend.way = find_way(known, ask)
+        except BaseException:
+            backend.way = None
+            raise
+        finally:
+            self.title = title
+        if not known:
+            self.progress.say(f"  {self.stage}: {backend.endpoint.url} {SAID[backend.way]}")
 
     def _ask_endpoint(
         self, backend: EndpointBackend, unique: dict[str, Request], replies: dict[str, Reply]

@@ -1,0 +1,40 @@
+"""How an endpoint goes on with an answer that was begun (`prefill`): found out once, by a probe.
+
+llama.cpp, Ollama and others go on with a last turn of the assistant; vLLM does so only where the
+request says so; others, such as OpenAI, begin a new turn, and are told in words how to begin.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from bezoar.chat.types import Message
+from bezoar.llm.types import Reply, Request
+
+Way = Literal["turn", "flags", "words"]
+"""The begun answer is a last turn of the assistant; such a turn, with FLAGS; or a sentence."""
+FLAGS = {"continue_final_message": True, "add_generation_prompt": False}
+"""Keys of a vLLM request that has its last turn gone on with."""
+SAID: dict[Way, str] = {
+    "turn": "goes on with a begun answer",
+    "flags": f"goes on with a begun answer where it is told {' and '.join(FLAGS)}",
+    "words": "cannot go on with a begun answer, and is asked to begin as wanted",
+}
+PROBED: tuple[Way, ...] = ("turn", "flags")
+# cut where every tokenizer has a border; a new turn cannot begin with what is missing
+_LINE, _BEGUN = "[A] [B] [C] [D] [E] [F] [G] [H]", "[A] [B] [C] [D"
+
+
+def probe(way: Way) -> Request:
+    """A question whose answer tells whether the server goes on in this way."""
+    asked = Message("user", f"Repeat this line exactly, and nothing else: {_LINE}")
+    # the seed, which is not sent without sampling, makes two questions of the two ways
+    seed = int(way == "flags")
+    return Request((asked, Message("assistant", _BEGUN)), max_tokens=12, seed=seed)
+
+
+def find_way(known: Mapping[Way, Reply], ask: Callable[[Way], Reply]) -> Way:
+    """The first way in which the server goes on; `ask` sends a probe that is not `known`."""
+    ways = sorted(PROBED, key=lambda way: way not in known)
+    missing = _LINE.removeprefix(_BEGUN)[:4]
+    found = (way for way in ways if (known.get(way) or ask(way)).text.startswith(missing))
+    return next(found, "words")
