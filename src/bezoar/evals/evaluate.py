@@ -16,6 +16,7 @@ from bezoar.evals.outcome import EvalContext, Outcome, cache_parts_in, write_out
 from bezoar.evals.preferences import Preferences
 from bezoar.evals.revision import Revision
 from bezoar.evals.reward_bench import RewardBench
+from bezoar.evals.reward_bench_2 import RewardBench2
 from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.evals.rouge_bleu import RougeBleu
 from bezoar.evals.section import Section
@@ -42,6 +43,8 @@ class Evaluate(Stage):
     """What a judge of pairs is worth, on pairs whose better answer is known."""
     reward_bench: RewardBench | None = None
     """Accuracy on pairs whose better answer is known."""
+    reward_bench_2: RewardBench2 | None = None
+    """Best of four answers by RewardBench 2, with its ties."""
     preferences: Preferences | None = None
     """How often the model prefers the chosen answers of held-out pairs."""
     overlap: RougeBleu | None = None

@@ -1,5 +1,6 @@
 """Pairs whose better answer is known: of LLMBar, of RewardBench, or of a stage."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from bezoar.chat.types import Comparison, Message
 from bezoar.cost import Estimate
 from bezoar.data.files import locate_file
 from bezoar.data.rows import RowOrigin, column, read_file, text
+from bezoar.data.turns import prompt_in
 from bezoar.errors import DataError
 from bezoar.evals.outcome import EvalContext
 from bezoar.evals.power import detectable
@@ -16,13 +18,19 @@ from bezoar.evals.section import Section
 from bezoar.io import Row
 from bezoar.references import FileRef, RowsRef
 
+TEST_SETS = (
+    *("anthropic_harmless", "anthropic_helpful", "anthropic_hhh", "mtbench_gpt4", "mtbench_human"),
+    *("pku_better", "pku_safer", "shp", "summarize"),
+)
+"""The splits of allenai/preference-test-sets."""
+
 
 @dataclass(frozen=True)
 class LabelledPairs(Section):
     """A section on pairs whose better answer is known."""
 
     pairs: tuple[FileRef, ...] = ()
-    """Files of LLMBar or RewardBench."""
+    """Files of LLMBar, RewardBench or allenai/preference-test-sets."""
     rows: RowsRef = ""
     """Stage whose pairs are taken instead."""
     limit: int | None = None
@@ -61,22 +69,26 @@ def read_labelled_pairs(path: Path) -> list[Comparison]:
     """The pairs of a file, their `subset` and, if known, `models` (chosen, rejected) in `meta`.
 
     LLMBar (arXiv 2310.07641): input, output_1, output_2, label (1 or 2, the better one); its
-    folders name the subset. RewardBench (arXiv 2403.13787): prompt, chosen, rejected, subset.
+    folders name the subset. RewardBench (arXiv 2403.13787): prompt, chosen, rejected, subset; of a
+    file of one of its older test sets, whose prompts may be messages, that set is the subset.
     """
     folders = [part.lower() for part in path.resolve().parts[-3:-1]]
     # RewardBench writes GPTInst and GPTOut with capitals
     name = path.resolve().parent.name if folders[-1].startswith("gpt") else folders[-1]
     llmbar_subset = ("llmbar-adver-" if "adversarial" in folders else "llmbar-") + name
+    # hub files are cached as owner--name--split.jsonl and published as split-00000-of-00001.parquet
+    split = re.sub(r"-\d{5}-of-\d{5}$", "", path.name.partition(".")[0]).rpartition("--")[2]
     pairs = []
     for at, row in read_file(path, "/".join(path.parts[-2:])):
         if "label" in row:
             pairs.append(_llmbar_pair(row, at, llmbar_subset))
             continue
         models = [str(row.get(f"{side}_model", "")) for side in ("chosen", "rejected")]
-        meta = {"subset": str(row.get("subset") or path.stem), "models": models}
-        prompt = (Message("user", text(row, "prompt", at)),)
+        # their column `subset` names a part of the set
+        subset = split if split in TEST_SETS else str(row.get("subset") or path.stem)
         answers = text(row, "chosen", at), text(row, "rejected", at)
-        pairs.append(Comparison(at.id, prompt, *answers, meta))
+        meta = {"subset": subset, "models": models}
+        pairs.append(Comparison(at.id, prompt_in(row, "prompt", at), *answers, meta))
     return pairs
 
 

@@ -1,7 +1,9 @@
 """RewardBench (arXiv 2403.13787): how often the chosen answer is scored strictly higher.
 
 A section's score is the mean of its subsets weighted by RewardBench's own counts (which weigh
-math-prm as much as code), the overall one the mean of the sections; a tie is wrong.
+math-prm as much as code), the overall one the mean of the four sections, as HelpSteer2 (arXiv
+2406.08673) reports it; a tie is wrong. Prior Sets is the plain mean of four older test sets; the
+leaderboard's score weighs it half as much as a section.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 Scorer = Callable[[Sequence[Comparison]], Sequence[float | None]]
 """Gives one margin a pair, chosen over rejected; None for a pair that it cannot score."""
+Weights = Mapping[str, float]
 By = Literal["", "reward", "implicit reward", "log-prob", "log-prob per token", "judge"]
 SECTIONS = {
     "Chat": {
@@ -60,10 +63,14 @@ SECTIONS = {
     },
 }
 
+PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+
 
 @dataclass(frozen=True)
 class RewardBench(LabelledPairs):
     """How often the model tells the better answer of RewardBench's or other known pairs.
+
+    Splits of allenai/preference-test-sets are RewardBench's Prior Sets.
 
     Source: arXiv 2403.13787
     Example: {pairs: [reward-bench.parquet], by: reward}
@@ -156,17 +163,23 @@ def reward_bench(pairs: Sequence[Comparison], scorer: Scorer) -> Outcome:
     for name, value in zip(names, right, strict=True):
         subsets.setdefault(name, []).append(value)
     # a section weighs its subsets by RewardBench's published counts, not by the rows at hand
-    sections: dict[str, dict[str, int]] = {}
+    sections: dict[str, Weights] = {}
     for section, counts in SECTIONS.items():
         present = {name: count for name, count in counts.items() if name in subsets}
         if present:
-            sections[section] = present
+            sections[section] = _shares(present)
+    prior = _shares({name: 1.0 for name in PRIOR_SETS if name in subsets})
     # the overall score is the mean of sections; of one section it would only repeat its number
-    scores = []
+    scores, equal = [], [(1.0, weights) for weights in sections.values()]
     if len(sections) > 1:
-        scores.append(_weighted("RewardBench", list(sections.values()), subsets))
+        scores.append(_weighted("RewardBench", _joined(equal), subsets))
+    if sections and prior:
+        both = _joined([*equal, (0.5, prior)])
+        scores.append(_weighted("RewardBench/with Prior Sets", both, subsets))
+    if prior:
+        sections["Prior Sets"] = prior
     for section, weights in sections.items():
-        scores.append(_weighted(f"RewardBench/section {section}", [weights], subsets))
+        scores.append(_weighted(f"RewardBench/section {section}", weights, subsets))
     scores += [score(f"RewardBench/{name}", values) for name, values in subsets.items()]
     items: list[Row] = [
         {"benchmark": f"RewardBench/{name}", "id": pair.id, "value": value, "margin": margin}
@@ -176,29 +189,36 @@ def reward_bench(pairs: Sequence[Comparison], scorer: Scorer) -> Outcome:
     return Outcome(scores, items, {"reward_bench": {"sections": num_subsets}})
 
 
-def _weighted(
-    name: str, sections: Sequence[Mapping[str, int]], subsets: Mapping[str, list[float | None]]
-) -> Score:
-    """The mean of sections, each a mean of subsets by weight.
+def _shares(weights: Weights) -> Weights:
+    """The same weights with the sum 1."""
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def _joined(parts: Sequence[tuple[float, Weights]]) -> Weights:
+    """The shares of the subsets in a weighted mean of sections."""
+    return _shares({name: w * share for w, part in parts for name, share in part.items()})
+
+
+def _weighted(name: str, shares: Weights, subsets: Mapping[str, Sequence[float | None]]) -> Score:
+    """The weighted mean of subsets.
 
     The interval draws each subset's accuracy from its Jeffreys posterior.
     """
     rng = np.random.default_rng(SEED)
     mean, draws = 0.0, np.zeros(NUM_RESAMPLES)
-    values = [value for weights in sections for subset in weights for value in subsets[subset]]
+    values = [value for subset in shares for value in subsets[subset]]
     num_failed = values.count(None)
     n = len(values) - num_failed
-    for weights in sections:
-        total = sum(weights.values())
-        for subset, weight in weights.items():
-            kept = np.array([value for value in subsets[subset] if value is not None])
-            # without one of its subsets a section would be another figure
-            if not len(kept):
-                return Score(name, None, None, None, 0, num_failed)
-            # Jeffreys: a beta distribution with half a hit and half a miss as the prior
-            share, num_right = weight / total / len(sections), kept.sum()
-            mean += share * float(kept.mean())
-            draws += share * rng.beta(num_right + 0.5, len(kept) - num_right + 0.5, NUM_RESAMPLES)
+    for subset, share in shares.items():
+        kept = np.array([value for value in subsets[subset] if value is not None])
+        # without one of its subsets a section would be another figure
+        if not len(kept):
+            return Score(name, None, None, None, 0, num_failed)
+        # Jeffreys: a beta distribution with half a hit and half a miss as the prior
+        num_right = kept.sum()
+        mean += share * float(kept.mean())
+        draws += share * rng.beta(num_right + 0.5, len(kept) - num_right + 0.5, NUM_RESAMPLES)
     interval = percentiles(draws) if n > 1 else NONE
     return Score(name, mean, *interval, n, num_failed)
 

@@ -59,7 +59,7 @@ def is_share(benchmark: str) -> bool:
     """Whether a score is a share of items that came out well."""
     family, _, metric = benchmark.partition("/")
     return (
-        family in ("win rate", "RewardBench")
+        family in ("win rate", "RewardBench", "RewardBench 2")
         or metric in ("acc", "acc_norm", "exact_match")
         or (metric.endswith("accuracy"))
     )
