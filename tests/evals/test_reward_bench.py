@@ -9,13 +9,16 @@ import pytest
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Comparison, Message
+from bezoar.data.files import locate_file
 from bezoar.errors import DataError, RecipeError
 from bezoar.evals.labelled_pairs import read_labelled_pairs
 from bezoar.evals.outcome import EvalContext
-from bezoar.evals.reward_bench import reward_bench
+from bezoar.evals.reward_bench import RewardBench, reward_bench
 from bezoar.evals.reward_bench_2 import BenchPrompt, RewardBench2, read_reward_bench_2
 from bezoar.evals.reward_bench_2 import reward_bench_2 as bench_2
 from bezoar.evals.reward_bench_ties import ties
+from tests.helpers.hub import serving_hub
+from tests.helpers.hub_datasets import add_datasets
 
 
 def pairs_of(subset: str, num: int) -> list[Comparison]:
@@ -240,3 +243,22 @@ def test_answers_are_scored_by_likelihood_and_long_ones_fail(stack: Any, tmp_pat
     assert implicit.run("m", context, lambda name, make: make()).scores[0].value == 0.25
     with pytest.raises(RecipeError, match="has no score head, so it has no reward"):
         RewardBench2(str(path)).run("m", context, lambda name, make: make())
+
+
+def test_both_benchmarks_are_read_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets")
+    with serving_hub(tmp_path / "hub") as hub:
+        add_datasets(hub)
+        hub.use(monkeypatch, tmp_path / "home")
+        sets = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+        names = [f"hub:allenai/preference-test-sets/{name}" for name in sets]
+        pairs = RewardBench(("hub:allenai/reward-bench/filtered", *names)).read()
+        scores = {s.name: s.n for s in reward_bench(pairs, lambda p: [1.0] * len(p)).scores}
+        assert scores["RewardBench/section Prior Sets"] == 12
+        assert scores["RewardBench/with Prior Sets"] == len(pairs)
+        file = locate_file(RewardBench2().file, Path(), "reward_bench_2")
+        prompts = read_reward_bench_2(file)
+    found = bench_2(prompts, [[1.0] * p.num_correct + [0.0] * 4 for p in prompts]).scores
+    assert [s.name for s in found if s.value != 1.0] == ["RewardBench 2", "RewardBench 2/Ties"]

@@ -228,6 +228,23 @@ def _reward_bench() -> Files:
     return tables({"default": {"raw": rows, "filtered": rows}})
 
 
+def _preference_test_sets() -> Files:
+    names = ("anthropic_harmless", "anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+    names += ("pku_better", "pku_safer", "mtbench_human", "mtbench_gpt4")
+    rows = [
+        {
+            "prompt": [{"content": f"Name a fruit, number {number}.", "role": "user"}],
+            "chosen": f"The {FRUITS[number]}.",
+            "rejected": "A stone.",
+            # of anthropic_hhh: harmless, helpful, honest, other
+            "subset": ("harmless", "other")[number % 2],
+            "id": number,
+        }
+        for number in range(3)
+    ]
+    return tables({"default": dict.fromkeys(names, rows)})
+
+
 def _reward_bench_2() -> Files:
     subsets = ("Factuality", "Focus", "Math", "Precise IF", "Safety", "Ties")
     rows = []
@@ -317,6 +334,7 @@ QUESTIONS: dict[str, Callable[[], Files]] = {
     "google/IFEval": _ifeval,
     "allenai/reward-bench": _reward_bench,
     "allenai/reward-bench-2": _reward_bench_2,
+    "allenai/preference-test-sets": _preference_test_sets,
     "princeton-nlp/LLMBar": lambda: script("LLMBar"),
     "tatsu-lab/alpaca_eval": lambda: script("alpaca_eval"),
     "lmsys/mt_bench_human_judgments": _human_judgments,
