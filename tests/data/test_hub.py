@@ -1,14 +1,21 @@
 """What recipes and defaults read from the Hub, through the real clients and a Hub on 127.0.0.1."""
 
+import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from bezoar.chat.types import Chat
+from bezoar.data.flan import Flan
 from bezoar.data.locate import is_hub_id
+from bezoar.errors import DataError
 from tests.helpers.hub import Hub, serving_hub
 from tests.helpers.hub_datasets import DATASETS, add_datasets
+from tests.helpers.hub_rows import FLAN_SOURCES, flan_rows, tables
 
 datasets = pytest.importorskip("datasets")
 ROOT = Path(__file__).parents[2]
@@ -70,3 +77,50 @@ def test_hh_rlhf_is_four_folders_and_no_red_team(hub: Hub) -> None:
 def test_a_repository_of_a_script_is_refused(hub: Hub) -> None:
     with pytest.raises(RuntimeError, match="Dataset scripts are no longer supported"):
         first("ybisk/piqa", "validation")
+
+
+def submixes(rows: list[Chat]) -> Counter[str]:
+    return Counter(row.meta["submix"] for row in rows)
+
+
+@pytest.mark.parametrize("recipe", ["openbezoar", "demo-real"])
+def test_one_key_reads_the_four_submixes(hub: Hub, recipe: str) -> None:
+    (line,) = (
+        text
+        for text in (ROOT / f"recipes/{recipe}.yaml").read_text().splitlines()
+        if "flan2022" in text
+    )
+    fields = yaml.safe_load(line)["tasks"]
+    fields.pop("kind")
+    sifted = Flan(**fields).load()
+    assert submixes(sifted.rows).keys() == {"flan2021", "t0", "cot", "niv2"}
+    assert {drop.reason for drop in sifted.dropped} <= {"few-shot", "duplicate"}
+
+
+def test_several_splits_are_joined_by_a_plus(hub: Hub) -> None:
+    rows = Flan("kowndinya23/flan2022", split="cot+t0").load().rows
+    assert submixes(rows) == {"cot": 32, "t0": 32}
+    fault = "the Hub dataset cannot be opened .*Available splits: .*niv2"
+    with pytest.raises(DataError, match=fault):
+        Flan("kowndinya23/flan2022", split="train").load()
+
+
+def test_a_large_collection_is_drawn_evenly_and_hardly_read(hub: Hub) -> None:
+    # tasks lie one after the other, each in ten row groups
+    noise = random.Random(0)
+    splits = {split: flan_rows(split, num_tasks=12, rows_a_task=200) for split in FLAN_SOURCES}
+    for row in (row for rows in splits.values() for row in rows):
+        row["inputs"] += noise.randbytes(400).hex()
+    hub.add("big/flan2022", tables({"default": splits}, 20), kind="datasets")
+    whole = sum(p.stat().st_size for p in (hub.root / "datasets/big").rglob("*.parquet"))
+    sifted = Flan("big/flan2022", split="all", per_submix=24).load()
+    assert submixes(sifted.rows) == dict.fromkeys(("flan2021", "t0", "cot", "niv2"), 24)
+    assert set(Counter(row.meta["task_name"] for row in sifted.rows).values()) == {2}
+    assert hub.sent("big/flan2022", ".parquet") < whole / 3
+    # a row group has a third of few-shot rows; those that were passed on the way to two rows count
+    assert 12 * 4 <= len(sifted.dropped) <= 12 * 4 * 3
+    # ids are those of a stream
+    for row in sifted.rows:
+        label, line = row.id.rsplit(":", 1)
+        inputs = splits[label.removeprefix("big/flan2022/")][int(line) - 1]["inputs"]
+        assert row.prompt[-1].content == inputs

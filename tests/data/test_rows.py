@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bezoar.data.rows import RowOrigin, number, read_file, read_hub, text
+from bezoar.data.hub import read_hub
+from bezoar.data.rows import RowOrigin, number, read_file, text
 from bezoar.errors import DataError
 from bezoar.parquet import write_parquet
 

@@ -71,4 +71,7 @@ def _hub_split(ref: str) -> DataFile:
     if not (len(parts) in (3, 4) and all(parts) and is_hub_id(dataset) and is_short):
         forms = "hub:owner/name/split or hub:owner/name/subset/split"
         raise DataError(f"{brief(ref)}: a file of the Hub is written {forms}; change it.")
-    return locate(dataset, Path(), subset=subset, split=split)[0]
+    files = locate(dataset, Path(), subset=subset, split=split)
+    if len(files) != 1:
+        raise DataError(f"{brief(ref)}: these are {len(files)} files; name one of them.")
+    return files[0]

@@ -6,15 +6,18 @@ zs_noopt, fs_...), and where they are known rationale, answers, categories.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from bezoar.chat.types import Chat, Dropped, Filtered
+from bezoar.data.even_draw import EvenDraw, Part
 from bezoar.data.locate import DataFile
 from bezoar.data.rows import Placed, RowOrigin, column, text
 from bezoar.data.source import Source, chat
+from bezoar.data.unused_columns import UnusedColumns
 from bezoar.io import Row
 
 _SUBMIXES = ("cot", "niv2", "t0", "flan2021")
@@ -43,11 +46,12 @@ class Flan(Source[Chat]):
     which is for evaluation only.
 
     Source: arXiv 2301.13688
-    Example: {kind: flan, path: kowndinya23/flan2022, per_submix: 500, shuffle_seed: 0}
+    Example: {kind: flan, path: kowndinya23/flan2022, split: all, per_submix: 500}
     """
 
     per_submix: int | None = None
-    """Rows to take of each sub-mix (at least 1), in place of `limit`; null: no bound by sub-mix."""
+    """Rows to take of each sub-mix (at least 1), drawn evenly over its tasks, in place of `limit`;
+    null: no bound by sub-mix."""
     flan2021_from_p3: bool = False
     """Move P3 rows over data sets that FLAN 2021 holds too from t0 to flan2021, marked `stand_in`,
     because the FLAN 2021 sub-mix itself is only on the Hub."""
@@ -62,9 +66,33 @@ class Flan(Source[Chat]):
         """The tasks that are taken, and those that were dropped on the way."""
         if self.per_submix is None:
             return super().window()
-        return self._subset().take(
-            self._read_all(), lambda item: str(item.meta["submix"]), limit=self.per_submix
-        )
+        seed = self.shuffle_seed or 0
+        draw = EvenDraw(list(self._parts()), _place, _SUBMIXES, seed)
+        return draw.take(self.skip, self.per_submix)
+
+    def _parts(self) -> Iterator[Part]:
+        """Each file, and of Parquet on the Hub each row group."""
+        unused = UnusedColumns(self.passed, self.ignore, self.column_keys)
+
+        def items(rows: Callable[[], Iterable[Placed]], licence: str) -> Iterator[Chat | Dropped]:
+            in_schema = (row for placed in rows() for row in _to_schema(*placed))
+            return self._items(in_schema, licence, unused)
+
+        for file in self._data_files():
+            groups = file.row_groups("task_name")
+            if groups is None:
+                read = partial(items, partial(super()._rows, file), file.licence)
+                yield Part(read, file.label, self._submix_of(file.split))
+            for group in groups or ():
+                read = partial(items, group.rows, file.licence)
+                submix = self._submix_of(group.split, group.texts[0])
+                yield Part(read, f"{group.label}:{group.first}", submix, group.texts)
+
+    def _submix_of(self, split: str, task: str = "") -> str:
+        """The sub-mix of all rows of a split that is named after it; "" where it is not known."""
+        if split == "t0" and self.flan2021_from_p3:
+            return "flan2021" if _FLAN2021_IN_P3.match(task) else "t0" if task else ""
+        return split if split in (*_SUBMIXES, "dialog") else ""
 
     def count(self) -> int:
         """The number of rows that `load` gives; for large files and the Hub an upper bound."""
@@ -91,6 +119,10 @@ class Flan(Source[Chat]):
     def _rows(self, file: DataFile) -> Iterator[Placed]:
         for at, row in super()._rows(file):
             yield from _to_schema(at, row)
+
+
+def _place(item: Chat) -> tuple[str, str]:
+    return item.meta["submix"], item.meta.get("task_name", "")
 
 
 def _to_schema(at: RowOrigin, row: Row) -> Iterator[Placed]:

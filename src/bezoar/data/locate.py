@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bezoar import strict_json
+from bezoar.data.hub import RowGroup, read_hub, row_groups
 from bezoar.data.licences import row_licence
-from bezoar.data.rows import Placed, read_file, read_hub, suffix
+from bezoar.data.rows import Placed, read_file, suffix
 from bezoar.errors import DataError, brief
 from bezoar.reading import LIMITS, Limits, check_file, user_path
 
@@ -19,14 +20,17 @@ MIRROR: dict[tuple[str, str, str], str] = {
     ("Anthropic/hh-rlhf", "harmless-base", "test"): "hh-rlhf/harmless-base/test.jsonl.gz",
     ("Anthropic/hh-rlhf", "helpful-base", "train"): "hh-rlhf/helpful-single-turn/train_gt.jsonl",
     ("Anthropic/hh-rlhf", "helpful-base", "test"): "hh-rlhf/helpful-single-turn/test.jsonl",
-    ("kowndinya23/flan2022", "", "train"): "flan",
+    ("kowndinya23/flan2022", "", "all"): "flan",
+    ("kowndinya23/flan2022", "", "cot"): "flan/cot_data_sample",
+    ("kowndinya23/flan2022", "", "niv2"): "flan/super_ni_tasks",
+    ("kowndinya23/flan2022", "", "t0"): "flan/t0_p3_sample_10_per_template.jsonl",
     ("HuggingFaceH4/ultrafeedback_binarized", "", "train_prefs"): "ultrafeedback/train_clean.jsonl",
     ("HuggingFaceH4/ultrafeedback_binarized", "", "test_prefs"): "ultrafeedback/eval_clean.jsonl",
     ("llamafactory/glaive_toolcall_en", "", "train"): "tool_calls/glaive_toolcall_en_demo.json",
     ("HuggingFaceH4/mt_bench_prompts", "", "train"): "mt_bench/question.jsonl",
     ("allenai/ai2_arc", "ARC-Easy", "test"): "eval/arc_easy.jsonl",
     ("allenai/ai2_arc", "ARC-Challenge", "test"): "eval/arc_challenge.jsonl",
-    ("ybisk/piqa", "", "validation"): "eval/piqa.jsonl",
+    ("baber/piqa", "", "validation"): "eval/piqa.jsonl",
     ("allenai/openbookqa", "main", "test"): "eval/openbook_qa.jsonl",
     ("allenai/winogrande", "winogrande_xl", "validation"): "eval/winogrande.jsonl",
     ("google/boolq", "", "validation"): "eval/boolq.jsonl",
@@ -34,13 +38,16 @@ MIRROR: dict[tuple[str, str, str], str] = {
     ("truthfulqa/truthful_qa", "multiple_choice", "validation"): "eval/truthfulqa_mc.json",
 }
 
+# where a split called train, which is read where no other is named, does not exist
+_NO_TRAIN = {"kowndinya23/flan2022": "all"}
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _SEEDS = "bezoar:"
 _MOST_NAMES = 100_000
 
 
 class DataFile(NamedTuple):
-    """A file, or with `path` None a split of a Hub dataset; `label` begins the ids of its rows."""
+    """A file, or with `path` None a split of a Hub dataset (several joined by `+`, or `all`);
+    `label` begins the ids of its rows."""
 
     label: str
     licence: str
@@ -55,6 +62,12 @@ class DataFile(NamedTuple):
             return read_file(self.path, self.label, limits)
         return read_hub(self.dataset, self.label, self.split, dict(self.options))
 
+    def row_groups(self, column: str) -> list[RowGroup] | None:
+        """The row groups of Parquet on the Hub; None for a file and for other forms."""
+        if self.path is not None:
+            return None
+        return row_groups(self.dataset, self.split, dict(self.options), column)
+
 
 def is_hub_id(path: str) -> bool:
     """`owner/name` without the suffix of a data file; a local folder is written `./owner/name`."""
@@ -64,7 +77,7 @@ def is_hub_id(path: str) -> bool:
 def locate(
     path: str | Path, folder: Path, *, subset: str = "", split: str = "", subset_is: str = "name"
 ) -> list[DataFile]:
-    """The files that `path` names, a relative one against `folder`, or the one Hub split; a `Path`
+    """The files that `path` names, a relative one against `folder`, or the Hub split; a `Path`
     is always a file or folder.
 
     A Hub id is read from the mirror that BEZOAR_DATA names, if that knows the dataset. DataError
@@ -73,7 +86,7 @@ def locate(
     if isinstance(path, Path):
         return _files(folder / path, "/".join(path.parts[-2:]), "")
     if is_hub_id(path):
-        return _hub_split(path, subset, split or "train", subset_is)
+        return _hub_split(path, subset, split or _NO_TRAIN.get(path, "train"), subset_is)
     if path.startswith(_SEEDS):
         seeds = Path(__file__).parents[1] / "seeds"
         return _files(seeds / path.removeprefix(_SEEDS), path, row_licence(_SEEDS))
@@ -90,12 +103,13 @@ def _hub_split(dataset: str, subset: str, split: str, subset_is: str) -> list[Da
         label = "/".join(part for part in (dataset, subset, split) if part)
         options = ((subset_is, subset),) if subset else ()
         return [DataFile(label, licence, None, dataset, split, options)]
-    file = mirrored.get((dataset, subset, split), "")
-    if not file:
+    keys = [(dataset, subset, part) for part in split.split("+")]
+    if not mirrored.keys() >= set(keys):
         known = ", ".join(f"{s + ' ' if s else ''}{t}" for _, s, t in mirrored)
         what = f"the mirror in BEZOAR_DATA holds only {known}; choose one or unset BEZOAR_DATA"
         raise DataError(f"{dataset}: {what}.")
-    return _files(Path(mirror) / file, file, licence)
+    paths = [mirrored[key] for key in keys]
+    return [file for path in paths for file in _files(Path(mirror) / path, path, licence)]
 
 
 def _files(path: Path, label: str, licence: str) -> list[DataFile]:

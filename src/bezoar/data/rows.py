@@ -1,4 +1,4 @@
-"""Files and Hub datasets as a stream of rows, each with its origin; what is no row is an error."""
+"""Files as a stream of rows, each with its origin; what is no row is an error."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bezoar import reading, strict_json
 from bezoar.data.csv_rows import read_csv
 from bezoar.data.json_array import is_array, read_array
-from bezoar.errors import DataError, brief, first_line
+from bezoar.errors import DataError, brief
 from bezoar.parquet import read_parquet
 from bezoar.reading import LIMITS, Limits, Row
 
@@ -145,26 +145,6 @@ def csv_rows(
 def _parquet(path: Path, label: str, limits: Limits) -> Iterator[Placed]:
     for number, row in enumerate(read_parquet(path, limits), 1):
         yield RowOrigin(f"{path}: row {number}", label, number), row
-
-
-def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> Iterator[Placed]:
-    """The rows of a Hub dataset, streamed, without remote code; `options`: `name` or `data_dir`."""
-    try:
-        import datasets
-    except ImportError:
-        what = "reading the Hub needs the package datasets; install bezoar[train]"
-        raise DataError(f"{dataset}: {what}.") from None
-    number = 0
-    try:
-        stream = datasets.load_dataset(dataset, split=split, streaming=True, **options)
-        for number, row in enumerate(stream, 1):
-            yield RowOrigin(f"{label}: row {number}", label, number), dict(row)
-    # the loader's libraries raise dozens of types, for a wrong name as for a lost connection
-    except Exception as error:
-        where = "cannot be opened" if number == 0 else f"broke off after row {number}"
-        fault = f"the Hub dataset {where} ({first_line(error)})"
-        hint = "check its name, subset, split and the connection"
-        raise DataError(f"{label}: {fault}; {hint}.") from None
 
 
 def parse_json(text: str, at: RowOrigin, name: str = "") -> Any:

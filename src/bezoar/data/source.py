@@ -1,7 +1,7 @@
 """What all sources share: where the rows come from, which are taken, and what is counted."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ class Source(Generic[ItemT]):
     subset: str = ""
     """Part of a Hub dataset: its configuration or, where it has these instead, data folder."""
     split: str = ""
-    """Split of a Hub dataset; "" is `train`."""
+    """Split of a Hub dataset, several joined by `+`, or `all`; "" is `train`."""
     skip: int = 0
     """Rows that are passed over before the first one is taken, at least 0."""
     limit: int | None = None
@@ -186,21 +186,26 @@ class Source(Generic[ItemT]):
         unused = UnusedColumns(self.passed, self.ignore, self.column_keys)
         for file in self._data_files():
             self._check_size(file.path)
-            for at, plain_row in self._rows(file):
-                row = WatchedRow(plain_row)
-                item = self.read(row, at)
-                unused.meet(row)
-                if not isinstance(item, Dropped):
-                    unused.check(row, item, at)
-                    # a row keeps its origin when it is shuffled, filtered and trained
-                    item.meta.update({"source": at.label, "line": at.line})
-                    if file.licence:
-                        item.meta["licence"] = file.licence
-                    _check_meta(item.meta, at)
-                yield item
+            yield from self._items(self._rows(file), file.licence, unused)
         # not reached where `limit` ends the reading earlier
         if problem := unused.idle():
             raise DataError(f"{self.path}: {problem}")
+
+    def _items(
+        self, rows: Iterable[Placed], licence: str, unused: UnusedColumns
+    ) -> Iterator[ItemT | Dropped]:
+        for at, plain_row in rows:
+            row = WatchedRow(plain_row)
+            item = self.read(row, at)
+            unused.meet(row)
+            if not isinstance(item, Dropped):
+                unused.check(row, item, at)
+                # a row keeps its origin when it is shuffled, filtered and trained
+                item.meta.update({"source": at.label, "line": at.line})
+                if licence:
+                    item.meta["licence"] = licence
+                _check_meta(item.meta, at)
+            yield item
 
     def _rows(self, file: DataFile) -> Iterator[Placed]:
         return file.rows(self.limits)

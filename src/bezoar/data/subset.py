@@ -2,7 +2,7 @@
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -11,7 +11,6 @@ from bezoar.errors import DataError
 from bezoar.io import canonical
 
 ItemT = TypeVar("ItemT", bound=Chat | Comparison)
-_Group = Callable[[ItemT], str] | None
 # with their keys
 _Drops = list[tuple[int, Dropped]]
 _ABOVE_ALL_KEYS = 1 << 128
@@ -27,10 +26,11 @@ def content_key(item: Chat | Comparison, seed: int) -> int:
         content.append(item.meta.get("tools"))
     else:
         content = [*([m.role, m.content] for m in item.prompt), [item.chosen, item.rejected]]
-    return _hash(canonical(content), seed, item.id)
+    return text_key(canonical(content), seed, item.id)
 
 
-def _hash(text: str, seed: int, row_id: str) -> int:
+def text_key(text: str, seed: int, row_id: str) -> int:
+    """A number in 0..2^128 from a text and a seed; an error names the row."""
     try:
         data = f"{seed}\0{text}".encode()
     except UnicodeEncodeError:
@@ -41,103 +41,75 @@ def _hash(text: str, seed: int, row_id: str) -> int:
 
 @dataclass(frozen=True)
 class Subset:
-    """Rows `skip` to `skip + limit` of each group, in the order of the file or, with a seed, of the
-    content keys.
+    """Rows `skip` to `skip + limit`, in the order of the file or, with a seed, of the content keys.
 
     With a seed the sample does not depend on the order of the rows, and two windows of one data set
-    that do not overlap share no row. Exact duplicates of a row of the same group are dropped and
-    counted. A dropped row is reported if it would have been in the window.
+    that do not overlap share no row. Exact duplicates are dropped and counted. A dropped row is
+    reported if it would have been in the window.
     """
 
     skip: int = 0
     limit: int | None = None
     seed: int | None = None
 
-    def take(
-        self,
-        stream: Iterable[ItemT | Dropped],
-        group: _Group[ItemT] = None,
-        *,
-        limit: int | None = None,
-    ) -> Filtered[ItemT]:
-        """The rows of the window; with `group` each group has its own, of `limit` rows."""
-        size = self.limit if group is None else limit
-        end = None if size is None else self.skip + size
+    def take(self, stream: Iterable[ItemT | Dropped]) -> Filtered[ItemT]:
+        """The rows of the window."""
+        end = None if self.limit is None else self.skip + self.limit
         if self.seed is None:
-            return self._first(stream, group, end)
-        return self._sample(stream, group, end, self.seed)
+            return self._first(stream, end)
+        return self._sample(stream, end, self.seed)
 
-    def _first(
-        self, stream: Iterable[ItemT | Dropped], group: _Group[ItemT], end: int | None
-    ) -> Filtered[ItemT]:
-        # counts: how many different rows of each group came so far, those that are skipped included
+    def _first(self, stream: Iterable[ItemT | Dropped], end: int | None) -> Filtered[ItemT]:
         filtered: Filtered[ItemT] = Filtered([])
-        seen: set[tuple[str, int]] = set()
-        counts: dict[str, int] = {}
+        # how many different rows came so far, those that are skipped included
+        seen: set[int] = set()
         for item in stream:
             if not isinstance(item, Dropped):
-                key, name = content_key(item, 0), group(item) if group else ""
-                # only rows up to the end of the window are remembered: later ones are not taken
-                count = counts.setdefault(name, 0) + 1
-                if (name, key) in seen:
-                    item = _duplicate(item)
-                elif end is None or count <= end:
-                    seen.add((name, key))
-                    counts[name] = count
-                    if count > self.skip:
+                key = content_key(item, 0)
+                if key in seen:
+                    item = duplicate(item)
+                else:
+                    seen.add(key)
+                    if len(seen) > self.skip:
                         filtered.rows.append(item)
-            if isinstance(item, Dropped) and self._is_inside(counts, end):
+            if isinstance(item, Dropped) and len(seen) >= self.skip:
                 filtered.dropped.append(item)
-            if group is None and counts.get("", 0) == end:
+            if len(seen) == end:
                 break
         return filtered
 
-    def _is_inside(self, counts: dict[str, int], end: int | None) -> bool:
-        """Whether some group is in its window, or none was seen yet."""
-        return any(self.skip <= n and (end is None or n < end) for n in counts.values() or [0])
-
     def _sample(
-        self, stream: Iterable[ItemT | Dropped], group: _Group[ItemT], end: int | None, seed: int
+        self, stream: Iterable[ItemT | Dropped], end: int | None, seed: int
     ) -> Filtered[ItemT]:
-        # 1) Keep the `end` rows with the lowest keys of each group, and all drops below them.
-        # Drops have keys too, so that they lie at random places among the rows. They are thinned
-        # when their number doubles, or they would grow with the file.
-        lowest: dict[str, _Lowest[ItemT]] = {}
+        # 1) Keep the `end` rows with the lowest keys, and all drops below them. Drops have keys
+        # too, so that they lie at random places among the rows. They are thinned when their number
+        # doubles, or they would grow with the file.
+        lowest: _Lowest[ItemT] = _Lowest(end)
         dropped: _Drops = []
         most_dropped = 1_000
         for item in stream:
             if isinstance(item, Dropped):
-                dropped.append((_hash(item.id, seed, item.id), item))
+                dropped.append((text_key(item.id, seed, item.id), item))
             else:
-                kept = lowest.setdefault(group(item) if group else "", _Lowest(end))
                 key = content_key(item, seed)
-                if not kept.add(key, item):
-                    dropped.append((key, _duplicate(item)))
+                if not lowest.add(key, item):
+                    dropped.append((key, duplicate(item)))
             if len(dropped) > most_dropped:
                 dropped = _within(dropped, lowest)
                 most_dropped = max(most_dropped, 2 * len(dropped))
-        # 2) Leave out the first `skip` of each group, and the drops before the first row after it.
-        rows: list[tuple[int, ItemT]] = []
-        first_keys: list[int] = []
-        for kept in lowest.values():
-            ordered = sorted(kept.items.items())
-            rows += ordered[self.skip :]
-            if 0 < self.skip <= len(ordered):
-                first_keys.append(ordered[self.skip - 1][0])
-        start = min(first_keys, default=-1)
+        # 2) Leave out the first `skip`, and the drops before the first row after it.
+        rows = sorted(lowest.items.items(), key=lambda pair: pair[0])
+        start = rows[self.skip - 1][0] if 0 < self.skip <= len(rows) else -1
         inside = [pair for pair in _within(dropped, lowest) if pair[0] > start]
-        # 3) All in the order of the keys, whichever group they are of.
-        return Filtered(_by_key(rows), _by_key(inside))
+        return Filtered([item for _, item in rows[self.skip :]], _by_key(inside))
 
 
-def _duplicate(item: Chat | Comparison) -> Dropped:
+def duplicate(item: Chat | Comparison) -> Dropped:
+    """What becomes of a row that was there before."""
     return Dropped(item.id, "duplicate", "an equal row stands before it")
 
 
-PairT = TypeVar("PairT")
-
-
-def _by_key(pairs: list[tuple[int, PairT]]) -> list[PairT]:
+def _by_key(pairs: _Drops) -> list[Dropped]:
     return [item for _, item in sorted(pairs, key=lambda pair: pair[0])]
 
 
@@ -165,6 +137,5 @@ class _Lowest(Generic[ItemT]):
         return -self.heap[0] if len(self.heap) == self.size else _ABOVE_ALL_KEYS
 
 
-def _within(dropped: _Drops, lowest: dict[str, _Lowest[ItemT]]) -> _Drops:
-    bound = max((kept.bound for kept in lowest.values()), default=_ABOVE_ALL_KEYS)
-    return [pair for pair in dropped if pair[0] <= bound]
+def _within(dropped: _Drops, lowest: _Lowest[Any]) -> _Drops:
+    return [pair for pair in dropped if pair[0] <= lowest.bound]
