@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from bezoar.chat.row_types import RowNeed
 from bezoar.cost import Estimate, Quote, exactly
@@ -21,13 +21,9 @@ from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.evals.rouge_bleu import RougeBleu
 from bezoar.evals.section import Section
 from bezoar.evals.win_rate import WinRate
-from bezoar.llm.types import Ask
 from bezoar.model.resolve import stack_identity
 from bezoar.references import ModelRef
 from bezoar.stage import Stage, StageContext, Stats
-
-if TYPE_CHECKING:
-    from bezoar.llm.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -99,20 +95,11 @@ class Evaluate(Stage):
 
     def run(self, context: StageContext) -> Stats:
         """Measure the model and write scores.json and items.jsonl."""
-        # sections that ask the same model share its pool, and with it the journal and the counts
-        pools: dict[tuple[str, str], Pool] = {}
-
-        def ask(what: str, name: str) -> Ask:
-            if (what, name) not in pools:
-                opener = context.ask_model if what == "model" else context.ask
-                pools[what, name] = opener(name)
-            return pools[what, name].ask_all
-
         inputs = EvalContext(
             template=context.template,
             open_model=context.open_model,
-            ask_model=lambda name: ask("model", name),
-            ask=lambda name: ask("backend", name),
+            ask_model=lambda name: context.ask_model(name).ask_all,
+            ask=lambda name: context.ask(name).ask_all,
             rows=context.rows,  # type: ignore[arg-type]
             stored_rows=context.stored_rows,
             progress=context.progress,
@@ -125,8 +112,7 @@ class Evaluate(Stage):
         )
         outcome = self.measure(inputs)
         write_outcome(context.out_dir, self.model, outcome)
-        counts = [pool.counts() for pool in pools.values()]
-        return {"calls": {key: sum(c[key] for c in counts) for key in counts[0]}} if counts else {}
+        return {}
 
     def measure(self, context: EvalContext) -> Outcome:
         """Every section in turn; more than 2 % failures give a warning."""

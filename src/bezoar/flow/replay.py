@@ -48,10 +48,6 @@ class _Replies:
             raise _UnknownError(len(missing), self.num_known)
         return [known[key] for key in keys]
 
-    def counts(self) -> dict[str, float]:
-        """Nothing is asked."""
-        return {}
-
 
 @dataclass
 class _ReplayContext(RunContext):
@@ -60,17 +56,14 @@ class _ReplayContext(RunContext):
     replayed: Mapping[str, Path] = field(default_factory=dict)
 
     def rows(self, name: str) -> list[AnyRow]:
-        """The rows of a stage that is finished or was carried out here."""
         return list(self.stored_rows(name))
 
     def stored_rows(self, name: str) -> Rows:
-        """The same, from their file."""
         if name in self.replayed:
             return StoredRows(self.replayed[name] / "rows.parquet")
         return self.run.stored_rows(name)
 
     def ask(self, backend: str) -> Any:
-        """The replies of a language model that are there."""
         return _Replies(self.identity(backend), self.journal)
 
 

@@ -1,6 +1,7 @@
 """What a stage of a run is given, and its statistics."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RunContext:
-    """The `StageContext` of one stage of a run."""
+    """The `StageContext` of one stage of a run, which says what the methods do."""
 
     recipe: Recipe
     run: RunDir
@@ -40,7 +41,7 @@ class RunContext:
     out_dir: Path
     work_dir: Path
     _stacks: "dict[str, Stack]" = field(default_factory=dict)
-    _pools: list[Pool] = field(default_factory=list)
+    _pools: dict[tuple[str, str], Pool] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -49,33 +50,26 @@ class RunContext:
 
     @property
     def template(self) -> Template:
-        """The template of the recipe."""
         return self.recipe.template
 
     def rows(self, name: str) -> list[AnyRow]:
-        """The rows of a finished stage."""
         return self.run.items(name)
 
     def stored_rows(self, name: str) -> Rows:
-        """The rows of a finished stage, read from their file whenever they are gone through."""
         return self.run.stored_rows(name)
 
     def model(self, name: str) -> tuple[ModelSpec, list[Path]]:
-        """The base and the adapters, lowest first, of a model or a training stage's result."""
         return self.run.model(self.recipe, name)
 
     def lineage(self, name: str) -> list[TrainedStage]:
-        """The training stages that made a model, lowest first; none for one of `models:`."""
         stages = lineage(self.recipe, name)
         return [s._replace(folder=self.run.stage_dir(s.name)) for s in stages]
 
     @property
     def shared_dir(self) -> Path:
-        """The folder that the stages of the run share."""
         return self.run.path / ".shared"
 
     def open_model(self, name: str) -> "Stack":
-        """The same model, loaded."""
         from bezoar.model.stack import Stack
 
         if name not in self._stacks:
@@ -83,41 +77,44 @@ class RunContext:
         return self._stacks[name]
 
     def ask(self, backend: str) -> Pool:
-        """A language model of the recipe, behind the journal and the budget."""
         number = list(self.recipe.stages).index(self.name) + 1
         title = f"{number:02d} {self.name}: {{}} requests to {backend}"
-        return self._pool(self.recipe.backends[backend].open(), title)
+        return self._pool(("backend", backend), self.recipe.backends[backend].open, title)
 
     def ask_model(self, name: str) -> Pool:
-        """A model of the recipe as a language model, behind the same journal."""
         from bezoar.llm.local import StackBackend
 
-        return self._pool(StackBackend(self.open_model(name), self.template))
+        return self._pool(
+            ("model", name), lambda: StackBackend(self.open_model(name), self.template)
+        )
 
-    def _pool(self, backend: Backend | EndpointBackend, title: str = "") -> Pool:
-        parts = (self.journal, self.budget, self.progress)
-        pool = Pool(backend, *parts, stage=self.name, title=title)
-        self._pools.append(pool)
-        return pool
+    def _pool(
+        self,
+        key: tuple[str, str],
+        open_it: Callable[[], Backend | EndpointBackend],
+        title: str = "",
+    ) -> Pool:
+        # the parts of a stage that ask one model share its pool
+        if key not in self._pools:
+            parts = (self.journal, self.budget, self.progress)
+            self._pools[key] = Pool(open_it(), *parts, stage=self.name, title=title)
+        return self._pools[key]
 
-    def counts(self) -> dict[str, float]:
-        """What all its language models were asked."""
-        counts = [pool.counts() for pool in self._pools]
-        return {name: sum(each[name] for each in counts) for name in counts[0]} if counts else {}
+    def calls(self) -> Stats:
+        """What all its language models were asked; empty without one."""
+        counts = [pool.counts() for pool in self._pools.values()]
+        return {"calls": {n: sum(c[n] for c in counts) for n in counts[0]}} if counts else {}
 
     def identity(self, backend: str) -> str:
-        """What names a language model and all that changes its answers."""
         return self.recipe.backends[backend].identity
 
     def agreement(self, rows: list[Chat]) -> Stats:
-        """How far repeated ratings of the rows agree, printed; empty without such ratings."""
         scores = ratings_agreement(rows)
         for score in scores:
             self.progress.say(f"  {self.name}: {score}")
         return {"agreement": [vars(score) for score in scores]} if scores else {}
 
     def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> Stats:
-        """Write rows.parquet and failures.jsonl, and count them."""
         write_parquet(self.out_dir / "rows.parquet", [row.to_row() for row in filtered.rows])
         write_jsonl(self.out_dir / "failures.jsonl", [asdict(d) for d in filtered.dropped])
         # a scheme may make several rows of one that it reads, so it says itself how many it read
@@ -137,11 +134,11 @@ def run_stage(context: RunContext) -> Stats:
         stats = context.recipe.stages[context.name].run(context)
     except UnfinishedError as error:
         seconds, why = round(time.monotonic() - started, 2), str(error).partition("; ")[0]
-        stats = {"seconds": seconds, "unfinished": why, "calls": context.counts()}
+        stats = {"seconds": seconds, "unfinished": why, **context.calls()}
         write_json(context.out_dir / "stats.json", stats)
         raise
     # before the check below: the numbers of a failed stage help to find out why it kept nothing
-    stats = {"seconds": round(time.monotonic() - started, 2), **stats}
+    stats = {"seconds": round(time.monotonic() - started, 2), **stats, **context.calls()}
     write_json(context.out_dir / "stats.json", stats)
     if stats.get("rows_out") == 0:
         counts = ", ".join(f"{num} {reason}" for reason, num in stats["dropped"].items())

@@ -82,8 +82,8 @@ class JudgeFilter(Stage):
 
     def run(self, context: StageContext) -> Stats:
         """Judge the rows and write them by verdict."""
-        rows, pool = context.rows(self.rows), context.ask(self.judge)
-        judged = self.judge_rows(rows, pool.ask_all)
+        rows = context.rows(self.rows)
+        judged = self.judge_rows(rows, context.ask(self.judge).ask_all)
         # Rejected and unparsed rows stay readable, and both are counted as dropped.
         left_out = [*judged.rejected, *judged.unparsed]
         write_parquet(context.out_dir / "rejected.parquet", [chat.to_row() for chat in left_out])
@@ -92,8 +92,7 @@ class JudgeFilter(Stage):
         ]
         stats = context.write_rows(Filtered(judged.accepted, dropped), len(rows))
         # Repeated ratings can lie in any row, also in those left out.
-        agreement = context.agreement([*judged.accepted, *left_out])
-        return {**stats, "calls": pool.counts(), **agreement}
+        return {**stats, **context.agreement([*judged.accepted, *left_out])}
 
 
 def with_meta(row: Chat, **values: Any) -> Chat:

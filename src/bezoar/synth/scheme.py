@@ -62,9 +62,8 @@ class Scheme(Stage):
 
     def run(self, context: StageContext) -> Stats:
         """Ask the teacher and write the rows."""
-        seeds, pool = context.rows(self.seeds), context.ask(self.teacher)
-        generated = self.generate(seeds, pool.ask_all, seed=context.seed)
-        return {**context.write_rows(generated, len(seeds)), "calls": pool.counts()}
+        seeds, ask = context.rows(self.seeds), context.ask(self.teacher).ask_all
+        return context.write_rows(self.generate(seeds, ask, seed=context.seed), len(seeds))
 
     def answer(
         self, drafts: Sequence[Draft], ask: Ask, *, seed: int, system: str = ""
