@@ -25,6 +25,7 @@ from bezoar.errors import RecipeError
 from bezoar.evals import EVALUATIONS
 from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.recipe import RecipeKeys
+from bezoar.flow.yaml_loader import dataclasses_in, reachable_classes
 from bezoar.judge import FILTERS
 from bezoar.llm import BACKENDS
 from bezoar.synth import SCHEMES
@@ -116,11 +117,11 @@ def all_kinds() -> tuple[Kind, ...]:
     """Every kind by category, in the order in which a recipe goes on, then the tables of settings
     that they hold."""
     sections = {
-        name: _dataclasses_in(hint)[0]
+        name: dataclasses_in(hint)[0]
         for name, hint in typing.get_type_hints(Evaluate).items()
-        if _dataclasses_in(hint)
+        if dataclasses_in(hint)
     }
-    templates = {cls.kind: cls for cls in _dataclasses_in(Template)}
+    templates = {cls.kind: cls for cls in dataclasses_in(Template)}
     categories: dict[str, dict[str, type]] = {
         "recipe": {"recipe": RecipeKeys},
         "sources": SOURCES,
@@ -142,25 +143,6 @@ def all_kinds() -> tuple[Kind, ...]:
     return (*kinds, *(Kind("settings", cls.__name__, cls) for cls in specs))
 
 
-def reachable_classes(cls: type) -> set[type]:
-    """`cls` and the dataclasses that its fields can hold, at any depth."""
-    classes, waiting = {cls}, [cls]
-    while waiting:
-        for hint in typing.get_type_hints(waiting.pop(), include_extras=True).values():
-            new = set(_dataclasses_in(hint)) - classes
-            classes |= new
-            waiting += new
-    return classes
-
-
-def _dataclasses_in(hint: Any) -> list[Any]:
-    if dataclasses.is_dataclass(hint):
-        return [hint]
-    if typing.get_origin(hint) is typing.ClassVar:
-        return []
-    return [cls for inner in typing.get_args(hint) for cls in _dataclasses_in(inner)]
-
-
 @cache
 def field_docs(cls: type) -> dict[str, str]:
     """Name -> the string literal below the field, those of the base classes included.
@@ -170,7 +152,7 @@ def field_docs(cls: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        if classes := _dataclasses_in(hints[field.name]):
+        if classes := dataclasses_in(hints[field.name]):
             texts[field.name] = Kind("", "", classes[0]).summary if len(classes) == 1 else ""
     for base in reversed(cls.__mro__):
         if dataclasses.is_dataclass(base):

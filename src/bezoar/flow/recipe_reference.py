@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bezoar.flow.explain import Key, Kind, all_kinds, field_docs, reachable_classes
+from bezoar.flow.explain import Key, Kind, all_kinds, field_docs
 from bezoar.flow.recipe import RecipeKeys
-from bezoar.flow.yaml_loader import forbid_extra
+from bezoar.flow.yaml_loader import forbid_extra, reachable_classes
 
 _TABLES = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

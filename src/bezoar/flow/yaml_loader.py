@@ -13,17 +13,32 @@ from bezoar.flow.aliases import our_key, our_kind
 from bezoar.flow.yaml_document import KeyPath
 
 
-def forbid_extra(kind: Any, seen: set[Any] | None = None) -> None:
-    """Make pydantic refuse unknown keys and numbers that are not finite in `kind` and in every
-    dataclass that its fields can hold."""
-    seen = set() if seen is None else seen
-    if dataclasses.is_dataclass(kind) and kind not in seen:
-        seen.add(kind)
-        kind.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[union-attr]
-        for hint in typing.get_type_hints(kind, include_extras=True).values():
-            forbid_extra(hint, seen)
-    for inner in typing.get_args(kind):
-        forbid_extra(inner, seen)
+def dataclasses_in(hint: Any) -> list[Any]:
+    """The dataclasses that a value of this type is one of, or a list or table of."""
+    if dataclasses.is_dataclass(hint):
+        return [hint]
+    if typing.get_origin(hint) is typing.ClassVar:
+        return []
+    return [cls for inner in typing.get_args(hint) for cls in dataclasses_in(inner)]
+
+
+def reachable_classes(kind: Any) -> set[type]:
+    """The dataclasses that a value of this type can hold, at any depth, its own included."""
+    classes: set[type] = set()
+    waiting = dataclasses_in(kind)
+    while waiting:
+        cls = waiting.pop()
+        if cls not in classes:
+            classes.add(cls)
+            hints = typing.get_type_hints(cls, include_extras=True).values()
+            waiting += [inner for hint in hints for inner in dataclasses_in(hint)]
+    return classes
+
+
+def forbid_extra(kind: Any) -> None:
+    """Make pydantic refuse unknown keys and numbers that are not finite, at any depth."""
+    for cls in reachable_classes(kind):
+        cls.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
 
 
 def build(kind: Any, value: Any, *, path: Path, lines: dict[KeyPath, int], at: KeyPath = ()) -> Any:
