@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from bezoar.chat.types import AnyRow
 from bezoar.cost import Estimate, Quote, RequestEstimate, cents, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
@@ -16,12 +15,12 @@ from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.training_plan import (
+    KnownRows,
     TrainingPlan,
     answered,
     expected,
     few_items,
     finished,
-    known_rows,
     trained_rows,
     warnings,
 )
@@ -57,7 +56,6 @@ class StagePlan:
     detectable: dict[str, float] = field(default_factory=dict)
     row_tokens: float = 0.0  # of one of the rows that it gives, about; 0 is not known
     training: TrainingPlan | None = None
-    there: Sequence[AnyRow] | None = None
     flops: float | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -68,21 +66,21 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     check_files(recipe)
     keys, _ = all_keys(recipe)
     stale = run.stale(keys)
-    check_rows(recipe, run, stale)
+    known = KnownRows(recipe, run, stale)
+    check_rows(known)
     # here, since it brings the HTTP client
     from bezoar.flow.replay import replaying
 
     with replaying(recipe, run, keys.keys() - stale) as replay:
-        return _lines(recipe, run, stale, replay)
+        return _lines(known, replay)
 
 
-def _lines(
-    recipe: Recipe, run: RunDir, stale: set[str], replay: "Replay | None"
-) -> list[StagePlan]:
+def _lines(known: KnownRows, replay: "Replay | None") -> list[StagePlan]:
+    recipe, run = known.recipe, known.run
     lines: dict[str, StagePlan] = {}
     for name, stage in recipe.stages.items():
         reads = [ref.name for ref in recipe.inputs(name) if ref.kind != "file"]
-        line = StagePlan(name, stage.kind, name not in stale, reads)
+        line = StagePlan(name, stage.kind, name not in known.stale, reads)
         # what is there is counted, what is not is guessed from the stages before it
         if line.current:
             stats = read_own(run.output_dir(name) / "stats.json", rows_out=int | None)
@@ -90,18 +88,16 @@ def _lines(
             if isinstance(stage, Train | PPO):
                 line.training = finished(stats, stage)
         else:
-            _expect(recipe, run, name, lines, line)
+            _expect(known, name, lines, line)
             if replay and not isinstance(stage, Evaluate):
                 line.rows, line.calls = replay.quote(name, Quote(line.rows, line.calls))
         lines[name] = line
     return list(lines.values())
 
 
-def _expect(
-    recipe: Recipe, run: RunDir, name: str, lines: dict[str, StagePlan], line: StagePlan
-) -> None:
+def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: StagePlan) -> None:
     """Fill in what a stage that is not current is expected to cost and give."""
-    stage = recipe.stages[name]
+    recipe, stage = known.recipe, known.recipe.stages[name]
     rows = {ref.name: lines[ref.name].rows for ref in recipe.inputs(name) if ref.name in lines}
     # 1) Requests. An evaluation may count rows of a file that the run has yet to write, so its plan
     # says that they are not known; any other stage's fault would be the run's as well.
@@ -116,7 +112,7 @@ def _expect(
     line.row_tokens = _row_tokens(recipe, name, line, lines)
     # 2) What a training will do, and what of it or of an evaluation will not work.
     if isinstance(stage, Train | PPO):
-        _expect_training(recipe, run, stage, lines, line)
+        _expect_training(known, stage, lines[stage.rows], line)
     elif isinstance(stage, Evaluate):
         line.warnings = [*trained_rows(recipe, name, stage), *few_items(stage, rows)]
     # 3) Memory, where the model's config is on this machine: a plan fetches nothing.
@@ -124,7 +120,7 @@ def _expect(
         spec = recipe.models[base_of(recipe, stage.model)]
         config = local_config(spec.path)
         if config is not None:
-            tokens = _tokens(recipe, run, stage, lines[stage.rows].current)
+            tokens = _tokens(known, stage)
             free, on_gpu = available()
             memory = predict_memory(config, spec, stage.adapter, tokens=tokens, on_gpu=on_gpu)
             if memory:
@@ -133,23 +129,19 @@ def _expect(
 
 
 def _expect_training(
-    recipe: Recipe, run: RunDir, stage: Train | PPO, lines: dict[str, StagePlan], line: StagePlan
+    known: KnownRows, stage: Train | PPO, source: StagePlan, line: StagePlan
 ) -> None:
     """Fill in steps, tokens and operations, from the rows themselves where they are there."""
-    source = lines[stage.rows]
     if isinstance(stage, PPO):
         line.training = answered(stage, source.rows.expected)
         line.warnings = list(warnings(stage, line.training, None))
         return
-    # read once for all trainings on these rows
-    if source.there is None:
-        source.there = known_rows(recipe, run, stage.rows, source.current)
-    num_rows = source.rows.expected
-    line.training, lengths = expected(recipe, stage, num_rows, source.there, source.row_tokens)
+    num_rows, rows = source.rows.expected, known[stage.rows]
+    line.training, lengths = expected(known.recipe, stage, num_rows, rows, source.row_tokens)
     # of rows that are not counted nothing can be said
     if num_rows:
         line.warnings = list(warnings(stage, line.training, lengths))
-    line.flops = needed_flops(recipe, stage, line.training, lengths)
+    line.flops = needed_flops(known.recipe, stage, line.training, lengths)
 
 
 def _row_tokens(recipe: Recipe, name: str, line: StagePlan, lines: dict[str, StagePlan]) -> float:
@@ -160,17 +152,19 @@ def _row_tokens(recipe: Recipe, name: str, line: StagePlan, lines: dict[str, Sta
     return max((lines[source].row_tokens for source in recipe.upstream(name)), default=0.0)
 
 
-def _tokens(recipe: Recipe, run: RunDir, stage: Train | PPO, rows_are_there: bool) -> int:
+def _tokens(known: KnownRows, stage: Train | PPO) -> int:
     """Tokens of the fullest micro-batch: of the real rows if they exist, else of the settings."""
     most = int(min(stage.tokens_per_batch, stage.batch_size * stage.max_length))
     # PPO samples its rows while it trains, and the core package has no tokenizer
-    if not rows_are_there or not isinstance(stage, Train) or find_spec("transformers") is None:
+    are_there = stage.rows not in known.stale
+    if not are_there or not isinstance(stage, Train) or find_spec("transformers") is None:
         return most
     from bezoar.model.load import load_tokenizer
 
+    recipe, rows = known.recipe, known[stage.rows] or ()
     try:
         tokenizer = load_tokenizer(recipe.models[base_of(recipe, stage.model)].path)
-        return largest_micro_batch(run.items(stage.rows), stage, recipe.template, tokenizer) or most
+        return largest_micro_batch(rows, stage, recipe.template, tokenizer) or most
     except DataError:
         return most  # the stage itself says what is wrong with its rows
 

@@ -18,8 +18,7 @@ from bezoar.flow.reach import check_hub, hub_names, silent_endpoints
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.references import refs
 from bezoar.flow.row_types import misfits, row_types
-from bezoar.flow.rundir import RunDir
-from bezoar.flow.training_plan import known_rows, shortest
+from bezoar.flow.training_plan import KnownRows, shortest
 from bezoar.flow.yaml_document import KeyPath
 from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
@@ -53,24 +52,27 @@ def check_files(recipe: Recipe) -> None:
     _refuse(found)
 
 
-def check_rows(recipe: Recipe, run: RunDir, stale: set[str]) -> None:
+def check_rows(known: KnownRows) -> None:
     """RecipeError for rows of the wrong type, or all of them too long, in the stages that are to
     run."""
-    current = {name for name in recipe.stages if name not in stale}
-    _refuse(list(misfits(recipe, row_types(recipe, run, current), stale)))
-    _refuse(list(_too_long(recipe, run, stale)))
+    recipe, stale = known.recipe, known.stale
+    current = recipe.stages.keys() - stale
+    _refuse(list(misfits(recipe, row_types(recipe, known.run, current), stale)))
+    _refuse(list(_too_long(known)))
 
 
-def _too_long(recipe: Recipe, run: RunDir, stale: set[str]) -> Iterator[str]:
+def _too_long(known: KnownRows) -> Iterator[str]:
     """A sentence for every training stage whose `max_length` drops all of its rows."""
+    recipe, stale = known.recipe, known.stale
     for name, stage in recipe.stages.items():
         if name not in stale or not isinstance(stage, Train) or stage.too_long != "drop":
             continue
-        source, is_there = recipe.stages[stage.rows], stage.rows not in stale
+        source = recipe.stages[stage.rows]
         # of large files only the first rows are read here, and later ones may be shorter
-        if not is_there and isinstance(source, Source) and source.files() and not source.is_small():
+        is_large = isinstance(source, Source) and source.files() and not source.is_small()
+        if is_large and stage.rows in stale:
             continue
-        rows = known_rows(recipe, run, stage.rows, is_there)
+        rows = known[stage.rows]
         least = shortest(recipe, stage, rows) if rows else 0
         if least > stage.max_length:
             where = recipe.at("stages", name, "max_length")

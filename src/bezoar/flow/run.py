@@ -16,6 +16,7 @@ from bezoar.flow.recipe import Recipe
 from bezoar.flow.run_context import RunContext, run_stage, summary
 from bezoar.flow.rundir import RunDir, key_record
 from bezoar.flow.sharing import take
+from bezoar.flow.training_plan import KnownRows
 from bezoar.io import failure
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
@@ -48,7 +49,7 @@ def run_recipe(
         if not stale:
             return done
         # before anyone is asked and paid
-        check_rows(recipe, run, stale)
+        check_rows(KnownRows(recipe, run, stale))
         check_machine(recipe, stale, console)
         with (
             Journal(journal_path(run), say=console.print if console else None) as journal,

@@ -110,19 +110,26 @@ def answered(stage: PPO, num_rows: float) -> TrainingPlan:
     return TrainingPlan(round(num_rows), 0, steps, round(epochs, 2), tokens)
 
 
-def known_rows(recipe: Recipe, run: RunDir, name: str, current: bool) -> Sequence[AnyRow] | None:
-    """The rows of a finished stage or of a source's small files, the first of large ones; None
-    where they are yet to be."""
-    stage = recipe.stages[name]
-    if current:
-        return run.items(name)
-    if not isinstance(stage, Source) or not stage.files():
-        return None
-    if not stage.is_small():
-        first = min(stage.limit or _MOST_TOKENISED, _MOST_TOKENISED)
-        stage = replace(stage, limit=first, shuffle_seed=None).below(recipe.path.parent)
-    rows: list[AnyRow] = stage.load().rows
-    return rows
+class KnownRows(dict[str, Sequence[AnyRow] | None]):
+    """Stage -> its rows: all of a finished one and of a source's small files, the first of large
+    ones, None where they are yet to be. They are read once, when they are first wanted."""
+
+    def __init__(self, recipe: Recipe, run: RunDir, stale: set[str]) -> None:
+        super().__init__()
+        self.recipe, self.run, self.stale = recipe, run, stale
+
+    def __missing__(self, name: str) -> Sequence[AnyRow] | None:
+        stage, rows = self.recipe.stages[name], None
+        if name not in self.stale:
+            rows = self.run.items(name)
+        elif isinstance(stage, Source) and stage.files():
+            if not stage.is_small():
+                first = min(stage.limit or _MOST_TOKENISED, _MOST_TOKENISED)
+                stage = replace(stage, limit=first, shuffle_seed=None)
+                stage = stage.below(self.recipe.path.parent)
+            rows = stage.load().rows
+        self[name] = rows
+        return rows
 
 
 def warnings(stage: Train | PPO, plan: TrainingPlan, lengths: RowLengths | None) -> Iterator[str]:
