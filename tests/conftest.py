@@ -1,7 +1,9 @@
 """A tiny random Llama with a byte-level tokenizer, saved as an ordinary model folder."""
 
+import json
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -83,6 +85,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=259,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def roomy_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model` with room for long prompts."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("roomy") / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8192}))
     return folder
 
 

@@ -210,15 +210,9 @@ stages:
 
 
 def evaluated(
-    leak: str, tiny_model: Path, folder: Path, recipe: str = RECIPE
+    leak: str, model: Path, folder: Path, recipe: str = RECIPE
 ) -> tuple[dict[str, Any], str]:
     """info of the evaluations of a model whose lowest stage was trained on `leak`."""
-    model = folder / "model"
-    model.mkdir()
-    for file in tiny_model.iterdir():
-        (model / file.name).write_bytes(file.read_bytes())
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
     (folder / "recipe.yaml").write_text(recipe.format(model=model, leak=leak))
     console = Console(file=io.StringIO(), width=200)
     run = RunDir(folder / "runs" / "tiny")
@@ -232,9 +226,9 @@ def evaluated(
 
 
 def test_the_rows_of_every_stage_below_are_searched_without_being_asked(
-    tiny_model: Path, tmp_path: Path
+    roomy_model: Path, tmp_path: Path
 ) -> None:
-    infos, said = evaluated("held-out", tiny_model, tmp_path)
+    infos, said = evaluated("held-out", roomy_model, tmp_path)
     assert "contamination" not in infos["eval-base"]
     facts = infos["eval-dpo"]["contamination"]
     assert facts["stages"] == {"leaked": "held-out", "dpo": "pairs"}
@@ -246,11 +240,11 @@ def test_the_rows_of_every_stage_below_are_searched_without_being_asked(
 
 
 def test_rows_that_a_training_dropped_or_held_out_did_not_train(
-    tiny_model: Path, tmp_path: Path
+    roomy_model: Path, tmp_path: Path
 ) -> None:
     recipe = RECIPE.replace("validation: 0.0", "validation: 0.25")
     recipe = recipe.replace("max_length: 4096", "max_length: 400")
-    infos, _ = evaluated("held-out", tiny_model, tmp_path, recipe)
+    infos, _ = evaluated("held-out", roomy_model, tmp_path, recipe)
     (folder,) = (tmp_path / "runs" / "tiny").glob("*-leaked")
     stats = json.loads((folder / "stats.json").read_text())
     trained, validated = stats["rows_trained"], stats["rows_validation"]
@@ -283,9 +277,9 @@ def test_a_row_is_unread_where_every_training_left_it_out(tmp_path: Path) -> Non
 
 
 def test_a_model_of_a_run_is_searched_outside_its_recipe_too(
-    tiny_model: Path, tmp_path: Path
+    roomy_model: Path, tmp_path: Path
 ) -> None:
-    evaluated("held-out", tiny_model, tmp_path)
+    evaluated("held-out", roomy_model, tmp_path)
     run = RunDir(tmp_path / "runs" / "tiny")
     rows = [row for row in run.items("held-out") if len(row.prompt) == 1]
     gold = [
@@ -295,7 +289,7 @@ def test_a_model_of_a_run_is_searched_outside_its_recipe_too(
     ]
     gold.append({"prompt": LONG, "chosen": "The Aare.", "rejected": "The Rhine."})
     (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gold))
-    more = ["--reference", tmp_path / "model", "--dtype", "float32", "--out", tmp_path / "out"]
+    more = ["--reference", roomy_model, "--dtype", "float32", "--out", tmp_path / "out"]
     model = f"{run.path}:dpo"
     told = bezoar("eval", model, "--pairs", tmp_path / "gold.jsonl", *more)
     facts = read_scores(tmp_path / "out")["info"]["contamination"]
@@ -308,8 +302,8 @@ def test_a_model_of_a_run_is_searched_outside_its_recipe_too(
     assert "the rows of held-out are gone and were not searched" in " ".join(told.split())
 
 
-def test_shipped_rows_are_no_false_alarm(tiny_model: Path, tmp_path: Path) -> None:
-    infos, _ = evaluated("rows", tiny_model, tmp_path)
+def test_shipped_rows_are_no_false_alarm(roomy_model: Path, tmp_path: Path) -> None:
+    infos, _ = evaluated("rows", roomy_model, tmp_path)
     facts = infos["eval-dpo"]["contamination"]
     assert facts["rows"] == {"rows": 12, "pairs": 12}
     assert facts["benchmarks"]["preferences"]["trained_on"] == 0

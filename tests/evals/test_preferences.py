@@ -1,6 +1,5 @@
 """What was learnt from pairs: the implicit reward over the start model and over the stack below."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -48,16 +47,10 @@ stages:
 
 
 @pytest.fixture(scope="module")
-def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(roomy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; base, SFT, ORPO, then DPO."""
     folder = tmp_path_factory.mktemp("run")
-    model = folder / "model"
-    model.mkdir()
-    for file in tiny_model.iterdir():
-        (model / file.name).write_bytes(file.read_bytes())
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
-    (folder / "recipe.yaml").write_text(RECIPE.format(model=model))
+    (folder / "recipe.yaml").write_text(RECIPE.format(model=roomy_model))
     run_recipe(load_recipe(folder / "recipe.yaml"), RunDir(folder / "runs" / "tiny"))
     return folder / "runs" / "tiny"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bezoar.io import read_json
 from tests.flow.test_stopped import TOLD, in_journal, judged, running, wait_for
-from tests.helpers.server import answer, serving
+from tests.helpers.server import accept, after, serving
 
 
 def patient(folder: Path, url: str, **settings: Any) -> Path:
@@ -24,7 +24,7 @@ def test_requests_that_time_out_are_told_and_counted(tmp_path: Path) -> None:
     def slow_once(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
         if not seen:
             time.sleep(1.5)
-        return answer("Accept: good")
+        return accept(body, seen)
 
     with serving(slow_once) as server:
         recipe = patient(tmp_path, server.url, timeout_s=0.5, backoff_s=0.1)
@@ -44,7 +44,7 @@ def test_requests_that_time_out_are_told_and_counted(tmp_path: Path) -> None:
 
 def test_a_server_in_time_is_no_news(tmp_path: Path) -> None:
     with (
-        serving(lambda body, seen: answer("Accept: good")) as server,
+        serving(accept) as server,
         running("run", judged(tmp_path, server.url), cwd=tmp_path) as process,
     ):
         out, _ = process.communicate(timeout=60)
@@ -54,11 +54,7 @@ def test_a_server_in_time_is_no_news(tmp_path: Path) -> None:
 
 
 def test_slow_answers_are_waited_for_as_long_again_and_kept(tmp_path: Path) -> None:
-    def slow(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-        time.sleep(10.8)
-        return answer("Accept: good")
-
-    with serving(slow) as server:
+    with serving(after(10.8, accept)) as server:
         recipe = judged(tmp_path, server.url)
         with running("run", recipe, cwd=tmp_path) as process:
             wait_for(server, 4)
@@ -73,11 +69,7 @@ def test_slow_answers_are_waited_for_as_long_again_and_kept(tmp_path: Path) -> N
 
 
 def test_what_is_not_waited_for_is_told(tmp_path: Path) -> None:
-    def hung(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-        time.sleep(60)
-        return answer("Accept: good")
-
-    with serving(hung) as server:
+    with serving(after(60, accept)) as server:
         with running("run", judged(tmp_path, server.url), cwd=tmp_path) as process:
             wait_for(server, 4)
             process.send_signal(signal.SIGINT)

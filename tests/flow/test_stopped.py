@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bezoar.llm.journal import Journal
-from tests.helpers.server import Server, answer, serving
+from tests.helpers.server import Server, accept, after, serving
 
 COMMAND = [sys.executable, "-c", "from bezoar.cli import main; main()"]
 TOLD = "bezoar: stopped; run the same command to go on.\n"
@@ -73,11 +73,7 @@ def in_journal(folder: Path) -> int:
 def test_it_is_told_before_what_is_in_flight_has_come_and_that_is_kept(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    def slow(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-        time.sleep(1.0)
-        return answer("Accept: good")
-
-    with serving(slow) as server:
+    with serving(after(1.0, accept)) as server:
         recipe = judged(tmp_path, server.url)
         with running("run", recipe, cwd=tmp_path) as process:
             wait_for(server, 4)
@@ -95,14 +91,9 @@ def test_it_is_told_before_what_is_in_flight_has_come_and_that_is_kept(
         assert len(server.bodies) == NUM_ROWS
 
 
-def hung(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-    time.sleep(60)
-    return answer("Accept: good")
-
-
 def test_a_second_one_ends_at_once(tmp_path: Path) -> None:
     with (
-        serving(hung) as server,
+        serving(after(60, accept)) as server,
         running("run", judged(tmp_path, server.url), cwd=tmp_path) as process,
     ):
         wait_for(server, 4)
@@ -117,7 +108,7 @@ def test_a_second_one_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_on_a_terminal(tmp_path: Path) -> None:
-    with serving(hung) as server:
+    with serving(after(60, accept)) as server:
         recipe = judged(tmp_path, server.url)
         pid, handle = pty.fork()
         if pid == 0:
@@ -210,11 +201,7 @@ def test_while_the_machine_works(
 
 
 def test_what_was_told_to_ignore_a_signal_ignores_it(tmp_path: Path) -> None:
-    def brief(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-        time.sleep(0.3)
-        return answer("Accept: good")
-
-    with serving(brief) as server:
+    with serving(after(0.3, accept)) as server:
         recipe = judged(tmp_path, server.url)
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
         try:

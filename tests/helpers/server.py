@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,21 @@ def answer(text: str, finish: str = "stop", **more: Any) -> tuple[int, dict[str,
 def echo(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
     """The last message in capitals."""
     return answer(body["messages"][-1]["content"].upper())
+
+
+def accept(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
+    """A judge's verdict."""
+    return answer("Accept: good")
+
+
+def after(seconds: float, behaviour: Behaviour) -> Behaviour:
+    """The same, so much later."""
+
+    def late(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str | None]:
+        time.sleep(seconds)
+        return behaviour(body, seen)
+
+    return late
 
 
 class Server:

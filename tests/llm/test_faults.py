@@ -29,7 +29,7 @@ from bezoar.llm.types import Reply
 from bezoar.progress import Progress
 from bezoar.secrets import hide, mask
 from tests.helpers.questions import question, questions
-from tests.helpers.server import Server, answer, echo, serving
+from tests.helpers.server import Server, after, answer, echo, serving
 
 KEY = "sk-Qw8Er7Ty6Ui5Op4As3Df2Gh1"
 
@@ -515,10 +515,6 @@ def test_a_file_that_may_not_grow_loses_what_was_in_flight_alone(tmp_path: Path)
 
 
 def test_two_processes_never_buy_one_question_twice(tmp_path: Path) -> None:
-    def slow(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-        time.sleep(0.02)
-        return echo(body, seen)
-
     got: list[list[Reply]] = []
 
     def ask() -> None:
@@ -526,7 +522,7 @@ def test_two_processes_never_buy_one_question_twice(tmp_path: Path) -> None:
         with Journal(tmp_path / "j.sqlite") as journal:
             got.append(pool(journal, server, concurrency=8).ask_all(questions(120)))
 
-    with serving(slow) as server:
+    with serving(after(0.02, echo)) as server:
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()

@@ -6,10 +6,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from bezoar.llm.journal import Journal
-from tests.helpers.server import Server, echo, serving
+from tests.helpers.server import Server, after, echo, serving
 
 ASK = """
 import sys, pathlib
@@ -27,9 +26,7 @@ with Journal(pathlib.Path(sys.argv[2])) as journal:
 """  # noqa: E501
 
 
-def slow(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-    time.sleep(0.02)
-    return echo(body, seen)
+slow = after(0.02, echo)
 
 
 def start(server: Server, path: Path) -> subprocess.Popen[str]:
@@ -82,12 +79,7 @@ def test_a_killed_run_asks_nothing_again_that_was_answered(tmp_path: Path) -> No
 
 def test_an_interrupt_keeps_what_is_in_flight(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-
-    def slower(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-        time.sleep(0.3)
-        return echo(body, seen)
-
-    with serving(slower) as server:
+    with serving(after(0.3, echo)) as server:
         running = start(server, path)
         wait_for(server, 20)
         running.send_signal(signal.SIGINT)
