@@ -216,29 +216,29 @@ def trained_on(info: Mapping[str, Any]) -> dict[str, str]:
 
     Items that served as validation, which chose the weights, are counted behind it.
     """
-    section = info.get("contamination")
-    counts = section.get("benchmarks") if isinstance(section, dict) else None
-    found = {}
-    for name, own in (counts if isinstance(counts, dict) else {}).items():
-        num, validated = (
-            (own.get("trained_on"), own.get("validated")) if isinstance(own, dict) else (0, 0)
-        )
+    sentences = {}
+    for name, counts in _contamination(info).items():
+        num, validated = counts.get("trained_on"), counts.get("validated")
         if num:
             more = f" and validated on {validated} more" if validated else ""
-            found[str(name)] = f"trained on {num} of {own['items']} of these items{more}"
+            sentences[name] = f"trained on {num} of {counts['items']} of these items{more}"
         elif validated:
-            found[str(name)] = f"validated on {validated} of {own['items']} of these items"
-    return found
+            sentences[name] = f"validated on {validated} of {counts['items']} of these items"
+    return sentences
 
 
 def mostly_trained_on(info: Mapping[str, Any], benchmark: str) -> bool:
     """Whether the model was trained on half of a benchmark's items or more."""
+    counts = _contamination(info).get(benchmark, {})
+    return 2 * (counts.get("trained_on") or 0) >= (counts.get("items") or 1)
+
+
+def _contamination(info: Mapping[str, Any]) -> dict[str, Row]:
+    """Benchmark -> the counts of its items; a file may hold anything in their place."""
     section = info.get("contamination")
     counts = section.get("benchmarks") if isinstance(section, dict) else None
-    own = counts.get(benchmark) if isinstance(counts, dict) else None
-    if not isinstance(own, dict):
-        return False
-    return 2 * (own.get("trained_on") or 0) >= (own.get("items") or 1)
+    benchmarks = counts.items() if isinstance(counts, dict) else ()
+    return {str(name): own for name, own in benchmarks if isinstance(own, dict)}
 
 
 def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,8 +260,7 @@ def benchmark_of(score: str) -> str:
     """The benchmark whose items a score is over, under the name that `trained_on` has."""
     start = score.split("/")[0]
     named = {"ROUGE": "overlap", "BLEU": "overlap", "reward": "rewards", "revision": "revision"}
-    found = [benchmark for prefix, benchmark in named.items() if start.startswith(prefix)]
-    return found[0] if found else start
+    return next((name for prefix, name in named.items() if start.startswith(prefix)), start)
 
 
 def _rereadings(num_changed: dict[str, int], num_ratings: dict[str, int]) -> list[str]:

@@ -216,27 +216,22 @@ def _training(
 ) -> str:
     """Training and evaluation of what there is; several files of a kind train one after another."""
     answers = ["made-kept"] if things.server else list(chats or pairs)
-    keys = f"epochs: 2, batch_size: 8, max_length: {length}"
-    models = ["base"]
-    stages = [
-        "  # learn to answer" + ("" if chats or things.server else " as the chosen answers do")
-    ]
-    for rows in answers:
-        name = "sft" if rows == answers[-1] else f"sft-{rows}"
-        stages.append(
-            f"  {name}: {{kind: train, model: {models[-1]}, rows: {rows}, objective: {{kind: sft}},"
-            f" lr: 2e-4, {keys}}}"
-        )
-        models.append(name)
-    if pairs:
-        stages.append("  # prefer the chosen answer to the rejected one, more than the model below")
-    for rows in pairs:
-        name = "dpo" if rows == list(pairs)[-1] else f"dpo-{rows}"
-        stages.append(
-            f"  {name}: {{kind: train, model: {models[-1]}, rows: {rows}, objective: {{kind: dpo,"
-            f" beta: 0.1}}, lr: 1e-4, {keys}}}"
-        )
-        models.append(name)
+    why = "learn to answer" + ("" if chats or things.server else " as the chosen answers do")
+    prefer = "prefer the chosen answer to the rejected one, more than the model below"
+    models, stages = ["base"], list[str]()
+    for words, kind, more, lr, sources in (
+        (why, "sft", "", "2e-4", answers),
+        (prefer, "dpo", ", beta: 0.1", "1e-4", list(pairs)),
+    ):
+        stages += [f"  # {words}"] if sources else []
+        for rows in sources:
+            name = kind if rows == sources[-1] else f"{kind}-{rows}"
+            stages.append(
+                f"  {name}: {{kind: train, model: {models[-1]}, rows: {rows},"
+                f" objective: {{kind: {kind}{more}}}, lr: {lr}, epochs: 2, batch_size: 8,"
+                f" max_length: {length}}}"
+            )
+            models.append(name)
     sections = []
     if rows := _most_held_out(pairs):
         sections.append(f"preferences: {{rows: {rows}.held_out}}")

@@ -80,24 +80,17 @@ class _Loader(yaml.BaseLoader):
     depth = num_nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event, problem = self.peek_event(), ""  # type: ignore[no-untyped-call]
+        self.num_nodes += 1
         if tag := getattr(event, "tag", None):
             name = tag.replace(_OLD, "!!")[:60]
-            raise _RefusedError(
-                problem=f"the tag {name!r} is not read; write a plain value or put it in quotes",
-                problem_mark=event.start_mark,
-            )
-        self.num_nodes += 1
-        if self.num_nodes > MOST_VALUES:
-            raise _RefusedError(
-                problem=f"the file holds more than {MOST_VALUES:,} values; make it smaller",
-                problem_mark=event.start_mark,
-            )
-        if self.depth >= MOST_DEPTH:
-            raise _RefusedError(
-                problem=f"more than {MOST_DEPTH} levels deep; make it flatter",
-                problem_mark=event.start_mark,
-            )
+            problem = f"the tag {name!r} is not read; write a plain value or put it in quotes"
+        elif self.num_nodes > MOST_VALUES:
+            problem = f"the file holds more than {MOST_VALUES:,} values; make it smaller"
+        elif self.depth >= MOST_DEPTH:
+            problem = f"more than {MOST_DEPTH} levels deep; make it flatter"
+        if problem:
+            raise _RefusedError(problem=problem, problem_mark=event.start_mark)
         self.depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
@@ -127,12 +120,11 @@ class _Document:
             deep = f"more than {MOST_DEPTH} levels deep with its anchors written out"
             raise self.wrong(node, at, f"{deep}; make it flatter")
         self.open.add(id(node))
-        if not isinstance(node, yaml.MappingNode):
-            value: Any = [
-                self.value(item, (*at, str(index))) for index, item in enumerate(node.value)
-            ]
-        else:
+        value: Any
+        if isinstance(node, yaml.MappingNode):
             value = self.table(node, at)
+        else:
+            value = [self.value(item, (*at, str(i))) for i, item in enumerate(node.value)]
         self.open.remove(id(node))
         return value
 
