@@ -23,7 +23,7 @@ from bezoar.flow.yaml_document import KeyPath
 from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
-from bezoar.model.find import find_model, local_config
+from bezoar.model.find import local_config, local_folder
 from bezoar.terminal import plain
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import TrainSettings
@@ -48,7 +48,7 @@ def check_files(recipe: Recipe) -> None:
                 _open(component.files())
     for key, path in _models(recipe):
         with _collected(found, recipe.at(*key)):
-            find_model(path)
+            local_folder(path)
     _refuse(found)
 
 
@@ -136,7 +136,7 @@ def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
         if isinstance(backend, Local):
             uses.append((("backends", name, "template"), backend.model, backend.template))
     for at, path, template in uses:
-        folder = find_model(path)
+        folder = local_folder(path)
         if folder is None:
             continue
         from bezoar.model.load import load_tokenizer

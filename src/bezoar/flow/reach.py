@@ -19,7 +19,7 @@ from bezoar.errors import DataError, first_line
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.yaml_document import KeyPath
 from bezoar.llm.endpoint import Endpoint
-from bezoar.model.find import find_model
+from bezoar.model.find import local_folder
 from bezoar.model.resolve import weight_files
 
 Kind = Literal["model", "dataset"]
@@ -31,7 +31,7 @@ def hub_names(
 ) -> Iterator[tuple[KeyPath, Kind, str]]:
     """(key, kind, name) of what the stages that are to run read from the Hub."""
     for key, path in models:
-        if "/" in path and find_model(path) is None:
+        if "/" in path and local_folder(path) is None:
             yield key, "model", path
     for name in (name for name in recipe.stages if name in stale):
         stage = recipe.stages[name]

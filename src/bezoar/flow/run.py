@@ -2,8 +2,8 @@
 
 import errno
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def run_recipe(
                 record = key_record(keys[name], parts[name], recipe=recipe, name=name)
                 with (
                     short.notes(name, budget),
-                    _NamesStage(name),
+                    _named(name),
                     run.output(name, number, record) as out,
                 ):
                     work_dir = run.work_dir(name, keys[name])
@@ -95,25 +95,24 @@ def journal_path(run: RunDir) -> Path:
     return shared
 
 
-class _NamesStage:
+@contextmanager
+def _named(stage: str) -> Iterator[None]:
     """Turn failures of the machine into one sentence with the stage's name."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-
-    def __enter__(self) -> None:
-        return None
-
-    # libraries that write files turn a full disk into errors of their own, so the text is read too
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        if isinstance(error, BezoarError):
-            if not str(error).startswith("stage "):
-                raise type(error)(f"stage {self.stage}: {error}") from error
-        elif isinstance(error, OSError) or "No space left on device" in str(error):
-            cause = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
-            raise RecipeError(f"stage {self.stage}: {failure(cause)}") from error
+    try:
+        yield
+    except BezoarError as error:
+        if str(error).startswith("stage "):
+            raise
+        raise type(error)(f"stage {stage}: {error}") from error
+    except Exception as error:
+        # libraries that write files turn a full disk into errors of their own
+        full = (
+            OSError(errno.ENOSPC, str(error)) if "No space left on device" in str(error) else None
+        )
+        cause = error if isinstance(error, OSError) else full
+        if cause is None:
+            raise
+        raise RecipeError(f"stage {stage}: {failure(cause)}") from error
 
 
 def default_run_dir(recipe: Recipe) -> RunDir:

@@ -16,7 +16,7 @@ from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.recipe import Recipe, base_of, lineage
 from bezoar.flow.rundir import RunDir
 from bezoar.io import Row
-from bezoar.model.find import find_model
+from bezoar.model.find import local_folder
 from bezoar.model.prompt_group import PromptGroup
 from bezoar.train.settings import step_counts
 from bezoar.train.stages import PPO, Train
@@ -191,7 +191,7 @@ def shortest(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> int:
 
 def _groups(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> Iterator[PromptGroup]:
     """The rows as tokens; none without their tokenizer."""
-    folder = find_model(recipe.models[base_of(recipe, stage.model)].path)
+    folder = local_folder(recipe.models[base_of(recipe, stage.model)].path)
     if folder is None or find_spec("transformers") is None:
         return
     from bezoar.model.load import load_tokenizer

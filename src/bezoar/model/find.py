@@ -19,7 +19,7 @@ from bezoar.model.resolve import (
 from bezoar.reading import user_path
 
 
-def find_model(path: str) -> Path | None:
+def local_folder(path: str) -> Path | None:
     """The folder of a model that is on this machine; None for one of the Hub or of a package that
     has yet to be fetched or unpacked. RecipeError or DataError if it could never be loaded."""
     folder, check = _folder(path), package_folder if path in PACKAGED else check_hub_id
