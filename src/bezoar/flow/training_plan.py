@@ -138,8 +138,9 @@ def warnings(stage: Train | PPO, plan: TrainingPlan, lengths: RowLengths | None)
         yield from _step_warnings(stage, plan)
     if lengths and lengths.too_long:
         what = "dropped" if not isinstance(stage, Train) or stage.too_long == "drop" else "cut"
+        share = f"{lengths.too_long:.0%}" if lengths.too_long >= 0.01 else "under 1%"
         yield (
-            f"{lengths.too_long:.0%} of the rows are longer than max_length {stage.max_length}"
+            f"{share} of the rows are longer than max_length {stage.max_length}"
             f" (the longest: {lengths.longest}) and are {what}; raise it"
         )
     low, high = _USUAL_LR[stage.adapter is not None, _trained_as(stage)]
