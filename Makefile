@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo demo-real test test-browser test-real fuzz faults mutants docs check setup clean
+.PHONY: help demo demo-real test test-long test-browser test-real fuzz faults mutants docs check setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -24,6 +24,10 @@ test-browser: $(VENV)/.dev ## the report in the system's Chromium, also part of 
 
 test-real: $(VENV)/.dev ## the slow tests with the real 135M model (10 minutes)
 	$(BIN)/python -m pytest -m real
+
+test-long: $(VENV)/.dev ## what does not fit into CI: recipes demo-real and hh on real rows (an hour)
+	$(BIN)/bezoar run recipes/demo-real.yaml
+	$(BIN)/bezoar run recipes/hh.yaml
 
 CASES ?= 5000
 fuzz: $(VENV)/.dev ## CASES new odd replies, rows, recipes and files (default 5000; minutes)
