@@ -10,6 +10,7 @@ from bezoar.flow.recipe import load_recipe
 from bezoar.flow.run import run_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.stage import Stats
+from tests.helpers.command import bezoar
 
 RECIPE = """
 name: NAME
@@ -28,10 +29,15 @@ def folder(tmp_path: Path, tiny_model: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, name: str, stage: str = "sft", lr: str = "0.02") -> dict[str, Stats]:
+def recipe(folder: Path, name: str, stage: str = "sft", lr: str = "0.02") -> Path:
     text = RECIPE.replace("NAME", name).replace("STAGE", stage).replace("0.02", lr)
     path = folder / f"{name}.yaml"
     path.write_text(text.replace("MODEL", str(folder / "model")))
+    return path
+
+
+def run(folder: Path, name: str, stage: str = "sft", lr: str = "0.02") -> dict[str, Stats]:
+    path = recipe(folder, name, stage, lr)
     return run_recipe(load_recipe(path), RunDir(folder / "runs" / name))
 
 
@@ -50,6 +56,10 @@ def losses(folder: Path, name: str, stage: str) -> list[float]:
 def test_the_same_key_is_taken_and_either_run_can_go(folder: Path) -> None:
     assert "taken_from" not in run(folder, "one")["sft"]
     before = weights(folder, "one").read_bytes()
+    path = recipe(folder, "two", "mine")
+    said = bezoar("plan", path, "--out", folder / "runs" / "two")
+    assert "two: 1 of 2 stages would run" in said
+    assert "mine: taken from one/02-sft, which has the same key" in said
     # the name of the stage is no part of the key
     taken = run(folder, "two", "mine")["mine"]
     assert taken["taken_from"] == str(folder / "runs" / "one" / "02-sft")

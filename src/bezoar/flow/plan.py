@@ -1,7 +1,7 @@
 """What a run would do, before anything is spent: rows, requests, tokens, money and memory."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.rundir import RunDir
+from bezoar.flow.sharing import same_key
 from bezoar.flow.training_plan import (
     KnownRows,
     TrainingPlan,
@@ -53,6 +54,7 @@ class StagePlan:
     memory_bytes: int | None = None
     fits: int | None = None  # the largest tokens_per_batch that the memory which is free would hold
     note: str = ""
+    taken: str = ""  # run/stage of another run that has it already
     detectable: dict[str, float] = field(default_factory=dict)
     row_tokens: float = 0.0  # of one of the rows that it gives, about; 0 is not known
     training: TrainingPlan | None = None
@@ -72,18 +74,22 @@ def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
     from bezoar.flow.replay import replaying
 
     with replaying(recipe, run, keys.keys() - stale) as replay:
-        return _lines(known, replay)
+        return _lines(known, keys, replay)
 
 
-def _lines(known: KnownRows, replay: "Replay | None") -> list[StagePlan]:
+def _lines(known: KnownRows, keys: Mapping[str, str], replay: "Replay | None") -> list[StagePlan]:
     recipe, run = known.recipe, known.run
     lines: dict[str, StagePlan] = {}
     for name, stage in recipe.stages.items():
         reads = [ref.name for ref in recipe.inputs(name) if ref.kind != "file"]
         line = StagePlan(name, stage.kind, name not in known.stale, reads)
+        folder = run.output_dir(name) if line.current else None
+        if not line.current and stage.gives == "model":
+            folder = next((where for _, _, where in same_key(run, keys[name])), None)
+            line.taken = f"{folder.parent.name}/{folder.name}" if folder else ""
         # what is there is counted, what is not is guessed from the stages before it
-        if line.current:
-            stats = read_own(run.output_dir(name) / "stats.json", rows_out=int | None)
+        if folder:
+            stats = read_own(folder / "stats.json", rows_out=int | None)
             line.rows = exactly(stats["rows_out"] or 0)
             if isinstance(stage, Train | PPO):
                 line.training = finished(stats, stage)
@@ -176,7 +182,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
 
     # 1) the graph, which shows an unwanted dependency before its cost does
     lines = make_plan(recipe, run)
-    num_stale = sum(not line.current for line in lines)
+    num_stale = sum(not (line.current or line.taken) for line in lines)
     console.print(plain(f"{recipe.name}: {num_stale} of {len(lines)} stages would run. The graph:"))
     for line in lines:
         arrow = f" <- {', '.join(line.reads)}" if line.reads else ""
@@ -201,7 +207,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     for line, (requests, tokens, money) in zip(lines, sums, strict=True):
         memory = f"{line.memory_bytes / 2**30:.1f}" if line.memory_bytes else ""
         cells = [str(cell) if cell else "" for cell in (line.rows, requests, tokens)]
-        state = "current" if line.current else "to run"
+        state = "current" if line.current else "taken" if line.taken else "to run"
         table.add_row(line.name, state, *cells, money.money() if money else "", memory)
     console.print(table)
     if any(line.training for line in lines):
@@ -209,8 +215,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     # 3) what holds for several stages, once
     _print_shared(lines, console)
     memory = "GiB: training's peak with the fullest micro-batch"
-    note = "Expected (low to high); replies that are in the journal are left out where it tells."
-    note = f"{note} {memory}."
+    note = f"Expected (low to high); replies in the journal are left out where it tells. {memory}."
     spent = spent_by(recipe, run)
     already = f" Spent already: {cents(spent[''])} USD." if spent[""] else ""
     console.print(plain(f"{note} Budget: {divided(recipe)}.{already}"))
@@ -251,13 +256,11 @@ def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
             plan, about = line.training, "" if line.training.exact else "~"
             rate = rates.get(line.name)
             seconds = rate.seconds(line.flops or 0.0, plan.steps) if rate else plan.seconds
-            took = f"{'' if line.current else '~'}{duration(seconds)}" if seconds else ""
+            sign = "" if line.current or line.taken else "~"
+            took = f"{sign}{duration(seconds)}" if seconds else ""
             counts = (plan.rows, plan.held_out, plan.steps, plan.epochs, exactly(plan.tokens))
-            cells = [
-                f"{about}{value:g}" if isinstance(value, float) else f"{about}{value}"
-                for value in counts
-            ]
-            table.add_row(line.name, *cells, took)
+            shown = (f"{num:g}" if isinstance(num, float) else str(num) for num in counts)
+            table.add_row(line.name, *(about + num for num in shown), took)
     console.print(table)
     if rates:
         told = "; ".join(dict.fromkeys(map(str, rates.values())))
@@ -270,6 +273,8 @@ def _print_shared(lines: list[StagePlan], console: Any) -> None:
     """Notes, detectable differences and the most that fits, once for the stages that share it."""
     stages = defaultdict[str, list[str]](list)
     for line in lines:
+        if line.taken:
+            stages[f"taken from {line.taken}, which has the same key"].append(line.name)
         if line.note:
             note = line.note.removesuffix(".")
             stages[f"the requests are not known yet: {note}"].append(line.name)

@@ -24,6 +24,7 @@ def same_key(run: RunDir, key: str) -> Iterator[tuple[RunDir, str, Path]]:
             # what cannot be read is another run's trouble, and nothing to take
             try:
                 if read_own(folder / "key.json", key=str)["key"] == key:
+                    read_own(folder / "stats.json")
                     yield other, stage, folder
             except (BezoarError, OSError):
                 continue
