@@ -11,7 +11,7 @@ from torch import Tensor
 from bezoar.errors import DataError, RecipeError
 from bezoar.model.architectures import ARCHITECTURES
 from bezoar.model.generation import generate
-from bezoar.model.layer import fast_layers
+from bezoar.model.layer import fast_layers, recompute
 from bezoar.model.linear import linear_layers
 from bezoar.model.merge import merge
 from bezoar.model.packed import pack
@@ -84,10 +84,12 @@ def test_training_adapters_and_exporting_them(folder: Any, name: str, tmp_path: 
     inputs = list(named.values())
     fast = weighted(packed_values(stack), inputs)
     assert len(fast_layers(stack.net)) == 2
-    for flags in ({"recompute": True}, {"fast": False}):
-        for layer in fast_layers(stack.net):
-            vars(layer).update(flags)
-        same(weighted(packed_values(stack), inputs), fast)
+    assert recompute(stack.net)
+    same(weighted(packed_values(stack), inputs), fast)
+    recompute(stack.net, on=False)
+    for layer in fast_layers(stack.net):
+        layer.fast = False
+    same(weighted(packed_values(stack), inputs), fast)
     # 2) against peft
     net = PeftModel.from_pretrained(theirs(folder(name)), tmp_path / "adapter", is_trainable=True)
     by_name = {n.replace(".default", ""): p for n, p in net.named_parameters()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bezoar.model.fused_steps import rms_norm, rotate, swiglu
-from bezoar.model.layer import fast_layers
+from bezoar.model.layer import fast_layers, recompute
 from bezoar.model.linear import LoRAWeights, StackedLinear, masked, project
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import Completion, PromptGroup, answer
@@ -120,8 +120,8 @@ def test_masked_is_a_product(dtype: torch.dtype) -> None:
     assert torch.equal(masked(x, mask), x * mask)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_layers_compute_what_transformers_does(tiny_model: Path, recompute: bool) -> None:
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_layers_compute_what_transformers_does(tiny_model: Path, recomputed: bool) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
     named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=0)
     torch.manual_seed(0)
@@ -144,8 +144,7 @@ def test_layers_compute_what_transformers_does(tiny_model: Path, recompute: bool
             *torch.autograd.grad((weights * hidden).sum(), list(named.values())),
         ]
 
-    for layer in fast_layers(stack.net):
-        layer.recompute = recompute
+    recompute(stack.net, on=recomputed)
     fast = run()
     for layer in fast_layers(stack.net):
         layer.fast = False

@@ -66,10 +66,18 @@ def reward_outputs(stack: "Stack", name: str) -> tuple[str, ...]:
 
 
 def reward_completions(
-    stack: "Stack", template: Template, prompts: Sequence[Messages], answers: Answers
+    stack: "Stack",
+    template: Template,
+    prompts: Sequence[Messages],
+    answers: Answers,
+    *,
+    max_tokens: int = 0,
 ) -> list[list[list[float]]]:
-    """The outputs of a reward model for every answer; all nan where a text is too long for it."""
-    from bezoar.model.score import rewards
+    """The outputs of a reward model for every answer; all nan where a text is too long for it.
+
+    At most `max_tokens` tokens are read at once (0: as many as elsewhere).
+    """
+    from bezoar.model.score import MOST_SCORED, rewards
 
     unknown = [math.nan] * len(reward_outputs(stack, stack.spec.path))
     groups = [
@@ -77,7 +85,8 @@ def reward_completions(
         for prompt, texts in zip(prompts, answers, strict=True)
     ]
     fits = [group.longest <= stack.context_length for group in groups]
-    outputs = iter(rewards(stack, [group for group, fit in zip(groups, fits, strict=True) if fit]))
+    fitting = [group for group, fit in zip(groups, fits, strict=True) if fit]
+    outputs = iter(rewards(stack, fitting, max_tokens=max_tokens or MOST_SCORED))
     return [
         next(outputs) if fit else [unknown] * len(group.completions)
         for group, fit in zip(groups, fits, strict=True)

@@ -4,12 +4,14 @@ B batch (1 where gradients are formed), T tokens, A positions that are read, E h
 heads, G key/value heads, n = H / G, D head size.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from bezoar.model.architectures import ARCHITECTURES
 from bezoar.model.attention import Layout
@@ -25,8 +27,7 @@ class FastLayer(nn.Module):
     """Computes what `original` does, whose parts it shares; `fast` False runs `original` itself,
     if that takes a layout.
 
-    `recompute` keeps only the layer's input for the backward pass. With `read` [A], the last layer
-    runs everything after its attention at those positions only.
+    With `read` [A], the last layer runs everything after its attention at those positions only.
     """
 
     def __init__(self, original: Any, config: Any, *, last: bool) -> None:
@@ -39,7 +40,7 @@ class FastLayer(nn.Module):
             setattr(self, name, getattr(original, name))
         self.rule = _Rule(getattr(original, parts.attention), config)
         self.hidden_original = [original]  # in a list, so that its weights are not counted twice
-        self.fast, self.recompute, self.last = True, False, last
+        self.fast, self.last = True, last
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         if not self.fast and self.parts.takes_layout:
@@ -51,11 +52,7 @@ class FastLayer(nn.Module):
         signed = torch.cat((-sin[..., :half], sin[..., half:]), -1)
         angles = (cos.flatten(0, 1)[:, None], signed.flatten(0, 1)[:, None])
         read = kwargs.get("read") if self.last else None
-        inputs = (hidden_states, angles, kwargs["layout"], read)
-        if self.recompute and torch.is_grad_enabled():
-            out = checkpoint(self._forward, *inputs, use_reentrant=False)
-            return out
-        return self._forward(*inputs)
+        return self._forward(hidden_states, angles, kwargs["layout"], read)
 
     def _forward(
         self, hidden: Tensor, angles: Angles, layout: Layout, read: Tensor | None
@@ -194,13 +191,24 @@ def trims(net: Any) -> bool:
     return bool(layers) and layers[-1].fast
 
 
-def recompute(net: Any) -> None:
-    """Keep only the input of each layer for the backward pass (gradient checkpointing)."""
-    layers = fast_layers(net)
-    for layer in layers:
-        layer.recompute = layer.fast
-    if not layers or not layers[0].fast:
-        net.gradient_checkpointing_enable({"use_reentrant": False})
+def recompute(net: nn.Module, *, on: bool = True) -> bool:
+    """Let each decoder block keep only its input for the backward pass (gradient checkpointing,
+    arXiv 1604.06174); with `on` False, all again. Returns whether the model has such blocks.
+
+    It does not matter whether adapters or all weights train, nor in which mode the net is.
+    """
+    blocks = [m for m in net.modules() if isinstance(m, (FastLayer, GradientCheckpointingLayer))]
+    for block in blocks:
+        vars(block).pop("forward", None)
+        if on:
+            vars(block)["forward"] = partial(_checkpointed, block.forward)
+    return bool(blocks)
+
+
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if torch.is_grad_enabled():
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    return forward(*args, **kwargs)
 
 
 def fast_layers(net: nn.Module) -> list[FastLayer]:

@@ -172,23 +172,27 @@ class _Project(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         # 1) the part that does not train
         outs = [layer.frozen(x) for layer in layers]  # [T, O_i]
-        ctx.layers, ctx.tops, ctx.kept, ctx.lows = layers, tops, kept, []
+        ctx.layers, ctx.tops, ctx.kept = layers, tops, kept
+        lows: Sequence[Tensor] = ()
         if weights:
             # 2) one product with the A of all layers, for many narrow ones waste the machine
             x = masked(x, mask)
             low = x @ torch.cat(weights[::2]).to(x.dtype).T  # [T, sum of r]
-            ctx.lows = torch.split(low, [down.shape[0] for down in weights[::2]], 1)
+            lows = torch.split(low, [down.shape[0] for down in weights[::2]], 1)
             # 3) B on top, in place
-            lows = iter(ctx.lows)
+            each = iter(lows)
             for out, top in zip(outs, tops, strict=True):
                 if top:
-                    out.addmm_(next(lows), (top.up * (top.scale / kept)).to(x.dtype).T)
-        ctx.save_for_backward(x if weights else None, mask, *weights)
+                    out.addmm_(next(each), (top.up * (top.scale / kept)).to(x.dtype).T)
+        # the lows too: recomputation would not free what a node holds by itself
+        ctx.save_for_backward(x if weights else None, mask, *lows, *weights)
         return tuple(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, mask, *weights = ctx.saved_tensors
+        x, mask, *saved = ctx.saved_tensors
+        num_tops = len(saved) // 3
+        lows, weights = saved[:num_tops], saved[num_tops:]
         grads = tuple(grad.contiguous() for grad in grads)
         # 1) through the frozen layers, summed in place: they share x
         by_x: Tensor | None = None
@@ -197,7 +201,7 @@ class _Project(torch.autograd.Function):
                 by_x = layer.frozen_gradient(grad, by_x)
         # 2) each B, and the gradient that reaches its A
         by_low, by_up = [], []
-        lows_and_ups = iter(zip(ctx.lows, weights[1::2], strict=True))
+        lows_and_ups = iter(zip(lows, weights[1::2], strict=True))
         for top, grad in zip(ctx.tops, grads, strict=True):
             if top:
                 low, up = next(lows_and_ups)

@@ -13,6 +13,8 @@ from bezoar.model.prompt_group import PromptGroup, best_fit
 from bezoar.model.stack import Stack
 
 T = TypeVar("T")
+MOST_SCORED = 4096
+"""Tokens that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Scored:
 
 
 def score(
-    stack: Stack, groups: Sequence[PromptGroup], *, max_tokens: int = 4096
+    stack: Stack, groups: Sequence[PromptGroup], *, max_tokens: int = MOST_SCORED
 ) -> list[list[Scored]]:
     """The scores of every answer of every group; at most `max_tokens` tokens are read at once."""
 
@@ -43,13 +45,15 @@ def score(
     return _by_group(stack, groups, read, max_tokens)
 
 
-def rewards(stack: Stack, groups: Sequence[PromptGroup]) -> list[list[list[float]]]:
+def rewards(
+    stack: Stack, groups: Sequence[PromptGroup], *, max_tokens: int = MOST_SCORED
+) -> list[list[list[float]]]:
     """The K outputs of the head for every answer of every group that `score_group` made."""
     head = stack.score_head
     if head is None:
         raise DataError(f"{stack.spec.path}: the model has no score head; name a reward model.")
     stack.net.eval()
-    return _by_group(stack, groups, lambda batch: head(stack.hidden(batch)).tolist())
+    return _by_group(stack, groups, lambda batch: head(stack.hidden(batch)).tolist(), max_tokens)
 
 
 @torch.no_grad()
@@ -57,7 +61,7 @@ def _by_group(
     stack: Stack,
     groups: Sequence[PromptGroup],
     read: Callable[[PackedBatch], list[T]],
-    max_tokens: int = 4096,
+    max_tokens: int,
 ) -> list[list[T]]:
     """The values that `read` gives for the answers of a batch, group by group."""
     results: list[list[T]] = [[] for _ in groups]

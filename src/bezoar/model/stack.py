@@ -170,7 +170,18 @@ class Stack:
         `folder`/model if all weights train."""
         target = folder / ("model" if self.top is None else "adapter")
         if self.top is None:
-            self.net.to(DTYPES[self.spec.dtype]).save_pretrained(target)
+            # a copy in the precision of the spec, not on the GPU: these weights may train on
+            dtype, copies = DTYPES[self.spec.dtype], dict[int, Tensor]()
+            state = self.net.state_dict()
+            for name, tensor in state.items():
+                # once where tied: safetensors refuses to write what does not look so
+                copy = copies.get(tensor.data_ptr())
+                if copy is None:
+                    copy = tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
+                state[name] = copies[tensor.data_ptr()] = copy
+            self.net.save_pretrained(target, state_dict=state)
+            self.net.config.dtype = dtype
+            self.net.config.save_pretrained(target)
             self.tokenizer.inner.save_pretrained(target)
             sync(target)
             if self.score_head is not None:

@@ -37,7 +37,9 @@ class TrainerState:
     tokens: int = 0
     trained_tokens: int = 0
     seconds: float = 0.0
-    splits: int = 0  # steps done again in smaller micro-batches
+    splits: int = 0  # steps done again with less memory
+    budget: int = 0  # the most tokens of a micro-batch that fit, once the recipe's did not
+    slots: int = 0  # the most answers drawn at once that fit, likewise
 
     def learning(self) -> dict[str, list[float]]:
         """What it learnt, first and last: the loss on held-out rows, else the mean training loss

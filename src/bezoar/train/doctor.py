@@ -17,7 +17,7 @@ from torch import Tensor
 from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, block_mask
 from bezoar.model.chunked_logprobs import logprobs
 from bezoar.model.fast_paths import FLEX, note
-from bezoar.model.layer import fast_layers
+from bezoar.model.layer import fast_layers, recompute
 from bezoar.model.linear import NF4Weight
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import Completion, PromptGroup
@@ -74,8 +74,8 @@ def examine(device: str | None = None) -> list[Check]:
         # 2) everything at once against independent code, then path by path to name the fault
         peft, each = partial(_plain, model, folder, groups), partial(_run_each, exact, groups)
         unshared = partial(_run, exact, groups, share=False)
-        slow_layers = partial(_run_with, exact, groups, fast=False)
-        recomputed = partial(_run_with, exact, groups, recompute=True)
+        slow_layers = partial(_run_slow, exact, groups)
+        recomputed = partial(_run_recomputed, exact, groups)
         segments = partial(_attention, attend, exact)
         check(ALL, "transformers and peft, one sequence at a time", 1e-4, plain, peft)
         check("packing", "a row for each prompt", 1e-4, plain, each)
@@ -187,16 +187,23 @@ def _run_each(stack: Stack, groups: list[PromptGroup]) -> Result:
     return _weighted(torch.cat([_values(stack, [group]) for group in groups]), _parameters(stack))
 
 
-def _run_with(stack: Stack, groups: list[PromptGroup], **flags: bool) -> Result:
-    """With flags of the fused layers negated."""
+def _run_slow(stack: Stack, groups: list[PromptGroup]) -> Result:
     layers = fast_layers(stack.net)
     for layer in layers:
-        vars(layer).update(flags)
+        layer.fast = False
     try:
         return _run(stack, groups)
     finally:
         for layer in layers:
-            vars(layer).update({name: not value for name, value in flags.items()})
+            layer.fast = True
+
+
+def _run_recomputed(stack: Stack, groups: list[PromptGroup]) -> Result:
+    recompute(stack.net)
+    try:
+        return _run(stack, groups)
+    finally:
+        recompute(stack.net, on=False)
 
 
 def _after_evaluation(stack: Stack, groups: list[PromptGroup]) -> Result:

@@ -19,7 +19,8 @@ from bezoar.chat.types import AnyRow
 from bezoar.model.prompt_group import best_fit
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.train.objective import conversations
-from bezoar.train.settings import TrainSettings
+from bezoar.train.ppo_settings import PPOSettings
+from bezoar.train.settings import Optimizer, TrainSettings
 
 PROCESS_BYTES = 490 * 10**6
 """Python with its libraries, and what reading a model leaves behind."""
@@ -39,6 +40,8 @@ _KEYS = [
     "vocab_size",
 ]
 _BYTES = {"bfloat16": 2, "float32": 4}
+_MOMENTS = {"adamw": 8, "rmsprop": 4, "adamw_8bit_paged": 2 + 8 / 256}
+"""Bytes of an optimizer's state a weight; in 8 bits each block of 256 has two scales."""
 _SHARED_INPUT = (
     ("q_proj", "k_proj", "v_proj"),
     ("o_proj",),
@@ -56,14 +59,20 @@ class Memory:
 
     process: int
     weights: int
-    trained: int
+    trained: int  # gradients and the optimizer's state, and the weights of an adapter
     head: int
     activations: int
+    best: int = 0  # the weights of the best evaluation, which never lie on a GPU
+
+    @property
+    def ahead(self) -> int:
+        """What is yet to be taken before the first step, when the model is loaded."""
+        return self.trained + self.best + self.head + self.activations
 
     @property
     def total(self) -> int:
         """The expected peak."""
-        return self.process + self.weights + self.trained + self.head + self.activations
+        return self.process + self.weights + self.ahead
 
 
 def llama_like(config: Config) -> bool:
@@ -72,7 +81,15 @@ def llama_like(config: Config) -> bool:
 
 
 def predict_memory(
-    config: Config, spec: ModelSpec, lora: LoRA | None, *, tokens: int, on_gpu: bool = False
+    config: Config,
+    spec: ModelSpec,
+    lora: LoRA | None,
+    *,
+    tokens: int,
+    on_gpu: bool = False,
+    optimizer: Optimizer = "adamw",
+    keeps_best: bool = False,
+    recompute: bool = False,
 ) -> Memory | None:
     """The peak of training with micro-batches of up to `tokens`; None if not `llama_like`."""
     if not llama_like(config):
@@ -81,19 +98,20 @@ def predict_memory(
     # 1) weights: all weights train in float32, frozen ones have the precision of the recipe
     width = _BYTES[spec.dtype] if lora is not None else 4
     num_embeddings = 1 if config.get("tie_word_embeddings") else 2
-    embeddings = num_embeddings * config["vocab_size"] * config["hidden_size"]
+    embedding = config["vocab_size"] * config["hidden_size"]
     sizes = [num_in * num_out for num_in, num_out in shapes.values()]
     linear = num_layers * sum(sizes)
     packed = linear * 33 // 64 if spec.quantize == "nf4" else 0  # 4 bits, and 8 bits a block of 64
     # a CPU keeps what it unpacked; a GPU unpacks one layer at a time
     dense = max(sizes) if on_gpu and spec.quantize == "nf4" else linear
-    weights = (embeddings + dense) * width + packed
-    # 2) what trains: float32 weight, gradient and two moments; full weights are counted above
-    if lora is None:
-        trained = 12 * (linear + embeddings)
-    else:
+    weights = (num_embeddings * embedding + dense) * width + packed
+    # 2) what trains: gradient and moments, an adapter's own weights and the best ones, in float32
+    num_trained = linear + num_embeddings * embedding
+    if lora is not None:
         targets = _targets(shapes, lora).values()
-        trained = 16 * num_layers * sum(lora.r * (i + o) for i, o in targets)
+        num_trained = num_layers * sum(lora.r * (i + o) for i, o in targets)
+    trained = round(num_trained * (4 + _MOMENTS[optimizer] + (4 if lora else 0)))
+    best = 4 * num_trained if keeps_best and not on_gpu else 0
     # 3) activations: what every layer keeps, and the widest step of one
     kept, widest = (
         sum(size * tokens if on_gpu else _paged(size * tokens) for size in sizes_per_token)
@@ -102,20 +120,35 @@ def predict_memory(
             _beside(config, shapes, _BYTES[spec.dtype]),
         )
     )
+    # recomputed, every layer keeps its input, and one at a time all the rest
+    inputs = config["hidden_size"] * tokens * width
+    activations = widest + (num_layers * inputs + kept if recompute else num_layers * kept)
+    head = HEAD_BYTES
+    if lora is None:
+        # of the output embedding: its gradient in float32, and a copy and a summand in bfloat16
+        head += 8 * embedding
+        # and copies of all matrices in the precision of the computation, up to the backward pass
+        activations += 2 * linear if spec.dtype == "bfloat16" else 0
     process = 0 if on_gpu else PROCESS_BYTES
-    return Memory(process, weights, trained, HEAD_BYTES, num_layers * kept + widest)
+    return Memory(process, weights, trained, head, activations, best)
+
+
+def options(stage: TrainSettings | PPOSettings) -> dict[str, Any]:
+    """The keywords by which a stage's settings change what `predict_memory` says."""
+    keeps_best = isinstance(stage, TrainSettings) and stage.validation > 0
+    return {"optimizer": stage.optimizer, "keeps_best": keeps_best}
 
 
 def largest_budget(
-    config: Config, spec: ModelSpec, lora: LoRA | None, *, free: int, on_gpu: bool = False
+    config: Config, spec: ModelSpec, lora: LoRA | None, *, free: int, **keywords: Any
 ) -> int | None:
     """The most tokens of a micro-batch that `free` bytes hold; 0 if not even the weights fit.
 
-    None if the model is not `llama_like`.
+    None if the model is not `llama_like`. `keywords` are those of `predict_memory`.
     """
 
     def too_large(num_tokens: int) -> bool:
-        memory = predict_memory(config, spec, lora, tokens=num_tokens, on_gpu=on_gpu)
+        memory = predict_memory(config, spec, lora, tokens=num_tokens, **keywords)
         return memory is not None and memory.total > free
 
     # more tokens never need less memory, so the largest number that fits is found by bisection
@@ -150,7 +183,9 @@ def available() -> tuple[int, bool]:
         import torch
 
         if torch.cuda.is_available():
-            return int(torch.cuda.mem_get_info()[0]), True
+            # with what torch's allocator holds and does not use
+            unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+            return int(torch.cuda.mem_get_info()[0]) + unused, True
     file = Path("/proc/meminfo")
     lines = file.read_text().splitlines() if file.is_file() else []
     for line in lines:
@@ -189,11 +224,15 @@ def _kept(config: Config, shapes: Shapes, lora: LoRA | None, width: int) -> list
     """Bytes a token of each tensor that a layer keeps for the backward pass."""
     E, F, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     queries, keys = shapes["q_proj"][1], shapes["k_proj"][1]
-    if lora is None:  # autograd's own, norms and residuals in float32
-        return [queries * width] * 2 + [keys * width] * 4 + [F * width] * 4 + [E * 4] * 4
-    norms = [E * width] * 2 + [4] * 2  # inputs and scales
     attention = [queries * width] + [keys * width] * 2 + [heads * 4]  # with the log-sum-exps
-    kept = [*norms, *attention, F * width, F * width]  # and the MLP's gate and up
+    if lora is None:  # autograd's own
+        norms = [E * 4] * 4 + [4] * 2  # in float32
+        # inputs of the linear layers: where those are cast, one for each
+        inputs = [E * width] * (5 if width == 2 else 2) + [queries * width]
+        return [*norms, *attention, *inputs, *[F * width] * 4]
+    norms = [E * width] * 2 + [4] * 2  # inputs and scales
+    angles = [queries // heads * width]
+    kept = [*norms, *attention, *angles, F * width, F * width]  # and the MLP's gate and up
     targets = _targets(shapes, lora)
     for names in _SHARED_INPUT:
         num_adapters, num_inputs = sum(name in targets for name in names), shapes[names[0]][0]

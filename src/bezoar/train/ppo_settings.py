@@ -68,6 +68,10 @@ class PPOSettings:
     """Largest norm of the gradient; a longer one is scaled down."""
     tokens_per_batch: int = 2048
     """Most tokens of a micro-batch: less memory if lower, with no effect on the gradient."""
+    recompute: Literal["auto", "never", "always"] = "auto"
+    """Recompute activations in the backward pass; auto: if memory would not do for them."""
+    slots: int = 32
+    """Answers drawn at once, at least 1: less memory if lower."""
     checkpoint_every: int = 5
     """Updates between checkpoints, at least 1; no effect on the result."""
     kind: Literal["ppo"] = "ppo"
@@ -75,7 +79,7 @@ class PPOSettings:
     def __post_init__(self) -> None:
         counts = "updates", "batch_size", "epochs", "minibatches", "max_length"
         require_positive(self, *counts, "temperature", "lr", "clip", "value_clip", "max_grad_norm")
-        require_positive(self, "tokens_per_batch", "checkpoint_every")
+        require_positive(self, "tokens_per_batch", "slots", "checkpoint_every")
         if self.max_tokens < 2:
             raise ValueError("max_tokens must be at least 2; change the value")
         if not 0 <= self.reset <= 1 or not 0 <= self.gamma <= 1 or not 0 <= self.lam <= 1:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from bezoar.chat.types import AnyRow
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.io import content_hash
-from bezoar.model.completions import reward_completions
 from bezoar.model.fast_paths import refuse_broken
 from bezoar.model.score_head import ScoreHead
-from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.rng import rng_for
@@ -33,6 +31,7 @@ from bezoar.train.rollout import (
     RolloutScores,
     draw_prefix,
     micro_batches,
+    normalised,
     read,
     read_prompts,
     roll_out,
@@ -40,6 +39,8 @@ from bezoar.train.rollout import (
 )
 from bezoar.train.settings import StageInputs
 from bezoar.train.trainer import Trainer
+
+T = TypeVar("T")
 
 
 def train(
@@ -84,24 +85,6 @@ def train(
     return trainer.write_result(stack, len(prompts), dropped, more)
 
 
-def normalised(
-    settings: PPOSettings, rows: Iterable[AnyRow], inputs: StageInputs, reward_model: Stack
-) -> RewardWeights:
-    """Weights that give the rows' own answers mean score 0 and, with `std`, deviation 1."""
-    answered = [row for row in rows if row.answer]
-    prompts, answers = [row.prompt for row in answered], [[row.answer] for row in answered]
-    outputs = reward_completions(reward_model, inputs.template, prompts, answers)
-    known = [values for [values] in outputs if not math.isnan(values[0])]
-    if len(known) < 2:
-        raise DataError(
-            f"{settings.rows}: normalise needs rows with answers of their own that fit the reward"
-            " model; use others or set it to none."
-        )
-    assert reward_model.score_head is not None
-    scale = settings.normalise == "std"
-    return settings.goodness.centred(reward_model.score_head.outputs, known, scale=scale)
-
-
 @dataclass
 class PPOTrainer(Trainer):
     """PPO on prompts. A step is an update: answers, and the optimizer steps on them."""
@@ -117,14 +100,21 @@ class PPOTrainer(Trainer):
         self.num_steps = self.settings.updates
 
     def key(self) -> str:
-        """What the checkpoints belong to; their number changes no weight."""
-        settings = {**asdict(self.settings), "checkpoint_every": 0}
+        """What the checkpoints belong to; recomputation and their number change no weight."""
+        settings = asdict(self.settings)
+        del settings["checkpoint_every"], settings["recompute"]
         models = self.policy.stack.identity, self.reward_model.identity
         prompts = [asdict(prompt) for prompt in self.prompts]
         return content_hash(settings, prompts, *models, self.seed, torch.get_num_threads())
 
+    @property
+    def stack(self) -> Stack:
+        return self.policy.stack
+
     def prepare(self) -> None:
-        """Nothing: every update makes its own data."""
+        """Memory alone: every update makes its own data."""
+        longest = max(len(prompt.tokens) for prompt in self.prompts) + self.settings.max_tokens
+        self.save_memory(max(self.budget, longest))
 
     def batch(self, update: int) -> list[Prompt]:
         """The prompts of an update (0-based): the next ones; each pass has its own order of all."""
@@ -143,8 +133,7 @@ class PPOTrainer(Trainer):
         scores = self._scores(rollouts)
         # 2) read the old policy, its reference and the values before any weight changes, in the
         # micro-batches of training: with one minibatch the first ratio is 1 to the bit
-        batches = micro_batches(rollouts, settings.tokens_per_batch)
-        old = read(self.policy, rollouts, batches)
+        old = self._in_micro_batches(rollouts, partial(read, self.policy, rollouts))
         # 3) token rewards (KL, the score at the end), scaled to deviation 1; their mean stays,
         # because it says whether the answers are good at all
         scores_tensor = torch.tensor(scores, device=old.mask.device)  # [N]
@@ -188,19 +177,37 @@ class PPOTrainer(Trainer):
             for p in prompts
         ]
         end = self.inputs.template.end(self.policy.stack.tokenizer)
-        draw_seed = int(content_hash(seed, update), 16)
-        return roll_out(self.policy, prompts, prefixes, end, max_tokens=max_tokens, seed=draw_seed)
+        draw = partial(
+            roll_out,
+            self.policy,
+            prompts,
+            prefixes,
+            end,
+            max_tokens=max_tokens,
+            seed=int(content_hash(seed, update), 16),
+        )
+
+        def shrink() -> str:
+            slots = self.state.slots or settings.slots
+            self.state.slots = slots // 2
+            return "" if slots > 1 else "for one answer; lower max_tokens or max_length"
+
+        return self.again_with_less(lambda: draw(slots=self.state.slots or settings.slots), shrink)
 
     def _scores(self, rollouts: list[Rollout]) -> list[float]:
         """The reward model's score of every answer."""
         settings, template = self.settings, self.inputs.template
-        scores = score(
+        scores = self._in_micro_batches(
             rollouts,
-            self.policy,
-            self.reward_model,
-            template,
-            goodness=settings.goodness,
-            missing_end=settings.missing_end,
+            lambda _: score(
+                rollouts,
+                self.policy,
+                self.reward_model,
+                template,
+                goodness=settings.goodness,
+                missing_end=settings.missing_end,
+                max_tokens=self.state.budget,
+            ),
         )
         for rollout, value in zip(rollouts, scores, strict=True):
             if not math.isfinite(value):
@@ -271,7 +278,11 @@ class PPOTrainer(Trainer):
             loss = totals["policy_loss"] + settings.value_weight * totals["value_loss"]
             return {"loss": loss, **totals}
 
-        sizes = {rollout.prompt.id: rollout.group.num_input_tokens for rollout in minibatch}
-        return self.with_less_memory(
-            lambda budget: micro_batches(minibatch, budget), compute, sizes
-        )
+        return self._in_micro_batches(minibatch, compute)
+
+    def _in_micro_batches(
+        self, rollouts: list[Rollout], compute: Callable[[list[list[int]]], T]
+    ) -> T:
+        """`compute` of rollouts; out of memory, again in smaller micro-batches."""
+        sizes = {rollout.prompt.id: rollout.group.num_input_tokens for rollout in rollouts}
+        return self.with_less_memory(lambda budget: micro_batches(rollouts, budget), compute, sizes)

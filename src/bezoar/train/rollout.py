@@ -3,6 +3,7 @@
 N answers, T tokens of the longest, A tokens of all, E hidden size.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -61,6 +62,24 @@ def read_prompts(
         else:
             kept.append(Prompt(row.id, row.prompt, tokens, reference))
     return kept, dropped
+
+
+def normalised(
+    settings: PPOSettings, rows: Iterable[AnyRow], inputs: StageInputs, reward_model: Stack
+) -> RewardWeights:
+    """Weights that give the rows' own answers mean score 0 and, with `std`, deviation 1."""
+    answered = [row for row in rows if row.answer]
+    prompts, answers = [row.prompt for row in answered], [[row.answer] for row in answered]
+    outputs = reward_completions(reward_model, inputs.template, prompts, answers)
+    known = [values for [values] in outputs if not math.isnan(values[0])]
+    if len(known) < 2:
+        raise DataError(
+            f"{settings.rows}: normalise needs rows with answers of their own that fit the reward"
+            " model; use others or set it to none."
+        )
+    assert reward_model.score_head is not None
+    scale = settings.normalise == "std"
+    return settings.goodness.centred(reward_model.score_head.outputs, known, scale=scale)
 
 
 @dataclass(frozen=True)
@@ -123,8 +142,10 @@ def roll_out(
     *,
     max_tokens: int,
     seed: int,
+    slots: int = 32,
 ) -> list[Rollout]:
-    """An answer to each prompt, begun with its prefix; draws depend on (weights, seed, prompt)."""
+    """An answer to each prompt, begun with its prefix; draws depend on (weights, seed, prompt), and
+    by rounding on `slots`, the answers drawn at once."""
     pairs = list(zip(prompts, prefixes, strict=True))
     common = SamplingParams(max_tokens, policy.temperature, stop_tokens=(end,))
     params = [
@@ -134,7 +155,8 @@ def roll_out(
     # the forced tokens are read as part of the prompt, and counted as part of the answer
     inputs = [[*prompt.tokens, *prefix] for prompt, prefix in pairs]
     rollouts = []
-    for (prompt, prefix), drawn in zip(pairs, generate(policy.stack, inputs, params), strict=True):
+    answers = generate(policy.stack, inputs, params, slots=slots)
+    for (prompt, prefix), drawn in zip(pairs, answers, strict=True):
         ended = drawn.finish == "stop"
         tokens = [*prefix, *drawn.tokens, *([end] if ended else [])]
         rollouts.append(Rollout(prompt, answer(prompt.tokens, tokens), len(prefix), ended))
@@ -149,6 +171,7 @@ def score(
     *,
     goodness: RewardWeights,
     missing_end: float,
+    max_tokens: int = 0,
 ) -> list[float]:
     """The reward model's score of every answer; `missing_end` for an answer that was cut off.
 
@@ -160,7 +183,7 @@ def score(
     messages = [r.prompt.messages for r in rollouts]
     assert reward_model.score_head is not None
     names = reward_model.score_head.outputs
-    outputs = reward_completions(reward_model, template, messages, texts)
+    outputs = reward_completions(reward_model, template, messages, texts, max_tokens=max_tokens)
     return [
         goodness.score(names, values) if rollout.ended else missing_end
         for rollout, [values] in zip(rollouts, outputs, strict=True)

@@ -99,17 +99,19 @@ class TrainSettings:
     """Steps between evaluations on the validation rows; 0: after each epoch."""
     patience: int = 0
     """Stop after so many evaluations without a lower loss; 0: never."""
-    checkpoint_every: int = 20
-    """Steps between checkpoints, at least 1; no effect on the result."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, at least 1; default: 20, or 200 where all weights train."""
     keep: Literal["best", "all"] = "best"
     """all: the result of every evaluation too, in checkpoints/step-N."""
     recompute: Literal["auto", "never", "always"] = "auto"
-    """Recompute activations in the backward pass; auto: if they would not fit into memory."""
+    """Recompute activations in the backward pass; auto: if memory would not do for them."""
     kind: Literal["train"] = "train"
 
     def __post_init__(self) -> None:
-        sizes = "batch_size", "tokens_per_batch", "max_length", "checkpoint_every"
+        sizes = "batch_size", "tokens_per_batch", "max_length"
         require_positive(self, "lr", "epochs", *sizes, "clip")
+        if self.checkpoint_every is not None:
+            require_positive(self, "checkpoint_every")
         if not 0 <= self.validation < 1 or not 0 <= self.warmup_ratio < 1:
             raise ValueError(
                 "validation and warmup_ratio are shares from 0 to below 1; change the value"

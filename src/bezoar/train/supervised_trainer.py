@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ from torch import Tensor
 from bezoar.chat.types import Dropped
 from bezoar.errors import DataError
 from bezoar.io import content_hash, write_jsonl
-from bezoar.model.fast_paths import refuse_broken, usable
-from bezoar.model.layer import recompute
+from bezoar.model.fast_paths import refuse_broken
 from bezoar.model.resolve import tokenizer_identity
 from bezoar.model.stack import Stack
 from bezoar.model.tensors import kept_tensors, save_tensors
@@ -25,13 +24,14 @@ from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats
 from bezoar.train.hardware import device_name, fresh_peak, peak_flops, step_flops
 from bezoar.train.label_check import Example, check_labels
-from bezoar.train.memory import available, llama_like, predict_memory
+from bezoar.train.memory import llama_like
 from bezoar.train.optim import epoch_order
 from bezoar.train.settings import StageInputs, TrainSettings, no_step_better, step_counts
 from bezoar.train.step import Totals, TrainState, evaluate, gradient, reference
 from bezoar.train.tokenized_cache import identity, num_cut, num_input_tokens, prepare
 from bezoar.train.trainer import Trainer
 
+T = TypeVar("T")
 LENGTHS_KEPT = 10_000
 """Rows whose lengths are written down for the report."""
 
@@ -104,6 +104,10 @@ class SupervisedTrainer(Trainer):
         self.steps_per_epoch, self.num_steps = counts.per_epoch, counts.total
         self.warmup = counts.warmup
 
+    @property
+    def stack(self) -> Stack:
+        return self.train_state.stack
+
     def key(self) -> str:
         """What the checkpoints belong to; recomputation and their number change no weight."""
         settings = asdict(self.settings)
@@ -120,7 +124,9 @@ class SupervisedTrainer(Trainer):
 
     def prepare(self) -> None:
         """The reference is read with the memory settings of training, so those come first."""
-        self._save_memory()
+        # the largest micro-batch: a full budget, or a row that is longer than it
+        sizes = num_input_tokens(self.train_state.examples)
+        self.save_memory(max(min(self.budget, sum(sizes)), max(sizes)))
         if "reference" in self.settings.objective.needs:
             self._load_reference()
         if not self.state.step and self.held_out:
@@ -135,7 +141,7 @@ class SupervisedTrainer(Trainer):
         """One optimizer step and, if one is due, an evaluation."""
         started, rows = time.monotonic(), self.rows_of(self.state.step)
         # 1) the gradient of the whole step, then its norm: clipping needs all micro-batches
-        totals = self.gradient(rows)
+        totals = self.in_micro_batches(rows, self.gradient_of)
         row_ids = [self.train_state.examples[i].id for i in rows]
         norm = self.apply_gradient(self.settings.clip, row_ids)
         # 2) count before logging: a log line has the number of steps that are done
@@ -160,12 +166,12 @@ class SupervisedTrainer(Trainer):
             self._evaluate()
         return f"loss {totals.loss:.3f}"
 
-    def gradient(self, rows: list[int]) -> Totals:
-        """The gradient of a step; out of memory, again in smaller micro-batches."""
+    def in_micro_batches(self, rows: Sequence[int], compute: Callable[[list[list[int]]], T]) -> T:
+        """`compute` of rows; out of memory, again in smaller micro-batches."""
         examples = [self.train_state.examples[i] for i in rows]
         return self.with_less_memory(
             lambda budget: self.train_state.micro_batches(rows, budget),
-            self.gradient_of,
+            compute,
             {example.id: example.group.num_input_tokens for example in examples},
         )
 
@@ -222,7 +228,9 @@ class SupervisedTrainer(Trainer):
 
     def _evaluate(self) -> None:
         started, state, stack = time.monotonic(), self.state, self.train_state.stack
-        totals = evaluate(self.train_state, self.held_out, self.settings.tokens_per_batch)
+        totals = self.in_micro_batches(
+            self.held_out, lambda _: evaluate(self.train_state, self.held_out, self.budget)
+        )
         state.seconds += time.monotonic() - started
         state.evaluations.append((state.step, totals.loss))
         metrics = {f"validation_{name}": value for name, value in totals.metrics.items()}
@@ -230,13 +238,15 @@ class SupervisedTrainer(Trainer):
         # weights before the first step are never the result
         if state.step and (state.best_loss is None or totals.loss < state.best_loss):
             state.best_loss, state.best_step = totals.loss, state.step
-            self.best = {name: tensor.clone() for name, tensor in stack.trained_state().items()}
+            # in the machine's memory: a GPU has none to spare for what no step reads
+            trained = stack.trained_state().items()
+            self.best = {name: tensor.to("cpu", copy=True) for name, tensor in trained}
         if state.step and self.settings.keep == "all":
             self.save(stack, self.folder / "kept" / f"step-{state.step}")
 
     def _load_reference(self) -> None:
         """The reference log-probabilities: read from the work folder, or computed and saved."""
-        file, budget = self.folder / "references.safetensors", self.settings.tokens_per_batch
+        file, budget = self.folder / "references.safetensors", self.budget
         saved = kept_tensors(file)
         if saved is None:
             micro_batches = self.train_state.micro_batches
@@ -248,7 +258,8 @@ class SupervisedTrainer(Trainer):
             values: dict[int, Tensor] = {}
             with self.progress.bar("reference", len(batches)) as advance:
                 for batch in batches:
-                    values.update(reference(self.train_state, [batch]))
+                    found = self.in_micro_batches(batch, partial(reference, self.train_state))
+                    values.update(found)
                     advance()
             # three tensors, not one a row: a file of a million would be slow to open
             saved = {
@@ -259,20 +270,3 @@ class SupervisedTrainer(Trainer):
             save_tensors(file, saved)
         parts = torch.split(saved["values"], saved["sizes"].tolist())
         self.train_state.references = dict(zip(saved["rows"].tolist(), parts, strict=True))
-
-    def _save_memory(self) -> None:
-        """Recompute activations if the recipe says so, or if they would not fit into memory."""
-        settings, stack = self.settings, self.train_state.stack
-        # the largest micro-batch: a full budget, or a row that is longer than it
-        sizes = num_input_tokens(self.train_state.examples)
-        tokens = max(min(settings.tokens_per_batch, sum(sizes)), max(sizes))
-        config, on_gpu = stack.net.config.to_dict(), stack.device.type == "cuda"
-        memory = predict_memory(config, stack.spec, settings.adapter, tokens=tokens, on_gpu=on_gpu)
-        is_short = memory is not None and memory.activations > available()[0]
-        wanted = settings.recompute == "always" or (settings.recompute == "auto" and is_short)
-        if usable("recomputed activations") and wanted:
-            self.progress.say(
-                f"  {self.progress.stage}: activations are recomputed in the backward pass to save"
-                " memory"
-            )
-            recompute(stack.net)

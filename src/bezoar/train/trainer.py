@@ -18,17 +18,22 @@ from bezoar.chat.types import Dropped, count_reasons
 from bezoar.errors import DataError, TrainingError
 from bezoar.io import write_json, write_jsonl
 from bezoar.model.chat_files import save_chat_files
+from bezoar.model.fast_paths import usable
+from bezoar.model.layer import recompute
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.stage import Stats
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import TrainerState
 from bezoar.train.hardware import peak_memory
+from bezoar.train.memory import available, options, predict_memory
 from bezoar.train.optim import lr_multiplier, make_optimizer, scale_rates
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import StageInputs, TrainSettings
 
 T = TypeVar("T")
+_OFTEN, _SELDOM = 20, 200
+"""Steps between checkpoints of an adapter, and of all weights: 16 bytes a weight, 51 GB of 3B."""
 
 
 @dataclass
@@ -46,7 +51,13 @@ class Trainer(ABC):
     num_steps: int = field(init=False)
     warmup: int = field(init=False, default=0)
     cpu_s: float = field(init=False, default=0.0)
+    recomputes: bool = field(init=False, default=False)
     unit: ClassVar[str] = "step"
+
+    @property
+    @abstractmethod
+    def stack(self) -> Stack:
+        """The model that trains."""
 
     @abstractmethod
     def step(self) -> str:
@@ -88,6 +99,7 @@ class Trainer(ABC):
                 parameter.data.copy_(weights[name])
         self.progress.rewind(self.state.step)
         self.prepare()
+        every = settings.checkpoint_every or (_OFTEN if settings.adapter else _SELDOM)
         with self.progress.bar(f"{self.unit}s", self.num_steps) as advance:
             advance(self.state.step)
             while self.state.step < self.num_steps and not self.is_finished():
@@ -100,7 +112,7 @@ class Trainer(ABC):
                 note = self.step()
                 # 3) save after the step's evaluation, whose best weights belong to the checkpoint
                 step = self.state.step
-                if step % settings.checkpoint_every == 0 and step < self.num_steps:
+                if step % every == 0 and step < self.num_steps:
                     checkpoint.save(
                         self.folder,
                         self.state,
@@ -111,36 +123,82 @@ class Trainer(ABC):
                 advance(1, note)
         self.cpu_s = time.process_time() - started
 
+    @property
+    def budget(self) -> int:
+        """The most tokens of a micro-batch: the recipe's, or fewer once memory was short."""
+        return self.state.budget or self.settings.tokens_per_batch
+
     def with_less_memory(
         self,
         split: Callable[[int], list[list[int]]],
         compute: Callable[[list[list[int]]], T],
         sizes: Mapping[str, int],
     ) -> T:
-        """`compute(split(budget))`; out of memory, again with half the budget of tokens.
+        """`compute(split(budget))`; out of memory, again with half the budget of tokens, which is
+        also that of all later steps, and at last with recomputed activations.
 
         `sizes` has the tokens of each row, so that an error can name the longest.
         """
+
         # smaller micro-batches give the same gradient, since tokens are counted over the whole step
-        budget = self.settings.tokens_per_batch
+        def shrink() -> str:
+            if any(len(batch) > 1 for batch in split(self.budget)):
+                self.state.budget = max(1, self.budget // 2)
+            elif not self.recompute():
+                longest = max(sizes, key=lambda row_id: sizes[row_id])
+                return f"for the row {longest} alone; lower max_length"
+            return ""
+
+        return self.again_with_less(lambda: compute(split(self.budget)), shrink)
+
+    def again_with_less(self, attempt: Callable[[], T], shrink: Callable[[], str]) -> T:
+        """`attempt()`; out of memory, again after `shrink()`; what that says is the end."""
         while True:
-            batches = split(budget)
             try:
-                return compute(batches)
+                return attempt()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
-                if all(len(batch) == 1 for batch in batches):
-                    longest = max(sizes, key=lambda row_id: sizes[row_id])
+                if fault := shrink():
                     raise TrainingError(
-                        f"{self.unit} {self.state.step}: no memory for the row {longest} alone;"
-                        " lower max_length."
+                        f"{self.unit} {self.state.step}: no memory {fault}."
                     ) from error
             # the failed attempt left part of a gradient, and its exception held its activations
             for parameter in self.parameters.values():
                 parameter.grad = None
             self.state.splits += 1
-            budget = max(1, budget // 2)
+
+    def save_memory(self, tokens: int) -> None:
+        """Recompute activations if the recipe says so, or if what is yet to be taken would not fit:
+        gradients, the optimizer's state, the best weights, and micro-batches of `tokens`."""
+        settings, stack = self.settings, self.stack
+        memory = predict_memory(
+            stack.net.config.to_dict(),
+            stack.spec,
+            settings.adapter,
+            tokens=tokens,
+            on_gpu=stack.device.type == "cuda",
+            **options(settings),
+        )
+        # of a training that goes on, the optimizer's state and the best weights are there
+        states = self.optimizer.state.values()
+        tensors = [x for state in states for x in state.values() if isinstance(x, Tensor)]
+        there = sum(x.nbytes for x in (*tensors, *self.best.values()))
+        is_short = memory is not None and memory.ahead - there > available()[0]
+        if settings.recompute == "always" or (settings.recompute == "auto" and is_short):
+            self.recompute()
+
+    def recompute(self) -> bool:
+        """Recompute activations from now on; False if they are already, may not be or cannot be."""
+        path, never = "recomputed activations", self.settings.recompute == "never"
+        if self.recomputes or never or not usable(path) or not recompute(self.stack.net):
+            return False
+        self.recomputes = True
+        self.progress.say(
+            f"  {self.progress.stage}: activations are recomputed in the backward pass to save"
+            " memory"
+        )
+        return True
 
     def apply_gradient(self, max_norm: float, row_ids: Sequence[str]) -> float:
         """Clip the gradient and let the optimizer take a step; returns the norm before clipping."""
