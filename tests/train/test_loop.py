@@ -8,13 +8,14 @@ import random
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat
@@ -190,40 +191,93 @@ def test_a_loss_that_is_not_finite_names_the_rows(tiny_model: Path, tmp_path: Pa
 
 @dataclass
 class Crowded(SupervisedTrainer):
-    """A loop on a machine whose memory holds two rows at once."""
+    """A loop on a machine whose memory holds so many rows at once, one if it is recomputed."""
+
+    most: int = 2
+    tried: list[int] = field(default_factory=list)
 
     def gradient_of(self, groups: list[list[int]]) -> Any:
-        if max(map(len, groups)) > self.most:
+        self.tried.append(max(map(len, groups)))
+        if self.tried[-1] > max(self.most, self.recomputes):
             raise torch.OutOfMemoryError("out of memory")
         return super().gradient_of(groups)
 
-    most = 2
 
-
-@pytest.mark.parametrize("most", [2, 0])
-def test_out_of_memory_splits_the_step(most: int, tiny_model: Path, tmp_path: Path) -> None:
+def crowded(model: Path, folder: Path, most: int, **settings: Any) -> Crowded:
     from bezoar.model.stack import Stack
     from bezoar.train.label_check import check_labels
     from bezoar.train.step import TrainState
 
-    stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
+    stack = Stack(ModelSpec(str(model), dtype="float32"))
     named = stack.add_adapter(LoRA(r=4, dropout=0.0), seed=0)
-    settings = Train("base", "rows", SFT(), validation=0.0, batch_size=6, max_steps=1)
+    train = Train("base", "rows", SFT(), validation=0.0, batch_size=6, epochs=3, **settings)
     items = check_labels(
         chats(6), SFT(), ChatML(), stack.tokenizer, max_length=500, too_long="drop"
     ).rows
-    where = StageInputs(
-        ModelSpec(str(tiny_model)), [], ChatML(), tmp_path / "work", tmp_path / "out"
-    )
-    loop = Crowded(settings, where, Progress("s"), 0, named, TrainState(stack, SFT(), items))
-    loop.most = most
-    if most == 0:
-        with pytest.raises(TrainingError, match="no memory for the row chat-"):
-            loop.run()
-        return
+    where = StageInputs(ModelSpec(str(model)), [], ChatML(), folder / "work", folder / "out")
+    state = TrainState(stack, SFT(), items)
+    return Crowded(train, where, Progress("s"), 0, named, state, most=most)
+
+
+def test_out_of_memory_splits_the_step_and_the_next_begin_with_what_fitted(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    loop = crowded(tiny_model, tmp_path, 2, checkpoint_every=2)
     loop.run()
-    assert loop.state.splits > 0
-    assert loop.state.step == 1
+    splits = loop.state.splits
+    assert splits > 0
+    assert loop.state.step == 3
+    # no step after the first one tries what did not fit
+    assert max(loop.tried[splits:]) == 2
+    assert len(loop.tried) == splits + 3
+    # nor does a process that goes on from the checkpoint, whose steps would be cut in another way
+    again = crowded(tiny_model, tmp_path, 2, checkpoint_every=2)
+    again.run()
+    assert again.tried == [2]
+    assert again.budget == loop.budget < 2048
+
+
+def test_where_no_row_fits_activations_are_recomputed_and_then_it_is_told(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    loop = crowded(tiny_model, tmp_path / "a", 0)
+    loop.run()
+    assert loop.recomputes
+    assert loop.state.step == 3
+    with pytest.raises(TrainingError, match=r"no memory for the row chat-\d+ alone"):
+        crowded(tiny_model, tmp_path / "b", 0, recompute="never").run()
+
+
+def test_checkpoints_of_all_weights_are_fewer(tiny_model: Path, tmp_path: Path) -> None:
+    short = {"checkpoint_every": None, "eval_every": 0, "epochs": 6, "validation": 0.0}
+    for kind, at in (("sft", {20}), ("full", set[int]())):
+        with pytest.raises(KeyboardInterrupt):
+            stage(kind, tiny_model, tmp_path / kind, Fatal("s", at_step=22), **short)
+        assert {p.name for p in (tmp_path / kind).glob("work/*/step-*")} == {
+            f"step-{n}" for n in at
+        }
+
+
+def test_every_evaluation_of_all_weights_can_be_kept(tiny_model: Path, tmp_path: Path) -> None:
+    found = {}
+    for keep in ("best", "all"):
+        folder, spec = tmp_path / keep, ModelSpec(str(tiny_model))
+        settings = {"batch_size": 4, "eval_every": 1, "max_steps": 3, "keep": keep, "lr": 1e-2}
+        train = Train("base", "rows", SFT(), None, validation=0.25, **settings)
+        where = StageInputs(spec, [], ChatML(), folder / "work", folder / "out")
+        found[keep] = train.fit(chats(16), where, progress=Progress("s"), seed=3)
+    assert found["all"]["last_loss"] == found["best"]["last_loss"]
+    models = [p / "model" for p in (tmp_path / "all" / "out" / "checkpoints").iterdir()]
+    assert sorted(p.parent.name for p in models) == ["step-1", "step-2", "step-3"]
+    best = f"step-{found['all']['best_step']}"
+    for model in models:
+        config = json.loads((model / "config.json").read_text())
+        tensors = load_file(model / "model.safetensors")
+        assert config["dtype"] == "bfloat16"
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+        same = (tmp_path / "best" / "out" / "model" / "model.safetensors").read_bytes()
+        assert ((model / "model.safetensors").read_bytes() == same) == (model.parent.name == best)
+        assert "lm_head.weight" not in tensors
 
 
 def test_wrong_settings_and_rows_are_told(tiny_model: Path, tmp_path: Path) -> None:

@@ -5,14 +5,28 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from bezoar.flow.recipe import load_recipe
 from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.model.stack import Stack
 from bezoar.train.hardware import fresh_peak, peak_memory
-from bezoar.train.memory import PAGE, largest_budget, predict_memory
+from bezoar.train.memory import (
+    PAGE,
+    Memory,
+    _kept,
+    largest_budget,
+    layer_shapes,
+    options,
+    predict_memory,
+)
+from bezoar.train.objectives import SFT
+from bezoar.train.stages import PPO, Train
+from tests.helpers.activations import KINDS, deeper, kept
 
 CONFIG = {
     "vocab_size": 100,
@@ -43,6 +57,98 @@ def test_parts_by_hand() -> None:
         found.total
         == found.process + found.weights + found.trained + found.head + found.activations
     )
+
+
+def test_parts_of_all_weights_by_hand() -> None:
+    def parts(**options: Any) -> Memory:
+        found = predict_memory(CONFIG, ModelSpec("m"), None, tokens=10, **options)
+        assert found is not None
+        return found
+
+    linear, embeddings = 2 * (64 + 32 + 32 + 64 + 3 * 128), 800
+    found = parts()
+    assert found.weights == 4 * (linear + embeddings)
+    # gradient and two moments; at the head a gradient more, with copies in bfloat16
+    assert found.trained == 12 * (linear + embeddings)
+    assert found.head == parts(on_gpu=True).head == 300 * 10**6 + 8 * 800
+    # norms 4 x 8 in float32 and two scales; q 8, k and v 4, 4 log-sum-exps; inputs of q, k, v,
+    # gate and up 8 each and of o 8; gate, up, silu and their product 16
+    kept = (4 * 8 + 2) * 4 + (8 + 4 + 4) * 2 + 4 * 4 + 6 * 8 * 2 + 4 * 16 * 2
+    beside = (4 * 16 + 4 * 8) * 2 + (8 + 16) * 4
+    # and all matrices once in bfloat16
+    assert found.activations == 10 * (2 * kept + beside) + 2 * linear
+    # recomputed: the input of each layer in float32, and all of one layer
+    less = parts(recompute=True)
+    assert less.activations == 10 * (2 * 4 * 8 + kept + beside) + 2 * linear
+    # the best weights, in the machine's memory alone
+    assert parts(keeps_best=True).best == 4 * (linear + embeddings)
+    assert parts(keeps_best=True, on_gpu=True).best == found.best == 0
+    assert parts(keeps_best=True).total == found.total + 4 * (linear + embeddings)
+    assert found.ahead == found.total - found.weights - found.process
+    # one moment; two of 8 bits with a scale of 32 for each 256 numbers
+    assert parts(optimizer="rmsprop").trained == 8 * (linear + embeddings)
+    small = (4 + 2 + 8 / 256) * (linear + embeddings)
+    assert parts(optimizer="adamw_8bit_paged").trained == round(small)
+
+
+def test_what_a_recipe_says_is_in_the_prediction() -> None:
+    kept = options(Train("m", "r", SFT(), None, optimizer="rmsprop"))
+    assert kept == {"optimizer": "rmsprop", "keeps_best": True}
+    assert not options(Train("m", "r", SFT(), validation=0.0))["keeps_best"]
+    assert not options(PPO("m", "r", "rows"))["keeps_best"]
+
+
+LLAMA_3B = {
+    "vocab_size": 128256,
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 24,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": True,
+}
+
+
+def test_asft_at_full_size_fits_on_one_gpu_of_80_gb() -> None:
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "asft-full.yaml")
+    spec = recipe.models["base"]
+    trainings = [stage for stage in recipe.stages.values() if isinstance(stage, Train)]
+    assert len(trainings) == 5
+    for stage in trainings:
+        assert (stage.adapter, stage.recompute, spec.dtype) == (None, "auto", "bfloat16")
+        keywords = {"tokens": stage.tokens_per_batch, "on_gpu": True, **options(stage)}
+        whole, less = (
+            predict_memory(LLAMA_3B, spec, None, recompute=recompute, **keywords)
+            for recompute in (False, True)
+        )
+        assert whole is not None
+        assert less is not None
+        # a card of 80 GB has 79.1 GiB; weights, gradient and moments are 51.4 GB of them
+        assert 51e9 < less.total < 0.95 * 79.1 * 2**30 < whole.total
+
+
+@pytest.mark.parametrize("kind", ["full", "full in float32", "lora", "nf4"])
+def test_the_prediction_counts_what_a_layer_keeps(
+    kind: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    spec, lora = KINDS[kind]
+    counted, config = [], json.loads((tiny_model / "config.json").read_text())
+    for layers in (2, 3):
+        folder = deeper(tiny_model, tmp_path / str(layers), layers)
+        stack = Stack(ModelSpec(str(folder), spec.quantize, spec.dtype))
+        parameters = stack.add_adapter(lora, seed=0)
+        stack.net.train()
+        counted.append(kept(stack, parameters)[0])
+    shapes, width = layer_shapes(config), 2 if spec.dtype == "bfloat16" else 4
+    expected = 119 * sum(_kept(config, shapes, lora, width))
+    if lora is None:
+        # copies of the matrices in bfloat16
+        expected += sum(i * o for i, o in shapes.values()) * 2 if width == 2 else 0
+    else:
+        # one pair of angles of 16 numbers, which a model of real size does not notice
+        expected += 119 * 16 * width
+    assert counted[1] - counted[0] == expected
 
 
 def test_large_tensors_take_whole_pages() -> None:
@@ -83,8 +189,10 @@ from pathlib import Path
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.model.find import local_config
+from bezoar.flow.recipe import load_recipe
 from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.model.stack import Stack
 from bezoar.train.hardware import peak_memory
 from bezoar.train.memory import predict_memory
 from bezoar.train.objectives import OBJECTIVES

@@ -1,5 +1,6 @@
 """PPO and DR-PO: the maths by hand, rollouts, resets, and what a stage does."""
 
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from bezoar.model.score_head import ScoreHead
 from bezoar.model.spec import LoRA, ModelSpec, RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
+from bezoar.terminal import Console
+from bezoar.train import rollout
 from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten
 from bezoar.train.ppo_trainer import normalised
 from bezoar.train.rollout import (
@@ -294,6 +297,54 @@ def test_a_stage_that_stopped_goes_on_to_the_same_bytes(
     assert list((tmp_path / "b" / "work").glob("*/step-1"))
     _, resumed = run(settings, tiny_model, tmp_path / "b", reward_model)
     assert same(whole, resumed)
+
+
+def test_out_of_memory_fewer_answers_are_drawn_and_read_at_once(
+    tiny_model: Path, tmp_path: Path, reward_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose memory holds one answer to draw, to score and to read."""
+    drawn, scored, was_read = list[int](), list[int](), list[int]()
+
+    def tight(work: Any, size: Any, sizes: list[int]) -> Any:
+        def attempt(*args: Any, **keywords: Any) -> Any:
+            sizes.append(size(args, keywords))
+            if sizes[-1] > 1:
+                raise torch.OutOfMemoryError("out of memory")
+            return work(*args, **keywords)
+
+        return attempt
+
+    few = replace(SMALL, slots=1, tokens_per_batch=1)
+    _, alone = run(few, tiny_model, tmp_path / "a", reward_model)
+    draw = tight(rollout.generate, lambda _, keywords: keywords["slots"], drawn)
+    monkeypatch.setattr(rollout, "generate", draw)
+    read = tight(Policy.read, lambda args, _: len(args[1]), was_read)
+    monkeypatch.setattr(Policy, "read", read)
+    few_tokens = lambda _, keywords: 1 if 0 < keywords["max_tokens"] < 100 else 2  # noqa: E731
+    rewards = tight(rollout.reward_completions, few_tokens, scored)
+    monkeypatch.setattr(rollout, "reward_completions", rewards)
+    stats, weights = run(SMALL, tiny_model, tmp_path / "b", reward_model)
+    assert drawn == [32, 16, 8, 4, 2, 1, 1, 1]
+    assert scored[-3:] == [1, 1, 1]
+    # what did not fit was tried once, and not again in any later update
+    failed = sum(size > 1 for size in (*drawn, *scored, *was_read))
+    assert stats["memory_splits"] == failed < 16
+    assert set(was_read[-8:]) == {1}
+    # weights, optimizer and answers are those of a recipe that asks for it
+    for name, one in alone.items():
+        torch.testing.assert_close(one, weights[name], atol=2e-3, rtol=1e-2)
+
+
+def test_recomputed_activations_change_nothing(
+    tiny_model: Path, tmp_path: Path, reward_model: Any
+) -> None:
+    said = io.StringIO()
+    told = Progress("ppo", console=Console(file=said))
+    always, never = (replace(SMALL, recompute=how) for how in ("always", "never"))
+    _, one = run(always, tiny_model, tmp_path / "a", reward_model, progress=told)
+    _, two = run(never, tiny_model, tmp_path / "b", reward_model)
+    assert same(one, two)
+    assert "activations are recomputed" in said.getvalue()
 
 
 def test_the_reward_rises(tiny_model: Path, tmp_path: Path, reward_model: Any) -> None:

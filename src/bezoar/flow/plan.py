@@ -30,7 +30,7 @@ from bezoar.io import read_own
 from bezoar.model.find import local_config
 from bezoar.synth import SCHEMES
 from bezoar.terminal import plain
-from bezoar.train.memory import available, largest_budget, largest_micro_batch, predict_memory
+from bezoar.train.memory import largest_micro_batch, memory_here
 from bezoar.train.stages import PPO, Train
 
 if TYPE_CHECKING:
@@ -127,11 +127,8 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
         config = local_config(spec.path)
         if config is not None:
             tokens = _tokens(known, stage)
-            free, on_gpu = available()
-            memory = predict_memory(config, spec, stage.adapter, tokens=tokens, on_gpu=on_gpu)
-            if memory:
-                line.memory_bytes = memory.total
-                line.fits = largest_budget(config, spec, stage.adapter, free=free, on_gpu=on_gpu)
+            if expected_memory := memory_here(config, spec, stage, tokens=tokens):
+                line.memory_bytes, line.fits = expected_memory
 
 
 def _expect_training(

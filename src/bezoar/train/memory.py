@@ -157,6 +157,23 @@ def largest_budget(
     return bisect_left(range(2**24), True, key=lambda num_tokens: too_large(num_tokens + 1))
 
 
+def memory_here(
+    config: Config, spec: ModelSpec, stage: TrainSettings | PPOSettings, *, tokens: int
+) -> tuple[int, int | None] | None:
+    """The peak of a stage on this machine, in bytes, and the largest `tokens_per_batch` that the
+    memory which is free holds; None if the model is not `llama_like`."""
+    free, on_gpu = available()
+    model, keywords = (config, spec, stage.adapter), {"on_gpu": on_gpu, **options(stage)}
+    # activations are recomputed where they would not fit, unless the recipe says otherwise
+    always, never = stage.recompute == "always", stage.recompute == "never"
+    memory = predict_memory(*model, tokens=tokens, recompute=always, **keywords)
+    if memory and memory.total > free and not never:
+        memory = predict_memory(*model, tokens=tokens, recompute=True, **keywords)
+    if memory is None:
+        return None
+    return memory.total, largest_budget(*model, free=free, recompute=not never, **keywords)
+
+
 def largest_micro_batch(
     rows: Sequence[AnyRow], settings: TrainSettings, template: Template, tokenizer: Tokenizer
 ) -> int:
@@ -231,8 +248,7 @@ def _kept(config: Config, shapes: Shapes, lora: LoRA | None, width: int) -> list
         inputs = [E * width] * (5 if width == 2 else 2) + [queries * width]
         return [*norms, *attention, *inputs, *[F * width] * 4]
     norms = [E * width] * 2 + [4] * 2  # inputs and scales
-    angles = [queries // heads * width]
-    kept = [*norms, *attention, *angles, F * width, F * width]  # and the MLP's gate and up
+    kept = [*norms, *attention, F * width, F * width]  # and the MLP's gate and up
     targets = _targets(shapes, lora)
     for names in _SHARED_INPUT:
         num_adapters, num_inputs = sum(name in targets for name in names), shapes[names[0]][0]

@@ -81,7 +81,8 @@ def train(
     args = settings, inputs, progress, seed, parameters, policy, reward_model, prompts
     trainer = PPOTrainer(*args)
     trainer.run()
-    more = {"rows_trained": len(prompts), **trainer.last_metrics}
+    splits = {"memory_splits": trainer.state.splits}
+    more = {"rows_trained": len(prompts), **splits, **trainer.last_metrics}
     return trainer.write_result(stack, len(prompts), dropped, more)
 
 
