@@ -1,9 +1,10 @@
 """What recipes and defaults read from the Hub, through the real clients and a Hub on 127.0.0.1."""
 
+import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,13 @@ from bezoar.chat.types import Chat
 from bezoar.data.flan import Flan
 from bezoar.data.locate import is_hub_id
 from bezoar.errors import DataError
+from bezoar.evals.mt_bench import MTBench
+from bezoar.evals.outcome import remarks
+from bezoar.evals.revision import answered_chats
+from bezoar.llm.types import Reply, Request
 from tests.helpers.hub import Hub, serving_hub
 from tests.helpers.hub_datasets import DATASETS, add_datasets
+from tests.helpers.hub_questions import mt_bench_question
 from tests.helpers.hub_rows import FLAN_SOURCES, flan_rows, tables
 
 datasets = pytest.importorskip("datasets")
@@ -124,3 +130,42 @@ def test_a_large_collection_is_drawn_evenly_and_hardly_read(hub: Hub) -> None:
         label, line = row.id.rsplit(":", 1)
         inputs = splits[label.removeprefix("big/flan2022/")][int(line) - 1]["inputs"]
         assert row.prompt[-1].content == inputs
+
+
+MT_BENCH = "hub:HuggingFaceH4/mt_bench_prompts/train"
+
+
+def test_mt_bench_has_fastchats_numbers_and_never_misses_a_reference(hub: Hub) -> None:
+    section = MTBench("judge", MT_BENCH)
+    assert [question.id for question in section.load()] == list(range(81, 161))
+    judge = Scripted("Rating: [[5]]")
+    outcome = section.measure(Scripted("an answer"), judge)
+    assert outcome.scores[0].n == 160
+    without = ["103 (turn 2)", "108 (turn 2)", "110 (turn 2)", "123"]
+    assert outcome.info["mt_bench"]["without_reference"] == without
+    assert any("4 (103 (turn 2), 108" in sentence for sentence in remarks(outcome.info))
+    of_123 = [text for text in judge.texts if "number 123," in text]
+    assert (len(of_123), any("solution" in text for text in of_123)) == (2, False)
+
+
+def test_published_answers_belong_to_the_questions_of_the_hub(hub: Hub, tmp_path: Path) -> None:
+    rows = [
+        {"question_id": number, "model_id": "m", "choices": [{"turns": [f"{number} a", "b"]}]}
+        for number in range(81, 161)
+    ]
+    path = tmp_path / "m.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chats = answered_chats(MTBench("judge", MT_BENCH).load(), path)
+    assert [chat.messages[1].content for chat in chats] == [f"{n} a" for n in range(81, 161)]
+    assert chats[20].prompt[0].content == mt_bench_question(101)["turns"][0]
+
+
+class Scripted:
+    """Gives one answer to everything, and keeps what it was asked."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply, self.texts = reply, list[str]()
+
+    def __call__(self, requests: Sequence[Request]) -> list[Reply]:
+        self.texts += [request.messages[-1].content for request in requests]
+        return [Reply(self.reply) for _ in requests]

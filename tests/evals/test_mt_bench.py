@@ -12,7 +12,8 @@ import pytest
 from bezoar.data.questions import Question, read_questions
 from bezoar.errors import DataError
 from bezoar.evals.answer_files import answered, read_games, read_single
-from bezoar.evals.mt_bench import MTBench, converse, judge_prompt, spread
+from bezoar.evals.mt_bench import MTBench, converse, spread
+from bezoar.evals.mt_bench_prompts import fastchat_prompts, judge_prompt
 from bezoar.llm.scripted import ScriptedBackend
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.verdicts.rating import (
@@ -199,11 +200,108 @@ def test_a_weak_judge_is_asked_for_probabilities(questions: str) -> None:
     assert outcome.scores[0].value == pytest.approx((8 * 0.9 + rest * 0.01) / (0.9 + 9 * 0.01))
 
 
-def test_a_missing_reference_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "questions.jsonl"
-    path.write_text(json.dumps({"question_id": 1, "category": "math", "turns": ["a", "b"]}) + "\n")
-    with pytest.raises(DataError, match=r"question 1 \(math\) needs a reference"):
-        MTBench("judge", str(path)).load()
+def test_a_turn_without_reference_is_judged_by_the_plain_prompt_and_counted(tmp_path: Path) -> None:
+    rows = [
+        {"prompt_id": 44067482, "category": "math", "prompt": ["2+2?", "3+3?"], "reference": None},
+        {
+            "prompt_id": 34377376,
+            "category": "coding",
+            "prompt": ["a?", "b?"],
+            "reference": ["A", ""],
+        },
+        {"prompt_id": 11111111, "category": "stem", "prompt": ["c?", "d?"], "reference": []},
+    ]
+    path = write(tmp_path / "hub.jsonl", rows)
+    judge = ScriptedBackend(lambda r: "Rating: [[6]]")
+    asked = MTBench("judge", str(path))
+    outcome = asked.measure(asker(ScriptedBackend(lambda r: "x")), asker(judge))
+    assert outcome.info["mt_bench"]["without_reference"] == ["81", "82 (turn 2)"]
+    assert outcome.info["mt_bench"]["references"] == "own"
+    solved = ["solution" in request.messages[-1].content for request in judge.seen]
+    assert solved == [False, False, True, False, False, False]
+    assert outcome.scores[0].n == 6
+
+
+def test_the_recipe_says_which_references_are_used(questions: str, tmp_path: Path) -> None:
+    named = write(tmp_path / "gpt-4.jsonl", [answer_row(2, "four", "six"), answer_row(9, "z")])
+    # a file beside the questions is not taken unless it is named
+    (tmp_path / "reference_answer").mkdir()
+    write(tmp_path / "reference_answer" / "gpt-4.jsonl", [answer_row(2, "gpt four", "gpt six")])
+
+    def grading(references: str) -> tuple[str, dict[str, Any]]:
+        judge = ScriptedBackend(lambda r: "[[6]]")
+        asked = MTBench("judge", questions, references=references)
+        outcome = asked.measure(asker(ScriptedBackend(lambda r: "x")), asker(judge))
+        return judge.seen[2].messages[-1].content, outcome.info["mt_bench"]
+
+    own, own_facts = grading("own")
+    none, none_facts = grading("none")
+    file, file_facts = grading(str(named))
+    assert ("\n4\n" in own, "\nfour\n" in file, "solution" in none) == (True, True, False)
+    assert [f["references"] for f in (own_facts, none_facts, file_facts)] == [
+        "own",
+        "none",
+        "gpt-4.jsonl",
+    ]
+    assert [f["without_reference"] for f in (own_facts, none_facts, file_facts)] == [[], ["2"], []]
+    # grades against other references are not compared
+    conditions = [f["conditions"]["mt_bench"] for f in (own_facts, none_facts, file_facts)]
+    assert conditions[0] != conditions[1] != conditions[2] != conditions[0]
+
+
+def answer_row(number: int, *turns: str) -> dict[str, Any]:
+    return {"question_id": number, "choices": [{"index": 0, "turns": turns}]}
+
+
+def test_fastchats_prompts_word_for_word(questions: str, tmp_path: Path) -> None:
+    judge = ScriptedBackend(lambda r: "Good. [[8]] of [[10]]")
+    section = MTBench("judge", questions, prompts="fastchat", verdict="fastchat")
+    outcome = section.measure(asker(ScriptedBackend(lambda r: "An {answer}.")), asker(judge))
+    assert outcome.scores[0].value == 8
+    system, user = judge.seen[0].messages
+    assert (system.role, system.content) == ("system", "You are a helpful assistant.")
+    assert user.content.startswith("[Instruction]\nPlease act as an impartial judge")
+    assert user.content.endswith(
+        "\n\n[Question]\nWrite {answer}.\n\n[The Start of Assistant's Answer]\nAn {answer}.\n"
+        "[The End of Assistant's Answer]"
+    )
+    system, user = judge.seen[3].messages
+    assert "focus on the assistant's answer to the second question" in system.content
+    assert system.content.endswith('"Rating: [[5]]".\n\n')
+    assert user.content.startswith(
+        "<|The Start of Reference Answer|>\n\n### User:\n2+2?\n\n### Ref"
+    )
+    own = MTBench("judge", questions)
+    plain = own.measure(asker(ScriptedBackend(lambda r: "x")), asker(judge)).info["mt_bench"]
+    assert plain["conditions"] != outcome.info["mt_bench"]["conditions"]
+    assert [path.name for path in section.files()] == ["fastchat.jsonl"]
+
+
+def test_the_users_file_of_prompts_is_read(questions: str, tmp_path: Path) -> None:
+    names = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
+    rows = [
+        {"name": name, "system_prompt": "", "prompt_template": f"{name}: {{question}}{{answer_2}}"}
+        for name in names
+    ]
+    path = write(tmp_path / "judge_prompts.jsonl", rows)
+    judge = ScriptedBackend(lambda r: "[[8]]")
+    section = MTBench("judge", questions, prompts=str(path))
+    section.measure(asker(ScriptedBackend(lambda r: "x")), asker(judge))
+    texts = [request.messages[-1].content for request in judge.seen]
+    assert texts[0] == "single-v1: Write {answer}.x"
+    assert [text.split(":")[0] for text in texts] == [names[0], names[2], names[1], names[3]]
+    with pytest.raises(
+        DataError, match="there is no prompt 'single-math-v1' in it; name FastChat's"
+    ):
+        MTBench("judge", questions, prompts=str(write(path, rows[:1]))).quote({})
+
+
+def test_fastchats_prompts_are_those_that_are_published() -> None:
+    folder = os.environ.get("BEZOAR_DATA")
+    if not folder:
+        pytest.skip("BEZOAR_DATA names no folder with the published MT-Bench files")
+    published = fastchat_prompts(f"{folder}/mt_bench/judge_prompts.jsonl")
+    assert fastchat_prompts("fastchat") == published
 
 
 def test_a_limit_takes_the_categories_in_turn() -> None:
@@ -305,9 +403,8 @@ def test_published_answers_and_questions() -> None:
         home / "question.jsonl", references=home / "reference_answer" / "gpt-4.jsonl"
     )
     assert {q.id for q in questions} == answers.keys()
-    section = MTBench(
-        "judge", str(home / "question.jsonl"), str(home / "reference_answer" / "gpt-4.jsonl")
-    )
+    references = str(home / "reference_answer" / "gpt-4.jsonl")
+    section = MTBench("judge", str(home / "question.jsonl"), references)
     backend = ScriptedBackend(lambda r: "[[5]]")
     asked = section.load()
     ratings = section.grade(asked, [answers[q.id] for q in asked], asker(backend))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.data.questions import Question
-from bezoar.evals.mt_bench import judge_prompt
+from bezoar.evals.mt_bench_prompts import judge_prompt
 from bezoar.judge.attributes import Attributes
 from bezoar.judge.filter import Filter, record
 from bezoar.llm.types import Reply, Request

@@ -1,6 +1,6 @@
 """Evaluation questions in files or on the Hub: MT-Bench with answers, and tests with choices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ from bezoar.errors import DataError
 from bezoar.io import Row
 
 REFERENCE_CATEGORIES = ("math", "reasoning", "coding")
+# on the Hub MT-Bench's questions stand in their order with hashes as numbers; answer files and
+# references of FastChat have their own numbers, 81 to 160
+_FIRST_OF_MT_BENCH, _HIGHEST = 81, 10_000
 
 
 @dataclass(frozen=True)
 class Question:
-    """The user's turns, and one reference answer per turn or none."""
+    """The user's turns, and the reference answers to them, which may be "" or lack at the end."""
 
     id: int
     category: str
@@ -23,46 +26,48 @@ class Question:
 
 
 def read_questions(
-    path: str | Path, folder: Path = Path(), *, references: str | Path = ""
+    path: str | Path, folder: Path = Path(), *, references: str | Path = "own"
 ) -> list[Question]:
     """Questions in FastChat's format (arXiv 2306.05685) or the Hub's (prompt_id, prompt), or
     AlpacaEval's instructions: one turn each, numbered by line.
 
-    `references` names an answer file used in place of the rows' own `reference` lists; FastChat's
-    reference_answer/gpt-4.jsonl beside the questions is found by itself. DataError for a question
-    without turns, with fewer references than turns, or whose number is used twice.
+    `references` is "own", the rows' own lists `reference`; "none"; or an answer file of FastChat,
+    used alone. DataError for a question without turns, whose number is used twice, or in FastChat's
+    format with fewer references of its own than turns.
     """
-    # FastChat keeps the reference answers in this place
-    default = Path(path).parent / "reference_answer" / "gpt-4.jsonl"
-    references = references or (default if default.is_file() else "")
-    answers = read_answers(references, folder) if references else {}
+    is_own = references in ("own", "")
+    answers = {} if is_own or references == "none" else read_answers(references, folder)
     questions: dict[int, Question] = {}
-    for at, row in _one_file(path, folder):
-        question = _question(row, answers, at)
+    rows = _one_file(path, folder)
+    hashed = any(isinstance(n := row.get("prompt_id"), int) and n > _HIGHEST for _, row in rows)
+    for at, row in rows:
+        question = _question(row, at)
+        if hashed:
+            question = replace(question, id=_FIRST_OF_MT_BENCH + at.line - 1)
         if question.id in questions:
             raise at.wrong(f"the question_id {question.id} stands twice; renumber one.")
-        num_turns, num_references = len(question.turns), len(question.references)
-        # a question without references is graded without; one with some is a mistake
-        if 0 < num_references < num_turns:
-            counts = f"{num_turns} turns and {num_references} references"
-            raise at.wrong(f"question {question.id} has {counts}; add the missing ones.")
+        if not is_own:
+            question = replace(question, references=answers.get(question.id, ()))
         questions[question.id] = question
     return list(questions.values())
 
 
-def _question(row: Row, references: dict[int, tuple[str, ...]], at: RowOrigin) -> Question:
+def _question(row: Row, at: RowOrigin) -> Question:
     # AlpacaEval has neither numbers nor categories, so that the line is the number
     if "instruction" in row:
         category, turn = str(row.get("dataset") or "instruction"), text(row, "instruction", at)
-        return Question(at.line, category, (turn,), references.get(at.line, ()))
+        return Question(at.line, category, (turn,))
     number = _whole(row, "prompt_id" if "prompt_id" in row else "question_id", at)
     name = "turns" if "turns" in row or "prompt" not in row else "prompt"
     turns = _texts(column(row, name, at), "turns", at)
     if not turns or not all(turns):
         raise at.wrong("the question has an empty turn or no turns; write them.")
-    own_references = _texts(row.get("reference") or [], "reference", at)
-    category = text(row, "category", at)
-    return Question(number, category, turns, references.get(number, own_references))
+    references = _texts(row.get("reference") or [], "reference", at)
+    # who writes references for some turns forgot one; the Hub's are read as they are
+    if 0 < len(references) < len(turns) and "question_id" in row:
+        counts = f"{len(turns)} turns and {len(references)} references"
+        raise at.wrong(f"question {number} has {counts}; add the missing ones.")
+    return Question(number, text(row, "category", at), turns, references)
 
 
 def read_answers(path: str | Path, folder: Path = Path()) -> dict[int, tuple[str, ...]]:

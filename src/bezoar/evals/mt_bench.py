@@ -1,31 +1,38 @@
 """MT-Bench (arXiv 2306.05685): questions of two turns in eight categories, answers graded 1 to 10.
 
 The aggregation is FastChat's: the mean over all ratings of both turns; a rating that failed is
-counted and is in no mean. Intervals resample questions. The judge's prompts are our own words.
+counted and is in no mean. Intervals resample questions.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bezoar.chat.types import Message
 from bezoar.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.data.files import locate_file
-from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
+from bezoar.data.questions import Question, read_questions
 from bezoar.errors import DataError
+from bezoar.evals.mt_bench_prompts import (
+    FastChatPrompt,
+    Prompts,
+    fastchat_prompts,
+    judge_messages,
+    lacks_reference,
+    prompt_files,
+    prompts_hash,
+)
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
 from bezoar.evals.power import detectable
 from bezoar.evals.section import Section, item_rows
 from bezoar.evals.stats import Score, clustered_score, score
 from bezoar.io import Row, content_hash
 from bezoar.llm.types import Ask, Request
-from bezoar.prompts import read_prompt, seal
 from bezoar.references import BackendRef, FileRef
 from bezoar.verdicts.rating import Rating, Verdict, grade_request, read_grade
 
-PROMPT_NAMES = ("single", "single-reference", "second-turn", "second-turn-reference")
-PROMPTS = [f"bezoar:mt_bench/{name}.md" for name in PROMPT_NAMES]
 # FastChat's: what has one right answer is not drawn; writing and roleplay have the other one
 TEMPERATURES = {
     **dict.fromkeys(("extraction", "math", "coding", "reasoning"), 0.0),
@@ -60,8 +67,13 @@ class MTBench(Section):
     """Language model that grades the answers."""
     questions: FileRef = "bezoar:questions.jsonl"
     """Questions in FastChat's format, each of one or two turns."""
-    references: FileRef = ""
-    """FastChat answer file to use in place of the questions' own reference answers."""
+    references: Literal["own", "none"] | FileRef = "own"
+    """For math, reasoning and coding: own, the questions' column `reference`; none; or a file of
+    answers, such as FastChat's reference_answer/gpt-4.jsonl. A turn without one is judged without.
+    """
+    prompts: Prompts = "own"
+    """The judge's prompts: own; fastchat, those of FastChat word for word, as MT-Bench has them; or
+    a file in the form of its judge_prompts.jsonl."""
     verdict: Verdict = "text"
     """text: a written rating; logprob: the expected one, for weak judges; fastchat: its rule."""
     max_tokens: int = 1024
@@ -74,16 +86,14 @@ class MTBench(Section):
     """Accuracy of judge_card, on pairs, from which on the grades count; below it no number."""
 
     def load(self) -> list[Question]:
-        """The questions that are asked. DataError for one that lacks a needed reference."""
+        """The questions that are asked, with the references that the recipe names."""
         path = locate_file(self.questions, Path(), "mt_bench.questions")
         questions = read_questions(path, references=self.references)
         chosen = [questions[i] for i in spread(questions, self.limit)]
         for question in chosen:
-            num, name = len(question.turns), f"{self.questions}: question {question.id}"
-            if question.category in REFERENCE_CATEGORIES and len(question.references) < num:
-                raise DataError(f"{name} ({question.category}) needs a reference a turn; add it.")
-            if not 1 <= num <= 2:
-                raise DataError(f"{name} has {num} turns; MT-Bench has one or two.")
+            if not 1 <= len(question.turns) <= 2:
+                what = f"has {len(question.turns)} turns; MT-Bench has one or two"
+                raise DataError(f"{self.questions}: question {question.id} {what}.")
         return chosen
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
@@ -100,11 +110,17 @@ class MTBench(Section):
         answers = converse(questions, model, max_tokens=self.max_tokens, seed=seed)
         outcome = self.outcome(questions, answers, self.grade(questions, answers, judge))
         # ratings under another wording, judge or set of questions are not comparable
-        grading = (prompts_hash(), self.verdict, self.judge_tokens)
+        grading = (prompts_hash(self.prompts), self.verdict, self.judge_tokens)
         judge_hash = content_hash(judge_identity or self.judge, *grading)
         asked = content_hash([[q.id, q.category, q.turns, q.references] for q in questions])
         same = {"judge": judge_hash, "answer tokens": self.max_tokens, "questions": asked}
-        facts = {"judge": self.judge, "judge_hash": judge_hash, "conditions": {"mt_bench": same}}
+        facts = {
+            "judge": self.judge,
+            "judge_hash": judge_hash,
+            "conditions": {"mt_bench": same},
+            "references": Path(self.references or "own").name,
+            "without_reference": _without(questions),
+        }
         outcome.info["mt_bench"].update(facts)
         outcome.texts["mt_bench"] = question_texts(questions)
         return outcome
@@ -113,12 +129,13 @@ class MTBench(Section):
         """A rating for each turn of each question; the judge does not see a failed answer."""
         ratings = [[Rating(None, "no answer", t.error) for t in turns] for turns in answers]
         graded, requests = [], []
+        fastchat = self._fastchat()
         for i, turns in enumerate(answers):
             texts = [answer.text for answer in turns]
             for turn, answer in enumerate(turns):
                 if answer.finish != "error":
-                    prompt = judge_prompt(questions[i], texts, turn)
-                    requests.append(grade_request(prompt, self.verdict, self.judge_tokens))
+                    asked = judge_messages(questions[i], texts, turn, fastchat)
+                    requests.append(grade_request(asked, self.verdict, self.judge_tokens))
                     graded.append((i, turn))
         # all requests at once, so that the judge answers in large batches
         for (i, turn), reply in zip(graded, judge(requests) if requests else [], strict=True):
@@ -141,7 +158,7 @@ class MTBench(Section):
         failed = [rating for turns in ratings for rating in turns if rating.value is None]
         facts = {
             "verdict": self.verdict,
-            "prompts": prompts_hash(),
+            "prompts": prompts_hash(self.prompts),
             "num_cut_answers": sum(t.finish == "length" for turns in answers for t in turns),
             "failures": dict(Counter(rating.reason for rating in failed)),
             "temperatures": {c: TEMPERATURES.get(c, OTHER_TEMPERATURE) for c in categories},
@@ -160,7 +177,8 @@ class MTBench(Section):
         written = Estimate(0.1, 0.3, 1) * self.judge_tokens
         grade = exactly(1) if self.verdict == "logprob" else written
         # a second turn shows both answers: one and a half on average
-        prompt = exactly(text_tokens(read_prompt(PROMPTS[0])) + question) + answer * 1.5
+        asked = judge_messages(questions[0], ("", ""), 0, self._fastchat())
+        prompt = exactly(text_tokens("".join(m.content for m in asked))) + answer * 1.5
         return [
             ("", RequestEstimate(num, exactly(question) + answer * 0.5, answer)),
             (self.judge, RequestEstimate(num, prompt, grade)),
@@ -170,9 +188,12 @@ class MTBench(Section):
         """In points, with 2.5 points as the spread of a question's difference (our assumption)."""
         return {"mt_bench": detectable(len(self.load()), 2.5)}
 
+    def _fastchat(self) -> dict[str, FastChatPrompt]:
+        return {} if self.prompts == "own" else fastchat_prompts(self.prompts)
+
     def files(self) -> list[Path]:
         """The judge's prompts."""
-        return [locate_file(name, Path(), "MT-Bench") for name in PROMPTS]
+        return prompt_files(self.prompts)
 
 
 def question_texts(questions: Sequence[Question]) -> list[ItemText]:
@@ -221,23 +242,6 @@ def _request(question: Question, answers: Sequence[Turn], max_tokens: int, seed:
     return Request(tuple(messages), temperature=heat, max_tokens=max_tokens, seed=seed)
 
 
-def judge_prompt(question: Question, answers: Sequence[str], turn: int) -> str:
-    """The text that asks for a grade of a turn, with references if the category needs them."""
-    # the second turn is graded in view of the first, FastChat's way
-    values = {"question": question.turns[0], "answer": answers[0]}
-    if turn:
-        values = {f"{name}_1": text for name, text in values.items()}
-        values |= {"question_2": question.turns[1], "answer_2": answers[1]}
-    needed = list(values)
-    name = ("single", "second-turn")[turn]
-    if question.category in REFERENCE_CATEGORIES:
-        name += "-reference"
-        first, last = question.references[0], question.references[-1]
-        # the second turn's prompt shows both references, the first turn's one
-        values |= {"reference": first, "reference_1": first, "reference_2": last}
-    return seal(read_prompt(f"bezoar:mt_bench/{name}.md", *needed), **values)
-
-
 def category_scores(
     categories: Sequence[str], values: Sequence[Sequence[float | None]]
 ) -> list[Score]:
@@ -249,9 +253,14 @@ def category_scores(
     return [clustered_score("mt_bench", turns, name) for name, turns in by_category.items()]
 
 
-def prompts_hash() -> str:
-    """Names the wording of the judge's prompts."""
-    return content_hash([read_prompt(name) for name in PROMPTS])
+def _without(questions: Sequence[Question]) -> list[str]:
+    """The questions that lack a reference in a category that has them: "123", "103 (turn 2)"."""
+    names = []
+    for question in questions:
+        lacking = [t for t in range(len(question.turns)) if lacks_reference(question, t)]
+        if lacking:
+            names.append(f"{question.id}{' (turn 2)' if lacking[0] else ''}")
+    return names
 
 
 def _item(question: Question, turns: Sequence[Turn], ratings: Sequence[Rating]) -> Row:

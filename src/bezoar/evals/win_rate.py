@@ -19,6 +19,7 @@ from bezoar.data.files import locate_file
 from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
 from bezoar.evals.mt_bench import Turn, converse, question_texts, spread
+from bezoar.evals.mt_bench_prompts import lacks_reference
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.position import cannot_judge
 from bezoar.evals.power import detectable
@@ -135,7 +136,7 @@ def asked_questions(ref: str, turn: int, limit: int | None) -> list[Question]:
 def solution(question: Question) -> Messages:
     """A correct solution for the judge, to stand before the questions, if the category has one."""
     turns = len(question.turns)
-    if question.category not in REFERENCE_CATEGORIES or len(question.references) < turns:
+    if question.category not in REFERENCE_CATEGORIES or lacks_reference(question, turns - 1):
         return ()
     text = "\n\n".join(question.references[:turns])
     return (Message("system", f"A correct solution, for comparison:\n{text}"),)

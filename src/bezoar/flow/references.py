@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from bezoar.data.source import Source
 
@@ -39,7 +39,9 @@ def _refs_in(value: Any, hint: Any, place: str, needed: bool = True) -> Iterator
         yield from refs(value, place)
     elif isinstance(value, str):
         kind, *more = _ref_notes(hint) or [None]
-        if kind and (value or needed):
+        # a word that the key knows beside names
+        words = [w for o in _options(hint) if typing.get_origin(o) is Literal for w in get_args(o)]
+        if kind and value not in words and (value or needed):
             yield Ref(place, kind, value, bool(more))
     elif isinstance(value, (tuple, list)):
         inner = _inner(hint, 0)

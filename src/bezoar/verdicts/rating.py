@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bezoar.chat.types import Message
+from bezoar.chat.types import Message, Messages
 from bezoar.llm.types import Reply, Request
 from bezoar.verdicts.own_words import own_words
 
@@ -63,9 +63,9 @@ def fastchat_rating(text: str) -> Rating:
     return Rating(value, "", text) if math.isfinite(value) else Rating(None, "unparsed", text)
 
 
-def grade_request(prompt: str, verdict: Verdict, max_tokens: int) -> Request:
+def grade_request(prompt: str | Messages, verdict: Verdict, max_tokens: int) -> Request:
     """Asks for an assessment (temperature 0), or for log-probabilities of the ten ratings."""
-    messages = (Message("user", prompt),)
+    messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     if verdict == "logprob":
         return Request(messages, prefill=PREFILL, choices=CHOICES, max_tokens=1)
     return Request(messages, max_tokens=max_tokens)
