@@ -16,6 +16,7 @@ SRC = ROOT / "src" / "bezoar"
 FILES = sorted(SRC.rglob("*.py"))
 LAYERS = [
     "errors",
+    "bounds",
     "strict_json",
     "reading",
     "secrets",

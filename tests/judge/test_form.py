@@ -5,7 +5,9 @@ from collections import Counter
 import pytest
 
 from bezoar.chat.types import Chat, Message
+from bezoar.errors import RecipeError
 from bezoar.judge.heuristics import Dedup, Form, is_loop, is_refusal, is_unfinished
+from tests.helpers.loaded import loaded
 
 
 def chat(name: str, answer: str, prompt: str = "Name a bird.") -> Chat:
@@ -115,7 +117,7 @@ def test_near_duplicates() -> None:
 
 
 def test_a_threshold_out_of_reach() -> None:
-    with pytest.raises(ValueError, match=r"0\.5"):
-        Dedup("rows", near_duplicate=0.3)
+    with pytest.raises(RecipeError, match=r"0\.5"):
+        loaded(Dedup("rows", near_duplicate=0.3))
     with pytest.raises(ValueError, match="min_words"):
         Form("rows", min_words=9, max_words=3)

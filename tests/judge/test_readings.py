@@ -30,6 +30,7 @@ from bezoar.verdicts.accept_reject import (
     read_text,
 )
 from bezoar.verdicts.pairwise import Pairwise, Preference, conversation, parse_side, read_side
+from tests.helpers.loaded import loaded
 
 FAILED = Reply("half an ans", "error", error="the connection broke")
 PAIR = Comparison(
@@ -398,8 +399,8 @@ def test_a_definition_that_lacks_something_is_named(line: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"repeats": 0}, "repeats and max_tokens must be at least 1"),
-        ({"max_tokens": 0}, "repeats and max_tokens must be at least 1"),
+        ({"repeats": 0}, "repeats: must be greater than or equal to 1 but is 0"),
+        ({"max_tokens": 0}, "max_tokens: must be greater than or equal to 1 but is 0"),
         (
             {"repeats": 2, "temperature": 0.0},
             "temperature 0 and verdict: logprob repeat ratings; set repeats: 1",
@@ -407,9 +408,9 @@ def test_a_definition_that_lacks_something_is_named(line: str, tmp_path: Path) -
     ],
 )
 def test_settings_of_an_annotator(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError) as error:
-        Attributes("rows", "judge", **settings)
-    assert str(error.value) == message
+    with pytest.raises((ValueError, RecipeError)) as error:
+        loaded(Attributes("rows", "judge", **settings))
+    assert message in str(error.value)
     assert Attributes("rows", "judge", repeats=1, max_tokens=1, temperature=0.0).repeats == 1
 
 

@@ -5,9 +5,11 @@ import math
 import pytest
 
 from bezoar.chat.types import Message
+from bezoar.errors import RecipeError
 from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.journal import affordable
 from bezoar.llm.types import Request
+from tests.helpers.loaded import loaded
 from tests.helpers.questions import question
 
 
@@ -32,8 +34,8 @@ def test_the_most_a_request_can_cost() -> None:
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -1e-9])
 def test_prices_and_limits_are_finite_and_not_below_0(wrong: float) -> None:
     for prices in ({"input_usd_per_million": wrong}, {"output_usd_per_million": wrong}):
-        with pytest.raises(ValueError, match=r"^a price must be a finite number of at least 0$"):
-            Prices(**prices)
+        with pytest.raises(RecipeError, match=r"_usd_per_million: must be (a finite|greater)"):
+            loaded(Prices(**prices))
     with pytest.raises(ValueError, match=r"^a budget must be a finite number of at least 0, not "):
         Budget(wrong)
     assert Budget(0.0).limit_usd == 0.0

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
-from bezoar.errors import EndpointError, UnfinishedError
+from bezoar.errors import EndpointError, RecipeError, UnfinishedError
 from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.failures import status_inside
@@ -28,6 +28,7 @@ from bezoar.llm.transport import Transport
 from bezoar.llm.types import Reply
 from bezoar.progress import Progress
 from bezoar.secrets import hide, mask
+from tests.helpers.loaded import loaded
 from tests.helpers.questions import question, questions
 from tests.helpers.server import Server, after, answer, echo, serving
 
@@ -410,8 +411,8 @@ def test_a_key_that_cannot_be_sent_is_refused_unseen(
     ],
 )
 def test_settings_that_leak_or_cannot_work_are_refused(more: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"key_env|extra|finite") as caught:
-        Endpoint(**{"url": "http://host/v1", "model": "m", **more})
+    with pytest.raises((ValueError, RecipeError), match=r"key_env|extra|finite") as caught:
+        loaded(Endpoint(**{"url": "http://host/v1", "model": "m", **more}))
     assert "abc" not in str(caught.value)
 
 
@@ -790,8 +791,8 @@ def test_a_budget_that_a_killed_process_held_comes_free(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -1.0])
 def test_money_is_finite(wrong: float) -> None:
-    with pytest.raises(ValueError, match="finite"):
-        Prices(wrong)
+    with pytest.raises(RecipeError, match=r"must be (a finite|greater)"):
+        loaded(Prices(wrong))
     with pytest.raises(ValueError, match="finite"):
         Budget(wrong)
 

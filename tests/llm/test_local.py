@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from bezoar.chat.templates import ChatML, OpenBezoarTemplate
+from bezoar.errors import RecipeError
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.local import Local, StackBackend
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
+from tests.helpers.loaded import loaded
 from tests.helpers.questions import question
 
 TEXTS = [
@@ -117,5 +119,5 @@ def test_the_recipe_component(tiny_model: Path, tmp_path: Path) -> None:
         local.identity
         != Local(str(tiny_model), dtype="float32", template=OpenBezoarTemplate()).identity
     )
-    with pytest.raises(ValueError, match="at least 1"):
-        Local("x", slots=0)
+    with pytest.raises(RecipeError, match=r"slots: must be greater than or equal to 1 but is 0"):
+        loaded(Local("x", slots=0))

@@ -18,6 +18,7 @@ from bezoar.model.completions import completion_logprobs, reward_completions
 from bezoar.model.spec import LoRA, ModelSpec, RewardWeights, Sampling
 from bezoar.model.stack import Stack
 from bezoar.synth.sampled_answers import Sample, level_chances, log_chance
+from tests.helpers.loaded import loaded
 from tests.helpers.toy_context import ToyContext
 
 PROMPT = (Message("user", "hi"),)
@@ -91,8 +92,8 @@ def test_a_model_without_a_head_is_no_reward_model(tiny_model: Path) -> None:
     ],
 )
 def test_settings_without_sense_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"change|raise|add"):
-        Sample("s", "m", **settings)
+    with pytest.raises((ValueError, RecipeError), match=r"change|raise|add"):
+        loaded(Sample("s", "m", **settings))
 
 
 def test_chances_of_levels() -> None:

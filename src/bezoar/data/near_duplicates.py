@@ -12,12 +12,15 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 _NUM_BANDS, _BAND_SIZE = 32, 4
-LOWEST_THRESHOLD = 0.5
+Similarity = Annotated[float, Field(ge=0.5, le=1)]
+"""From which a text repeats another; below 0.5 the bands would miss pairs."""
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 _RNG = np.random.Generator(np.random.PCG64(20240417))
 # odd factors: multiplying by one is a permutation of the numbers of 64 bits
@@ -85,9 +88,3 @@ class NearDuplicates:
         self.ids.append(name)
         self.sets.append(own)
         return None
-
-
-def check_threshold(threshold: float) -> None:
-    """ValueError outside the range in which near duplicates are found."""
-    if not LOWEST_THRESHOLD <= threshold <= 1:
-        raise ValueError(f"near_duplicate must be between {LOWEST_THRESHOLD} and 1")

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from bezoar.chat.types import AnyRow, Comparison, Messages, SampledAnswers
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome, trained_on
@@ -42,12 +44,8 @@ class Contamination(Section):
 
     rows: tuple[RowsRef, ...] = ()
     """Further stages whose rows are searched."""
-    n: int = 8
-    """Words of a run, at least 4."""
-
-    def __post_init__(self) -> None:
-        if self.n < FEWEST_WORDS:
-            raise ValueError(f"contamination.n must be at least {FEWEST_WORDS}; change the value")
+    n: Annotated[int, Field(ge=FEWEST_WORDS)] = 8
+    """Words of a run."""
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """Counts by benchmark, with a warning for items that the model was trained on."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
+from bezoar.bounds import Natural, Share
 from bezoar.chat.types import Comparison
 from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.errors import RecipeError
@@ -58,16 +60,16 @@ class JudgeCard(JudgeConfig, LabelledPairs):
     Example: {judge: teacher, pairs: [pairs.jsonl], min_accuracy: 0.7}
     """
 
-    repeats: int = 1
+    repeats: Natural = 1
     """How often the pairs are asked again, under other seeds."""
     own: str = ""
     """Name of the judge's own model in the pairs' meta["models"], for its self-preference."""
     injection: bool = True
     """Ask once more with words of a verdict planted in the worse answers."""
-    min_accuracy: float | None = None
-    """From 0 to 1; below it the run stops, before later sections ask the judge."""
-    min_kappa: float | None = None
-    """From -1 to 1; below it the run stops, too."""
+    min_accuracy: Share | None = None
+    """Below it the run stops, before later sections ask the judge."""
+    min_kappa: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Below it the run stops, too."""
 
     def __post_init__(self) -> None:
         LabelledPairs.__post_init__(self)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from bezoar.bounds import Count, Share
 from bezoar.chat.templates import Template
 from bezoar.chat.types import Comparison
 from bezoar.cost import Estimate, RequestEstimate
@@ -39,11 +40,11 @@ class JudgeConfig(Section):
     """Prompt of the judge, with {prompt}, {a} and {b}."""
     verdict: Literal["text", "logprob"] = "text"
     """text: written by the judge; logprob: the likeliest of the three, for weak judges."""
-    judge_tokens: int = 512
+    judge_tokens: Count = 512
     """Most tokens of a written verdict."""
     goodness: RewardWeights | None = None
     """How the outputs of the reward model make one score."""
-    min_accuracy: float | None = None
+    min_accuracy: Share | None = None
     """Accuracy of judge_card from which on the verdicts count; below it there is no number."""
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bezoar.bounds import Count
 from bezoar.chat.row_types import COMPARISONS, RowNeed
 from bezoar.chat.types import Comparison, Message
 from bezoar.cost import Estimate
@@ -33,7 +34,7 @@ class LabelledPairs(Section):
     """Files of LLMBar, RewardBench or allenai/preference-test-sets."""
     rows: RowsRef = ""
     """Stage whose pairs are taken instead."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of pairs, the first ones; null for all."""
 
     def __post_init__(self) -> None:

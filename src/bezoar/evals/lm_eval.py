@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bezoar.bounds import Count, Natural
 from bezoar.chat.templates import Template
 from bezoar.cost import Estimate
 from bezoar.data.files import locate_file
@@ -42,13 +43,13 @@ class Task:
     """Name in the harness's registry; with `path`, the name in scores."""
     path: FileRef = ""
     """Local file in place of a registered task; its columns say which form of task it is."""
-    shots: int | None = None
+    shots: Natural | None = None
     """Number of few-shot examples; null for the task's own."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of items, the first ones; null for all."""
     template: str = "{query}"
     """For a file: what turns a row's {query} into the prompt."""
-    max_tokens: int = 256
+    max_tokens: Count = 256
     """For a file: most tokens of a written answer."""
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from bezoar.bounds import Count
 from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.chat.types import Chat, Comparison, Message, as_chats
 from bezoar.cost import Estimate, RequestEstimate, exactly
@@ -48,7 +49,7 @@ class Revision(JudgeConfig):
     Example: {judge: teacher, times: 3, limit: 40}
     """
 
-    times: int = 5
+    times: Count = 5
     """Number of iterations, each over the answers of the one before."""
     answers: FileRef = ""
     """FastChat answer file with the first answers to the questions."""
@@ -62,17 +63,14 @@ class Revision(JudgeConfig):
     """Questions in FastChat's format."""
     turn: Literal[1, 2] = 1
     """The turn whose answer is revised; questions without it are left out."""
-    max_tokens: int = 2048
+    max_tokens: Count = 2048
     """Most tokens of a critique with its revision."""
-    first_tokens: int = 1024
+    first_tokens: Count = 1024
     """Most tokens of a first answer, which should be shorter."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of questions, taken from the categories in turn, or of rows; null for all."""
 
     def __post_init__(self) -> None:
-        numbers = (self.times, self.max_tokens, self.first_tokens)
-        if min(*numbers, 1 if self.limit is None else self.limit) < 1:
-            raise ValueError("times, max_tokens, first_tokens and limit must be at least 1")
         if bool(self.judge) == bool(self.reward_model):
             raise ValueError("revision needs judge or reward_model, one of the two; add it")
         if sum(map(bool, (self.answers, self.rows, self.by))) > 1:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bezoar.bounds import Count
 from bezoar.chat.templates import Template
 from bezoar.chat.types import Comparison
 from bezoar.cost import Estimate, RequestEstimate, exactly
@@ -84,7 +85,7 @@ class RewardBench(LabelledPairs):
     """Prompt of the model as a judge."""
     verdict: Literal["text", "logprob"] = "text"
     """How the model as a judge says its verdict: text, or logprob, for weak judges."""
-    judge_tokens: int = 512
+    judge_tokens: Count = 512
     """Most tokens of a written verdict."""
     goodness: RewardWeights | None = None
     """How the outputs of a score head make one score."""

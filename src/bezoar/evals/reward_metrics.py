@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from bezoar.bounds import Count
 from bezoar.chat.attribute_levels import attribute_text, steered
 from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.chat.types import AnyRow, Comparison, Messages, as_chats
@@ -51,7 +52,7 @@ class Rewards(Section):
     """How answers are drawn; by default greedily, at most 128 tokens."""
     attributes: dict[str, int] = field(default_factory=dict)
     """Attribute levels told to the model and its reference, not to the reward model."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of rows, the first ones; null for all."""
 
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
@@ -143,7 +144,7 @@ class Steering(Section):
     """Two or more tables of attribute levels."""
     answers: Sampling = GREEDY
     """How answers are drawn; by default greedily, at most 128 tokens."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of rows, the first ones; null for all."""
 
     def __post_init__(self) -> None:
@@ -208,9 +209,9 @@ class WinRateOverRows(JudgeConfig):
 
     rows: RowsRef = ""
     """Stage whose rows have answers."""
-    max_tokens: int = 128
+    max_tokens: Count = 128
     """Most tokens of an answer."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of rows, the first ones; null for all."""
 
     def __post_init__(self) -> None:

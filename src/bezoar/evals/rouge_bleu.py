@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import numpy as np
 
+from bezoar.bounds import Count
 from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.chat.types import AnyRow, as_chats
 from bezoar.errors import DataError
@@ -29,9 +30,9 @@ class RougeBleu(Section):
 
     rows: RowsRef
     """Stage whose answers are the references."""
-    max_tokens: int = 256
+    max_tokens: Count = 256
     """Most tokens of an answer."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of rows, the first ones; null for all."""
 
     def takes(self) -> Mapping[str, RowNeed]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from bezoar.bounds import Count
 from bezoar.chat.types import Comparison, Message, Messages
 from bezoar.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.data.files import locate_file
@@ -49,9 +50,9 @@ class WinRate(JudgeConfig):
     """Questions in FastChat's format; AlpacaEval's instructions are read too."""
     turn: Literal[1, 2] = 1
     """The judged turn; 2 is shown with turn 1, and leaves out questions of one turn."""
-    max_tokens: int = 512
+    max_tokens: Count = 512
     """Most tokens of an answer."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of questions, taken from the categories in turn; null for all."""
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -174,7 +174,8 @@ def type_name(hint: Any) -> str:
     """A field's type in the words of recipes."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return _REFERENCES.get(tuple(arguments[1:])) or type_name(arguments[0])
+        name = _REFERENCES.get(tuple(arguments[1:])) or type_name(arguments[0])
+        return f"{name} {' and '.join(_bounds(arguments[1:]))}".strip()
     if origin is Literal:
         return " or ".join(map(_yaml, arguments))
     if origin in (typing.Union, types.UnionType):
@@ -190,6 +191,14 @@ def type_name(hint: Any) -> str:
     if dataclasses.is_dataclass(hint):
         return next(kind.name for kind in all_kinds() if kind.cls is hint)
     return "null" if hint is type(None) else _PLAIN_TYPES[hint]
+
+
+def _bounds(notes: Iterable[Any]) -> Iterator[str]:
+    """What a number may be, in words, by the notes that pydantic reads."""
+    for bound in (bound for note in notes for bound in getattr(note, "metadata", ())):
+        for name, words in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):
+            if hasattr(bound, name):
+                yield f"{words} {getattr(bound, name):g}"
 
 
 def _default(field: "dataclasses.Field[Any]") -> str:

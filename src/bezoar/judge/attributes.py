@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from bezoar.bounds import Count, NotNegative
 from bezoar.chat.row_types import RowType
 from bezoar.chat.types import AnyRow, Chat, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
@@ -64,18 +65,16 @@ class Attributes(JudgeFilter):
     """JSON Lines of name, asks and five levels: the attributes, of which the first decides."""
     verdict: Literal["text", "logprob"] = "text"
     """logprob, for weak judges: the mean level by the digits' probabilities, with decimals."""
-    repeats: int = 3
-    """Ratings of each row, at least 1; 1 with temperature 0 or logprob."""
-    temperature: float = 0.7
+    repeats: Count = 3
+    """Ratings of each row; 1 with temperature 0 or logprob."""
+    temperature: NotNegative = 0.7
     """Temperature of the ratings."""
-    max_tokens: int = 120
-    """Most tokens of a written rating, at least 1."""
+    max_tokens: Count = 120
+    """Most tokens of a written rating."""
     kind: Literal["attributes"] = "attributes"
 
     def __post_init__(self) -> None:
-        if self.repeats < 1 or self.max_tokens < 1:
-            raise ValueError("repeats and max_tokens must be at least 1")
-        if self.repeats > 1 and (self.temperature <= 0 or self.verdict == "logprob"):
+        if self.repeats > 1 and (self.temperature == 0 or self.verdict == "logprob"):
             raise ValueError("temperature 0 and verdict: logprob repeat ratings; set repeats: 1")
 
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:

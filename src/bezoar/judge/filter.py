@@ -4,8 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from bezoar.bounds import Count
 from bezoar.chat.types import AnyRow, Chat, Message, Messages, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
@@ -55,10 +58,10 @@ class Filter(JudgeFilter):
     """text: the judge writes Accept or Reject and a reason; logprob: their probabilities decide."""
     threshold: float = 0.0
     """For logprob: a row is accepted if its score in nats is above this."""
-    keep_share: float | None = None
+    keep_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """For logprob, in place of `threshold`: accept this share of the rows, the highest scores."""
-    max_tokens: int = 200
-    """Most tokens of a written verdict, at least 1."""
+    max_tokens: Count = 200
+    """Most tokens of a written verdict."""
     kind: Literal["filter"] = "filter"
 
     def __post_init__(self) -> None:
@@ -66,10 +69,8 @@ class Filter(JudgeFilter):
             raise ValueError(
                 "threshold and keep_share have an effect only with verdict: logprob; remove them"
             )
-        if self.keep_share is not None and (self.threshold != 0 or not 0 < self.keep_share <= 1):
-            raise ValueError("keep_share replaces threshold and must be above 0 and at most 1")
-        if self.max_tokens < 1:
-            raise ValueError("max_tokens must be at least 1")
+        if self.keep_share is not None and self.threshold != 0:
+            raise ValueError("keep_share replaces threshold; remove one of the two")
 
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bezoar.bounds import Count
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, as_chats
 from bezoar.cost import Estimate
-from bezoar.data.near_duplicates import NearDuplicates, check_threshold, words
+from bezoar.data.near_duplicates import NearDuplicates, Similarity, words
 from bezoar.judge.stages import RuleFilter
 
 # Refusals are told by how an answer begins; talk of being an AI counts anywhere.
@@ -33,11 +34,11 @@ class Form(RuleFilter):
     Example: {kind: form, rows: lamini, max_words: 400}
     """
 
-    min_words: int = 1
-    """Fewest words of an answer, at least 1."""
-    max_words: int | None = None
+    min_words: Count = 1
+    """Fewest words of an answer."""
+    max_words: Count | None = None
     """Most words of an answer; null for no limit."""
-    max_prompt_words: int | None = None
+    max_prompt_words: Count | None = None
     """Most words of a prompt, over all its turns; null for no limit."""
     refusals: bool = True
     """Drop English answers that refuse or speak of themselves as an AI."""
@@ -49,8 +50,8 @@ class Form(RuleFilter):
     kept_share = Estimate(0, 0.9, 1)
 
     def __post_init__(self) -> None:
-        if self.min_words < 1 or (self.max_words is not None and self.max_words < self.min_words):
-            raise ValueError("min_words must be at least 1 and max_words no less")
+        if self.max_words is not None and self.max_words < self.min_words:
+            raise ValueError("max_words must be no less than min_words; change one of the two")
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
         """The rows of good form; the others are dropped by their fault, such as "too short"."""
@@ -88,15 +89,12 @@ class Dedup(RuleFilter):
     Example: {kind: dedup, rows: lamini, near_duplicate: 0.7}
     """
 
-    near_duplicate: float = 0.8
-    """Similarity, 0.5 to 1, from which a row is dropped; 1 means the same words and word pairs."""
+    near_duplicate: Similarity = 0.8
+    """Similarity from which a row is dropped; 1 means the same words and word pairs."""
     on: Literal["prompt", "answer"] = "prompt"
     """What is compared."""
     kind: Literal["dedup"] = "dedup"
     kept_share = Estimate(0, 0.95, 1)
-
-    def __post_init__(self) -> None:
-        check_threshold(self.near_duplicate)
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
         """The first of all rows that repeat one another; the others are a "near duplicate"."""

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bezoar.bounds import NotNegative
 from bezoar.cost import dollars
 from bezoar.llm.journal import Journal, affordable
 from bezoar.llm.types import Request
@@ -17,15 +18,10 @@ REFUSED = "not asked: the budget was spent"
 class Prices:
     """What a million tokens cost."""
 
-    input_usd_per_million: float = 0.0
-    """US dollars for a million prompt tokens, at least 0."""
-    output_usd_per_million: float = 0.0
-    """US dollars for a million answer tokens, at least 0."""
-
-    def __post_init__(self) -> None:
-        for usd in (self.input_usd_per_million, self.output_usd_per_million):
-            if not (math.isfinite(usd) and usd >= 0):
-                raise ValueError("a price must be a finite number of at least 0")
+    input_usd_per_million: NotNegative = 0.0
+    """US dollars for a million prompt tokens."""
+    output_usd_per_million: NotNegative = 0.0
+    """US dollars for a million answer tokens."""
 
     def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
         """The price of one reply."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
+from bezoar.bounds import Count, Natural, NotNegative, Positive
 from bezoar.errors import EndpointError
 from bezoar.io import canonical
 from bezoar.llm.begun import FLAGS, Way
@@ -39,13 +40,13 @@ class Endpoint:
     """The model's name on the server."""
     key_env: str = ""
     """The environment variable that holds the API key; empty sends none."""
-    concurrency: int = 32
-    """Most requests in flight, at least 1."""
-    timeout_s: float = 120.0
-    """Seconds that an answer may take from sending, above 0; then the request is sent again."""
-    retries: int = 5
+    concurrency: Count = 32
+    """Most requests in flight."""
+    timeout_s: Positive = 120.0
+    """Seconds that an answer may take from sending; then the request is sent again."""
+    retries: Natural = 5
     """How often a request is sent again after no answer, 429, 5xx or a broken body."""
-    backoff_s: float = 1.0
+    backoff_s: NotNegative = 1.0
     """Seconds before the first retry, doubled for each further one; Retry-After can raise it."""
     prices: Prices = field(default_factory=Prices)
     """What tokens cost, for estimates and the budget."""
@@ -59,12 +60,6 @@ class Endpoint:
         if name and (not re.fullmatch(r"[A-Za-z_]\w*", name) or looks_like_key("", name)):
             what = "key_env is the name of an environment variable, never the key itself"
             raise ValueError(f"{what}; export the key and write the name")
-        numbers = (self.concurrency, self.timeout_s, self.retries, self.backoff_s)
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError("concurrency, timeout_s, retries and backoff_s must be finite numbers")
-        if self.concurrency < 1 or self.timeout_s <= 0 or min(self.retries, self.backoff_s) < 0:
-            least = "concurrency must be at least 1, retries and backoff_s at least 0"
-            raise ValueError(f"{least}, timeout_s more than 0")
         _check_extra(self.extra)
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AliasChoices, Field
 
+from bezoar.bounds import Count
 from bezoar.chat.pieces import cut_at_stop
 from bezoar.chat.templates import ChatML, Template
 from bezoar.io import cached_hash, canonical, content_hash
@@ -36,15 +37,11 @@ class Local:
     """nf4 holds the linear layers in 4 bits."""
     template: Annotated[Template, _TEMPLATE] = field(default_factory=ChatML)
     """The chat template that writes its prompts."""
-    slots: int = 32
-    """Answers that are drawn side by side, at least 1."""
-    group: int = 64
-    """Requests that are answered and journalled together, at least 1."""
+    slots: Count = 32
+    """Answers that are drawn side by side."""
+    group: Count = 64
+    """Requests that are answered and journalled together."""
     kind: Literal["local"] = "local"
-
-    def __post_init__(self) -> None:
-        if self.slots < 1 or self.group < 1:
-            raise ValueError("slots and group must be at least 1")
 
     @property
     def identity(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from bezoar.bounds import Count
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Request, fault
@@ -47,9 +48,9 @@ class EvolInstruct(Scheme):
     Example: {kind: evol_instruct, seeds: dolly, teacher: teacher, rounds: 4, num_seeds: 1000}
     """
 
-    rounds: int = 4
+    rounds: Count = 4
     """Evolutions of each seed, one after another."""
-    num_seeds: int | None = None
+    num_seeds: Count | None = None
     """Random seeds that are evolved; null for all."""
     ops: tuple[Op, ...] = OPS
     """Operations of which one is drawn uniformly for every seed in every round."""
@@ -81,9 +82,6 @@ class EvolInstruct(Scheme):
     carries = frozenset({"scheme"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rounds < 1 or (self.num_seeds is not None and self.num_seeds < 1):
-            raise ValueError("rounds and num_seeds must be at least 1")
         if not self.ops or len(set(self.ops)) < len(self.ops):
             raise ValueError("ops must name at least one operation, each once")
         if self.equality != "information" and self.min_nats != MIN_NATS:

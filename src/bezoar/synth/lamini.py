@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bezoar.bounds import Count, NotNegative, Share
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
-from bezoar.data.near_duplicates import NearDuplicates, check_threshold, phrases, words
+from bezoar.data.near_duplicates import NearDuplicates, Similarity, phrases, words
 from bezoar.errors import DataError
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.model.spec import Sampling
@@ -37,21 +38,21 @@ class LaMini(Scheme):
     Example: {kind: lamini, seeds: dolly, teacher: teacher, num_rows: 1000}
     """
 
-    num_rows: int
+    num_rows: Count
     """Rows wanted; waves of requests go on until they are there or `max_waves` were sent."""
-    num_examples: int = 3
+    num_examples: Count = 3
     """Random seed instructions that each request shows (the paper: 3, though 2 would do)."""
-    ask_for: int = 20
+    ask_for: Count = 20
     """New instructions that each request asks for."""
-    topic_share: float = 0.5
-    """Share of the requests, 0 to 1, that also name three random topics."""
-    near_duplicate: float = 0.7
-    """Similarity, 0.5 to 1, to a seed or an earlier instruction from which a new one is dropped."""
-    max_waves: int = 10
+    topic_share: Share = 0.5
+    """Share of the requests that also name three random topics."""
+    near_duplicate: Similarity = 0.7
+    """Similarity to a seed or an earlier instruction from which a new one is dropped."""
+    max_waves: Count = 10
     """Most waves of requests; a wave of which every request failed is the last."""
     openers: bool = False
     """For weak teachers: begin each list with a seed's first word; drop texts that ask nothing."""
-    spare: float = 0.0
+    spare: NotNegative = 0.0
     """Share of instructions beyond those needed that each wave adds: more requests, fewer waves."""
     guided: FileRef = "bezoar:lamini_guided.txt"
     """Prompt file with {examples} and {num}."""
@@ -65,14 +66,6 @@ class LaMini(Scheme):
     """How lists of instructions are drawn."""
     kind: Literal["lamini"] = "lamini"
     carries = frozenset({"scheme"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_threshold(self.near_duplicate)
-        if min(self.num_rows, self.num_examples, self.ask_for, self.max_waves) < 1:
-            raise ValueError("num_rows, num_examples, ask_for and max_waves must be at least 1")
-        if not 0 <= self.topic_share <= 1 or self.spare < 0:
-            raise ValueError("topic_share must be between 0 and 1, spare at least 0")
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of instruction and answer; `meta` names the source, the seeds shown and the topics.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bezoar.bounds import Count, NotNegative
 from bezoar.chat.row_types import RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chats
 from bezoar.cost import Estimate, Quote, text_tokens
@@ -44,15 +45,15 @@ class Orca(Scheme):
     Example: {kind: orca, seeds: flan, teacher: teacher, num_rows: 1000}
     """
 
-    num_rows: int
+    num_rows: Count
     """Tasks that are drawn and answered."""
-    shares: dict[Submix, float] = field(
+    shares: dict[Submix, NotNegative] = field(
         default_factory=lambda: dict[Submix, float](dict.fromkeys(SUBMIXES, 1.0))
     )
     """Weight of each sub-mix, at least 0; one with too few rows gives all, the others fill up."""
-    niv2_per_task: int = 300
+    niv2_per_task: Count = 300
     """Most rows of one task of NIV2 (the paper: 300)."""
-    max_prompt_tokens: int = 1500
+    max_prompt_tokens: Count = 1500
     """Longest task that is used, with four characters counted as a token."""
     systems: FileRef = "bezoar:orca_system.jsonl"
     """JSON Lines of id and text: the sixteen system messages."""
@@ -62,11 +63,8 @@ class Orca(Scheme):
     carries = frozenset({"scheme"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.num_rows, self.niv2_per_task, self.max_prompt_tokens) < 1:
-            raise ValueError("num_rows, niv2_per_task and max_prompt_tokens must be at least 1")
-        if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) <= 0:
-            raise ValueError("shares must be weights of at least 0, one of them more")
+        if not any(self.shares.values()):
+            raise ValueError("shares are weights, one of them above 0; raise one")
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of system (absent for message 1), user, answer; `meta` adds target and system_id.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
+from bezoar.bounds import Count, Level
 from bezoar.chat.attribute_levels import steered
 from bezoar.chat.row_types import RowType
 from bezoar.chat.types import AnyRow, Dropped, Filtered, Messages, SampledAnswers
@@ -54,13 +55,13 @@ class Sample(Stage):
     """The stage whose prompts are answered."""
     model: ModelRef
     """The model that answers."""
-    n: int = 4
-    """Answers to each prompt, at least 1."""
+    n: Count = 4
+    """Answers to each prompt."""
     reward: RewardRef | None = None
     """Reward model: each answer gets its outputs by name, and as `reward` what `goodness` gives."""
     goodness: RewardWeights = field(default_factory=RewardWeights)
     """How the outputs of `reward` make one number."""
-    attributes: dict[str, int] = field(default_factory=dict)
+    attributes: dict[str, Level] = field(default_factory=dict)
     """Levels from 0 to 4 that `model` is told; needs `reward` and `prior`."""
     prior: ModelRef | None = None
     """Model for the `prior_logprob` of each answer, log P(y|x); it is not told the levels."""
@@ -73,14 +74,10 @@ class Sample(Stage):
     renders = True
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError("n must be at least 1; change the value")
         if self.n > 1 and self.answers.temperature == 0:
             raise ValueError("answers.temperature 0 gives n equal answers; raise it")
         if self.attributes and (self.prior is None or self.reward is None):
             raise ValueError("attributes, for steerlm2, need reward and prior; add them")
-        if not all(0 <= level <= 4 for level in self.attributes.values()):
-            raise ValueError("attributes are levels from 0 to 4; change the value")
         if self.reward is None and self.goodness != RewardWeights():
             raise ValueError("goodness has no effect without a reward model; remove it")
 

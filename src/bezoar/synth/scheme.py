@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from bezoar.bounds import Natural
 from bezoar.chat.row_types import TEXTS, RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, Messages
 from bezoar.cost import Estimate, RequestEstimate, exactly
@@ -36,17 +37,13 @@ class Scheme(Stage):
     """The stage whose rows are the seeds."""
     teacher: BackendRef
     """The language model that writes."""
-    retries: int = field(default=1, kw_only=True)
+    retries: Natural = field(default=1, kw_only=True)
     """How often an answer that is empty or was cut at `max_tokens` is requested again."""
     answers: Sampling = field(default_factory=Sampling, kw_only=True)
     """How answers are drawn."""
     gives = "rows"
     # the keys of `meta` that every row has; None where that is not known
     carries: ClassVar[frozenset[str] | None] = None
-
-    def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise ValueError("retries must be at least 0")
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """The new rows, and what was dropped on the way; equal replies give equal rows."""
