@@ -59,10 +59,10 @@ def _trained(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
     folder, settings = run.output_dir(stage), trained(recipe.stages[stage])
     numbers = dict.fromkeys(("rows_trained", "rows_validation", "steps"), int | None)
     losses = dict.fromkeys(_LOSSES, float | None)
-    found = read_own(folder / "stats.json", **numbers, **losses)
-    warning = no_step_better(found)
-    shown = {name: value for name, value in found.items() if name in {**numbers, **losses}}
-    listed = [f"{k.replace('_', ' ')} {v:.4g}" for k, v in shown.items() if v is not None]
+    stats = read_own(folder / "stats.json", **numbers, **losses)
+    warning = no_step_better(stats)
+    figures = [(name, stats[name]) for name in (*numbers, *losses) if stats[name] is not None]
+    listed = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures]
     result = next((n for n in ("adapter", "model") if (folder / n).is_dir()), "")
     return [
         f"{stage} is a training stage: it gives a model and no rows of its own.",
@@ -77,9 +77,9 @@ def _trained(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
 
 
 def _scored(folder: Path) -> list[str]:
-    found = read_own(folder / "scores.json", scores=list[Row])["scores"]
+    rows = read_own(folder / "scores.json", scores=list[Row])["scores"]
     scores = [
-        f"  {s['name']}: {s['value']:.4g} (n = {s['n']})" for s in found if s["value"] is not None
+        f"  {s['name']}: {s['value']:.4g} (n = {s['n']})" for s in rows if s["value"] is not None
     ]
     lines = ["an evaluation gives scores and no rows:", *scores]
     return [*lines, f"the value of each item: {folder / 'items.jsonl'}"]

@@ -128,7 +128,8 @@ def _guesses(file: Path) -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     if not columns:
         raise RecipeError(f"{file}: the file holds no rows; name another.")
-    if {"chosen", "rejected"} <= set(columns) and _is_transcript(rows[0].get("chosen")):
+    chosen = str(rows[0].get("chosen")) if {"chosen", "rejected"} <= set(columns) else ""
+    if chosen.lstrip().startswith("Human:"):
         yield "hh_rlhf", {}, columns
     # a published format is read from CSV too, if it is written as most are
     if keys.get("delimiter", ",") == "," and "encoding" not in keys and end != ".tsv":
@@ -137,10 +138,6 @@ def _guesses(file: Path) -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]
                 yield kind, {}, columns
     names = {key: next((n for n in known if n in columns), key) for key, known in _NAMES.items()}
     yield generic, {**keys, **{key: name for key, name in names.items() if key != name}}, columns
-
-
-def _is_transcript(value: Any) -> bool:
-    return isinstance(value, str) and value.lstrip().startswith("Human:")
 
 
 def _sheet(file: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bezoar.errors import BezoarError
 from bezoar.flow.out import is_run_dir
 from bezoar.flow.rundir import RunDir
-from bezoar.io import Row, read_jsonl, read_own, remove, write_json
+from bezoar.io import read_jsonl, read_own, remove, write_json
 from bezoar.progress import Progress
 from bezoar.stage import Stats
 
@@ -48,19 +48,15 @@ def take(run: RunDir, key: str, out: Path, progress: Progress) -> Stats | None:
                 remove(left)
             continue
         (out / "key.json").unlink()  # ours is written last
-        for line in _curves(other.path / "metrics.jsonl", stage):
-            progress.log(**line)
+        metrics = other.path / "metrics.jsonl"
+        for _, line in read_jsonl(metrics, broken=[]) if metrics.is_file() else []:
+            if line.pop("stage", None) == stage:
+                line.pop("time_s", None)
+                progress.log(**line)
         taken = {**stats, "taken_from": str(folder)}
         write_json(out / "stats.json", taken)
         return taken
     return None
-
-
-def _curves(path: Path, stage: str) -> Iterator[Row]:
-    """What a run's metrics.jsonl says of a stage."""
-    for _, line in read_jsonl(path, broken=[]) if path.is_file() else []:
-        if line.get("stage") == stage:
-            yield {name: value for name, value in line.items() if name not in ("stage", "time_s")}
 
 
 def _check(folder: Path) -> None:

@@ -59,7 +59,8 @@ def _add(board: Scoreboard, model: str, stage: StageRecord, facts: Row) -> None:
     """Take in an evaluation; scores that the model has under other conditions get a row apart."""
     label = str(facts.get("label") or model)
     info, known = facts["info"] or {}, board.info(model)
-    scores, items = [read_score(r) for r in facts["scores"] or []], _items(stage)
+    scores = [read_score(row) for row in facts["scores"] or []]
+    items = read_items(stage.folder, lenient=True) if stage.folder else []
     apart = {
         name
         for name in _names(facts)
@@ -102,10 +103,6 @@ def _add_scores(board: Scoreboard, model: str, scores: list[Score]) -> None:
             board.parts.setdefault((score.name, model), {})[score.group] = score
         else:
             board.cells[score.name, model] = score
-
-
-def _items(stage: StageRecord) -> list[Row]:
-    return read_items(stage.folder, lenient=True) if stage.folder else []
 
 
 def _add_items(board: Scoreboard, model: str, items: list[Row]) -> None:

@@ -114,17 +114,10 @@ def _environment() -> Environment:
     )
     filters = (words, code, fence, front_matter, bounds, failed, row_text)
     environment.filters |= {f.__name__: f for f in (*filters, count, number, percent, seconds)}
-    environment.filters |= {"json": to_json, "usd": _usd, "quoted": _quoted}
+    environment.filters["json"] = to_json
+    environment.filters["usd"] = lambda value: Markdown(usd(value))  # its $ is no formula
+    environment.filters["quoted"] = lambda value: Markdown(repr(value))  # as in Python code
     return environment
-
-
-def _usd(value: object) -> Markdown:
-    return Markdown(usd(value))  # its $ is no formula
-
-
-def _quoted(value: object) -> Markdown:
-    """A value as it stands in Python code."""
-    return Markdown(repr(value))
 
 
 def render(file: str, **values: Any) -> str:

@@ -6,7 +6,7 @@ from operator import itemgetter
 from bezoar.evals.stats import Difference
 from bezoar.report.charts.intervals import Dot, interval_plot
 from bezoar.report.formatting import count
-from bezoar.report.markup import Child, Markup, breakable, h
+from bezoar.report.markup import Markup, breakable, h
 from bezoar.report.plain_words import is_share
 from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.siblings import Siblings
@@ -50,17 +50,16 @@ def differences(board: Scoreboard, benchmarks: list[str]) -> list[Markup]:
         title, lines = next(iter(names)), list(map(itemgetter(1), shares))
         if len(names) > 1:
             title = "Shares"
-            lines = [replace(dot, name=_of(dot.name, name)) for name, dot in shares]
+            lines = [
+                replace(dot, name=[breakable(dot.name), h("small", breakable(name))])
+                for name, dot in shares
+            ]
         panels.insert(0, interval_plot(title, lines, reference=0.0, signs=True, wide=True))
     if not panels:
         return []
     intro = INTRO.format(start=board.labels[start])
     title = h("h3", f"Differences from {board.labels[start]}")
     return [title, h("p", intro, cls="note"), h("div", panels, cls="charts")]
-
-
-def _of(model: Child, benchmark: str) -> list[Child]:
-    return [breakable(model), h("small", breakable(benchmark))]
 
 
 def _dots(board: Scoreboard, benchmark: str, start: str) -> list[Dot]:
