@@ -47,6 +47,10 @@ class JudgeConfig(Section):
     min_accuracy: Share | None = None
     """Accuracy of judge_card from which on the verdicts count; below it there is no number."""
 
+    def __post_init__(self) -> None:
+        if bool(self.judge) == bool(self.reward_model):
+            raise ValueError("it needs a judge or a reward_model; give one of the two")
+
     @property
     def pairwise(self) -> Pairwise:
         """The language model as a judge."""

@@ -71,8 +71,7 @@ class Revision(JudgeConfig):
     """Number of questions, taken from the categories in turn, or of rows; null for all."""
 
     def __post_init__(self) -> None:
-        if bool(self.judge) == bool(self.reward_model):
-            raise ValueError("revision needs judge or reward_model, one of the two; add it")
+        super().__post_init__()
         if sum(map(bool, (self.answers, self.rows, self.by))) > 1:
             raise ValueError("revision takes only one of answers, rows and by; remove the others")
         if self.rows and self.limit is None:

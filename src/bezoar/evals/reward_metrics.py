@@ -215,8 +215,9 @@ class WinRateOverRows(JudgeConfig):
     """Number of rows, the first ones; null for all."""
 
     def __post_init__(self) -> None:
-        if not self.rows or bool(self.judge) == bool(self.reward_model):
-            raise ValueError("over_rows needs rows and one of judge and reward_model; mend it")
+        super().__post_init__()
+        if not self.rows:
+            raise ValueError("over_rows needs rows; name a stage")
 
     def takes(self) -> Mapping[str, RowNeed]:
         """Rows with an answer that counts."""

@@ -55,10 +55,6 @@ class WinRate(JudgeConfig):
     limit: Count | None = None
     """Number of questions, taken from the categories in turn; null for all."""
 
-    def __post_init__(self) -> None:
-        if bool(self.judge) == bool(self.reward_model):
-            raise ValueError("win_rate needs a judge or a reward_model; give one of the two")
-
     def check(self, model: str) -> None:
         """Refuse to compare a model with itself."""
         if self.against == model:
