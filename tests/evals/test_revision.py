@@ -284,13 +284,10 @@ def test_settings_without_meaning() -> None:
     with pytest.raises(ValueError, match="one of answers, rows and by"):
         Revision(judge="judge", answers="a.jsonl", by="base")
     for keys in ({}, {"judge": "judge", "reward_model": "rm"}):
-        with pytest.raises(ValueError, match="judge or reward_model"):
+        with pytest.raises(ValueError, match="a judge or a reward_model"):
             Revision(**keys)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="limit is needed with rows"):
         Revision(judge="judge", rows="pairs")
-    for wrong in ({"times": 0}, {"limit": 0}):
-        with pytest.raises(ValueError, match="times"):
-            Revision(judge="judge", **wrong)  # type: ignore[arg-type]
 
 
 def test_the_plan_counts_rounds_and_games(questions: str) -> None:

@@ -5,9 +5,14 @@ from pathlib import Path
 import pytest
 
 from bezoar.errors import RecipeError
+from bezoar.evals.revision import Revision
 from bezoar.flow.explain import find_kinds
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.recipe_reference import recipe_schema
+from bezoar.train.objectives import OBJECTIVES
+from bezoar.train.objectives.sft import SFT
+from bezoar.train.stages import PPO, Train
+from tests.helpers.loaded import loaded
 
 RECIPE = """\
 name: tiny
@@ -55,3 +60,46 @@ def test_the_tables_and_the_schema_say_what_a_number_may_be() -> None:
     assert types["num_rows"] == "integer ≥ 1"
     share = recipe_schema()["$defs"]["LaMini"]["properties"]["topic_share"]
     assert (share["minimum"], share["maximum"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        *((kind, "beta", 0.0) for kind in ("asft", "dpo", "hinge", "ipo", "kto", "orpo", "simpo")),
+        *((kind, "sft_weight", -0.1) for kind in ("asft", "dpo", "hinge", "orpo")),
+        *(("kto", f"{side}desirable_weight", 0.0) for side in ("", "un")),
+        *(("dpo", "label_smoothing", share) for share in (-0.01, 0.5)),
+        ("orpo", "odds_weight", 0.0),
+        ("simpo", "gamma", -0.5),
+    ],
+)
+def test_numbers_of_objectives(kind: str, key: str, value: float) -> None:
+    with pytest.raises(RecipeError, match=rf"{key}: must be (greater|less) than"):
+        loaded(OBJECTIVES[kind](**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, 0) for key in ("lr", "epochs", "max_steps", "batch_size", "max_length", "clip")),
+        *((key, 1.0) for key in ("validation", "warmup_ratio")),
+        *((key, -1) for key in ("weight_decay", "neftune", "eval_every", "patience")),
+    ],
+)
+def test_numbers_of_a_training(key: str, value: float) -> None:
+    with pytest.raises(RecipeError, match=rf"{key}: must be (greater|less) than"):
+        loaded(Train("base", "rows", SFT(), **{key: value}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("reset", 1.5), ("max_tokens", 1), ("updates", 0), ("kl", -0.1)]
+)
+def test_numbers_of_ppo(key: str, value: float) -> None:
+    with pytest.raises(RecipeError, match=rf"{key}: must be (greater|less) than"):
+        loaded(PPO("base", "reward", "rows", **{key: value}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["times", "limit", "first_tokens"])
+def test_numbers_of_revisions(key: str) -> None:
+    with pytest.raises(RecipeError, match=f"{key}: must be greater than or equal to 1 but is 0"):
+        loaded(Revision(judge="judge", **{key: 0}))  # type: ignore[arg-type]

@@ -79,20 +79,6 @@ def test_a_chat_is_refused() -> None:
         DPO().group(chats(1)[0], ChatML(), ByteTokenizer())
 
 
-@pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"sft_weight": -0.1}])
-def test_wrong_settings(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="change the value"):
-        DPO(**wrong)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("share", [0.5, -0.01])
-def test_more_than_half_of_the_labels_cannot_be_wrong(share: float) -> None:
-    with pytest.raises(
-        ValueError, match=r"^label_smoothing must be in \[0, 0\.5\); change the value$"
-    ):
-        DPO(label_smoothing=share)
-
-
 def test_robust_smoothing_of_nothing_is_an_error() -> None:
     with pytest.raises(
         ValueError,

@@ -12,8 +12,3 @@ def test_by_hand() -> None:
     assert loss(IPO(beta=0.25, normalise="none")) == pytest.approx([0.0, 0.0])
     assert loss(IPO(beta=0.5, normalise="none")) == pytest.approx([1.0, 1.0])
     assert terms(IPO(beta=0.5)).metrics["margin"].tolist() == pytest.approx([0.625, 0.75])
-
-
-def test_wrong_settings() -> None:
-    with pytest.raises(ValueError, match="beta must be above 0"):
-        IPO(beta=0.0)

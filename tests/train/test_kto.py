@@ -76,12 +76,6 @@ def test_a_chat_without_a_label_is_refused() -> None:
             KTO().group(row, ChatML(), ByteTokenizer())
 
 
-def test_wrong_settings() -> None:
-    for name in ("beta", "desirable_weight", "undesirable_weight"):
-        with pytest.raises(ValueError, match=f"^{name} must be above 0"):
-            KTO(**{name: 0.0})  # type: ignore[arg-type]
-
-
 def test_the_baseline_skips_answers_to_the_same_prompt(tiny_model: Path) -> None:
     stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
     for parameter in stack.add_adapter(LoRA(r=4, alpha=8, dropout=0.0), seed=1).values():

@@ -289,8 +289,6 @@ def test_wrong_settings_and_rows_are_told(tiny_model: Path, tmp_path: Path) -> N
         Train("b", "r", SFT(), None).fit(chats(4), nf4, progress=Progress("s"), seed=0)
     with pytest.raises(DataError, match="none of its 2 rows"):
         Train("b", "r", SFT(), max_length=3).fit(chats(2), where, progress=Progress("s"), seed=0)
-    with pytest.raises(ValueError, match="lr must be above 0"):
-        Train("b", "r", SFT(), lr=0.0)
     with pytest.raises(ValueError, match="no effect"):
         Train("b", "r", SFT(), validation=0.0, patience=1)
 

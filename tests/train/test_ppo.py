@@ -397,5 +397,3 @@ def test_wrong_inputs_are_told(tiny_model: Path, tmp_path: Path, reward_model: A
         PPO("m", "r", "rows", adapter=LoRA(dropout=0.1))
     with pytest.raises(ValueError, match="have no effect where normalise finds them"):
         PPO("m", "r", "rows", normalise="mean", goodness=RewardWeights(mean=1.0))
-    with pytest.raises(ValueError, match="reset, gamma and lam"):
-        PPO("m", "r", "rows", reset=1.5)

@@ -14,10 +14,3 @@ def test_by_hand() -> None:
         [math.log(1 + math.exp(0.5)), math.log(1 + math.exp(-2.5))]
     )
     assert SimPO().needs == frozenset()
-
-
-def test_wrong_settings() -> None:
-    with pytest.raises(ValueError, match="gamma must be at least 0"):
-        SimPO(gamma=-0.5)
-    with pytest.raises(ValueError, match="beta must be above 0"):
-        SimPO(beta=0.0)

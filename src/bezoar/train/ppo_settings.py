@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from bezoar.bounds import Count, NotNegative, Positive, Share
 from bezoar.model.spec import LoRA, RewardWeights
 from bezoar.references import ModelRef, RewardRef, RowsRef
-from bezoar.train.settings import Optimizer, Schedule, require_positive
+from bezoar.train.settings import Optimizer, Schedule
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class PPOSettings:
     """The reward model: a stage that trains bradley_terry or regression."""
     rows: RowsRef
     """The stage whose prompts are answered."""
-    reset: float = 0.0
+    reset: Share = 0.0
     """Share of answers that begin with a part of the row's own (DR-PO), from 0 (PPO) to 1."""
     goodness: RewardWeights = field(default_factory=RewardWeights)
     """One score from the outputs of the reward model."""
@@ -28,62 +31,55 @@ class PPOSettings:
     """mean moves the mean score of the rows' own answers to 0; std also divides by their spread."""
     adapter: LoRA = field(default_factory=lambda: LoRA(dropout=0.0))
     """The new adapter, without dropout."""
-    updates: int = 100
-    """Updates, each with new answers, at least 1."""
-    batch_size: int = 64
-    """Answers of an update, at least 1."""
-    epochs: int = 4
-    """Passes over the answers of an update, at least 1."""
-    minibatches: int = 1
-    """Optimizer steps of a pass, from 1 to batch_size."""
-    max_tokens: int = 53
-    """Most tokens of an answer, at least 2."""
-    max_length: int = 512
+    updates: Count = 100
+    """Updates, each with new answers."""
+    batch_size: Count = 64
+    """Answers of an update."""
+    epochs: Count = 4
+    """Passes over the answers of an update."""
+    minibatches: Count = 1
+    """Optimizer steps of a pass, at most batch_size."""
+    max_tokens: Annotated[int, Field(ge=2)] = 53
+    """Most tokens of an answer."""
+    max_length: Count = 512
     """Most tokens of a prompt; longer ones are dropped."""
-    temperature: float = 0.7
-    """Of the answers that are drawn and of their log-probabilities, above 0."""
+    temperature: Positive = 0.7
+    """Of the answers that are drawn and of their log-probabilities."""
     missing_end: float = -1.0
     """Score of an answer that was cut off at max_tokens."""
-    kl: float = 0.05
+    kl: NotNegative = 0.05
     """Weight of the penalty on the log-ratio to the reference."""
-    clip: float = 0.2
-    """The ratio to the old policy counts from 1 - clip to 1 + clip, above 0."""
-    value_clip: float = 0.2
-    """How far a value may move from its old one in an update, above 0."""
-    value_weight: float = 0.1
+    clip: Positive = 0.2
+    """The ratio to the old policy counts from 1 - clip to 1 + clip."""
+    value_clip: Positive = 0.2
+    """How far a value may move from its old one in an update."""
+    value_weight: NotNegative = 0.1
     """Weight of the value loss."""
-    gamma: float = 1.0
-    """Discount of later rewards, from 0 to 1."""
-    lam: float = 0.95
-    """Lambda of the generalised advantage estimate, from 0 to 1."""
-    lr: float = 3e-6
-    """Learning rate of the first update, above 0."""
-    head_lr: float | None = None
+    gamma: Share = 1.0
+    """Discount of later rewards."""
+    lam: Share = 0.95
+    """Lambda of the generalised advantage estimate."""
+    lr: Positive = 3e-6
+    """Learning rate of the first update."""
+    head_lr: Positive | None = None
     """Learning rate of the value head; default: lr."""
     optimizer: Optimizer = "adamw"
     """adamw_8bit_paged: moments in 8 bits, on CUDA in memory that can leave the GPU."""
     schedule: Schedule = "linear"
     """How the learning rate falls to 0; constant: not at all."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     """Largest norm of the gradient; a longer one is scaled down."""
-    tokens_per_batch: int = 2048
+    tokens_per_batch: Count = 2048
     """Most tokens of a micro-batch: less memory if lower, with no effect on the gradient."""
     recompute: Literal["auto", "never", "always"] = "auto"
     """Recompute activations in the backward pass; auto: if memory would not do for them."""
-    slots: int = 32
-    """Answers drawn at once, at least 1: less memory if lower."""
-    checkpoint_every: int = 5
-    """Updates between checkpoints, at least 1; no effect on the result."""
+    slots: Count = 32
+    """Answers drawn at once: less memory if lower."""
+    checkpoint_every: Count = 5
+    """Updates between checkpoints; no effect on the result."""
     kind: Literal["ppo"] = "ppo"
 
     def __post_init__(self) -> None:
-        counts = "updates", "batch_size", "epochs", "minibatches", "max_length"
-        require_positive(self, *counts, "temperature", "lr", "clip", "value_clip", "max_grad_norm")
-        require_positive(self, "tokens_per_batch", "slots", "checkpoint_every")
-        if self.max_tokens < 2:
-            raise ValueError("max_tokens must be at least 2; change the value")
-        if not 0 <= self.reset <= 1 or not 0 <= self.gamma <= 1 or not 0 <= self.lam <= 1:
-            raise ValueError("reset, gamma and lam are shares from 0 to 1; change the value")
         if self.minibatches > self.batch_size:
             raise ValueError("minibatches must be at most batch_size; change the value")
         if self.normalise != "none" and (self.goodness.mean, self.goodness.std) != (0.0, 1.0):

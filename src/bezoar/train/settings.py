@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from bezoar.bounds import Count, Natural, NotNegative, Part, Positive
 from bezoar.chat.templates import Template
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.references import ModelRef, RowsRef
@@ -65,42 +66,42 @@ class TrainSettings:
     """What is minimised."""
     adapter: LoRA | None = field(default_factory=LoRA)
     """The new adapter; null trains all weights."""
-    lr: float = 2e-4
-    """Learning rate at the end of the warm-up, above 0."""
-    head_lr: float | None = None
-    """Learning rate of a score head, above 0; default: lr."""
-    epochs: float = 1.0
-    """Passes over the rows, above 0."""
-    max_steps: int | None = None
+    lr: Positive = 2e-4
+    """Learning rate at the end of the warm-up."""
+    head_lr: Positive | None = None
+    """Learning rate of a score head; default: lr."""
+    epochs: Positive = 1.0
+    """Passes over the rows."""
+    max_steps: Count | None = None
     """Most optimizer steps; default: as many as the epochs have."""
-    batch_size: int = 16
-    """Rows of an optimizer step, at least 1."""
-    tokens_per_batch: int = 2048
+    batch_size: Count = 16
+    """Rows of an optimizer step."""
+    tokens_per_batch: Count = 2048
     """Most tokens of a micro-batch: less memory if lower, with no effect on the gradient."""
-    max_length: int = 1024
-    """Most tokens of a row, at least 1."""
+    max_length: Count = 1024
+    """Most tokens of a row."""
     too_long: Literal["drop", "cut"] = "drop"
     """What happens to longer rows: left out, or cut at max_length."""
     optimizer: Optimizer = "adamw"
     """adamw_8bit_paged: moments in 8 bits, on CUDA in paged memory; rmsprop has no weight decay."""
     schedule: Schedule = "linear"
     """How the learning rate falls to 0 after the warm-up; constant: not at all."""
-    warmup_ratio: float = 0.03
-    """Share of the steps over which the learning rate rises, from 0 to below 1."""
-    clip: float = 1.0
+    warmup_ratio: Part = 0.03
+    """Share of the steps over which the learning rate rises."""
+    clip: Positive = 1.0
     """Largest norm of the gradient; a longer one is scaled down."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Decoupled weight decay of matrices."""
-    neftune: float = 0.0
+    neftune: NotNegative = 0.0
     """Size of the noise on the embeddings in training (NEFTune, arXiv 2310.05914, uses 5)."""
-    validation: float = 0.2
-    """Share of the rows on which the loss is measured and not trained, from 0 to below 1."""
-    eval_every: int = 0
+    validation: Part = 0.2
+    """Share of the rows on which the loss is measured and not trained."""
+    eval_every: Natural = 0
     """Steps between evaluations on the validation rows; 0: after each epoch."""
-    patience: int = 0
+    patience: Natural = 0
     """Stop after so many evaluations without a lower loss; 0: never."""
-    checkpoint_every: int | None = None
-    """Steps between checkpoints, at least 1; default: 20, or 200 where all weights train."""
+    checkpoint_every: Count | None = None
+    """Steps between checkpoints; default: 20, or 200 where all weights train."""
     keep: Literal["best", "all"] = "best"
     """all: the result of every evaluation too, in checkpoints/step-N."""
     recompute: Literal["auto", "never", "always"] = "auto"
@@ -108,23 +109,12 @@ class TrainSettings:
     kind: Literal["train"] = "train"
 
     def __post_init__(self) -> None:
-        sizes = "batch_size", "tokens_per_batch", "max_length"
-        require_positive(self, "lr", "epochs", *sizes, "clip")
-        if self.checkpoint_every is not None:
-            require_positive(self, "checkpoint_every")
-        if not 0 <= self.validation < 1 or not 0 <= self.warmup_ratio < 1:
-            raise ValueError(
-                "validation and warmup_ratio are shares from 0 to below 1; change the value"
-            )
         if not self.validation and (self.eval_every or self.patience or self.keep == "all"):
             raise ValueError(
                 "eval_every, patience and keep have no effect with validation 0; remove them"
             )
-        if self.head_lr is not None and ("scores" not in self.objective.needs or self.head_lr <= 0):
-            raise ValueError(
-                "head_lr must be above 0, and only an objective with a score head uses it; remove"
-                " it"
-            )
+        if self.head_lr is not None and "scores" not in self.objective.needs:
+            raise ValueError("only an objective with a score head uses head_lr; remove it")
         if self.adapter is None and "baseline" in self.objective.needs:
             raise ValueError(
                 f"{self.objective.kind} reads the model below at every step, and adapter: null"
@@ -158,13 +148,6 @@ def step_counts(settings: TrainSettings, num_rows: int) -> StepCounts:
     total = min(total, settings.max_steps or total)
     warmup = math.ceil(settings.warmup_ratio * total)
     return StepCounts(held_out, trained, per_epoch, total, warmup)
-
-
-def require_positive(settings: Any, *names: str) -> None:
-    """ValueError unless these settings are above 0."""
-    for name in names:
-        if getattr(settings, name) <= 0:
-            raise ValueError(f"{name} must be above 0; change the value")
 
 
 def no_step_better(stats: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.bounds import NotNegative, Positive
 from bezoar.train.objective import LossInputs, LossOutput, Need
-from bezoar.train.objectives.pairs import OnPairs, add_sft, log_odds, pair_terms, require
+from bezoar.train.objectives.pairs import OnPairs, add_sft, log_odds, pair_terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,17 +31,14 @@ class ASFT(OnPairs):
     Example: {kind: asft, odds_weight: 1.0}
     """
 
-    odds_weight: float = 1.0
-    """Weight lambda of the odds, above 0."""
-    beta: float = 1.0
-    """Scale of the log-odds, above 0; the paper's is 1."""
-    sft_weight: float = 1.0
-    """Weight of the likelihood, at least 0; 0 after a stage of SFT."""
+    odds_weight: Positive = 1.0
+    """Weight lambda of the odds."""
+    beta: Positive = 1.0
+    """Scale of the log-odds; the paper's is 1."""
+    sft_weight: NotNegative = 1.0
+    """Weight of the likelihood; 0 after a stage of SFT."""
     kind: Literal["asft"] = "asft"
     needs: ClassVar[frozenset[Need]] = frozenset()
-
-    def __post_init__(self) -> None:
-        require(self, "odds_weight", "beta", from_0=("sft_weight",))
 
     def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a pair [P]. `p_chosen` and `p_rejected` are the p(y) of the formula."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from pydantic import Field
+
+from bezoar.bounds import NotNegative, Positive
 from bezoar.train.objective import LossInputs, LossOutput, Need
-from bezoar.train.objectives.pairs import OnPairs, add_sft, log_ratios, pair_terms, require
+from bezoar.train.objectives.pairs import OnPairs, add_sft, log_ratios, pair_terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,21 +35,18 @@ class DPO(OnPairs):
     Example: {kind: dpo, beta: 0.1}
     """
 
-    beta: float = 0.1
-    """Strength of the tie to the reference, above 0: lower moves further away."""
-    label_smoothing: float = 0.0
-    """Share of pairs believed to be labelled the wrong way round, from 0 to below 0.5."""
+    beta: Positive = 0.1
+    """Strength of the tie to the reference: lower moves further away."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of pairs believed to be labelled the wrong way round."""
     smoothing: Literal["conservative", "robust"] = "conservative"
     """How label_smoothing enters the loss."""
-    sft_weight: float = 0.0
-    """Weight of the chosen answer's mean negative log-likelihood, at least 0."""
+    sft_weight: NotNegative = 0.0
+    """Weight of the chosen answer's mean negative log-likelihood."""
     kind: Literal["dpo"] = "dpo"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
 
     def __post_init__(self) -> None:
-        require(self, "beta", from_0=("sft_weight",))
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ValueError("label_smoothing must be in [0, 0.5); change the value")
         if self.smoothing == "robust" and not self.label_smoothing:
             raise ValueError(
                 "smoothing: robust has no effect with label_smoothing 0; set the share of wrong"

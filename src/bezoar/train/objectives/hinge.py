@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from bezoar.bounds import NotNegative, Positive
 from bezoar.train.objective import LossInputs, LossOutput, Need
-from bezoar.train.objectives.pairs import OnPairs, add_sft, log_ratios, pair_terms, require
+from bezoar.train.objectives.pairs import OnPairs, add_sft, log_ratios, pair_terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,16 +29,13 @@ class Hinge(OnPairs):
     Example: {kind: hinge, reference: false}
     """
 
-    beta: float = 0.1
-    """Inverse of the margin beyond which a pair has no loss, above 0."""
+    beta: Positive = 0.1
+    """Inverse of the margin beyond which a pair has no loss."""
     reference: bool = True
     """Compare with the stack below; false is SLiC-HF."""
-    sft_weight: float = 0.0
-    """Weight of the chosen answer's mean negative log-likelihood, at least 0."""
+    sft_weight: NotNegative = 0.0
+    """Weight of the chosen answer's mean negative log-likelihood."""
     kind: Literal["hinge"] = "hinge"
-
-    def __post_init__(self) -> None:
-        require(self, "beta", from_0=("sft_weight",))
 
     @property
     def needs(self) -> frozenset[Need]:

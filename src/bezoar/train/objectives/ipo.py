@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.bounds import Positive
 from bezoar.train.objective import LossInputs, LossOutput, Need
-from bezoar.train.objectives.pairs import OnPairs, log_ratios, pair_terms, require
+from bezoar.train.objectives.pairs import OnPairs, log_ratios, pair_terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,15 +25,12 @@ class IPO(OnPairs):
     Example: {kind: ipo, beta: 0.1}
     """
 
-    beta: float = 0.1
-    """The log-ratios are drawn apart to 1 / (2 beta), above 0."""
+    beta: Positive = 0.1
+    """The log-ratios are drawn apart to 1 / (2 beta)."""
     normalise: Literal["token", "none"] = "token"
     """A log-ratio is a mean over the answer's tokens (as in TRL) or, with none, their sum."""
     kind: Literal["ipo"] = "ipo"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference"})
-
-    def __post_init__(self) -> None:
-        require(self, "beta")
 
     def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a pair [P]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.bounds import Positive
 from bezoar.chat.row_types import COMPARISONS, RowNeed, RowType
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
@@ -12,7 +13,7 @@ from bezoar.chat.types import AnyRow, Chat, Comparison
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import PromptGroup
 from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, answers_group
-from bezoar.train.objectives.pairs import log_ratios, require, share_right
+from bezoar.train.objectives.pairs import log_ratios, share_right
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,19 +39,16 @@ class KTO:
     Example: {kind: kto, desirable_weight: 1.5}
     """
 
-    beta: float = 0.1
-    """Scale of the log-ratios, above 0."""
-    desirable_weight: float = 1.0
-    """Weight of good answers, above 0: evens out unequal numbers of the two."""
-    undesirable_weight: float = 1.0
-    """Weight of bad answers, above 0."""
+    beta: Positive = 0.1
+    """Scale of the log-ratios."""
+    desirable_weight: Positive = 1.0
+    """Weight of good answers: evens out unequal numbers of the two."""
+    undesirable_weight: Positive = 1.0
+    """Weight of bad answers."""
     kind: Literal["kto"] = "kto"
     unit: ClassVar[Unit] = "answer"
     needs: ClassVar[frozenset[Need]] = frozenset({"reference", "baseline"})
     takes: ClassVar[RowNeed] = (COMPARISONS, RowType("chats", frozenset({"desirable"})))
-
-    def __post_init__(self) -> None:
-        require(self, "beta", "desirable_weight", "undesirable_weight")
 
     def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
         """The prompt and its answers; the labels are 1 for a desirable answer, else 0."""

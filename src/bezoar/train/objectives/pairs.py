@@ -6,7 +6,7 @@ pair p.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bezoar.chat.row_types import COMPARISONS, RowNeed
 from bezoar.chat.templates import Template
@@ -42,14 +42,6 @@ def require_pair(row: AnyRow) -> Comparison:
             " pairs under `rows`."
         )
     return row
-
-
-def require(objective: Any, *above_0: str, from_0: tuple[str, ...] = ()) -> None:
-    """ValueError unless the named settings are above 0, or at least 0."""
-    for name in (*above_0, *from_0):
-        value, bound = getattr(objective, name), "at least" if name in from_0 else "above"
-        if value < 0 or (name in above_0 and value == 0):
-            raise ValueError(f"{name} must be {bound} 0; change the value")
 
 
 def pair_terms(loss: Tensor, rewards: Tensor, **more: Tensor) -> LossOutput:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bezoar.bounds import NotNegative, Positive
 from bezoar.train.objective import LossInputs, LossOutput, Need
-from bezoar.train.objectives.pairs import OnPairs, pair_terms, require
+from bezoar.train.objectives.pairs import OnPairs, pair_terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,15 +25,12 @@ class SimPO(OnPairs):
     Example: {kind: simpo, beta: 2.0, gamma: 1.0}
     """
 
-    beta: float = 2.0
-    """Scale of the mean log-probabilities, above 0."""
-    gamma: float = 1.0
-    """Margin that is wanted, at least 0: the paper's; some codes take gamma / beta."""
+    beta: Positive = 2.0
+    """Scale of the mean log-probabilities."""
+    gamma: NotNegative = 1.0
+    """Margin that is wanted: the paper's; some codes take gamma / beta."""
     kind: Literal["simpo"] = "simpo"
     needs: ClassVar[frozenset[Need]] = frozenset()
-
-    def __post_init__(self) -> None:
-        require(self, "beta", from_0=("gamma",))
 
     def loss(self, batch: LossInputs, logprobs: Tensor) -> LossOutput:
         """[A] -> one loss a pair [P]."""
