@@ -1,5 +1,6 @@
 """Templates: how a chat becomes pieces of text; `pieces` says what they share."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,13 +31,19 @@ class ChatML(PieceTemplate):
     system: str = ""
     """System message of chats that have none; "" adds none."""
     kind: Literal["chatml"] = "chatml"
-    marker: ClassVar[str] = "<|im_end|>"
+    markers: ClassVar[tuple[str, str]] = ("<|im_start|>", "<|im_end|>")
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        tokens = [tokenizer.encode(marker, markers=True) for marker in self.markers]
+        if lacking := [m for m, ids in zip(self.markers, tokens, strict=True) if len(ids) != 1]:
+            fault = f"the tokenizer has no token {' and no token '.join(lacking)}"
+            key = f"write `add_tokens: {json.dumps(lacking)}` to the model under models"
+            raise DataError(f"template chatml: {fault}; {key}, or use another, such as openbezoar.")
 
     def end(self, tokenizer: Tokenizer) -> int:
-        tokens = tokenizer.encode(self.marker, markers=True)
+        tokens = tokenizer.encode(self.markers[1], markers=True)
         if len(tokens) != 1:
-            fault = f"the tokenizer has no token {self.marker}"
-            raise DataError(f"template chatml: {fault}; use another, such as openbezoar.")
+            self.check(tokenizer)
         return tokens[0]
 
     def jinja(self, tokenizer: Tokenizer) -> str:

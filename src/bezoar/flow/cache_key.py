@@ -99,7 +99,9 @@ def _spec_hash(spec: ModelSpec) -> str:
     if isdir(folder) and any(folder.iterdir()) and not isfile(folder / "config.json"):
         advice = "name a folder that a model was saved to"
         raise DataError(f"model {spec.path}: the folder has no config.json; {advice}.")
-    return content_hash(dataclasses.asdict(spec), _content(folder) if isdir(folder) else "")
+    # what stands for nothing is left out, so that keys from before it was there stay
+    settings = {name: value for name, value in dataclasses.asdict(spec).items() if value != ()}
+    return content_hash(settings, _content(folder) if isdir(folder) else "")
 
 
 def _content(path: Path) -> str:

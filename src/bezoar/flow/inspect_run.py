@@ -146,7 +146,7 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
 
     # only the tokenizer of the base is read: rows can be looked at before anything is trained
     spec, _ = run.model(recipe, base_of(recipe, readers[0].model))
-    tokenizer = load_tokenizer(spec.path)
+    tokenizer = load_tokenizer(spec.path, spec.add_tokens)
     for item in list(islice(run.stored_rows(readers[0].rows), num)):
         group = readers[0].objective.group(item, recipe.template, tokenizer)
         head(item.id, console)

@@ -17,6 +17,7 @@ from bezoar.io import cached_hash, content_hash, read_object
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
+from bezoar.model.find import added_names
 from bezoar.model.resolve import adapter_identity, resolve_model, weights_identity
 from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
@@ -119,7 +120,8 @@ def find_model(
             raise RecipeError(f"{name}: its adapter_config.json names no base model; {advice}.")
     if dtype not in ("bfloat16", "float32"):
         raise RecipeError(f"--dtype {dtype}: no such precision; take bfloat16 or float32.")
-    spec = ModelSpec(base or name, dtype=dtype)  # type: ignore[arg-type]
+    added = added_names(adapters[0]) if adapters else ()
+    spec = ModelSpec(base or name, dtype=dtype, add_tokens=added)  # type: ignore[arg-type]
     if not template:
         template = "hub" if has_template(resolve_model(spec.path)) else "chatml"
     return ModelArgument(name, TEMPLATES[template], spec, adapters)

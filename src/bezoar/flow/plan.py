@@ -166,7 +166,8 @@ def _tokens(known: KnownRows, stage: Train | PPO) -> int:
 
     recipe, rows = known.recipe, known[stage.rows] or ()
     try:
-        tokenizer = load_tokenizer(recipe.models[base_of(recipe, stage.model)].path)
+        spec = recipe.models[base_of(recipe, stage.model)]
+        tokenizer = load_tokenizer(spec.path, spec.add_tokens)
         return largest_micro_batch(rows, stage, recipe.template, tokenizer) or most
     except DataError:
         return most  # the stage itself says what is wrong with its rows

@@ -24,6 +24,7 @@ from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.model.find import local_config, local_folder
+from bezoar.model.spec import ModelSpec
 from bezoar.terminal import plain
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import TrainSettings
@@ -128,25 +129,30 @@ def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
         for ref in recipe.inputs(name)
         if ref.kind == "model"
     )
-    uses: list[tuple[KeyPath, str, Template]] = [
-        (("template",), recipe.models[name].path, recipe.template) for name in models
+    uses: list[tuple[KeyPath, ModelSpec, Template]] = [
+        (("template",), recipe.models[name], recipe.template) for name in models
     ]
+    where = {id(recipe.models[name]): ("models", name, "add_tokens") for name in models}
     for name in _asked(recipe, stale):
         backend = recipe.backends[name]
         if isinstance(backend, Local):
-            uses.append((("backends", name, "template"), backend.model, backend.template))
-    for at, path, template in uses:
-        folder = local_folder(path)
+            spec = ModelSpec(backend.model)
+            uses.append((("backends", name, "template"), spec, backend.template))
+    for at, spec, template in uses:
+        folder, tokenizer = local_folder(spec.path), None
         if folder is None:
             continue
         from bezoar.model.load import load_tokenizer
 
+        with _collected(found, recipe.at(*(where.get(id(spec), at) if spec.add_tokens else at))):
+            tokenizer = load_tokenizer(str(folder), spec.add_tokens)
         with _collected(found, recipe.at(*at)):
-            tokenizer = load_tokenizer(str(folder))
             try:
-                template.render(_HELLO, tokenizer)
+                if tokenizer is not None:
+                    template.check(tokenizer)
+                    template.render(_HELLO, tokenizer)
             except BezoarError as error:
-                raise type(error)(f"the model {path}: {error}") from None
+                raise type(error)(f"the model {spec.path}: {error}") from None
 
 
 def _models(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:

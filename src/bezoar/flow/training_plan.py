@@ -192,12 +192,13 @@ def shortest(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> int:
 
 def _groups(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> Iterator[PromptGroup]:
     """The rows as tokens; none without their tokenizer."""
-    folder = local_folder(recipe.models[base_of(recipe, stage.model)].path)
+    spec = recipe.models[base_of(recipe, stage.model)]
+    folder = local_folder(spec.path)
     if folder is None or find_spec("transformers") is None:
         return
     from bezoar.model.load import load_tokenizer
 
-    tokenizer = load_tokenizer(str(folder))
+    tokenizer = load_tokenizer(str(folder), spec.add_tokens)
     for row in rows:
         # the stage itself says what is wrong with a row
         with suppress(BezoarError):

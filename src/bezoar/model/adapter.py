@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from bezoar.errors import DataError
 from bezoar.io import read_object, write_json
+from bezoar.model.added_rows import AddedRows
+from bezoar.model.find import INDICES
 from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
 from bezoar.model.resolve import some_of
 from bezoar.model.tensors import load_tensors, save_tensors
@@ -25,6 +27,7 @@ _UNSUPPORTED = re.compile(
     r"|alora_invocation_tokens|modules_to_save"
 )
 _KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight", re.DOTALL)
+_ROWS = re.compile(r"base_model\.model\.(.+)\.token_adapter\.trainable_tokens_delta", re.DOTALL)
 
 
 def read_adapter(folder: Path, net: nn.Module) -> dict[str, LoRAWeights]:
@@ -35,7 +38,7 @@ def read_adapter(folder: Path, net: nn.Module) -> dict[str, LoRAWeights]:
     config = read_object(folder / CONFIG)
     scale, rank = _scale(config, folder / CONFIG), config["r"]
     layers = dict(linear_layers(net))
-    state = load_tensors(file)
+    state = {key: value for key, value in load_tensors(file).items() if not _ROWS.fullmatch(key)}
     # 1) every tensor belongs to a layer: one that is left over would silently be ignored
     matches = {key: _KEY.fullmatch(key) for key in state}
     names = {match[1] for match in matches.values() if match}
@@ -73,14 +76,39 @@ def _check_shape(state: dict[str, Tensor], key: str, shape: list[int], file: Pat
         raise DataError(f"{file}: {fault}; name an adapter that fits.")
 
 
-def save_adapter(folder: Path, adapters: dict[str, LoRAWeights], *, base: str) -> None:
-    """Write adapters of one rank and one scale by the names of their layers; durable on return.
+def read_rows(folder: Path, added: AddedRows | None) -> dict[str, Tensor]:
+    """The rows of added tokens [n, E] in an adapter's folder by the names of their modules.
+
+    DataError unless they are those of the tokens that the base model is given.
+    """
+    file = folder / WEIGHTS
+    tensors = {
+        m[1]: value for key, value in load_tensors(file).items() if (m := _ROWS.fullmatch(key))
+    }
+    indices = read_object(folder / CONFIG).get(INDICES) or {}
+    expected = {} if added is None else {name: list(added.ids) for name in added.lower}
+    by_name = {name.rsplit(".", 1)[-1]: ids for name, ids in expected.items()}
+    shapes = {name: rows.shape for name, rows in added.lower.items()} if added else {}
+    fits = indices == by_name and {n: t.shape for n, t in tensors.items()} == shapes
+    if not fits and (indices or tensors or expected):
+        fault = f"it holds rows of the tokens {indices or {}}, and its base adds {by_name}"
+        raise DataError(f"{file}: {fault}; name the same tokens in add_tokens of the base.")
+    return tensors
+
+
+def save_adapter(
+    folder: Path, adapters: dict[str, LoRAWeights], *, base: str, added: AddedRows | None = None
+) -> None:
+    """Write adapters of one rank and one scale by the names of their layers, and the rows of added
+    tokens; durable on return.
 
     `base` is what they stand on: a folder or a Hub id, which other tools load.
     """
     tensors: dict[str, Tensor] = {}
     for name, adapter in adapters.items():
         tensors |= peft_parameters(name, adapter)
+    rows = added.rows() if added is not None else {}
+    tensors |= {rows_key(name): row.detach() for name, row in rows.items()}
     save_tensors(folder / WEIGHTS, tensors)
     first = next(iter(adapters.values()))
     rank = first.down.shape[0]
@@ -95,6 +123,8 @@ def save_adapter(folder: Path, adapters: dict[str, LoRAWeights], *, base: str) -
         "bias": "none",
         "inference_mode": True,
     }
+    if added is not None:
+        config[INDICES] = {name.rsplit(".", 1)[-1]: added.ids for name in rows}
     write_json(folder / CONFIG, config)
 
 
@@ -138,6 +168,11 @@ def _joined(
 def peft_parameters(name: str, adapter: LoRAWeights) -> dict[str, nn.Parameter]:
     """A [r, I] and B [O, r] of a layer's adapter under the names that peft gives them."""
     return {_key(name, "A"): adapter.down, _key(name, "B"): adapter.up}
+
+
+def rows_key(name: str) -> str:
+    """The name that peft gives the rows of added tokens in the embedding module `name`."""
+    return f"base_model.model.{name}.token_adapter.trainable_tokens_delta"
 
 
 def _key(name: str, half: str) -> str:

@@ -25,10 +25,13 @@ class OutputLayer:
     weight: Tensor  # [V, E]
     bias: Tensor | None = None  # [V]
     softcap: float | None = None
+    rows: tuple[Tensor, Tensor] | None = None
+    """Rows [n, E] of a frozen weight that train, as they stand in it, and their ids [n]."""
 
     def logprobs(self, hidden: Tensor, target: Tensor, *, temperature: float = 1.0) -> Tensor:
         """See `logprobs`."""
         options: Any = {"bias": self.bias, "softcap": self.softcap, "temperature": temperature}
+        options["rows"] = self.rows
         return logprobs(hidden, self.weight, target, **options)
 
     @torch.no_grad()
@@ -68,6 +71,7 @@ def logprobs(
     *,
     bias: Tensor | None = None,
     softcap: float | None = None,
+    rows: tuple[Tensor, Tensor] | None = None,
     temperature: float = 1.0,
     held: int = LOGITS_HELD,
 ) -> Tensor:
@@ -75,10 +79,11 @@ def logprobs(
 
     The gradient for `hidden` is formed in the forward pass, while a chunk's logits are at hand;
     that for `weight` and `bias`, if they train (tied or not), in the backward pass from logits
-    computed anew. At most `held` logits exist at once.
+    computed anew. Of a frozen `weight` some `rows` may train. At most `held` logits exist at once.
     """
-    settings = _Settings(softcap, temperature, held)
-    values: Tensor = _Logprobs.apply(hidden, weight, bias, target, settings)  # type: ignore[no-untyped-call]
+    trained, ids = rows or (None, None)
+    settings = _Settings(softcap, temperature, held, ids)
+    values: Tensor = _Logprobs.apply(hidden, weight, bias, trained, target, settings)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -86,6 +91,7 @@ class _Settings(NamedTuple):
     softcap: float | None
     temperature: float
     held: int
+    ids: Tensor | None  # [n], of the rows that train
 
 
 class _Logprobs(torch.autograd.Function):
@@ -100,12 +106,15 @@ class _Logprobs(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        rows: Tensor | None,
         target: Tensor,
         settings: _Settings,
     ) -> Tensor:
         values = torch.empty(target.shape[0], dtype=torch.float32, device=hidden.device)
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         trained, weight = (weight, bias), weight.to(hidden.dtype)
+        # [A, n], by the logits of the rows that train
+        by_rows = None if rows is None else hidden.new_empty(target.shape[0], rows.shape[0])
         for part in _chunks(target.shape[0], weight.shape[0], settings.held):
             # 1) logits [C, V] become probabilities in place
             chances, damping = _damped(hidden[part], weight, bias, settings)
@@ -114,19 +123,24 @@ class _Logprobs(torch.autograd.Function):
             if slopes is not None:
                 own = _damp_(chances, damping, target[part])
                 slopes[part] = weight[target[part]] * own - chances @ weight
+                if by_rows is not None:
+                    is_target = target[part, None] == settings.ids
+                    by_rows[part] = is_target * own - chances[:, settings.ids]
         train = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         saved = (hidden, *trained, target) if train else (None, None, None, None)
-        ctx.save_for_backward(slopes, *saved)
+        ctx.save_for_backward(slopes, *saved, by_rows, None if rows is None else hidden)
         ctx.settings = settings
         return values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slopes, hidden, weight, bias, target = ctx.saved_tensors
+        slopes, hidden, weight, bias, target, by_rows, states = ctx.saved_tensors
         grad = grad / ctx.settings.temperature
         by_hidden = None if slopes is None else slopes * grad[:, None].to(slopes.dtype)
+        if by_rows is not None:
+            by_rows = (by_rows.float() * grad[:, None]).T @ states.float()  # [n, E]
         if weight is None:
-            return by_hidden, None, None, None, None
+            return by_hidden, None, None, by_rows, None, None
         matrix = weight.to(hidden.dtype)
         # float32, because every chunk adds to it
         by_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
@@ -141,7 +155,7 @@ class _Logprobs(torch.autograd.Function):
                 by_bias.index_add_(0, target[part], (slope * own).expand(len(slope), 1)[:, 0])
                 by_bias.sub_((chances * slope).sum(0))
         bias_gradient = None if bias is None else by_bias.to(bias.dtype)
-        return by_hidden, by_weight.to(weight.dtype), bias_gradient, None, None
+        return by_hidden, by_weight.to(weight.dtype), bias_gradient, by_rows, None, None
 
 
 def _damped(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar import io
-from bezoar.errors import RecipeError
+from bezoar.errors import DataError, RecipeError
 from bezoar.model.resolve import (
     PACKAGED,
     check_folder,
@@ -17,6 +17,9 @@ from bezoar.model.resolve import (
     whole,
 )
 from bezoar.reading import user_path
+
+INDICES = "trainable_token_indices"
+"""The key of peft that names the tokens whose rows an adapter holds."""
 
 
 def local_folder(path: str) -> Path | None:
@@ -57,3 +60,17 @@ def _packaged_config(path: str) -> dict[str, Any] | None:
 def _folder(path: str) -> Path:
     """Where the model lies once it is fetched or unpacked, if it is none of the Hub."""
     return io.cache_dir() / "models" / path if path in PACKAGED else user_path(path)
+
+
+def added_names(adapter: Path) -> tuple[str, ...]:
+    """The tokens whose rows an adapter's folder holds, in the order of their ids."""
+    indices = io.read_object(adapter / "adapter_config.json").get(INDICES) or {}
+    wanted = sorted({token_id for ids in indices.values() for token_id in ids})
+    if not wanted:
+        return ()
+    listed = io.read_object(adapter / "tokenizer.json").get("added_tokens") or []
+    names = {token["id"]: str(token["content"]) for token in listed}
+    if lacking := [token_id for token_id in wanted if token_id not in names]:
+        fault = f"its tokenizer.json has no added token {lacking[0]}, whose row the adapter holds"
+        raise DataError(f"{adapter}: {fault}; save or fetch the adapter again.")
+    return tuple(names[token_id] for token_id in wanted)

@@ -1,14 +1,17 @@
 """From a model's folder to its tokenizer and its network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bezoar.chat.added_tokens import with_tokens
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError
 from bezoar.io import cache_dir, cached_hash, read_object
 from bezoar.model import attention, resolve
+from bezoar.model.added_rows import place
 from bezoar.model.architectures import ARCHITECTURES, refuse_unfit
 from bezoar.model.layer import install
 from bezoar.model.linear import quantize
@@ -26,13 +29,16 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cut
 _NUM_WORDS = 1000
 
 
-def load_tokenizer(path: str) -> HubTokenizer:
-    """The tokenizer in a model's folder. DataError names the file that makes it unusable."""
+def load_tokenizer(path: str, add_tokens: Sequence[str] = ()) -> HubTokenizer:
+    """The tokenizer in a model's folder, with the special tokens `add_tokens` added to it.
+
+    DataError names the file that makes it unusable.
+    """
     from transformers import AutoTokenizer
 
     resolve.silence_libraries()
     folder = resolve.resolve_model(path)
-    resolve.read_config(folder)
+    config = resolve.read_config(folder)
     try:
         inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         special = set(inner.all_special_ids)
@@ -54,6 +60,10 @@ def load_tokenizer(path: str) -> HubTokenizer:
     template = inner.chat_template
     if not isinstance(template, (str, dict, type(None))):
         raise DataError(f"{settings}: chat_template is {template!r:.60}, not text; mend the file.")
+    if add_tokens:
+        text_config = config.get("text_config")
+        num = config.get("vocab_size", (text_config or {}).get("vocab_size"))
+        inner = with_tokens(inner, add_tokens, num_rows=num)
     return HubTokenizer(inner)
 
 
@@ -81,6 +91,9 @@ def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     install(net)
+    if spec.add_tokens:
+        inner = load_tokenizer(spec.path, spec.add_tokens).inner
+        place(net, inner.convert_tokens_to_ids(list(spec.add_tokens)))
     return net.to(device).eval()
 
 

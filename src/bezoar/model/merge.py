@@ -113,6 +113,8 @@ def merge(
 def merged_net(stack: Stack) -> Any:
     """A transformers model with the merged weights, in the precision of the stack's spec."""
     layers = dict(stack.layers())
+    if stack.added is not None:
+        stack.added.write()
     # the layers' own parts (packed weights, adapters) have no place in a plain model
     parts, weights = tuple(f"{name}." for name in layers), stack.net.state_dict().items()
     state = {name: tensor for name, tensor in weights if not name.startswith(parts)}

@@ -165,7 +165,8 @@ def silence_libraries() -> None:
 
 def weights_identity(spec: ModelSpec) -> str:
     """16 hex digits that name the weights, the tokenizer and the precision of a base model."""
-    return io.content_hash(io.cached_hash(resolve_model(spec.path)), spec.quantize, spec.dtype)
+    files = io.cached_hash(resolve_model(spec.path))
+    return io.content_hash(files, spec.quantize, spec.dtype, *spec.add_tokens)
 
 
 def stack_identity(spec: ModelSpec, adapters: Sequence[Path]) -> str:
@@ -186,13 +187,12 @@ def tokenizer_identity(spec: ModelSpec) -> str:
     """16 hex digits that name the tokenizer of a base model: all its files but the weights."""
     files = [file for file in resolve_model(spec.path).iterdir() if file.is_file()]
     files = sorted(file for file in files if file.suffix != ".safetensors")
-    return io.content_hash([(file.name, io.file_hash(file)) for file in files])
+    return io.content_hash([(file.name, io.file_hash(file)) for file in files], *spec.add_tokens)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a model with unquantised weights. DataError names the wrong key."""
-    file = folder / "config.json"
-    values = io.read_object(file)
+    values = io.read_object(file := folder / "config.json")
     if not isinstance(values.get("model_type"), str):
         raise DataError(f"{file}: it names no model_type; fetch the file from the model's source.")
     # a size of 0 or a text would fail deep inside transformers, with an error that names no file

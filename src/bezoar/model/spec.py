@@ -21,6 +21,14 @@ class ModelSpec:
     """nf4 holds the linear layers in 4 bits (QLoRA, arXiv 2305.14314)."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the other weights and of the computation."""
+    add_tokens: tuple[str, ...] = ()
+    """Special tokens that the template needs and the tokenizer lacks, such as <|im_end|>: reserved
+    slots take these names, else the embeddings grow. Their rows train, with LoRA too."""
+
+    def __post_init__(self) -> None:
+        names = self.add_tokens
+        if len({*names}) < len(names) or any(not n or n != n.strip() for n in names):
+            raise ValueError("add_tokens must be different names without spaces around them")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError, RecipeError
 from bezoar.io import sync
-from bezoar.model.adapter import one_adapter, peft_parameters, read_adapter, save_adapter
+from bezoar.model.adapter import (
+    one_adapter,
+    peft_parameters,
+    read_adapter,
+    read_rows,
+    rows_key,
+    save_adapter,
+)
+from bezoar.model.added_rows import AddedRows
 from bezoar.model.attention import Layout
 from bezoar.model.chunked_logprobs import OutputLayer
 from bezoar.model.layer import fast_layers, trims
@@ -46,6 +54,10 @@ class Stack:
         self.net.requires_grad_(False)
         self.top: LoRA | None = None
         self._head_trains = False
+        self.added: AddedRows | None = None
+        if spec.add_tokens:
+            ids = self.tokenizer.inner.convert_tokens_to_ids(list(spec.add_tokens))
+            self.added = AddedRows(self.net, ids)
         size = int(self.head_weight.shape[1])
         self.score_head = load_head(resolve_model(spec.path), size=size)
         for folder in self.adapters:
@@ -54,6 +66,9 @@ class Stack:
             for name, adapter in read_adapter(folder, self.net).items():
                 frozen = adapter.to(self.device).requires_grad_(False)
                 self._stacked(name, layers[name]).freeze(frozen)
+            rows = read_rows(folder, self.added)
+            if self.added is not None:
+                self.added.set_lower(rows)
             # the head of the highest adapter that has one
             self.score_head = load_head(folder, size=size) or self.score_head
         if self.score_head is not None:
@@ -62,7 +77,7 @@ class Stack:
     @cached_property
     def tokenizer(self) -> HubTokenizer:
         """The base model's tokenizer. DataError if the model lacks embeddings for its tokens."""
-        tokenizer = load_tokenizer(self.spec.path)
+        tokenizer = load_tokenizer(self.spec.path, self.spec.add_tokens)
         num = int(self.net.get_input_embeddings().weight.shape[0])
         # padding is never fed, and many tokenizers got it later than their model
         pad = tokenizer.inner.pad_token
@@ -104,6 +119,8 @@ class Stack:
     @property
     def head_weight(self) -> Tensor:
         """The output embedding [V, E]."""
+        if self.added is not None:
+            self.added.write()
         weight: Tensor = self.net.get_output_embeddings().weight
         return weight
 
@@ -111,7 +128,8 @@ class Stack:
     def output(self) -> OutputLayer:
         """From last hidden states to logits."""
         softcap = getattr(self.net.config, "final_logit_softcapping", None)
-        return OutputLayer(self.head_weight, self.net.get_output_embeddings().bias, softcap)
+        rows = self.added.output() if self.added is not None else None
+        return OutputLayer(self.head_weight, self.net.get_output_embeddings().bias, softcap, rows)
 
     def layers(self) -> Iterator[tuple[str, StackedLinear]]:
         """(name, layer) of the linear layers that carry adapters or are in 4 bits."""
@@ -142,19 +160,27 @@ class Stack:
             up = torch.zeros(layer.out_features, lora.r)
             top = LoRAWeights(down, up, scale=lora.alpha / lora.r, dropout=lora.dropout)
             layer.top = top.to(self.device)
+        if self.added is not None:
+            self.added.add_top()
         return self._trained()
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Forward passes inside are those of the reference."""
         layers = [layer for _, layer in self.layers()]
-        for layer in layers:
-            layer.use_top = False
+
+        def use_top(value: bool) -> None:
+            for layer in layers:
+                layer.use_top = value
+            if self.added is not None:
+                self.added.use_top = value
+                self.added.write()
+
+        use_top(False)
         try:
             yield
         finally:
-            for layer in layers:
-                layer.use_top = True
+            use_top(True)
 
     def trained_state(self) -> dict[str, Tensor]:
         """The weights that train, by the names that `add_adapter` gave them."""
@@ -193,7 +219,10 @@ class Stack:
     def save_adapter(self, folder: Path) -> None:
         """Write all adapters as one, in peft's format, with the score head if there is one."""
         # the top one alone would load on the base without those below it, and compute nonsense
-        save_adapter(folder, one_adapter(self.net), base=public_path(self.spec.path))
+        base = public_path(self.spec.path)
+        save_adapter(folder, one_adapter(self.net), base=base, added=self.added)
+        if self.added is not None:
+            self.tokenizer.inner.save_pretrained(folder)
         if self.score_head is not None:
             self.score_head.save(folder)
 
@@ -201,6 +230,9 @@ class Stack:
         if self.adapters or self.spec.quantize != "none":
             fault = "a 4-bit model or one with adapters cannot train all weights"
             raise RecipeError(f"adapter: null: {fault}; export it first.")
+        if self.added is not None:
+            self.added.release()
+            self.added = None
         self.net = self.net.float().requires_grad_(True)
         # fast layers form no gradients for the weights of norms
         for layer in fast_layers(self.net):
@@ -213,6 +245,8 @@ class Stack:
         else:
             for name, top in self._top_weights().items():
                 parameters |= peft_parameters(name, top)
+            if self.added is not None:
+                parameters |= {rows_key(n): rows for n, rows in self.added.top.items()}
         if self._head_trains and self.score_head is not None:
             self.score_head.requires_grad_(True)
             head = self.score_head.named_parameters()
