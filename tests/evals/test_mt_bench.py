@@ -12,7 +12,7 @@ import pytest
 from bezoar.data.questions import Question, read_questions
 from bezoar.errors import DataError
 from bezoar.evals.answer_files import answered, read_games, read_single
-from bezoar.evals.mt_bench import MTBench, converse, spread
+from bezoar.evals.mt_bench import MTBench, Turn, converse, spread
 from bezoar.evals.mt_bench_prompts import fastchat_prompts, judge_prompt
 from bezoar.llm.scripted import ScriptedBackend
 from bezoar.llm.types import Ask, Reply, Request
@@ -173,6 +173,22 @@ def test_the_mean_is_over_ratings_and_failures_are_in_none(questions: str) -> No
     record = next(i for i in outcome.items if i["benchmark"] == "mt_bench" and i["id"] == 2)
     assert record["value"] == 10.0
     assert [j["reason"] for j in record["judgements"]] == ["", "unparsed"]
+
+
+def test_equal_grades_of_different_answers_have_no_interval() -> None:
+    questions = [Question(i, "writing", (f"Write {i}.", "Shorter.")) for i in range(4)]
+    judge = asker(ScriptedBackend(lambda request: "Rating: [[5]]"))
+    bench = MTBench(judge="judge", questions="q")
+    answers = [[Turn(f"{q.id} {turn}", "stop") for turn in range(2)] for q in questions]
+    outcome = bench.outcome(questions, answers, bench.grade(questions, answers, judge))
+    first = outcome.scores[0]
+    assert (first.value, first.low, first.high) == (5.0, None, None)
+    assert first.reason == "cannot judge: the judge graded all 8 answers 5"
+    assert outcome.info["mt_bench"]["cannot_judge"] == first.reason
+    # one answer again and again has one grade, and that is right
+    same = [[Turn("yes", "stop")] * 2 for _ in questions]
+    alike = bench.outcome(questions, same, bench.grade(questions, same, judge))
+    assert "cannot_judge" not in alike.info["mt_bench"]
 
 
 def test_failed_answers_are_not_judged(questions: str) -> None:

@@ -6,7 +6,7 @@ counted and is in no mean. Intervals resample questions.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from bezoar.evals.mt_bench_prompts import (
     prompts_hash,
 )
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
+from bezoar.evals.position import grades_alike
 from bezoar.evals.power import detectable
 from bezoar.evals.section import Section, item_rows
 from bezoar.evals.stats import Score, clustered_score, score
@@ -164,6 +165,12 @@ class MTBench(Section):
             "temperatures": {c: TEMPERATURES.get(c, OTHER_TEMPERATURE) for c in categories},
         }
         scores += category_scores(categories, values)
+        grades = [rating.value for turns in ratings for rating in turns if rating.value is not None]
+        texts = [answer.text for turns in answers for answer in turns]
+        if reason := grades_alike(grades, texts):
+            facts["cannot_judge"] = reason
+            # resampling equal grades says nothing of how they would differ
+            scores = [replace(figure, low=None, high=None, reason=reason) for figure in scores]
         return Outcome(scores, items, {"mt_bench": facts})
 
     def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:

@@ -1,4 +1,4 @@
-"""Whether a judge of pairs reads the answers, or only where they stand.
+"""Whether a judge reads the answers, of pairs or only where they stand, or grades all alike.
 
 Every pair is judged in both orders. A judge that goes by position contradicts itself: it names the
 first answer, then the other one, which is now first. Consistency over the two orders is the measure
@@ -14,6 +14,8 @@ from bezoar.verdicts.accept_reject import Unparsed
 from bezoar.verdicts.pairwise import Preference
 
 LEAST_CONSISTENT = 0.2
+LEAST_GRADES = 8
+"""Equal grades of fewer answers condemn no judge; ours."""
 SIGNIFICANT = 0.05
 
 
@@ -50,6 +52,14 @@ def cannot_judge(pairs: Sequence[Comparison], verdicts: Sequence[Preference]) ->
         f"cannot judge: the judge named the {place} position in {num} of {2 * len(decided)} games,"
         f" and the same answer in both orders in {same} of {len(decided)} pairs"
     )
+
+
+def grades_alike(grades: Sequence[float], answers: Sequence[str]) -> str:
+    """Why these grades measure nothing, half a sentence: all are equal though answers differ; ""
+    where they may."""
+    if len(grades) < LEAST_GRADES or len(set(grades)) > 1 or len(set(answers)) < 2:
+        return ""
+    return f"cannot judge: the judge graded all {len(grades)} answers {grades[0]:g}"
 
 
 def _at_most(num: int, n: int) -> float:
