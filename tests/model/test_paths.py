@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from bezoar.errors import TrainingError
 from bezoar.io import cached_hash, read_json, write_json
 from bezoar.model import fast_paths as paths
+from bezoar.model import packed
+from bezoar.model.attention import attend
 from bezoar.model.layer import fast_layers
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import Completion, PromptGroup, best_fit
@@ -89,3 +92,29 @@ def test_a_damaged_note_of_a_hash_is_made_anew(
     [note] = (cache_folder / "hashes").iterdir()
     note.write_text(text)
     assert cached_hash(tmp_path / "file") == whole == note.read_text()
+
+
+def test_where_flex_attention_does_not_compile_it_is_done_without_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a CPU its backward pass does not exist, which is such a place."""
+    monkeypatch.setattr(packed, "FLEX_DEVICES", {"cpu"})
+    monkeypatch.setattr(packed, "_flex_faults", [])
+    layout = pack([PromptGroup(list(range(5)), [Completion([1, 2, 3], [True] * 3)] * 2)]).layout
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, n, 9, 16, requires_grad=True) for n in (4, 2, 2))
+    inputs = [query, key, value]
+    # a block that is recomputed must not save what was only tried
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = checkpoint(layout.attend, 0, *inputs, None, use_reentrant=False)
+    again = layout.attend(1, *inputs, None)
+    told = capsys.readouterr().err.splitlines()
+    print(told)
+    assert [line[:43] for line in told] == ["bezoar: FlexAttention cannot be used here ("]
+    assert told[0].endswith("); attention is computed segment by segment instead, which is slower.")
+    expected = attend(*inputs, layout.segments, None)
+    for out in (found, again):
+        assert torch.equal(out, expected)
+        gradients = torch.autograd.grad(out.sum(), inputs, retain_graph=True)
+        wanted = torch.autograd.grad(expected.sum(), inputs, retain_graph=True)
+        assert all(map(torch.equal, gradients, wanted))

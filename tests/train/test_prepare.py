@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Filtered, Message
 from bezoar.errors import DataError
+from bezoar.model.load import load_tokenizer
 from bezoar.model.prompt_group import Completion, PromptGroup
 from bezoar.progress import Progress
 from bezoar.train.label_check import Example, check_labels
 from bezoar.train.objectives import DPO, SFT
-from bezoar.train.tokenized_cache import Prepared, identity, num_cut, num_input_tokens
+from bezoar.train.tokenized_cache import Prepared, identity, num_cut, num_input_tokens, start_method
 from bezoar.train.tokenized_cache import prepare as prepare_chunks
 from tests.helpers.rows import chats, pairs
 
@@ -152,3 +154,29 @@ def test_files_that_nobody_used_for_long_are_removed(cache_folder: Path) -> None
     os.utime(old, (0, 0))
     prepare(made(SFT()), check(SFT()))
     assert not old.exists()
+
+
+def from_where(rows: Any, *, tokenizer: Any) -> Filtered[Example]:
+    """Examples named after whether their process has what was set in its parent, as tokens."""
+    inherited = getattr(check, "inherited", False)
+    groups = [PromptGroup(tokenizer.encode(row.id), []) for row in rows]
+    names = [f"{row.id} {inherited}" for row in rows]
+    return Filtered([Example(*pair, cut=False) for pair in zip(names, groups, strict=True)], [])
+
+
+def test_no_process_is_forked_once_cuda_runs(
+    tiny_model: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forked process fails at its first use of CUDA, and may hang before."""
+    rows, tokenizer = chats(CHUNK + 1), load_tokenizer(str(tiny_model))
+    monkeypatch.setattr(check, "inherited", True, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # one process is enough
+    check_rows = partial(from_where, tokenizer=tokenizer)
+    assert start_method() == "fork"
+    items, _ = prepare(rows, check_rows, "before")
+    assert [item.id for item in items] == [f"{row.id} True" for row in rows]
+    # as it is where a model lies on a GPU
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    again, _ = prepare(rows, check_rows, "after")
+    assert [item.id for item in again] == [f"{row.id} False" for row in rows]
+    assert [item.group for item in again] == [item.group for item in items]

@@ -22,6 +22,8 @@ SWITCHED = (
     "recomputed activations",
     FLEX,
 )
+# those that only trainings of all weights use
+ALL_WEIGHTS = ("all weights", "all weights, recomputed", "all weights in bfloat16")
 
 
 def usable(path: str) -> bool:
@@ -29,9 +31,10 @@ def usable(path: str) -> bool:
     return path not in _failed(_file())
 
 
-def refuse_broken(stage: str) -> None:
-    """TrainingError if a path without a fallback failed here."""
-    if broken := sorted(_failed(_file()) - set(SWITCHED)):
+def refuse_broken(stage: str, *, all_weights: bool = False) -> None:
+    """TrainingError if a path without a fallback failed here that the training of an adapter, or
+    with `all_weights` of all, would use."""
+    if broken := sorted(_failed(_file()) - {*SWITCHED, *(() if all_weights else ALL_WEIGHTS)}):
         fault = f"`bezoar doctor` found wrong results here ({', '.join(broken)})"
         raise TrainingError(f"stage {stage}: {fault}; train on another machine.")
 

@@ -4,7 +4,9 @@ T tokens of a packed row, A trained tokens in it, N answers in it.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +16,12 @@ from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, b
 from bezoar.model.fast_paths import FLEX, usable
 from bezoar.model.limited_attention import NO_LIMITS, Limits
 from bezoar.model.prompt_group import PromptGroup
+from bezoar.model.resolve import reason
+from bezoar.terminal import complain
+
+FLEX_DEVICES = {"cuda"}
+_flex_faults: list[str] = []
+"""Why FlexAttention is not used in this process."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +45,59 @@ class PackedLayout:
         """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
         if not usable("attention by segments"):
             return attend_dense(query, key, value, self.segments, scale, limits)
-        device = query.device
-        if device.type == "cuda" and usable(FLEX):
-            # one mask serves all layers of a window, forward and backward
-            at = device, limits.window
+        if query.device.type in FLEX_DEVICES and usable(FLEX) and not _flex_faults:
+            out = self._attend_flex(query, key, value, scale, limits)
+            if out is not None:
+                return out
+        return attend(query, key, value, self.segments, scale, limits)
+
+    def _attend_flex(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, limits: Limits
+    ) -> Tensor | None:
+        """By FlexAttention; None, and a sentence, where that does not compile."""
+        # one mask serves all layers of a window, forward and backward
+        at = query.device, limits.window
+        try:
+            _try_flex(
+                query.shape[1], key.shape[1], query.shape[3], value.dtype, *at, limits.softcap
+            )
             if at not in self.masks:
                 self.masks[at] = block_mask(self.segments, *at)
             return attend_flex(query, key, value, self.masks[at], scale, limits.softcap)
-        return attend(query, key, value, self.segments, scale, limits)
+        except torch.OutOfMemoryError:
+            raise
+        # the compiler and the driver raise errors of many types
+        except Exception as error:
+            _flex_faults.append(reason(error))
+            slower = "attention is computed segment by segment instead, which is slower"
+            complain(f"FlexAttention cannot be used here ({reason(error)}); {slower}.")
+            return None
+
+
+@cache
+def _try_flex(
+    heads: int,
+    groups: int,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    window: int | None,
+    softcap: float | None,
+) -> None:
+    """Compile FlexAttention for such heads, forward and backward, on a short row; or raise."""
+
+    def attempt() -> None:
+        query, key, value = (
+            torch.ones(1, n, 200, size, dtype=dtype, device=device, requires_grad=True)
+            for n in (heads, groups, groups)
+        )
+        mask = block_mask((Segment(0, 150, 0, 0), Segment(150, 200, 0, 70)), device, window)
+        attend_flex(query, key, value, mask, None, softcap).sum().backward()  # type: ignore[no-untyped-call]
+
+    # its backward pass is compiled when it first runs, too late to do without; in a thread, because
+    # what wraps the caller (recomputation, no gradients, autocast) is of the thread
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(attempt).result()
 
 
 @dataclass

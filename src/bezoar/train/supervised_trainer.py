@@ -40,7 +40,7 @@ def train(
     settings: TrainSettings, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int
 ) -> Stats:
     """Run a training stage; one that was killed goes on from its last checkpoint."""
-    refuse_broken(progress.stage)
+    refuse_broken(progress.stage, all_weights=settings.adapter is None)
     fresh_peak()
     stack = Stack(inputs.spec, inputs.adapters)
     examples, dropped = _examples(settings, rows, inputs, stack, progress)

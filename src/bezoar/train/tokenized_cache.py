@@ -21,7 +21,7 @@ from dataclasses import asdict
 from itertools import accumulate, chain, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import bezoar
 from bezoar.chat.types import AnyRow, Dropped, Filtered
@@ -138,9 +138,9 @@ def _in_processes(
     """The file and the number of rows of each chunk, in order."""
     has_affinity = hasattr(os, "sched_getaffinity")
     count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    # a forked process has the tokenizer already; where forking is not safe, it is sent
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(check, folder))
+    pool = ProcessPoolExecutor(
+        count, get_context(start_method()), initializer=_begin, initargs=(check, folder)
+    )
     try:
         # one more than there are processes: enough to keep all busy, without reading all rows
         first = islice(chunks, count + 1)
@@ -151,6 +151,14 @@ def _in_processes(
             waiting.extend((pool.submit(_make, chunk), len(chunk)) for chunk in islice(chunks, 1))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def start_method() -> Literal["fork", "spawn"]:
+    """How processes begin: a forked one has the tokenizer already; where forking is not safe, as
+    once CUDA runs in this process, it is sent to a new one."""
+    torch = sys.modules.get("torch")
+    on_cuda = torch is not None and torch.cuda.is_initialized()
+    return "fork" if sys.platform == "linux" and not on_cuda else "spawn"
 
 
 _shared: list[Any] = []
