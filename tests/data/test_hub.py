@@ -6,14 +6,20 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from bezoar.chat.types import Chat
+from bezoar.data.columns import Columns
+from bezoar.data.files import hub_file
 from bezoar.data.flan import Flan
 from bezoar.data.locate import is_hub_id
+from bezoar.data.sharegpt import ShareGPT
 from bezoar.errors import DataError
+from bezoar.evals.harness_tasks import configs
+from bezoar.evals.labelled_pairs import read_labelled_pairs
 from bezoar.evals.mt_bench import MTBench
 from bezoar.evals.outcome import remarks
 from bezoar.evals.revision import answered_chats
@@ -169,3 +175,86 @@ class Scripted:
     def __call__(self, requests: Sequence[Request]) -> list[Reply]:
         self.texts += [request.messages[-1].content for request in requests]
         return [Reply(self.reply) for _ in requests]
+
+
+@pytest.mark.parametrize(
+    "subset",
+    ["func_calling", "func_calling_singleturn", "glaive_func_calling", "json_mode_agentic"],
+)
+def test_hermes_calls_load_as_the_text_that_they_are(hub: Hub, subset: str) -> None:
+    ignore = ("schema",) if subset == "json_mode_agentic" else ()
+    name = "NousResearch/hermes-function-calling-v1"
+    sifted = ShareGPT(name, subset=subset, ignore=ignore).load()
+    assert not sifted.dropped
+    roles = [message.role for message in sifted.rows[0].messages]
+    whole = ["system", "user", "assistant", "tool", "assistant"]
+    assert roles == (whole[:3] if subset == "func_calling_singleturn" else whole)
+    assert sifted.rows[0].messages[2].content.startswith("<tool_call>\n{")
+    assert ("tools" in sifted.rows[0].meta) == (subset != "json_mode_agentic")
+
+
+TASKS = {
+    "hub:allenai/ai2_arc/ARC-Easy/test": "query choices gold",
+    "hub:allenai/openbookqa/main/test": "query choices gold",
+    "hub:baber/piqa/validation": "query choices gold",
+    "hub:ybisk/piqa/validation": "query choices gold",
+    "hub:google/boolq/validation": "query choices gold",
+    "hub:allenai/winogrande/winogrande_xl/validation": "context_options continuation gold",
+    "hub:openai/gsm8k/main/test": "context chain_of_thought answer",
+    "hub:truthfulqa/truthful_qa/multiple_choice/validation": "question mc1_targets mc2_targets",
+}
+
+
+@pytest.mark.parametrize("ref", TASKS)
+def test_test_sets_of_the_hub_are_tasks(hub: Hub, ref: str) -> None:
+    """As evaluation reads them, and in the columns of a mirror."""
+    pytest.importorskip("lm_eval")
+    path = hub_file(ref)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert list(rows[0]) == TASKS[ref].split()
+    assert configs(path, "task", "{query}", 32)
+
+
+def test_questions_of_the_hub_read_as_in_published_files(hub: Hub) -> None:
+    def row(ref: str, index: int) -> dict[str, Any]:
+        return json.loads(hub_file(ref).read_text().splitlines()[index])  # type: ignore[no-any-return]
+
+    assert row("hub:google/boolq/validation", 0) == {
+        "query": "Passage: The apple is the fruit of a tree.\nQuestion: is apple a fruit?",
+        "choices": ["no", "yes"],
+        "gold": 1,
+    }
+    assert row("hub:baber/piqa/validation", 1)["query"] == "Question: How do I peel pear?\n"
+    assert row("hub:baber/piqa/validation", 1)["gold"] == 1
+    assert row("hub:allenai/winogrande/winogrande_xl/validation", 1) == {
+        "context_options": [
+            f"The pear did not fit the basket because the {what}" for what in ("pear", "basket")
+        ],
+        "continuation": "was too large.",
+        "gold": 1,
+    }
+    assert row("hub:openai/gsm8k/main/test", 2)["answer"] == "1002"
+    assert row("hub:allenai/openbookqa/main/test", 3)["gold"] == 3
+
+
+@pytest.mark.parametrize(
+    "ref", ["hub:baber/piqa/test", "hub:allenai/winogrande/winogrande_xl/test"]
+)
+def test_a_split_that_hides_its_answers_is_refused(hub: Hub, ref: str) -> None:
+    with pytest.raises(
+        DataError, match=r"row 1: the column .* no answer; name a split with answers"
+    ):
+        hub_file(ref)
+
+
+def test_repositories_of_a_script_are_read_from_their_parquet_copy(hub: Hub) -> None:
+    rows = Columns("tatsu-lab/alpaca_eval", subset="alpaca_eval", split="eval", kind="hub")
+    found = [row for _, row in rows._data_files()[0].rows()]
+    assert list(found[0]) == ["instruction", "output", "generator", "dataset"]
+    pairs = read_labelled_pairs(hub_file("hub:princeton-nlp/LLMBar/LLMBar/Natural"))
+    assert (len(pairs), pairs[0].meta["subset"]) == (10, "llmbar-natural")
+    pairs = read_labelled_pairs(hub_file("hub:princeton-nlp/LLMBar/LLMBar/Adversarial_GPTInst"))
+    assert pairs[0].meta["subset"] == "llmbar-adver-GPTInst"
+    fault = "only a loading script, .*; the subsets of its Parquet copy are CaseStudy, LLMBar"
+    with pytest.raises(DataError, match=f"the Hub dataset cannot be opened .*{fault}"):
+        hub_file("hub:princeton-nlp/LLMBar/Natural")

@@ -309,10 +309,13 @@ def _hermes() -> Files:
     many = [hermes_row(number) for number in range(6)]
     # the first answer of a single turn is the call itself
     single = [{**row, "conversations": row["conversations"][:3]} for row in many]
-    schema = {key: value for key, value in many[0].items() if key != "tools"} | {"schema": "{}"}
+    schemas = [
+        {key: value for key, value in row.items() if key != "tools"} | {"schema": "{}"}
+        for row in many
+    ]
     names = ("func_calling_singleturn", "func_calling", "glaive_func_calling")
     names += ("json_mode_agentic", "json_mode_singleturn")
-    contents = (single, many, many, [schema] * 2, [schema] * 2)
+    contents = (single, many, many, schemas, schemas)
     files = {f"{name}.json": array(rows) for name, rows in zip(names, contents, strict=True)}
     return files | {"README.md": card({name: {"train": f"{name}.json"} for name in names})}
 

@@ -3,8 +3,8 @@
 from os.path import isfile
 from pathlib import Path
 
+from bezoar.data.hub_tasks import task_row
 from bezoar.data.locate import DataFile, is_hub_id, locate
-from bezoar.data.questions import labelled_choice
 from bezoar.errors import DataError, RecipeError, brief, first_line
 from bezoar.io import cache_dir, write_jsonl
 
@@ -38,18 +38,15 @@ def mirrored(ref: str) -> Path | None:
 
 
 def hub_file(ref: str) -> Path:
-    """The rows of a Hub split as JSON Lines, from the mirror or fetched once into the cache;
-    questions with labelled choices get the columns query, choices, gold."""
+    """The rows of a Hub split as JSON Lines, from the mirror or fetched once into the cache; known
+    test sets get the columns that evaluation reads."""
     split = _hub_split(ref)
     if split.path is not None:
         return split.path
     path = hub_cache(ref)
     # fetched once: the content of this file is part of the keys of stages that read it
     if not path.exists():
-        placed = list(split.rows())
-        # the form in which evaluation reads test questions from files
-        is_labelled = bool(placed) and "answerKey" in placed[0][1]
-        rows = [labelled_choice(row, at) if is_labelled else row for at, row in placed]
+        rows = [task_row(row, at) for at, row in split.rows()]
         try:
             write_jsonl(path, rows)
         except (TypeError, UnicodeEncodeError) as error:

@@ -31,6 +31,7 @@ MIRROR: dict[tuple[str, str, str], str] = {
     ("allenai/ai2_arc", "ARC-Easy", "test"): "eval/arc_easy.jsonl",
     ("allenai/ai2_arc", "ARC-Challenge", "test"): "eval/arc_challenge.jsonl",
     ("baber/piqa", "", "validation"): "eval/piqa.jsonl",
+    ("ybisk/piqa", "", "validation"): "eval/piqa.jsonl",
     ("allenai/openbookqa", "main", "test"): "eval/openbook_qa.jsonl",
     ("allenai/winogrande", "winogrande_xl", "validation"): "eval/winogrande.jsonl",
     ("google/boolq", "", "validation"): "eval/boolq.jsonl",

@@ -15,8 +15,10 @@ class ShareGPT(Source[Chat]):
     """Conversations of {from, value} turns: system, human, gpt, function_call, observation.
 
     Beside the column conversations there may be `system` and `tools` (a JSON list, or that as
-    text); tools go to `meta["tools"]`. Neighbouring function calls become one turn. Conversations
-    that do not alternate or do not end with an answer are dropped and counted.
+    text); tools go to `meta["tools"]`. Neighbouring function calls become one turn. A call that is
+    written as text, `<tool_call>`, stays the text of its turn, as the Hermes models write it, and a
+    turn of the tool follows. Conversations that do not alternate or do not end with an answer are
+    dropped and counted.
 
     Example: {kind: sharegpt, path: llamafactory/glaive_toolcall_en}
     """

@@ -16,15 +16,18 @@ _SPEAKERS: dict[str, Role] = {
     "observation": "tool",
     "function_call": "assistant",
 }
-# who may speak after whom; "" is the start, "call" an assistant that calls functions
+# who may speak after whom; "" is the start, "call" an assistant that calls functions, "written
+# call" one whose text holds the call, in the form of the Hermes models
 _NEXT = {
     "": ("system", "user"),
     "system": ("user",),
-    "user": ("assistant", "call"),
+    "user": ("assistant", "call", "written call"),
     "assistant": ("user",),
     "call": ("tool",),
-    "tool": ("tool", "assistant", "call"),
+    "written call": ("tool", "user"),
+    "tool": ("tool", "assistant", "call", "written call"),
 }
+_WRITTEN_CALL = "<tool_call>"
 
 
 def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "content") -> Messages:
@@ -102,7 +105,9 @@ def turn_problem(messages: Messages, *, answered: bool = True) -> str:
     """Why a conversation cannot be used, or ""; with `answered` it must end with an answer."""
     before = ""
     for index, message in enumerate(messages, 1):
-        state = "call" if message.tool_calls else message.role
+        state: str = "call" if message.tool_calls else message.role
+        if state == "assistant" and _WRITTEN_CALL in message.content:
+            state = "written call"
         if state not in _NEXT[before]:
             if before == "":
                 return "does not start with the user"
@@ -114,7 +119,7 @@ def turn_problem(messages: Messages, *, answered: bool = True) -> str:
             return "empty system message" if message.role == "system" else "empty turn"
         before = state
     if answered:
-        return "" if before == "assistant" else "no answer"
+        return "" if before in ("assistant", "written call") else "no answer"
     return "" if before in ("user", "tool") else "no prompt"
 
 

@@ -70,15 +70,18 @@ def read_labelled_pairs(path: Path) -> list[Comparison]:
     """The pairs of a file, their `subset` and, if known, `models` (chosen, rejected) in `meta`.
 
     LLMBar (arXiv 2310.07641): input, output_1, output_2, label (1 or 2, the better one); its
-    folders name the subset. RewardBench (arXiv 2403.13787): prompt, chosen, rejected, subset; of a
-    file of one of its older test sets, whose prompts may be messages, that set is the subset.
+    folders, or the split on the Hub, name the subset. RewardBench (arXiv 2403.13787): prompt,
+    chosen, rejected, subset; of a file of one of its older test sets, whose prompts may be
+    messages, that set is the subset.
     """
-    folders = [part.lower() for part in path.resolve().parts[-3:-1]]
-    # RewardBench writes GPTInst and GPTOut with capitals
-    name = path.resolve().parent.name if folders[-1].startswith("gpt") else folders[-1]
-    llmbar_subset = ("llmbar-adver-" if "adversarial" in folders else "llmbar-") + name
     # hub files are cached as owner--name--split.jsonl and published as split-00000-of-00001.parquet
     split = re.sub(r"-\d{5}-of-\d{5}$", "", path.name.partition(".")[0]).rpartition("--")[2]
+    is_llmbar_split = split.startswith(("Natural", "Adversarial_"))
+    *above, name = split.split("_") if is_llmbar_split else path.resolve().parts[-3:-1]
+    is_adversarial = "adversarial" in (part.lower() for part in above)
+    # RewardBench writes GPTInst and GPTOut with capitals
+    name = name if name.startswith("GPT") else name.lower()
+    llmbar_subset = ("llmbar-adver-" if is_adversarial else "llmbar-") + name
     pairs = []
     for at, row in read_file(path, "/".join(path.parts[-2:])):
         if "label" in row:
