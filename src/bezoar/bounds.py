@@ -14,6 +14,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 """At least 0, with a fraction."""
 Share = Annotated[float, Field(ge=0, le=1)]
 """From 0 to 1."""
+Fraction = Annotated[float, Field(gt=0, le=1)]
+"""A share of something: above 0, up to 1."""
 Part = Annotated[float, Field(ge=0, lt=1)]
 """A share that leaves something: from 0 to below 1."""
 Level = Annotated[int, Field(ge=0, le=4)]

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
+
+from pydantic import Field
 
 from bezoar import strict_json
+from bezoar.bounds import Count, Positive
 from bezoar.errors import DataError, brief
 
 Row = dict[str, Any]
-_MOST_MB = 1 << 24
+_MOST_MB = 1 << 24  # a machine's memory
 _SMALL_BYTES = 1 << 22  # less is harmless, however it is packed
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xef\xbb\xbf": "a UTF-8 byte order mark"}
 
@@ -27,20 +30,14 @@ class TooMuchError(DataError):
 class Limits:
     """The most that is read of one file."""
 
-    rows: int = 1_000_000
+    rows: Count = 1_000_000
     """Rows, or lines of a text file."""
-    row_mb: float = 32.0
+    row_mb: Annotated[float, Field(gt=0, le=_MOST_MB)] = 32.0
     """Megabytes of one row."""
-    file_gb: float = 4.0
+    file_gb: Positive = 4.0
     """Gigabytes of the whole file when unpacked."""
-    ratio: float = 100.0
+    ratio: Positive = 100.0
     """Unpacked size over packed size, for files that unpack to more than 4 MB."""
-
-    def __post_init__(self) -> None:
-        if min(self.rows, self.row_mb, self.file_gb, self.ratio) <= 0:
-            raise ValueError("rows, row_mb, file_gb and ratio must be above 0; change the value")
-        if self.row_mb > _MOST_MB:
-            raise ValueError(f"row_mb must be at most {_MOST_MB}, a machine's memory; change it")
 
     def check(self, place: str, size: int, packed: int) -> None:
         """TooMuchError if `size` bytes, unpacked up to `place` from `packed`, are too many."""

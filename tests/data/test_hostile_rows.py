@@ -323,11 +323,6 @@ def test_more_than_the_limits_is_one_sentence_that_names_the_key(case: str, tmp_
         list(read_file(tmp_path / name, name, SMALL))
 
 
-def test_a_limit_above_what_a_machine_can_hold_is_refused() -> None:
-    with pytest.raises(ValueError, match="row_mb must be at most"):
-        Limits(row_mb=2.0**63)
-
-
 def test_limits_are_keys_of_every_source(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(
         b"".join(b'{"prompt": "%d", "response": "x"}\n' % n for n in range(30))
@@ -345,8 +340,6 @@ def test_limits_are_keys_of_every_source(tmp_path: Path) -> None:
         len(Columns("a.jsonl", limits=Limits(rows=10), limit=10).below(tmp_path).load().rows) == 10
     )
     assert len(Columns("a.jsonl", limits=Limits(rows=30)).below(tmp_path).load().rows) == 30
-    with pytest.raises(ValueError, match="must be above 0"):
-        Limits(rows=0)
 
 
 BOMBS = """

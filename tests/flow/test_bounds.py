@@ -1,14 +1,19 @@
 """What numbers of a recipe may be: refused with line and key, and known to tables and schema."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bezoar.data.dolly import Dolly
+from bezoar.data.flan import Flan
 from bezoar.errors import RecipeError
 from bezoar.evals.revision import Revision
 from bezoar.flow.explain import find_kinds
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.recipe_reference import recipe_schema
+from bezoar.model.spec import LoRA, RewardWeights, Sampling
+from bezoar.reading import Limits
 from bezoar.train.objectives import OBJECTIVES
 from bezoar.train.objectives.sft import SFT
 from bezoar.train.stages import PPO, Train
@@ -97,6 +102,27 @@ def test_numbers_of_a_training(key: str, value: float) -> None:
 def test_numbers_of_ppo(key: str, value: float) -> None:
     with pytest.raises(RecipeError, match=rf"{key}: must be (greater|less) than"):
         loaded(PPO("base", "reward", "rows", **{key: value}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("component", "key"),
+    [
+        (Dolly("x.jsonl", limit=0), "limit"),
+        (Dolly("x.jsonl", skip=-1), "skip"),
+        (Dolly("x.jsonl", held_out=1.0), "held_out"),
+        (Flan("x.jsonl", per_submix=0), "per_submix"),
+        (Dolly("x.jsonl", limits=Limits(rows=0)), "limits.rows"),
+        (Dolly("x.jsonl", limits=Limits(row_mb=2.0**63)), "limits.row_mb"),
+        (LoRA(r=0), "r"),
+        (LoRA(dropout=1.0), "dropout"),
+        (Sampling(top_p=0.0), "top_p"),
+        (Sampling(temperature=-0.1), "temperature"),
+        (RewardWeights(std=0.0), "std"),
+    ],
+)
+def test_numbers_of_sources_and_models(component: Any, key: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{key}: must be (greater|less) than"):
+        loaded(component)
 
 
 @pytest.mark.parametrize("key", ["times", "limit", "first_tokens"])

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from bezoar.bounds import Count
 from bezoar.chat.types import Chat, Dropped, Filtered
 from bezoar.data.even_draw import EvenDraw, Part
 from bezoar.data.locate import DataFile
@@ -49,8 +50,8 @@ class Flan(Source[Chat]):
     Example: {kind: flan, path: kowndinya23/flan2022, split: all, per_submix: 500}
     """
 
-    per_submix: int | None = None
-    """Rows to take of each sub-mix (at least 1), drawn evenly over its tasks, in place of `limit`;
+    per_submix: Count | None = None
+    """Rows to take of each sub-mix, drawn evenly over its tasks, in place of `limit`;
     null: no bound by sub-mix."""
     flan2021_from_p3: bool = False
     """Move P3 rows over data sets that FLAN 2021 holds too from t0 to flan2021, marked `stand_in`,
@@ -59,8 +60,8 @@ class Flan(Source[Chat]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.per_submix is not None and (self.per_submix < 1 or self.limit is not None):
-            raise ValueError("per_submix is at least 1 and takes the place of limit; remove one")
+        if self.per_submix is not None and self.limit is not None:
+            raise ValueError("per_submix takes the place of limit; remove one")
 
     def window(self) -> Filtered[Chat]:
         """The tasks that are taken, and those that were dropped on the way."""

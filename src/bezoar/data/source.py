@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, Self
 
+from bezoar.bounds import Count, Natural, Part
 from bezoar.chat.row_types import RowNeed, RowType, Shape, type_of
 from bezoar.chat.types import Chat, Dropped, Filtered, Message
 from bezoar.cost import Estimate, Quote, exactly
@@ -47,14 +48,14 @@ class Source(Generic[ItemT]):
     """Part of a Hub dataset: its configuration or, where it has these instead, data folder."""
     split: str = ""
     """Split of a Hub dataset, several joined by `+`, or `all`; "" is `train`."""
-    skip: int = 0
-    """Rows that are passed over before the first one is taken, at least 0."""
-    limit: int | None = None
-    """Rows that are taken, at least 1; null takes all."""
+    skip: Natural = 0
+    """Rows that are passed over before the first one is taken."""
+    limit: Count | None = None
+    """Rows that are taken; null takes all."""
     shuffle_seed: int | None = None
     """Order rows by content and this seed; windows of skip and limit with one seed share no row."""
-    held_out: float = 0.0
-    """Share (0 to below 1) of conversations that this stage leaves to the stage `NAME.held_out`."""
+    held_out: Part = 0.0
+    """Share of conversations that this stage leaves to the stage `NAME.held_out`."""
     take_held_out: bool = False
     """Give the rows that `held_out` leaves out, as in a recipe that only evaluates."""
     ignore: tuple[str, ...] = ()
@@ -79,10 +80,6 @@ class Source(Generic[ItemT]):
             if getattr(self, name) and not is_hub_id(self.path):
                 fault = f"{name} has no effect with the path {self.path!r}"
                 raise ValueError(f"{fault}, which is not a Hub id; remove it")
-        if self.skip < 0 or (self.limit is not None and self.limit < 1):
-            raise ValueError("skip must be at least 0 and limit at least 1")
-        if not 0 <= self.held_out < 1:
-            raise ValueError("held_out is a share, from 0 to below 1; change the value")
         if self.take_held_out and not self.held_out:
             raise ValueError("take_held_out has no effect without held_out; add it, such as 0.1")
 

@@ -4,11 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from bezoar.bounds import Count
+from bezoar.bounds import Count, Fraction
 from bezoar.chat.types import AnyRow, Chat, Message, Messages, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
@@ -58,7 +56,7 @@ class Filter(JudgeFilter):
     """text: the judge writes Accept or Reject and a reason; logprob: their probabilities decide."""
     threshold: float = 0.0
     """For logprob: a row is accepted if its score in nats is above this."""
-    keep_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    keep_share: Fraction | None = None
     """For logprob, in place of `threshold`: accept this share of the rows, the highest scores."""
     max_tokens: Count = 200
     """Most tokens of a written verdict."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from bezoar.bounds import Count, Fraction, NotNegative, Part, Positive
 from bezoar.errors import RecipeError
 
 GOODNESS = {"helpfulness": 0.65, "correctness": 0.80, "coherence": 0.45}
@@ -35,19 +36,18 @@ class ModelSpec:
 class LoRA:
     """Low-rank adapters on the linear layers (LoRA, arXiv 2106.09685)."""
 
-    r: int = 16
-    """Rank, at least 1."""
-    alpha: float = 16.0
-    """Scale of the adapters' output, above 0: it is multiplied by alpha / r."""
-    dropout: float = 0.05
-    """Share of the adapters' inputs that training drops, from 0 to below 1."""
+    r: Count = 16
+    """Rank."""
+    alpha: Positive = 16.0
+    """Scale of the adapters' output: it is multiplied by alpha / r."""
+    dropout: Part = 0.05
+    """Share of the adapters' inputs that training drops."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Last names of the layers that carry adapters, such as q_proj; all-linear for all of them."""
 
     def __post_init__(self) -> None:
-        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.targets:
-            rule = "r must be at least 1, alpha above 0, dropout in [0, 1), and targets not empty"
-            raise ValueError(f"{rule}; change the value")
+        if not self.targets:
+            raise ValueError("targets is empty; name the layers, or write all-linear")
 
 
 def refuse_unknown_targets(lora: LoRA, names: Sequence[str], path: str) -> None:
@@ -66,16 +66,12 @@ def refuse_unknown_targets(lora: LoRA, names: Sequence[str], path: str) -> None:
 class Sampling:
     """How a text is drawn. The papers do not state their values; these are ours."""
 
-    temperature: float = 0.7
-    """Divides the logits, at least 0; 0 always takes the likeliest token."""
-    top_p: float = 0.9
-    """Draw only from the likeliest tokens that make up this share, above 0 and up to 1."""
-    max_tokens: int = 1024
-    """Most tokens of an answer, at least 1."""
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_tokens < 1:
-            raise ValueError("temperature is at least 0, top_p in (0, 1], max_tokens at least 1")
+    temperature: NotNegative = 0.7
+    """Divides the logits; 0 always takes the likeliest token."""
+    top_p: Fraction = 0.9
+    """Draw only from the likeliest tokens that make up this share."""
+    max_tokens: Count = 1024
+    """Most tokens of an answer."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +86,8 @@ class RewardWeights:
     """Weight by output; default: a single output as it is, else HelpSteer2's GOODNESS weights."""
     mean: float = 0.0
     """Subtracted from the weighted sum."""
-    std: float = 1.0
-    """Divides the result, above 0."""
-
-    def __post_init__(self) -> None:
-        if self.std <= 0:
-            raise ValueError("std must be above 0; change the value")
+    std: Positive = 1.0
+    """Divides the result."""
 
     def score(self, outputs: Sequence[str], values: Sequence[float]) -> float:
         """The score of one answer from its K outputs; RecipeError if a weighted one is missing."""
