@@ -1,7 +1,12 @@
 """Tokenizers for the tests of chat/: bytes, a tiny one of transformers, and trained ones where they
 are at hand."""
 
+import atexit
+import json
 import os
+import random
+import shutil
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +58,50 @@ def smollm() -> HubTokenizer:
     if not (folder / "tokenizer.json").exists():
         pytest.skip("smollm2-135m-instruct has not been unpacked yet; a run of the demo does it")
     return _from(folder)
+
+
+@cache
+def spaced(*, lossy: bool = False) -> HubTokenizer:
+    """A SentencePiece file alone, as OpenLLaMA comes: byte fallback and pieces of several spaces;
+    `lossy` has its normaliser, which joins spaces and rewrites letters."""
+    pytest.importorskip("transformers")
+    from bezoar.model.load import load_tokenizer
+
+    return load_tokenizer(str(pieces_folder(lossy=lossy)))
+
+
+@cache
+def pieces_folder(*, lossy: bool = False) -> Path:
+    """The folder of `spaced`."""
+    import sentencepiece
+
+    words = ["the", "river", "stone", "ship", "write", "answer", "response", "once", "upon"]
+    rng = random.Random(1)
+    lines = [
+        "    " * (i % 5 == 0) + " ".join(rng.choices(words, k=7)).replace(" ", "  ", i % 7)
+        for i in range(300)
+    ]
+    folder = Path(tempfile.mkdtemp(prefix="bezoar-pieces-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    rules = {} if lossy else {"normalization_rule_name": "identity"}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=320,
+        model_type="bpe",
+        byte_fallback=True,
+        remove_extra_whitespaces=lossy,
+        allow_whitespace_only_pieces=True,
+        num_threads=1,
+        minloglevel=2,
+        **rules,
+    )
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    settings = {"tokenizer_class": "LlamaTokenizer", **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 320}))
+    (folder / "model.safetensors").touch()
+    return folder
 
 
 @cache

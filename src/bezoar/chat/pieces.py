@@ -3,8 +3,10 @@
 The law of every template: the trained answer starts exactly where the generation prompt ends, and
 `parse` undoes `render`. It holds by construction: what stands between two answers is tokenised at
 once, each answer behind it, and the generation prompt is the same list without the answer. These
-are the tokens of the whole text tokenised at once, as other tools do it, but for two cases: special
-tokens named in words are words, and an answer never shares a token with the prompt before it.
+are the tokens of the whole text tokenised at once, as other tools do it, of every template and for
+byte-level and SentencePiece tokenizers alike, but for two cases: special tokens named in words are
+words, because nobody may write a turn that is none; and an answer never shares a token with the
+prompt before it, because the model writes it behind the prompt's tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,11 +49,30 @@ def _runs(pieces: Sequence[Piece]) -> Iterator[tuple[bool, list[Piece]]]:
 
 def _encode_run(run: Sequence[Piece], tokenizer: Tokenizer, *, after: str) -> list[int]:
     """The tokens of the pieces between two answers; `after` is the end token before them."""
-    if any(tokenizer.special.search(piece.text) for piece in run if not piece.markers):
-        # words that name a special token must stay words
-        parts = (tokenizer.encode(p.text, markers=p.markers) for p in run)
-        return [token for part in parts for token in part]
-    return tokenizer.encode("".join(piece.text for piece in run), markers=True, after=after)
+    if not any(tokenizer.special.search(piece.text) for piece in run if not piece.markers):
+        return tokenizer.encode("".join(piece.text for piece in run), markers=True, after=after)
+    # words that name a special token must stay words: the text between those that are meant is
+    # tokenised by itself, with the words in it
+    tokens, text = list[int](), ""
+    for piece in run:
+        start = 0
+        for found in tokenizer.special.finditer(piece.text) if piece.markers else ():
+            tokens += _encode_words(text + piece.text[start : found.start()], tokenizer, after)
+            after, text, start = found[0], "", found.end()
+            tokens += tokenizer.encode(after, markers=True)
+        text += piece.text[start:]
+    return tokens + _encode_words(text, tokenizer, after)
+
+
+def _encode_words(text: str, tokenizer: Tokenizer, after: str) -> list[int]:
+    """The tokens of text behind a special token, "" for none, whatever special tokens it names."""
+    if not tokenizer.special.search(text):
+        return tokenizer.encode(text, markers=True, after=after)
+    # a special token may begin a text anew or not, or take the white space behind it to itself
+    bare = tokenizer.encode("a", markers=True, after=after)
+    if after and tokenizer.encode("\na", markers=True, after=after) == bare:
+        text = text.lstrip()
+    return tokenizer.encode(text, after="" if bare == tokenizer.encode("a") else "\n")
 
 
 def _last_words(run: Sequence[Piece], tokenizer: Tokenizer) -> str:

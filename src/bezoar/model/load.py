@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from bezoar.chat.added_tokens import with_tokens
+from bezoar.chat.sentencepiece_file import from_file
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError
 from bezoar.io import cache_dir, cached_hash, read_object
@@ -27,6 +28,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _NUM_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _NUM_WORDS = 1000
+_PIECES = "tokenizer.model"
 
 
 def load_tokenizer(path: str, add_tokens: Sequence[str] = ()) -> HubTokenizer:
@@ -41,6 +43,8 @@ def load_tokenizer(path: str, add_tokens: Sequence[str] = ()) -> HubTokenizer:
     config = resolve.read_config(folder)
     try:
         inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if (folder / _PIECES).is_file() and not (folder / "tokenizer.json").is_file():
+            inner = from_file(folder / _PIECES, inner)
         special = set(inner.all_special_ids)
         # its own words too, because its vocabulary may lack ours
         words = inner.decode(sorted(set(inner.get_vocab().values()) - special)[:_NUM_WORDS])
@@ -49,7 +53,7 @@ def load_tokenizer(path: str, add_tokens: Sequence[str] = ()) -> HubTokenizer:
         inner.decode(ids, skip_special_tokens=True)
     # the tokenizers library panics with an error type that is no Exception
     except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if isinstance(error, (KeyboardInterrupt, SystemExit, DataError)):
             raise
         raise _tokenizer_fault(folder, error) from None
     file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
