@@ -49,6 +49,7 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
 
 
 app.command()(cli_init.init)
+app.command()(cli_init.convert)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The verb that writes a first recipe."""
+"""The verbs before a first run: they write a recipe, and models that can be loaded."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,3 +24,17 @@ def init(
 
     told = write(paths, out, model=model, key_env=key_env) if paths else [NOTHING_NAMED]
     Console().print("\n".join(told))
+
+
+def convert(
+    model: Annotated[str, typer.Argument(help="a model's folder, or its name on the Hub")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="the folder to write; of a name on the Hub by default bezoar's cache"),
+    ] = None,
+) -> None:
+    """Make safetensors of pickled weights (.bin), and Falcon of RefinedWeb, running no code."""
+    from bezoar.model.convert import convert as write
+    from bezoar.terminal import Console, plain
+
+    Console().print(plain(write(model, out)))

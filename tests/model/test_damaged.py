@@ -230,7 +230,7 @@ FOLDERS: dict[str, tuple[Damage, str]] = {
     ),
     "pickles alone": (
         lambda f: (f / WHOLE).rename(f / "pytorch_model.bin"),
-        "no model.safetensors .*pickled",
+        "its weights are pickled .*bezoar convert",
     ),
     "a pickle under another name": (
         put(WHOLE, b"\x80\x04\x95cos\nsystem\n"),

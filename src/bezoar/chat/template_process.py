@@ -22,7 +22,7 @@ from bezoar.errors import DataError
 _SECONDS = 2.0  # of computing per conversation, which takes milliseconds
 _BYTES = 2**29  # of memory for the template, beside what the process takes by itself
 # the environment may hold keys
-_PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
+PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 
 
 def apply_template(
@@ -98,7 +98,7 @@ class _TemplateProcess:
             return dict(json.loads(reply)) if reply else {"stopped": _reason(self.stop())}
 
     def _start(self) -> subprocess.Popen[bytes]:
-        variables = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
+        variables = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
         path = os.pathsep.join(entry for entry in sys.path if entry)
         own = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         child = subprocess.Popen(

@@ -5,21 +5,23 @@ no request is sent.
 """
 
 import os
+import re
 import socket
 import urllib.request
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from bezoar.data.files import HUB_PREFIX, hub_cache, mirrored
 from bezoar.data.source import Source
-from bezoar.errors import DataError, first_line
+from bezoar.errors import BezoarError, DataError
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.yaml_document import KeyPath
 from bezoar.llm.endpoint import Endpoint
 from bezoar.model.find import local_folder
+from bezoar.model.hub import hub_fault, refuse_unusable
 from bezoar.model.resolve import weight_files
 
 Kind = Literal["model", "dataset"]
@@ -45,11 +47,12 @@ def hub_names(
 
 
 def check_hub(kind: Kind, name: str) -> None:
-    """DataError if the Hub does not have a name, or cannot be asked and nothing is in the cache."""
+    """DataError if the Hub does not have a name or does not give it (a gate), if a model needs
+    converting, or if the Hub cannot be asked and nothing is in the cache."""
     # without the package the stage says what to install
     if find_spec("huggingface_hub") is None or _cached(kind, name):
         return
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
 
     place = f"{kind} {name}"
     if constants.HF_HUB_OFFLINE:
@@ -57,11 +60,17 @@ def check_hub(kind: Kind, name: str) -> None:
         raise DataError(f"{place}: {fault}; unset it, or name a folder or file.")
     ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
     try:
-        ask(name, timeout=_HUB_S)
+        info: Any = ask(name, timeout=_HUB_S)
+        # of a gated name all can read what is in it: whether it is given is known by a file alone
+        files = [file.rfilename for file in info.siblings or ()] if info.gated else []
+        for file in [name for name in files if not re.match(r"\.|README", name)][:1]:
+            url = hf_hub_url(name, file, repo_type=kind)
+            get_hf_file_metadata(url, timeout=_HUB_S)
     # the client has dozens of error types; all mean that the name cannot be had
     except Exception as error:
-        fault = f"the Hub did not give it ({first_line(error)})"
-        raise DataError(f"{place}: {fault}; check the name, the access and the network.") from None
+        raise DataError(f"{place}: {hub_fault(kind, name, error)}") from None
+    if kind == "model":
+        refuse_unusable(name, info)
 
 
 def _cached(kind: Kind, name: str) -> bool:
@@ -75,7 +84,7 @@ def _cached(kind: Kind, name: str) -> bool:
     file = try_to_load_from_cache(name, "config.json")
     try:
         return isinstance(file, str) and bool(weight_files(Path(file).parent))
-    except DataError:
+    except BezoarError:  # the config was fetched alone, or an interrupted fetch left a part
         return False
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from bezoar import io
 from bezoar.errors import DataError, RecipeError
+from bezoar.model.architectures import refuse_unfit
+from bezoar.model.hub import converted_folder
 from bezoar.model.resolve import (
     PACKAGED,
     check_folder,
@@ -30,7 +32,7 @@ def local_folder(path: str) -> Path | None:
         check(path)
         return None
     check_folder(path, folder)
-    read_config(folder)
+    refuse_unfit(read_config(folder), folder / "config.json")
     return folder
 
 
@@ -59,7 +61,10 @@ def _packaged_config(path: str) -> dict[str, Any] | None:
 
 def _folder(path: str) -> Path:
     """Where the model lies once it is fetched or unpacked, if it is none of the Hub."""
-    return io.cache_dir() / "models" / path if path in PACKAGED else user_path(path)
+    if path in PACKAGED:
+        return io.cache_dir() / "models" / path
+    folder, converted = user_path(path), converted_folder(path)
+    return converted if converted.is_dir() and not folder.is_dir() else folder
 
 
 def added_names(adapter: Path) -> tuple[str, ...]:

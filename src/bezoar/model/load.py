@@ -102,10 +102,28 @@ def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
 
 
 def read_net(folder: Path, dtype: torch.dtype) -> Any:
-    """The network in a folder, with every weight from the folder's own files.
+    """The network in a folder, with every weight from the folder's own files. DataError names what
+    does not fit, before memory is taken: see `check_fit`."""
+    kind, tensors, options = check_fit(folder, dtype)
+    source = _source(folder)
+    net, info = kind.from_pretrained(None, state_dict=tensors, **options)
+    refuse_misfits(info, source)
+    refuse_not_finite(dict(net.named_parameters()), source)
+    net.config.name_or_path = str(folder)
+    if net.get_output_embeddings().weight is not net.get_input_embeddings().weight:
+        # the files hold two matrices that differ, whatever the config says
+        net.config.tie_word_embeddings = False
+    _read_generation_config(net, folder / "generation_config.json")
+    return net
 
-    DataError names what does not fit, before memory is taken: a config.json from which nothing can
-    be built, or tensors that are lacking, left over, of another shape or no floating-point numbers.
+
+def check_fit(
+    folder: Path, dtype: torch.dtype = torch.bfloat16
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The class of the network in a folder, its tensors, and how it is loaded with them.
+
+    DataError for a config.json from which nothing can be built, or tensors that are lacking, left
+    over, of another shape or no floating-point numbers.
     """
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -116,11 +134,10 @@ def read_net(folder: Path, dtype: torch.dtype) -> Any:
         if isinstance(values.get(key), int) and values[key] > len(tensors):
             fault = f"{key} is {values[key]}, and the files hold {len(tensors)} tensors"
             raise DataError(f"{file}: {fault}; {_AGAIN}")
-    kind = values["model_type"]
+    kind, source = values["model_type"], _source(folder)
     if kind not in CONFIG_MAPPING:
         fault = f"the architecture {kind!r:.60} is not known to the installed transformers"
         raise DataError(f"{file}: {fault}; name another model.")
-    source = f"{folder} ({some_of(path.name for path in resolve.weight_files(folder))})"
     refuse_unfit(values, file)
     known = ARCHITECTURES.get(kind)
     own = known is None or known.takes_layout
@@ -145,16 +162,11 @@ def read_net(folder: Path, dtype: torch.dtype) -> Any:
         fault = f"no language model can be built from it ({reason(error)})"
         raise DataError(f"{file}: {fault}; {_AGAIN}") from None
     refuse_misfits(info, source)
-    # 4) load it
-    net, info = type(empty).from_pretrained(None, state_dict=tensors, **options)
-    refuse_misfits(info, source)
-    refuse_not_finite(dict(net.named_parameters()), source)
-    net.config.name_or_path = str(folder)
-    if net.get_output_embeddings().weight is not net.get_input_embeddings().weight:
-        # the files hold two matrices that differ, whatever the config says
-        net.config.tie_word_embeddings = False
-    _read_generation_config(net, folder / "generation_config.json")
-    return net
+    return type(empty), tensors, options
+
+
+def _source(folder: Path) -> str:
+    return f"{folder} ({some_of(path.name for path in resolve.weight_files(folder))})"
 
 
 def _open_all(folder: Path) -> dict[str, Any]:

