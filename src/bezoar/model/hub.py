@@ -33,9 +33,8 @@ def fetch(path: str, *, pickled: bool = False) -> Path:
             with suppress(LocalEntryNotFoundError):  # without a network the folder is what there is
                 hf_hub_download(path, whole, revision=revision)
     except RemoteEntryNotFoundError:
-        wanted = "pickled weights in it, so nothing to convert" if pickled else f"{WHOLE} in it"
-        fault = "" if pickled else pickled_fault(path, list_repo_files(path, revision=revision))
-        fault = fault or f"there is no {wanted}; name another model."
+        fault = "" if pickled else conversion(path, None, list_repo_files(path, revision=revision))
+        fault = fault or f"there is no {whole} in it; name another model."
         raise RecipeError(f"model {path}: {fault}") from None
     # the Hub client has dozens of error types; all mean that the model is not there
     except Exception as error:
@@ -73,34 +72,24 @@ def hub_fault(kind: str, name: str, error: Exception) -> str:
 
 
 def refuse_unusable(name: str, info: Any) -> None:
-    """DataError for a model of the Hub whose weights are pickled alone or need code of their own;
-    `info` is what the Hub's API says of it."""
-    if converted_folder(name).is_dir():
-        return
-    kind = (info.config or {}).get("model_type")
-    if fault := custom_fault(name, kind) or pickled_fault(
-        name, (file.rfilename for file in info.siblings or ())
-    ):
+    """DataError for a model that has to be converted; `info` is what the Hub says of it."""
+    files = [file.rfilename for file in info.siblings or ()]
+    fault = conversion(name, (info.config or {}).get("model_type"), files)
+    if fault and not converted_folder(name).is_dir():
         raise DataError(f"model {name}: {fault}")
 
 
-def pickled_fault(path: str, names: Iterable[str]) -> str:
-    """What to do with a model of these files if its weights are pickled alone; else ""."""
-    names = [name for name in names if "/" not in name]
-    bins = [name for name in names if re.fullmatch(r"pytorch_model.*\.bin", name)]
-    if not bins or any(name in (WHOLE, INDEX) for name in names):
+def conversion(path: str, model_type: Any, names: Iterable[str]) -> str:
+    """What to do with a model of these files if it needs code that came with it, or if its weights
+    are pickled alone; else ""."""
+    found = [name for name in names if "/" not in name]
+    bins = [name for name in found if re.fullmatch(r"pytorch_model.*\.bin", name)]
+    if model_type in CUSTOM:
+        fault = f"{model_type} needs code that came with the model, which never runs"
+    elif bins and WHOLE not in found and INDEX not in found:
+        fault = f"its weights are pickled ({bins[0]}), and never loaded as such"
+    else:
         return ""
-    return f"its weights are pickled ({bins[0]}), and never loaded as such; {_advice(path)}"
-
-
-def custom_fault(path: str, model_type: Any) -> str:
-    """What to do with a model whose architecture is that of code beside it; else ""."""
-    if model_type not in CUSTOM:
-        return ""
-    return f"{model_type} needs code that came with the model, which never runs; {_advice(path)}"
-
-
-def _advice(path: str) -> str:
     if Path(path).is_dir():
-        return f"run `bezoar convert {path} FOLDER` once and name FOLDER."
-    return f"run `bezoar convert {path}` once, then the same command again."
+        return f"{fault}; run `bezoar convert {path} FOLDER` once and name FOLDER."
+    return f"{fault}; run `bezoar convert {path}` once, then the same command again."

@@ -18,7 +18,7 @@ from typing import Any
 
 from bezoar import io
 from bezoar.errors import DataError, RecipeError
-from bezoar.model.hub import INDEX, WHOLE, converted_folder, custom_fault, fetch, pickled_fault
+from bezoar.model.hub import INDEX, WHOLE, conversion, converted_folder, fetch
 from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
 
@@ -66,9 +66,8 @@ def check_folder(path: str, folder: Path) -> None:
     """RecipeError or DataError unless config and weights are in the folder."""
     if not (folder / "config.json").is_file():
         raise RecipeError(f"model {path}: no config.json in it; name the folder of a saved model.")
-    if fault := custom_fault(path, read_config(folder)["model_type"]) or pickled_fault(
-        path, (file.name for file in folder.iterdir())
-    ):
+    names = [file.name for file in folder.iterdir()]
+    if fault := conversion(path, read_config(folder)["model_type"], names):
         raise RecipeError(f"model {path}: {fault}")
     weight_files(folder)
 

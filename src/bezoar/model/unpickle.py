@@ -60,11 +60,11 @@ def main(names: Sequence[str]) -> int:
         from bezoar.model.tensors import save_tensors
 
         for source, target in zip(names[::2], names[1::2], strict=True):
-            print(_BEGUN, end="", flush=True)
+            os.write(1, _BEGUN.encode())
             save_tensors(Path(target), read_pickled(Path(source)))
     # a hostile file can make the reader fail in any way
     except Exception as error:
-        print(_FAULT, _reason(error))
+        os.write(1, f"{_FAULT} {_reason(error)}".encode())
         return 1
     return 0
 
@@ -73,9 +73,7 @@ def _reason(error: Exception) -> str:
     # torch's own words advise to run the code
     if isinstance(error, UnpicklingError):
         asked = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
-        return (
-            f"it asks for {asked[1]}, which is no tensor" if asked else "it holds more than tensors"
-        )
+        return f"it asks for {asked[1]}, no tensor" if asked else "it holds more than tensors"
     return (str(error).strip() or type(error).__name__).split("\n")[0][:300]
 
 
