@@ -14,7 +14,7 @@ from bezoar.errors import BezoarError, DataError, RecipeError
 from bezoar.model.convert import convert, falcon_config
 from bezoar.model.load import read_net
 from bezoar.model.resolve import resolve_model
-from bezoar.model.tensors import check_tensors, save_tensors
+from bezoar.model.tensors import checked_tensors, save_tensors
 from bezoar.model.unpickle import convert_files, read_pickled
 from tests.helpers.tiny_nets import make
 
@@ -153,7 +153,7 @@ def test_weights_that_do_not_fit_leave_no_folder(tiny_model: Path, tmp_path: Pat
 def test_numbers_that_are_none(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x", {"x": torch.tensor([1.0, float("nan")])})
     with pytest.raises(DataError, match="x is not finite"):
-        check_tensors(tmp_path / "x")
+        list(checked_tensors(tmp_path / "x"))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, block_mask, sees
-from bezoar.model.limited_attention import Limits
+from bezoar.model.limited_attention import Rule
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import Completion, PromptGroup, answer, best_fit
 
@@ -58,23 +58,21 @@ def test_attention_equals_a_dense_mask_forward_and_backward(
         torch.randn(1, n, count, size, dtype=dtype, requires_grad=True)
         for n in (heads, groups, groups)
     ]
-    out = attend(*inputs, segments, None)
+    out = attend(*inputs, segments)
     grad = torch.randn_like(out)
     fast = torch.autograd.grad(out, inputs, grad)
-    plain = attend_dense(*inputs, segments, None)
+    plain = attend_dense(*inputs, segments)
     slow = torch.autograd.grad(plain, inputs, grad)
     assert torch.allclose(out, plain, atol=near)
     for one, two in zip(fast, slow, strict=True):
         assert torch.allclose(one, two, atol=near)
 
 
-LIMITS = [Limits(window=4), Limits(window=40), Limits(softcap=0.7), Limits(3, 0.7)]
+RULES = [Rule(window=4), Rule(window=40), Rule(softcap=0.7), Rule(0.3, 3, 0.7)]
 
 
-@pytest.mark.parametrize("limits", LIMITS)
-def test_windows_and_caps_equal_a_dense_mask(
-    limits: Limits, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_windows_and_caps_equal_a_dense_mask(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.nn.attention.flex_attention import flex_attention
 
     from bezoar.model import attention, limited_attention
@@ -84,15 +82,15 @@ def test_windows_and_caps_equal_a_dense_mask(
     torch.manual_seed(0)
     segments = (Segment(0, 9, 0, 0), Segment(9, 16, 0, 5), Segment(16, 17, 0, 5))
     inputs = [torch.randn(1, n, 17, 16, requires_grad=True) for n in (4, 2, 2)]
-    out = attend(*inputs, segments, None, limits)
-    plain = attend_dense(*inputs, segments, None, limits)
+    out = attend(*inputs, segments, rule)
+    plain = attend_dense(*inputs, segments, rule)
     assert torch.allclose(out, plain, atol=1e-5)
     grad = torch.randn_like(out)
     fast, slow = (torch.autograd.grad(o, inputs, grad) for o in (out, plain))
     for one, two in zip(fast, slow, strict=True):
         assert torch.allclose(one, two, atol=1e-5)
-    mask = block_mask(segments, torch.device("cpu"), limits.window)
-    flex = attend_flex(*(x.detach() for x in inputs), mask, None, limits.softcap)
+    mask = block_mask(segments, torch.device("cpu"), rule.window)
+    flex = attend_flex(*(x.detach() for x in inputs), mask, rule)
     assert torch.allclose(flex, plain, atol=1e-5)
 
 
@@ -101,7 +99,7 @@ def test_a_window_by_hand() -> None:
     query, key = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2)
     value = torch.tensor([[[[2.0, 0.0], [4.0, 0.0], [9.0, 1.0], [6.0, 0.0]]]])
     segments = (Segment(0, 3, 0, 0), Segment(3, 4, 0, 2))
-    out = attend(query, key, value, segments, None, Limits(window=2))
+    out = attend(query, key, value, segments, Rule(window=2))
     assert out[0, 0].tolist() == [[2.0, 0.0], [3.0, 0.0], [6.5, 0.5], [5.0, 0.0]]
 
 
@@ -132,7 +130,7 @@ def test_the_block_mask_of_the_gpu_kernel_sees_the_same() -> None:
     out = flex_attention(
         *inputs, block_mask=block_mask(segments, torch.device("cpu")), enable_gqa=True
     )
-    assert torch.allclose(out, attend(*inputs, segments, None), atol=1e-5)
+    assert torch.allclose(out, attend(*inputs, segments), atol=1e-5)
 
 
 def test_a_dense_mask_by_hand() -> None:
@@ -140,5 +138,5 @@ def test_a_dense_mask_by_hand() -> None:
     # all scores are 0
     query, key = torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, 2)
     value = torch.tensor([[[[1.0, 0.0], [3.0, 0.0], [8.0, 1.0]]]])
-    out = attend_dense(query, key, value, (Segment(0, 2, 0, 0), Segment(2, 3, 0, 1)), None)
+    out = attend_dense(query, key, value, (Segment(0, 2, 0, 0), Segment(2, 3, 0, 1)))
     assert out[0, 0].tolist() == [[1.0, 0.0], [2.0, 0.0], [4.5, 0.5]]

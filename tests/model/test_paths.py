@@ -112,7 +112,7 @@ def test_where_flex_attention_does_not_compile_it_is_done_without_and_told_once(
     print(told)
     assert [line[:43] for line in told] == ["bezoar: FlexAttention cannot be used here ("]
     assert told[0].endswith("); attention is computed segment by segment instead, which is slower.")
-    expected = attend(*inputs, layout.segments, None)
+    expected = attend(*inputs, layout.segments)
     for out in (found, again):
         assert torch.equal(out, expected)
         gradients = torch.autograd.grad(out.sum(), inputs, retain_graph=True)

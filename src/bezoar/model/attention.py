@@ -18,7 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from bezoar.errors import TrainingError
 from bezoar.model.fused_attention import attend_fused, grouped
-from bezoar.model.limited_attention import NO_LIMITS, Limits, attend_limited, capped
+from bezoar.model.limited_attention import PLAIN, Rule, attend_limited, capped
 
 NAME = "bezoar"
 
@@ -27,13 +27,7 @@ class Layout(Protocol):
     """Who sees whom: `net(input_ids, position_ids, layout=layout)` hands it to every layer."""
 
     def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float | None,
-        limits: Limits = NO_LIMITS,
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule = PLAIN
     ) -> Tensor:
         """query [B, H, T, D], key and value [B, G, T, D] -> attended values [B, H, T, D]."""
 
@@ -56,8 +50,7 @@ def _attend(
         fault = f"the attention of {name} biases or sinks its scores"
         raise TrainingError(f"{fault}, which bezoar does not compute; take another model.")
     layer: Any = module.layer_idx
-    limits = Limits(sliding_window, softcap)
-    out = layout.attend(layer, query, key, value, scaling, limits)
+    out = layout.attend(layer, query, key, value, Rule(scaling, sliding_window, softcap))
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -83,19 +76,13 @@ Segments = tuple[Segment, ...]
 
 
 def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: Segments,
-    scale: float | None,
-    limits: Limits = NO_LIMITS,
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, rule: Rule = PLAIN
 ) -> Tensor:
     """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
     # under autocast rotated queries and keys are float32
     query, key = query.to(value.dtype), key.to(value.dtype)
-    if not limits.matter(max(segment.length for segment in segments)):
-        return attend_fused(query, key, value, segments, scale)
+    if not rule.limits(max(segment.length for segment in segments)):
+        return attend_fused(query, key, value, segments, rule.scaling(query))
     q = grouped(query, key.shape[1])  # [G, n, T, D]
     parts = []
     for start, end, prompt_start, prompt_end in segments:
@@ -104,18 +91,12 @@ def attend(
             torch.cat((x[0, :, prompt_start:prompt_end], x[0, :, start:end]), 1)
             for x in (key, value)
         )
-        own = q[:, :, start:end]
-        parts.append(attend_limited(own, keys, values, scale, limits))
+        parts.append(attend_limited(q[:, :, start:end], keys, values, rule))
     return torch.cat(parts, 2).flatten(0, 1)[None]
 
 
 def attend_dense(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: Segments,
-    scale: float | None,
-    limits: Limits = NO_LIMITS,
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, rule: Rule = PLAIN
 ) -> Tensor:
     """The slow reference of `attend`: a mask over the whole row, gradients by autograd."""
     size, repeats = query.shape[2], query.shape[1] // key.shape[1]
@@ -124,26 +105,18 @@ def attend_dense(
         places = [*range(prompt_start, prompt_end), *range(start, end)]
         for position, row in enumerate(places):
             if row >= start:
-                first = limits.first(position)
+                first = rule.first(position)
                 mask[row, places[first : position + 1]] = True
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
     key, value = (x.repeat_interleave(repeats, 1) for x in (key, value))
-    scores = query.to(value.dtype) @ key.to(value.dtype).transpose(2, 3) * scale  # [1, H, T, T]
-    return capped(scores, limits.softcap).masked_fill(~mask, float("-inf")).softmax(-1) @ value
+    scores = query.to(value.dtype) @ key.to(value.dtype).transpose(2, 3) * rule.scaling(query)
+    return capped(scores, rule.softcap).masked_fill(~mask, float("-inf")).softmax(-1) @ value
 
 
-def attend_flex(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Any,
-    scale: float | None,
-    softcap: float | None = None,
-) -> Tensor:
+def attend_flex(query: Tensor, key: Tensor, value: Tensor, mask: Any, rule: Rule = PLAIN) -> Tensor:
     """The same on CUDA, with a mask made by `block_mask`."""
     query, key = query.to(value.dtype), key.to(value.dtype)
-    options = {"block_mask": mask, "scale": scale, "enable_gqa": True}
-    out: Tensor = _flex_kernel()(query, key, value, _cap_scores(softcap), **options)
+    options = {"block_mask": mask, "scale": rule.scale, "enable_gqa": True}
+    out: Tensor = _flex_kernel()(query, key, value, _cap_scores(rule.softcap), **options)
     return out
 
 

@@ -98,7 +98,7 @@ def _weights(path: str, source: Path, *, mapped: bool) -> list[Path]:
 
 def _write_weights(files: list[Path], work: Path) -> tuple[int, int]:
     """Each file as safetensors; how many tensors and bytes there are."""
-    from bezoar.model.tensors import check_tensors
+    from bezoar.model.tensors import checked_tensors
     from bezoar.model.unpickle import convert_files
 
     many = len(files) > 1
@@ -110,7 +110,7 @@ def _write_weights(files: list[Path], work: Path) -> tuple[int, int]:
             shutil.copyfile(file, target)
     else:
         convert_files(pairs)
-    table = {name: file.name for _, file in pairs for name in check_tensors(file)}
+    table = {name: file.name for _, file in pairs for name, _ in checked_tensors(file)}
     size = sum(file.stat().st_size for _, file in pairs)
     if many:
         index = {"metadata": {"total_size": size}, "weight_map": table}

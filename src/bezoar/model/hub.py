@@ -34,7 +34,7 @@ def fetch(path: str, *, pickled: bool = False) -> Path:
                 hf_hub_download(path, whole, revision=revision)
     except RemoteEntryNotFoundError:
         fault = "" if pickled else conversion(path, None, list_repo_files(path, revision=revision))
-        fault = fault or f"there is no {whole} in it; name another model."
+        fault = fault or f"there is no {whole} in it to load or to convert; name another model."
         raise RecipeError(f"model {path}: {fault}") from None
     # the Hub client has dozens of error types; all mean that the model is not there
     except Exception as error:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from bezoar.model.limited_attention import NO_LIMITS, Limits, attend_limited, capped
+from bezoar.model.limited_attention import PLAIN, Rule, attend_limited, capped
 
 # positions by which the cache grows at least
 _SPARE = 64
@@ -75,13 +75,7 @@ class PrefillLayout:
     parts: Sequence[Prefill]
 
     def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float | None,
-        limits: Limits = NO_LIMITS,
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule = PLAIN
     ) -> Tensor:
         """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
         keys, values = self.cache.layer(layer, key)
@@ -97,7 +91,7 @@ class PrefillLayout:
             # 2) attend group by group: the R queries that share a key head see it by a stride of 0
             q = query[0, :, start:end].reshape(groups, -1, end - start, query.shape[3])
             k, v = (x[slot, :, :size] for x in (keys, values))
-            part = _attend_cached(q, k, v, scale, limits)
+            part = _attend_cached(q, k, v, rule)
             out[0, :, start:end] = part.flatten(0, 1)
             start = end
         return out
@@ -113,13 +107,7 @@ class DecodeLayout:
         self.masks: dict[int | None, Tensor] = {}  # by window
 
     def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float | None,
-        limits: Limits = NO_LIMITS,
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule = PLAIN
     ) -> Tensor:
         """query [1, H, n, D], key and value [1, G, n, D] -> [1, H, n, D]."""
         keys, values = self.cache.layer(layer, key)
@@ -130,12 +118,12 @@ class DecodeLayout:
         # read once for all of them
         q = query[0].transpose(0, 1).reshape(num, groups, -1, query.shape[3])  # [n, G, R, D]
         k, v = keys[:num, :, : self.size], values[:num, :, : self.size]  # [n, G, S, D]
-        mask = self._mask(limits.window)
-        if limits.softcap is None:
-            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        mask = self._mask(rule.window)
+        if rule.softcap is None:
+            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=rule.scale)
         else:
-            scores = q @ k.transpose(2, 3) * (q.shape[3] ** -0.5 if scale is None else scale)
-            weights = (capped(scores.float(), limits.softcap) + mask).softmax(-1)  # [n, G, R, S]
+            scores = capped((q @ k.transpose(2, 3) * rule.scaling(q)).float(), rule.softcap)
+            weights = (scores + mask).softmax(-1)  # [n, G, R, S]
             out = weights.to(v.dtype) @ v
         return out.flatten(1, 2).transpose(0, 1)[None]
 
@@ -151,14 +139,11 @@ class DecodeLayout:
         return self.masks[window]
 
 
-def _attend_cached(
-    query: Tensor, key: Tensor, value: Tensor, scale: float | None, limits: Limits
-) -> Tensor:
+def _attend_cached(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
     """query [G, R, T, D], the last T of S positions, key and value [G, S, D] -> [G, R, T, D]."""
     size, past = key.shape[1], key.shape[1] - query.shape[2]
-    if limits.matter(size):
-        scale = query.shape[3] ** -0.5 if scale is None else scale
-        return attend_limited(query.to(key.dtype), key, value, scale, limits)
+    if rule.limits(size):
+        return attend_limited(query.to(key.dtype), key, value, rule)
     k, v = (x[:, None].expand(-1, query.shape[1], -1, -1) for x in (key, value))
     # is_causal aligns the first query with the first key, which is wrong after a prefix
     mask = None
@@ -166,5 +151,5 @@ def _attend_cached(
         shape = query.shape[2], size
         mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril(past)
     return scaled_dot_product_attention(
-        query, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
+        query, k, v, attn_mask=mask, is_causal=mask is None, scale=rule.scale
     )

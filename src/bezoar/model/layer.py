@@ -17,7 +17,7 @@ from bezoar.model.architectures import ARCHITECTURES
 from bezoar.model.attention import Layout
 from bezoar.model.fast_paths import usable
 from bezoar.model.fused_steps import rms_norm, rotate_part, swiglu
-from bezoar.model.limited_attention import Limits
+from bezoar.model.limited_attention import Rule
 from bezoar.model.linear import project
 
 Angles = tuple[Tensor, Tensor]
@@ -38,7 +38,7 @@ class FastLayer(nn.Module):
         # under their old names, which are those of the weights in files
         for name in filter(None, (parts.attention, "mlp", *self.norms)):
             setattr(self, name, getattr(original, name))
-        self.rule = _Rule(getattr(original, parts.attention), config)
+        self.shape = _Shape(getattr(original, parts.attention), config)
         self.hidden_original = [original]  # in a list, so that its weights are not counted twice
         self.fast, self.last = True, last
 
@@ -65,7 +65,7 @@ class FastLayer(nn.Module):
             x, normed, attended = (y.index_select(0, read) for y in (x, normed, attended))
         output = getattr(getattr(self, self.parts.attention), self.parts.out)
         attended = self._norm(1, project(attended, [output])[0])
-        if self.rule.parallel:
+        if self.shape.parallel:
             inner = self._norm(2, x) if self.norms[2] else normed
             out = x + attended + self._mlp(inner)
         else:
@@ -81,28 +81,28 @@ class FastLayer(nn.Module):
             for y in (rotate_part(q, *angles), rotate_part(k, *angles), v)
         )
         layer: int = getattr(self, self.parts.attention).layer_idx
-        out = layout.attend(layer, q, k, v, self.rule.scale, self.rule.limits)
+        out = layout.attend(layer, q, k, v, self.shape.rule)
         return out.transpose(1, 2).reshape(x.shape[0], -1)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [T, E] -> queries [T, H, D], keys and values [T, G, D]."""
-        attention, rule = getattr(self, self.parts.attention), self.rule
+        attention, shape = getattr(self, self.parts.attention), self.shape
         outs = project(x, [getattr(attention, name) for name in self.parts.qkv])
-        if rule.clip is not None:
-            outs = [y.clamp(-rule.clip, rule.clip) for y in outs]
+        if shape.clip is not None:
+            outs = [y.clamp(-shape.clip, shape.clip) for y in outs]
         if self.parts.qkv == ("query_key_value",):
             # of each group its queries, its key and its value
-            whole = outs[0].view(x.shape[0], rule.groups, -1, rule.size)  # [T, G, n + 2, D]
+            whole = outs[0].view(x.shape[0], shape.groups, -1, shape.size)  # [T, G, n + 2, D]
             return whole[:, :, :-2].flatten(1, 2), whole[:, :, -2], whole[:, :, -1]
         if len(outs) == 1:
-            keys = rule.groups * rule.size
+            keys = shape.groups * shape.size
             sizes = [outs[0].shape[1] - 2 * keys, keys, keys]
             outs = list(torch.split(outs[0], sizes, 1))
-        for i, name in enumerate(rule.norms):
+        for i, name in enumerate(shape.norms):
             # a norm of one head or of all of them
             norm = getattr(attention, name)
             outs[i] = self._normed(norm, outs[i].reshape(-1, norm.weight.shape[0]))
-        q, k, v = (y.reshape(x.shape[0], -1, rule.size) for y in outs)
+        q, k, v = (y.reshape(x.shape[0], -1, shape.size) for y in outs)
         return q, k, v
 
     def _mlp(self, x: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class FastLayer(nn.Module):
         inner = outs[0]
         if self.parts.gated:
             gate, up = outs if len(outs) == 2 else inner.chunk(2, -1)
-            inner = swiglu(gate, up) if self.rule.silu else act(gate) * up
+            inner = swiglu(gate, up) if self.shape.silu else act(gate) * up
         else:
             inner = act(inner)
         return project(inner, [getattr(self.mlp, self.parts.down)])[0]
@@ -129,12 +129,12 @@ class FastLayer(nn.Module):
         eps = norm.eps if self.parts.centred else norm.variance_epsilon
         if self.parts.centred:
             weight = 1 + weight.float()
-        elif self.rule.wide_norms:
+        elif self.shape.wide_norms:
             weight = weight.float()
         return rms_norm(x, weight, eps)
 
 
-class _Rule:
+class _Shape:
     """What the config says of a layer beside the sizes of its weights."""
 
     def __init__(self, attention: Any, config: Any) -> None:
@@ -151,8 +151,7 @@ class _Rule:
         window = config.sliding_window if kind in ("mistral", "phi3") else per_layer
         # that of Gemma 3 is in its config, and transformers does not use it
         cap = attention.attn_logit_softcapping if kind == "gemma2" else None
-        self.limits = Limits(window, cap)
-        self.scale: float | None = getattr(attention, "scaling", None)
+        self.rule = Rule(getattr(attention, "scaling", None), window, cap)
         self.clip: float | None = config.clip_qkv if kind == "olmo" else None
         names = "q_norm", "k_norm", "q_layernorm", "k_layernorm"
         self.norms = [name for name in names if hasattr(attention, name)]

@@ -18,14 +18,20 @@ from torch.utils.checkpoint import checkpoint
 _BLOCK = 256
 
 
-class Limits(NamedTuple):
-    """A position sees itself and the `window` - 1 before it; a score is at most `softcap`."""
+class Rule(NamedTuple):
+    """Scores are multiplied by `scale` (by default D^-0.5) and at most `softcap`; a position sees
+    itself and the `window` - 1 before it."""
 
+    scale: float | None = None
     window: int | None = None
     softcap: float | None = None
 
-    def matter(self, length: int) -> bool:
-        """Whether they change anything for a sequence of so many positions."""
+    def scaling(self, query: Tensor) -> float:
+        """The scale for queries [..., D]."""
+        return float(query.shape[-1] ** -0.5) if self.scale is None else self.scale
+
+    def limits(self, length: int) -> bool:
+        """Whether more than the past decides in a sequence of so many positions."""
         return self.softcap is not None or (self.window is not None and length > self.window)
 
     def first(self, position: int) -> int:
@@ -33,19 +39,17 @@ class Limits(NamedTuple):
         return 0 if self.window is None else max(0, position - self.window + 1)
 
 
-NO_LIMITS = Limits()
+PLAIN = Rule()
 
 
-def attend_limited(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, limits: Limits
-) -> Tensor:
+def attend_limited(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
     """query [G, n, S, D], the last S of K positions, key and value [G, K, D] -> [G, n, S, D]."""
     size, past = query.shape[2], key.shape[1] - query.shape[2]
     parts = []
     for start in range(0, size, _BLOCK):
         end = min(start + _BLOCK, size)
-        seen = slice(limits.first(past + start), past + end)
-        inputs = (query[:, :, start:end], key[:, seen], value[:, seen], scale, limits)
+        seen = slice(rule.first(past + start), past + end)
+        inputs = (query[:, :, start:end], key[:, seen], value[:, seen], rule)
         if torch.is_grad_enabled():
             part = checkpoint(_block, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -59,14 +63,14 @@ def capped(scores: Tensor, softcap: float | None) -> Tensor:
     return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
 
-def _block(query: Tensor, key: Tensor, value: Tensor, scale: float, limits: Limits) -> Tensor:
+def _block(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
     groups, n, size, width = query.shape
     num_keys, past = key.shape[1], key.shape[1] - size
     # the n queries that share a key head are rows of one product, so that keys are not repeated
-    scores = query.reshape(groups, -1, width) @ key.transpose(1, 2) * scale
-    scores = capped(scores.float().view(groups, n, size, num_keys), limits.softcap)
+    scores = query.reshape(groups, -1, width) @ key.transpose(1, 2) * rule.scaling(query)
+    scores = capped(scores.float().view(groups, n, size, num_keys), rule.softcap)
     seen = torch.ones(size, num_keys, dtype=torch.bool, device=query.device).tril(past)
-    if limits.window is not None:
-        seen = seen.triu(past - limits.window + 1)
+    if rule.window is not None:
+        seen = seen.triu(past - rule.window + 1)
     weights = scores.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype)
     return (weights.view(groups, -1, num_keys) @ value).view(groups, n, size, -1)

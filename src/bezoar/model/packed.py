@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, block_mask
 from bezoar.model.fast_paths import FLEX, usable
-from bezoar.model.limited_attention import NO_LIMITS, Limits
+from bezoar.model.limited_attention import PLAIN, Rule
 from bezoar.model.prompt_group import PromptGroup
 from bezoar.model.resolve import reason
 from bezoar.terminal import complain
@@ -34,36 +34,27 @@ class PackedLayout:
     )
 
     def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float | None,
-        limits: Limits = NO_LIMITS,
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule = PLAIN
     ) -> Tensor:
         """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
         if not usable("attention by segments"):
-            return attend_dense(query, key, value, self.segments, scale, limits)
+            return attend_dense(query, key, value, self.segments, rule)
         if query.device.type in FLEX_DEVICES and usable(FLEX) and not _flex_faults:
-            out = self._attend_flex(query, key, value, scale, limits)
+            out = self._attend_flex(query, key, value, rule)
             if out is not None:
                 return out
-        return attend(query, key, value, self.segments, scale, limits)
+        return attend(query, key, value, self.segments, rule)
 
-    def _attend_flex(
-        self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, limits: Limits
-    ) -> Tensor | None:
+    def _attend_flex(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor | None:
         """By FlexAttention; None, and a sentence, where that does not compile."""
         # one mask serves all layers of a window, forward and backward
-        at = query.device, limits.window
+        at = query.device, rule.window
         try:
-            _try_flex(
-                query.shape[1], key.shape[1], query.shape[3], value.dtype, *at, limits.softcap
-            )
+            heads = query.shape[1], key.shape[1], query.shape[3]
+            _try_flex(heads, value.dtype, query.device, rule)
             if at not in self.masks:
                 self.masks[at] = block_mask(self.segments, *at)
-            return attend_flex(query, key, value, self.masks[at], scale, limits.softcap)
+            return attend_flex(query, key, value, self.masks[at], rule)
         except torch.OutOfMemoryError:
             raise
         # the compiler and the driver raise errors of many types
@@ -76,23 +67,17 @@ class PackedLayout:
 
 @cache
 def _try_flex(
-    heads: int,
-    groups: int,
-    size: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    window: int | None,
-    softcap: float | None,
+    heads: tuple[int, int, int], dtype: torch.dtype, device: torch.device, rule: Rule
 ) -> None:
-    """Compile FlexAttention for such heads, forward and backward, on a short row; or raise."""
+    """Compile FlexAttention for (H, G, D), forward and backward, on a short row; or raise."""
 
     def attempt() -> None:
         query, key, value = (
-            torch.ones(1, n, 200, size, dtype=dtype, device=device, requires_grad=True)
-            for n in (heads, groups, groups)
+            torch.ones(1, n, 200, heads[2], dtype=dtype, device=device, requires_grad=True)
+            for n in (heads[0], heads[1], heads[1])
         )
-        mask = block_mask((Segment(0, 150, 0, 0), Segment(150, 200, 0, 70)), device, window)
-        attend_flex(query, key, value, mask, None, softcap).sum().backward()  # type: ignore[no-untyped-call]
+        mask = block_mask((Segment(0, 150, 0, 0), Segment(150, 200, 0, 70)), device, rule.window)
+        attend_flex(query, key, value, mask, rule).sum().backward()  # type: ignore[no-untyped-call]
 
     # its backward pass is compiled when it first runs, too late to do without; in a thread, because
     # what wraps the caller (recomputation, no gradients, autocast) is of the thread

@@ -68,30 +68,23 @@ def _header(
 
 def load_tensors(file: Path, *, ours: bool = False) -> dict[str, Tensor]:
     """The tensors of a file. DataError if it is damaged; with `ours` also if it has no checksum."""
-    with _opened(file) as opened:
-        checksum = (opened.metadata() or {}).get(CHECKSUM)
-        tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if (checksum or ours) and checksum != _checksum(tensors):
-        fault = "its content is not what was written"
-        raise DataError(f"{file}: {fault}; remove it, and make or fetch it again.")
-    if not ours:
-        refuse_not_finite(tensors, str(file))
-    return tensors
+    return dict(checked_tensors(file, ours=ours))
 
 
-def check_tensors(file: Path) -> list[str]:
-    """The names of a file's tensors, each read on its own. DataError as from `load_tensors`."""
+def checked_tensors(file: Path, *, ours: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of a file, one at a time; see `load_tensors`."""
     with _opened(file) as opened:
         checksum, value = (opened.metadata() or {}).get(CHECKSUM), 0
-        names = sorted(opened.keys())
-        for name in names:
+        for name in sorted(opened.keys()):
             tensor = opened.get_tensor(name)
-            value = _add(value, name, tensor, _bytes(tensor)) if checksum else 0
-            refuse_not_finite({name: tensor}, str(file))
-    if checksum and checksum != f"{value:08x}":
+            if checksum or ours:
+                value = _add(value, name, tensor, _bytes(tensor))
+            if not ours:
+                refuse_not_finite({name: tensor}, str(file))
+            yield name, tensor
+    if (checksum or ours) and checksum != f"{value:08x}":
         fault = "its content is not what was written"
         raise DataError(f"{file}: {fault}; remove it, and make or fetch it again.")
-    return names
 
 
 def refuse_not_finite(tensors: dict[str, Tensor], source: str) -> None:
@@ -139,14 +132,6 @@ def _opened(file: Path) -> Iterator[Any]:
         kind = f"not a safetensors file ({reason(error)})"
         kind = "a Git LFS pointer, not the data" if pointer else kind
         raise DataError(f"{file}: this is {kind}; make or fetch it again.") from None
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """8 hex digits of names, types, shapes and values: fast, and enough against accidents."""
-    value = 0
-    for name, tensor in sorted(tensors.items()):
-        value = _add(value, name, tensor, _bytes(tensor))
-    return f"{value:08x}"
 
 
 def _add(checksum: int, name: str, tensor: Tensor, data: memoryview) -> int:

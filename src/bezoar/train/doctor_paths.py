@@ -161,10 +161,8 @@ def run_plain(model: Path, adapter: Path | None, groups: list[PromptGroup]) -> R
     return _weighted(torch.cat(values), parameters)
 
 
-def flex(
-    query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float | None
-) -> Tensor:
-    return attend_flex(query, key, value, block_mask(segments, query.device), scale)
+def flex(query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...]) -> Tensor:
+    return attend_flex(query, key, value, block_mask(segments, query.device))
 
 
 def attention(compute: Callable[..., Tensor], device: torch.device) -> Result:
@@ -174,7 +172,7 @@ def attention(compute: Callable[..., Tensor], device: torch.device) -> Result:
         torch.randn(1, n, 400, 16, generator=generator).to(device).requires_grad_()
         for n in (4, 2, 2)
     ]
-    return _weighted(compute(*inputs, segments, None), inputs)
+    return _weighted(compute(*inputs, segments), inputs)
 
 
 def head(fast: bool, device: torch.device) -> Result:
