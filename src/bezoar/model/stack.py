@@ -24,8 +24,10 @@ from bezoar.model.adapter import (
     save_adapter,
 )
 from bezoar.model.added_rows import AddedRows
+from bezoar.model.architectures import ARCHITECTURES
 from bezoar.model.attention import Layout
 from bezoar.model.chunked_logprobs import OutputLayer
+from bezoar.model.examine import refuse_unlike
 from bezoar.model.layer import fast_layers, trims
 from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
 from bezoar.model.load import DTYPES, load_net, load_tokenizer
@@ -52,6 +54,8 @@ class Stack:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = load_net(spec, device=str(self.device))
         self.net.requires_grad_(False)
+        if self.net.config.model_type not in ARCHITECTURES:
+            refuse_unlike(self.net, self.output, resolve_model(spec.path) / "config.json")
         self.top: LoRA | None = None
         self._head_trains = False
         self.added: AddedRows | None = None
