@@ -20,7 +20,7 @@ from bezoar.model.sampling import SamplingParams
 from bezoar.model.score import rewards
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from tests.helpers.tiny_nets import VARIANTS, make
+from tests.helpers.tiny_nets import VARIANTS, make, make_kind
 
 GROUPS = [
     prompt_group(range(5, 17), [range(30, 39), [40, 41]]),  # 21 positions, above every window
@@ -157,6 +157,35 @@ def test_an_attention_that_is_not_computed(
     path = make(name, tmp_path / "odd", tiny_model, **{key: True})
     with pytest.raises(DataError, match=rf"config.json: {key}: .* name another model"):
         Stack(ModelSpec(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("cohere", "mean KL"),  # scaled logits
+        ("bloom", "mean KL"),  # positions as a bias, and an attention of its own
+        ("mamba", "it carries a state from token to token"),
+        ("gptj", "no attention named 'bezoar'"),
+    ],
+)
+def test_an_architecture_that_none_fits(
+    kind: str, why: str, tmp_path: Path, tiny_model: Path
+) -> None:
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4} if kind == "gptj" else {}
+    sizes |= {"logit_scale": 0.5} if kind == "cohere" else {}
+    path = make_kind(kind, tmp_path / "net", tiny_model, **sizes)
+    with pytest.raises(DataError, match=rf"config.json: .*architecture {kind} \({why}.* llama, mi"):
+        Stack(ModelSpec(str(path), dtype="float32"))
+
+
+def test_an_architecture_on_the_layers_of_transformers(tmp_path: Path, tiny_model: Path) -> None:
+    path = make_kind("starcoder2", tmp_path / "net", tiny_model)
+    stack = Stack(ModelSpec(str(path), dtype="float32"))
+    assert not fast_layers(stack.net)
+    same([packed_values(stack).detach()], [plain_values(theirs(path)).detach()])
+    gpt2 = make_kind("gpt2", tmp_path / "gpt2", tiny_model, n_embd=32, n_layer=2, n_head=4)
+    with pytest.raises(RecipeError, match="has no linear layers that could carry them; set"):
+        Stack(ModelSpec(str(gpt2))).add_adapter(LoRA(), seed=0)
 
 
 def test_the_table_names_the_linear_layers_of_each(folder: Any) -> None:

@@ -14,6 +14,7 @@ from bezoar.io import cache_dir, cached_hash, read_object
 from bezoar.model import attention, resolve
 from bezoar.model.added_rows import place
 from bezoar.model.architectures import ARCHITECTURES, refuse_unfit
+from bezoar.model.examine import unlike
 from bezoar.model.layer import install
 from bezoar.model.linear import quantize
 from bezoar.model.resolve import reason, refuse_misfits, some_of
@@ -157,6 +158,9 @@ def check_fit(
         )
     except DataError:
         raise
+    # an architecture with a table of attentions of its own
+    except KeyError as error:
+        raise unlike(kind, f"no attention named {error}", file) from None
     # a config can be wrong in any way, and transformers' classes raise errors of any type
     except Exception as error:
         fault = f"no language model can be built from it ({reason(error)})"

@@ -54,11 +54,11 @@ class Stack:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = load_net(spec, device=str(self.device))
         self.net.requires_grad_(False)
-        if self.net.config.model_type not in ARCHITECTURES:
-            refuse_unlike(self.net, self.output, resolve_model(spec.path) / "config.json")
         self.top: LoRA | None = None
         self._head_trains = False
         self.added: AddedRows | None = None
+        if self.net.config.model_type not in ARCHITECTURES:
+            refuse_unlike(self.net, self.output, resolve_model(spec.path) / "config.json")
         if spec.add_tokens:
             ids = self.tokenizer.inner.convert_tokens_to_ids(list(spec.add_tokens))
             self.added = AddedRows(self.net, ids)
