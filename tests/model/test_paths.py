@@ -106,8 +106,8 @@ def test_where_flex_attention_does_not_compile_it_is_done_without_and_told_once(
     inputs = [query, key, value]
     # a block that is recomputed must not save what was only tried
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = checkpoint(layout.attend, 0, *inputs, None, use_reentrant=False)
-    again = layout.attend(1, *inputs, None)
+        found = checkpoint(layout.attend, 0, *inputs, use_reentrant=False)
+    again = layout.attend(1, *inputs)
     told = capsys.readouterr().err.splitlines()
     print(told)
     assert [line[:43] for line in told] == ["bezoar: FlexAttention cannot be used here ("]
