@@ -10,17 +10,17 @@ from bezoar.references import stage_folders
 def finished_pair(first: str, second: str) -> list[Path]:
     """The two folders that are compared; empty where a name is neither an evaluation nor RUN:STAGE
     of a model that was evaluated. RecipeError, with the folders, where several would do."""
-    found = [_finished(first), _finished(second)]
-    if not all(found):
+    candidates = [_finished(first), _finished(second)]
+    if not all(candidates):
         return []
-    if any(len(folders) > 1 for folders in found):
+    if any(len(folders) > 1 for folders in candidates):
         there = [
             f"{name} has {', '.join(map(str, folders))}"
-            for name, folders in zip((first, second), found, strict=True)
+            for name, folders in zip((first, second), candidates, strict=True)
         ]
         several = f"there are several finished evaluations: {'; '.join(there)}"
         raise RecipeError(f"{several}; name two of these folders.")
-    return [folders[0] for folders in found]
+    return [folders[0] for folders in candidates]
 
 
 def _finished(name: str) -> list[Path]:

@@ -58,10 +58,10 @@ def below_minimum(name: str, section: Section, info: Mapping[str, Any]) -> Outco
     accuracy = next(score for score in scores if score.name == "judge/accuracy")
     if accuracy.value is not None and accuracy.value >= least:
         return None
-    found = "none of the judge's verdicts could be read"
+    why = "none of the judge's verdicts could be read"
     if accuracy.value is not None:
         bounds = f" [{accuracy.low:.3f}, {accuracy.high:.3f}]" if accuracy.low is not None else ""
-        found = f"the judge's accuracy is {accuracy.value:.3f}{bounds} (n {accuracy.n})"
-    reason = f"cannot judge: {found}, and min_accuracy asks for {least:g}"
+        why = f"the judge's accuracy is {accuracy.value:.3f}{bounds} (n {accuracy.n})"
+    reason = f"cannot judge: {why}, and min_accuracy asks for {least:g}"
     figure = Score(FIGURES[name], None, None, None, 0, reason=reason)
     return Outcome([figure], info={name: {"cannot_judge": reason}})

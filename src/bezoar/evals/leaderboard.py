@@ -52,14 +52,14 @@ class Entry:
     @property
     def measured(self) -> dict[str, Measured]:
         """Benchmark -> the score over all its items."""
-        found: dict[str, Measured] = {}
+        scores: dict[str, Measured] = {}
         for score in self.scores:
-            if score.name not in found:  # the first of a name is the overall one
+            if score.name not in scores:  # the first of a name is the overall one
                 # without a written condition nobody can say that two scores were measured alike
                 same = condition(self.info, score.name) or {UNKNOWN: self.name}
                 values = self.values(score.name)
-                found[score.name] = Measured(self.name, score, values, same)
-        return found
+                scores[score.name] = Measured(self.name, score, values, same)
+        return scores
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def leaderboard(entries: Sequence[Entry], benchmark: str = "") -> list[Table]:
     for entry in entries:
         for name, measured in entry.measured.items():
             benchmarks.setdefault(name, []).append(measured)
-    chosen = {name: found for name, found in benchmarks.items() if benchmark in ("", name)}
+    chosen = {name: members for name, members in benchmarks.items() if benchmark in ("", name)}
     if not chosen:
         raise RecipeError(f"no score is named {benchmark!r}; there are {', '.join(benchmarks)}.")
     tables = [
@@ -142,8 +142,8 @@ def leaderboard(entries: Sequence[Entry], benchmark: str = "") -> list[Table]:
     ]
     spreads = {(e.name, name): e.spread(name) for e in entries for name in chosen}
     for table in tables:
-        found = {name: spreads.get((name, table.benchmark)) for name, _ in table.lines}
-        table.spreads.update({name: spread for name, spread in found.items() if spread})
+        of_table = {name: spreads.get((name, table.benchmark)) for name, _ in table.lines}
+        table.spreads.update({name: spread for name, spread in of_table.items() if spread})
     return tables
 
 

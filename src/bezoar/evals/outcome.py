@@ -207,8 +207,8 @@ def why_without_value(section: str, worst: Score, info: Mapping[str, Any]) -> st
     facts = facts if isinstance(facts, dict) else {}
     reasons, num = facts.get("failures"), facts.get("num_items")
     if section == "preferences" and isinstance(reasons, dict) and num:
-        told = " and ".join(f"{count} of {num} pairs are {why}" for why, count in reasons.items())
-        return f"{told} and have no value"
+        counts = " and ".join(f"{count} of {num} pairs are {why}" for why, count in reasons.items())
+        return f"{counts} and have no value"
     total = worst.n + worst.num_failed
     return f"{worst.num_failed} of {total} items ({worst.failure_rate:.0%}) gave no value"
 

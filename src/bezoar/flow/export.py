@@ -62,7 +62,7 @@ def export(
         with atomic_dir(out) as work:
             stack.save_adapter(work)
             add(work)
-        told = "all its adapters as one"
+        summary = "all its adapters as one"
     else:
         # rows that it was trained on: there its adapters matter, so a lossy merge shows
         rows = _some_rows(recipe, run, trained_on, stack) if check else []
@@ -73,8 +73,8 @@ def export(
 
         difference = merge(stack, out, rows=rows, max_mean_kl=MAX_MEAN_KL, add=add)
         result = f"against the stack: {difference}" if difference else "not compared with the stack"
-        told = f"merged; {result}"
-    console.print(plain(f"{out}: {told}; transformers writes chats as training did"))
+        summary = f"merged; {result}"
+    console.print(plain(f"{out}: {summary}; transformers writes chats as training did"))
 
 
 def _some_rows(recipe: Recipe, run: RunDir, name: str, stack: "Stack") -> list[list[int]]:

@@ -54,7 +54,7 @@ def init(paths: list[str], out: Path, *, model: str = "", key_env: str = "") -> 
     things = _find(paths, model)
     if key_env and things.server is None:
         raise RecipeError("--key-env has no effect without a server; name one as NAME@URL.")
-    text, told = _recipe(things, out, key_env)
+    text, sentences = _recipe(things, out, key_env)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.draft")
     atomic_write(draft, text.encode())
@@ -64,7 +64,7 @@ def init(paths: list[str], out: Path, *, model: str = "", key_env: str = "") -> 
         draft.rename(out)
     finally:
         draft.unlink(missing_ok=True)
-    return [*told, f"wrote {out}; next: bezoar plan {out}, then bezoar run {out}"]
+    return [*sentences, f"wrote {out}; next: bezoar plan {out}, then bezoar run {out}"]
 
 
 def _find(paths: list[str], model: str) -> Things:
@@ -99,7 +99,7 @@ def _recipe(things: Things, out: Path, key_env: str) -> tuple[str, list[str]]:
     """The text of the recipe, and a sentence about each thing that was found."""
     chats, pairs = things.sources("chats"), things.sources("pairs")
     named = re.sub(r"\W+", "-", out.stem).strip("-_") or "mine"
-    told = [_about(found) for found in things.rows]
+    sentences = [_about(found) for found in things.rows]
     parts = [
         f"# Written by bezoar init. `bezoar explain KIND` says what a key means.\nname: {named}"
     ]
@@ -107,17 +107,17 @@ def _recipe(things: Things, out: Path, key_env: str) -> tuple[str, list[str]]:
     if trains:
         length, lines, sentence = _model(things.model)
         parts.append(lines)
-        told.append(sentence)
+        sentences.append(sentence)
     if things.server:
         parts.append(_server(*things.server, key_env))
-        told.append(f"{things.server[0]} at {things.server[1]} is the teacher and the judge")
+        sentences.append(f"{things.server[0]} at {things.server[1]} is the teacher and the judge")
     stages = ["stages:"]
     stages += [_source(name, found, out) for name, found in (chats | pairs).items()]
     if things.server:
         stages.append(_synthesis("chats" if chats else "pairs" if pairs else ""))
     if trains:
         stages.append(_training(things, chats, pairs, length))
-    return "\n".join([*parts, *stages]) + "\n", told
+    return "\n".join([*parts, *stages]) + "\n", sentences
 
 
 def _about(found: FoundRows) -> str:

@@ -35,22 +35,22 @@ _HELLO = (Message("user", "Hello."), Message("assistant", "Hello."))
 
 def check_files(recipe: Recipe) -> None:
     """RecipeError for files and models of a recipe that are not there or cannot be read."""
-    found: list[str] = []
+    faults: list[str] = []
     stages = [(("stages", name), stage) for name, stage in recipe.stages.items()]
     backends = [(("backends", name), backend) for name, backend in recipe.backends.items()]
     for at, component in (*stages, *backends):
         for ref in refs(component):
             if ref.kind == "file":
                 place = recipe.at(*at, *ref.path.split("."))
-                with _collected(found, place):
+                with _collected(faults, place):
                     _read_file(ref.name, recipe.path.parent, place)
         if isinstance(component, Source):
-            with _collected(found, recipe.at(*at, "path")):
+            with _collected(faults, recipe.at(*at, "path")):
                 _open(component.files())
     for key, path in _models(recipe):
-        with _collected(found, recipe.at(*key)):
+        with _collected(faults, recipe.at(*key)):
             local_folder(path)
-    _refuse(found)
+    _refuse(faults)
 
 
 def check_rows(known: KnownRows) -> None:
@@ -84,19 +84,19 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
     """RecipeError for what the stages that are to run lack here: an API key, a name that the Hub
     does not give, a tokenizer that can write the template. Endpoints that accept no connection are
     told on the console alone: they can be started while earlier stages run."""
-    found: list[str] = []
+    faults: list[str] = []
     asked = _asked(recipe, stale)
     for name in asked:
         backend = recipe.backends[name]
         if isinstance(backend, Endpoint):
-            with _collected(found, recipe.at("backends", name, "key_env")):
+            with _collected(faults, recipe.at("backends", name, "key_env")):
                 backend.open()
     models = [(key, path) for key, path in _models(recipe) if _is_used(recipe, key, stale)]
     for key, kind, name in hub_names(recipe, stale, models):
-        with _collected(found, recipe.at(*key)):
+        with _collected(faults, recipe.at(*key)):
             check_hub(kind, name)
-    _check_templates(recipe, stale, found)
-    _refuse(found)
+    _check_templates(recipe, stale, faults)
+    _refuse(faults)
     warned = [*silent_endpoints(recipe, asked), *_beyond_positions(recipe, stale)]
     for sentence in warned if console else ():
         console.print(plain(f"warning: {sentence}"))
@@ -117,7 +117,7 @@ def _beyond_positions(recipe: Recipe, stale: set[str]) -> Iterator[str]:
             )
 
 
-def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
+def _check_templates(recipe: Recipe, stale: set[str], faults: list[str]) -> None:
     """Write a chat with each template and the tokenizer of each model that it is used with."""
     # the core package has no tokenizer, and its stages render nothing
     if find_spec("transformers") is None:
@@ -144,9 +144,9 @@ def _check_templates(recipe: Recipe, stale: set[str], found: list[str]) -> None:
             continue
         from bezoar.model.load import load_tokenizer
 
-        with _collected(found, recipe.at(*(where.get(id(spec), at) if spec.add_tokens else at))):
+        with _collected(faults, recipe.at(*(where.get(id(spec), at) if spec.add_tokens else at))):
             tokenizer = load_tokenizer(str(folder), spec.add_tokens)
-        with _collected(found, recipe.at(*at)):
+        with _collected(faults, recipe.at(*at)):
             try:
                 if tokenizer is not None:
                     template.check(tokenizer)
@@ -191,15 +191,15 @@ def _open(files: list[Path]) -> None:
 
 
 @contextmanager
-def _collected(found: list[str], place: str) -> Iterator[None]:
+def _collected(faults: list[str], place: str) -> Iterator[None]:
     """Note an error as a sentence that begins with its place in the recipe."""
     try:
         yield
     except (BezoarError, OSError) as error:
         text = failure(error) if isinstance(error, OSError) else str(error)
-        found.append(text if text.startswith(place) else f"{place}: {text}")
+        faults.append(text if text.startswith(place) else f"{place}: {text}")
 
 
-def _refuse(found: list[str]) -> None:
-    if found:
-        raise RecipeError(" ".join(dict.fromkeys(found)))
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise RecipeError(" ".join(dict.fromkeys(faults)))

@@ -25,12 +25,12 @@ class Repeat(NamedTuple):
 
 def repeated(stages: Mapping[str, Stage]) -> list[str]:
     """The stages, in their order, that train or read what was trained."""
-    found: list[str] = []
+    names: list[str] = []
     for name, stage in stages.items():
         reads = (ref.name for ref in refs(stage) if ref.kind in ("rows", "model"))
-        if isinstance(stage, Train | PPO) or any(read in found for read in reads):
-            found.append(name)
-    return found
+        if isinstance(stage, Train | PPO) or any(read in names for read in reads):
+            names.append(name)
+    return names
 
 
 def measured(stages: Mapping[str, Stage]) -> bool:

@@ -76,8 +76,10 @@ def run_recipe(
                     done[name] = taken or run_stage(
                         RunContext(recipe, run, name, progress, journal, budget, out, work_dir)
                     )
-                said = summary(done[name]) if name in done else f"not finished, {short.why[name]}"
-                progress.say(f"{number:02d} {name}: {said}")
+                outcome = (
+                    summary(done[name]) if name in done else f"not finished, {short.why[name]}"
+                )
+                progress.say(f"{number:02d} {name}: {outcome}")
             short.check()
     return done
 

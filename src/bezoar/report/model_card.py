@@ -105,14 +105,14 @@ def _head(
 
 def _trained_on(board: Scoreboard, stage: StageRecord) -> dict[str, str]:
     """Benchmark, with the stage that is not the first to measure it -> "trained on 20 of ..."."""
-    found = trained_on(board.info(stage.name))
+    sentences = trained_on(board.info(stage.name))
     for key in board.further.get(stage.name, []):
         apart = {benchmark_of(name) for name, model in board.cells if model == key}
         hits = trained_on(board.info(key)).items()
-        found |= {
+        sentences |= {
             f"{name}{key.removeprefix(stage.name)}": what for name, what in hits if name in apart
         }
-    return found
+    return sentences
 
 
 def _wrote_model(stage: StageRecord) -> bool:

@@ -106,25 +106,25 @@ def _how_many(effect: Effect, change: Change) -> str:
         return f"{added}Evaluate on at least {least_n} items: {n} cannot tell {models} apart."
     # 2) the number for the difference that was seen, else for one that is worth finding
     num_tests = difference.num_tests
-    told = f"To tell {models} apart"
+    goal = f"To tell {models} apart"
     if num_tests > 1:
-        told += f" with p corrected for {num_tests} comparisons"
+        goal += f" with p corrected for {num_tests} comparisons"
     num = items_needed(difference)
     if num is not None and num <= MOST_ITEMS:
         seen = as_change(effect.benchmark, difference.difference)
         about = _round(max(num, n + 1))
         if lead and num <= n + failed:
-            takes = f"{told[0].lower()}{told[1:]} takes about {about}, for {seen} as seen"
+            takes = f"{goal[0].lower()}{goal[1:]} takes about {about}, for {seen} as seen"
             return f"{lead}enough: {takes}."
         return (
-            f"{added}{told}, evaluate on about {about} items: a difference as large as the one seen"
+            f"{added}{goal}, evaluate on about {about} items: a difference as large as the one seen"
             f" ({seen}) needs so many to be found 4 times in 5; there were {count(n)}."
         )
     num = items_needed(difference, SMALL_STEP) if is_share(effect.benchmark) else None
     if num is not None and num > n:
         step = as_change(effect.benchmark, SMALL_STEP)
         return (
-            f"{added}{told} if they are {step} apart, evaluate on about {_round(num)} items; there"
+            f"{added}{goal} if they are {step} apart, evaluate on about {_round(num)} items; there"
             f" were {count(n)}."
         )
     return f"{added}{models} differ too little to be told apart: more training, or other rows."

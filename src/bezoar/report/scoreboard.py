@@ -136,8 +136,8 @@ class Scoreboard:
         if (benchmark, reference) not in self._differences:
             group = next((names for names in self.alike(benchmark) if reference in names), [])
             others = [self.measured(benchmark, name) for name in group if name != reference]
-            found = differences(self.measured(benchmark, reference), others) if others else {}
-            self._differences[benchmark, reference] = found
+            tests = differences(self.measured(benchmark, reference), others) if others else {}
+            self._differences[benchmark, reference] = tests
         return self._differences[benchmark, reference]
 
     def verdicts_on(self, benchmark: str) -> list[Leaders]:
@@ -226,8 +226,8 @@ class Scoreboard:
         if set(whys) <= {NOT_DISTINGUISHABLE}:
             return f", {NOT_DISTINGUISHABLE} from each other" if whys else ""
         leader = self.labels[verdict.leader]
-        said = [f"{self._names(m)} against {leader}: {why}" for why, m in whys.items()]
-        return f" ({'; '.join(said)})"
+        reasons = [f"{self._names(m)} against {leader}: {why}" for why, m in whys.items()]
+        return f" ({'; '.join(reasons)})"
 
     def _lead(
         self, tied: tuple[str, ...], benchmarks: Sequence[str], why: str, where: str = ""

@@ -30,16 +30,16 @@ class Siblings:
     def sentence(self) -> str:
         """Which of them the leader is better than, and from which it cannot be told."""
         lead = self.labels[self.leader]
-        behind = [model for model, found in self.against.items() if found.distinguishable]
+        behind = [model for model, difference in self.against.items() if difference.distinguishable]
         alike = [self.labels[model] for model in self.against if model not in behind]
         tied = listed(alike) if alike else ""
         if not behind:
             return f"no method is shown to be the best: {lead} cannot be told from {tied}"
         if len(behind) > MOST_NAMES:
-            said = f"{lead} is better than {listed([self.labels[model] for model in behind])}"
+            better = f"{lead} is better than {listed([self.labels[model] for model in behind])}"
         else:
-            said = f"{lead} is better than {listed([self._by(model) for model in behind])}"
-        return f"{said}, and cannot be told from {tied}" if tied else said
+            better = f"{lead} is better than {listed([self._by(model) for model in behind])}"
+        return f"{better}, and cannot be told from {tied}" if tied else better
 
     def _by(self, model: str) -> str:
         difference = self.against[model]
@@ -60,9 +60,9 @@ def siblings(board: Scoreboard, benchmark: str, leader: str, models: list[str]) 
     against = differences(board.measured(benchmark, leader), measured)
     shown = {}
     for model in others:
-        found = (
+        by_seed = (
             claim(board, benchmark, model, leader) if {model, leader} <= board.repeated else None
         )
-        if found and len(found.differences) > 1:
-            shown[model] = f"shown in {len(found.shown)} of {len(found.differences)} seeds"
+        if by_seed and len(by_seed.differences) > 1:
+            shown[model] = f"shown in {len(by_seed.shown)} of {len(by_seed.differences)} seeds"
     return Siblings(benchmark, leader, board.labels, against, shown)

@@ -105,11 +105,11 @@ def terms_in(markup: str) -> list[str]:
 
 def explained(*children: Child) -> Markup | None:
     """A line of the terms that occur in these parts; each opens. None if there are none."""
-    found = terms_in(_spaced(children))
-    if not found:
+    names = terms_in(_spaced(children))
+    if not names:
         return None
     entries = [
-        h("details", h("summary", name), h("p", TERMS[name][1]), cls="term") for name in found
+        h("details", h("summary", name), h("p", TERMS[name][1]), cls="term") for name in names
     ]
     return h("div", h("span", "What is …"), entries, cls="terms")
 

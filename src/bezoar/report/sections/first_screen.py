@@ -22,7 +22,7 @@ def first_screen(run: Run, decision: Decision) -> Markup:
     over = f"bezoar run, last stage finished {ended}" if ended else "bezoar run"
     steps = [h("li", _words(step)) for step in decision.next_steps]
     figures = [h("li", h("b", value), h("span", label)) for value, label in _figures(run)]
-    said = [answer.why for answer in decision.answers]
+    whys = [answer.why for answer in decision.answers]
     return h(
         "header",
         h("p", over, cls="over"),
@@ -33,7 +33,7 @@ def first_screen(run: Run, decision: Decision) -> Markup:
         h("ul", map(_answer, decision.answers), cls="answers") if decision.answers else None,
         h("div", h("h2", "What to do next"), h("ol", steps), cls="next") if steps else None,
         h("ul", figures, cls="tiles"),
-        explained(decision.sentence, said, decision.warnings, decision.next_steps),
+        explained(decision.sentence, whys, decision.warnings, decision.next_steps),
     )
 
 
