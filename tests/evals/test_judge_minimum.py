@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bezoar.chat.templates import ChatML
+from bezoar.errors import RecipeError
 from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.mt_bench import MTBench
@@ -17,6 +18,7 @@ from bezoar.evals.win_rate import WinRate
 from bezoar.llm.types import Reply, Request
 from bezoar.report.html import write_report
 from tests.helpers.fake_run import build_run, edit_json, load
+from tests.helpers.loaded import loaded
 
 
 @pytest.fixture
@@ -124,8 +126,6 @@ def test_a_minimum_needs_a_card_of_the_same_judge(pairs: tuple[str]) -> None:
         Evaluate("m", win_rate=win, judge_card=replace(card, verdict="logprob"))
     with pytest.raises(ValueError, match=r"mt_bench.min_accuracy needs a judge_card"):
         Evaluate("m", mt_bench=stage.mt_bench)
-    with pytest.raises(ValueError, match=r"over_rows.min_accuracy is a share from 0 to 1"):
-        Evaluate(
-            "m", over_rows=WinRateOverRows("judge", rows="r", min_accuracy=70), judge_card=card
-        )
+    with pytest.raises(RecipeError, match=r"min_accuracy: must be less than or equal to 1"):
+        loaded(WinRateOverRows("judge", rows="r", min_accuracy=70))
     Evaluate("m", win_rate=replace(win, min_accuracy=None))

@@ -43,6 +43,7 @@ stages:
         ("overlap", "max_tokens: 0"),
         ("over_rows", "judge_tokens: 0"),
         ("judge_card", "min_kappa: 2.0"),
+        ("preferences", "beta: 0.0"),
     ],
 )
 def test_a_number_out_of_bounds_is_refused_with_its_line(

@@ -24,8 +24,6 @@ def check_minimum(name: str, section: Section, card: JudgeConfig | None) -> None
         return
     if section.min_accuracy is None:
         return
-    if not 0 <= section.min_accuracy <= 1:
-        raise ValueError(f"{name}.min_accuracy is a share from 0 to 1; change the value")
     judge, reads = _judge(section)
     if card is None or _judge(card)[0] != judge:
         advice = f"add judge_card: {{{judge[0]}: {judge[1]}, pairs: [FILE]}} to this evaluation"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from bezoar.bounds import Count, Share
 from bezoar.chat.types import Message
 from bezoar.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.data.files import locate_file
@@ -77,13 +78,13 @@ class MTBench(Section):
     a file in the form of its judge_prompts.jsonl."""
     verdict: Verdict = "text"
     """text: a written rating; logprob: the expected one, for weak judges; fastchat: its rule."""
-    max_tokens: int = 1024
+    max_tokens: Count = 1024
     """Most tokens of an answer."""
-    judge_tokens: int = 1024
+    judge_tokens: Count = 1024
     """Most tokens of an assessment."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of questions, taken from the categories in turn; null for all."""
-    min_accuracy: float | None = None
+    min_accuracy: Share | None = None
     """Accuracy of judge_card, on pairs, from which on the grades count; below it no number."""
 
     def load(self) -> list[Question]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from bezoar.bounds import Count
+from bezoar.bounds import Count, Positive
 from bezoar.chat.row_types import COMPARISONS, RowNeed
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.types import AnyRow, Comparison, ended
@@ -88,7 +88,7 @@ class Preferences(Section):
     """Stage that gives pairs."""
     reference: ModelRef | None = None
     """Another reference of the implicit reward, in place of the stack below."""
-    beta: float = 0.1
+    beta: Positive = 0.1
     """Factor of the implicit reward, that of the training."""
     limit: Count | None = None
     """Number of pairs, the first ones; null for all."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from bezoar.bounds import Count
 from bezoar.chat.templates import Template, render_completions
 from bezoar.chat.types import Messages
 from bezoar.data.files import locate_file
@@ -63,7 +64,7 @@ class RewardBench2(Section):
     """Reference of the implicit reward."""
     goodness: RewardWeights = field(default_factory=RewardWeights)
     """How the outputs of a score head make one score."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of prompts of each subset, the first ones; null for all."""
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from bezoar.bounds import Count
+from bezoar.bounds import Count, Level
 from bezoar.chat.attribute_levels import attribute_text, steered
 from bezoar.chat.row_types import TEXTS, RowNeed
 from bezoar.chat.types import AnyRow, Comparison, Messages, as_chats
@@ -50,7 +50,7 @@ class Rewards(Section):
     """Adds the KL: log pi - log ref, the sum over an answer's tokens, with the end token."""
     answers: Sampling = GREEDY
     """How answers are drawn; by default greedily, at most 128 tokens."""
-    attributes: dict[str, int] = field(default_factory=dict)
+    attributes: dict[str, Level] = field(default_factory=dict)
     """Attribute levels told to the model and its reference, not to the reward model."""
     limit: Count | None = None
     """Number of rows, the first ones; null for all."""
@@ -140,7 +140,7 @@ class Steering(Section):
 
     rows: RowsRef
     """Stage whose prompts are answered."""
-    levels: tuple[dict[str, int], ...]
+    levels: tuple[dict[str, Level], ...]
     """Two or more tables of attribute levels."""
     answers: Sampling = GREEDY
     """How answers are drawn; by default greedily, at most 128 tokens."""
