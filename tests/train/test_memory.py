@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bezoar.flow.recipe import load_recipe
 from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
+from bezoar.train import memory
 from bezoar.train.hardware import fresh_peak, peak_memory
 from bezoar.train.memory import (
     PAGE,
@@ -21,6 +23,7 @@ from bezoar.train.memory import (
     _kept,
     largest_budget,
     layer_shapes,
+    memory_here,
     options,
     predict_memory,
 )
@@ -126,6 +129,37 @@ def test_asft_at_full_size_fits_on_one_gpu_of_80_gb() -> None:
         assert less is not None
         # a card of 80 GB has 79.1 GiB; weights, gradient and moments are 51.4 GB of them
         assert 51e9 < less.total < 0.95 * 79.1 * 2**30 < whole.total
+
+
+def test_what_is_predicted_here_recomputes_where_it_must(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, config = ModelSpec(str(tiny_model)), json.loads((tiny_model / "config.json").read_text())
+    stage = Train("m", "r", SFT(), None, optimizer="rmsprop")
+    kept, less = (
+        predict_memory(config, spec, None, tokens=500, recompute=recompute, **options(stage))
+        for recompute in (False, True)
+    )
+    assert kept is not None
+    assert less is not None
+    for free, expected in ((kept.total, kept), (kept.total - 1, less)):
+        monkeypatch.setattr(memory, "available", lambda free=free: (free, False))
+        found = memory_here(config, spec, stage, tokens=500)
+        assert found is not None
+        assert found[0] == expected.total
+        assert found[1] is not None
+        assert found[1] >= 500
+        never = memory_here(config, spec, replace(stage, recompute="never"), tokens=500)
+        assert never is not None
+        assert never[0] == kept.total
+    # the reward model of PPO lies beside the policy
+    ppo = PPO("m", "r", "rows")
+    alone, both = (
+        memory_here(config, spec, ppo, tokens=500, beside=beside) for beside in ([], [spec])
+    )
+    assert alone is not None
+    assert both is not None
+    assert both[0] - alone[0] == kept.weights // 2
 
 
 @pytest.mark.parametrize("kind", ["full", "full in float32", "lora", "nf4"])

@@ -127,7 +127,9 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
         config = local_config(spec.path)
         if config is not None:
             tokens = _tokens(known, stage)
-            if expected_memory := memory_here(config, spec, stage, tokens=tokens):
+            rewards = [stage.reward] if isinstance(stage, PPO) else []
+            beside = [recipe.models[base_of(recipe, name)] for name in rewards]
+            if expected_memory := memory_here(config, spec, stage, tokens=tokens, beside=beside):
                 line.memory_bytes, line.fits = expected_memory
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow
+from bezoar.model.find import local_config
 from bezoar.model.prompt_group import best_fit
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.train.objective import conversations
@@ -158,20 +159,31 @@ def largest_budget(
 
 
 def memory_here(
-    config: Config, spec: ModelSpec, stage: TrainSettings | PPOSettings, *, tokens: int
+    config: Config,
+    spec: ModelSpec,
+    stage: TrainSettings | PPOSettings,
+    *,
+    tokens: int,
+    beside: Sequence[ModelSpec] = (),
 ) -> tuple[int, int | None] | None:
     """The peak of a stage on this machine, in bytes, and the largest `tokens_per_batch` that the
-    memory which is free holds; None if the model is not `llama_like`."""
+    memory which is free holds; None if the model is not `llama_like`. Models `beside` it, such as a
+    reward model, are held too."""
     free, on_gpu = available()
     model, keywords = (config, spec, stage.adapter), {"on_gpu": on_gpu, **options(stage)}
+    held = 0
+    for other in beside:
+        others = predict_memory(local_config(other.path) or {}, other, LoRA(), tokens=0, **keywords)
+        held += others.weights if others else 0
     # activations are recomputed where they would not fit, unless the recipe says otherwise
     always, never = stage.recompute == "always", stage.recompute == "never"
     memory = predict_memory(*model, tokens=tokens, recompute=always, **keywords)
-    if memory and memory.total > free and not never:
+    if memory and memory.total + held > free and not never:
         memory = predict_memory(*model, tokens=tokens, recompute=True, **keywords)
     if memory is None:
         return None
-    return memory.total, largest_budget(*model, free=free, recompute=not never, **keywords)
+    most = largest_budget(*model, free=free - held, recompute=not never, **keywords)
+    return memory.total + held, most
 
 
 def largest_micro_batch(
