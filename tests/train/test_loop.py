@@ -248,6 +248,23 @@ def test_where_no_row_fits_activations_are_recomputed_and_then_it_is_told(
         crowded(tiny_model, tmp_path / "b", 0, recompute="never").run()
 
 
+def test_no_memory_for_the_optimizer_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    @dataclass
+    class Full(Crowded):
+        def gradient_of(self, groups: list[list[int]]) -> Any:
+            self.optimizer.register_step_pre_hook(no_memory)
+            return super().gradient_of(groups)
+
+    def no_memory(*_: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    loop = crowded(tiny_model, tmp_path, 6)
+    full = Full(loop.settings, loop.inputs, loop.progress, 0, loop.parameters, loop.train_state)
+    full.most = 6
+    with pytest.raises(TrainingError, match="step 0: no memory for the state of the optimizer"):
+        full.run()
+
+
 def test_checkpoints_of_all_weights_are_fewer(tiny_model: Path, tmp_path: Path) -> None:
     short = {"checkpoint_every": None, "eval_every": 0, "epochs": 6, "validation": 0.0}
     for kind, at in (("sft", {20}), ("full", set[int]())):

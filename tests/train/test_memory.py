@@ -257,8 +257,18 @@ train.fit(rows, StageInputs(spec, [], ChatML(), out / "w", out / "o"), progress=
 print(json.dumps([peak_memory(), predict_memory(local_config(spec.path), spec, adapter, tokens=fullest[0]).total]))
 """  # noqa: E501
 QKV = ["q_proj", "k_proj", "v_proj"]
-# the training stages of demo-real (two), cnr, drpo and asft
+# the training stages of demo-real (two), cnr, drpo and asft, and one of all weights
 STAGES = {
+    "all weights": {
+        "pairs": 0,
+        "quantize": "none",
+        "targets": None,
+        "objective": "sft",
+        "batch": 8,
+        "budget": 1024,
+        "prompt": [20, 140],
+        "answer": [20, 100],
+    },
     "demo-real sft": {
         "pairs": 0,
         "quantize": "nf4",

@@ -208,7 +208,14 @@ class Trainer(ABC):
                 f"{self.unit} {self.state.step}: the gradient is not finite on the rows"
                 f" {', '.join(row_ids)}; look at them, or lower lr."
             )
-        self.optimizer.step()
+        try:
+            self.optimizer.step()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            hint = "set optimizer: adamw_8bit_paged, or train an adapter"
+            fault = f"no memory for the state of the optimizer; {hint}"
+            raise TrainingError(f"{self.unit} {self.state.step}: {fault}.") from error
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
