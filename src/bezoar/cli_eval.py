@@ -18,6 +18,9 @@ VerdictOption = Annotated[
 QuestionsOption = Annotated[
     str, typer.Option(help="a file of questions; default the 32 that ship with bezoar")
 ]
+RegularisationOption = Annotated[
+    str, typer.Option(help="AlpacaEval's df_gamed.csv, for annotations of AlpacaEval 2")
+]
 LimitOption = Annotated[int | None, typer.Option(min=1, max=2**31, help="the first so many items")]
 DtypeOption = Annotated[str, typer.Option(help="bfloat16 or float32")]
 ResultsOption = Annotated[
@@ -55,6 +58,7 @@ def evaluate(
         int | None, typer.Option(min=1, max=2**20, help="of an answer in MT-Bench; default 1,024")
     ] = None,
     limit: LimitOption = None,
+    regularisation: RegularisationOption = "",
     base: Annotated[str, typer.Option(help="the base model of an adapter folder")] = "",
     dtype: DtypeOption = "bfloat16",
     template: Annotated[str, typer.Option(help="chatml, hub or openbezoar")] = "",
@@ -81,7 +85,8 @@ def evaluate(
         "mt_bench": with_judge(subjects.get(judge), verdict, keys) if mt_bench else {},
         **gold(subjects[model], pairs or [], limit=limit, verdict=verdict, reference=reference),
     }
-    outcome = evaluate_named(model, sections, subjects, out, console=Console())
+    where = out, regularisation
+    outcome = evaluate_named(model, sections, subjects, *where, console=Console())
     print_outcome(outcome, Console(), short(model))
 
 

@@ -56,6 +56,7 @@ def test_every_data_set_of_a_recipe_or_a_default_is_a_fixture() -> None:
         named |= {word for word in words if is_hub_id(word)}
     models = {"meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B-Instruct"}
     models |= {"openlm-research/open_llama_3b_v2", "OWNER/A-STRONG-INSTRUCT-MODEL", "owner/name"}
+    models |= {"EleutherAI/pythia-2.8b-deduped", "tiiuae/falcon-40b-instruct"}
     assert named - models <= DATASETS.keys()
     assert len(named & DATASETS.keys()) > 10
 

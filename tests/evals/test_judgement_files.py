@@ -13,6 +13,7 @@ from rich.console import Console
 
 from bezoar.errors import DataError
 from bezoar.evals.answer_files import read_games, read_single, rescored, standard_error
+from bezoar.evals.length_control import UNREGULARISED
 from bezoar.evals.outcome import Outcome, remarks
 from bezoar.report.console import print_outcome
 
@@ -209,7 +210,7 @@ def test_annotations_without_a_verdict_give_a_count_and_no_nan(tmp_path: Path) -
         for num in (1, 3):
             path.write_text(json.dumps([annotation(n, None) for n in range(num)]))
             found = scored(path)
-            assert [(s.value, s.n, s.num_failed) for s in found.scores] == [(None, 0, num)] * 2
+            assert [(s.value, s.n, s.num_failed) for s in found.scores] == [(None, 0, num)] * 3
             json.dumps(found.to_dict(), allow_nan=False)
             assert f"{num} " in printed(found)
         path.write_text(json.dumps([annotation(1, 2.0)]))
@@ -221,7 +222,8 @@ def test_the_number_with_length_taken_out_is_called_ours(tmp_path: Path) -> None
     path = tmp_path / "a.json"
     path.write_text(json.dumps([annotation(n, 1.0 + n % 2) for n in range(8)]))
     found = scored(path)
-    assert [s.name for s in found.scores] == ["win rate", "win rate/length-adjusted (ours)"]
+    names = ["win rate", "win rate/length-adjusted (ours)", UNREGULARISED]
+    assert [s.name for s in found.scores] == names
     # sqrt(8 / 7 * 0.25 / 8)
     assert "The standard error of the win rate is 0.1890." in printed(found)
     assert "length-controlled" not in printed(found)

@@ -42,6 +42,8 @@ SMALL = {
     "keep_share": 0.9,
     "n": 2,
     "updates": 2,
+    "samples": 2,
+    "targets": "all-linear",  # the stand-in has the names of another architecture
 }
 LEVELS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 THINGS = (
@@ -123,6 +125,7 @@ def shrink(stage: dict[str, Any]) -> dict[str, Any]:
             if k not in ("limit", "skip", "per_submix", "split", "subset")
         }
         path = stage["path"] if stage["path"].startswith("bezoar:") else ROWS[kind]
+        path = "pairs.jsonl" if "preference" in stage["path"] else path
         kept |= {"kind": "jsonl"} if kind == "hub" else {}
         return {**kept, "path": path} if kind == "flan" else {**kept, "path": path, "limit": 8}
     stage = small(stage)
@@ -139,6 +142,8 @@ def shrink(stage: dict[str, Any]) -> dict[str, Any]:
             }
             if "questions" in stage[section]:
                 stage[section]["questions"] = "bezoar:questions.jsonl"
+    if "reward_bench_2" in stage:
+        stage["reward_bench_2"]["file"] = "bench.jsonl"
     if "pairs" in stage.get("reward_bench", {}):
         stage["reward_bench"]["pairs"] = ["gold.jsonl"]
     if "lm_eval" in stage:
@@ -195,6 +200,8 @@ def prepare(path: Path, model: Path, folder: Path) -> Recipe:
             json.dumps({"id": i, "subset": "donotanswer", **p}) + "\n" for i, p in enumerate(pairs)
         )
     )
+    bench = {"id": "1", "prompt": "Why?", "chosen": ["So."], "rejected": ["No."], "subset": "Math"}
+    (folder / "bench.jsonl").write_text(json.dumps(bench))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     loaded = load_recipe(folder / "recipe.yaml")
     return Recipe(**{**vars(loaded), "backends": dict.fromkeys(loaded.backends, Anyone())})

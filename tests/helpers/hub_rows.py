@@ -260,6 +260,15 @@ def _tldr() -> Files:
     return tables({"default": dict.fromkeys(("train", "validation", "test"), rows)})
 
 
+def _tldr_preference() -> Files:
+    rows = []
+    for topic in _TOPICS:
+        post = f"SUBREDDIT: r/garden\n\nTITLE: My {topic}\n\nPOST: I found {topic} and ate it."
+        row = {"prompt": f"{post}\n\nTL;DR:", "chosen": f" I ate {topic}."}
+        rows.append({**row, "rejected": " Nothing happened."})
+    return tables({"default": dict.fromkeys(("train", "validation"), rows)})
+
+
 def _alpaca() -> Files:
     rows = [
         {
@@ -407,6 +416,7 @@ ROWS: dict[str, Callable[[], Files]] = {
     "HuggingFaceH4/ultrachat_200k": _ultrachat,
     "nvidia/HelpSteer2": _helpsteer2,
     "trl-lib/tldr": _tldr,
+    "trl-lib/tldr-preference": _tldr_preference,
     "tatsu-lab/alpaca": _alpaca,
     "sahil2801/CodeAlpaca-20k": _code_alpaca,
     "NousResearch/hermes-function-calling-v1": _hermes,

@@ -193,3 +193,43 @@ def test_all_is_computed_where_the_logits_lie() -> None:
             torch.stack([LOGITS] * 2),
             [Given(SamplingParams(temperature=1.0, top_p=p), number=0.6) for p in (1.0, 0.5)],
         ) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "kept"),
+    [
+        (1, 1.0, [1]),
+        (2, 1.0, [1, 3]),
+        (4, 1.0, [1, 3, 2, 0]),
+        (50, 1.0, [1, 3, 2, 0]),
+        # the share is of what top_k leaves: 0.4 of 0.7 is 0.571, of 0.9 it is 0.444
+        (2, 0.57, [1]),
+        (2, 0.58, [1, 3]),
+        (3, 0.45, [1, 3]),
+        (3, 0.44, [1]),
+    ],
+)
+def test_the_likeliest_k_by_hand(top_k: int, top_p: float, kept: list[int]) -> None:
+    total, low = sum(SHARES[t] for t in kept), 0.0
+    params = SamplingParams(temperature=1.0, top_p=top_p, top_k=top_k)
+    for token in kept:
+        high = low + SHARES[token] / total
+        for draw in (low + 1e-6, high - 1e-6):
+            assert sample_tokens(LOGITS[None], [Given(params, number=draw)]) == [token]
+        low = high
+
+
+def test_rows_with_and_without_top_k_share_a_batch() -> None:
+    logits = torch.arange(5000) * -1e-5
+    # 300 is beyond the first look; nearly equal shares, so that a draw of 0.999 takes the last one
+    params = [
+        SamplingParams(temperature=1.0, top_k=300),
+        SamplingParams(temperature=1.0, top_p=0.5),
+        SamplingParams(temperature=1.0, top_k=1),
+        SamplingParams(temperature=1.0),
+    ]
+    chosen = sample_tokens(logits.repeat(4, 1), [Given(p, number=0.9999) for p in params])
+    assert chosen[0] == 299
+    assert 2430 < chosen[1] < 2480  # half of the mass, a little fewer than half of the tokens
+    assert chosen[2] == 0
+    assert chosen[3] > 4990

@@ -19,6 +19,7 @@ from bezoar.data.questions import Question, read_answers
 from bezoar.data.rows import RowOrigin, column, number, read_file, text
 from bezoar.errors import DataError
 from bezoar.evals.agreement import bradley_terry
+from bezoar.evals.length_control import Annotation, length_controlled_win_rate, read_regularisation
 from bezoar.evals.mt_bench import Turn, category_scores
 from bezoar.evals.outcome import Outcome
 from bezoar.evals.section import item_rows
@@ -73,21 +74,45 @@ def answered(path: str | Path) -> dict[int, list[Turn]]:
     }
 
 
-def rescored(path: Path) -> Outcome | None:
-    """The scores of AlpacaEval's annotations or of FastChat's judgements; None for other files."""
+def rescored(path: Path, regularisation: Path | None = None) -> Outcome | None:
+    """The scores of AlpacaEval's annotations or of FastChat's judgements; None for other files.
+
+    `regularisation` is AlpacaEval's df_gamed.csv. DataError where it has no effect.
+    """
     row = columns(path)
     if "preference" in row:
-        return _annotations(path)
+        return _annotations(path, regularisation)
+    if regularisation:
+        raise DataError(
+            f"{path}: these are no annotations of AlpacaEval, so --regularisation has no effect;"
+            " leave it out."
+        )
     if "g1_winner" in row:
         return _strengths(path)
     return _grades(path) if "score" in row and "turn" in row else None
 
 
-def _annotations(path: Path) -> Outcome:
+def _annotations(path: Path, regularisation: Path | None) -> Outcome:
     pairs, shares = read_alpaca_eval(path)
     length_gaps = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
+    scores = [score("win rate", shares), length_controlled(shares, length_gaps)]
+    models = {pair.meta["models"] for pair in pairs}
+    if len(models) == 1:
+        [(baseline, model)] = models
+        rows = [
+            Annotation(pair.id, pair.meta["index"], -float(gap), share)
+            for pair, gap, share in zip(pairs, length_gaps, shares, strict=True)
+        ]
+        gamed = read_regularisation(regularisation) if regularisation else None
+        is_baseline = bool(model) and model == baseline
+        scores.append(length_controlled_win_rate(rows, gamed, is_baseline=is_baseline))
+    elif regularisation:
+        raise DataError(
+            f"{path}: the annotations are of {len(models)} pairs of models, and the"
+            " length-controlled win rate is of one; split the file."
+        )
     return Outcome(
-        [score("win rate", shares), length_controlled(shares, length_gaps)],
+        scores,
         item_rows("win rate", [pair.id for pair in pairs], shares),
         {"win_rate": {"standard_error": standard_error(shares)}},
     )
@@ -109,7 +134,11 @@ def read_alpaca_eval(path: Path) -> tuple[list[Comparison], list[float | None]]:
             raise at.wrong(f"{fault}; remove one.")
         seen.add((instruction, model))
         answers = text(row, "output_2", at), text(row, "output_1", at)
-        pairs.append(Comparison(at.id, (), *answers, {"instruction": instruction}))
+        models = tuple(str(row.get(f"generator_{number}") or "") for number in (1, 2))
+        # the instruction's number is the row's own, else its place in the file
+        index = len(pairs) if row.get("index") is None else int(number(row, "index", at))
+        meta = {"instruction": instruction, "models": models, "index": index}
+        pairs.append(Comparison(at.id, (), *answers, meta))
         shares.append(_share(row, at))
     return pairs, shares
 

@@ -17,13 +17,14 @@ from bezoar.flow.model_argument import ModelArgument
 from bezoar.flow.out import check_evaluation
 from bezoar.flow.references import located, refs
 from bezoar.flow.yaml_loader import build
-from bezoar.io import Row, as_written, cached_hash, content_hash, remove
+from bezoar.io import Row, as_written, cached_hash, content_hash, file_hash, remove
 from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Ask, Backend
 from bezoar.progress import Progress
+from bezoar.reading import user_path
 from bezoar.stage import TrainedStage
 
 if TYPE_CHECKING:
@@ -158,18 +159,23 @@ def evaluate_named(
     sections: Keys,
     subjects: Mapping[str, ModelArgument],
     out: Path | None,
+    regularisation: str = "",
     *,
     console: Any = None,
 ) -> Outcome:
     """`evaluate` with the sections that are not empty, in `out` or evals/<name>; a file of
     judgements is scored again."""
     subject = subjects[model]
-    outcome = rescored(subject.answers) if subject.answers else None
+    gamed = user_path(regularisation) if regularisation else None
+    outcome = rescored(subject.answers, gamed) if subject.answers else None
     if outcome:
         if out:
-            _stored(out, model, [Path(model)])
-            write_outcome(out, model, outcome, key=subject.identity)
+            _stored(out, model, [Path(model), *([gamed] if gamed else [])])
+            key = content_hash(subject.identity, file_hash(gamed)) if gamed else subject.identity
+            write_outcome(out, model, outcome, key=key)
         return outcome
+    if gamed:
+        raise RecipeError(f"{model}: --regularisation is for annotations of AlpacaEval; remove it.")
     sections = {name: section for name, section in sections.items() if section}
     if not sections:
         advice = "add --tasks, --mt-bench with --judge, or --pairs"

@@ -153,9 +153,10 @@ class StackBackend:
         for request in requests:
             stop = (*request.stop, *self.template.stops())
             # by content, so that a draw does not depend on its neighbours or on the order
-            seed = int(content_hash(asdict(request)), 16)
+            seed = int(content_hash(request.content()), 16)
             limits = (request.max_tokens, request.temperature, request.top_p)
-            params.append(SamplingParams(*limits, stop_tokens=stop_tokens, stop=stop, seed=seed))
+            more = {"seed": seed, "top_k": request.top_k}
+            params.append(SamplingParams(*limits, stop_tokens=stop_tokens, stop=stop, **more))
         answers = generate(self.stack, prompts, params, slots=self.slots)
         replies = []
         for prompt, param, answer in zip(prompts, params, answers, strict=True):

@@ -41,6 +41,9 @@ def to_body(request: Request, way: Way = "turn") -> dict[str, Any]:
     # what changes nothing is not sent, such as a seed without sampling: a server may refuse it
     if request.top_p != 1.0:
         body["top_p"] = request.top_p
+    # not OpenAI's, but known to vLLM and llama.cpp
+    if request.top_k:
+        body["top_k"] = request.top_k
     if request.temperature > 0:
         body["seed"] = request.seed
     if request.stop:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from bezoar.chat.types import Messages
 from bezoar.io import content_hash
@@ -25,17 +25,25 @@ class Request:
     prefill: str = ""
     choices: tuple[str, ...] = ()
     seed: int = 0
+    top_k: int = 0
 
     @classmethod
     def sampled(
         cls, messages: Messages, sampling: Sampling, seed: int, *, prefill: str = ""
     ) -> "Request":
         how = (sampling.temperature, sampling.top_p, sampling.max_tokens)
-        return cls(messages, *how, prefill=prefill, seed=seed)
+        return cls(messages, *how, prefill=prefill, seed=seed, top_k=sampling.top_k)
 
     def key(self, identity: str) -> str:
         """The journal key: the whole request and the identity of the model that is asked."""
-        return content_hash(identity, asdict(self))
+        return content_hash(identity, self.content())
+
+    def content(self) -> dict[str, Any]:
+        """What answers depend on; without top_k, requests have the keys of older journals."""
+        fields = asdict(self)
+        if not self.top_k:
+            del fields["top_k"]
+        return fields
 
 
 Failure = Literal["", "passing", "refused", "unreadable", "budget"]

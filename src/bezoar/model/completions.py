@@ -41,7 +41,8 @@ def draw_completions(
     template.check(tokenizer)
     ends = (template.end(tokenizer), tokenizer.eos_id)
     tokens = [template.prompt(prompt, tokenizer) for prompt in prompts]
-    params = SamplingParams(sampling.max_tokens, sampling.temperature, sampling.top_p, ends, stops)
+    how = (sampling.max_tokens, sampling.temperature, sampling.top_p)
+    params = SamplingParams(*how, ends, stops, top_k=sampling.top_k)
     # each draw has a seed of its own: it does not change when prompts are added or left out
     draws = [(prompt, number) for prompt in tokens for number in range(num)]
     seeded = [replace(params, seed=seed_for(seed, *prompt, number)) for prompt, number in draws]

@@ -18,8 +18,9 @@ _FIRST_CANDIDATES = 256
 class SamplingParams:
     """How tokens are chosen and when an answer ends.
 
-    Temperature 0 is greedy; `top_p` below 1 is nucleus sampling (arXiv 1904.09751). A stop token is
-    not part of the answer, the tokens of a stop string are.
+    Temperature 0 is greedy; `top_k` above 0 keeps so many of the likeliest tokens, and `top_p`
+    below 1 of these the fewest that make up this share (nucleus sampling, arXiv 1904.09751). A stop
+    token is not part of the answer, the tokens of a stop string are.
     """
 
     max_tokens: int = 256
@@ -28,6 +29,12 @@ class SamplingParams:
     stop_tokens: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     seed: int = 0
+    top_k: int = 0
+
+    @property
+    def cuts(self) -> bool:
+        """Whether unlikely tokens are left out."""
+        return self.top_p < 1 or self.top_k > 0
 
 
 @dataclass
@@ -55,7 +62,7 @@ def sample_tokens(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
         rows = [
             row
             for row, sampler in enumerate(samplers)
-            if sampler.params.temperature > 0 and (sampler.params.top_p < 1) == nucleus
+            if sampler.params.temperature > 0 and sampler.params.cuts == nucleus
         ]
         if not rows:
             continue
@@ -66,7 +73,8 @@ def sample_tokens(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
         scaled = logits[rows].float() / temperatures[:, None]
         if nucleus:
             shares = torch.tensor([p.top_p for p in params], dtype=torch.float64, device=device)
-            tokens[rows] = _from_nucleus(scaled, shares, draws)
+            most = torch.tensor([p.top_k or logits.shape[1] for p in params], device=device)
+            tokens[rows] = _from_nucleus(scaled, shares, most, draws)
         else:
             tokens[rows] = _pick(scaled.softmax(-1).double(), draws)
     return tokens.tolist()
@@ -79,18 +87,21 @@ def _pick(weights: Tensor, draws: Tensor) -> Tensor:
     return index.clamp_(max=weights.shape[1] - 1)
 
 
-def _from_nucleus(logits: Tensor, shares: Tensor, draws: Tensor) -> Tensor:
-    """Draw from the fewest likeliest tokens whose probabilities sum to at least `shares` [n]."""
+def _from_nucleus(logits: Tensor, shares: Tensor, most: Tensor, draws: Tensor) -> Tensor:
+    """Draw from the fewest likeliest tokens that make up `shares` [n] of the `most` [n] first."""
     total = logits.logsumexp(-1, keepdim=True)
     num = min(_FIRST_CANDIDATES, logits.shape[1])
     while True:
         top, tokens = logits.topk(num, -1)  # [n, K], likeliest first
         chances = (top - total).exp().double()
         before = chances.cumsum(-1) - chances
-        # the candidates suffice as soon as they hold every row's nucleus
-        if num == logits.shape[1] or bool((before[:, -1] + chances[:, -1] >= shares).all()):
+        # the candidates suffice as soon as they hold every row's nucleus, or its likeliest tokens
+        enough = (before[:, -1] + chances[:, -1] >= shares) & (most == logits.shape[1])
+        if num == logits.shape[1] or bool((enough | (most <= num)).all()):
             break
         num = min(num * 16, logits.shape[1])
     # a token belongs to the nucleus while the likelier ones have not yet filled the share
-    index = _pick(chances * (before < shares[:, None]), draws)
+    chances = chances * (torch.arange(num, device=most.device) < most[:, None])
+    whole = torch.where(most < logits.shape[1], chances.sum(-1), 1.0)
+    index = _pick(chances * (before < (shares * whole)[:, None]), draws)
     return tokens.gather(1, index[:, None])[:, 0]

@@ -3,9 +3,9 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Self
 
-from bezoar.bounds import Count, Fraction, NotNegative, Part, Positive
+from bezoar.bounds import Count, Fraction, Natural, NotNegative, Part, Positive
 from bezoar.errors import RecipeError
 
 GOODNESS = {"helpfulness": 0.65, "correctness": 0.80, "coherence": 0.45}
@@ -72,6 +72,8 @@ class Sampling:
     """Draw only from the likeliest tokens that make up this share."""
     max_tokens: Count = 1024
     """Most tokens of an answer."""
+    top_k: Natural = 0
+    """Draw only from so many of the likeliest tokens, before top_p; 0: from all."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class RewardWeights:
 
     def centred(
         self, outputs: Sequence[str], references: Sequence[Sequence[float]], *, scale: bool = True
-    ) -> "RewardWeights":
+    ) -> Self:
         """With the mean (and with `scale` the standard deviation) of reference answers [N, K]."""
         plain = replace(self, mean=0.0, std=1.0)
         scores = [plain.score(outputs, values) for values in references]

@@ -1,5 +1,6 @@
 """Schemes: stages that write chats from seeds. A new one is a file, a line here and a test file."""
 
+from bezoar.synth.bootstrap import Bootstrap
 from bezoar.synth.critique_revise import CritiqueRevise
 from bezoar.synth.evol_instruct import EvolInstruct
 from bezoar.synth.lamini import LaMini
@@ -12,4 +13,5 @@ SCHEMES: dict[str, type] = {
     "evol_instruct": EvolInstruct,
     "critique_revise": CritiqueRevise,
     "sample": Sample,
+    "bootstrap": Bootstrap,
 }

@@ -12,11 +12,12 @@ from bezoar.data.near_duplicates import NearDuplicates, Similarity, phrases, wor
 from bezoar.errors import DataError
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.model.spec import Sampling
-from bezoar.prompts import fill, read_list, read_prompt
+from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
 from bezoar.rng import rng_for, seed_for
 from bezoar.synth.examples import is_instruction, opens_well, parse_examples
 from bezoar.synth.scheme import VARIED, Draft, Scheme, first_user_message
+from bezoar.synth.topics import read_topics
 
 OPENING = "<example>"
 NUM_TOPICS = 3
@@ -59,7 +60,7 @@ class LaMini(Scheme):
     with_topics: FileRef = "bezoar:lamini_topics.txt"
     """Prompt file with {examples}, {num} and {topics}."""
     topics: FileRef = "bezoar:topics.txt"
-    """Text file with a topic on each line."""
+    """Text file with a topic a line, or a table of Wikipedia's categories for the paper's rule."""
     system: FileRef = "bezoar:lamini_system.txt"
     """Prompt file: the teacher's system message for answers, which is not part of the rows."""
     lists: Sampling = VARIED
@@ -133,7 +134,7 @@ class _Search:
                 f"lamini: {len(self.examples)} seeds of at most {MAX_SEED_WORDS} words are fewer"
                 f" than num_examples, {scheme.num_examples}; add seeds."
             )
-        self.topics = read_list(scheme.topics) if scheme.topic_share else []
+        self.topics = read_topics(scheme.topics) if scheme.topic_share else []
         if scheme.topic_share and len(self.topics) < NUM_TOPICS:
             raise DataError(
                 f"{scheme.topics}: {len(self.topics)} topics are fewer than {NUM_TOPICS}; add"

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
 from bezoar.bounds import Count, Level
 from bezoar.chat.attribute_levels import steered
-from bezoar.chat.row_types import RowType
+from bezoar.chat.row_types import COMPARISONS, RowNeed, RowType
 from bezoar.chat.types import AnyRow, Dropped, Filtered, Messages, SampledAnswers
 from bezoar.cost import Estimate, Quote
 from bezoar.errors import RecipeError
@@ -18,7 +18,8 @@ from bezoar.model.completions import (
     reward_completions,
     reward_outputs,
 )
-from bezoar.model.spec import RewardWeights, Sampling
+from bezoar.model.goodness import SearchedWeights
+from bezoar.model.spec import Sampling
 from bezoar.references import ModelRef, RewardRef, RowsRef
 from bezoar.stage import Outputs, Stage, StageContext, Stats
 
@@ -59,8 +60,8 @@ class Sample(Stage):
     """Answers to each prompt."""
     reward: RewardRef | None = None
     """Reward model: each answer gets its outputs by name, and as `reward` what `goodness` gives."""
-    goodness: RewardWeights = field(default_factory=RewardWeights)
-    """How the outputs of `reward` make one number."""
+    goodness: SearchedWeights = field(default_factory=SearchedWeights)
+    """How the outputs of `reward` make one number, by weights that may be searched."""
     attributes: dict[str, Level] = field(default_factory=dict)
     """Levels from 0 to 4 that `model` is told; needs `reward` and `prior`."""
     prior: ModelRef | None = None
@@ -78,7 +79,7 @@ class Sample(Stage):
             raise ValueError("answers.temperature 0 gives n equal answers; raise it")
         if self.attributes and (self.prior is None or self.reward is None):
             raise ValueError("attributes, for steerlm2, need reward and prior; add them")
-        if self.reward is None and self.goodness != RewardWeights():
+        if self.reward is None and self.goodness != SearchedWeights():
             raise ValueError("goodness has no effect without a reward model; remove it")
 
     def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
@@ -92,8 +93,16 @@ class Sample(Stage):
             numbers.add("attribute_logprob")
         return RowType("sampled answers", frozenset(numbers))
 
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Weights are searched on pairs."""
+        return {"goodness.rows": (COMPARISONS,)}
+
     def run(self, context: StageContext) -> Stats:
-        """Sample the answers and write them."""
+        """Search the weights, if asked, sample the answers and write them."""
+        if self.goodness.rows and self.reward:
+            reward, pairs = context.open_model(self.reward), context.rows(self.goodness.rows)
+            found = self.goodness.searched(reward, context.template, pairs, context.progress)
+            return {"goodness": found.weights, **replace(self, goodness=found).run(context)}
         rows = context.rows(self.seeds)
         return context.write_rows(self.sample(rows, context), len(rows))
 

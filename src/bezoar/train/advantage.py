@@ -38,6 +38,16 @@ def advantages(
     return estimates
 
 
+def leave_one_out(returns: Tensor, samples: int) -> Tensor:
+    """Returns [N] less the mean of the other answers to the same prompt, [N] (arXiv 2402.14740).
+
+    The `samples` answers to a prompt stand side by side.
+    """
+    groups = returns.view(-1, samples)
+    others = (groups.sum(1, keepdim=True) - groups) / (samples - 1)
+    return (groups - others).flatten()
+
+
 def token_rewards(
     logprobs: Tensor, reference: Tensor, scores: Tensor, lengths: Tensor, *, kl: float
 ) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from bezoar.bounds import Count, NotNegative, Positive, Share
-from bezoar.model.spec import LoRA, RewardWeights
+from bezoar.model.goodness import SearchedWeights
+from bezoar.model.spec import LoRA
 from bezoar.references import ModelRef, RewardRef, RowsRef
 from bezoar.train.settings import Optimizer, Schedule
 
@@ -25,10 +26,12 @@ class PPOSettings:
     """The stage whose prompts are answered."""
     reset: Share = 0.0
     """Share of answers that begin with a part of the row's own (DR-PO), from 0 (PPO) to 1."""
-    goodness: RewardWeights = field(default_factory=RewardWeights)
-    """One score from the outputs of the reward model."""
+    goodness: SearchedWeights = field(default_factory=SearchedWeights)
+    """One score from the outputs of the reward model, whose weights may be searched."""
     normalise: Literal["none", "mean", "std"] = "none"
     """mean moves the mean score of the rows' own answers to 0; std also divides by their spread."""
+    critic: Literal["head", "reward"] = "head"
+    """head: the values are read off the policy's states; reward: by a copy of the reward model."""
     adapter: LoRA = field(default_factory=lambda: LoRA(dropout=0.0))
     """The new adapter, without dropout."""
     updates: Count = 100
@@ -55,6 +58,10 @@ class PPOSettings:
     """How far a value may move from its old one in an update."""
     value_weight: NotNegative = 0.1
     """Weight of the value loss."""
+    advantage: Literal["gae", "leave_one_out"] = "gae"
+    """leave_one_out is REINFORCE: an answer's return less the mean of the others to its prompt."""
+    samples: Count = 1
+    """Answers drawn to each prompt of an update; divides batch_size, 2 for leave_one_out."""
     gamma: Share = 1.0
     """Discount of later rewards."""
     lam: Share = 0.95
@@ -87,7 +94,25 @@ class PPOSettings:
                 "goodness.mean and goodness.std have no effect where normalise finds them; remove"
                 " them or set it to none"
             )
+        self._check_samples()
+        if self.critic == "reward" and self.head_lr is not None:
+            raise ValueError(
+                "head_lr has no effect with critic: reward, whose head is frozen; remove it"
+            )
         if self.adapter.dropout:
             raise ValueError(
                 "adapter.dropout has no effect, since PPO trains without dropout; set it to 0"
             )
+
+    def _check_samples(self) -> None:
+        if self.batch_size % self.samples:
+            raise ValueError("samples must divide batch_size; change one of the two")
+        if self.advantage == "gae":
+            return
+        if self.samples < 2:
+            raise ValueError("advantage: leave_one_out needs samples: 2 or more; add it")
+        # what belongs to values, which REINFORCE has none of
+        defaults = {f.name: f.default for f in fields(self)}
+        for name in ("critic", "head_lr", "value_clip", "value_weight", "gamma", "lam"):
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} has no effect with advantage: leave_one_out; remove it")

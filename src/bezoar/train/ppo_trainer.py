@@ -15,12 +15,12 @@ from torch import Tensor
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.io import content_hash
 from bezoar.model.fast_paths import refuse_broken
-from bezoar.model.score_head import ScoreHead
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.rng import rng_for
 from bezoar.stage import Rows, Stats
-from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten
+from bezoar.train.advantage import policy_losses, value_losses
+from bezoar.train.critic import open_policy
 from bezoar.train.hardware import fresh_peak
 from bezoar.train.optim import epoch_order
 from bezoar.train.ppo_settings import PPOSettings
@@ -30,6 +30,7 @@ from bezoar.train.rollout import (
     Rollout,
     RolloutScores,
     draw_prefix,
+    gains,
     micro_batches,
     normalised,
     read,
@@ -67,23 +68,21 @@ def train(
     if len(prompts) < settings.batch_size:
         progress.say(f"  {progress.stage}: an update has only {len(prompts)} prompts; add rows")
     parameters = stack.add_adapter(settings.adapter, seed=seed)
-    value_head = ScoreHead(("value",), stack.net.config.hidden_size).to(stack.device)
-    # from 0: the first advantages are those of the rewards, and no seed enters
-    for name, parameter in value_head.named_parameters():
-        parameter.data.zero_()
-        parameters[f"value_head.{name}"] = parameter
     # without dropout, answers are read as they were drawn
     stack.net.eval()
     if settings.normalise != "none":
         goodness = normalised(settings, rows, inputs, reward_model)
         settings = replace(settings, goodness=goodness, normalise="none")
-    policy = Policy(stack, value_head, settings.temperature)
+    longest = max(len(prompt.tokens) for prompt in prompts) + settings.max_tokens
+    models, stage = (stack, inputs.reward, reward_model), progress.stage
+    policy, more = open_policy(settings, *models, seed=seed, longest=longest, stage=stage)
+    parameters |= more
     args = settings, inputs, progress, seed, parameters, policy, reward_model, prompts
     trainer = PPOTrainer(*args)
     trainer.run()
     splits = {"memory_splits": trainer.state.splits}
-    more = {"rows_trained": len(prompts), **splits, **trainer.last_metrics}
-    return trainer.write_result(stack, len(prompts), dropped, more)
+    facts = {"rows_trained": len(prompts), **splits, **trainer.last_metrics}
+    return trainer.write_result(stack, len(prompts), dropped, facts)
 
 
 @dataclass
@@ -118,12 +117,13 @@ class PPOTrainer(Trainer):
         self.save_memory(max(self.budget, longest))
 
     def batch(self, update: int) -> list[Prompt]:
-        """The prompts of an update (0-based): the next ones; each pass has its own order of all."""
-        count = len(self.prompts)
-        size, batch = min(self.settings.batch_size, count), list[Prompt]()
+        """The prompts of an update (0-based), each `samples` times: the next ones; each pass has
+        its own order of all."""
+        count, samples = len(self.prompts), self.settings.samples
+        size, batch = min(self.settings.batch_size // samples, count), list[Prompt]()
         for position in range(update * size, (update + 1) * size):
             epoch, index = divmod(position, count)
-            batch.append(self.prompts[epoch_order(count, epoch, self.seed)[index]])
+            batch += [self.prompts[epoch_order(count, epoch, self.seed)[index]]] * samples
         return batch
 
     def step(self) -> str:
@@ -135,17 +135,10 @@ class PPOTrainer(Trainer):
         # 2) read the old policy, its reference and the values before any weight changes, in the
         # micro-batches of training: with one minibatch the first ratio is 1 to the bit
         old = self._in_micro_batches(rollouts, partial(read, self.policy, rollouts))
-        # 3) token rewards (KL, the score at the end), scaled to deviation 1; their mean stays,
-        # because it says whether the answers are good at all
         scores_tensor = torch.tensor(scores, device=old.mask.device)  # [N]
-        rewards = token_rewards(
-            old.logprobs, old.reference, scores_tensor, old.lengths, kl=settings.kl
-        )
-        rewards = whiten(rewards, old.mask, shift_mean=False)  # [N, T]
-        # 4) the returns come from the raw advantages; the policy gets whitened ones
-        raw = advantages(rewards, old.values, old.mask, gamma=settings.gamma, lam=settings.lam)
-        losses = self._improve(rollouts, old, whiten(raw, old.mask), raw + old.values)
-        # 5) count before logging: a log line has the number of updates that are done
+        # 3) what each token was worth
+        losses = self._improve(rollouts, old, *gains(settings, old, scores_tensor))
+        # 4) count before logging: a log line has the number of updates that are done
         seconds, reward = time.monotonic() - started, float(scores_tensor.mean())
         log_ratio = ((old.logprobs - old.reference) * old.mask).sum(1)  # [N]
         num_tokens = sum(r.group.num_input_tokens for r in rollouts)
@@ -170,7 +163,7 @@ class PPOTrainer(Trainer):
         return f"reward {reward:.3f}"
 
     def _rollouts(self) -> list[Rollout]:
-        """One answer to each prompt of the update."""
+        """The answers to the prompts of the update."""
         settings, update, seed = self.settings, self.state.step, self.seed
         share, max_tokens, prompts = settings.reset, settings.max_tokens, self.batch(update)
         prefixes = [

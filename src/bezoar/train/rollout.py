@@ -4,6 +4,7 @@ N answers, T tokens of the longest, A tokens of all, E hidden size.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from bezoar.chat.types import AnyRow, Dropped, Messages
 from bezoar.errors import DataError
 from bezoar.model.completions import reward_completions
 from bezoar.model.generation import generate
+from bezoar.model.goodness import SearchedWeights
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import PromptGroup, answer, best_fit
 from bezoar.model.sampling import SamplingParams
@@ -22,6 +24,7 @@ from bezoar.model.score_head import ScoreHead
 from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.rng import rng_for, seed_for
+from bezoar.train.advantage import advantages, leave_one_out, token_rewards, whiten
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import StageInputs
 from bezoar.train.step import states
@@ -66,7 +69,7 @@ def read_prompts(
 
 def normalised(
     settings: PPOSettings, rows: Iterable[AnyRow], inputs: StageInputs, reward_model: Stack
-) -> RewardWeights:
+) -> SearchedWeights:
     """Weights that give the rows' own answers mean score 0 and, with `std`, deviation 1."""
     answered = [row for row in rows if row.answer]
     prompts, answers = [row.prompt for row in answered], [[row.answer] for row in answered]
@@ -99,23 +102,31 @@ class Rollout:
 
 @dataclass
 class Policy:
-    """The stack that trains, its value head and the temperature that it samples at."""
+    """The stack that trains, its value head and the temperature that it samples at.
+
+    The head reads the states of `critic`, where there is one, else those of the policy.
+    """
 
     stack: Stack
     value_head: ScoreHead
     temperature: float
+    critic: Stack | None = None
 
-    def read(self, groups: Sequence[PromptGroup]) -> tuple[Tensor, Tensor, Tensor]:
+    def read(
+        self, groups: Sequence[PromptGroup], *, valued: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities [A] and values [A] of the answers' tokens, and their states [A, E].
 
         A token's value and state are those before it: of the prompt and the answer so far.
         """
         batch = pack(groups).to(self.stack.device)
         working, hidden = states(self.stack, batch)
+        if self.critic is not None and valued:
+            hidden = states(self.critic, batch)[1]
         # the value head is in float32 and reads the states before they are rounded
         options = {"temperature": self.temperature}
         values = self.stack.output.logprobs(working, batch.target, **options)
-        return values, self.value_head(hidden)[:, 0], working
+        return values, self.value_head(hidden)[:, 0] if valued else values[:0], working
 
 
 def draw_prefix(
@@ -148,10 +159,13 @@ def roll_out(
     by rounding on `slots`, the answers drawn at once."""
     pairs = list(zip(prompts, prefixes, strict=True))
     common = SamplingParams(max_tokens, policy.temperature, stop_tokens=(end,))
-    params = [
-        replace(common, max_tokens=max_tokens - len(prefix), seed=seed_for(seed, prompt.id))
-        for prompt, prefix in pairs
-    ]
+    params, drawn_before = [], Counter[str]()
+    for prompt, prefix in pairs:
+        # another answer to a prompt is another draw
+        again = [number] if (number := drawn_before[prompt.id]) else []
+        draw_seed = seed_for(seed, prompt.id, *again)
+        params.append(replace(common, max_tokens=max_tokens - len(prefix), seed=draw_seed))
+        drawn_before[prompt.id] += 1
     # the forced tokens are read as part of the prompt, and counted as part of the answer
     inputs = [[*prompt.tokens, *prefix] for prompt, prefix in pairs]
     rollouts = []
@@ -221,7 +235,7 @@ def read(
         entropy += float(stack.output.entropies(hidden, temperature=temperature).sum())
         # the reference runs on the same packed row, so both round in the same way
         with stack.disable_adapter():
-            batch_reference = policy.read(groups)[0]
+            batch_reference = policy.read(groups, valued=False)[0]
         # [A] to [B, T]: the answers of a batch stand one behind the other, in its order
         for matrix, tokens in (
             (old_logprobs, batch_logprobs),
@@ -233,6 +247,22 @@ def read(
     free = mask * (positions >= forced[:, None])
     mean_entropy = entropy / float(mask.sum())
     return RolloutScores(old_logprobs, reference, values, mask, free, lengths, mean_entropy)
+
+
+def gains(settings: PPOSettings, old: RolloutScores, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Advantages and returns [N, T] from the scores [N] of the answers."""
+    if settings.advantage == "leave_one_out":
+        log_ratio = ((old.logprobs - old.reference) * old.mask).sum(1)
+        gain = leave_one_out(scores - settings.kl * log_ratio, settings.samples)
+        # without values there are no returns to learn
+        return gain[:, None] * old.mask, old.values
+    # token rewards (KL, the score at the end), scaled to deviation 1; their mean stays, because it
+    # says whether the answers are good at all
+    rewards = token_rewards(old.logprobs, old.reference, scores, old.lengths, kl=settings.kl)
+    rewards = whiten(rewards, old.mask, shift_mean=False)  # [N, T]
+    # the returns come from the raw advantages; the policy gets whitened ones
+    raw = advantages(rewards, old.values, old.mask, gamma=settings.gamma, lam=settings.lam)
+    return whiten(raw, old.mask), raw + old.values
 
 
 def micro_batches(rollouts: Sequence[Rollout], budget: int) -> list[list[int]]:

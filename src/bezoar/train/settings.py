@@ -102,6 +102,8 @@ class TrainSettings:
     """Stop after so many evaluations without a lower loss; 0: never."""
     checkpoint_every: Count | None = None
     """Steps between checkpoints; default: 20, or 200 where all weights train."""
+    extrapolate: Positive = 1.0
+    """ExPO: the result is the start and so many times the change; above 1 beyond what trained."""
     keep: Literal["best", "all"] = "best"
     """all: the result of every evaluation too, in checkpoints/step-N."""
     recompute: Literal["auto", "never", "always"] = "auto"

@@ -1,11 +1,11 @@
 """The training stages of a recipe. Imports no torch before one runs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from bezoar.chat.row_types import TEXTS, RowNeed
+from bezoar.chat.row_types import COMPARISONS, TEXTS, RowNeed
 from bezoar.cost import Estimate, Quote
 from bezoar.model.spec import ModelSpec
 from bezoar.progress import Progress
@@ -82,26 +82,45 @@ class PPO(PPOSettings, TrainingStage):
     standard deviation over the update (their mean stays), A is the generalised advantage estimate
     (gamma, lam), R = A + V_old, and A is then whitened.
 
+    With `advantage: leave_one_out` (REINFORCE) A is the same for all tokens of an answer: its score
+    less kl times the sum of its log-ratios, less the mean of these over the other `samples - 1`
+    answers to its prompt; nothing is scaled or whitened, and there are no values. Ours: the loss is
+    divided by the tokens of the minibatch.
+
     With `reset` (DR-PO) some answers begin with k tokens of the row's own answer, k uniform in
     1..L-1, L its length with the end token, at most `max_tokens`. They are part of the answer for
     the score, the KL, the advantages and the value loss; m_t is 0 on them and 1 elsewhere.
 
     Defaults are the DR-PO code's for TL;DR. Ours: padding takes part in nothing; log-probabilities
-    are those at `temperature`; the value is a linear head on the policy's own states, from 0, where
-    the paper has a critic made from the reward model; the coefficient of the KL is fixed; only the
+    are those at `temperature`; the value is a linear head on the policy's own states, from 0, but
+    with `critic: reward` the paper's: a copy of the reward model, whose adapter trains and whose
+    head, frozen, gives the score of the answer so far; the coefficient of the KL is fixed; only the
     template's end token ends an answer; there is no dropout; answers are drawn with the adapters
     merged into the weights and rounded to their precision, log-probabilities are read without.
 
-    Source: arXiv 1707.06347; DR-PO: arXiv 2404.08495, algorithm 1 and appendix D.2
+    Source: arXiv 1707.06347; REINFORCE: arXiv 2402.14740; DR-PO: arXiv 2404.08495, appendix D.2
     Example: {kind: ppo, model: sft, reward: judge, rows: prompts, updates: 100}
     """
+
+    def run(self, context: StageContext) -> Stats:
+        """Search the weights, if asked, then train."""
+        if self.goodness.rows is None:
+            return super().run(context)
+        from bezoar.model.stack import Stack
+
+        # opened for the search alone: training opens its own, and memory holds one
+        reward, pairs = Stack(*context.model(self.reward)), context.rows(self.goodness.rows)
+        found = self.goodness.searched(reward, context.template, pairs, context.progress)
+        del reward
+        return {"goodness": found.weights, **replace(self, goodness=found).run(context)}
 
     def reward_model(self, context: StageContext) -> tuple[ModelSpec, list[Path]]:
         return context.model(self.reward)
 
     def takes(self) -> Mapping[str, RowNeed]:
         # sampled answers have no answer of their own
-        return {"rows": TEXTS} if self.reset or self.normalise != "none" else {}
+        texts = {"rows": TEXTS} if self.reset or self.normalise != "none" else {}
+        return {**texts, "goodness.rows": (COMPARISONS,)}
 
     def fit(self, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int) -> Stats:
         from bezoar.train.ppo_trainer import train

@@ -22,6 +22,7 @@ from bezoar.model.stack import Stack
 from bezoar.model.tensors import kept_tensors, save_tensors
 from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats
+from bezoar.train.extrapolate import check_head, extrapolate
 from bezoar.train.hardware import device_name, fresh_peak, peak_flops, step_flops
 from bezoar.train.label_check import Example, check_labels
 from bezoar.train.memory import llama_like
@@ -47,6 +48,8 @@ def train(
     # before the adapter and the head are drawn: the same seed gives the same first weights
     torch.manual_seed(seed)
     outputs: tuple[str, ...] = getattr(settings.objective, "outputs", ())
+    if settings.extrapolate != 1:
+        check_head(stack, outputs, progress.stage)
     parameters = stack.add_adapter(settings.adapter, seed=seed, outputs=outputs)
     train_state = TrainState(stack, settings.objective, examples, neftune=settings.neftune)
     trainer = SupervisedTrainer(settings, inputs, progress, seed, parameters, train_state)
@@ -185,6 +188,8 @@ class SupervisedTrainer(Trainer):
         # the last weights may be worse than earlier ones: the rows held out decide
         if self.best:
             self.train_state.stack.set_trained(self.best)
+        if self.settings.extrapolate != 1:
+            extrapolate(self.train_state.stack, self.inputs, self.settings.extrapolate)
         if self.settings.keep == "all":
             shutil.copytree(self.folder / "kept", self.inputs.out_dir / "checkpoints")
         # whose loss chose the weights: an evaluation on them is none of new rows
