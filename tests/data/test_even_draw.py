@@ -18,7 +18,7 @@ def place(item: Chat) -> tuple[str, str]:
     return item.meta["group"], item.meta["task"]
 
 
-def draw(parts: list[Part], groups: str = "a", seed: int = 0) -> EvenDraw:
+def draw(parts: list[Part], groups: str = "a", seed: int | None = None) -> EvenDraw:
     return EvenDraw(parts, place, tuple(groups), seed)
 
 
@@ -47,13 +47,24 @@ def test_the_tasks_that_are_drawn_first_are_as_likely_as_others() -> None:
     assert 80 < min(counts.values()) <= max(counts.values()) < 160
 
 
-def test_the_order_of_the_file_does_not_matter_and_windows_share_no_row() -> None:
+def test_a_seed_makes_the_order_of_the_file_indifferent() -> None:
     rows = [row("a", task, n) for task in "tuv" for n in range(20)]
-    whole = [item.id for item in draw([part(*rows)], seed=3).take(0, 40).rows]
-    back = [item.id for item in draw([part(*rows[::-1])], seed=3).take(0, 40).rows]
-    assert whole == back
-    first = [item.id for item in draw([part(*rows)], seed=3).take(0, 15).rows]
-    rest = [item.id for item in draw([part(*rows)], seed=3).take(15, 25).rows]
+    forth, back = draw([part(*rows)], seed=3), draw([part(*rows[::-1])], seed=3)
+    whole = [item.id for item in forth.take(0, 40).rows]
+    assert whole == [item.id for item in back.take(0, 40).rows]
+    assert by_task(draw([part(*rows)], seed=3).take(0, 6).rows) == dict.fromkeys("tuv", 2)
+    assert not {"a/t:0", "a/u:0", "a/v:0"} <= set(whole[:6])
+    assert {"a/t:0", "a/u:0", "a/v:0"} <= {i.id for i in draw([part(*rows)]).take(0, 6).rows}
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_windows_share_no_row(seed: int | None) -> None:
+    # a long stream, of which a short window reads less than a long one
+    rows = [row("a", "tuv"[n % 3], n) for n in range(2000)]
+    first, rest, whole = (
+        [item.id for item in draw([part(*rows)], seed=seed).take(skip, limit).rows]
+        for skip, limit in ((0, 15), (15, 25), (0, 40))
+    )
     assert first + rest == whole
 
 
@@ -66,14 +77,15 @@ def counted(rows: Callable[[], Iterator[Chat]], num: list[int]) -> Callable[[], 
     return read
 
 
-def test_a_stream_whose_tasks_alternate_is_not_read_to_its_end() -> None:
+@pytest.mark.parametrize("known", [(), ("task 0", "task 4")], ids=["stream", "row group"])
+def test_a_part_whose_tasks_alternate_is_not_read_to_its_end(known: tuple[str, ...]) -> None:
     num = [0]
 
     def rows() -> Iterator[Chat]:
         for n in range(50_000):
             yield row("abcd"[n % 4], f"task {n // 4 % 5}", n)
 
-    drawn = draw([Part(counted(rows, num), "s")], "abcd").take(0, 10).rows
+    drawn = draw([Part(counted(rows, num), "s", tasks=known)], "abcd").take(0, 10).rows
     assert Counter(item.meta["group"] for item in drawn) == dict.fromkeys("abcd", 10)
     assert set(by_task(drawn).values()) == {8}
     assert num[0] < 1000
@@ -131,8 +143,9 @@ def test_parts_of_a_group_that_is_full_or_not_wanted_are_not_read() -> None:
 
 
 def test_drops_count_in_the_proportion_of_what_was_drawn() -> None:
-    rows: list[Chat | Dropped] = [row("a", "t", n) for n in range(100)]
-    rows += [Dropped(f"d:{n}", "few-shot") for n in range(200)]
+    rows: list[Chat | Dropped] = []
+    for n in range(100):
+        rows += [row("a", "t", n), Dropped(f"d:{n}", "few-shot"), Dropped(f"e:{n}", "few-shot")]
     few = draw([part(*rows)]).take(0, 10)
     assert (len(few.rows), len(few.dropped)) == (10, 20)
     rest = draw([part(*rows)]).take(10, 90)

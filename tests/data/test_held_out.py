@@ -141,8 +141,8 @@ def test_other_stages_read_a_part_by_its_name(tmp_path: Path) -> None:
     [
         ("", "chats.held_out", r"add `held_out: 0.1` to chats\."),
         (", held_out: 0.1", "chats-held-out", r"did you mean chats\.held_out\?"),
-        (", held_out: 1.0", "chats", "held_out is a share, from 0 to below 1"),
-        (", held_out: -0.1", "chats", "held_out is a share, from 0 to below 1"),
+        (", held_out: 1.0", "chats", "held_out: must be less than 1"),
+        (", held_out: -0.1", "chats", "held_out: must be greater than or equal to 0"),
         (", take_held_out: true", "chats", "no effect without held_out"),
     ],
 )

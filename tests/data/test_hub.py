@@ -259,3 +259,23 @@ def test_repositories_of_a_script_are_read_from_their_parquet_copy(hub: Hub) -> 
     fault = "only a loading script, .*; the subsets of its Parquet copy are CaseStudy, LLMBar"
     with pytest.raises(DataError, match=f"the Hub dataset cannot be opened .*{fault}"):
         hub_file("hub:princeton-nlp/LLMBar/Natural")
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        (
+            "abisee/cnn_dailymail",
+            r"configs: \['1.0.0', '2.0.0', '3.0.0'\]\); name one of them as subset",
+        ),
+        (
+            "Salesforce/xlam-function-calling-60k",
+            "is a gated dataset .*; accept its terms .* HF_TOKEN",
+        ),
+        ("no/such-rows", "doesn't exist on the Hub or cannot be accessed.*; check its name"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_one_sentence(hub: Hub, path: str, fault: str) -> None:
+    with pytest.raises(DataError, match=fault) as error:
+        Columns(path, kind="hub").load()
+    assert "\n" not in str(error.value)

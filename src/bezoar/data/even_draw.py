@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bezoar.chat.types import Chat, Dropped, Filtered
@@ -36,8 +36,7 @@ class Part:
 
 @dataclass(eq=False)
 class _Task:
-    """Rows that wait for their turn by group and content key, so that the order of the file does
-    not matter."""
+    """Rows that wait for their turn, by group and content key, in the order of the file."""
 
     unread: list[Part] = field(default_factory=list)
     waiting: dict[str, dict[int, tuple[Chat, Part]]] = field(default_factory=dict)
@@ -53,17 +52,18 @@ class EvenDraw:
     """Rows of each of `groups`, its tasks in turn: a task gives as many rows as any other until it
     has no more.
 
-    Tasks come in a seeded order and the rows of one by content key, so that a short draw is the
-    head of a long one. A part is read when the turn of its task comes and no row of it waits;
-    parts without tasks are read first. Equal rows of a group are dropped. The drops of a part count
-    in the proportion in which its rows were drawn.
+    Tasks come in a seeded order. The rows of one come in the order of the file, and reading ends
+    where enough are seen, or with a `seed` by content key; so a short draw is the head of a long
+    one. A part is read when the turn of its task comes and no row of it waits; parts without tasks
+    are read first. Equal rows of a group are dropped. The drops of a part count in the proportion
+    in which its rows were drawn.
     """
 
     parts: Sequence[Part]
     place: Callable[[Chat], tuple[str, str]]
     """Gives a row's group and task."""
     groups: Sequence[str]
-    seed: int
+    seed: int | None = None
 
     def take(self, skip: int, limit: int) -> Filtered[Chat]:
         """Rows `skip` to `skip + limit` of each group, in the order of the draw."""
@@ -106,14 +106,17 @@ class EvenDraw:
         return [group for group in self.groups if self.num[group] < self.want]
 
     def _key(self, text: str) -> int:
-        return text_key(text, self.seed, text)
+        return text_key(text, self.seed or 0, text)
+
+    def _ordered(self, waiting: Iterable[int]) -> list[int]:
+        return list(waiting) if self.seed is None else sorted(waiting)
 
     def _draw(self, task: _Task, group: str) -> tuple[Chat, Part] | None:
         """The task's next row of the group, and the part that it is of."""
         while True:
             waiting = task.waiting.get(group, {})
             if waiting:
-                key = min(waiting)
+                key = next(iter(waiting)) if self.seed is None else min(waiting)
                 row, part = waiting.pop(key)
                 task.drawn[group] += 1
                 # two tasks may hold the same row
@@ -139,7 +142,7 @@ class EvenDraw:
                 part.dropped.append((self._key(item.id), item))
                 continue
             group, name = self.place(item)
-            key, task = content_key(item, self.seed), self.tasks.setdefault(name, _Task())
+            key, task = content_key(item, self.seed or 0), self.tasks.setdefault(name, _Task())
             is_new = group not in task.waiting
             waiting = task.waiting.setdefault(group, {})
             if key in waiting or (group, key) in self.keys:
@@ -154,13 +157,14 @@ class EvenDraw:
             quiet += 1
             names.add(name)
             # where tasks come one after the other, others may follow however long one is
-            alternate = not part.tasks and (len(names) > 1 or names == {""})
+            alternate = self.seed is None and (len(names) > 1 or names == {""})
             is_long = quiet % (_QUIET * self.want) == 0 and quiet >= _QUIET * len(self.tasks)
             if alternate and is_long and self._is_enough(part.group):
                 break
         self._trim()
         # drops behind the last row that is held would never count
-        part.dropped.sort(key=lambda pair: pair[0])
+        if self.seed is not None:
+            part.dropped.sort(key=lambda pair: pair[0])
         part.num_dropped = len(part.dropped)
         held = sum(p is part for t in self.tasks.values() for _, p in t.all_waiting())
         if part.usable:
@@ -182,7 +186,7 @@ class EvenDraw:
             level = _level(sizes, self.want)
             for task in self.tasks.values():
                 waiting = task.waiting.get(group, {})
-                for key in sorted(waiting)[max(0, level - task.drawn[group]) :]:
+                for key in self._ordered(waiting)[max(0, level - task.drawn[group]) :]:
                     del waiting[key]
 
 

@@ -67,8 +67,7 @@ class Flan(Source[Chat]):
         """The tasks that are taken, and those that were dropped on the way."""
         if self.per_submix is None:
             return super().window()
-        seed = self.shuffle_seed or 0
-        draw = EvenDraw(list(self._parts()), _place, _SUBMIXES, seed)
+        draw = EvenDraw(list(self._parts()), _place, _SUBMIXES, self.shuffle_seed)
         return draw.take(self.skip, self.per_submix)
 
     def _parts(self) -> Iterator[Part]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bezoar.data.rows import Placed, RowOrigin
-from bezoar.errors import DataError, first_line
+from bezoar.errors import DataError, brief, first_line
 
 # where the Hub keeps the rows of a repository that has a loading script, as CONFIG/SPLIT/*.parquet
 _COPIES = "refs/convert/parquet"
 _COPY = re.compile(r"([^/]+)/([^/]+)/[^/]+\.parquet")
+_BATCH = 500
 _IS_SCRIPT = "Dataset scripts are no longer supported"
 
 
@@ -28,12 +29,14 @@ class RowGroup:
 
     def rows(self) -> Iterator[Placed]:
         """Its rows; they have the origins that they have in a stream of the split."""
+        number = self.first - 1
         try:
-            rows = self.file.read_row_group(self.index).to_pylist()
+            for batch in self.file.iter_batches(_BATCH, row_groups=[self.index]):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield RowOrigin(f"{self.label}: row {number}", self.label, number), row
         except Exception as error:
-            raise _fault(self.label, self.first - 1, error) from None
-        for number, row in enumerate(rows, self.first):
-            yield RowOrigin(f"{self.label}: row {number}", self.label, number), row
+            raise _fault(self.label, number, error) from None
 
 
 def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> Iterator[Placed]:
@@ -117,6 +120,11 @@ def _copy(dataset: str, subset: str = "") -> dict[str, Any]:
 
 def _fault(label: str, number: int, error: Exception) -> DataError:
     where = "cannot be opened" if number == 0 else f"broke off after row {number}"
-    fault = f"the Hub dataset {where} ({first_line(error)})"
     hint = "check its name, subset, split and the connection"
-    return DataError(f"{label}: {fault}; {hint}.")
+    why = first_line(error)
+    if why == "Config name is missing":
+        # the second line names the subsets
+        why, hint = brief(" ".join(str(error).split("\n")[:2])), "name one of them as subset"
+    elif "gated" in why:
+        hint = "accept its terms on its page on the Hub, and set HF_TOKEN to your token"
+    return DataError(f"{label}: the Hub dataset {where} ({why}); {hint}.")

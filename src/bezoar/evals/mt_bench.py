@@ -21,9 +21,9 @@ from bezoar.evals.mt_bench_prompts import (
     Prompts,
     fastchat_prompts,
     judge_messages,
-    lacks_reference,
     prompt_files,
     prompts_hash,
+    without_reference,
 )
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
 from bezoar.evals.position import grades_alike
@@ -121,7 +121,7 @@ class MTBench(Section):
             "judge_hash": judge_hash,
             "conditions": {"mt_bench": same},
             "references": Path(self.references or "own").name,
-            "without_reference": _without(questions),
+            "without_reference": without_reference(questions),
         }
         outcome.info["mt_bench"].update(facts)
         outcome.texts["mt_bench"] = question_texts(questions)
@@ -259,16 +259,6 @@ def category_scores(
     for category, turns in zip(categories, values, strict=True):
         by_category.setdefault(category, []).append(turns)
     return [clustered_score("mt_bench", turns, name) for name, turns in by_category.items()]
-
-
-def _without(questions: Sequence[Question]) -> list[str]:
-    """The questions that lack a reference in a category that has them: "123", "103 (turn 2)"."""
-    names = []
-    for question in questions:
-        lacking = [t for t in range(len(question.turns)) if lacks_reference(question, t)]
-        if lacking:
-            names.append(f"{question.id}{' (turn 2)' if lacking[0] else ''}")
-    return names
 
 
 def _item(question: Question, turns: Sequence[Turn], ratings: Sequence[Rating]) -> Row:

@@ -63,6 +63,16 @@ def lacks_reference(question: Question, turn: int) -> bool:
     return needs and not (len(given) > turn and all(given))
 
 
+def without_reference(questions: Sequence[Question]) -> list[str]:
+    """The questions that lack a reference in a category that has them: "123", "103 (turn 2)"."""
+    names = []
+    for question in questions:
+        lacking = [t for t in range(len(question.turns)) if lacks_reference(question, t)]
+        if lacking:
+            names.append(f"{question.id}{' (turn 2)' if lacking[0] else ''}")
+    return names
+
+
 def judge_messages(
     question: Question, answers: Sequence[str], turn: int, fastchat: Mapping[str, FastChatPrompt]
 ) -> Messages:

@@ -168,9 +168,10 @@ def remarks(info: dict[str, Any]) -> list[str]:
         sentences.append(f"The standard error of the win rate is {error:.4f}.")
     if "changed_ratings" in mt_bench:
         sentences += _rereadings(mt_bench["changed_ratings"], mt_bench["num_ratings"])
-    if without := mt_bench.get("without_reference"):
-        what = f"judged without a reference, which their category should have: {len(without)}"
-        sentences.append(f"mt_bench: questions {what} ({', '.join(without)}).")
+    for section in ("mt_bench", "win_rate"):
+        if without := info.get(section, {}).get("without_reference"):
+            what = f"judged without a reference, which their category should have: {len(without)}"
+            sentences.append(f"{section}: questions {what} ({', '.join(without)}).")
     for name, sentence in trained_on(info).items():
         advice = "its scores may show what it remembers"
         sentences.append(f"{name}: the model was {sentence}; {advice}.")

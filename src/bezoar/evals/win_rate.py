@@ -20,7 +20,7 @@ from bezoar.data.files import locate_file
 from bezoar.data.questions import REFERENCE_CATEGORIES, Question, read_questions
 from bezoar.evals.judges import JudgeConfig, PairJudge, pair_judge
 from bezoar.evals.mt_bench import Turn, converse, question_texts, spread
-from bezoar.evals.mt_bench_prompts import lacks_reference
+from bezoar.evals.mt_bench_prompts import lacks_reference, without_reference
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.position import cannot_judge
 from bezoar.evals.power import detectable
@@ -98,6 +98,7 @@ class WinRate(JudgeConfig):
         facts = {
             "num_left_out": len(spread(all_questions, self.limit)) - len(questions),
             "turn": self.turn,
+            "without_reference": without_reference(questions),
             "against": self.against,
             "judge": judge.name,
             "judge_hash": judge.hash,
