@@ -100,7 +100,7 @@ class JudgeCard(JudgeConfig, LabelledPairs):
         self._check_minimum(judge.name, outcome.scores)
         same = {"pairs": content_hash([p.to_row() for p in pairs]), "repeats": self.repeats}
         conditions: dict[str, Row] = {"judge/": same}
-        facts = {"judge": judge.name, "judge_hash": judge.hash, "conditions": conditions}
+        facts = {**judge.facts, "conditions": conditions}
         if reason := outcome.scores[0].reason:
             facts["cannot_judge"] = reason
         if self.injection:

@@ -1,7 +1,7 @@
 """Judges of pairs: a language model, asked in both orders, or a reward model without order."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -70,6 +70,20 @@ class PairJudge:
     name: str
     hash: str
     compare: Callable[[Sequence[Comparison], int], Judgement]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What names it in the facts of a section."""
+        return {"judge": self.name, "judge_hash": self.hash}
+
+    def judge(
+        self, pairs: Sequence[Comparison], known: Mapping[int, tuple[Preference, float | None]]
+    ) -> Judgement:
+        """`compare`, but for the pairs, by index, whose verdict and margin are `known`."""
+        asked = [pair for i, pair in enumerate(pairs) if i not in known]
+        judged = iter(zip(*self.compare(asked, 0), strict=True))
+        both = [known[i] if i in known else next(judged) for i in range(len(pairs))]
+        return [verdict for verdict, _ in both], [margin for _, margin in both]
 
 
 def pair_judge(section: JudgeConfig, context: EvalContext, model: str) -> PairJudge:

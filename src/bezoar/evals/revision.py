@@ -145,8 +145,7 @@ class Revision(JudgeConfig):
             "iterations": counts,
             "stopped": stopped,
             "not_made": list(range(len(counts) + 1, self.times + 1)),
-            "judge": judge.name,
-            "judge_hash": judge.hash,
+            **judge.facts,
             "conditions": {"revision": same},
             **({"cannot_judge": reason} if reason else {}),
         }
@@ -210,21 +209,12 @@ def _pairs(first: Sequence[Chat], new: Sequence[str], old: Sequence[str]) -> lis
 
 def _judged(pairs: Sequence[Comparison], judge: PairJudge) -> Judgement:
     """Verdicts and margins; equal answers are a tie without a judge, missing ones a failure."""
-    # the judge is asked once for all pairs; its verdicts go back to their places below
-    different = [pair for pair in pairs if pair.chosen != pair.rejected]
-    judgements = iter(zip(*judge.compare(different, 0), strict=True))
-    verdicts: list[Preference] = []
-    margins: list[float | None] = []
-    for pair in pairs:
-        if pair.chosen != pair.rejected:
-            verdict, margin = next(judgements)
-        elif pair.chosen:
-            verdict, margin = Preference(pair.id, "tie", "tie"), 0.0
-        else:
-            verdict, margin = Preference(pair.id, NO_ANSWER, NO_ANSWER), None
-        verdicts.append(verdict)
-        margins.append(margin)
-    return verdicts, margins
+    known: dict[int, tuple[Preference, float | None]] = {}
+    for i, pair in enumerate(pairs):
+        if pair.chosen == pair.rejected:
+            tie = (Preference(pair.id, "tie", "tie"), 0.0)
+            known[i] = tie if pair.chosen else (Preference(pair.id, NO_ANSWER, NO_ANSWER), None)
+    return judge.judge(pairs, known)
 
 
 def _named(number: int, figures: Outcome, rounds: Sequence[Round]) -> Outcome:

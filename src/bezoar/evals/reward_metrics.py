@@ -248,8 +248,7 @@ class WinRateOverRows(JudgeConfig):
         conditions = {"judge": judge.hash, "rows": rows_hash, "answer tokens": self.max_tokens}
         facts = {
             **figures.info["win_rate"],
-            "judge": judge.name,
-            "judge_hash": judge.hash,
+            **judge.facts,
             "conditions": {"over rows": conditions},
             "num_unanswered": num_unanswered,
         }

@@ -79,12 +79,9 @@ class WinRate(JudgeConfig):
         pairs = [_pair(*three) for three in zip(questions, ours, theirs, strict=True)]
         # 2) the judge sees only pairs of two answers; the others keep a failed verdict
         both = [[*own, *other_turns] for own, other_turns in zip(ours, theirs, strict=True)]
-        answered = [i for i, turns in enumerate(both) if all(t.finish != "error" for t in turns)]
-        verdicts = [Preference(pair.id, NO_ANSWER, NO_ANSWER) for pair in pairs]
-        margins: list[float | None] = [None] * len(pairs)
-        judgements = zip(*judge.compare([pairs[i] for i in answered], 0), strict=True)
-        for i, judgement in zip(answered, judgements, strict=True):
-            verdicts[i], margins[i] = judgement
+        failed = [i for i, turns in enumerate(both) if any(t.finish == "error" for t in turns)]
+        known = {i: (Preference(pairs[i].id, NO_ANSWER, NO_ANSWER), None) for i in failed}
+        verdicts, margins = judge.judge(pairs, known)
         # 3) the other model's answers are in the conditions: without them two win rates differ
         figures = outcome(pairs, verdicts, margins)
         conditions = {
@@ -100,8 +97,7 @@ class WinRate(JudgeConfig):
             "turn": self.turn,
             "without_reference": without_reference(questions),
             "against": self.against,
-            "judge": judge.name,
-            "judge_hash": judge.hash,
+            **judge.facts,
             "conditions": {"win rate": conditions},
         }
         info = {"win_rate": {**figures.info["win_rate"], **facts}}
