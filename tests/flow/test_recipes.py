@@ -125,7 +125,7 @@ def shrink(stage: dict[str, Any]) -> dict[str, Any]:
             if k not in ("limit", "skip", "per_submix", "split", "subset")
         }
         path = stage["path"] if stage["path"].startswith("bezoar:") else ROWS[kind]
-        path = "pairs.jsonl" if "preference" in stage["path"] else path
+        path = "pairs.jsonl" if stage["path"].endswith("tldr-preference") else path
         kept |= {"kind": "jsonl"} if kind == "hub" else {}
         return {**kept, "path": path} if kind == "flan" else {**kept, "path": path, "limit": 8}
     stage = small(stage)
