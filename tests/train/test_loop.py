@@ -23,7 +23,10 @@ from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.progress import Progress
 from bezoar.terminal import Console
+from bezoar.train import trainer
+from bezoar.train.memory import options, predict_memory
 from bezoar.train.objectives import SFT
+from bezoar.train.optim import make_optimizer
 from bezoar.train.settings import Optimizer, StageInputs
 from bezoar.train.stages import Train
 from bezoar.train.supervised_trainer import SupervisedTrainer
@@ -246,6 +249,35 @@ def test_where_no_row_fits_activations_are_recomputed_and_then_it_is_told(
     assert loop.state.step == 3
     with pytest.raises(TrainingError, match=r"no memory for the row chat-\d+ alone"):
         crowded(tiny_model, tmp_path / "b", 0, recompute="never").run()
+
+
+def test_auto_counts_what_is_yet_to_be_taken(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = crowded(tiny_model, tmp_path, 6)
+    spec, lora = loop.stack.spec, loop.settings.adapter
+    config, keywords = loop.stack.net.config.to_dict(), options(loop.settings)
+    memory = predict_memory(config, spec, lora, tokens=100, **keywords)
+    assert memory is not None
+    loop.optimizer = make_optimizer("adamw", loop.parameters, lr=0.1, weight_decay=0.0)
+    # before the first step: gradients and moments come on top of activations
+    state = sum(8 * parameter.numel() for parameter in loop.parameters.values())
+    assert memory.ahead > memory.activations + state
+    for free, expected in ((memory.ahead, False), (memory.ahead - 1, True)):
+        monkeypatch.setattr(trainer, "available", lambda free=free: (free, False))
+        loop.save_memory(100)
+        assert loop.recomputes == expected
+    # of a training that goes on the moments are there, with a count of steps each
+    loop = crowded(tiny_model, tmp_path / "again", 6)
+    loop.optimizer = make_optimizer("adamw", loop.parameters, lr=0.1, weight_decay=0.0)
+    for parameter in loop.parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    loop.optimizer.step()
+    state += 4 * len(loop.parameters)
+    for free, expected in ((memory.ahead - state, False), (memory.ahead - state - 1, True)):
+        monkeypatch.setattr(trainer, "available", lambda free=free: (free, False))
+        loop.save_memory(100)
+        assert loop.recomputes == expected
 
 
 def test_no_memory_for_the_optimizer_is_told(tiny_model: Path, tmp_path: Path) -> None:

@@ -80,9 +80,12 @@ def test_parts_of_all_weights_by_hand() -> None:
     beside = (4 * 16 + 4 * 8) * 2 + (8 + 16) * 4
     # and all matrices once in bfloat16
     assert found.activations == 10 * (2 * kept + beside) + 2 * linear
-    # recomputed: the input of each layer in float32, and all of one layer
+    # recomputed: the input of each layer in float32, and all of one layer, after the head
     less = parts(recompute=True)
-    assert less.activations == 10 * (2 * 4 * 8 + kept + beside) + 2 * linear
+    assert less.activations == 10 * 2 * 4 * 8 + 2 * linear
+    long = predict_memory(CONFIG, ModelSpec("m"), None, tokens=10**6, on_gpu=True, recompute=True)
+    assert long is not None
+    assert long.activations + long.head == 10**6 * (2 * 4 * 8 + kept + beside) + 2 * linear
     # the best weights, in the machine's memory alone
     assert parts(keeps_best=True).best == 4 * (linear + embeddings)
     assert parts(keeps_best=True, on_gpu=True).best == found.best == 0

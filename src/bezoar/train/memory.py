@@ -121,15 +121,15 @@ def predict_memory(
             _beside(config, shapes, _BYTES[spec.dtype]),
         )
     )
-    # recomputed, every layer keeps its input, and one at a time all the rest
-    inputs = config["hidden_size"] * tokens * width
-    activations = widest + (num_layers * inputs + kept if recompute else num_layers * kept)
-    head = HEAD_BYTES
-    if lora is None:
-        # of the output embedding: its gradient in float32, and a copy and a summand in bfloat16
-        head += 8 * embedding
-        # and copies of all matrices in the precision of the computation, up to the backward pass
-        activations += 2 * linear if spec.dtype == "bfloat16" else 0
+    # of an output embedding that trains: its gradient in float32, two copies in bfloat16
+    head = HEAD_BYTES + (8 * embedding if lora is None else 0)
+    activations = num_layers * kept + widest
+    if recompute:
+        # every layer keeps its input and, when the head's work is done, one at a time all the rest
+        inputs = config["hidden_size"] * tokens * width
+        activations = num_layers * inputs + max(0, kept + widest - head)
+    if lora is None and spec.dtype == "bfloat16":
+        activations += 2 * linear  # copies of all matrices, up to the backward pass
     process = 0 if on_gpu else PROCESS_BYTES
     return Memory(process, weights, trained, head, activations, best)
 
