@@ -193,11 +193,6 @@ class Difference:
         return self.intervals_apart if self.p is None else self.p < 1 - CONFIDENCE
 
     @property
-    def excludes_zero(self) -> bool:
-        """Whether the paired interval leaves out 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
-    @property
     def p_in_words(self) -> str:
         """ "p = 0.059 corrected for 4 comparisons"; without a correction p alone."""
         if self.p is None or self.own_p is None or self.p == self.own_p:
@@ -213,7 +208,7 @@ class Difference:
             return f"too many comparisons to tell ({self.num_tests})"
         if self.p is not None and self.n < self.least_n:
             return f"too few items to tell (n = {self.n}; at least {self.least_n} are needed)"
-        if not self.excludes_zero:
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return NOT_DISTINGUISHABLE
         return f"{ONLY_INTERVAL} ({self.p_in_words})"
 

@@ -99,11 +99,6 @@ class Effect:
         kind = objective(self.stage)
         return kind.upper() if self.stage.name.lower() == kind else self.label
 
-    @property
-    def to_start(self) -> Change | None:
-        """Against the model farthest below."""
-        return self.changes[-1] if self.changes else None
-
     @cached_property
     def beats_chance(self) -> bool | None:
         """Whether the interval lies above one half (True) or below; None for neither."""
@@ -127,10 +122,10 @@ class Effect:
             not self.claim.agree or 2 * len(self.claim.shown) <= len(self.claim.differences)
         ):
             return None
-        change = self.to_start
-        if change is None or self.opponent:
+        if not self.changes or self.opponent:
             return self.beats_chance
-        return change.difference.verdict == "better" if change.difference.distinguishable else None
+        to_start = self.changes[-1].difference
+        return to_start.verdict == "better" if to_start.distinguishable else None
 
     @property
     def sentence(self) -> str:
