@@ -23,7 +23,7 @@ stages:
   made: {kind: lamini, seeds: seeds, teacher: teacher, num_rows: 4}
   sft: {kind: train, model: base, rows: made, objective: {kind: sft}}
 """
-LINES = {"teacher": 3, "model": 5, "template": 6, "seeds": 8, "made": 9}
+LINES = {"teacher": 3, "model": 5, "template": 6, "seeds": 8, "made": 9, "sft": 10}
 
 
 def written(folder: Path, model: object, url: str, **changes: str) -> Path:
@@ -94,6 +94,14 @@ def test_a_template_whose_tokens_the_tokenizer_lacks(tmp_path: Path, tiny_model:
         told(path, server, where="template", what="the model folder has no chat template")
         path = written(tmp_path, folder, server.url, **{"kind: chatml": "kind: openbezoar"})
         assert "sft" in bezoar("plan", path)
+
+
+def test_targets_that_the_model_lacks(tmp_path: Path, tiny_model: Path) -> None:
+    with serving(answer("x")) as server:
+        targets = "model: base, adapter: {targets: [query_key_value]}"
+        path = written(tmp_path, tiny_model, server.url, **{"model: base": targets})
+        what = "no linear layer named query_key_value; it has q_proj, k_proj, v_proj, o_proj"
+        told(path, server, where="sft", what=what)
 
 
 def test_an_endpoint_without_its_key(

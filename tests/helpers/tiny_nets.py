@@ -20,6 +20,7 @@ _SIZES: dict[str, Any] = {
 _WINDOWS = ["sliding_attention", "full_attention"]
 _FALCON = {"vocab_size": 272, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _FALCON |= {"initializer_range": 0.2, "max_position_embeddings": 512, "eos_token_id": 259}
+_NEOX = {"num_key_value_heads": 4}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"tie_word_embeddings": True}),
     "llama-rope3": (
@@ -78,8 +79,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "falcon",
         {**_FALCON, "multi_query": False, "parallel_attn": False, "bias": True},
     ),
-    "gpt-neox": ("gpt_neox", {"rotary_pct": 0.25, "hidden_dropout": 0.1}),
-    "gpt-neox-serial": ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False}),
+    "gpt-neox": ("gpt_neox", {"rotary_pct": 0.25, "hidden_dropout": 0.1, **_NEOX}),
+    "gpt-neox-serial": (
+        "gpt_neox",
+        {"use_parallel_residual": False, "attention_bias": False, **_NEOX},
+    ),
     "olmo": ("olmo", {}),
     "olmo-clip": ("olmo", {"clip_qkv": 0.5}),
     "olmo2": ("olmo2", {}),

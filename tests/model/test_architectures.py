@@ -1,5 +1,6 @@
 """Every architecture against transformers, forward and gradient, on every path there is."""
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bezoar.model.sampling import SamplingParams
 from bezoar.model.score import rewards
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
+from bezoar.train.memory import layer_shapes
 from tests.helpers.tiny_nets import VARIANTS, make, make_kind
 
 GROUPS = [
@@ -188,9 +190,14 @@ def test_an_architecture_on_the_layers_of_transformers(tmp_path: Path, tiny_mode
         Stack(ModelSpec(str(gpt2))).add_adapter(LoRA(), seed=0)
 
 
-def test_the_table_names_the_linear_layers_of_each(folder: Any) -> None:
+def test_the_tables_know_the_linear_layers_of_each(folder: Any) -> None:
+    from transformers import CONFIG_MAPPING
+
     assert {kind for kind, _ in VARIANTS.values()} == ARCHITECTURES.keys()
     for name, (kind, _) in VARIANTS.items():
-        net = theirs(folder(name))
-        names = {layer.rpartition(".")[2] for layer, _ in linear_layers(net)}
-        assert names == {*ARCHITECTURES[kind].linear}, name
+        layers = list(linear_layers(theirs(folder(name))))
+        shapes = {n.rpartition(".")[2]: (la.in_features, la.out_features) for n, la in layers}
+        assert shapes.keys() == {*ARCHITECTURES[kind].linear}, name
+        config = json.loads((folder(name) / "config.json").read_text())
+        assert layer_shapes(config) == shapes, name
+        assert CONFIG_MAPPING[kind]().tie_word_embeddings == ARCHITECTURES[kind].tied, name

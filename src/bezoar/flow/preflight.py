@@ -23,8 +23,9 @@ from bezoar.flow.yaml_document import KeyPath
 from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
+from bezoar.model.architectures import ARCHITECTURES
 from bezoar.model.find import local_config, local_folder
-from bezoar.model.spec import ModelSpec
+from bezoar.model.spec import ModelSpec, unknown_targets
 from bezoar.terminal import plain
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import TrainSettings
@@ -96,10 +97,23 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
         with _collected(faults, recipe.at(*key)):
             check_hub(kind, name)
     _check_templates(recipe, stale, faults)
-    _refuse(faults)
+    _refuse([*faults, *_unknown_targets(recipe, stale)])
     warned = [*silent_endpoints(recipe, asked), *_beyond_positions(recipe, stale)]
     for sentence in warned if console else ():
         console.print(plain(f"warning: {sentence}"))
+
+
+def _unknown_targets(recipe: Recipe, stale: set[str]) -> Iterator[str]:
+    """A sentence for each training stage whose adapter names layers that its model lacks."""
+    for name, stage in recipe.stages.items():
+        if name not in stale or not isinstance(stage, TrainSettings | PPOSettings):
+            continue
+        path = recipe.models[base_of(recipe, stage.model)].path
+        parts = ARCHITECTURES.get((local_config(path) or {}).get("model_type", ""))
+        if parts is None or stage.adapter is None:
+            continue
+        if fault := unknown_targets(stage.adapter, parts.linear, path):
+            yield f"{recipe.at('stages', name, 'adapter', 'targets')}: {fault}"
 
 
 def _beyond_positions(recipe: Recipe, stale: set[str]) -> Iterator[str]:

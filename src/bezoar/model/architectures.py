@@ -38,6 +38,7 @@ class Architecture:
     gated: bool = True  # down(act(gate) * up), else down(act(up))
     centred: bool = False  # a norm multiplies by 1 + its weight
     layers: str = "layers"
+    tied: bool = False  # whether one matrix embeds and unembeds if the config does not say
     takes_layout: bool = True  # whether transformers' layers hand a layout to their attention
 
     @property
@@ -59,15 +60,15 @@ ARCHITECTURES = {
     "mistral": Architecture(),
     "qwen2": Architecture(),
     "qwen3": Architecture(),
-    "gemma": Architecture(centred=True),
-    "gemma2": Architecture(_GEMMA2, centred=True),
-    "gemma3_text": Architecture(_GEMMA2, centred=True),
+    "gemma": Architecture(centred=True, tied=True),
+    "gemma2": Architecture(_GEMMA2, centred=True, tied=True),
+    "gemma3_text": Architecture(_GEMMA2, centred=True, tied=True),
     "olmo": Architecture(),
     "olmo2": Architecture(("", "post_attention_layernorm", "", "post_feedforward_layernorm")),
     "phi": Architecture(out="dense", up=("fc1",), down="fc2", gated=False),
     "phi3": Architecture(qkv=("qkv_proj",), up=("gate_up_proj",)),
     "gpt_neox": _NEOX,
-    "falcon": replace(_NEOX, attention="self_attention", layers="h", takes_layout=False),
+    "falcon": replace(_NEOX, attention="self_attention", layers="h", tied=True, takes_layout=False),
 }
 """By the model_type of a config.json. SmolLM, Yi, OpenLLaMA and others are of type llama."""
 

@@ -50,16 +50,13 @@ class LoRA:
             raise ValueError("targets is empty; name the layers, or write all-linear")
 
 
-def refuse_unknown_targets(lora: LoRA, names: Sequence[str], path: str) -> None:
-    """RecipeError unless every target is one of the linear layers of the model at `path`."""
-    known = ", ".join(names)
+def unknown_targets(lora: LoRA, names: Sequence[str], path: str) -> str:
+    """What is wrong with the targets on a model whose linear layers have these names; else ""."""
     if not names:
-        fault = f"the model {path} has no linear layers that could carry them"
-        raise RecipeError(f"adapter: {fault}; set adapter: null or take another model.")
+        return f"the model {path} has no linear layers that could carry them; set adapter: null."
     unknown = () if lora.targets == "all-linear" else sorted({*lora.targets} - {*names})
-    if unknown:
-        fault = f"the model {path} has no linear layer named {', '.join(unknown)}"
-        raise RecipeError(f"adapter.targets: {fault}; it has {known}. Name some, or all-linear.")
+    fault = f"the model {path} has no linear layer named {', '.join(unknown)}"
+    return f"{fault}; it has {', '.join(names)}. Name some, or all-linear." if unknown else ""
 
 
 @dataclass(frozen=True)

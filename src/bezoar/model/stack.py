@@ -34,7 +34,7 @@ from bezoar.model.load import DTYPES, load_net, load_tokenizer
 from bezoar.model.packed import PackedBatch
 from bezoar.model.resolve import public_path, resolve_model, some_of, stack_identity
 from bezoar.model.score_head import ScoreHead, load_head
-from bezoar.model.spec import LoRA, ModelSpec, refuse_unknown_targets
+from bezoar.model.spec import LoRA, ModelSpec, unknown_targets
 
 
 class Stack:
@@ -262,7 +262,8 @@ class Stack:
 
     def _targets(self, lora: LoRA) -> list[tuple[str, StackedLinear]]:
         names = dict.fromkeys(name.rpartition(".")[2] for name, _ in linear_layers(self.net))
-        refuse_unknown_targets(lora, tuple(names), self.spec.path)
+        if fault := unknown_targets(lora, tuple(names), self.spec.path):
+            raise RecipeError(f"adapter.targets: {fault}")
         layers = list(linear_layers(self.net, lora.targets))
         return [(name, self._stacked(name, layer)) for name, layer in layers]
 

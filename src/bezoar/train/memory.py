@@ -16,6 +16,7 @@ from typing import Any
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow
+from bezoar.model.architectures import ARCHITECTURES, Architecture
 from bezoar.model.find import local_config
 from bezoar.model.prompt_group import best_fit
 from bezoar.model.spec import LoRA, ModelSpec
@@ -33,23 +34,10 @@ Config = dict[str, Any]
 """A config.json."""
 Shapes = dict[str, tuple[int, int]]
 """(inputs, outputs) of linear layers by name."""
-_KEYS = [
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "vocab_size",
-]
+_KEYS = ["hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size"]
 _BYTES = {"bfloat16": 2, "float32": 4}
 _MOMENTS = {"adamw": 8, "rmsprop": 4, "adamw_8bit_paged": 2 + 8 / 256}
 """Bytes of an optimizer's state a weight; in 8 bits each block of 256 has two scales."""
-_SHARED_INPUT = (
-    ("q_proj", "k_proj", "v_proj"),
-    ("o_proj",),
-    ("gate_proj", "up_proj"),
-    ("down_proj",),
-)
-"""Linear layers that read the same tensor, which is kept once."""
 _SPARE = 4
 """So many batches of long rows are tokenised: characters only estimate tokens."""
 
@@ -78,7 +66,7 @@ class Memory:
 
 def llama_like(config: Config) -> bool:
     """Whether a config.json says what a prediction needs, with one number for all layers."""
-    return all(isinstance(config.get(key), int) for key in _KEYS)
+    return all(isinstance(config.get(key), int) for key in _KEYS) and _inner(config) > 0
 
 
 def predict_memory(
@@ -98,7 +86,7 @@ def predict_memory(
     shapes, num_layers = layer_shapes(config), config["num_hidden_layers"]
     # 1) weights: all weights train in float32, frozen ones have the precision of the recipe
     width = _BYTES[spec.dtype] if lora is not None else 4
-    num_embeddings = 1 if config.get("tie_word_embeddings") else 2
+    num_embeddings = 1 if config.get("tie_word_embeddings", _parts(config).tied) else 2
     embedding = config["vocab_size"] * config["hidden_size"]
     sizes = [num_in * num_out for num_in, num_out in shapes.values()]
     linear = num_layers * sum(sizes)
@@ -118,7 +106,7 @@ def predict_memory(
         sum(size * tokens if on_gpu else _paged(size * tokens) for size in sizes_per_token)
         for sizes_per_token in (
             _kept(config, shapes, lora, _BYTES[spec.dtype]),
-            _beside(config, shapes, _BYTES[spec.dtype]),
+            _beside(config, _BYTES[spec.dtype]),
         )
     )
     # of an output embedding that trains: its gradient in float32, two copies in bfloat16
@@ -225,18 +213,35 @@ def available() -> tuple[int, bool]:
 
 def layer_shapes(config: Config) -> Shapes:
     """The shapes of one layer's linear layers."""
-    E, F, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
-    head_size = config.get("head_dim") or E // heads
-    keys = head_size * (config.get("num_key_value_heads") or heads)
-    return {
-        "q_proj": (E, head_size * heads),
-        "k_proj": (E, keys),
-        "v_proj": (E, keys),
-        "o_proj": (head_size * heads, E),
-        "gate_proj": (E, F),
-        "up_proj": (E, F),
-        "down_proj": (F, E),
-    }
+    E, F, parts = config["hidden_size"], _inner(config), _parts(config)
+    queries, keys = _heads(config)
+    shapes = {parts.out: (queries, E), parts.down: (F, E)}
+    for names, sizes in ((parts.qkv, [queries, keys, keys]), (parts.up, [F] * (1 + parts.gated))):
+        # one matrix for all, or one for each
+        sizes = sizes if len(names) == len(sizes) else [sum(sizes)]
+        shapes |= {name: (E, size) for name, size in zip(names, sizes, strict=True)}
+    return shapes
+
+
+def _parts(config: Config) -> Architecture:
+    return ARCHITECTURES.get(config.get("model_type", ""), ARCHITECTURES["llama"])
+
+
+def _inner(config: Config) -> int:
+    """The inner size of the MLP; 0 if the config does not say."""
+    size = config.get("intermediate_size") or config.get("ffn_hidden_size")
+    falcon = 4 * int(config["hidden_size"]) if config.get("model_type") == "falcon" else 0
+    return size if isinstance(size, int) else falcon
+
+
+def _heads(config: Config) -> tuple[int, int]:
+    """The sizes of all queries and of all keys of a position."""
+    heads = config["num_attention_heads"]
+    size = config.get("head_dim") or config["hidden_size"] // heads
+    groups = config.get("num_key_value_heads") or config.get("num_kv_heads") or heads
+    if config.get("model_type") == "falcon" and not config.get("new_decoder_architecture"):
+        groups = 1 if config.get("multi_query", True) else heads
+    return size * heads, size * groups
 
 
 def _targets(shapes: Shapes, lora: LoRA) -> Shapes:
@@ -251,8 +256,8 @@ def _paged(size: int) -> int:
 
 def _kept(config: Config, shapes: Shapes, lora: LoRA | None, width: int) -> list[int]:
     """Bytes a token of each tensor that a layer keeps for the backward pass."""
-    E, F, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
-    queries, keys = shapes["q_proj"][1], shapes["k_proj"][1]
+    E, F, heads = config["hidden_size"], _inner(config), config["num_attention_heads"]
+    queries, keys = _heads(config)
     attention = [queries * width] + [keys * width] * 2 + [heads * 4]  # with the log-sum-exps
     if lora is None:  # autograd's own
         norms = [E * 4] * 4 + [4] * 2  # in float32
@@ -261,8 +266,9 @@ def _kept(config: Config, shapes: Shapes, lora: LoRA | None, width: int) -> list
         return [*norms, *attention, *inputs, *[F * width] * 4]
     norms = [E * width] * 2 + [4] * 2  # inputs and scales
     kept = [*norms, *attention, F * width, F * width]  # and the MLP's gate and up
-    targets = _targets(shapes, lora)
-    for names in _SHARED_INPUT:
+    targets, parts = _targets(shapes, lora), _parts(config)
+    # layers that read the same tensor, which is kept once
+    for names in (parts.qkv, (parts.out,), parts.up, (parts.down,)):
         num_adapters, num_inputs = sum(name in targets for name in names), shapes[names[0]][0]
         if num_adapters:  # the input, its dropout mask, and the adapters' inner states
             mask = num_inputs if lora.dropout else 0
@@ -270,8 +276,8 @@ def _kept(config: Config, shapes: Shapes, lora: LoRA | None, width: int) -> list
     return kept
 
 
-def _beside(config: Config, shapes: Shapes, width: int) -> list[int]:
+def _beside(config: Config, width: int) -> list[int]:
     """Bytes a token of each tensor that the widest step holds beside what is kept."""
-    E, F = config["hidden_size"], config["intermediate_size"]
-    queries, keys = shapes["q_proj"][1], shapes["k_proj"][1]
+    E, F = config["hidden_size"], _inner(config)
+    queries, keys = _heads(config)
     return [F * width] * 4 + [E * width] * 4 + [queries * 4] + [keys * 4] * 4
