@@ -74,8 +74,7 @@ class MTBench(Section):
     answers, such as FastChat's reference_answer/gpt-4.jsonl. A turn without one is judged without.
     """
     prompts: Prompts = "own"
-    """The judge's prompts: own; fastchat, those of FastChat word for word, as MT-Bench has them; or
-    a file in the form of its judge_prompts.jsonl."""
+    """The judge's prompts: own, or FastChat's judge_prompts.jsonl, with which it is MT-Bench."""
     verdict: Verdict = "text"
     """text: a written rating; logprob: the expected one, for weak judges; fastchat: its rule."""
     max_tokens: Count = 1024

@@ -1,4 +1,4 @@
-"""What a judge of MT-Bench is asked for a grade: our prompts, or FastChat's word for word."""
+"""What a judge of MT-Bench is asked for a grade: our prompts, or those of FastChat's file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,9 @@ from bezoar.io import content_hash
 from bezoar.prompts import fill, read_prompt, seal
 from bezoar.references import FileRef
 
-Prompts = Literal["own", "fastchat"] | FileRef
+Prompts = Literal["own"] | FileRef
 _OWN = ("single", "single-reference", "second-turn", "second-turn-reference")
 _FASTCHAT = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
-_PUBLISHED = "bezoar:mt_bench/fastchat.jsonl"
 
 
 class FastChatPrompt(NamedTuple):
@@ -28,8 +27,7 @@ class FastChatPrompt(NamedTuple):
 
 def prompt_files(prompts: str) -> list[Path]:
     """The files of the package with the prompts; none where the recipe names one."""
-    own = [f"bezoar:mt_bench/{name}.md" for name in _OWN]
-    refs = {"own": own, "fastchat": [_PUBLISHED]}.get(prompts, [])
+    refs = [f"bezoar:mt_bench/{name}.md" for name in _OWN if prompts == "own"]
     return [locate_file(ref, Path(), "MT-Bench") for ref in refs]
 
 
@@ -41,17 +39,17 @@ def prompts_hash(prompts: str = "own") -> str:
 
 
 def fastchat_prompts(prompts: str) -> dict[str, FastChatPrompt]:
-    """The four prompts for single answers, by FastChat's names, of its judge_prompts.jsonl or, for
-    `fastchat`, of the package. DataError where the file lacks one."""
-    path = locate_file(_PUBLISHED if prompts == "fastchat" else prompts, Path(), "mt_bench.prompts")
+    """The four prompts for single answers of FastChat's judge_prompts.jsonl, by their names there.
+    DataError where the file lacks one."""
+    path = locate_file(prompts, Path(), "mt_bench.prompts")
     found = {
         text(row, "name", at): FastChatPrompt(str(row.get("system_prompt") or ""), template)
         for at, row in read_file(path, path.name)
         if (template := text(row, "prompt_template", at))
     }
     if missing := [name for name in _FASTCHAT if name not in found]:
-        what = "name FastChat's judge_prompts.jsonl, or write fastchat"
-        raise DataError(f"{path}: there is no prompt {missing[0]!r} in it; {what}.")
+        what = f"there is no prompt {missing[0]!r} in it; name FastChat's judge_prompts.jsonl"
+        raise DataError(f"{path}: {what}.")
     return {name: found[name] for name in _FASTCHAT}
 
 
