@@ -12,12 +12,12 @@ from typing import Any
 
 from bezoar.errors import DataError
 
+# names of slots that were never trained: Llama 3, Gemma, Phi, Mistral
 RESERVED = re.compile(
     r"<\|?(reserved(_special)?(_token)?|unused|dummy|placeholder|special)_?\d+\|?>"
     r"|\[(control|unused)_?\d+\]",
     re.IGNORECASE,
 )
-"""Names of slots that were never trained: Llama 3, Gemma, Phi, Mistral."""
 _KEY = "add_tokens"
 
 
@@ -34,14 +34,13 @@ def with_tokens(inner: Any, names: Sequence[str], *, num_rows: int | None) -> An
     most = len(vocabulary) if num_rows is None else num_rows
     slots = sorted((i, slot) for slot, i in vocabulary.items() if RESERVED.fullmatch(slot))
     renamed = dict(zip([slot for i, slot in slots if i < most], names, strict=False))
-    if renamed:
-        inner = _renamed(inner, renamed)
-    if rest := names[len(renamed) :]:
-        from tokenizers import AddedToken
+    made = _renamed(inner, renamed) if renamed else inner
+    from tokenizers import AddedToken
 
-        added = [AddedToken(name, special=True, normalized=False) for name in rest]
-        inner.add_tokens(added, special_tokens=True)
-    return inner
+    # the renamed ones too, for a slot may have been one of the ordinary vocabulary
+    added = [AddedToken(name, special=True, normalized=False) for name in names]
+    made.add_tokens(added, special_tokens=True)
+    return made
 
 
 def _renamed(inner: Any, names: dict[str, str]) -> Any:
@@ -51,23 +50,10 @@ def _renamed(inner: Any, names: dict[str, str]) -> Any:
     with tempfile.TemporaryDirectory() as work:
         inner.save_pretrained(work)
         for file in Path(work).glob("*token*.json"):
-            values = json.loads(file.read_text("utf-8"))
-            file.write_text(json.dumps(_replaced(values, names), ensure_ascii=False), "utf-8")
+            text = file.read_text("utf-8")
+            for old, new in names.items():
+                text = text.replace(json.dumps(old), json.dumps(new))
+            file.write_text(text, "utf-8")
         made = AutoTokenizer.from_pretrained(work, trust_remote_code=False)
     made.name_or_path = inner.name_or_path
-    # as tokens, for a slot may have been one of the ordinary vocabulary
-    from tokenizers import AddedToken
-
-    added = [AddedToken(name, special=True, normalized=False) for name in names.values()]
-    made.add_tokens(added, special_tokens=True)
     return made
-
-
-def _replaced(value: Any, names: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return names.get(value, value)
-    if isinstance(value, list):
-        return [_replaced(inner, names) for inner in value]
-    if isinstance(value, dict):
-        return {names.get(key, key): _replaced(inner, names) for key, inner in value.items()}
-    return value

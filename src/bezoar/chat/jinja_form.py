@@ -44,9 +44,13 @@ _MARKED = r"""
 {% for message in messages %}
   {% if found.all and message.role == 'assistant' %}
     {% set before = whole_chat(messages[:loop.index0], true) if loop.index0 else '' %}
-    {% set through = before ~ message.content ~ END %}
-    {% if before and message.content is string and before.startswith(found.text)
-        and whole_chat(messages[:loop.index], false).startswith(through) %}
+    {% set whole, words = whole_chat(messages[:loop.index], false), message.content %}
+    {% if words is string and not whole.startswith(before ~ words ~ END) %}
+      {% set words = words | trim %}
+    {% endif %}
+    {% set through = before ~ words ~ END %}
+    {% if before and words is string and before.startswith(found.text)
+        and whole.startswith(through) %}
       {% set part = [before[found.text | length:], through[before | length:]] %}
       {% set found.parts = found.parts + [part] %}
       {% set found.text = through %}
@@ -86,6 +90,13 @@ def marked(template: str, *, end: str) -> str:
     start = "{% macro whole_chat(messages, add_generation_prompt) %}\n"
     inner = re.sub(r"\r?\n\Z", "", template)
     return start + inner + "{{ '' }}{% endmacro %}" + _filled(_MARKED, END=end)
+
+
+def settled(template: str, *, eos: str) -> str:
+    """The template with the eos_token of training, and thinking off unless it is asked for."""
+    thinks = "{% set enable_thinking = enable_thinking | default(false) %}"
+    start = thinks if "enable_thinking" in template else ""
+    return start + (f"{{% set eos_token = {_literal(eos)} %}}" if eos else "") + template
 
 
 def _filled(form: str, **texts: str) -> str:

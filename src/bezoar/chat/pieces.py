@@ -65,19 +65,32 @@ def _encode_run(run: Sequence[Piece], tokenizer: Tokenizer, *, after: str) -> li
 
 
 def _encode_words(text: str, tokenizer: Tokenizer, after: str) -> list[int]:
-    """The tokens of text behind a special token, "" for none, whatever special tokens it names."""
+    """The tokens of text behind `after`, a special token and more or "", whatever special tokens
+    the text names."""
     if not tokenizer.special.search(text):
         return tokenizer.encode(text, markers=True, after=after)
     # a special token may begin a text anew or not, or take the white space behind it to itself
-    bare = tokenizer.encode("a", markers=True, after=after)
-    if after and tokenizer.encode("\na", markers=True, after=after) == bare:
-        text = text.lstrip()
-    return tokenizer.encode(text, after="" if bare == tokenizer.encode("a") else "\n")
+    bare, tail = tokenizer.encode("a", markers=True, after=after), after
+    if found := tokenizer.special.match(after):
+        tail = after[found.end() :] or "\n"
+        if after == found[0] and tokenizer.encode("\na", markers=True, after=after) == bare:
+            text = text.lstrip()
+    return tokenizer.encode(text, after="" if bare == tokenizer.encode("a") else tail)
+
+
+def _encode_answer(text: str, tokenizer: Tokenizer, after: str) -> list[int]:
+    """The tokens of an answer, with the white space that it begins with: no special token before it
+    takes that."""
+    if text[:1].isspace() and tokenizer.special.match(after):
+        return tokenizer.encode(text, after=tokenizer.special.sub("", after))
+    return _encode_words(text, tokenizer, after)
 
 
 def _last_words(run: Sequence[Piece], tokenizer: Tokenizer) -> str:
-    """What stands between the last special token of a run and its end."""
-    return tokenizer.special.split(run[-1].text)[-1] if run else ""
+    """What stands in a run from its last special token on."""
+    text = "".join(piece.text for piece in run[-1:])
+    last = [found.start() for found in tokenizer.special.finditer(text)][-1:]
+    return text[last[0] :] if last else text
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:
@@ -135,12 +148,12 @@ class PieceTemplate:
         self._refuse_tools(messages)
         pieces = self.prompt_pieces(messages, tokenizer)
         prompt = self._encode(pieces, tokenizer, "answer").tokens
-        return prompt + tokenizer.encode(prefill, after=_last_words(pieces, tokenizer))
+        return prompt + _encode_answer(prefill, tokenizer, _last_words(pieces, tokenizer))
 
     def answer(self, messages: Messages, text: str, tokenizer: Tokenizer) -> list[int]:
         """The tokens of an answer to `messages`, without the one that ends it."""
         pieces = self.prompt_pieces(messages, tokenizer)
-        return tokenizer.encode(text, after=_last_words(pieces, tokenizer))
+        return _encode_answer(text, tokenizer, _last_words(pieces, tokenizer))
 
     def parse(self, tokens: Sequence[int], tokenizer: Tokenizer) -> Message:
         """The answer that a model wrote, without what ends it."""
@@ -159,7 +172,7 @@ class PieceTemplate:
             if is_answer:
                 # the ends of an answer must be ends of tokens, even where the tokenizer would merge
                 # across them
-                tokens = [*tokenizer.encode(run[0].text, after=last_words), end]
+                tokens = [*_encode_answer(run[0].text, tokenizer, last_words), end]
                 rendered.answers.append((start, start + len(tokens)))
                 ended, last_words = tokenizer.decode([end], markers=True), ""
             else:

@@ -14,8 +14,7 @@ from bezoar.errors import DataError, first_line
 _PROBES = (
     "### Instruction:\nSay  it twice.\n\n### Response:Once upon a time, 12.5 1e-4",
     "    def f(x):\n\treturn {'a': [x, \"é\"]}\n\n\n",
-    " a  b   c    ",
-    "       a     b",
+    " a  b   c    \t       a     b",
     "naïve Straße 日本 😀 ﬁ ½ １２ e\u0301\u00a0\u3000",
     "<s> </s> <unk> [INST] <|im_end|>",
 )
@@ -28,11 +27,9 @@ def from_file(file: Path, inner: Any) -> Any:
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import import_protobuf
 
-    tokenizer_of: Any = PreTrainedTokenizerFast
-    protocol: Any = import_protobuf
     try:
         pieces: Any = SentencePieceProcessor(model_file=str(file))
-        model = protocol("").ModelProto.FromString(file.read_bytes())
+        model = import_protobuf("").ModelProto.FromString(file.read_bytes())  # type: ignore[no-untyped-call]
     except Exception as error:  # its readers have no error type of their own
         fault = f"no SentencePiece model can be read from it ({first_line(error)})"
         raise DataError(f"{file}: {fault}; save or fetch the file again.") from None
@@ -40,13 +37,9 @@ def from_file(file: Path, inner: Any) -> Any:
     special = [token for _, token in sorted(inner.added_tokens_decoder.items()) if token.special]
     backend.add_special_tokens(special)
     backend.post_processor = inner.backend_tokenizer.post_processor
-    made = tokenizer_of(
-        tokenizer_object=backend,
-        chat_template=inner.chat_template,
-        model_max_length=inner.model_max_length,
-        padding_side=inner.padding_side,
-        **inner.special_tokens_map,
-    )
+    settings = {name: getattr(inner, name) for name in ("chat_template", "model_max_length")}
+    settings |= {"tokenizer_object": backend, **inner.special_tokens_map}
+    made = PreTrainedTokenizerFast(**settings)  # type: ignore[no-untyped-call]
     made.name_or_path = inner.name_or_path
     for text in _PROBES:
         ours = made.encode(text, add_special_tokens=False, split_special_tokens=True)
@@ -86,9 +79,7 @@ def _backend(model: Any) -> Any:
     return backend
 
 
-def _merges(
-    vocabulary: dict[str, int], pieces: Any
-) -> Iterator[tuple[tuple[float, int, int], tuple[str, str]]]:
+def _merges(vocabulary: dict[str, int], pieces: Any) -> Iterator[tuple[Any, tuple[str, str]]]:
     """Every pair of pieces that makes a third, after its rank: the third with the highest score."""
     for piece in pieces:
         # what a text cannot spell is no result of a merge: 2, 3 and 6 are unknown, control, byte

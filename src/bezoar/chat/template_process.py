@@ -32,7 +32,8 @@ def apply_template(
     add_generation_prompt: bool,
     continue_final_message: bool = False,
 ) -> str:
-    """The text of a conversation, as `tokenizer.apply_chat_template` of transformers writes it.
+    """The text of a conversation, as `tokenizer.apply_chat_template` of transformers writes it with
+    `enable_thinking=False`, which most templates do not know.
 
     DataError if the template fails, or was stopped: it took too long, too much memory or text.
     """
@@ -42,6 +43,7 @@ def apply_template(
         **tokenizer.special_tokens_map,
         "add_generation_prompt": add_generation_prompt,
         "continue_final_message": continue_final_message,
+        "enable_thinking": False,
     }
     try:
         if not rows:

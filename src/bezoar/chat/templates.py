@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -111,17 +112,47 @@ class OpenBezoarTemplate(PieceTemplate):
         return pieces
 
 
+# by template and special tokens: to find one out takes an application
+_FORMS: dict[tuple[str, int | None, int], tuple[str, bool]] = {}
+_NO_THOUGHT = re.compile(r"<think>\s*</think>\s*")
+
+
 @dataclass(frozen=True)
 class HubTemplate(PieceTemplate):
     """The chat template (Jinja) that comes with the tokenizer.
 
     It is a program of whoever made the model: it runs in a process of its own and is stopped after
-    2 s of computing or 512 MiB of memory for one conversation.
+    2 s of computing or 512 MiB of memory for one conversation. An answer ends with the special
+    token that the template writes behind it, which need not be the tokenizer's eos_token; answers
+    are trimmed where the template trims them. Thinking is off (`enable_thinking: false`); of a
+    template that writes an empty think block for the last answer alone, only that answer trains.
 
     Example: {kind: hub}
     """
 
     kind: Literal["hub"] = "hub"
+
+    def end(self, tokenizer: Tokenizer) -> int:
+        end = tokenizer.encode(self._form(tokenizer)[0], markers=True)
+        return end[0] if len(end) == 1 else tokenizer.eos_id
+
+    def answer(self, messages: Messages, text: str, tokenizer: Tokenizer) -> list[int]:
+        said = text.strip() if self._form(tokenizer)[1] else text
+        return super().answer(messages, said, tokenizer)
+
+    def _form(self, tokenizer: Tokenizer) -> tuple[str, bool]:
+        """The special token behind every answer and whether answers are trimmed, found out once."""
+        key = (str(tokenizer.template), tokenizer.bos_id, tokenizer.eos_id)
+        if key not in _FORMS:
+            text, probe = "", (Message("user", "a"), Message("assistant", " \ue000 "))
+            # a template that refuses the chat, or is not there, is told of where it is used
+            with suppress(DataError):
+                text = self._apply_text(probe, tokenizer, False)
+            found = re.search("( ?)\ue000( ?)", text)
+            behind = tokenizer.special.match(text, found.end()) if found else None
+            end = behind[0] if behind else tokenizer.decode([tokenizer.eos_id], markers=True)
+            _FORMS[key] = end, bool(found and not found[1])
+        return _FORMS[key]
 
     def check(self, tokenizer: Tokenizer) -> None:
         if not tokenizer.template:
@@ -130,45 +161,50 @@ class HubTemplate(PieceTemplate):
 
     def jinja(self, tokenizer: Tokenizer) -> str:
         self.check(tokenizer)
-        end = tokenizer.decode([self.end(tokenizer)], markers=True)
-        return jinja_form.marked(str(tokenizer.inner.get_chat_template()), end=end)
+        end, eos = (
+            tokenizer.decode([i], markers=True) for i in (self.end(tokenizer), tokenizer.eos_id)
+        )
+        template = jinja_form.marked(str(tokenizer.inner.get_chat_template()), end=end)
+        return jinja_form.settled(template, eos=eos if eos != end else "")
 
     def pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
         pieces, text = self._through_last_answer(messages, tokenizer)
-        if messages and messages[-1].role != "assistant":
-            pieces += _after(text, self._apply(messages, tokenizer))
-        return pieces
+        return _behind(pieces, text, self._apply(messages, tokenizer)) if messages else pieces
 
     def prompt_pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
         pieces, text = self._through_last_answer(messages, tokenizer)
-        return [*pieces, *_after(text, self._apply(messages, tokenizer, opening=True))]
+        return _behind(pieces, text, self._apply(messages, tokenizer, opening=True))
 
     def _through_last_answer(
         self, messages: Messages, tokenizer: Tokenizer
     ) -> tuple[list[Piece], str]:
-        """The pieces up to the end of the last answer, and the template's text for them.
+        """The pieces up to the end token of the last answer, and the template's text for them.
 
         Each answer is cut from two applications, so that the prompt before it is by construction
         what generation would see: 1) the chat before the answer, opened for it; 2) the chat with
         the answer. 2 must be 1, the answer as it stands, and the end token.
         """
         pieces: list[Piece] = []
-        text, end = "", tokenizer.decode([self.end(tokenizer)], markers=True)
+        text, (end, trims) = "", self._form(tokenizer)
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
             # a template may render a chat without its last answer differently from its beginning
             before = self._apply(messages[:index], tokenizer, opening=True)
+            if "</think>" in message.content and _NO_THOUGHT.search(_text(before)):
+                if index + 1 < len(messages):
+                    continue  # a part of the later prompt, which the template writes without it
+                fault = "the answer thinks, and the generation prompt has thinking off"
+                raise DataError(f"template hub: {fault}; use chatml, or remove what is thought.")
             through = self._apply(messages[: index + 1], tokenizer)
-            opening = _after(text, before)
             answer, *rest = [*_after(_text(before), through), Piece("")]
-            if answer != Piece(message.content) or not rest[0].text.startswith(end):
+            said = message.content.strip() if trims else message.content
+            if answer != Piece(said) or not rest[0].text.startswith(end):
                 fault = "changes the answer or does not end it with the end token"
                 raise DataError(f"template hub: the chat template {fault}; use chatml.")
-            pieces += [*opening, replace(answer, answer=True)]
-            # the answer has the end token already
-            pieces += [replace(rest[0], text=rest[0].text[len(end) :]), *rest[1:]]
-            text = _text(through)
+            pieces = [*_behind(pieces, text, before), replace(answer, answer=True)]
+            # what closes an answer can differ where nothing follows; the end token is the answer's
+            text = f"{_text(before)}{said}{end}"
         return pieces, text
 
     def _apply(
@@ -183,7 +219,9 @@ class HubTemplate(PieceTemplate):
         # not the text that the words themselves give, the template does something else with them
         plain = [m.content for m in messages]
         trimmed = [m.content if m.role == "assistant" else m.content.strip() for m in messages]
-        for words in (plain, trimmed):
+        # what was thought is no part of earlier turns
+        bare = [m.content.split("</think>")[-1].lstrip("\n") for m in messages[:-1]] + plain[-1:]
+        for words in (plain, trimmed, [m.content.strip() for m in messages], bare):
             pieces = [
                 Piece(words[int(part[1:-1])]) if part[0] == "\ue000" else Piece(part, markers=True)
                 for part in parts
@@ -208,6 +246,18 @@ def _bos(tokenizer: Tokenizer) -> str:
 
 def _text(pieces: Sequence[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
+
+
+def _behind(pieces: list[Piece], text: str, longer: list[Piece]) -> list[Piece]:
+    """`pieces`, whose text is `text`, and what `longer` has behind them.
+
+    Where `longer` has left out empty think blocks of earlier turns, `longer` itself: what was
+    trained there stands in no later prompt.
+    """
+    bare = _NO_THOUGHT.sub("", text)
+    if bare != text and not _text(longer).startswith(text) and _text(longer).startswith(bare):
+        return longer
+    return [*pieces, *_after(text, longer)]
 
 
 def _after(text: str, pieces: list[Piece]) -> list[Piece]:

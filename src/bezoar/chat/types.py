@@ -156,13 +156,11 @@ def ended(row: AnyRow) -> tuple[bool, ...]:
     Of an answer that was cut off the end token is neither trained nor part of log P. The number
     `ended` of sampled answers says so, or `meta["ended"]`; where both are silent, all have ended.
     """
-    found: Any
+    num, found = 1, [row.meta.get("ended")]
     if isinstance(row, SampledAnswers):
         num, found = len(row.answers), list(row.numbers.get("ended", ()))
     elif isinstance(row, Comparison):
-        num, found = 2, row.meta.get("ended")
-    else:
-        num, found = 1, [row.meta.get("ended")]
+        num, found = 2, row.meta.get("ended") or []
     known = found if isinstance(found, list) and len(found) == num else [None] * num
     # 0 and false say that it was cut off; a text or nan says nothing
     return tuple(value != 0 for value in known)

@@ -10,15 +10,10 @@ from typing import Literal
 from bezoar.chat.types import Message
 from bezoar.llm.types import Reply, Request
 
+# the begun answer is a last turn of the assistant; such a turn, with FLAGS; or a sentence
 Way = Literal["turn", "flags", "words"]
-"""The begun answer is a last turn of the assistant; such a turn, with FLAGS; or a sentence."""
+# keys of a vLLM request that has its last turn gone on with
 FLAGS = {"continue_final_message": True, "add_generation_prompt": False}
-"""Keys of a vLLM request that has its last turn gone on with."""
-SAID: dict[Way, str] = {
-    "turn": "goes on with a begun answer",
-    "flags": f"goes on with a begun answer where it is told {' and '.join(FLAGS)}",
-    "words": "cannot go on with a begun answer, and is asked to begin as wanted",
-}
 PROBED: tuple[Way, ...] = ("turn", "flags")
 # cut where every tokenizer has a border; a new turn cannot begin with what is missing
 _LINE, _BEGUN = "[A] [B] [C] [D] [E] [F] [G] [H]", "[A] [B] [C] [D"

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from bezoar.cost import cents
 from bezoar.errors import BudgetError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
-from bezoar.llm.begun import PROBED, SAID, Way, find_way, probe
+from bezoar.llm.begun import PROBED, Way, find_way, probe
 from bezoar.llm.budget import REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Entry, Journal
@@ -120,15 +120,10 @@ class Pool:
             backend.way = way
             return self.ask([probe(way)])[0]
 
-        try:
-            backend.way = find_way(known, ask)
-        except BaseException:
-            backend.way = None
-            raise
-        finally:
-            self.title = title
+        backend.way, self.title = find_way(known, ask), title
         if not known:
-            self.progress.say(f"  {self.stage}: {backend.endpoint.url} {SAID[backend.way]}")
+            said = f"is given the beginning of an answer as {backend.way}"
+            self.progress.say(f"  {self.stage}: {backend.endpoint.url} {said}")
 
     def _ask_endpoint(
         self, backend: EndpointBackend, unique: dict[str, Request], replies: dict[str, Reply]

@@ -86,12 +86,11 @@ def read_rows(folder: Path, added: AddedRows | None) -> dict[str, Tensor]:
         m[1]: value for key, value in load_tensors(file).items() if (m := _ROWS.fullmatch(key))
     }
     indices = read_object(folder / CONFIG).get(INDICES) or {}
-    expected = {} if added is None else {name: list(added.ids) for name in added.lower}
-    by_name = {name.rsplit(".", 1)[-1]: ids for name, ids in expected.items()}
-    shapes = {name: rows.shape for name, rows in added.lower.items()} if added else {}
-    fits = indices == by_name and {n: t.shape for n, t in tensors.items()} == shapes
-    if not fits and (indices or tensors or expected):
-        fault = f"it holds rows of the tokens {indices or {}}, and its base adds {by_name}"
+    lower = added.lower if added else {}
+    expected = {name.rsplit(".", 1)[-1]: added.ids for name in lower} if added else {}
+    shapes = [{name: rows.shape for name, rows in of.items()} for of in (tensors, lower)]
+    if indices != expected or shapes[0] != shapes[1]:
+        fault = f"it holds rows of the tokens {indices}, and its base adds {expected}"
         raise DataError(f"{file}: {fault}; name the same tokens in add_tokens of the base.")
     return tensors
 

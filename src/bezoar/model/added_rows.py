@@ -56,8 +56,7 @@ class AddedRows:
 
     def set_lower(self, rows: Mapping[str, Tensor]) -> None:
         """Take the rows of an adapter that is frozen."""
-        device = self.net.get_input_embeddings().weight.device
-        self.lower = {name: rows[name].float().to(device) for name in self.lower}
+        self.lower = {name: rows[name].to(below) for name, below in self.lower.items()}
         self.write()
 
     def add_top(self) -> dict[str, nn.Parameter]:

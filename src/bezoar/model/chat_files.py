@@ -94,9 +94,12 @@ def _as_trained(
         return rendered.tokens, rendered.trained
     # the marks of an open chat are those of the part that is answered
     prompt = template.prompt(messages, ours)
-    trained = template.render(messages[:-1], ours).trained
+    rendered = template.render(messages[:-1], ours)
+    trained = rendered.trained
     # what closes the answered part belongs to the prompt and is never trained
     marks = trained[: max(i + 1 for i, mark in enumerate(trained) if mark)]
+    if prompt[: len(marks)] != rendered.tokens[: len(marks)]:
+        marks = []  # the template writes answers otherwise once another turn follows
     return prompt, marks + [False] * (len(prompt) - len(marks))
 
 

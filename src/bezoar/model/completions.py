@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from bezoar.model.stack import Stack
 
 Answers = Sequence[Sequence[str]]  # several to each prompt
+# for each prompt whether its answers were written to their end, or that of each of them
 Ended = Sequence[bool | Sequence[bool]]
-"""For each prompt whether its answers were written to their end, or that of each of them."""
 
 
 def draw_completions(

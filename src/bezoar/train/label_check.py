@@ -57,7 +57,7 @@ def check_labels(
         # 1) check before the length: a cut row has lost the end token that the check looks for
         group = objective.group(row, template, tokenizer)
         for completion, chat, end in zip(group.completions, chats, ended(row), strict=False):
-            check(row, group.prompt, completion, chat, has_ended=end)
+            check(row, group.prompt, completion, chat, end)
         # 2) then drop or cut
         detail = f"{group.longest} tokens, max_length is {max_length}"
         if group.longest <= max_length:
@@ -91,13 +91,7 @@ class _Check:
     is_scored: bool  # a score is read once, at a token behind the end of the answer
 
     def __call__(
-        self,
-        row: AnyRow,
-        prompt: list[int],
-        completion: Completion,
-        messages: Messages,
-        *,
-        has_ended: bool = True,
+        self, row: AnyRow, prompt: list[int], completion: Completion, chat: Messages, end: bool
     ) -> None:
         """DataError with the row's text, trained part in ⟦ ⟧, unless the answers are trained."""
         # 1) a score is read at one token; with that token checked, the rest is checked as an answer
@@ -109,15 +103,14 @@ class _Check:
                     " group with score_group."
                 )
             completion = Completion(completion.tokens[:-1], [True] * num_tokens)
-            # a score is read behind the end token also of an answer that was cut off
-            has_ended = True
+            end = True  # which a score is read behind, also where the answer was cut off
         # 2) the turns whose answers the objective trains, from the row and not from the marks
-        turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
+        turns = [i for i, message in enumerate(chat) if message.role == "assistant"]
         if not (self.every_turn and isinstance(row, Chat)):
             turns = turns[-1:]
         # 3) the message shows the marks: what is wrong with them is seen at a glance
-        cut_off = None if has_ended or messages[-1].role != "assistant" else turns[-1]
-        if problem := self._problem(turns, prompt, completion, messages, cut_off):
+        cut_off = -1 if end or chat[-1].role != "assistant" else turns[-1]
+        if problem := self._problem(turns, prompt, completion, chat, cut_off):
             parts = spans(prompt, completion, self.tokenizer)
             text = "".join(f"⟦{part}⟧" if trained else part for part, trained in parts)
             raise DataError(
@@ -125,12 +118,7 @@ class _Check:
             )
 
     def _problem(
-        self,
-        turns: list[int],
-        prompt: list[int],
-        completion: Completion,
-        messages: Messages,
-        cut_off: int | None,
+        self, turns: list[int], prompt: list[int], completion: Completion, chat: Messages, cut: int
     ) -> str:
         """What is wrong with the answers `turns` of one completion, or the empty string."""
         tokens = [*prompt, *completion.tokens]
@@ -140,13 +128,13 @@ class _Check:
         template, tokenizer, bos = self.template, self.tokenizer, self.tokenizer.bos_id
         if bos is not None and tokens.count(bos) > 1:
             # a template may open every turn with BOS, but the first one only once
-            opens_turns = bos in template.prompt(messages[:1], tokenizer)[1:]
+            opens_turns = bos in template.prompt(chat[:1], tokenizer)[1:]
             if tokens[:2] == [bos, bos] or not opens_turns:
                 return "the beginning-of-sequence token stands in it twice"
         # each turn must continue just the tokens that generation would start from
         for number, i in enumerate(turns, 1):
-            opening = template.prompt(messages[:i], tokenizer)
-            words = template.answer(messages[:i], messages[i].content, tokenizer)
+            opening = template.prompt(chat[:i], tokenizer)
+            words = template.answer(chat[:i], chat[i].content, tokenizer)
             answer = [*words, template.end(tokenizer)]
             start, end = len(opening), len(opening) + len(answer) - 1
             if tokens[:start] != opening:
@@ -156,10 +144,9 @@ class _Check:
                     f"not every token of answer {number} is trained, from the end of the generation"
                     " prompt on"
                 )
-            if i == cut_off:
-                if len(tokens) > end:
-                    return f"something is trained behind answer {number}, which was cut off"
-            elif tokens[end : end + 1] != answer[-1:] or not trained[end]:
+            if i == cut and len(tokens) > end:
+                return f"something is trained behind answer {number}, which was cut off"
+            if i != cut and (tokens[end : end + 1] != answer[-1:] or not trained[end]):
                 return f"the token that ends answer {number} is not trained"
         return ""
 

@@ -44,6 +44,13 @@ class SFT:
         loss_on: Literal["all", "answer"] = "all" if self.loss_on == "all" else "answer"
         messages = conversations(row)[0]
         rendered = template.render(messages, tokenizer, loss_on=loss_on)
+        if self.loss_on != "last" and not isinstance(row, Comparison):
+            num = sum(message.role == "assistant" for message in messages)
+            if len(rendered.answers) < num:
+                raise DataError(
+                    f"row {row.id}: the template writes earlier answers otherwise than the last"
+                    " one, so only that can train; set loss_on: last, or use chatml."
+                )
         tokens, trained = rendered.tokens, rendered.trained
         if not ended(row)[0] and messages[-1].role == "assistant":
             # the model did not write the end token of an answer that was cut off
