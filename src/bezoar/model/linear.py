@@ -260,16 +260,17 @@ def linear_layers(
 def quantize(net: nn.Module, *, device: str, file: Path | None = None) -> None:
     """Quantise the linear layers of the decoder's blocks; `file` keeps the packed weights."""
     # on a CPU packing and unpacking are slow: the dequantised weights are kept too
-    layers = {n: layer for n, layer in linear_layers(net) if isinstance(layer, nn.Linear)}
+    names = [name for name, layer in linear_layers(net) if isinstance(layer, nn.Linear)]
     tensors, keep = None if file is None else kept_tensors(file), device == "cpu"
-    if tensors is not None:
-        packed = {name: NF4Weight.restored(tensors, name, keep=keep) for name in layers}
-    else:
-        packed = {
-            name: NF4Weight.of(layer.weight.to(device), keep=keep) for name, layer in layers.items()
-        }
-        if file is not None:
-            stored = [weight.stored(name) for name, weight in packed.items()]
-            save_tensors(file, {key: tensor for part in stored for key, tensor in part.items()})
-    for name, layer in layers.items():
-        net.set_submodule(name, StackedLinear(layer, packed=packed[name]))
+    stored: dict[str, Tensor] = {}
+    # one at a time, so that no more than one weight is there twice
+    for name in names:
+        layer: Any = net.get_submodule(name)
+        if tensors is not None:
+            packed = NF4Weight.restored(tensors, name, keep=keep)
+        else:
+            packed = NF4Weight.of(layer.weight.to(device), keep=keep)
+            stored |= packed.stored(name) if file is not None else {}
+        net.set_submodule(name, StackedLinear(layer, packed=packed))
+    if file is not None and tensors is None:
+        save_tensors(file, stored)

@@ -124,7 +124,8 @@ def _all(model: Path, device: str | None) -> Iterator[Comparison]:
     plain = partial(paths.run_plain, model, None, groups)
     yield ALL_WEIGHTS[0], "transformers, one sequence at a time", 1e-4, exact, plain
     again = partial(paths.run_with_dropout, stacks[1], groups, recomputed=True)
-    yield ALL_WEIGHTS[1], "kept activations", 1e-6, again, exact
+    # on CUDA the gradient of an embedding is summed in any order
+    yield ALL_WEIGHTS[1], "kept activations", 1e-5, again, exact
     yield ALL_WEIGHTS[2], "float32", 0.1, half, exact
 
 

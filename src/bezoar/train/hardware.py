@@ -36,13 +36,17 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def trim() -> None:
+    """Give free memory back to the system: freed pages are held until the heap is told to."""
+    gc.collect()
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
 def fresh_peak() -> None:
     """Give free memory back to the system and count the peak anew, without what ran before."""
-    # freed pages count towards the peak until the heap gives them back
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
-    if trim is not None:
-        trim(0)
+    trim()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
