@@ -50,6 +50,7 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
 
 app.command()(cli_init.init)
 app.command()(cli_init.convert)
+app.command()(cli_init.rehearse)
 
 
 @app.command()

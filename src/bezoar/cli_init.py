@@ -1,4 +1,4 @@
-"""The verbs before a first run: they write a recipe, and models that can be loaded."""
+"""The verbs before a first run: they write a recipe, rehearse it, and convert models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,3 +38,22 @@ def convert(
     from bezoar.terminal import Console, plain
 
     Console().print(plain(write(model, out)))
+
+
+def rehearse(
+    recipe: Annotated[Path, typer.Argument(help="a recipe file (recipes/demo.yaml)")],
+    offline: Annotated[
+        bool, typer.Option("--offline", help="ask no endpoint; a script answers in their place")
+    ] = False,
+) -> None:
+    """Run a recipe as it is written at toy size: every stage, its files, formats and settings."""
+    from bezoar.flow.recipe import load_recipe
+    from bezoar.flow.rehearse import rehearse as carry_out
+    from bezoar.report import finish
+    from bezoar.terminal import Console
+
+    def report(folder: Path) -> None:
+        finish(folder, Console(quiet=True))
+
+    if not carry_out(load_recipe(recipe), Console(), offline=offline, report=report):
+        raise typer.Exit(1)

@@ -36,9 +36,9 @@ MetricSink = Callable[[str, int, dict[str, float]], None]
 METRIC_SINKS = ("tensorboard", "wandb", "trackio")
 
 
-def check_metric_sinks(kinds: Sequence[str]) -> None:
+def check_metric_sinks(kinds: Sequence[str | MetricSink]) -> None:
     """RecipeError for a kind that is unknown or whose package is not installed."""
-    for kind in kinds:
+    for kind in (kind for kind in kinds if isinstance(kind, str)):
         if kind not in METRIC_SINKS:
             known = ", ".join(METRIC_SINKS)
             raise RecipeError(f"--log {kind}: there is no such board; use one of {known}.")
@@ -47,13 +47,15 @@ def check_metric_sinks(kinds: Sequence[str]) -> None:
 
 
 @contextmanager
-def open_metric_sinks(kinds: Sequence[str], folder: Path) -> Iterator[list[MetricSink]]:
+def open_metric_sinks(
+    kinds: Sequence[str | MetricSink], folder: Path
+) -> Iterator[list[MetricSink]]:
     """The boards of these kinds for the run in `folder`, checked by `check_metric_sinks`."""
     # before any is opened: a hosted board would keep an empty run
     check_metric_sinks(kinds)
     with ExitStack() as stack:
-        sinks = []
-        for kind in kinds:
+        sinks = [kind for kind in kinds if not isinstance(kind, str)]
+        for kind in (kind for kind in kinds if isinstance(kind, str)):
             try:
                 is_local = kind == "tensorboard"
                 sink = _tensorboard(folder, stack) if is_local else _hosted(kind, folder, stack)

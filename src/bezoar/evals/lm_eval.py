@@ -204,7 +204,7 @@ def _load(task: Task) -> dict[str, Any]:
         tasks = {config["task"]: ConfigurableTask(config=config) for config in task_configs}
         return {"tasks": tasks, "groups": {}, "group_map": {}}
     # names are checked first: the harness would fetch data sets before it misses one
-    manager = _registry()
+    manager = registry()
     if task.name not in manager.all_tasks:
         import difflib
 
@@ -220,7 +220,7 @@ def _load(task: Task) -> dict[str, Any]:
 
 
 @cache
-def _registry() -> Any:
+def registry() -> Any:
     """The harness's task registry; it reads thousands of files."""
     from lm_eval.tasks import TaskManager
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bezoar.chat.types import as_chats
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.flow.chat import open_model
 from bezoar.flow.out import check_new
@@ -13,6 +12,7 @@ from bezoar.flow.rundir import RunDir
 from bezoar.io import atomic_dir, atomic_write
 from bezoar.references import unknown
 from bezoar.terminal import plain
+from bezoar.train.objective import conversations
 
 if TYPE_CHECKING:
     from bezoar.model.stack import Stack
@@ -78,8 +78,8 @@ def export(
 
 
 def _some_rows(recipe: Recipe, run: RunDir, name: str, stack: "Stack") -> list[list[int]]:
-    items = as_chats(run.items(name))[:NUM_ROWS]
-    return [recipe.template.render(item.messages, stack.tokenizer).tokens for item in items]
+    chats = [conversations(row)[0] for row in run.items(name)[:NUM_ROWS]]
+    return [recipe.template.render(messages, stack.tokenizer).tokens for messages in chats]
 
 
 def _rows_of(recipe: Recipe, name: str) -> str:

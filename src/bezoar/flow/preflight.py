@@ -17,6 +17,7 @@ from bezoar.errors import BezoarError, RecipeError
 from bezoar.flow.reach import check_hub, hub_names, silent_endpoints
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.references import refs
+from bezoar.flow.rehearsal_record import advice
 from bezoar.flow.row_types import misfits, row_types
 from bezoar.flow.training_plan import KnownRows, shortest
 from bezoar.flow.yaml_document import KeyPath
@@ -98,8 +99,10 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
             check_hub(kind, name)
     _check_templates(recipe, stale, faults)
     _refuse([*faults, *_unknown_targets(recipe, stale)])
+    if console is None:
+        return
     warned = [*silent_endpoints(recipe, asked), *_beyond_positions(recipe, stale)]
-    for sentence in warned if console else ():
+    for sentence in (*warned, *advice(recipe)):
         console.print(plain(f"warning: {sentence}"))
 
 

@@ -20,16 +20,16 @@ from bezoar.flow.training_plan import KnownRows
 from bezoar.io import failure
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
-from bezoar.progress import Progress, check_metric_sinks, open_metric_sinks
+from bezoar.progress import MetricSink, Progress, check_metric_sinks, open_metric_sinks
 from bezoar.stage import Stats
 
 
 def run_recipe(
-    recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequence[str] = ()
+    recipe: Recipe, run: RunDir, *, console: Any = None, log: Sequence[str | MetricSink] = ()
 ) -> dict[str, Stats]:
     """Bring every stage up to date; returns the statistics of the stages that ran, by name.
 
-    `log` names metric sinks, such as tensorboard. BudgetError, after all stages that can be run
+    `log` has metric sinks or their names. BudgetError, after all stages that can be run
     have run, if money was wanting for some: what reads those is never made of a part of their rows.
     """
     done: dict[str, Stats] = {}

@@ -42,6 +42,16 @@ def fetch(path: str, *, pickled: bool = False) -> Path:
     return folder
 
 
+def fetch_settings(path: str) -> Path:
+    """The snapshot of a model with its config and its tokenizer alone."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, allow_patterns=_BESIDE))
+    except Exception as error:
+        raise RecipeError(f"model {path}: {hub_fault('model', path, error)}") from error
+
+
 def shards(index: Path) -> list[str]:
     """The files that an index names; none if there is no index or it is broken."""
     with suppress(DataError, OSError):

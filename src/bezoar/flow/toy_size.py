@@ -1,0 +1,70 @@
+"""A stage with settings under which it does little: kind, template, optimizer, split, columns and
+prompts stay as they are written."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from bezoar.data.flan import Flan
+from bezoar.data.source import Source
+from bezoar.evals.evaluate import Evaluate
+from bezoar.evals.lm_eval import LmEval
+from bezoar.evals.section import Section
+from bezoar.train.stages import PPO, Train
+
+STEPS = 2
+_READ, _EACH, _MADE, _ITEMS, _BATCH = 16, 4, 6, 2, 2
+"""Rows of a source, of a sub-mix and of a scheme, items of a section, rows of a step."""
+_LEAST = {"num_rows": _MADE, "num_seeds": 3, "n": 2}
+"""Settings of schemes that make more rows or answers if they are larger."""
+_VALIDATION = 0.34
+
+
+def toy_size(stage: Any) -> Any:
+    """The stage at the size of a rehearsal."""
+    if isinstance(stage, Source):
+        return _source(stage)
+    if isinstance(stage, Train):
+        return _training(stage)
+    if isinstance(stage, PPO):
+        size = min(stage.batch_size, 2 * _BATCH)
+        num = min(stage.minibatches, size)
+        return replace(stage, updates=STEPS, batch_size=size, minibatches=num, checkpoint_every=1)
+    if isinstance(stage, Evaluate):
+        parts = {field.name: getattr(stage, field.name) for field in fields(stage)}
+        sections = {name: part for name, part in parts.items() if isinstance(part, Section)}
+        return replace(stage, **{name: _section(part) for name, part in sections.items()})
+    own = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name in _LEAST}
+    return replace(stage, **{name: min(own[name] or _LEAST[name], _LEAST[name]) for name in own})
+
+
+def _source(stage: Source[Any]) -> Source[Any]:
+    # a shuffled sample reads every row of a data set before it takes the first
+    first: dict[str, Any] = {"limit": min(stage.limit or _READ, _READ), "shuffle_seed": None}
+    first |= {"skip": min(stage.skip, _EACH), "held_out": 0.5 if stage.held_out else 0.0}
+    if isinstance(stage, Flan):
+        first |= {"limit": None, "per_submix": min(stage.per_submix or _EACH, _EACH)}
+    return replace(stage, **first)
+
+
+def _training(stage: Train) -> Train:
+    return replace(
+        stage,
+        epochs=max(stage.epochs, STEPS),
+        max_steps=STEPS,
+        batch_size=min(stage.batch_size, _BATCH),
+        validation=_VALIDATION if stage.validation else 0.0,
+        eval_every=min(stage.eval_every, 1),
+        checkpoint_every=1,
+    )
+
+
+def _section(part: Any) -> Any:
+    if isinstance(part, LmEval):
+        return replace(part, tasks=tuple(_section(task) for task in part.tasks))
+    names = {field.name for field in fields(part)}
+    few: dict[str, Any] = {"limit": min(part.limit or _ITEMS, _ITEMS)} if "limit" in names else {}
+    # what a script answers about two items says nothing about the judge
+    for name, least in (("min_accuracy", 0.0), ("min_kappa", -1.0)):
+        if getattr(part, name, None) is not None:
+            few[name] = least
+    return replace(part, **few)
