@@ -46,7 +46,7 @@ def rehearse(
         bool, typer.Option("--offline", help="ask no endpoint; a script answers in their place")
     ] = False,
 ) -> None:
-    """Run a recipe as it is written at toy size: every stage, its files, formats and settings."""
+    """Run a recipe as it is written, at toy size, and say what the full size would need."""
     from bezoar.flow.recipe import load_recipe
     from bezoar.flow.rehearse import rehearse as carry_out
     from bezoar.report import finish

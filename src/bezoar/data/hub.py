@@ -59,6 +59,14 @@ def read_hub(dataset: str, label: str, split: str, options: dict[str, str]) -> I
         raise _fault(label, number, error) from None
 
 
+def num_rows(dataset: str, split: str, options: dict[str, str]) -> int | None:
+    """The rows of such splits by the card of the data set; None where it does not say."""
+    splits = _library(dataset).load_dataset_builder(dataset, **options).info.splits or {}
+    names = list(splits) if split == "all" else split.split("+")
+    known = [int(splits[name].num_examples) for name in names if name in splits]
+    return sum(known) if known and len(known) == len(names) else None
+
+
 def row_groups(
     dataset: str, split: str, options: dict[str, str], column: str
 ) -> list[RowGroup] | None:

@@ -11,6 +11,7 @@ from bezoar.bounds import Count, Natural, Part
 from bezoar.chat.row_types import RowNeed, RowType, Shape, type_of
 from bezoar.chat.types import Chat, Dropped, Filtered, Message
 from bezoar.cost import Estimate, Quote, exactly
+from bezoar.data import hub
 from bezoar.data.held_out import is_held_out
 from bezoar.data.locate import DataFile, is_hub_id, locate
 from bezoar.data.rows import Placed, RowOrigin
@@ -166,6 +167,11 @@ class Source(Generic[ItemT]):
             return len(self.load().rows)
         most = max(0, sum(_max_rows(file) for file in files) - self.skip)
         return round(min(most, self.limit or most) * self._share)
+
+    def hub_rows(self) -> int | None:
+        """The rows that its part of a Hub dataset has; None where the Hub does not say."""
+        file = self._data_files()[0]
+        return hub.num_rows(file.dataset, file.split, dict(file.options))
 
     @property
     def _share(self) -> float:

@@ -192,7 +192,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
         console.print(plain(_repeats_in_words(recipe)))
     # 2) a line a stage; a column's total needs low, expected and high values added apart
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False)
-    sums = [_sums(recipe, line) for line in lines]
+    sums = [line_sums(recipe, line) for line in lines]
     totals = [sum((row[i] for row in sums), NO_ROWS) for i in range(3)]
     table.add_column("stage", "total")
     table.add_column("state")
@@ -290,7 +290,8 @@ def _print_shared(lines: list[StagePlan], console: Any) -> None:
         console.print(plain(f"{', '.join(names)}: {sentence}."))
 
 
-def _sums(recipe: Recipe, line: StagePlan) -> tuple[Estimate, Estimate, Estimate]:
+def line_sums(recipe: Recipe, line: StagePlan) -> tuple[Estimate, Estimate, Estimate]:
+    """Requests, tokens and US dollars of a line."""
     requests, tokens, money = NO_ROWS, NO_ROWS, NO_ROWS
     for backend, calls in line.calls:
         requests += calls.num

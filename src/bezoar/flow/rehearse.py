@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from bezoar.cost import cents
 from bezoar.evals.lm_eval import registry
+from bezoar.flow.full_size import print_full_size
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rehearsal import Rehearsal
 from bezoar.flow.rehearsal_record import note_rehearsed
@@ -46,7 +47,9 @@ def rehearse(
         with Progress("rehearsal", console=console).bar("of", len(recipe.stages)) as advance:
             for line in rehearsal.run():
                 advance(line.name in recipe.stages, line.name)
-        return _print(rehearsal, console)
+        passed = _print(rehearsal, console)
+        print_full_size(rehearsal, console)
+    return passed
 
 
 def _print(rehearsal: Rehearsal, console: Console) -> bool:

@@ -42,6 +42,8 @@ def local_config(path: str) -> dict[str, Any] | None:
     there = whole(folder) if path in PACKAGED else (folder / "config.json").is_file()
     if path in PACKAGED and not there:
         return _packaged_config(path)
+    if not there and (fetched := _fetched_config(path)):
+        return read_config(fetched)
     return read_config(folder) if there else None
 
 
@@ -56,6 +58,18 @@ def _packaged_config(path: str) -> dict[str, Any] | None:
 
         config: Any = AutoConfig.from_pretrained(source, gguf_file=file, trust_remote_code=False)
         return dict(config.to_dict())
+    return None
+
+
+def _fetched_config(path: str) -> Path | None:
+    """The folder in the Hub's cache that holds the config of a model, alone or with the rest."""
+    if path.count("/") != 1 or find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    with suppress(ValueError):  # a name that the Hub could not have
+        file = try_to_load_from_cache(path, "config.json")
+        return Path(file).parent if isinstance(file, str) else None
     return None
 
 

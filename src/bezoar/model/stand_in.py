@@ -62,6 +62,27 @@ def make_stand_in(spec: ModelSpec, template: Template, folder: Path) -> str:
     return f"{type(net).__name__} with random weights, its tokenizer and template"
 
 
+def write_wide_layer(values: dict[str, Any], spec: ModelSpec, folder: Path) -> None:
+    """Write a model of a config's full width with one layer and a small vocabulary."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    config_class = CONFIG_MAPPING[values["model_type"]]
+    whole = config_class.from_dict(values).to_dict()
+    few: dict[str, Any] = {key: 1 for key in _SIZES if "layer" in key and whole.get(key)}
+    few |= {"vocab_size": 1024, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    few |= {"layer_types": whole["layer_types"][:1]} if whole.get("layer_types") else {}
+    with torch.device("meta"):
+        config = config_class.from_dict({**whole, **few})
+        net: Any = AutoModelForCausalLM.from_config(config, dtype=DTYPES[spec.dtype])  # type: ignore[no-untyped-call]
+    net.to_empty(device="cpu")
+    # one block again and again: to draw billions of numbers takes longer than the steps
+    block = 0.02 * torch.randn(1 << 20)
+    for parameter in net.parameters():
+        times = -(-parameter.numel() // len(block))
+        parameter.data.copy_(block.repeat(times)[: parameter.numel()].view_as(parameter))
+    net.save_pretrained(folder)
+
+
 def small_config(whole: dict[str, Any]) -> dict[str, Any]:
     """A config with all its keys, small: the vocabulary, the share of key/value heads and the kinds
     of layers stay."""
