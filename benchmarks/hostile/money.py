@@ -74,7 +74,10 @@ def refused_numbers() -> Row:
         {"budget_usd": float("nan")},
         {"budget_usd": float("inf")},
         {"budget_usd": -1.0},
-        *({"prices": {"output_usd_per_million": v}} for v in (float("nan"), float("inf"))),
+        *(
+            {"prices": {**PRICES, "output_usd_per_million": v}}
+            for v in (float("nan"), float("inf"))
+        ),
     ]
     held = 0
     for more in wrong:

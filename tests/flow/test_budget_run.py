@@ -20,7 +20,7 @@ name: toy
 budget_usd: 0.105
 backends:
   judge: {kind: endpoint, url: "URL", model: m, key_env: SOME_KEY, concurrency: 1,
-    prices: {output_usd_per_million: 2000}}
+    prices: {input_usd_per_million: 0, output_usd_per_million: 2000}}
 stages:
   rows: {kind: jsonl, path: rows.jsonl}
   first: &judged {kind: filter, rows: rows, judge: judge, rubric: one.txt, max_tokens: 20}
@@ -143,14 +143,50 @@ def test_a_stage_has_a_limit_of_its_own(folder: Path, server: Server) -> None:
     assert asked(server, "one") <= 5
 
 
-@pytest.mark.parametrize("prices", ["", "prices: {output_usd_per_million: 0}"])
+@pytest.mark.parametrize(
+    "prices", ["", "prices: {input_usd_per_million: 0, output_usd_per_million: 0}"]
+)
 def test_a_budget_without_prices_bounds_nothing(prices: str, folder: Path) -> None:
     path = folder / "toy.yaml"
     text = RECIPE.replace("URL", "http://x/v1")
-    path.write_text(text.replace("prices: {output_usd_per_million: 2000}", prices))
+    path.write_text(
+        text.replace("prices: {input_usd_per_million: 0, output_usd_per_million: 2000}", prices)
+    )
     told = r"toy.yaml:3: budget_usd: no language model of this recipe has prices, .*remove the key"
     with pytest.raises(RecipeError, match=told):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("prices", ["{output_usd_per_million: 2000}", "{}"])
+def test_one_price_alone_is_refused(prices: str, folder: Path, server: Server) -> None:
+    both = "{input_usd_per_million: 0, output_usd_per_million: 2000}"
+    for verb in ("plan", "run"):
+        code, said = bezoar(folder, server, verb, (both, prices))
+        assert code == 2
+        at = "toy.yaml:6: backends.judge.prices.input_usd_per_million"
+        assert f"{at}: this key is needed; add it." in said
+    assert not server.bodies
+
+
+@pytest.mark.parametrize("budget", ["budget_usd: 0.105", "budgets: {first: 0.05}"])
+def test_a_budget_needs_the_prices_of_every_endpoint(
+    budget: str, folder: Path, server: Server
+) -> None:
+    for verb in ("plan", "run"):
+        teacher = f'backends:\n  other: {{kind: endpoint, url: "{server.url}", model: o}}'
+        two = ("rubric: two.txt", "judge: other, rubric: two.txt")
+        changes = (("budget_usd: 0.105", budget), ("backends:", teacher), two)
+        code, said = bezoar(folder, server, verb, *changes)
+        assert code == 2
+        told = "the budget cannot bound other without `prices`; write them, 0 for what is free."
+        assert f"toy.yaml:5: backends.other: {told}" in said
+    assert not server.bodies
+    # a price of 0 that is written is one, and so is none where nothing is bounded
+    free = teacher.replace(
+        "o}", "o, prices: {input_usd_per_million: 0, output_usd_per_million: 0}}"
+    )
+    assert bezoar(folder, server, "plan", changes[0], ("backends:", free), two)[0] == 0
+    assert bezoar(folder, server, "plan", ("budget_usd: 0.105", ""), *changes[1:])[0] == 0
 
 
 @pytest.mark.parametrize(

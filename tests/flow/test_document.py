@@ -308,7 +308,7 @@ def test_a_kind_is_a_text_that_is_known(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["timeout_s", "backoff_s", "prices", "extra"])
 def test_numbers_of_a_backend_are_finite(key: str, number: str, tmp_path: Path) -> None:
     value = {
-        "prices": f"{{input_usd_per_million: {number}}}",
+        "prices": f"{{input_usd_per_million: {number}, output_usd_per_million: 0}}",
         "extra": f"{{temperature: {number}}}",
     }.get(key, number)
     judge = GOOD["judge"].replace("model: m", f"model: m, {key}: {value}")

@@ -26,7 +26,7 @@ BACKEND = {
     "kind": "endpoint",
     "url": "http://127.0.0.1:9/v1",
     "model": "m",
-    "prices": {"input_usd_per_million": 1},
+    "prices": {"input_usd_per_million": 1, "output_usd_per_million": 2},
     "extra": {"top_k": 3},
     "timeout_s": 3,
 }

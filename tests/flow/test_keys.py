@@ -21,7 +21,7 @@ models: {base: {path: %s, dtype: float32}, far: {path: someone/their-model}}
 backends:
   teacher: {kind: scripted, script: teacher.jsonl}
   judge: {kind: scripted, script: judge.jsonl}
-  paid: {kind: endpoint, url: "http://x/v1", model: m, prices: {output_usd_per_million: 1}}
+  paid: {kind: endpoint, url: "http://x/v1", model: m, prices: {input_usd_per_million: 0, output_usd_per_million: 1}}
 stages:
   seeds: {kind: jsonl, path: seeds.jsonl}
   made: {kind: lamini, seeds: seeds, teacher: teacher, num_rows: 4}

@@ -6,7 +6,7 @@ import pytest
 
 from bezoar.chat.types import Message
 from bezoar.errors import RecipeError
-from bezoar.llm.budget import Budget, Prices
+from bezoar.llm.budget import FREE, Budget, Prices
 from bezoar.llm.journal import affordable
 from bezoar.llm.types import Request
 from tests.helpers.loaded import loaded
@@ -18,7 +18,7 @@ def test_prices_are_by_the_million() -> None:
     assert prices.cost_usd(1_000_000, 0) == 2.0
     assert prices.cost_usd(0, 1_000_000) == 10.0
     assert prices.cost_usd(300, 50) == pytest.approx((600 + 500) / 1e6)
-    assert Prices().cost_usd(10**9, 10**9) == 0.0
+    assert FREE.cost_usd(10**9, 10**9) == 0.0
 
 
 def test_the_most_a_request_can_cost() -> None:
@@ -33,9 +33,9 @@ def test_the_most_a_request_can_cost() -> None:
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -1e-9])
 def test_prices_and_limits_are_finite_and_not_below_0(wrong: float) -> None:
-    for prices in ({"input_usd_per_million": wrong}, {"output_usd_per_million": wrong}):
+    for prices in ((wrong, 0.0), (0.0, wrong)):
         with pytest.raises(RecipeError, match=r"_usd_per_million: must be (a finite|greater)"):
-            loaded(Prices(**prices))
+            loaded(Prices(*prices))
     with pytest.raises(ValueError, match=r"^a budget must be a finite number of at least 0, not "):
         Budget(wrong)
     assert Budget(0.0).limit_usd == 0.0

@@ -8,7 +8,7 @@ from bezoar.cost import dollars
 from bezoar.errors import RecipeError
 from bezoar.flow.references import refs
 from bezoar.flow.yaml_document import KeyPath
-from bezoar.llm.budget import Prices
+from bezoar.llm.endpoint import Endpoint
 from bezoar.stage import Stage
 
 
@@ -19,21 +19,30 @@ def check_budgets(
     backends: Mapping[str, Any],
     at: Callable[[KeyPath], str],
 ) -> None:
-    """RecipeError unless what is bounded has prices, and no more is kept than there is.
+    """RecipeError unless all that is bounded has prices, and no more is kept than there is.
 
     `at` gives the place of a key in the recipe file.
     """
-    priced = [getattr(backend, "prices", Prices()) for backend in backends.values()]
-    if budget_usd is not None and all(price == Prices() for price in priced):
+    priced = {name for name, backend in backends.items() if getattr(backend, "prices", None)}
+    if budget_usd is not None and not priced:
         what = "no language model of this recipe has prices, and nothing would be bounded"
         advice = "write `prices` beside a model under `backends`, or remove the key"
         raise RecipeError(f"{at(('budget_usd',))}: {what}; {advice}.")
     for name in budgets:
         asked = [ref.name for ref in refs(stages[name])] if name in stages else []
-        prices = [getattr(backends.get(backend), "prices", Prices()) for backend in asked]
-        if all(price == Prices() for price in prices):
+        if priced.isdisjoint(asked):
             what = f"no stage {name!r} asks a language model that has prices"
             raise RecipeError(f"{at(('budgets', name))}: {what}; name one that does.")
+    unpriced = [
+        name
+        for name, backend in backends.items()
+        if isinstance(backend, Endpoint) and backend.prices is None
+    ]
+    if unpriced and (budgets or budget_usd is not None):
+        what = f"the budget cannot bound {' and '.join(unpriced)} without `prices`"
+        raise RecipeError(
+            f"{at(('backends', unpriced[0]))}: {what}; write them, 0 for what is free."
+        )
     total_usd = math.fsum(budgets.values())
     if budget_usd is not None and total_usd > budget_usd + 1e-9:
         what = f"{dollars(total_usd)} USD for stages, of {dollars(budget_usd)} in budget_usd"

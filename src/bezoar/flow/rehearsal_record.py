@@ -6,7 +6,6 @@ from pathlib import Path
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import Recipe
 from bezoar.io import cache_dir, content_hash, write_json
-from bezoar.llm.budget import Prices
 from bezoar.llm.local import Local
 from bezoar.model.find import local_config
 from bezoar.train.memory import layer_shapes, llama_like
@@ -24,7 +23,7 @@ def note_rehearsed(recipe: Recipe) -> None:
 def advice(recipe: Recipe) -> list[str]:
     """A sentence if the recipe costs money or much time and was not rehearsed since it changed."""
     backends = recipe.backends.items()
-    why = [f"{n} has prices" for n, b in backends if getattr(b, "prices", Prices()) != Prices()]
+    why = [f"{n} has prices" for n, b in backends if getattr(b, "prices", None)]
     paths = [spec.path for spec in recipe.models.values()]
     paths += [backend.model for _, backend in backends if isinstance(backend, Local)]
     large = [path for path in paths if _num_parameters(path) > _LARGE]

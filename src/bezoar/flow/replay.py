@@ -16,7 +16,7 @@ from bezoar.flow.recipe import Recipe
 from bezoar.flow.run_context import RunContext
 from bezoar.flow.rundir import RunDir, StoredRows
 from bezoar.judge.stages import JudgeFilter
-from bezoar.llm.budget import Budget, Prices
+from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
@@ -128,9 +128,7 @@ class Replay:
 def replaying(recipe: Recipe, run: RunDir, current: Set[str]) -> Iterator[Replay | None]:
     """A replay for a plan; None where no language model that costs money has answered yet."""
     priced = [
-        backend.identity
-        for backend in recipe.backends.values()
-        if getattr(backend, "prices", Prices()) != Prices()
+        backend.identity for backend in recipe.backends.values() if getattr(backend, "prices", None)
     ]
     if not priced or run.journal is None:
         yield None

@@ -16,12 +16,15 @@ REFUSED = "not asked: the budget was spent"
 
 @dataclass(frozen=True)
 class Prices:
-    """What a million tokens cost."""
+    """What a million tokens cost; false where they cost nothing."""
 
-    input_usd_per_million: NotNegative = 0.0
-    """US dollars for a million prompt tokens."""
-    output_usd_per_million: NotNegative = 0.0
-    """US dollars for a million answer tokens."""
+    input_usd_per_million: NotNegative
+    """US dollars for a million prompt tokens; 0 where they are free."""
+    output_usd_per_million: NotNegative
+    """US dollars for a million answer tokens; 0 where they are free."""
+
+    def __bool__(self) -> bool:
+        return self != FREE
 
     def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
         """The price of one reply."""
@@ -33,6 +36,10 @@ class Prices:
         texts = [*(message.content for message in request.messages), request.prefill]
         num_bytes = sum(len(text.encode("utf-8", "replace")) + 16 for text in texts)
         return self.cost_usd(num_bytes, request.max_tokens)
+
+
+FREE = Prices(0.0, 0.0)
+"""Those of a language model that names none."""
 
 
 class Budget:

@@ -12,7 +12,7 @@ from bezoar.bounds import Count, Natural, NotNegative, Positive
 from bezoar.errors import EndpointError
 from bezoar.io import canonical
 from bezoar.llm.begun import FLAGS, Way
-from bezoar.llm.budget import Prices
+from bezoar.llm.budget import FREE, Prices
 from bezoar.llm.openai_format import from_body, to_body
 from bezoar.llm.types import Reply, Request
 from bezoar.secrets import looks_like_key, mask, read_key
@@ -48,8 +48,8 @@ class Endpoint:
     """How often a request is sent again after no answer, 429, 5xx or a broken body."""
     backoff_s: NotNegative = 1.0
     """Seconds before the first retry, doubled for each further one; Retry-After can raise it."""
-    prices: Prices = field(default_factory=Prices)
-    """What tokens cost, for estimates and the budget."""
+    prices: Prices | None = None
+    """What tokens cost, for estimates and the budget; a budget of priced models needs all."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Added to the body of every request, such as {min_p: 0.1}."""
     kind: Literal["endpoint"] = "endpoint"
@@ -155,7 +155,7 @@ class EndpointBackend:
     """A server asked over HTTP: `ask_remote` sends what `body` makes, and `read` reads replies."""
 
     def __init__(self, endpoint: Endpoint, api_key: str) -> None:
-        self.endpoint, self.prices, self.api_key = endpoint, endpoint.prices, api_key
+        self.endpoint, self.prices, self.api_key = endpoint, endpoint.prices or FREE, api_key
         self.identity = endpoint.identity
         # None: not known yet, and found out before the first answer is begun
         self.way: Way | None = "flags" if FLAGS.items() <= endpoint.extra.items() else None

@@ -7,7 +7,7 @@ from bezoar.cost import cents
 from bezoar.errors import BudgetError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
 from bezoar.llm.begun import PROBED, Way, find_way, probe
-from bezoar.llm.budget import REFUSED, Budget, Prices
+from bezoar.llm.budget import FREE, REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.types import Backend, Reply, Request
@@ -39,7 +39,7 @@ class Pool:
         self.progress, self.stage = progress, stage
         # what an endpoint is asked first, with a place for the number of requests; told once
         self.title = title
-        self._prices: Prices = getattr(backend, "prices", None) or Prices()
+        self._prices: Prices = getattr(backend, "prices", None) or FREE
         numbers = ("asked", "from_journal", "failed", "refused_by_budget", *_TOKENS, *_AGAIN)
         self._counts: dict[str, float] = dict.fromkeys(numbers, 0)
         self._counts |= dict.fromkeys(("cost_usd", "own_usd", "paid_now_usd", "seconds"), 0.0)
