@@ -17,6 +17,8 @@ KNOWN = {"$schema", "$defs", "$ref", "type", "const", "enum", "anyOf", "oneOf", 
     "items",
     "minimum",
     "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
     "default",
     "description",
 }
@@ -40,6 +42,10 @@ def fits(value: Any, schema: dict[str, Any], whole: dict[str, Any]) -> bool:
     if "minimum" in schema and value < schema["minimum"]:
         return False
     if "maximum" in schema and value > schema["maximum"]:
+        return False
+    if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
+        return False
+    if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"]:
         return False
     if isinstance(value, list):
         return all(fits(item, schema.get("items", {}), whole) for item in value)

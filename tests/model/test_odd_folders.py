@@ -170,27 +170,6 @@ def test_any_damage_is_named_or_harmless(whole: Path, tmp_path: Path, data: st.D
     assert told.endswith(".")
 
 
-def test_attention_that_is_not_computed_is_refused() -> None:
-    import torch
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    from bezoar.errors import TrainingError
-    from bezoar.model.attention import NAME
-
-    sizes = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-    }
-    net = Gemma2ForCausalLM(Gemma2Config(vocab_size=64, **sizes))
-    net.config._attn_implementation = NAME
-    with pytest.raises(TrainingError, match="Gemma2Attention caps"):
-        net(torch.arange(5)[None], layout=None, use_cache=False)
-
-
 def test_a_vocabulary_of_whole_words_is_one(whole: Path, tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -162,7 +162,10 @@ def test_the_seed_of_a_stage_is_that_of_its_dropout(dropping: TrainState, tmp_pa
     for seed in (5, 6):
         loop = SupervisedTrainer(settings, where, Progress("s"), seed, {}, dropping)
         loop.state.step = 2
-        assert loop.gradient([0, 1, 2]).loss == step(dropping, [[0, 1, 2]], seed=seed, number=2)[0]
+        assert (
+            loop.gradient_of([[0, 1, 2]]).loss
+            == step(dropping, [[0, 1, 2]], seed=seed, number=2)[0]
+        )
 
 
 ONE_TOKEN = Example("one", prompt_group([1, 2, 3], [[7]]))

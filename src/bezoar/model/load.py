@@ -158,11 +158,11 @@ def check_fit(
         )
     except DataError:
         raise
-    # an architecture with a table of attentions of its own
-    except KeyError as error:
-        raise unlike(kind, f"no attention named {error}", file) from None
     # a config can be wrong in any way, and transformers' classes raise errors of any type
     except Exception as error:
+        # an architecture with a table of attentions of its own
+        if isinstance(error, KeyError) and error.args == (options["attn_implementation"],):
+            raise unlike(kind, f"no attention named {error}", file) from None
         fault = f"no language model can be built from it ({reason(error)})"
         raise DataError(f"{file}: {fault}; {_AGAIN}") from None
     refuse_misfits(info, source)
