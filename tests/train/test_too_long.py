@@ -1,7 +1,10 @@
 """Rows over the limit, cut as the code of OpenBezoar's authors cuts them: the first tokens of the
 whole text, all of them trained, with the end token only where nothing was cut."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +48,17 @@ def test_the_first_tokens_of_the_whole_text_are_trained(
     assert all(completion.trained)
     assert (tokens[-1] == tokenizer.eos_id) == (missing == 0)
     assert example.cut == (missing > 0)
+
+
+def test_one_token_may_begin_and_end_a_text(tiny_model: Path, tmp_path: Path) -> None:
+    """As in Falcon and Pythia, whose tokenizers have no other."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    same = {"bos_token": "</s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, **same}))
+    tokenizer, objective = load_tokenizer(str(folder)), SFT()
+    assert tokenizer.bos_id == tokenizer.eos_id
+    limits: dict[str, Any] = {"max_length": 9999, "too_long": "drop"}
+    found = check_labels([ROW], objective, OpenBezoarTemplate(), tokenizer, **limits)
+    assert len(found.rows) == 1

@@ -129,7 +129,9 @@ class _Check:
         if bos is not None and tokens.count(bos) > 1:
             # a template may open every turn with BOS, but the first one only once
             opens_turns = bos in template.prompt(chat[:1], tokenizer)[1:]
-            if tokens[:2] == [bos, bos] or not opens_turns:
+            # and some models (Falcon, Pythia) end with the token that they begin with
+            is_end = bos == template.end(tokenizer)
+            if tokens[:2] == [bos, bos] or not (opens_turns or is_end):
                 return "the beginning-of-sequence token stands in it twice"
         # each turn must continue just the tokens that generation would start from
         for number, i in enumerate(turns, 1):
