@@ -44,6 +44,9 @@ def export(
     # refused before the model is loaded, which takes minutes
     check_new(out)
     trained_on = _rows_of(recipe, name)
+    if run.is_earlier(name):
+        what = f"{name} is the output of earlier settings"
+        raise RecipeError(f"{run.path}: {what}; run the recipe first, or put its settings back.")
     stack = open_model(recipe, run, name)
 
     def add(work: Path) -> None:

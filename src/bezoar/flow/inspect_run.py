@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.chat.types import AnyRow, Chat, Comparison, Message
-from bezoar.errors import RecipeError
+from bezoar.errors import BezoarError, RecipeError
 from bezoar.flow.cache_key import all_keys, changed
 from bezoar.flow.recipe import Recipe, base_of, load_recipe, trained
 from bezoar.flow.rundir import RunDir
@@ -48,11 +48,23 @@ def print_stage(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: i
     if run.stage_dir(stage) is None:
         check_stage(recipe, stage)
     folder, gives = run.output_dir(stage), recipe.stages.get(stage)
+    _tell_earlier(recipe, run, stage, console)
     if gives is None or gives.gives == "rows":
         print_rows(list(islice(run.stored_rows(stage), num)), console)
     else:
         lines = _trained(recipe, run, stage) if gives.gives == "model" else _scored(folder)
         console.print(plain("\n".join([*lines, f"everything else: {folder}"])))
+
+
+def _tell_earlier(recipe: Recipe, run: RunDir, stage: str, console: Any) -> None:
+    """Say so if the output of a stage is not that of the recipe as it is now."""
+    try:
+        key = all_keys(recipe)[0].get(stage)
+    except (BezoarError, OSError):  # a file of the recipe is gone; what came of it can be read
+        key = None
+    if run.stored(stage)["key"] != key if key else run.is_earlier(stage):
+        what = f"{stage}: this is the output of earlier settings"
+        console.print(plain(f"{what}; `bezoar why {run.path} {stage}` says what changed."))
 
 
 def _trained(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
@@ -147,6 +159,7 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
     # only the tokenizer of the base is read: rows can be looked at before anything is trained
     spec, _ = run.model(recipe, base_of(recipe, readers[0].model))
     tokenizer = load_tokenizer(spec.path, spec.add_tokens)
+    _tell_earlier(recipe, run, readers[0].rows, console)
     for item in list(islice(run.stored_rows(readers[0].rows), num)):
         group = readers[0].objective.group(item, recipe.template, tokenizer)
         head(item.id, console)

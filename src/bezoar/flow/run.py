@@ -41,10 +41,10 @@ def run_recipe(
     with run.locked():
         run.check_owner(recipe)
         # 2) Outputs that an earlier process finished but did not place count as finished.
-        run.adopt(recipe)
+        keys, parts = all_keys(recipe)
+        run.adopt(recipe, keys)
         run.recover()
         # 3) When every key is stored there is nothing to do, and no journal or sink is opened.
-        keys, parts = all_keys(recipe)
         stale = run.stale(keys)
         if not stale:
             return done

@@ -1,6 +1,7 @@
 """A run directory: where each stage's output lies, and that one process at a time writes it."""
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -112,13 +113,19 @@ class RunDir:
         """The stages whose output is not there under these keys."""
         return {name for name, key in keys.items() if self.stored(name).get("key") != key}
 
+    def is_earlier(self, name: str) -> bool:
+        """Whether a stage's output is of earlier settings than those of the last run."""
+        # the recipe of a run by an older version has no keys: what it left counts as its output
+        key = (self.resolved().get("keys") or {}).get(name)
+        return key is not None and self.stored(name).get("key", key) != key
+
     def resolved(self) -> Row:
         """The recipe of the last run as it was understood, or an empty table."""
         path, table = self.path / "resolved.json", dict[str, Row]
         if not path.is_file():
             return {}
         more = {"models": table | None, "backends": table | None, "repeats": table | None}
-        return read_own(path, name=str, stages=table, **more)
+        return read_own(path, name=str, stages=table, keys=dict[str, str] | None, **more)
 
     def items(self, name: str) -> list[AnyRow]:
         """The rows of a finished stage."""
@@ -243,23 +250,25 @@ class RunDir:
             what = "the folder is not empty and is no run directory"
             raise RecipeError(f"{self.path}: {what}; name another with --out.")
 
-    def adopt(self, recipe: Recipe) -> None:
-        """Write down the recipe."""
+    def adopt(self, recipe: Recipe, keys: Mapping[str, str]) -> None:
+        """Write down the recipe and its stages' keys, without which an output is of earlier
+        settings."""
         atomic_write(self.path / "recipe.yaml", recipe.path.read_bytes())
-        write_json(
-            self.path / "resolved.json",
-            {
-                "name": recipe.name,
-                "recipe": str(recipe.path.resolve()),
-                "seed": recipe.seed,
-                "repeats": {name: repeat._asdict() for name, repeat in recipe.repeated.items()},
-                "budget_usd": recipe.budget_usd,
-                "template": asdict(recipe.template),
-                "stages": {n: asdict(s) for n, s in recipe.written.items()},
-                "backends": {n: asdict(b) for n, b in recipe.backends.items()},
-                "models": {n: asdict(m) for n, m in recipe.models.items()},
-            },
-        )
+        resolved = {
+            "name": recipe.name,
+            "recipe": str(recipe.path.resolve()),
+            "seed": recipe.seed,
+            "repeats": {name: repeat._asdict() for name, repeat in recipe.repeated.items()},
+            "budget_usd": recipe.budget_usd,
+            "template": asdict(recipe.template),
+            "stages": {n: asdict(s) for n, s in recipe.written.items()},
+            "keys": dict(keys),
+            "backends": {n: asdict(b) for n, b in recipe.backends.items()},
+            "models": {n: asdict(m) for n, m in recipe.models.items()},
+        }
+        # its time says since when it holds; tuples are lists there
+        if self.resolved() != json.loads(json.dumps(resolved)):
+            write_json(self.path / "resolved.json", resolved)
 
 
 def key_record(key: str, parts: Parts, *, recipe: Recipe, name: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from bezoar.terminal import Console, plain
 
 
 def finish(run_dir: Path, console: Console, *, changed: bool = True) -> None:
-    """Write report and cards if something changed or the report is absent; print the scores."""
+    """Write report and cards if something changed or the report is absent or of other settings;
+    print the scores."""
     from bezoar.report.cards import write_cards
     from bezoar.report.console import print_scores
     from bezoar.report.html import write_report
@@ -18,8 +19,12 @@ def finish(run_dir: Path, console: Console, *, changed: bool = True) -> None:
     with as_written(run_dir):
         run = load_run(run_dir)
         board = load_scoreboard(run)
-        if changed or not path.exists():
+        if changed or not path.exists() or _since(path) < _since(run_dir / "resolved.json"):
             write_cards(run, board)
             write_report(run, board)
         print_scores(run, board, console)
     console.print(plain(f"report: {path}"))
+
+
+def _since(path: Path) -> int:
+    return path.stat().st_mtime_ns

@@ -246,6 +246,9 @@ def _warnings(run: Run, board: Scoreboard) -> list[str]:
     if missing:
         have = "has" if len(missing) == 1 else "have"
         warnings.append(f"This run is not finished: {listed(missing)} {have} no output yet.")
+    if run.earlier:
+        what = f"in the folder of {listed(run.earlier)} is the output of earlier settings"
+        warnings.append(f"Not shown: {what}.")
     late = [stage for stage in run.everything if stage.unfinished]
     warnings += [f"{stage.name}: {stage.unfinished}." for stage in late]
     for stage in run.everything:

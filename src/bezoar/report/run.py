@@ -1,5 +1,6 @@
 """A run directory as the report sees it: its stages, finished or not, and their training curves."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class StageRecord:
     stats: Row = field(default_factory=dict)
     seed: int | None = None
     """Of a repeat with another seed, which has the name of what it repeats."""
+    earlier: bool = False
+    """Its folder holds the output of earlier settings, which is no result of these."""
 
     @property
     def done(self) -> bool:
@@ -112,18 +115,13 @@ class Run:
 
     @property
     def missing(self) -> list[str]:
-        """The stages without output, of further seeds with their seed; of many the number."""
-        names = [
-            stage.name if stage.seed is None else f"{stage.name} (seed {stage.seed})"
-            for stage in self.everything
-            if not stage.done
-        ]
-        few = names[:MOST_NAMED]
-        return (
-            names
-            if len(names) <= MOST_NAMED + 1
-            else [*few, f"{len(names) - len(few)} more stages"]
-        )
+        """The stages without output, as people read them."""
+        return _names(stage for stage in self.everything if not stage.done)
+
+    @property
+    def earlier(self) -> list[str]:
+        """Those of them whose folder holds the output of earlier settings."""
+        return _names(stage for stage in self.everything if stage.earlier)
 
     @property
     def further_seeds(self) -> list[int]:
@@ -142,6 +140,14 @@ class Run:
     def stage(self, name: str) -> StageRecord | None:
         """The stage of this name."""
         return next((stage for stage in self.stages if stage.name == name), None)
+
+
+def _names(stages: Iterable[StageRecord]) -> list[str]:
+    """Names, of further seeds with their seed; of many the number."""
+    names = [s.name if s.seed is None else f"{s.name} (seed {s.seed})" for s in stages]
+    few = names[:MOST_NAMED]
+    many = len(names) > MOST_NAMED + 1
+    return [*few, f"{len(names) - len(few)} more stages"] if many else names
 
 
 def load_run(path: Path) -> Run:
@@ -175,6 +181,10 @@ def load_run(path: Path) -> Run:
     recipe = path / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
     metrics = _load_metrics(path / "metrics.jsonl", notes)
+    # curves of earlier settings are no curves of these, until the stage has begun anew
+    for name in filter(run_dir.is_earlier, list(metrics)):
+        if not (path / f".work-{name}-{resolved['keys'][name]}").is_dir():
+            del metrics[name]
     name = resolved.get("name", path.name)
     spent_usd = _spent_usd(run_dir, name, notes)
     return Run(path, name, text, resolved, stages, metrics, notes, repeats, spent_usd)
@@ -192,8 +202,9 @@ def _spent_usd(run_dir: RunDir, name: str, notes: list[str]) -> float | None:
 
 
 def _load_stage(run_dir: RunDir, name: str, fields: Row, folder: Path | None) -> StageRecord:
-    if folder is None:
-        return StageRecord(name, fields, stats=run_dir.unfinished(name))
+    earlier = run_dir.is_earlier(name)
+    if folder is None or earlier:
+        return StageRecord(name, fields, stats=run_dir.unfinished(name), earlier=earlier)
     # A damaged folder may lack its statistics; then its figures are shown as absent.
     stats, path = {}, folder / "stats.json"
     if path.is_file():
