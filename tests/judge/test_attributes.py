@@ -107,6 +107,19 @@ def test_most_agreeing_by_the_first_attribute_then_by_all() -> None:
     assert most_agreeing(ratings, ["a", "b"]) == [ratings[0], ratings[2], ratings[3]]
 
 
+def test_a_row_whose_judge_was_refused_failed() -> None:
+    refused = Reply(finish="error", error="the server answered 400: too long", failure="refused")
+    by_words, by_digits = (
+        Attributes("rows", "judge"),
+        Attributes("rows", "judge", verdict="logprob", repeats=1),
+    )
+    for filtered in (by_words, by_digits):
+        judged = filtered.judge_rows([chat("a")], lambda requests: [refused] * len(requests))
+        (row,) = judged.unparsed
+        assert row.meta["verdict"] == "failed"
+        assert row.meta["reason"] == "failed: the server answered 400: too long"
+
+
 def test_too_few_readable_ratings_leave_a_row_unparsed() -> None:
     judged = Attributes("rows", "judge").judge_rows(
         [chat("a")], by_row({"a": [said(3), "I like it.", said(3)]})
@@ -166,7 +179,7 @@ def test_weak_judges_by_the_digits() -> None:
 
     weak = Attributes("rows", "judge", verdict="logprob", repeats=1)
     assert [row.meta["reason"] for row in weak.judge_rows([chat("a")], ask).unparsed] == [
-        "no log-probabilities of the five levels"
+        "no log-probabilities of the five levels: 1"
     ]
     assert [(r.prefill, r.choices) for r in seen] == [
         (f"{name}: ", ("0", "1", "2", "3", "4")) for name in NAMES

@@ -55,7 +55,7 @@ def test_every_row_comes_back_under_one_verdict() -> None:
     assert ids(judged) == (["a", "f"], ["b"], ["c", "d", "e"])
     assert judged.accepted[0].meta == {"source": "here", "verdict": "accept", "reason": "good"}
     assert judged.rejected[0].meta["reason"] == "bad"
-    assert [row.meta["verdict"] for row in judged.unparsed] == ["unparsed"] * 3
+    assert [row.meta["verdict"] for row in judged.unparsed] == ["unparsed", "unparsed", "failed"]
     assert judged.unparsed[0].meta["reason"] == "no verdict: Who knows?"
     assert judged.unparsed[2].meta["reason"] == "failed: timeout"
     assert judged.accepted[0].messages == rows[0].messages
@@ -148,6 +148,23 @@ def test_the_best_share() -> None:
         )
         == 1
     )
+
+
+def test_the_reason_of_a_share_is_in_words() -> None:
+    near = (-0.24027264118194580, -0.24027264118194583, -3.0, 1.5)
+    filtered = judge(verdict="logprob", keep_share=0.6)
+    judged = filtered.judge_rows([chat(name) for name in "abcd"], scored(*near))
+    said = {row.id: row.meta["reason"] for row in (*judged.accepted, *judged.rejected)}
+    odds = "log p(Accept)/p(Reject)"
+    reject = f"among the best 60 %: {odds} -0.24; the judge itself leans to Reject"
+    assert said["a"] == said["b"] == reject
+    assert said["c"] == f"not among the best 60 %: {odds} -3.00"
+    assert said["d"] == f"among the best 60 %: {odds} 1.50"
+    accept = f"not among the best 7 %: {odds} 1.50; the judge itself leans to Accept"
+    few = judge(verdict="logprob", keep_share=0.07).judge_rows(
+        [chat("a"), chat("b")], scored(2, 1.5)
+    )
+    assert few.rejected[0].meta["reason"] == accept
 
 
 def test_a_judge_without_probabilities_gives_no_verdict() -> None:

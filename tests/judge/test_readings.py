@@ -283,8 +283,8 @@ def test_rows_by_digits(tmp_path: Path) -> None:
         ("a", {"wit": 2.0, "zest": 0.667}, "here")
     ]
     assert [(row.id, row.meta["verdict"], row.meta["reason"]) for row in judged.unparsed] == [
-        ("b", "unparsed", "no log-probabilities of the five levels"),
-        ("c", "unparsed", "failed: the connection broke"),
+        ("b", "unparsed", "no log-probabilities of the five levels: ?"),
+        ("c", "failed", "failed: the connection broke"),
     ]
     assert judged.rejected == []
     assert [(r.max_tokens, r.prefill, [m.role for m in r.messages]) for r in seen] == [

@@ -200,12 +200,14 @@ def test_a_choice_behind_words_that_the_model_writes_itself(tmp_path: Path) -> N
 
 
 def test_an_answer_that_does_not_begin_as_asked_is_no_answer(tmp_path: Path) -> None:
+    text = "I would rather not. " * 100
+
     def stubborn(body: dict[str, Any], seen: int) -> Any:
-        return answer("I would rather not.") if "begin" in str(body).lower() else openai(body, seen)
+        return answer(text) if "begin" in str(body).lower() else openai(body, seen)
 
     request = Request((Message("user", "write"),), prefill="<example>")
     with serving(stubborn) as server, Journal(tmp_path / "j.sqlite") as journal:
         [reply] = pool(server.url, journal).ask_all([request])
     assert (reply.finish, reply.failure) == ("error", "unreadable")
-    assert reply.error == "the answer does not hold '<example>'"
+    assert reply.error == f"the answer does not hold '<example>': {text[:400]}"
     assert isinstance(reply, Reply)

@@ -211,6 +211,10 @@ def test_so_many_seeds() -> None:
     assert len({tuple(chosen(seed)) for seed in range(6)}) > 1
 
 
+def test_what_is_read_are_the_seeds_that_are_drawn() -> None:
+    assert [evol(num_seeds=num).num_read(SEEDS) for num in (3, 99, None)] == [3, *[len(SEEDS)] * 2]
+
+
 def test_the_same_seed_gives_the_same_rows() -> None:
     def rows(seed: int) -> list[Chat]:
         return evol().generate(SEEDS, teacher(), seed=seed).rows

@@ -16,7 +16,7 @@ from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
 from bezoar.judge.attribute_stages import attribute_keys, level
-from bezoar.judge.filter import question
+from bezoar.judge.filter import marked_row, question
 from bezoar.judge.stages import FilterResult, JudgeFilter, with_meta
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import fill, read_prompt
@@ -133,8 +133,7 @@ class Attributes(JudgeFilter):
         readable, first = _readable(ratings), names[0]
         if len(readable) < self.repeats:
             failed = next(rating for rating in ratings if isinstance(rating, Unparsed))
-            reason = f"{failed.why}: {failed.text[:300]}"
-            judged.unparsed.append(with_meta(row, verdict="unparsed", reason=reason))
+            judged.unparsed.append(marked_row(row, failed))
             return
         # The other ratings stay in `meta`: from them the report computes the agreement.
         kept = most_agreeing(readable, names)
@@ -165,9 +164,9 @@ class Attributes(JudgeFilter):
         judged = FilterResult([], [], [])
         for row in rows:
             means = {attribute.name: expected_level(next(replies)) for attribute in attributes}
-            failed = [mean.why for mean in means.values() if isinstance(mean, Unparsed)]
+            failed = [mean for mean in means.values() if isinstance(mean, Unparsed)]
             if failed:
-                judged.unparsed.append(with_meta(row, verdict="unparsed", reason=failed[0]))
+                judged.unparsed.append(marked_row(row, failed[0]))
             else:
                 judged.accepted.append(with_meta(row, attributes=means))
         return judged

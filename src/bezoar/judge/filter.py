@@ -20,7 +20,7 @@ from bezoar.verdicts.accept_reject import (
     CHOICES,
     Unparsed,
     Verdict,
-    by_score,
+    by_rank,
     parse_verdict,
     read_logprobs,
     read_text,
@@ -86,9 +86,9 @@ class Filter(JudgeFilter):
         if self.keep_share is not None:
             verdicts = best_share(verdicts, self.keep_share)
         marked = [marked_row(row, verdict) for row, verdict in zip(chats, verdicts, strict=True)]
-        by_label: dict[str, list[Chat]] = {"accept": [], "reject": [], "unparsed": []}
+        by_label: dict[str, list[Chat]] = {"accept": [], "reject": [], "": []}
         for row in marked:
-            by_label[row.meta["verdict"]].append(row)
+            by_label.get(row.meta["verdict"], by_label[""]).append(row)
         return FilterResult(*by_label.values())
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
@@ -170,10 +170,10 @@ def best_share(verdicts: Sequence[Verdict | Unparsed], share: float) -> list[Ver
     if not known:
         return list(verdicts)
     lowest = sorted(known, reverse=True)[math.ceil(share * len(known)) - 1]
-    # `by_score` accepts what is above the threshold, and the lowest score is to be accepted.
-    threshold = math.nextafter(lowest, -math.inf)
     return [
-        v if isinstance(v, Unparsed) or v.score is None else by_score(v.score, threshold)
+        v
+        if isinstance(v, Unparsed) or v.score is None
+        else by_rank(v.score, share, is_best=v.score >= lowest)
         for v in verdicts
     ]
 
@@ -182,6 +182,6 @@ def marked_row(row: Chat, verdict: Verdict | Unparsed) -> Chat:
     """The row with its verdict in `meta`."""
     if isinstance(verdict, Unparsed):
         reason = f"{verdict.why}: {verdict.text[:300]}" if verdict.text else verdict.why
-        return with_meta(row, verdict="unparsed", reason=reason)
+        return with_meta(row, verdict=verdict.label, reason=reason)
     score = {} if verdict.score is None else {"score": round(verdict.score, 6)}
     return with_meta(row, verdict=verdict.label, reason=verdict.reason, **score)

@@ -49,8 +49,8 @@ class RuleFilter(Stage):
 class FilterResult:
     """The rows by verdict.
 
-    `meta` of those left out has `verdict` (reject, unparsed, ...) and `reason`, and of rows that
-    were judged by probabilities `score`.
+    `meta` of those left out has `verdict` (reject, unparsed, failed, ...) and `reason`, and of
+    rows that were judged by probabilities `score`.
     """
 
     accepted: list[Chat]

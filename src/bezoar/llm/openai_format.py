@@ -19,6 +19,7 @@ NO_CHOICE = "the answer holds no choice"
 """The `error` of a reply without any answer in it: worth another attempt, then unreadable."""
 _NUM_STOPS = 4  # several servers refuse more; the others are cut here
 _MOST_TOKENS = 10**9
+_SHOWN = 400  # characters of an answer that cannot be used
 
 
 def to_body(request: Request, way: Way = "turn") -> dict[str, Any]:
@@ -105,7 +106,8 @@ def from_body(text: str, request: Request, prices: Prices, way: Way = "turn") ->
         if logprobs is None:
             raise _NoAnswerError(NO_LOGPROBS, content, "passing")
         if way == "words" and request.prefill not in content and not request.choices:
-            raise _NoAnswerError(f"the answer does not hold {request.prefill!r:.60}", content)
+            why = f"the answer does not hold {request.prefill!r:.60}: {content[:_SHOWN]}"
+            raise _NoAnswerError(why, content)
     except _NoAnswerError as error:
         costs = _costs(body, request, text if error.text is None else error.text, prices)
         return Reply("", "error", (), *costs, str(error), error.failure)

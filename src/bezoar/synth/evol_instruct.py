@@ -121,6 +121,10 @@ class EvolInstruct(Scheme):
             rows = list({row.meta["seed"]: row for row in rows}.values())
         return Filtered(rows, dropped)
 
+    def num_read(self, seeds: Sequence[AnyRow]) -> int:
+        """Those that are drawn."""
+        return len(seeds) if self.num_seeds is None else min(len(seeds), self.num_seeds)
+
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Requests for evolutions, comparisons and answers; half of the evolutions survive."""
         seeds = rows[self.seeds]

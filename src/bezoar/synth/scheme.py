@@ -49,6 +49,10 @@ class Scheme(Stage):
         """The new rows, and what was dropped on the way; equal replies give equal rows."""
         raise NotImplementedError
 
+    def num_read(self, seeds: Sequence[AnyRow]) -> int:
+        """How many of the seeds are worked on."""
+        return len(seeds)
+
     def takes(self) -> Mapping[str, RowNeed]:
         """Rows with one answer that counts."""
         return {"seeds": TEXTS}
@@ -60,7 +64,9 @@ class Scheme(Stage):
     def run(self, context: StageContext) -> Stats:
         """Ask the teacher and write the rows."""
         seeds, ask = context.rows(self.seeds), context.ask(self.teacher).ask_all
-        return context.write_rows(self.generate(seeds, ask, seed=context.seed), len(seeds))
+        return context.write_rows(
+            self.generate(seeds, ask, seed=context.seed), self.num_read(seeds)
+        )
 
     def answer(
         self, drafts: Sequence[Draft], ask: Ask, *, seed: int, system: str = ""

@@ -52,6 +52,11 @@ class Unparsed:
     text: str
     why: str = "no verdict"
 
+    @property
+    def label(self) -> Literal["unparsed", "failed"]:
+        """Whether there is no reply at all, such as to a prompt that the judge has no room for."""
+        return "failed" if self.why.startswith("failed: ") else "unparsed"
+
 
 def parse_verdict(text: str) -> Verdict | Unparsed:
     """The verdict in a reply.
@@ -146,6 +151,16 @@ def by_score(score: float, threshold: float) -> Verdict:
     """The verdict of a score against a threshold."""
     label: Label = "accept" if score > threshold else "reject"
     return Verdict(label, f"log p(Accept)/p(Reject) {_compared(score, threshold)}", score)
+
+
+def by_rank(score: float, share: float, *, is_best: bool) -> Verdict:
+    """The verdict of a score that is, or is not, among the highest `share` of all."""
+    reason = f"among the best {100 * share:g} %: log p(Accept)/p(Reject) {score:.2f}"
+    if is_best:
+        own = "; the judge itself leans to Reject" if score < 0 else ""
+        return Verdict("accept", reason + own, score)
+    own = "; the judge itself leans to Accept" if score > 0 else ""
+    return Verdict("reject", f"not {reason}{own}", score)
 
 
 def _compared(score: float, threshold: float) -> str:
