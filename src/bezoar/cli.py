@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from bezoar import __version__, cli_eval, cli_init
-from bezoar.errors import BezoarError, BudgetError
+from bezoar.errors import BezoarError, EmptyStageError, UnfinishedError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,7 +42,8 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
     run_dir = RunDir(out) if out else default_run_dir(loaded)
     try:
         done = run_recipe(loaded, run_dir, console=console, log=log or [])
-    except BudgetError:  # what there is was paid for: it is shown before the error is told
+    except (UnfinishedError, EmptyStageError):
+        # what there is was paid for: it is shown before the error is told
         finish(run_dir.path, console)
         raise
     finish(run_dir.path, console, changed=bool(done))

@@ -15,6 +15,10 @@ class DataError(BezoarError):
     """A row, a file or a chat template is wrong."""
 
 
+class EmptyStageError(DataError):
+    """A stage kept no row: the same command would keep none again."""
+
+
 class EndpointError(BezoarError):
     """A language model could not be reached or refuses to answer."""
 

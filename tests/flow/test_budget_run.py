@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bezoar.cost import dollars
 from bezoar.errors import RecipeError
 from bezoar.flow.recipe import load_recipe
 from bezoar.io import read_json
@@ -78,7 +79,8 @@ def test_a_spent_budget_is_unfinished_and_a_raised_one_does_only_the_rest(
     assert code == 3, said
     num = asked(server, "one")
     assert 0 < num < 12
-    why = f"{12 - num} of 12 requests were not asked: the budget of 0.105 USD was spent"
+    left = f"{dollars(0.105 - num / 100)} left, and the next request could cost up to 0.04"
+    why = f"{12 - num} of 12 requests were not asked: the budget of 0.105 USD has {left}"
     assert f"stage first: {why}" in said
     assert "not run, as they read it: behind; raise budget_usd and run the same command" in said
     assert "unparsed" not in said
@@ -111,7 +113,7 @@ def test_money_that_is_kept_for_a_stage_is_there_for_it(folder: Path, server: Se
     assert code == 3, said
     assert finished(folder) == ["01-rows", "03-second"]
     assert asked(server, "second".replace("second", "two")) == 12
-    assert "the budget of 0.20 USD, less 0.16 USD for second, was spent" in said
+    assert "the budget of 0.20 USD, less 0.16 USD for second, has 0.0" in said
     # what the finished stage has left is everybody's
     bezoar(folder, server, "run", more)
     assert asked(server, "one") > 0
@@ -137,8 +139,8 @@ def test_replies_in_the_journal_are_not_quoted_again(folder: Path, server: Serve
 def test_a_stage_has_a_limit_of_its_own(folder: Path, server: Server) -> None:
     code, said = bezoar(folder, server, "run", ("budget_usd: 0.105", "budgets: {first: 0.05}"))
     assert code == 3, said
-    assert "was spent; not run, as they read it: behind; raise budgets.first and run" in said
-    assert "the budget of 0.05 USD for first was spent" in said
+    assert "up to 0.04; not run, as they read it: behind; raise budgets.first and run" in said
+    assert "the budget of 0.05 USD for first has 0.0" in said
     assert finished(folder) == ["01-rows", "03-second"]
     assert asked(server, "one") <= 5
 

@@ -128,3 +128,23 @@ def test_curves_of_earlier_settings_are_not_shown_until_the_stage_begins_anew(
     assert (shown.missing, shown.earlier, shown.metrics) == (["sft"], ["sft"], {})
     (small.path / ".work-sft-new").mkdir()
     assert "sft" in load_run(small.path).metrics
+
+
+def test_a_stage_that_gave_nothing_is_told_with_its_reasons_and_what_to_change(
+    folder: Path, server: Server
+) -> None:
+    assert run(folder, server)[0] == 0
+    code, said = run(folder, server, NONE)
+    assert code == 2
+    page = (folder / "runs" / "toy" / "report.html").read_text()
+    for text in (said, bezoar("report", "runs/toy")[1], page):
+        assert "No row is left after kept" in text
+        assert "kept: kept none of 4 rows (4 " in text
+        assert ".partial-03-kept/failures.jsonl, then change the stage or what it reads." in text
+        assert "ame command again" not in text
+        assert "The run kept" not in text
+    [record] = [stage for stage in load_run(folder / "runs" / "toy").stages if not stage.done]
+    assert len(record.failures) == 4
+    assert record.failures[0]["id"] in page.partition('id="failures"')[2]
+    code, said = run(folder, server)
+    assert (code, "The run kept 4 rows (kept)" in said) == (0, True)

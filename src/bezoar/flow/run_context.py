@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
 from bezoar.cost import cents
-from bezoar.errors import DataError, UnfinishedError
+from bezoar.errors import EmptyStageError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
 from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir
@@ -137,15 +137,18 @@ def run_stage(context: RunContext) -> Stats:
         stats = {"seconds": seconds, "unfinished": why, **context.calls()}
         write_json(context.out_dir / "stats.json", stats)
         raise
-    # before the check below: the numbers of a failed stage help to find out why it kept nothing
     stats = {"seconds": round(time.monotonic() - started, 2), **stats, **context.calls()}
-    write_json(context.out_dir / "stats.json", stats)
     if stats.get("rows_out") == 0:
         counts = ", ".join(f"{num} {reason}" for reason, num in stats["dropped"].items())
-        raise DataError(
-            f"kept none of {stats['rows_in']} rows ({counts or 'there were none'}); see"
-            f" {context.out_dir / 'failures.jsonl'}, then change the stage or what it reads."
+        stats["unfinished"] = (
+            f"kept none of {stats['rows_in']} rows ({counts or 'there were none'})"
         )
+    # before the error: the numbers of a failed stage help to find out why it kept nothing
+    write_json(context.out_dir / "stats.json", stats)
+    if "unfinished" in stats:
+        fix = "then change the stage or what it reads"
+        see = f"see {context.out_dir / 'failures.jsonl'}, {fix}"
+        raise EmptyStageError(f"{stats['unfinished']}; {see}.")
     return stats
 
 

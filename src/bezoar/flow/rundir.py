@@ -91,13 +91,19 @@ class RunDir:
         return folder
 
     def unfinished(self, name: str) -> Row:
-        """stats.json of a stage that ended for a reason that can pass, or an empty table."""
-        for folder in self.path.glob(f".partial-*-{name}"):
-            if folder.name.split("-", 2)[2] == name and (folder / "stats.json").is_file():
-                calls = dict[str, float] | None
-                stats = read_own(folder / "stats.json", unfinished=str | None, calls=calls)
-                return stats if stats["unfinished"] else {}
-        return {}
+        """stats.json of a stage that ended and was not done, or an empty table."""
+        path = self.left_dir(name) / "stats.json"
+        if not path.is_file():
+            return {}
+        counts = {"calls": dict[str, float] | None, "dropped": dict[str, int] | None}
+        stats = read_own(path, unfinished=str | None, **counts)
+        return stats if stats["unfinished"] else {}
+
+    def left_dir(self, name: str) -> Path:
+        """Where a stage that is not done has written what there is, such as failures.jsonl."""
+        folders = self.path.glob(f".partial-*-{name}")
+        own = (folder for folder in folders if folder.name.split("-", 2)[2] == name)
+        return next(own, self.path / f".partial-{name}")
 
     def stored(self, name: str) -> Row:
         """key.json of a stage, or an empty table."""

@@ -55,10 +55,11 @@ class Budget:
             raise ValueError(f"a budget must be a finite number of at least 0, not {limit_usd}")
         self.limit_usd, self.run = limit_usd, run
         self.words = f"the budget of {dollars(limit_usd or 0.0)} USD"
-        """What the limit is called, before "was spent"."""
+        """What the limit is called, before what is left of it."""
         self.raise_key = "budget_usd"
         """The recipe key that sets it."""
         self._journal, self._reserved_usd = journal, 0.0
+        self._wanted_usd = 0.0
         self._owner = secrets.token_hex(8)
         if journal is not None:
             # a claim ends with its process, so that others can tell whose reservations are dead
@@ -82,7 +83,16 @@ class Budget:
                 self._owner, self.run, held_usd, prices, limit_usd=limit_usd
             )
         self._reserved_usd += sum(prices[:count])
+        self._wanted_usd = prices[count] if count < len(prices) else 0.0
         return count, others_usd
+
+    @property
+    def shortfall(self) -> str:
+        """What is left of the limit, and what the request that was refused could have cost."""
+        spent_usd = self._journal.spent_usd(self.run) if self._journal else 0.0
+        left_usd = max(round((self.limit_usd or 0.0) - spent_usd, 6), 0.0)
+        most = f"the next request could cost up to {dollars(self._wanted_usd)}"
+        return f"{self.words} has {dollars(left_usd)} left, and {most}"
 
     def release(self, reserved_usd: float) -> None:
         """Give back what was reserved for a request that was answered or given up."""

@@ -86,7 +86,7 @@ class Pool:
         if num_unasked:
             what = f"{num_unasked} of {len(replies)} requests were not asked"
             fix = f"raise {self.budget.raise_key} and run the same command to go on"
-            raise BudgetError(f"{what}: {self.budget.words} was spent; {fix}.")
+            raise BudgetError(f"{what}: {self.budget.shortfall}; {fix}.")
         failed = [reply for reply in replies if reply.passing]
         if failed:
             what = f"{len(failed)} of {len(replies)} requests failed for a reason that can pass"

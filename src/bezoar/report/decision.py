@@ -95,6 +95,8 @@ def _subject(run: Run, board: Scoreboard, effect: Effect | None) -> str:
     if trained:
         were = "was" if len(trained) == 1 else "were"
         return f"{listed(trained)} {were} trained and not evaluated"
+    if empty := [stage.name for stage in run.stages if stage.gave_nothing]:
+        return f"No row is left after {listed(empty)}"
     if any(stage.done for stage in run.stages):
         return _rows(run)
     return "No stage has finished yet"

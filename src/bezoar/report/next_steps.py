@@ -25,10 +25,15 @@ def next_steps(
 ) -> list[str]:
     """Advice that follows from the finished stages."""
     steps = _worse_than_start(run)
+    empty = [stage for stage in run.everything if stage.gave_nothing]
+    for stage in empty:
+        see = f"see {stage.left.name}/failures.jsonl, " if stage.left else ""
+        fix = f"{see}then change the stage or what it reads"
+        steps.append(f"{stage.name}: {stage.unfinished}; {fix}.")
     if any(stage.calls.get("refused_by_budget") for stage in run.everything if stage.unfinished):
         more = f"what is missing is asked, then it goes on with {listed(run.missing)}"
         steps.append(f"Raise the budget and run the same command again: {more}.")
-    elif run.missing:
+    elif run.missing and not empty:
         steps.append(f"Run the same command again: it goes on with {listed(run.missing)}.")
     if any(overlap(board, model) for model in board.labels):
         steps.append(
@@ -193,12 +198,11 @@ def _drops(stage: StageRecord) -> str:
     """Advice to look at the rows of a stage that dropped most of them."""
     reasons = {why: num for why, num in stage.dropped.items() if why not in WANTED}
     dropped, kept = sum(reasons.values()), stage.count("rows_out")
-    if not dropped or dropped < MANY_DROPPED * (dropped + kept):
+    if stage.folder is None or not dropped or dropped < MANY_DROPPED * (dropped + kept):
         return ""
     most = max(reasons, key=lambda why: reasons[why])
-    where = f"{stage.folder.name}/failures.jsonl" if stage.folder else "failures.jsonl"
     return (
         f"Look at what {stage.name} dropped, {count(dropped)} of {count(dropped + kept)} rows"
         f" ({percent(dropped, dropped + kept)}), most of them {most} ({count(reasons[most])}):"
-        f" {where}."
+        f" {stage.folder.name}/failures.jsonl."
     )

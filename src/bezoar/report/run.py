@@ -32,6 +32,8 @@ class StageRecord:
     """Of a repeat with another seed, which has the name of what it repeats."""
     earlier: bool = False
     """Its folder holds the output of earlier settings, which is no result of these."""
+    left: Path | None = None
+    """Where it wrote its failures if it ended and was not done."""
 
     @property
     def done(self) -> bool:
@@ -40,8 +42,13 @@ class StageRecord:
 
     @property
     def unfinished(self) -> str:
-        """Why it ended before it was done, if that can pass; what it has cost is in `stats`."""
+        """Why it ended and was not done; what it has cost is in `stats`."""
         return str(self.stats.get("unfinished") or "")
+
+    @property
+    def gave_nothing(self) -> bool:
+        """True if it ended without a row, as it would again."""
+        return bool(self.unfinished) and self.stats.get("rows_out") == 0
 
     @property
     def kind(self) -> str:
@@ -84,8 +91,9 @@ class StageRecord:
     @property
     def failures(self) -> list[Row]:
         """The records of what was left out or failed: id, reason, detail."""
-        path = self.path("failures.jsonl")
-        return [row for _, row in read_jsonl(path, broken=[])] if path else []
+        folder = self.folder or self.left
+        path = folder / "failures.jsonl" if folder else None
+        return [row for _, row in read_jsonl(path, broken=[])] if path and path.exists() else []
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,9 @@ def _spent_usd(run_dir: RunDir, name: str, notes: list[str]) -> float | None:
 def _load_stage(run_dir: RunDir, name: str, fields: Row, folder: Path | None) -> StageRecord:
     earlier = run_dir.is_earlier(name)
     if folder is None or earlier:
-        return StageRecord(name, fields, stats=run_dir.unfinished(name), earlier=earlier)
+        stats = run_dir.unfinished(name)
+        left = run_dir.left_dir(name) if stats else None
+        return StageRecord(name, fields, stats=stats, earlier=earlier, left=left)
     # A damaged folder may lack its statistics; then its figures are shown as absent.
     stats, path = {}, folder / "stats.json"
     if path.is_file():
