@@ -19,9 +19,6 @@ from tests.helpers.hub_models import (
 )
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-_BOS = "the label check refuses rows whose end token is their beginning's (Falcon, Pythia)"
-WAITS = {"drpo-full": _BOS, "cnr-full": _BOS}
-"""By recipe, the fault that is not mended yet."""
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            path,
-            id=path.stem,
-            marks=[pytest.mark.xfail(reason=WAITS[path.stem], strict=True)]
-            if path.stem in WAITS
-            else [],
-        )
-        for path in RECIPES
-    ],
-)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_rehearsed_as_it_is_in_its_file(
     path: Path, hub: Hub, home: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 No language model is asked here, and nothing is fetched.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,9 +101,20 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
     _refuse([*faults, *_unknown_targets(recipe, stale)])
     if console is None:
         return
-    warned = [*silent_endpoints(recipe, asked), *_beyond_positions(recipe, stale)]
+    warned = [*silent_endpoints(recipe, asked), *_half_free(recipe, asked)]
+    warned += _beyond_positions(recipe, stale)
     for sentence in (*warned, *advice(recipe)):
         console.print(plain(f"warning: {sentence}"))
+
+
+def _half_free(recipe: Recipe, asked: Iterable[str]) -> Iterator[str]:
+    """A sentence for each endpoint that names one price, which leaves the other at 0."""
+    for name in asked:
+        prices = getattr(recipe.backends[name], "prices", None)
+        for side in ("input", "output") if prices else ():
+            if not getattr(prices, f"{side}_usd_per_million"):
+                key = f"{recipe.at('backends', name, 'prices')}.{side}_usd_per_million"
+                yield f"{key} is 0: {side} tokens are counted as free"
 
 
 def _unknown_targets(recipe: Recipe, stale: set[str]) -> Iterator[str]:

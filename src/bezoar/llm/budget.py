@@ -18,9 +18,9 @@ REFUSED = "not asked: the budget was spent"
 class Prices:
     """What a million tokens cost; false where they cost nothing."""
 
-    input_usd_per_million: NotNegative
+    input_usd_per_million: NotNegative = 0.0
     """US dollars for a million prompt tokens; 0 where they are free."""
-    output_usd_per_million: NotNegative
+    output_usd_per_million: NotNegative = 0.0
     """US dollars for a million answer tokens; 0 where they are free."""
 
     def __bool__(self) -> bool:
@@ -38,7 +38,7 @@ class Prices:
         return self.cost_usd(num_bytes, request.max_tokens)
 
 
-FREE = Prices(0.0, 0.0)
+FREE = Prices()
 """Those of a language model that names none."""
 
 
