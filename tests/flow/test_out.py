@@ -131,6 +131,15 @@ def test_a_run_takes_no_folder_of_something_else(out: str, here: Path) -> None:
     assert everything(here) == before
 
 
+def test_a_run_that_was_killed_as_it_began_goes_on(here: Path) -> None:
+    begun = here / "runs" / "begun"
+    begun.mkdir()
+    (begun / ".lock").touch()
+    (begun / ".resolved.json.74d44675").write_text("{")
+    bezoar("run", "toy.yaml", "--out", "runs/begun")
+    assert (begun / "report.html").is_file()
+
+
 @pytest.mark.parametrize(
     "out",
     [

@@ -252,14 +252,14 @@ class RunDir:
             if owner != recipe.name:
                 what = f"this run directory belongs to the recipe {owner!r}, not {recipe.name!r}"
                 raise RecipeError(f"{self.path}: {what}; name another with --out.")
-        elif any(path.name != ".lock" for path in self.path.iterdir()):
+        # a run that was killed as it began leaves its lock and part of a file
+        elif any(not p.name.startswith((".lock", ".resolved.json")) for p in self.path.iterdir()):
             what = "the folder is not empty and is no run directory"
             raise RecipeError(f"{self.path}: {what}; name another with --out.")
 
     def adopt(self, recipe: Recipe, keys: Mapping[str, str]) -> None:
         """Write down the recipe and its stages' keys, without which an output is of earlier
         settings."""
-        atomic_write(self.path / "recipe.yaml", recipe.path.read_bytes())
         resolved = {
             "name": recipe.name,
             "recipe": str(recipe.path.resolve()),
@@ -275,6 +275,8 @@ class RunDir:
         # its time says since when it holds; tuples are lists there
         if self.resolved() != json.loads(json.dumps(resolved)):
             write_json(self.path / "resolved.json", resolved)
+        # behind the file that makes the folder ours: a run can be killed between the two
+        atomic_write(self.path / "recipe.yaml", recipe.path.read_bytes())
 
 
 def key_record(key: str, parts: Parts, *, recipe: Recipe, name: str) -> dict[str, Any]:
