@@ -23,6 +23,11 @@ class Estimate:
         by = factor if isinstance(factor, Estimate) else exactly(factor)
         return Estimate(self.low * by.low, self.expected * by.expected, self.high * by.high)
 
+    def at_most(self, other: "Estimate") -> "Estimate":
+        """The lower of the two lows, expected values and highs."""
+        low, expected = min(self.low, other.low), min(self.expected, other.expected)
+        return Estimate(low, expected, min(self.high, other.high))
+
     def __bool__(self) -> bool:
         return self.high > 0
 

@@ -1,6 +1,7 @@
 """Filters without a judge: form and repetition."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,10 @@ def test_reasons() -> None:
         ("unfinished", "unfinished"),
         ("long", "too long"),
     ]
+    turns = (Message("user", "Name a bird."), Message("assistant", " "), *rows[0].messages)
+    broken = [replace(rows[0], messages=turns), replace(rows[0], messages=turns[2:] + turns[3:])]
+    faults = [dropped.reason for dropped in Form("rows").sift(broken).dropped]
+    assert faults == ["empty turn", "two turns in a row"]
     assert [d.reason for d in Form("rows", max_prompt_words=2).sift(rows[:1]).dropped] == [
         "long prompt"
     ]

@@ -113,7 +113,7 @@ def turn_problem(messages: Messages, *, answered: bool = True) -> str:
                 return "does not start with the user"
             return "two turns in a row" if message.role == before else "turns out of order"
         # calls have no text, and a function may return nothing
-        if not message.content and state not in ("call", "tool"):
+        if not message.content.strip() and state not in ("call", "tool"):
             if index == len(messages) and message.role == "assistant":
                 return "empty answer"
             return "empty system message" if message.role == "system" else "empty turn"

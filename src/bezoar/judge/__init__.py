@@ -5,11 +5,13 @@ from bezoar.judge.attributes import Attributes
 from bezoar.judge.best_of_n import BestOfN
 from bezoar.judge.filter import Filter
 from bezoar.judge.heuristics import Dedup, Form
+from bezoar.judge.mixture import Mixture
 
 FILTERS: dict[str, type] = {
     "filter": Filter,
     "form": Form,
     "dedup": Dedup,
+    "mixture": Mixture,
     "best_of_n": BestOfN,
     "steer": Steer,
     "attributes": Attributes,

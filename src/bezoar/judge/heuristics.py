@@ -9,6 +9,7 @@ from bezoar.bounds import Count
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, as_chats
 from bezoar.cost import Estimate
 from bezoar.data.near_duplicates import NearDuplicates, Similarity, words
+from bezoar.data.turns import turn_problem
 from bezoar.judge.stages import RuleFilter
 
 # Refusals are told by how an answer begins; talk of being an AI counts anywhere.
@@ -29,7 +30,8 @@ _SHORT_WORDS, _LOOP_WORDS, _RUN = 12, 20, 4
 class Form(RuleFilter):
     """Drops answers of a wrong length, refusals, loops and unfinished answers, and long prompts.
 
-    Empty answers are always dropped. `refusals`, `loops` and `unfinished` are heuristics of ours.
+    Empty answers, and conversations in which a turn is empty, missing or out of order, are always
+    dropped. `refusals`, `loops` and `unfinished` are heuristics of ours.
 
     Example: {kind: form, rows: lamini, max_words: 400}
     """
@@ -67,6 +69,8 @@ class Form(RuleFilter):
         # Cheap checks first: the later ones read the whole answer.
         if not num_words:
             return "empty"
+        if problem := turn_problem(row.messages):
+            return problem
         if num_words < self.min_words:
             return "too short"
         if self.max_words is not None and num_words > self.max_words:
