@@ -1,6 +1,7 @@
 """What recipes and defaults read from the Hub, through the real clients and a Hub on 127.0.0.1."""
 
 import json
+import logging
 import random
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ import yaml
 
 from bezoar.chat.types import Chat
 from bezoar.data.columns import Columns
+from bezoar.data.dolly import Dolly
 from bezoar.data.files import hub_file
 from bezoar.data.flan import Flan
 from bezoar.data.locate import is_hub_id
@@ -85,6 +87,14 @@ def test_the_fixtures_have_the_layout_of_the_hub(hub: Hub, place: tuple[str, str
 def test_hh_rlhf_is_four_folders_and_no_red_team(hub: Hub) -> None:
     rows = datasets.load_dataset("Anthropic/hh-rlhf", split="test", streaming=True)
     assert sum(1 for _ in rows) == 4 * 12
+
+
+def test_a_readme_without_a_head_is_no_news(
+    hub: Hub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    assert Dolly("databricks/databricks-dolly-15k", limit=2).load().rows
+    assert not caplog.text
 
 
 def test_a_repository_of_a_script_is_refused(hub: Hub) -> None:

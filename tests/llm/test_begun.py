@@ -1,6 +1,7 @@
 """Answers that were begun: right on servers that go on with them, that must be told to, and that
 cannot; found out once a run, in requests alone."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
 from bezoar.synth.lamini import LaMini
+from bezoar.terminal import Console
 from tests.helpers.server import Behaviour, answer, serving
 
 NAMES = ("river", "stone", "cloud", "bread", "ship", "moon", "garden", "window")
@@ -49,9 +51,21 @@ def new_turn(messages: list[dict[str, Any]]) -> str:
     return preamble + whole(messages)
 
 
+def cut(text: str, body: dict[str, Any]) -> str:
+    """So much of it as the tokens allow that were asked for, of four characters each."""
+    return text[: 4 * body["max_tokens"]]
+
+
 def llama_cpp(body: dict[str, Any], seen: int) -> Any:
     """Goes on with a last turn of the assistant, whatever else it is told."""
-    return answer(continued(body["messages"]))
+    return answer(cut(continued(body["messages"]), body))
+
+
+def llama_cpp_gives_back(body: dict[str, Any], seen: int) -> Any:
+    """Gives the beginning back, and what it goes on with."""
+    last = body["messages"][-1]
+    begun = last["content"] if last["role"] == "assistant" else ""
+    return answer(begun + cut(continued(body["messages"]), body))
 
 
 def vllm(body: dict[str, Any], seen: int) -> Any:
@@ -59,14 +73,14 @@ def vllm(body: dict[str, Any], seen: int) -> Any:
     flagged, last = body.get("continue_final_message"), body["messages"][-1]["role"]
     if bool(flagged) != (last == "assistant") or flagged == body.get("add_generation_prompt", True):
         return 400, {}, json.dumps({"object": "error", "message": "bad request", "code": 400})
-    return answer(continued(body["messages"]))
+    return answer(cut(continued(body["messages"]), body))
 
 
 def vllm_new_turn(body: dict[str, Any], seen: int) -> Any:
     """Without the flags it begins a new turn, as most templates do."""
     if body.get("continue_final_message"):
         return vllm(body, seen)
-    return answer(new_turn(body["messages"]))
+    return answer(cut(new_turn(body["messages"]), body))
 
 
 def openai(body: dict[str, Any], seen: int) -> Any:
@@ -74,7 +88,7 @@ def openai(body: dict[str, Any], seen: int) -> Any:
     if unknown := body.keys() & FLAGS.keys():
         text = {"error": {"message": f"Unrecognized request argument supplied: {unknown}"}}
         return 400, {}, json.dumps(text)
-    return answer(new_turn(body["messages"]))
+    return answer(cut(new_turn(body["messages"]), body))
 
 
 def refuses(body: dict[str, Any], seen: int) -> Any:
@@ -86,6 +100,7 @@ def refuses(body: dict[str, Any], seen: int) -> Any:
 
 SERVERS: dict[str, Behaviour] = {
     "turn": llama_cpp,
+    "turn, given back": llama_cpp_gives_back,
     "flags": vllm,
     "flags, by the second probe": vllm_new_turn,
     "words": openai,
@@ -155,6 +170,21 @@ def test_journals_keep_their_keys(tmp_path: Path) -> None:
         num = len(server.bodies)
         assert asked.ask_all([request])[0].finish == "stop"
         assert len(server.bodies) == num
+
+
+def test_what_was_found_out_is_told_once(tmp_path: Path) -> None:
+    for kind, told in (("turn", "goes on with"), ("words", "cannot go on with")):
+        out = io.StringIO()
+        with serving(SERVERS[kind]) as server, Journal(tmp_path / kind) as journal:
+            backend = Endpoint(url=server.url, model="m").open()
+            progress = Progress("lamini", console=Console(file=out, width=300))
+            asked = Pool(backend, journal, Budget(), progress, "lamini", "05 lamini: {} to teacher")
+            for number in range(2):
+                message = Message("user", f"<example> {number}")
+                asked.ask([Request((message,))])
+                asked.ask_all([Request((message,), prefill="<example>")])
+        assert out.getvalue().count(f"{server.url} {told}") == 1
+        assert out.getvalue().count("05 lamini: 1 request to teacher, 1 at a time") == 1
 
 
 def test_no_probe_where_no_answer_is_begun(tmp_path: Path) -> None:

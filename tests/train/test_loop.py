@@ -307,6 +307,17 @@ def test_checkpoints_of_all_weights_are_fewer(tiny_model: Path, tmp_path: Path) 
         }
 
 
+def test_slow_steps_of_an_adapter_are_saved_by_the_clock(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "_LONGEST_S", 0.0)
+    for every, at in ((None, {"step-2"}), (20, set[str]())):
+        folder = tmp_path / str(every)
+        with pytest.raises(KeyboardInterrupt):
+            stage("sft", tiny_model, folder, Fatal("s", at_step=3), checkpoint_every=every)
+        assert {p.name for p in folder.glob("work/*/step-*")} == at
+
+
 def test_every_evaluation_of_all_weights_can_be_kept(tiny_model: Path, tmp_path: Path) -> None:
     found = {}
     for keep in ("best", "all"):

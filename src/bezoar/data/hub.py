@@ -1,5 +1,6 @@
 """Data sets of the Hub: rows as a stream, or by row group; without remote code."""
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,6 +107,8 @@ def _library(dataset: str) -> Any:
     except ImportError:
         what = "reading the Hub needs the package datasets; install bezoar[train]"
         raise DataError(f"{dataset}: {what}.") from None
+    # a README without a head is nothing that a reader of its rows could mend
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     return datasets
 
 

@@ -78,7 +78,7 @@ class RunContext:
 
     def ask(self, backend: str) -> Pool:
         number = list(self.recipe.stages).index(self.name) + 1
-        title = f"{number:02d} {self.name}: {{}} requests to {backend}"
+        title = f"{number:02d} {self.name}: {{}} to {backend}"
         return self._pool(("backend", backend), self.recipe.backends[backend].open, title)
 
     def ask_model(self, name: str) -> Pool:

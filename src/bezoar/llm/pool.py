@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from bezoar.cost import cents
 from bezoar.errors import BudgetError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
-from bezoar.llm.begun import PROBED, Way, find_way, probe
+from bezoar.llm.begun import FOUND, PROBED, Way, find_way, probe
 from bezoar.llm.budget import FREE, REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Entry, Journal
@@ -37,7 +37,7 @@ class Pool:
     ) -> None:
         self.backend, self.journal, self.budget = backend, journal, budget
         self.progress, self.stage = progress, stage
-        # what an endpoint is asked first, with a place for the number of requests; told once
+        # what an endpoint is asked first, with a place for how many requests; told once
         self.title = title
         self._prices: Prices = getattr(backend, "prices", None) or FREE
         numbers = ("asked", "from_journal", "failed", "refused_by_budget", *_TOKENS, *_AGAIN)
@@ -122,8 +122,7 @@ class Pool:
 
         backend.way, self.title = find_way(known, ask), title
         if not known:
-            said = f"is given the beginning of an answer as {backend.way}"
-            self.progress.say(f"  {self.stage}: {backend.endpoint.url} {said}")
+            self.progress.say(f"  {self.stage}: {backend.endpoint.url} {FOUND[backend.way]}")
 
     def _ask_endpoint(
         self, backend: EndpointBackend, unique: dict[str, Request], replies: dict[str, Reply]
@@ -138,10 +137,10 @@ class Pool:
         parts = (self.journal, self.budget, on_reply, self.stage)
         asking = RemoteAsking(backend, unknown, *parts, say=self.progress.say)
         if self.title:
-            at_once = min(len(unknown), backend.endpoint.concurrency)
-            self.progress.say(
-                f"{self.title.replace('{}', str(len(unknown)), 1)}, {at_once} at a time"
-            )
+            num = len(unknown)
+            requests = "1 request" if num == 1 else f"{num} requests"
+            at_once = min(num, backend.endpoint.concurrency)
+            self.progress.say(f"{self.title.replace('{}', requests, 1)}, {at_once} at a time")
             self.title = ""
         try:
             asking.run()

@@ -101,7 +101,7 @@ class TrainSettings:
     patience: Natural = 0
     """Stop after so many evaluations without a lower loss; 0: never."""
     checkpoint_every: Count | None = None
-    """Steps between checkpoints; default: 20, or 200 where all weights train."""
+    """Steps between checkpoints; default: 20 or a minute, or 200 steps where all weights train."""
     extrapolate: Positive = 1.0
     """ExPO: the result is the start and so many times the change; above 1 beyond what trained."""
     keep: Literal["best", "all"] = "best"

@@ -34,6 +34,8 @@ from bezoar.train.settings import StageInputs, TrainSettings
 T = TypeVar("T")
 _OFTEN, _SELDOM = 20, 200
 """Steps between checkpoints of an adapter, and of all weights: 16 bytes a weight, 51 GB of 3B."""
+_LONGEST_S = 60.0
+"""Seconds of training that an adapter's may lose, however slow its steps are."""
 
 
 @dataclass
@@ -100,6 +102,8 @@ class Trainer(ABC):
         self.progress.rewind(self.state.step)
         self.prepare()
         every = settings.checkpoint_every or (_OFTEN if settings.adapter else _SELDOM)
+        is_slow = settings.adapter is not None and settings.checkpoint_every is None
+        saved_at = time.monotonic()
         with self.progress.bar(f"{self.unit}s", self.num_steps) as advance:
             advance(self.state.step)
             while self.state.step < self.num_steps and not self.is_finished():
@@ -112,7 +116,8 @@ class Trainer(ABC):
                 note = self.step()
                 # 3) save after the step's evaluation, whose best weights belong to the checkpoint
                 step = self.state.step
-                if step % every == 0 and step < self.num_steps:
+                is_due = is_slow and time.monotonic() - saved_at >= _LONGEST_S
+                if (step % every == 0 or is_due) and step < self.num_steps:
                     checkpoint.save(
                         self.folder,
                         self.state,
@@ -120,6 +125,7 @@ class Trainer(ABC):
                         best=self.best,
                         optimizer=self.optimizer,
                     )
+                    saved_at = time.monotonic()
                 advance(1, note)
         self.cpu_s = time.process_time() - started
 
