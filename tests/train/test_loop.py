@@ -185,6 +185,16 @@ def test_training_moves_the_loss_down(tiny_model: Path, tmp_path: Path) -> None:
     stats = stage("sft", tiny_model, tmp_path, Progress("s"), epochs=6)
     assert stats["last_loss"] < 0.8 * stats["first_loss"]
     assert stats["rows_in"] == stats["rows_trained"] + stats["rows_validation"] == 20
+    one = {
+        "batch_size": 5,
+        "validation": 0.0,
+        "eval_every": 0,
+        "epochs": 1,
+        "tokens_per_batch": 10_000,
+    }
+    loose = stage("sft", tiny_model, tmp_path / "loose", Progress("s"), **one)
+    assert loose["packing_efficiency"] == pytest.approx(loose["tokens"] / 4 / 10_000, abs=1e-4)
+    assert stats["packing_efficiency"] > loose["packing_efficiency"]
 
 
 def test_a_loss_that_is_not_finite_names_the_rows(tiny_model: Path, tmp_path: Path) -> None:

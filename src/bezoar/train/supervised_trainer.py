@@ -205,6 +205,7 @@ class SupervisedTrainer(Trainer):
             "best_step": state.best_step,
             "start_validation_loss": dict(state.evaluations).get(0),
             "memory_splits": state.splits,
+            "packing_efficiency": self._packing(),
             **self._work(),
             "token_lengths": [example.group.longest for example in examples[:LENGTHS_KEPT]],
         }
@@ -212,6 +213,15 @@ class SupervisedTrainer(Trainer):
             more["warning"] = warning
             self.progress.say(f"  {self.progress.stage}: {warning}")
         return self.write_result(self.train_state.stack, len(examples), dropped, more)
+
+    def _packing(self) -> float:
+        """The share of tokens_per_batch that the micro-batches of an epoch fill; none is padded."""
+        num_steps, tokens = min(self.steps_per_epoch, self.num_steps), list[int]()
+        for step in range(num_steps):
+            for batch in self.train_state.micro_batches(self.rows_of(step), self.budget):
+                groups = self.train_state.groups(batch)
+                tokens.append(sum(group.num_input_tokens for group in groups))
+        return round(sum(tokens) / max(sum(max(self.budget, num) for num in tokens), 1), 4)
 
     def _mfu(self, totals: Totals, seconds: float) -> dict[str, float]:
         """The share of the GPU's arithmetic that a step used; empty if it is not known."""
