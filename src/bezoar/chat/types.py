@@ -4,36 +4,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar
 
+from bezoar.chat.messages import Message as Message
+from bezoar.chat.messages import Messages as Messages
+from bezoar.chat.messages import Role as Role
+from bezoar.chat.messages import Tool as Tool
+from bezoar.chat.messages import ToolCall as ToolCall
+from bezoar.chat.messages import from_rows, to_rows
+from bezoar.chat.tool_calls import write_answer
 from bezoar.errors import DataError, brief, first_line
-from bezoar.io import Row, canonical
-
-Role = Literal["system", "user", "assistant", "tool"]
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A call of a named function with JSON arguments."""
-
-    name: str
-    arguments: dict[str, Any]
-
-    def __hash__(self) -> int:
-        # prompts are keys of tables, and a dict by itself has no hash
-        return hash((self.name, canonical(self.arguments)))
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn."""
-
-    role: Role
-    content: str
-    tool_calls: tuple[ToolCall, ...] = ()
-
-
-Messages = tuple[Message, ...]
+from bezoar.io import Row
 
 
 @dataclass(frozen=True)
@@ -55,18 +36,18 @@ class Chat:
 
     @property
     def answer(self) -> str:
-        """The content of the last message if that is the assistant's, else the empty string."""
-        return self.messages[-1].content if self._is_answered else ""
+        """What the assistant wrote in the last message, tool calls as text, else ""."""
+        return write_answer(self.messages[-1]) if self._is_answered else ""
 
     def to_row(self) -> Row:
-        """Columns `id`, `messages` (role, content), `meta` (JSON text)."""
-        messages, meta = _to_list(self.messages), _to_text(self.meta)
+        """Columns `id`, `messages` (role, content, calls, tools), `meta` (JSON text)."""
+        messages, meta = to_rows(self.messages), _to_text(self.meta)
         return {"id": self.id, "messages": messages, "meta": meta}
 
     @classmethod
     def from_row(cls, row: Row) -> "Chat":
         """The inverse of `to_row`."""
-        return cls(row["id"], _from_list(row["messages"]), _table(row["meta"]))
+        return cls(row["id"], from_rows(row["messages"]), _table(row["meta"]))
 
 
 @dataclass(frozen=True)
@@ -102,9 +83,9 @@ class Comparison:
         """Columns `id`, `prompt`, `chosen`, `rejected` (lists of messages), `meta` (JSON text)."""
         return {
             "id": self.id,
-            "prompt": _to_list(self.prompt),
-            "chosen": _to_list((Message("assistant", self.chosen),)),
-            "rejected": _to_list((Message("assistant", self.rejected),)),
+            "prompt": to_rows(self.prompt),
+            "chosen": to_rows((Message("assistant", self.chosen),)),
+            "rejected": to_rows((Message("assistant", self.rejected),)),
             "meta": _to_text(self.meta),
         }
 
@@ -112,7 +93,7 @@ class Comparison:
     def from_row(cls, row: Row) -> "Comparison":
         """The inverse of `to_row`."""
         chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
-        return cls(row["id"], _from_list(row["prompt"]), chosen, rejected, _table(row["meta"]))
+        return cls(row["id"], from_rows(row["prompt"]), chosen, rejected, _table(row["meta"]))
 
 
 @dataclass(frozen=True)
@@ -133,7 +114,7 @@ class SampledAnswers:
         """Columns `id`, `prompt` (messages), `answers` (texts), `numbers`, `meta` (JSON text)."""
         return {
             "id": self.id,
-            "prompt": _to_list(self.prompt),
+            "prompt": to_rows(self.prompt),
             "answers": list(self.answers),
             "numbers": json.dumps(self.numbers),
             "meta": _to_text(self.meta),
@@ -143,7 +124,7 @@ class SampledAnswers:
     def from_row(cls, row: Row) -> "SampledAnswers":
         """The inverse of `to_row`."""
         numbers = {name: tuple(values) for name, values in _table(row["numbers"]).items()}
-        prompt, answers = _from_list(row["prompt"]), tuple(row["answers"])
+        prompt, answers = from_rows(row["prompt"]), tuple(row["answers"])
         return cls(row["id"], prompt, answers, numbers, _table(row["meta"]))
 
 
@@ -164,26 +145,6 @@ def ended(row: AnyRow) -> tuple[bool, ...]:
     known = found if isinstance(found, list) and len(found) == num else [None] * num
     # 0 and false say that it was cut off; a text or nan says nothing
     return tuple(value != 0 for value in known)
-
-
-def _to_list(messages: Messages) -> list[Row]:
-    rows = []
-    for message in messages:
-        calls = [vars(call) for call in message.tool_calls]
-        # as text: arguments differ from call to call, and a Parquet column has one type
-        text = json.dumps(calls) if calls else ""
-        rows.append({"role": message.role, "content": message.content, "tool_calls": text})
-    return rows
-
-
-def _from_list(rows: list[Row]) -> Messages:
-    messages = []
-    for row in rows:
-        if not isinstance(row["content"], str) or row["role"] not in get_args(Role):
-            raise TypeError("a message has no text or no role")
-        calls = tuple(ToolCall(**call) for call in json.loads(row["tool_calls"] or "[]"))
-        messages.append(Message(row["role"], row["content"], calls))
-    return tuple(messages)
 
 
 def _to_text(table: dict[str, Any]) -> str:

@@ -39,8 +39,12 @@ class Request:
         return content_hash(identity, self.content())
 
     def content(self) -> dict[str, Any]:
-        """What answers depend on; without top_k, requests have the keys of older journals."""
+        """What answers depend on; without top_k and tools, requests have the keys of older
+        journals."""
         fields = asdict(self)
+        for message in fields["messages"]:
+            if not message["tools"]:
+                del message["tools"]
         if not self.top_k:
             del fields["top_k"]
         return fields
