@@ -136,6 +136,10 @@ class Stage(Protocol):
         with a score head; for a stage that gives rows."""
         return ANY
 
+    def remedy(self, dropped: Mapping[str, int]) -> str:
+        """What to do where no row is left, by the reasons for which rows were dropped."""
+        return "change the stage or what it reads"
+
     def run(self, context: StageContext) -> Stats:
         """Write the output into `context.out_dir`; the statistics end up in stats.json."""
 

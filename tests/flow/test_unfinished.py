@@ -108,4 +108,16 @@ def test_a_stage_that_keeps_nothing_is_no_success(folder: Path) -> None:
         code, said = run(folder, server)
         assert code == 2
         assert "kept none of 30 rows (30 reject)" in said.replace("\n", " ")
+        assert "then change the stage or what it reads" in said.replace("\n", " ")
         assert keys(folder) == ["01-seeds"]
+
+
+def test_a_judge_without_a_verdict_is_what_is_to_be_changed(folder: Path) -> None:
+    with serving(lambda body, seen: answer("The record ends here. " * 9, "length")) as server:
+        code, said = run(folder, server)
+    assert code == 2
+    said = said.replace("\n", " ")
+    assert "kept none of 30 rows (30 unparsed)" in said
+    fix = "then name a judge that writes verdicts in place of judge, or set verdict: logprob"
+    # in the advice of the report and in the error
+    assert said.count(fix) == 2

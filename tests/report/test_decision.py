@@ -339,6 +339,8 @@ def test_a_run_of_rows_alone_says_what_became_of_them(tmp_path: Path) -> None:
         "Look at what lamini dropped, 60 of 95 rows (63 %), most of them no instruction (50):"
         " 02-lamini/failures.jsonl."
     ]
+    run.add("evol", scheme, rows_in=12, rows_out=3, dropped={"cut": 4, "equal": 3, "refusal": 2})
+    assert "9 of 12 rows (75 %), the largest part cut (4)" in decided(run).next_steps[-1]
 
 
 def test_reward_models_are_told_from_chance_and_from_each_other(tmp_path: Path) -> None:

@@ -129,9 +129,9 @@ def run_stage(context: RunContext) -> Stats:
     A stage without a single row is an error: nothing that reads it could do its work. One that is
     unfinished leaves what it asked and why it ended, so that its money is on the bill.
     """
-    started = time.monotonic()
+    started, stage = time.monotonic(), context.recipe.stages[context.name]
     try:
-        stats = context.recipe.stages[context.name].run(context)
+        stats = stage.run(context)
     except UnfinishedError as error:
         seconds, why = round(time.monotonic() - started, 2), str(error).partition("; ")[0]
         stats = {"seconds": seconds, "unfinished": why, **context.calls()}
@@ -143,11 +143,11 @@ def run_stage(context: RunContext) -> Stats:
         stats["unfinished"] = (
             f"kept none of {stats['rows_in']} rows ({counts or 'there were none'})"
         )
+        stats["remedy"] = stage.remedy(stats["dropped"])
     # before the error: the numbers of a failed stage help to find out why it kept nothing
     write_json(context.out_dir / "stats.json", stats)
     if "unfinished" in stats:
-        fix = "then change the stage or what it reads"
-        see = f"see {context.out_dir / 'failures.jsonl'}, {fix}"
+        see = f"see {context.out_dir / 'failures.jsonl'}, then {stats['remedy']}"
         raise EmptyStageError(f"{stats['unfinished']}; {see}.")
     return stats
 

@@ -70,6 +70,11 @@ class Filter(JudgeFilter):
         if self.keep_share is not None and self.threshold != 0:
             raise ValueError("keep_share replaces threshold; remove one of the two")
 
+    @property
+    def without_words(self) -> str:
+        """Log-probabilities."""
+        return ", or set verdict: logprob" if self.verdict == "text" else ""
+
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
         # 1) The examples come first in every request, so that a local judge computes them once.

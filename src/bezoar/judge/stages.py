@@ -68,6 +68,11 @@ class JudgeFilter(Stage):
     """The language model that judges."""
     gives = "rows"
 
+    @property
+    def without_words(self) -> str:
+        """What does without a written verdict; not a recipe key."""
+        return ""
+
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
         raise NotImplementedError
@@ -79,6 +84,12 @@ class JudgeFilter(Stage):
     def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
         """Chats that carry what they carried, and the verdict."""
         return rows[self.rows].chats().adding("verdict", "reason")
+
+    def remedy(self, dropped: Mapping[str, int]) -> str:
+        """Rows without a verdict say something of the judge and nothing of the rows."""
+        if dropped.get("unparsed", 0) <= sum(dropped.values()) / 2:
+            return super().remedy(dropped)
+        return f"name a judge that writes verdicts in place of {self.judge}{self.without_words}"
 
     def run(self, context: StageContext) -> Stats:
         """Judge the rows and write them by verdict."""

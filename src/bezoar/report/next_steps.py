@@ -28,8 +28,8 @@ def next_steps(
     empty = [stage for stage in run.everything if stage.gave_nothing]
     for stage in empty:
         see = f"see {stage.left.name}/failures.jsonl, " if stage.left else ""
-        fix = f"{see}then change the stage or what it reads"
-        steps.append(f"{stage.name}: {stage.unfinished}; {fix}.")
+        fix = stage.stats.get("remedy") or "change the stage or what it reads"
+        steps.append(f"{stage.name}: {stage.unfinished}; {see}then {fix}.")
     if any(stage.calls.get("refused_by_budget") for stage in run.everything if stage.unfinished):
         more = f"what is missing is asked, then it goes on with {listed(run.missing)}"
         steps.append(f"Raise the budget and run the same command again: {more}.")
@@ -201,8 +201,9 @@ def _drops(stage: StageRecord) -> str:
     if stage.folder is None or not dropped or dropped < MANY_DROPPED * (dropped + kept):
         return ""
     most = max(reasons, key=lambda why: reasons[why])
+    part = "most of them" if reasons[most] > dropped / 2 else "the largest part"
     return (
         f"Look at what {stage.name} dropped, {count(dropped)} of {count(dropped + kept)} rows"
-        f" ({percent(dropped, dropped + kept)}), most of them {most} ({count(reasons[most])}):"
+        f" ({percent(dropped, dropped + kept)}), {part} {most} ({count(reasons[most])}):"
         f" {stage.folder.name}/failures.jsonl."
     )
