@@ -58,7 +58,12 @@ def cents(usd: float) -> str:
 def dollars(usd: float) -> str:
     """US dollars with cents, or four digits where there is more behind the cents."""
     cents = f"{usd:.2f}"
-    return cents if abs(float(cents) - usd) < 1e-9 else f"{usd:.4g}"
+    if abs(float(cents) - usd) < 1e-9:
+        return cents
+    digits = max(2, 3 - math.floor(math.log10(abs(usd))))
+    shown = f"{usd:.{digits}f}"
+    end = len(shown) - digits + 2
+    return shown[:end] + shown[end:].rstrip("0")
 
 
 def _short(number: float) -> str:

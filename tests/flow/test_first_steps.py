@@ -11,6 +11,7 @@ import pytest
 
 from bezoar import progress
 from bezoar.errors import BezoarError
+from bezoar.flow.model_argument import find_model
 from bezoar.progress import Progress
 from bezoar.terminal import Console
 from tests.helpers.command import bezoar
@@ -79,6 +80,20 @@ def test_a_finished_run(
     assert "there is no command /halp; there are /help, /clear, /model and /exit" in said.err
     assert "sft; the others are base\n" in said.err
     assert said.out.count("\n") >= 1  # the answer to " /etc?", and none to what follows /q
+    assert "earlier settings" not in said.err
+
+
+def test_a_model_of_earlier_settings_answers_and_says_so(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Path("r.yaml")
+    recipe.write_text(recipe.read_text().replace("batch_size: 2", "batch_size: 1"))
+    told = "sft: this is the output of earlier settings; `bezoar why runs/toy sft` says what"
+    assert bezoar("chat", "r.yaml").count(told) == 1
+    assert bezoar("ask", "r.yaml", "hi").count(told) == 1
+    capsys.readouterr()
+    find_model(f"{run}:sft")
+    assert told in capsys.readouterr().err
 
 
 def test_a_training_tells_its_steps_and_what_its_loss_did(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bezoar.cost import cents, exactly
+from bezoar.cost import cents, dollars, exactly
 from bezoar.errors import RecipeError
 from bezoar.flow.recipe import load_recipe
 from bezoar.train.objectives import OBJECTIVES
@@ -108,3 +108,10 @@ def test_small_amounts_have_two_digits() -> None:
     shown |= {0.12: "0.12", 3.14159: "3.14", 1e-7: "0.00000010"}
     assert {usd: cents(usd) for usd in shown} == shown
     assert exactly(0.0005).money() == "0.00050"
+
+
+def test_dollars_of_a_limit_are_plain_decimals() -> None:
+    shown = {0.0: "0.00", 1e-5: "0.00001", 2.5e-7: "0.00000025", 0.041: "0.041", 0.005: "0.005"}
+    shown |= {0.0999999: "0.10", 0.00012346: "0.0001235", 5.0: "5.00", 12.999: "13.00"}
+    shown |= {123456.789: "123456.79", 1.105: "1.105"}
+    assert {usd: dollars(usd) for usd in shown} == shown

@@ -8,6 +8,7 @@ from bezoar.chat.attribute_levels import parse_attributes, steered
 from bezoar.chat.types import Message, Messages
 from bezoar.errors import DataError, RecipeError, brief
 from bezoar.evals.evaluate import Evaluate
+from bezoar.flow.inspect_run import tell_earlier
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.references import unknown
@@ -57,8 +58,10 @@ def check_name(recipe: Recipe, run: RunDir, name: str) -> None:
 
 
 def open_model(recipe: Recipe, run: RunDir, name: str) -> "Stack":
-    """The model `name` as a Stack. RecipeError lists the names when there is none."""
+    """The model `name` as a Stack, said to be of earlier settings if it is. RecipeError lists the
+    names when there is none."""
     check_name(recipe, run, name)
+    tell_earlier(recipe, run, name, Console(stderr=True))
     from bezoar.model.stack import Stack
 
     return Stack(*run.model(recipe, name))

@@ -48,7 +48,7 @@ def print_stage(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: i
     if run.stage_dir(stage) is None:
         check_stage(recipe, stage)
     folder, gives = run.output_dir(stage), recipe.stages.get(stage)
-    _tell_earlier(recipe, run, stage, console)
+    tell_earlier(recipe, run, stage, console)
     if gives is None or gives.gives == "rows":
         print_rows(list(islice(run.stored_rows(stage), num)), console)
     else:
@@ -56,7 +56,7 @@ def print_stage(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: i
         console.print(plain("\n".join([*lines, f"everything else: {folder}"])))
 
 
-def _tell_earlier(recipe: Recipe, run: RunDir, stage: str, console: Any) -> None:
+def tell_earlier(recipe: Recipe, run: RunDir, stage: str, console: Any) -> None:
     """Say so if the output of a stage is not that of the recipe as it is now."""
     try:
         key = all_keys(recipe)[0].get(stage)
@@ -159,7 +159,7 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
     # only the tokenizer of the base is read: rows can be looked at before anything is trained
     spec, _ = run.model(recipe, base_of(recipe, readers[0].model))
     tokenizer = load_tokenizer(spec.path, spec.add_tokens)
-    _tell_earlier(recipe, run, readers[0].rows, console)
+    tell_earlier(recipe, run, readers[0].rows, console)
     for item in list(islice(run.stored_rows(readers[0].rows), num)):
         group = readers[0].objective.group(item, recipe.template, tokenizer)
         head(item.id, console)

@@ -7,7 +7,7 @@ from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate, Templ
 from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
 from bezoar.evals.answer_files import columns
-from bezoar.flow.inspect_run import find_run
+from bezoar.flow.inspect_run import find_run, tell_earlier
 from bezoar.flow.recipe import AnyBackend, lineage
 from bezoar.flow.references import located
 from bezoar.flow.rundir import RunDir
@@ -22,6 +22,7 @@ from bezoar.model.resolve import adapter_identity, resolve_model, weights_identi
 from bezoar.model.spec import ModelSpec
 from bezoar.reading import user_path
 from bezoar.stage import TrainedStage
+from bezoar.terminal import Console
 
 TEMPLATES: dict[str, Template] = {
     "chatml": ChatML(),
@@ -139,6 +140,7 @@ def _of_run(name: str, run: Path, stage: str, template: str) -> ModelArgument:
 
     recipe, run_dir = find_run(run)
     check_name(recipe, run_dir, stage)
+    tell_earlier(recipe, run_dir, stage, Console(stderr=True))
     spec, adapters = run_dir.model(recipe, stage)
     used = TEMPLATES[template] if template else recipe.template
     trained = [s._replace(folder=run_dir.stage_dir(s.name)) for s in lineage(recipe, stage)]
