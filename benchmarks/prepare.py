@@ -52,7 +52,7 @@ def write_rows(path: Path, count: int) -> None:
 def work(how: str, path: Path, model: str) -> dict[str, Any]:
     from bezoar.chat.templates import ChatML
     from bezoar.flow.rundir import StoredRows
-    from bezoar.model.load import load_tokenizer
+    from bezoar.model.tokenizer import load_tokenizer
     from bezoar.progress import Progress
     from bezoar.train.hardware import peak_memory
     from bezoar.train.label_check import check_labels

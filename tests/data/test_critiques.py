@@ -147,7 +147,7 @@ def test_rows_of_people(tmp_path: Path) -> None:
 
 def test_the_loss_is_on_critique_and_revision_alone(tiny_model: Path) -> None:
     from bezoar.chat.templates import ChatML
-    from bezoar.model.load import load_tokenizer
+    from bezoar.model.tokenizer import load_tokenizer
     from bezoar.train.objectives.sft import SFT
 
     row = revision_chat("r", CHAT, Revised("Short.", "Longer."), {})

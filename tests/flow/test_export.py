@@ -23,11 +23,11 @@ from bezoar.errors import RecipeError, TrainingError
 from bezoar.flow import export
 from bezoar.flow.inspect_run import find_run
 from bezoar.model.chat_files import check_chats, save_chat_files
-from bezoar.model.load import load_tokenizer
 from bezoar.model.prompt_group import Completion, PromptGroup
 from bezoar.model.score import score
 from bezoar.model.spec import ModelSpec
 from bezoar.model.stack import Stack
+from bezoar.model.tokenizer import load_tokenizer
 from tests.helpers.command import bezoar
 
 RECIPE = """

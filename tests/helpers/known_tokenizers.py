@@ -65,7 +65,7 @@ def spaced(*, lossy: bool = False) -> HubTokenizer:
     """A SentencePiece file alone, as OpenLLaMA comes: byte fallback and pieces of several spaces;
     `lossy` has its normaliser, which joins spaces and rewrites letters."""
     pytest.importorskip("transformers")
-    from bezoar.model.load import load_tokenizer
+    from bezoar.model.tokenizer import load_tokenizer
 
     return load_tokenizer(str(pieces_folder(lossy=lossy)))
 

@@ -16,11 +16,11 @@ from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
 from bezoar.flow.inspect_run import find_run
 from bezoar.flow.model_argument import find_model
-from bezoar.model.load import load_tokenizer
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import answer
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
+from bezoar.model.tokenizer import load_tokenizer
 from bezoar.train.objectives import SFT
 from tests.helpers.command import bezoar, refused
 

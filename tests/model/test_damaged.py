@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from bezoar.errors import BezoarError, DataError
 from bezoar.io import file_hash
-from bezoar.model.load import load_tokenizer, read_net
+from bezoar.model.load import read_net
 from bezoar.model.merge import merge
 from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
+from bezoar.model.tokenizer import load_tokenizer
 
 WHOLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 ADAPTER = "adapter_model.safetensors"

@@ -11,8 +11,9 @@ from bezoar.errors import BezoarError, DataError, RecipeError
 from bezoar.flow.reach import check_hub
 from bezoar.model.convert import convert
 from bezoar.model.find import local_folder
-from bezoar.model.load import load_tokenizer, read_net
+from bezoar.model.load import read_net
 from bezoar.model.resolve import resolve_model
+from bezoar.model.tokenizer import load_tokenizer
 from tests.helpers.hub import TOKEN, Hub, serving_hub
 from tests.model.test_convert import FORTY, pickled
 

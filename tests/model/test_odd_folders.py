@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bezoar.errors import BezoarError
-from bezoar.model.load import load_tokenizer
 from bezoar.model.prompt_group import answer
 from bezoar.model.score import score
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
+from bezoar.model.tokenizer import load_tokenizer, shared_tokenizer
 
 ODD: Any = st.recursive(
     st.none()
@@ -170,14 +170,28 @@ def test_any_damage_is_named_or_harmless(whole: Path, tmp_path: Path, data: st.D
     assert told.endswith(".")
 
 
-def test_a_vocabulary_of_whole_words_is_one(whole: Path, tmp_path: Path) -> None:
+def save_words(folder: Path, words: dict[str, int]) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    shutil.copytree(whole / "model", tmp_path / "words")
-    inner = Tokenizer(models.WordLevel({"</s>": 0, "sea": 1, "wave": 2}, unk_token="</s>"))
+    inner = Tokenizer(models.WordLevel({"</s>": 0, **words}, unk_token="</s>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>").save_pretrained(
-        tmp_path / "words"
-    )
-    assert load_tokenizer(str(tmp_path / "words")).encode("wave sea") == [2, 1]
+    PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>").save_pretrained(folder)
+
+
+def test_a_vocabulary_of_whole_words_is_one(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole / "model", tmp_path / "words")
+    save_words(folder, {"sea": 1, "wave": 2})
+    assert load_tokenizer(str(folder)).encode("wave sea") == [2, 1]
+
+
+def test_a_shared_tokenizer_is_read_again_when_its_files_change(
+    whole: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(whole / "model", tmp_path / "words")
+    save_words(folder, {"sea": 1, "wave": 2})
+    first = shared_tokenizer(str(folder))
+    assert shared_tokenizer(str(folder)) is first
+    assert shared_tokenizer(str(folder), ("[new]",)).size == first.size + 1
+    save_words(folder, {"wave": 1, "sea": 2})
+    assert shared_tokenizer(str(folder)).encode("wave sea") == [1, 2]

@@ -13,8 +13,8 @@ from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
 from bezoar.chat.types import Filtered, Message
 from bezoar.errors import DataError
-from bezoar.model.load import load_tokenizer
 from bezoar.model.prompt_group import Completion, PromptGroup
+from bezoar.model.tokenizer import load_tokenizer
 from bezoar.progress import Progress
 from bezoar.train.label_check import Example, check_labels
 from bezoar.train.objectives import DPO, SFT

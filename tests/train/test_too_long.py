@@ -11,7 +11,7 @@ import pytest
 from bezoar.chat.templates import DEFAULT_SYSTEM, OpenBezoarTemplate
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.chat.types import Chat, Message
-from bezoar.model.load import load_tokenizer
+from bezoar.model.tokenizer import load_tokenizer
 from bezoar.train.label_check import check_labels
 from bezoar.train.objectives.sft import SFT
 

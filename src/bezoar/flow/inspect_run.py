@@ -12,6 +12,7 @@ from bezoar.flow.cache_key import all_keys, changed
 from bezoar.flow.recipe import Recipe, base_of, load_recipe, trained
 from bezoar.flow.rundir import RunDir
 from bezoar.io import Row, read_own
+from bezoar.model.tokenizer import load_tokenizer
 from bezoar.references import unknown
 from bezoar.terminal import head, one_line, plain
 from bezoar.train.settings import no_step_better
@@ -154,8 +155,6 @@ def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: 
     if not readers:
         what = f"no training stage reads the rows of {stage}"
         raise RecipeError(f"{recipe.path}: {what}; name one that does.")
-    from bezoar.model.load import load_tokenizer
-
     # only the tokenizer of the base is read: rows can be looked at before anything is trained
     spec, _ = run.model(recipe, base_of(recipe, readers[0].model))
     tokenizer = load_tokenizer(spec.path, spec.add_tokens)

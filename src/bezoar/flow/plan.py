@@ -28,6 +28,7 @@ from bezoar.flow.training_plan import (
 from bezoar.flow.training_time import duration, measured_rate, needed_flops
 from bezoar.io import read_own
 from bezoar.model.find import local_config
+from bezoar.model.tokenizer import shared_tokenizer
 from bezoar.synth import SCHEMES
 from bezoar.terminal import plain
 from bezoar.train.memory import largest_micro_batch, memory_here
@@ -164,12 +165,10 @@ def _tokens(known: KnownRows, stage: Train | PPO) -> int:
     are_there = stage.rows not in known.stale
     if not are_there or not isinstance(stage, Train) or find_spec("transformers") is None:
         return most
-    from bezoar.model.load import load_tokenizer
-
     recipe, rows = known.recipe, known[stage.rows] or ()
     try:
         spec = recipe.models[base_of(recipe, stage.model)]
-        tokenizer = load_tokenizer(spec.path, spec.add_tokens)
+        tokenizer = shared_tokenizer(spec.path, spec.add_tokens)
         return largest_micro_batch(rows, stage, recipe.template, tokenizer) or most
     except DataError:
         return most  # the stage itself says what is wrong with its rows

@@ -27,6 +27,7 @@ from bezoar.llm.local import Local
 from bezoar.model.architectures import ARCHITECTURES
 from bezoar.model.find import local_config, local_folder
 from bezoar.model.spec import ModelSpec, unknown_targets
+from bezoar.model.tokenizer import shared_tokenizer
 from bezoar.terminal import plain
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import TrainSettings
@@ -170,10 +171,8 @@ def _check_templates(recipe: Recipe, stale: set[str], faults: list[str]) -> None
         folder, tokenizer = local_folder(spec.path), None
         if folder is None:
             continue
-        from bezoar.model.load import load_tokenizer
-
         with _collected(faults, recipe.at(*(where.get(id(spec), at) if spec.add_tokens else at))):
-            tokenizer = load_tokenizer(str(folder), spec.add_tokens)
+            tokenizer = shared_tokenizer(str(folder), spec.add_tokens)
         with _collected(faults, recipe.at(*at)):
             try:
                 if tokenizer is not None:

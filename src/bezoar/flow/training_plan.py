@@ -18,6 +18,7 @@ from bezoar.flow.rundir import RunDir
 from bezoar.io import Row
 from bezoar.model.find import local_folder
 from bezoar.model.prompt_group import PromptGroup
+from bezoar.model.tokenizer import shared_tokenizer
 from bezoar.train.settings import step_counts
 from bezoar.train.stages import PPO, Train
 
@@ -196,9 +197,7 @@ def _groups(recipe: Recipe, stage: Train, rows: Sequence[AnyRow]) -> Iterator[Pr
     folder = local_folder(spec.path)
     if folder is None or find_spec("transformers") is None:
         return
-    from bezoar.model.load import load_tokenizer
-
-    tokenizer = load_tokenizer(str(folder), spec.add_tokens)
+    tokenizer = shared_tokenizer(str(folder), spec.add_tokens)
     for row in rows:
         # the stage itself says what is wrong with a row
         with suppress(BezoarError):

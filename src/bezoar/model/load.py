@@ -1,14 +1,10 @@
-"""From a model's folder to its tokenizer and its network."""
+"""From a model's folder to its network."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bezoar.chat.added_tokens import with_tokens
-from bezoar.chat.sentencepiece_file import from_file
-from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError
 from bezoar.io import cache_dir, cached_hash, read_object
 from bezoar.model import attention, resolve
@@ -20,6 +16,7 @@ from bezoar.model.linear import quantize
 from bezoar.model.resolve import reason, refuse_misfits, some_of
 from bezoar.model.spec import ModelSpec
 from bezoar.model.tensors import open_tensors, refuse_not_finite
+from bezoar.model.tokenizer import load_tokenizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _AGAIN = "fetch or save the model again."
@@ -28,59 +25,6 @@ _MOST_BUFFERS = 2**27
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _NUM_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-_NUM_WORDS = 1000
-_PIECES = "tokenizer.model"
-
-
-def load_tokenizer(path: str, add_tokens: Sequence[str] = ()) -> HubTokenizer:
-    """The tokenizer in a model's folder, with the special tokens `add_tokens` added to it.
-
-    DataError names the file that makes it unusable.
-    """
-    from transformers import AutoTokenizer
-
-    resolve.silence_libraries()
-    folder = resolve.resolve_model(path)
-    config = resolve.read_config(folder)
-    try:
-        inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        if (folder / _PIECES).is_file() and not (folder / "tokenizer.json").is_file():
-            inner = from_file(folder / _PIECES, inner)
-        special = set(inner.all_special_ids)
-        # its own words too, because its vocabulary may lack ours
-        words = inner.decode(sorted(set(inner.get_vocab().values()) - special)[:_NUM_WORDS])
-        text = f"Hello, world. {words}"
-        ids = inner.encode(text, add_special_tokens=False, split_special_tokens=True)
-        inner.decode(ids, skip_special_tokens=True)
-    # the tokenizers library panics with an error type that is no Exception
-    except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit, DataError)):
-            raise
-        raise _tokenizer_fault(folder, error) from None
-    file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    if not set(ids) - special:
-        raise DataError(f"{file}: the tokenizer has no vocabulary; save it into the folder.")
-    if inner.eos_token_id is None:
-        raise DataError(f"{settings}: the tokenizer names no end token; set eos_token there.")
-    template = inner.chat_template
-    if not isinstance(template, (str, dict, type(None))):
-        raise DataError(f"{settings}: chat_template is {template!r:.60}, not text; mend the file.")
-    if add_tokens:
-        text_config = config.get("text_config")
-        num = config.get("vocab_size", (text_config or {}).get("vocab_size"))
-        inner = with_tokens(inner, add_tokens, num_rows=num)
-    return HubTokenizer(inner)
-
-
-def _tokenizer_fault(folder: Path, error: BaseException) -> DataError:
-    files = sorted(folder.glob("*token*.json"))
-    for file in files:
-        read_object(file)  # a broken file is named by its own error
-    fault = "no tokenizer.json in it"
-    if folder / "tokenizer.json" in files:
-        names = ", ".join(file.name for file in files)
-        fault = f"the tokenizer in it ({names}) cannot be used ({reason(error)})"
-    return DataError(f"{folder}: {fault}; save the model's tokenizer into the folder.")
 
 
 def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:

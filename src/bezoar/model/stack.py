@@ -30,11 +30,12 @@ from bezoar.model.chunked_logprobs import OutputLayer
 from bezoar.model.examine import refuse_unlike
 from bezoar.model.layer import fast_layers, trims
 from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
-from bezoar.model.load import DTYPES, load_net, load_tokenizer
+from bezoar.model.load import DTYPES, load_net
 from bezoar.model.packed import PackedBatch
 from bezoar.model.resolve import public_path, resolve_model, some_of, stack_identity
 from bezoar.model.score_head import ScoreHead, load_head
 from bezoar.model.spec import LoRA, ModelSpec, unknown_targets
+from bezoar.model.tokenizer import load_tokenizer
 
 
 class Stack:
