@@ -6,6 +6,7 @@ from bezoar.synth.evol_instruct import EvolInstruct
 from bezoar.synth.lamini import LaMini
 from bezoar.synth.orca import Orca
 from bezoar.synth.sampled_answers import Sample
+from bezoar.synth.tool_calls import ToolCalls
 
 SCHEMES: dict[str, type] = {
     "lamini": LaMini,
@@ -14,4 +15,5 @@ SCHEMES: dict[str, type] = {
     "critique_revise": CritiqueRevise,
     "sample": Sample,
     "bootstrap": Bootstrap,
+    "tool_calls": ToolCalls,
 }
