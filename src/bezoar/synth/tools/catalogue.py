@@ -84,6 +84,7 @@ class Function:
                     by_kind.setdefault(kind, []).append(str(drawn[gap].value))
             if all(len(set(values)) == len(values) for values in by_kind.values()):
                 break
+        # from a date to an earlier one would be a mistake in the request
         days = [gap for gap, kind in self.kinds.items() if kind == "date"]
         ordered = sorted((drawn[gap] for gap in days), key=lambda said: str(said.value))
         return drawn | dict(zip(days, ordered, strict=True))
@@ -104,6 +105,7 @@ class Function:
 
     def run(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The stub's result, or `{"error": ...}`."""
+        # a function knows its own defaults
         known = {**self.optional, **arguments}
         error = _fill(self.error, known) if self.error else ""
         return run_stub(self.name, self.result, known, error)

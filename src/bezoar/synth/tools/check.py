@@ -16,6 +16,7 @@ def call_fault(call: ToolCall, tools: tuple[Tool, ...]) -> str:
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return f"there is no function {call.name}"
+    # JSON Schema allows what it does not name; a function does not take it
     unknown = call.arguments.keys() - tool.parameters.get("properties", {}).keys()
     if unknown:
         return f"{call.name} has no parameter {min(unknown)}"
@@ -54,6 +55,7 @@ def _answered_results(messages: tuple[Message, ...]) -> Iterator[tuple[list[Any]
 
 
 def _unused(answered: tuple[list[Any], str]) -> str:
+    # several calls are answered together, and each result has to be there
     results, text = answered
     return "" if all(uses_result(result, text) for result in results) else "result not used"
 

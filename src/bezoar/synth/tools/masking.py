@@ -13,6 +13,7 @@ from bezoar.chat.types import Message, Messages, Tool, ToolCall
 
 def masked(messages: Messages, rng: random.Random) -> Messages:
     """The conversation with other names in its declarations and calls, the same throughout."""
+    # what is inside an object keeps its names: Hammer masks functions and their parameters
     names = _new_names(rng)
     functions: dict[str, str] = {}
     parameters: dict[tuple[str, str], str] = {}
@@ -44,6 +45,7 @@ def _new_names(rng: random.Random) -> Iterator[str]:
     seen = set()
     while True:
         parts = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 5)))]
+        # as many forms as real names have: one word, snake case, dotted, with a digit
         if rng.random() < 0.6:
             parts.append("".join(rng.choices(string.ascii_lowercase + "123456789", k=3)))
         name = rng.choice("__.").join(parts)

@@ -89,6 +89,7 @@ class Writer:
         return self._among(functions, rng), self._asked(wanted, rng)
 
     def _irrelevance(self, rng: random.Random) -> tuple[list[Function], Messages]:
+        # one tool that does not fit tempts more than several, so it is the usual case
         function = rng.choice(self.functions)
         offered = self._others([function], rng.choice((1, 1, 2, 3)), rng)
         text = ask(function, rng).text(rng)
@@ -145,6 +146,7 @@ class Writer:
 
     def _others(self, functions: list[Function], num: int, rng: random.Random) -> list[Function]:
         """Functions that do something else, half of them of the same domain where there are."""
+        # tools of the same domain are the harder ones to tell apart
         domains = {function.domain for function in functions}
         near = [f for f in self.functions if f.domain in domains and f not in functions]
         chosen: list[Function] = []
@@ -180,6 +182,7 @@ def ask_several(function: Function, rng: random.Random) -> Wanted:
         phrase = rng.choice(listable)
         gap = phrase.listable
         drawn, parts = function.draw(rng), phrase.choose(function.required, rng)
+        # a train from Lyon, Graz and Turin to Graz would not do
         taken = {str(said.value) for name, said in drawn.items() if name != gap}
         values: dict[str, Said] = {}
         for said in (draw(function.kinds[gap], rng) for _ in range(20)):

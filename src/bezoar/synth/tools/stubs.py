@@ -14,6 +14,7 @@ from bezoar.io import canonical
 from bezoar.rng import rng_for
 from bezoar.synth.tools.values import draw
 
+# often enough that a model learns to tell an error, seldom enough that it expects a result
 _ERROR_SHARE = 0.125
 
 
@@ -32,6 +33,7 @@ OPERATIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     "-": (2, lambda a, b: a - b),
     "*": (2, lambda a, b: a * b),
     "/": (2, lambda a, b: a / b),
+    # overflows for large exponents, where ** would fill the memory with digits
     "^": (2, math.pow),
     "sqrt": (1, math.sqrt),
     "floor": (1, math.floor),
@@ -88,6 +90,7 @@ def run_stub(
     `arguments` hold the defaults of those that were left out. What cannot be computed, such as a
     division by zero, is `{"error": ...}` as well.
     """
+    # by the arguments alone: the same call gives the same result in every row and in a chat
     rng = rng_for("stub", name, canonical(dict(arguments)))
     if error and rng.random() < _ERROR_SHARE:
         return {"error": error}

@@ -109,6 +109,7 @@ def articles(text: str) -> str:
 
 def _integer(rng: random.Random, low: int, high: int, step: int = 1) -> Said:
     value = rng.randrange(low, high + 1, step)
+    # people write small numbers as words, and large ones with commas
     style = rng.random()
     if value in COUNT_WORDS and style < 0.12:
         return Said(value, COUNT_WORDS[value])
@@ -129,11 +130,13 @@ def _rate(rng: random.Random, low: int, high: int) -> Said:
 def _date(rng: random.Random) -> Said:
     day = datetime.date(2025, 1, 1) + datetime.timedelta(days=rng.randrange(1400))
     month = f"{day:%B}"
+    # most dates stand as they are wanted; the others have to be rewritten
     ways = (f"{month} {day.day}, {day.year}", f"{day.day} {month} {day.year}")
     return Said(day.isoformat(), rng.choice(ways) if rng.random() < 0.25 else day.isoformat())
 
 
 def _time(rng: random.Random) -> Said:
+    # nobody books a table at 03:17
     hour, minute = rng.randrange(6, 23), rng.choice((0, 15, 30, 45))
     value = f"{hour:02}:{minute:02}"
     if rng.random() < 0.8:
@@ -149,6 +152,7 @@ def _list(rng: random.Random, kind: str, least: str, most: str) -> Said:
         # a name twice in a list reads like a mistake; numbers may well be equal
         if not isinstance(value, str) or value not in values or kind == "option":
             values.append(value)
+    # code and data are pasted as lists, names are not
     in_brackets = not isinstance(values[0], str) and rng.random() < 0.4
     texts = [str(value) for value in values]
     return Said(values, f"[{', '.join(texts)}]" if in_brackets else listed(texts))

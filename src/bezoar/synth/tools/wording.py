@@ -48,6 +48,7 @@ _NEXT = ("Thanks! {}", "Thank you. {}", "Great. {}", "{}", "And one more thing. 
 
 def request(clause: str, rng: random.Random) -> str:
     """A sentence of a clause, which is an imperative, a question ("?") or a statement (".")."""
+    # statements stand alone: "Could you I am making bread" would be no sentence
     if clause.endswith(".") or ". " in clause:
         return clause if clause.endswith((".", "?")) else clause + "."
     if clause.endswith("?"):
@@ -59,6 +60,7 @@ def request(clause: str, rng: random.Random) -> str:
 
 def joined(clauses: Sequence[str], rng: random.Random) -> str:
     """Several requests as one text."""
+    # only imperatives can share one sentence
     plain = all(not clause.endswith((".", "?")) and ". " not in clause for clause in clauses)
     style = rng.random()
     if style < 0.15:
