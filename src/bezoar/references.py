@@ -22,6 +22,9 @@ FileRef = Annotated[str, "file"]
 """A file: a path relative to the recipe, or `bezoar:NAME` for one that ships with the package. Its
 content is part of the stage's key."""
 
+CHECKPOINT = "@"
+"""Behind a training stage's name, before that of a checkpoint that it kept."""
+
 
 def unknown(name: str, what: str, names: Iterable[str]) -> str:
     """Half of a sentence: no `what` has this name, which names there are, and the nearest."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from bezoar.chat.row_types import RowNeed
 from bezoar.cost import Estimate, Quote, exactly
@@ -23,7 +23,7 @@ from bezoar.evals.section import Section
 from bezoar.evals.win_rate import WinRate
 from bezoar.model.resolve import stack_identity
 from bezoar.references import ModelRef
-from bezoar.stage import Stage, StageContext, Stats
+from bezoar.stage import Gives, Stage, StageContext, Stats
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,13 @@ class Evaluate(Stage):
     contamination: Contamination | None = None
     """How the training rows are searched for the items of the other sections, which always is."""
     kind: Literal["evaluate"] = "evaluate"
-    gives = "scores"
+    gives: ClassVar[Gives] = "scores"
     renders = True
 
     def __post_init__(self) -> None:
-        names = [f.name for f in fields(self) if f.name not in ("model", "contamination", "kind")]
+        names = [
+            f.name for f in fields(Evaluate) if f.name not in ("model", "contamination", "kind")
+        ]
         if not any(getattr(self, name) for name in names):
             raise ValueError(f"an evaluation needs one of {', '.join(names)}; add one")
         if self.contamination == Contamination():
@@ -95,7 +97,13 @@ class Evaluate(Stage):
 
     def run(self, context: StageContext) -> Stats:
         """Measure the model and write scores.json and items.jsonl."""
-        inputs = EvalContext(
+        outcome = self.measure(self.inputs(context))
+        write_outcome(context.out_dir, self.model, outcome)
+        return {}
+
+    def inputs(self, context: StageContext) -> EvalContext:
+        """What the sections are given."""
+        return EvalContext(
             template=context.template,
             open_model=context.open_model,
             ask_model=lambda name: context.ask_model(name).ask_all,
@@ -110,9 +118,6 @@ class Evaluate(Stage):
             shared_dir=context.shared_dir,
             model_identity=lambda name: stack_identity(*context.model(name)),
         )
-        outcome = self.measure(inputs)
-        write_outcome(context.out_dir, self.model, outcome)
-        return {}
 
     def measure(self, context: EvalContext) -> Outcome:
         """Every section in turn; more than 2 % failures give a warning."""

@@ -92,4 +92,4 @@ def _rows_of(recipe: Recipe, name: str) -> str:
     names = [name for name, stage in recipe.stages.items() if stage.gives == "model"]
     if name not in names:
         raise RecipeError(f"{recipe.path}: {unknown(name, 'training stage', names)}")
-    return trained(recipe.stages[name]).rows
+    return trained(recipe, name).rows

@@ -69,7 +69,7 @@ def tell_earlier(recipe: Recipe, run: RunDir, stage: str, console: Any) -> None:
 
 
 def _trained(recipe: Recipe, run: RunDir, stage: str) -> list[str]:
-    folder, settings = run.output_dir(stage), trained(recipe.stages[stage])
+    folder, settings = run.output_dir(stage), trained(recipe, stage)
     numbers = dict.fromkeys(("rows_trained", "rows_validation", "steps"), int | None)
     losses = dict.fromkeys(_LOSSES, float | None)
     stats = read_own(folder / "stats.json", **numbers, **losses)

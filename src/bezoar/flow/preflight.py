@@ -14,6 +14,7 @@ from bezoar.chat.types import Message
 from bezoar.data.files import HUB_PREFIX, locate_file, mirrored
 from bezoar.data.source import Source
 from bezoar.errors import BezoarError, RecipeError
+from bezoar.evals.choose import Choose
 from bezoar.flow.reach import check_hub, hub_names, silent_endpoints
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.references import refs
@@ -61,8 +62,18 @@ def check_rows(known: KnownRows) -> None:
     run."""
     recipe, stale = known.recipe, known.stale
     current = recipe.stages.keys() - stale
+    _refuse(list(_no_checkpoints(recipe)))
     _refuse(list(misfits(recipe, row_types(recipe, known.run, current), stale)))
     _refuse(list(_too_long(known)))
+
+
+def _no_checkpoints(recipe: Recipe) -> Iterator[str]:
+    """A sentence for every choice among checkpoints that were never kept."""
+    for name, stage in recipe.stages.items():
+        below = recipe.stages.get(stage.model) if isinstance(stage, Choose) else None
+        if isinstance(stage, Choose) and not (isinstance(below, Train) and below.keep == "all"):
+            where = recipe.at("stages", name, "model")
+            yield f"{where}: {stage.model} keeps no checkpoints; name a training with `keep: all`"
 
 
 def _too_long(known: KnownRows) -> Iterator[str]:

@@ -15,7 +15,9 @@ from bezoar.data import SOURCES
 from bezoar.data.source import Source
 from bezoar.errors import RecipeError
 from bezoar.evals import EVALUATIONS
+from bezoar.evals.choose import Choose
 from bezoar.flow.budget_keys import check_budgets
+from bezoar.flow.names import check_names
 from bezoar.flow.references import Ref, located, refs
 from bezoar.flow.repeats import MOST_REPEATS, Repeat, measured, repeats
 from bezoar.flow.yaml_document import KeyPath, read_yaml
@@ -26,6 +28,7 @@ from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
 from bezoar.model.spec import ModelSpec
+from bezoar.references import CHECKPOINT
 from bezoar.stage import Stage, TrainedStage
 from bezoar.synth import SCHEMES
 from bezoar.train import TRAININGS
@@ -36,7 +39,7 @@ KINDS: dict[Category, dict[str, type]] = {
     "source": SOURCES,
     "scheme": SCHEMES,
     "filter": FILTERS,
-    "train": TRAININGS,
+    "train": {**TRAININGS, "choose": Choose},
     "evaluate": EVALUATIONS,
 }
 
@@ -53,10 +56,8 @@ else:
     AnyStage = _by_kind(cls for table in KINDS.values() for cls in table.values())
     AnyBackend = _by_kind(BACKENDS.values())
 
-MOST_NAME_BYTES = 200
 HELD_OUT = ".held_out"
 """Behind a source's name: the stage with the rows that its key `held_out` holds out."""
-_RESERVED = ("journal.sqlite", "metrics.jsonl", "resolved.json", "recipe.yaml", "report.html")
 _At = Callable[[KeyPath], str]
 """The place of a key in the recipe file, for messages."""
 
@@ -137,8 +138,11 @@ class Recipe:
         return list(dict.fromkeys(name for name in names if name in self.stages))
 
 
-def trained(stage: Stage) -> Train | PPO:
-    """The stage, which is known to give a model."""
+def trained(recipe: Recipe, name: str) -> Train | PPO:
+    """The training that made a model: of a choice among checkpoints, that which made these."""
+    stage = recipe.stages[name.partition(CHECKPOINT)[0]]
+    if isinstance(stage, Choose):
+        return trained(recipe, stage.model)
     if not isinstance(stage, Train | PPO):
         raise TypeError(f"{stage.kind} trains nothing")
     return stage
@@ -148,8 +152,8 @@ def lineage(recipe: Recipe, name: str) -> list[TrainedStage]:
     """The training stages that made a model, lowest first; none for a base model."""
     stages = []
     while name not in recipe.models:
-        stage = trained(recipe.stages[name])
-        stages.append(TrainedStage(name, stage.model, stage.rows))
+        stage = trained(recipe, name)
+        stages.append(TrainedStage(name.partition(CHECKPOINT)[0], stage.model, stage.rows))
         name = stage.model
     return stages[::-1]
 
@@ -175,7 +179,7 @@ def load_recipe(path: Path) -> Recipe:
     # one before it, so the first error is the one to mend.
     keys: RecipeKeys = build(RecipeKeys, value, path=path, lines=lines)
     at: _At = partial(place, path, lines)
-    _check_names(keys, at)
+    check_names(keys.name, keys.stages, keys.models, at)
     keys = replace(keys, stages=_with_held_out(keys.stages))
     _check_refs(keys, at)
     folder, written = path.parent, _in_order(keys.stages, at)
@@ -200,30 +204,6 @@ def load_recipe(path: Path) -> Recipe:
         repeated=repeated,
         lines=lines,
     )
-
-
-def _check_names(keys: RecipeKeys, at: _At) -> None:
-    """The recipe and its stages have folders of their names, beside the journal and with more
-    before and behind the name."""
-    name = keys.name
-    is_short = len(name.encode()) <= MOST_NAME_BYTES
-    has_text = bool(name.strip()) and name.isprintable()
-    if not has_text or not is_short or "/" in name or name.startswith("."):
-        rule = f"up to {MOST_NAME_BYTES} printable bytes, no slash, no dot at its start"
-        raise RecipeError(f"{at(('name',))}: a name is a folder's name: {rule}; change it.")
-    # journal.sqlite lies beside the run directories, and sqlite puts more behind its name
-    if name.lower().startswith(_RESERVED):
-        raise RecipeError(f"{at(('name',))}: bezoar has a file named {name}; choose another name.")
-    if not keys.stages:
-        raise RecipeError(f"{at(('stages',))}: there are no stages; write one.")
-    for name in keys.stages:
-        where = at(("stages", name))
-        if name in keys.models:
-            raise RecipeError(f"{where}: a model has the same name; rename the stage.")
-        is_word = name.replace("-", "").replace("_", "").isalnum()
-        if not is_word or len(name.encode()) > MOST_NAME_BYTES:
-            rule = f"letters, digits, - and _, {MOST_NAME_BYTES} bytes at most"
-            raise RecipeError(f"{where}: the name of a stage may hold {rule}; rename it.")
 
 
 def _with_held_out(stages: dict[str, Stage]) -> dict[str, Stage]:

@@ -169,7 +169,7 @@ class Rehearsal:
                 # all questions that would be asked, of which two will be
                 getattr(part, "load", lambda: None)()
         stats = run_recipe(self._part(name), self.run_dir, log=sinks)[name]
-        if isinstance(stage, Evaluate):
+        if stage.gives == "scores":
             scores = read_json(self.run_dir.output_dir(name) / "scores.json")["scores"]
             told = f"{len(scores)} scores; "
         return (told + summary(stats)).rpartition("; ")[0]

@@ -7,7 +7,6 @@ the recipe's own seed alone. The paired papers say nothing on this; what repeats
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.references import refs, with_names
 from bezoar.references import of_seed
 from bezoar.stage import Stage
@@ -35,7 +34,7 @@ def repeated(stages: Mapping[str, Stage]) -> list[str]:
 
 def measured(stages: Mapping[str, Stage]) -> bool:
     """Whether some evaluation would measure the spread."""
-    return any(isinstance(stages[name], Evaluate) for name in repeated(stages))
+    return any(stages[name].gives == "scores" for name in repeated(stages))
 
 
 def repeats(
@@ -53,6 +52,6 @@ def repeats(
         for name in names:
             added[own[name]] = with_names(stages[name], own)
             # all seeds' models are measured with the same draws, as those are that train nothing
-            is_evaluation = isinstance(stages[name], Evaluate)
+            is_evaluation = stages[name].gives == "scores"
             of[own[name]] = Repeat(name, first_seed if is_evaluation else seed)
     return added, of

@@ -27,7 +27,7 @@ from bezoar.io import (
 )
 from bezoar.model.spec import ModelSpec
 from bezoar.parquet import num_rows, read_parquet
-from bezoar.references import stage_folders
+from bezoar.references import CHECKPOINT, stage_folders
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,11 @@ class RunDir:
         """The base and the adapters, lowest first, of a model or a training stage's result."""
         if name in recipe.models:
             return recipe.models[name], []
-        spec, adapters = self.model(recipe, trained(recipe.stages[name]).model)
+        spec, adapters = self.model(recipe, trained(recipe, name).model)
+        name, _, checkpoint = name.partition(CHECKPOINT)
         folder = self.output_dir(name)
+        if checkpoint:
+            folder = folder / "checkpoints" / checkpoint
         # a stage that trains all weights gives a whole model, and the stack starts anew from it
         if (folder / "model").is_dir():
             return ModelSpec(str(folder / "model"), spec.quantize, spec.dtype), []

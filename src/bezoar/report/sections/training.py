@@ -60,7 +60,8 @@ def training(run: Run) -> Markup | None:
         h("div", shown, cls="charts c3col") if shown else None,
         absent(f"No curve yet for {', '.join(waiting)}.") if waiting else None,
         absent(f"No curve for {', '.join(short)}: one step was logged.") if short else None,
-        _figures([stage for stage in stages if stage.done]),
+        _figures([stage for stage in stages if stage.done and "choice" not in stage.stats]),
+        [_choice(stage) for stage in stages if stage.stats.get("choice")],
         folded(more, h("div", others, cls="charts c3col")) if others else None,
         terms_of=[shown, *HEAD, more],
     )
@@ -97,6 +98,15 @@ def _figures(stages: list[StageRecord]) -> Child:
     if not stages:
         return None
     return [h("h3", "In figures"), table(HEAD, map(_figures_of, stages), words=2)]
+
+
+def _choice(stage: StageRecord) -> Child:
+    """The checkpoints among which a stage chose, by its suites of scores."""
+    rows = [row for row in stage.stats["choice"] if isinstance(row, dict)]
+    head = list(rows[0]) if rows else []
+    cells = [[number(v) if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    title = f"{stage.name}: {stage.stats.get('chosen')} of {stage.inputs.get('model', ABSENT)}"
+    return [h("h3", title), table(head, cells, words=1)]
 
 
 def _figures_of(stage: StageRecord) -> list[Child]:
