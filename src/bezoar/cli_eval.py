@@ -23,6 +23,21 @@ RegularisationOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option(min=1, max=2**31, help="the first so many items")]
 DtypeOption = Annotated[str, typer.Option(help="bfloat16 or float32")]
+TokensOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=2**20, help="of an answer; default 1,024 in MT-Bench, 256 for calls"),
+]
+ShotsOption = Annotated[
+    int | None,
+    typer.Option(min=0, max=2**16, help="examples before a question; default the task's own"),
+]
+ChatTemplateOption = Annotated[
+    bool, typer.Option("--chat-template", help="put the tasks' prompts into the chat template")
+]
+ToolsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="the Berkeley function-calling leaderboard's files, or their folder"),
+]
 ResultsOption = Annotated[
     Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")
 ]
@@ -37,13 +52,8 @@ def evaluate(
         ),
     ] = "",
     query: Annotated[str, typer.Option(help="a file's prompt, with {query} in it")] = "{query}",
-    shots: Annotated[
-        int | None,
-        typer.Option(min=0, max=2**16, help="examples before a question; default the task's own"),
-    ] = None,
-    chat_template: Annotated[
-        bool, typer.Option("--chat-template", help="put the tasks' prompts into the chat template")
-    ] = False,
+    shots: ShotsOption = None,
+    chat_template: ChatTemplateOption = False,
     mt_bench: Annotated[bool, typer.Option("--mt-bench", help="MT-Bench; needs --judge")] = False,
     pairs: Annotated[
         list[str] | None, typer.Option(help="gold pairs (LLMBar, RewardBench); may be given again")
@@ -54,9 +64,8 @@ def evaluate(
     judge: JudgeOption = "",
     verdict: VerdictOption = "text",
     questions: QuestionsOption = "",
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, max=2**20, help="of an answer in MT-Bench; default 1,024")
-    ] = None,
+    tools: ToolsOption = None,
+    max_tokens: TokensOption = None,
     limit: LimitOption = None,
     regularisation: RegularisationOption = "",
     base: Annotated[str, typer.Option(help="the base model of an adapter folder")] = "",
@@ -64,10 +73,10 @@ def evaluate(
     template: Annotated[str, typer.Option(help="chatml, hub or openbezoar")] = "",
     out: ResultsOption = None,
 ) -> None:
-    """Score a model on benchmark tasks, MT-Bench or gold pairs; the same command goes on where it
-    stopped."""
+    """Score a model on benchmark tasks, MT-Bench, gold pairs or tool calls; the same command goes
+    on where it stopped."""
+    from bezoar.flow import standalone_eval as alone
     from bezoar.flow.model_argument import find_model
-    from bezoar.flow.standalone_eval import evaluate_named, gold, listed_tasks, short, with_judge
     from bezoar.report.console import print_outcome
     from bezoar.terminal import Console
 
@@ -79,15 +88,18 @@ def evaluate(
     # 2) the sections of a recipe's evaluation, left out where nothing asks for them
     keys = {"limit": limit, "questions": questions, "max_tokens": max_tokens}
     sections = {
-        "lm_eval": listed_tasks(
+        "lm_eval": alone.listed_tasks(
             tasks, limit=limit, shots=shots, query=query, chat_template=chat_template
         ),
-        "mt_bench": with_judge(subjects.get(judge), verdict, keys) if mt_bench else {},
-        **gold(subjects[model], pairs or [], limit=limit, verdict=verdict, reference=reference),
+        "mt_bench": alone.with_judge(subjects.get(judge), verdict, keys) if mt_bench else {},
+        "tool_calls": alone.listed_calls(tools or [], limit=limit, max_tokens=max_tokens),
+        **alone.gold(
+            subjects[model], pairs or [], limit=limit, verdict=verdict, reference=reference
+        ),
     }
     where = out, regularisation
-    outcome = evaluate_named(model, sections, subjects, *where, console=Console())
-    print_outcome(outcome, Console(), short(model))
+    outcome = alone.evaluate_named(model, sections, subjects, *where, console=Console())
+    print_outcome(outcome, Console(), alone.short(model))
 
 
 def compare(

@@ -1,13 +1,10 @@
 """The AST rules of the function-calling leaderboard, on cases worked by hand."""
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-
 from bezoar.chat.tool_calls import write_call
+
 from bezoar.chat.types import Tool, ToolCall
 from bezoar.verdicts.tool_call import as_expected, judge_calls, schema_faults
 
@@ -211,11 +208,3 @@ def test_arguments_against_their_schema() -> None:
 )
 def test_a_schema_that_cannot_be_used_is_a_fault_and_fetches_nothing(schema: Any) -> None:
     assert "schema" in schema_faults({"a": "x"}, schema)[0]
-
-
-BFCL = Path(os.environ.get("BEZOAR_DATA", "/nowhere")) / "bfcl"
-
-
-@pytest.mark.skipif(not BFCL.is_dir(), reason="needs BEZOAR_DATA/bfcl")
-def test_the_leaderboards_own_answers_are_right_but_for_two() -> None:
-    pytest.importorskip("bezoar.data.bfcl")

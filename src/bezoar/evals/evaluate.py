@@ -20,6 +20,7 @@ from bezoar.evals.reward_bench_2 import RewardBench2
 from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.evals.rouge_bleu import RougeBleu
 from bezoar.evals.section import Section
+from bezoar.evals.tool_calls import ToolCalls
 from bezoar.evals.win_rate import WinRate
 from bezoar.model.resolve import stack_identity
 from bezoar.references import ModelRef
@@ -53,6 +54,8 @@ class Evaluate(Stage):
     """Win rate over the rows' own answers."""
     lm_eval: LmEval | None = None
     """Benchmark tasks of LM-Eval-Harness and local files."""
+    tool_calls: ToolCalls | None = None
+    """Function calls by the rules of the Berkeley leaderboard."""
     mt_bench: MTBench | None = None
     """Graded conversations of two turns."""
     win_rate: WinRate | None = None

@@ -3,15 +3,19 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bezoar.chat.types import Messages
 from bezoar.data.files import locate_file
 from bezoar.data.questions import Question
 from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
-from bezoar.evals.answer_files import answer_file, rescored
+from bezoar.evals.answer_files import answer_file, columns, rescored
+from bezoar.evals.bfcl import is_measured
 from bezoar.evals.evaluate import Evaluate
+from bezoar.evals.given_texts import given_texts, has_texts
 from bezoar.evals.outcome import EvalContext, Outcome, read_outcome, read_scores, write_outcome
 from bezoar.flow.model_argument import ModelArgument
 from bezoar.flow.out import check_evaluation
@@ -33,10 +37,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class ModelCache:
-    """Each model is opened once. `questions` are those that the answer files respond to."""
+    """Each model is opened once. `questions` and `prompts` (by id) are those that the answer files
+    respond to."""
 
     new_pool: Callable[[Backend | EndpointBackend], Pool]
     questions: Sequence[Question] = ()
+    prompts: Mapping[str, Messages] = field(default_factory=dict)
     pools: dict[tuple[str, bool], Pool] = field(default_factory=dict)
     _stacks: "dict[str, Stack]" = field(default_factory=dict)
 
@@ -55,6 +61,8 @@ class ModelCache:
         """What asks it, through its pool."""
         from bezoar.llm.local import StackBackend
 
+        if subject.answers and has_texts(columns(subject.answers)):
+            return given_texts(subject.answers, self.prompts)
         if subject.answers:
             return answer_file(subject.answers, self.questions)
         key = (subject.label, subject.spec is None)
@@ -97,7 +105,9 @@ def evaluate(
         return done
     with Journal(out / "journal.sqlite") as journal:
         questions = [q for s in (stage.mt_bench, stage.win_rate) if s for q in s.load()]
-        models = ModelCache(lambda backend: Pool(backend, journal, Budget(), progress), questions)
+        prompts = stage.tool_calls.prompts() if stage.tool_calls else {}
+        pool = partial(Pool, journal=journal, budget=Budget(), progress=progress)
+        models = ModelCache(pool, questions, prompts)
         # parts of another key belong to other settings: they stay until an evaluation ends
         work_dir = out / f"parts-{key}"
         if work_dir.is_symlink():
@@ -178,7 +188,7 @@ def evaluate_named(
         raise RecipeError(f"{model}: --regularisation is for annotations of AlpacaEval; remove it.")
     sections = {name: section for name, section in sections.items() if section}
     if not sections:
-        advice = "add --tasks, --mt-bench with --judge, or --pairs"
+        advice = "add --tasks, --mt-bench with --judge, --pairs or --tools"
         raise RecipeError(f"{model}: nothing is asked for; {advice}.")
     value = {"kind": "evaluate", "model": model, **sections}
     # checked as the keys of a recipe are
@@ -207,6 +217,23 @@ def listed_tasks(
     }
     listed = [{**files.get(name, {"name": name}), "limit": limit, "shots": shots} for name in names]
     return {"tasks": listed, "chat_template": chat_template} if listed else {}
+
+
+def listed_calls(files: Sequence[str], *, limit: int | None, max_tokens: int | None) -> Keys:
+    """The keys of `tool_calls` for the leaderboard's files, or a folder of them."""
+    found = [path for name in files for path in _files_in(user_path(name))]
+    keys = {"bfcl": list(map(str, found)), "limit": limit, "max_tokens": max_tokens}
+    return {key: value for key, value in keys.items() if value} if files else {}
+
+
+def _files_in(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = [file for file in sorted(path.glob("BFCL_*.json")) if is_measured(file)]
+    if not files:
+        what = "the folder has none of the leaderboard's files (BFCL_v4_simple_python.json, ...)"
+        raise RecipeError(f"--tools {path}: {what}; check the path.")
+    return files
 
 
 def with_judge(judge: ModelArgument | None, verdict: str, more: Keys) -> Keys:

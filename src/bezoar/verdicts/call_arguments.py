@@ -1,5 +1,5 @@
-"""Whether the arguments of a call are those expected: the AST rules of the Berkeley Function-Calling
-Leaderboard.
+"""Whether the arguments of a call are those expected, by the AST rules of the Berkeley
+Function-Calling Leaderboard.
 
 What is expected is a list of allowed values for each parameter; "" among them says that it may be
 left out. All or nothing: the first fault counts.

@@ -5,13 +5,18 @@ matching one of them in any order, names equal, arguments right (`call_arguments
 expected, every answer without a call that can be read is right.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from bezoar.chat.tool_calls import BadCall, read_calls
+
 from bezoar.chat.types import Tool, ToolCall
 from bezoar.errors import first_line
+from bezoar.io import canonical
 from bezoar.verdicts.call_arguments import Allowed, Fault, FaultKind, argument_fault
 
 Expected = Sequence[Mapping[str, Allowed]]
@@ -83,12 +88,15 @@ def calls_fault(
     return None
 
 
-def _declaration(tools: Sequence[Tool], name: str) -> Tool:
+def _declaration(tools: Sequence[Tool], name: str) -> Tool | None:
     # with one function the leaderboard goes by its name, whatever the answer says
-    return tools[0] if len(tools) == 1 else next(tool for tool in tools if tool.name == name)
+    named = tools if len(tools) == 1 else [tool for tool in tools if tool.name == name]
+    return named[0] if named else None
 
 
-def _call_fault(call: ToolCall, tool: Tool, allowed: Allowed) -> Fault | None:
+def _call_fault(call: ToolCall, tool: Tool | None, allowed: Allowed) -> Fault | None:
+    if tool is None:
+        return Fault("wrong name", "what is expected is no function that is offered")
     if call.name != tool.name:
         return Fault("wrong name", f"{call.name} is called, {tool.name} expected")
     return argument_fault(call.arguments, tool.parameters, allowed)
@@ -114,16 +122,22 @@ def _options(value: Any) -> Any:
 def schema_faults(arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[str]:
     """What is wrong with arguments by their JSON Schema, a sentence each; a parameter that is not
     declared is wrong unless the schema allows more."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError, UnknownType
-    from referencing import Registry
+    from jsonschema.exceptions import UnknownType
     from referencing.exceptions import Unresolvable
 
-    schema = {"type": "object", "additionalProperties": False, **parameters}
-    # an empty registry: a schema from outside fetches nothing
-    validator = Draft202012Validator(schema, registry=Registry())
     try:
-        Draft202012Validator.check_schema(schema)
+        validator = _validator(canonical(parameters))
         return [error.message for error in validator.iter_errors(dict(arguments))]
-    except (SchemaError, UnknownType, Unresolvable) as error:
+    # a check against the schema of schemas takes longer than thousands of calls
+    except (UnknownType, Unresolvable, re.error, TypeError, ValueError, LookupError) as error:
         return [f"the schema of the parameters cannot be used ({first_line(error)})"]
+
+
+@cache
+def _validator(parameters: str) -> Any:
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    schema = {"type": "object", "additionalProperties": False, **json.loads(parameters)}
+    # an empty registry: a schema from outside fetches nothing
+    return Draft202012Validator(schema, registry=Registry())
