@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bezoar.chat.tool_calls import write_call
 
 from bezoar.chat.templates import ChatML
+from bezoar.chat.tool_calls import write_call
 from bezoar.chat.types import ToolCall
 from bezoar.errors import DataError
 from bezoar.evals.bfcl import CallItem, read_bfcl, sums

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from bezoar.chat.tool_calls import write_call
 
+from bezoar.chat.tool_calls import write_call
 from bezoar.chat.types import Tool, ToolCall
 from bezoar.verdicts.tool_call import as_expected, judge_calls, schema_faults
 

@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any, Literal
 
 from bezoar.chat.tool_calls import BadCall, read_calls
-
 from bezoar.chat.types import Tool, ToolCall
 from bezoar.errors import first_line
 from bezoar.io import canonical
@@ -73,19 +72,20 @@ def calls_fault(
     calls: Sequence[ToolCall], tools: Sequence[Tool], expected: Expected
 ) -> Fault | None:
     """Why calls are not those expected, None if they are. Each expected one takes the first call
-    left that fits it; the fault of one without a call is that of the call that comes nearest."""
+    left that fits it; the fault is that of the call that comes nearest to the first without one."""
     if len(calls) != len(expected):
         return Fault("wrong count", f"{len(calls)} calls, {len(expected)} expected")
-    left = list(calls)
+    left, without = list(calls), list[tuple[Tool | None, Allowed]]()
     for call_expected in expected:
         name, allowed = next(iter(call_expected.items()))
-        faults = [_call_fault(call, _declaration(tools, name), allowed) for call in left]
+        tool = _declaration(tools, name)
+        faults = [_call_fault(call, tool, allowed) for call in left]
         if None in faults:
             del left[faults.index(None)]
         else:
-            found = [fault for fault in faults if fault]
-            return max(found, key=lambda fault: _BY_DEPTH.index(fault.kind))
-    return None
+            without.append((tool, allowed))
+    found = [fault for call in left if (fault := _call_fault(call, *without[0]))]
+    return max(found, key=lambda fault: _BY_DEPTH.index(fault.kind), default=None)
 
 
 def _declaration(tools: Sequence[Tool], name: str) -> Tool | None:
