@@ -92,7 +92,7 @@ def evaluate(
             tasks, limit=limit, shots=shots, query=query, chat_template=chat_template
         ),
         "mt_bench": alone.with_judge(subjects.get(judge), verdict, keys) if mt_bench else {},
-        "tool_calls": alone.listed_calls(tools or [], limit=limit, max_tokens=max_tokens),
+        "function_calling": alone.listed_calls(tools or [], limit=limit, max_tokens=max_tokens),
         **alone.gold(
             subjects[model], pairs or [], limit=limit, verdict=verdict, reference=reference
         ),

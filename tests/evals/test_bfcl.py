@@ -14,8 +14,8 @@ from bezoar.chat.types import ToolCall
 from bezoar.errors import DataError
 from bezoar.evals.bfcl import CallItem, read_bfcl, sums
 from bezoar.evals.evaluate import Evaluate
+from bezoar.evals.function_calling import FunctionCalling
 from bezoar.evals.outcome import EvalContext
-from bezoar.evals.tool_calls import ToolCalls
 from bezoar.llm.types import Reply, Request
 from bezoar.verdicts.tool_call import judge_calls
 from tests.helpers.command import bezoar, refused
@@ -112,8 +112,8 @@ def context(texts: dict[str, str], seen: list[Request] | None = None) -> EvalCon
     )
 
 
-def section(folder: Path, **more: Any) -> ToolCalls:
-    return ToolCalls(tuple(str(folder / f"BFCL_v4_{name}.json") for name in FILES), **more)
+def section(folder: Path, **more: Any) -> FunctionCalling:
+    return FunctionCalling(tuple(str(folder / f"BFCL_v4_{name}.json") for name in FILES), **more)
 
 
 def test_a_file_becomes_prompts_with_json_schemas_and_what_is_expected(folder: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_file_becomes_prompts_with_json_schemas_and_what_is_expected(folder: P
 
 def test_every_figure_by_class_with_its_items_and_what_failed(folder: Path) -> None:
     seen: list[Request] = []
-    outcome = Evaluate("m", tool_calls=section(folder)).measure(context(ANSWERS, seen))
+    outcome = Evaluate("m", function_calling=section(folder)).measure(context(ANSWERS, seen))
     assert all(request.temperature == 0 and request.messages[0].tools for request in seen)
     figures = {s.name: (s.value, s.n, s.num_failed) for s in outcome.scores}
     assert figures == {
@@ -154,7 +154,7 @@ def test_every_figure_by_class_with_its_items_and_what_failed(folder: Path) -> N
     assert values["BFCL simple_python/accuracy", "simple_python_1"] == 0.0
     assert values["BFCL calls that fit their schema", "parallel_0"] == 0.5
     assert ("BFCL calls in valid JSON", "simple_python_1") not in values
-    facts = outcome.info["tool_calls"]
+    facts = outcome.info["function_calling"]
     assert facts["kinds"] == {
         "simple_python": {"right": 1, "no call": 1},
         "parallel": {"extra argument": 1},
@@ -169,7 +169,7 @@ def test_every_figure_by_class_with_its_items_and_what_failed(folder: Path) -> N
 
 def test_a_model_that_never_calls_is_right_where_no_call_is_and_has_no_json(folder: Path) -> None:
     silent = dict.fromkeys(ANSWERS, "No.")
-    outcome = Evaluate("m", tool_calls=section(folder)).measure(context(silent))
+    outcome = Evaluate("m", function_calling=section(folder)).measure(context(silent))
     figures = {s.name: s for s in outcome.scores}
     assert figures["BFCL irrelevance/accuracy"].value == 1.0
     assert figures["BFCL calls where asked"].value == 0.0
@@ -180,11 +180,11 @@ def test_a_model_that_never_calls_is_right_where_no_call_is_and_has_no_json(fold
 def test_limit_and_conditions(folder: Path) -> None:
     seen: list[Request] = []
     one = section(folder, limit=1)
-    outcome = Evaluate("m", tool_calls=one).measure(context(ANSWERS, seen))
+    outcome = Evaluate("m", function_calling=one).measure(context(ANSWERS, seen))
     assert len(seen) == 4
-    conditions = outcome.info["tool_calls"]["conditions"]
-    whole = Evaluate("m", tool_calls=section(folder)).measure(context(ANSWERS))
-    others = whole.info["tool_calls"]["conditions"]
+    conditions = outcome.info["function_calling"]["conditions"]
+    whole = Evaluate("m", function_calling=section(folder)).measure(context(ANSWERS))
+    others = whole.info["function_calling"]["conditions"]
     assert conditions["BFCL parallel/"] == others["BFCL parallel/"]
     assert conditions["BFCL simple_python/"] != others["BFCL simple_python/"]
     assert "ChatML" in conditions["BFCL"]["prompt format"]

@@ -141,7 +141,7 @@ def _json_schema(value: Any) -> Any:
 
 
 def _answers(path: Path) -> dict[str, Expected]:
-    answers = {}
+    answers: dict[str, Expected] = {}
     for at, item_id, row in _rows(path):
         calls = column(row, "ground_truth", at)
         if not isinstance(calls, list) or not calls:

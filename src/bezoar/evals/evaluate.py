@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from bezoar.chat.row_types import RowNeed
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.evals.contamination import Contamination
+from bezoar.evals.function_calling import FunctionCalling
 from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.judge_minimum import below_minimum, check_minimum
 from bezoar.evals.lm_eval import LmEval
@@ -20,7 +21,6 @@ from bezoar.evals.reward_bench_2 import RewardBench2
 from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.evals.rouge_bleu import RougeBleu
 from bezoar.evals.section import Section
-from bezoar.evals.tool_calls import ToolCalls
 from bezoar.evals.win_rate import WinRate
 from bezoar.model.resolve import stack_identity
 from bezoar.references import ModelRef
@@ -54,7 +54,7 @@ class Evaluate(Stage):
     """Win rate over the rows' own answers."""
     lm_eval: LmEval | None = None
     """Benchmark tasks of LM-Eval-Harness and local files."""
-    tool_calls: ToolCalls | None = None
+    function_calling: FunctionCalling | None = None
     """Function calls by the rules of the Berkeley leaderboard."""
     mt_bench: MTBench | None = None
     """Graded conversations of two turns."""

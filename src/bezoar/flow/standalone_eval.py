@@ -105,7 +105,7 @@ def evaluate(
         return done
     with Journal(out / "journal.sqlite") as journal:
         questions = [q for s in (stage.mt_bench, stage.win_rate) if s for q in s.load()]
-        prompts = stage.tool_calls.prompts() if stage.tool_calls else {}
+        prompts = stage.function_calling.prompts() if stage.function_calling else {}
         pool = partial(Pool, journal=journal, budget=Budget(), progress=progress)
         models = ModelCache(pool, questions, prompts)
         # parts of another key belong to other settings: they stay until an evaluation ends
@@ -220,7 +220,7 @@ def listed_tasks(
 
 
 def listed_calls(files: Sequence[str], *, limit: int | None, max_tokens: int | None) -> Keys:
-    """The keys of `tool_calls` for the leaderboard's files, or a folder of them."""
+    """The keys of `function_calling` for the leaderboard's files, or a folder of them."""
     found = [path for name in files for path in _files_in(user_path(name))]
     keys = {"bfcl": list(map(str, found)), "limit": limit, "max_tokens": max_tokens}
     return {key: value for key, value in keys.items() if value} if files else {}

@@ -102,7 +102,7 @@ def _answer_type(allowed: Sequence[Any]) -> type | None:
     return next((type(option) for option in allowed if option != ""), None)
 
 
-def _items_fit(value: list[Any], option: Any, inner: type) -> bool:
+def _items_fit(value: Any, option: Any, inner: type) -> bool:
     """One level deep, and an option that is no list allows every item, as in the source."""
     if not isinstance(option, list):
         return True

@@ -65,7 +65,7 @@ def judge_calls(text: str, tools: Sequence[Tool], expected: Expected | None) -> 
         fault = Fault("no call", "the answer calls nothing")
     elif expected is not None:
         fault = calls_fault(readable, tools, expected)
-    return CallVerdict(*(fault or ("", "")), calls=calls)
+    return CallVerdict(fault.kind, fault.detail, calls) if fault else CallVerdict(calls=calls)
 
 
 def calls_fault(

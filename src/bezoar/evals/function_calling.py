@@ -37,7 +37,7 @@ MOST_TEXT = 600
 
 
 @dataclass(frozen=True)
-class ToolCalls(Section):
+class FunctionCalling(Section):
     """Function calls on the files of the Berkeley leaderboard (BFCL): AST accuracy by class, how
     often the model calls, and how many of its calls are valid JSON and fit their schema.
 
@@ -57,18 +57,18 @@ class ToolCalls(Section):
     def __post_init__(self) -> None:
         if not self.bfcl:
             raise ValueError(
-                "tool_calls.bfcl is empty; name at least one of the leaderboard's files"
+                "function_calling.bfcl is empty; name at least one of the leaderboard's files"
             )
 
     def load(self) -> list[CallItem]:
         """The items that are asked, class by class."""
         items: list[CallItem] = []
         for file in self.bfcl:
-            path = locate_file(file, Path(), "tool_calls.bfcl")
+            path = locate_file(file, Path(), "function_calling.bfcl")
             items += read_bfcl(path, dots=self.dots == "keep")[: self.limit]
         if twice := [i for i, num in Counter(item.id for item in items).items() if num > 1]:
             raise DataError(
-                f"tool_calls.bfcl: {twice[0]} stands in two files; name each file once."
+                f"function_calling.bfcl: {twice[0]} stands in two files; name each file once."
             )
         return items
 
@@ -83,8 +83,8 @@ class ToolCalls(Section):
         outcome = judged(items, context.ask_model(model)(requests))
         form = "the endpoint's" if context.answers_only else repr(context.template)
         same = {"prompt format": form, "answer tokens": self.max_tokens, "dots": self.dots}
-        outcome.info["tool_calls"]["conditions"] = _conditions(items, same)
-        outcome.info["tool_calls"]["format"] = form
+        outcome.info["function_calling"]["conditions"] = _conditions(items, same)
+        outcome.info["function_calling"]["format"] = form
         texts: dict[str, list[ItemText]] = {}
         for item in items:
             asked = (item.id, item.prompt[-1].content, "")
@@ -106,7 +106,7 @@ class ToolCalls(Section):
     def files(self) -> list[Path]:
         """What is expected, of those files that have it."""
         local = [file for file in self.bfcl if not file.startswith(HUB_PREFIX) or mirrored(file)]
-        paths = [answers_path(locate_file(file, Path(), "tool_calls.bfcl")) for file in local]
+        paths = [answers_path(locate_file(file, Path(), "function_calling.bfcl")) for file in local]
         return [path for path in paths if path.is_file()]
 
 
@@ -143,7 +143,7 @@ def judged(items: Sequence[CallItem], replies: Sequence[Reply]) -> Outcome:
         outcome += Outcome([score(name, list(own.values()))], rows)
     known = {g: [v for v in own.values() if v is not None] for g, own in values.items()}
     outcome += _rates(items, replies, verdicts) + Outcome(sums(known))
-    return outcome + Outcome(info={"tool_calls": _failures(items, replies, verdicts)})
+    return outcome + Outcome(info={"function_calling": _failures(items, replies, verdicts)})
 
 
 def _rates(
