@@ -74,6 +74,7 @@ def read_bfcl(path: Path, *, dots: bool = True) -> list[CallItem]:
     for at, item_id, row in _rows(path):
         group = item_id.rpartition("_")[0]
         for word, why in _UNREAD.items():
+            # measured as if they were others, their values would all be wrong
             if word in group:
                 raise at.wrong(f"the class {group} is not measured here: {why}; leave it out.")
         # any call is relevant, none is where nothing fits; all other classes have answers
@@ -105,6 +106,7 @@ def _prompt(row: Mapping[str, Any], at: RowOrigin) -> Messages:
     turns = column(dict(row), "question", at)
     if not isinstance(turns, list) or not turns or not all(isinstance(t, list) for t in turns):
         raise at.wrong("question is no list of turns, each a list of messages; mend it.")
+    # with its first turn alone an item of several would be another item
     if len(turns) > 1:
         raise at.wrong(f"question has {len(turns)} turns, and one is measured; leave it out.")
     messages = []
@@ -134,6 +136,7 @@ def _json_schema(value: Any) -> Any:
         return [_json_schema(item) for item in value]
     if not isinstance(value, dict):
         return value
+    # a parameter may itself be called "type": then its value is a schema, not a text
     changed = {key: _json_schema(item) for key, item in value.items()}
     if isinstance(kind := changed.get("type"), str):
         changed["type"] = _TYPES.get(kind, kind)
@@ -146,6 +149,7 @@ def _answers(path: Path) -> dict[str, Expected]:
         calls = column(row, "ground_truth", at)
         if not isinstance(calls, list) or not calls:
             raise at.wrong("ground_truth is no list of calls; mend it.")
+        # the rules compare within lists: what is none would count as wrong for every model
         for call in calls:
             tables = list(call.values()) if isinstance(call, dict) else []
             lists = tables[0].values() if tables and isinstance(tables[0], dict) else [None]
@@ -180,6 +184,7 @@ def sums(values: Mapping[str, Sequence[float]]) -> list[Score]:
     figures: dict[str, tuple[Floats, int]] = {}
     simple = [means[name] for name in SIMPLE if name in means]
     if simple and means.keys() >= set(NON_LIVE):
+        # simple counts once, however many languages it has
         parts = [np.mean(simple, axis=0), *(means[name] for name in NON_LIVE)]
         measured = [name for name in (*SIMPLE, *NON_LIVE) if name in means]
         figures["non-live"] = np.mean(parts, axis=0), _num(values, measured)
@@ -190,6 +195,7 @@ def sums(values: Mapping[str, Sequence[float]]) -> list[Score]:
     if means.keys() >= set(IRRELEVANCE):
         both = np.mean([means[name] for name in IRRELEVANCE], axis=0)
         figures["irrelevance"] = both, _num(values, IRRELEVANCE)
+    # without one of its parts the figure would be another one under the same name
     if figures.keys() >= WEIGHTS.keys():
         whole = np.sum([weight * figures[name][0] for name, weight in WEIGHTS.items()], axis=0)
         figures["overall"] = whole, sum(n for _, n in figures.values())

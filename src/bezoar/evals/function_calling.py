@@ -81,6 +81,7 @@ class FunctionCalling(Section):
         items = self.load()
         requests = [Request(item.prompt, max_tokens=self.max_tokens) for item in items]
         outcome = judged(items, context.ask_model(model)(requests))
+        # what is not rendered here has a format that only its server knows
         form = "the endpoint's" if context.answers_only else repr(context.template)
         same = {"prompt format": form, "answer tokens": self.max_tokens, "dots": self.dots}
         outcome.info["function_calling"]["conditions"] = _conditions(items, same)
@@ -117,6 +118,7 @@ def _whole_prompt(item: CallItem) -> str:
 
 def _conditions(items: Sequence[CallItem], same: Row) -> dict[str, Row]:
     """What a score depends on beside the model: each class its items, the rates all of them."""
+    # by class, so that a class is compared whatever else was asked beside it
     groups: dict[str, list[CallItem]] = {}
     for item in items:
         groups.setdefault(f"{NAME} {item.group}/", []).append(item)
@@ -153,6 +155,7 @@ def _rates(
     for item, reply, verdict in zip(items, replies, verdicts, strict=True):
         if verdict is None:
             continue
+        # where no call is right, not calling is no failure to call
         if item.expected != []:
             called[item.id] = [float(bool(verdict.calls))]
         if verdict.calls:
@@ -169,6 +172,7 @@ def _rate(name: str, values: Mapping[str, Sequence[float]]) -> Outcome:
     """The share over all values, with the mean of each item."""
     if not values:
         return Outcome([Score(name, None, None, None, 0, reason=_why_none(name))])
+    # a paired test is over items: one with three calls has one value, as one with a single call
     means = [sum(own) / len(own) for own in values.values()]
     figure = clustered_score(name, list(values.values()), share=True)
     return Outcome([figure], item_rows(name, list(values), means))
@@ -200,6 +204,7 @@ def _failures(
         kind = "no answer" if verdict is None else verdict.kind
         groups.setdefault(item.group, Counter())[kind or "right"] += 1
         shown = examples.setdefault(kind, [])
+        # the first ones, so that models show the same items where they fail alike
         if kind and len(shown) < MOST_SHOWN:
             detail = reply.error if verdict is None else verdict.detail
             asked = item.prompt[-1].content[:MOST_TEXT]

@@ -31,11 +31,13 @@ def given_texts(path: Path, prompts: Mapping[str, Messages]) -> Ask:
     """What answers each of `prompts`, by its id or by its last message; what the file lacks is a
     failed reply. DataError for a file that answers none of them."""
     known = {str(name): messages for name, messages in prompts.items()}
+    # files of other tools name an item by its words
     known |= {messages[-1].content: messages for messages in prompts.values()}
     replies: dict[Messages, Reply] = {}
     seen: set[str] = set()
     for at, row in read_file(path, path.stem):
         name = next((str(row[key]) for key in _IDS if key in row), "")
+        # which of two counts would be a guess
         if name in seen:
             raise at.wrong(f"{name[:60]!r} is answered twice; remove one.")
         seen.add(name)
@@ -73,6 +75,7 @@ def _written(calls: Sequence[tuple[str, Any]]) -> str:
 
 def _python_calls(text: str) -> list[tuple[str, Any]]:
     """The calls of a text that is nothing but `[f(a=1), g.h()]`; none for any other text."""
+    # prompts ask for a list, and models leave out its brackets or fence it as code
     inner = text.strip().strip("`\n ")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd escapes in what is no program
@@ -88,5 +91,6 @@ def _python_call(call: ast.expr) -> tuple[str, dict[str, Any]]:
     if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
         raise ValueError("not a call with named arguments")
     arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    # what JSON cannot hold (a set, bytes, infinity) is no argument
     json.dumps(arguments, allow_nan=False)
     return ast.unparse(call.func), arguments

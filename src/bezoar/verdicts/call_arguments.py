@@ -55,6 +55,7 @@ def argument_fault(
     """The first fault of a call's arguments, None if they are right; `parameters` is the function's
     schema."""
     properties = parameters.get("properties") or {}
+    # in the order of the source: which fault comes first is its kind
     for name in parameters.get("required") or ():
         if name not in arguments:
             return Fault("missing argument", f"{name} is required")
@@ -78,8 +79,10 @@ def _value_fault(
     # a declaration without one plain type leaves it to the answer
     declared = _declared(schema) or answer
     inner = _declared(schema.get("items") or {}) if declared is list else None
+    # past the largest float a whole number stays one
     if declared is float and type(value) is int and abs(value) <= sys.float_info.max:
         value = float(value)
+    # bool is a kind of int in Python, and must not pass for one
     if type(value) is not declared:
         if answer is None or type(value) is not answer:
             wanted = declared.__name__ if declared else "allowed one"

@@ -75,6 +75,7 @@ def calls_fault(
     left that fits it; the fault is that of the call that comes nearest to the first without one."""
     if len(calls) != len(expected):
         return Fault("wrong count", f"{len(calls)} calls, {len(expected)} expected")
+    # all are matched before a fault is named: else a call that is right would be blamed
     left, without = list(calls), list[tuple[Tool | None, Allowed]]()
     for call_expected in expected:
         name, allowed = next(iter(call_expected.items()))
@@ -138,6 +139,7 @@ def _validator(parameters: str) -> Any:
     from jsonschema import Draft202012Validator
     from referencing import Registry
 
+    # declarations seldom say that nothing else is allowed, and servers take nothing else
     schema = {"type": "object", "additionalProperties": False, **json.loads(parameters)}
     # an empty registry: a schema from outside fetches nothing
     return Draft202012Validator(schema, registry=Registry())
