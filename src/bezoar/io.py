@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -237,17 +238,24 @@ def read_own(path: Path, **types: Any) -> Row:
 
     DataError names the file and what is wrong in it.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     row = read_object(path)
     for name, kind in types.items():
         try:
-            row[name] = TypeAdapter(kind).validate_python(row.get(name))
+            row[name] = _adapter(kind).validate_python(row.get(name))
         except ValidationError as error:
             fault = error.errors()[0]
             what = f"{'.'.join([name, *map(str, fault['loc'])])}: {fault['msg']}"
             raise DataError(f"{path}: not as bezoar wrote it ({what}); {ADVICE}.") from None
     return row
+
+
+@cache  # making one takes longer than reading a file with it
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 @contextmanager

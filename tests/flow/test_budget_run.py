@@ -1,9 +1,6 @@
 """A run whose money ends: what is asked, what is not, and what the same command then does."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from bezoar.cost import dollars
 from bezoar.errors import RecipeError
 from bezoar.flow.recipe import load_recipe
 from bezoar.io import read_json
+from tests.helpers.command import ended
 from tests.helpers.server import Server, answer, serving
 
 # a request may cost 0.04 USD and costs 0.01 (20 tokens at most, 5 written)
@@ -32,7 +30,8 @@ ALL = ["01-rows", "02-first", "03-second", "04-behind"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"Seed question number {i}?", "response": f"Answer {i}."} for i in range(12)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("one", "two"):
@@ -52,16 +51,7 @@ def bezoar(folder: Path, server: Server, verb: str, *changes: tuple[str, str]) -
         assert old in text
         text = text.replace(old, new)
     (folder / "toy.yaml").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "bezoar", verb, "toy.yaml"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "SOME_KEY": "a-key-of-some-length", "COLUMNS": "300"},
-        timeout=60,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout + done.stderr
+    return ended(verb, "toy.yaml", SOME_KEY="a-key-of-some-length")
 
 
 def finished(folder: Path) -> list[str]:

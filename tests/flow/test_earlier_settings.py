@@ -2,16 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bezoar.cli import app
-from bezoar.errors import BezoarError
 from bezoar.report.run import load_run
+from tests.helpers.command import ended
 from tests.helpers.server import Server, answer, serving
 
 # a request may cost 0.04 USD and more, and costs 0.01: 20 tokens at most, 5 written
@@ -51,17 +48,6 @@ def server() -> Iterator[Server]:
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SOME_KEY", "a-key-of-some-length")
-    monkeypatch.setenv("COLUMNS", "300")
-
-
-def bezoar(*words: str) -> tuple[int, str]:
-    """(exit code, what was said) of a command."""
-    with redirect_stdout(StringIO()) as out:
-        try:
-            app(list(words), standalone_mode=False)
-        except BezoarError as error:
-            return error.exit_code, f"{out.getvalue()}{error}"
-    return 0, out.getvalue()
 
 
 def run(folder: Path, server: Server, *changes: tuple[str, str]) -> tuple[int, str]:
@@ -70,7 +56,7 @@ def run(folder: Path, server: Server, *changes: tuple[str, str]) -> tuple[int, s
         assert old in text
         text = text.replace(old, new)
     (folder / "toy.yaml").write_text(text)
-    return bezoar("run", "toy.yaml")
+    return ended("run", "toy.yaml")
 
 
 def test_older_output_is_no_result_of_the_settings_of_a_run_that_stopped(
@@ -79,10 +65,10 @@ def test_older_output_is_no_result_of_the_settings_of_a_run_that_stopped(
     code, said = run(folder, server)
     assert code == 0
     assert "The run kept 4 rows (kept)" in said
-    assert "earlier settings" not in bezoar("rows", "runs/toy", "kept")[1]
+    assert "earlier settings" not in ended("rows", "runs/toy", "kept")[1]
     code, said = run(folder, server, OTHER, ("5.0", "0.041"))
     assert code == 3, said
-    code, told = bezoar("report", "runs/toy")
+    code, told = ended("report", "runs/toy")
     page = (folder / "runs" / "toy" / "report.html").read_text()
     for text in (said, told, page):
         assert "The run kept" not in text
@@ -90,12 +76,12 @@ def test_older_output_is_no_result_of_the_settings_of_a_run_that_stopped(
         assert "Not shown: in the folder of made and kept is the output of earlier settings" in text
     assert "1 of 3" in page
     for stage in ("made", "kept"):
-        code, said = bezoar("rows", "runs/toy", stage)
+        code, said = ended("rows", "runs/toy", stage)
         assert code == 0
         first, *rows = said.splitlines()
         assert f"{stage}: this is the output of earlier settings" in first
         assert any("Answer 0." in line for line in rows)
-    assert "earlier settings" not in bezoar("rows", "runs/toy", "rows")[1]
+    assert "earlier settings" not in ended("rows", "runs/toy", "rows")[1]
     # the settings of before are those of the output again, and the report says so
     code, said = run(folder, server)
     assert (code, "The run kept 4 rows (kept)" in said) == (0, True)
@@ -108,11 +94,11 @@ def test_rows_of_an_edited_recipe_are_told_apart_before_it_runs(
     assert run(folder, server)[0] == 0
     text = (folder / "toy.yaml").read_text()
     (folder / "toy.yaml").write_text(text.replace(*NONE))
-    assert "earlier settings" in bezoar("rows", "toy.yaml", "kept")[1]
-    assert "earlier settings" not in bezoar("rows", "toy.yaml", "made")[1]
+    assert "earlier settings" in ended("rows", "toy.yaml", "kept")[1]
+    assert "earlier settings" not in ended("rows", "toy.yaml", "made")[1]
     # rows can be read without what they were made of
     (folder / "rows.jsonl").unlink()
-    code, said = bezoar("rows", "toy.yaml", "kept")
+    code, said = ended("rows", "toy.yaml", "kept")
     assert (code, "Answer 0." in said, "earlier settings" in said) == (0, True, False)
 
 
@@ -137,7 +123,7 @@ def test_a_stage_that_gave_nothing_is_told_with_its_reasons_and_what_to_change(
     code, said = run(folder, server, NONE)
     assert code == 2
     page = (folder / "runs" / "toy" / "report.html").read_text()
-    for text in (said, bezoar("report", "runs/toy")[1], page):
+    for text in (said, ended("report", "runs/toy")[1], page):
         assert "No row is left after kept" in text
         assert "kept: kept none of 4 rows (4 " in text
         assert ".partial-03-kept/failures.jsonl, then change the stage or what it reads." in text

@@ -1,9 +1,6 @@
 """`bezoar rehearse`: faults with their places, real questions, what is left alone, advice."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +15,17 @@ from bezoar.synth.evolution import read_equality
 from bezoar.synth.examples import is_instruction, parse_examples
 from bezoar.verdicts.accept_reject import Verdict, parse_verdict
 from bezoar.verdicts.rating import parse_rating
+from tests.helpers.command import ended
 from tests.helpers.server import accept, answer, serving
 
 PRICES = {"input_usd_per_million": 1000, "output_usd_per_million": 2000}
 NOWHERE = "http://127.0.0.1:9/v1"
 
 
-def bezoar(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command, run in `folder`."""
-    own = {"BEZOAR_CACHE": str(folder.parent / "cache"), "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "bezoar", *words],
-        cwd=folder,
-        env=os.environ | own | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 
 
@@ -76,13 +62,13 @@ BROKEN = {
 def test_a_fault_has_its_place_and_other_branches_go_on(folder: Path) -> None:
     path = recipe(folder, **BROKEN)
     before = sorted(folder.iterdir())
-    done = bezoar(folder, "rehearse", str(path), "--offline")
-    assert done.returncode == 1
-    cells = [line.split() for line in done.stdout.splitlines()]
+    code, said = ended("rehearse", str(path), "--offline")
+    assert code == 1
+    cells = [line.split() for line in said.splitlines()]
     lines = {words[0]: " ".join(words) for words in cells if words}
     line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if '"bad":' in text)
     where = f"{path}:{line}: stages.bad: "
-    assert f"first fault: {where}" in done.stdout
+    assert f"first fault: {where}" in said
     assert "broken.jsonl:1: the row has no column 'response'" in lines["bad"]
     assert lines["bad-kept"].startswith("bad-kept not tried it needs bad")
     assert lines["again"].startswith("again ok 16 rows; 16 replies (16 from the journal)")
@@ -93,55 +79,55 @@ def test_a_fault_has_its_place_and_other_branches_go_on(folder: Path) -> None:
 def test_each_endpoint_is_asked_two_questions_and_their_price_is_told(folder: Path) -> None:
     with serving(accept) as server:
         path = recipe(folder, server.url, judge={"key_env": "MY_KEY"})
-        done = bezoar(folder, "rehearse", str(path), MY_KEY="key-of-a-test")
-    assert done.returncode == 0, done.stdout + done.stderr
+        code, said = ended("rehearse", str(path), MY_KEY="key-of-a-test")
+    assert code == 0, said
     # 10 prompt and 5 completion tokens each
-    assert "judge: 2 questions, 30 tokens, USD 0.020, 0.020." in done.stdout
+    assert "judge: 2 questions, 30 tokens, USD 0.020, 0.020." in said
     assert len(server.bodies) == 2
     assert server.keys == {"Bearer key-of-a-test"}
 
 
 def test_offline_needs_neither_server_nor_key(folder: Path) -> None:
     path = recipe(folder, judge={"key_env": "MY_KEY"})
-    done = bezoar(folder, "rehearse", str(path), "--offline")
-    assert done.returncode == 0, done.stdout + done.stderr
-    without = bezoar(folder, "rehearse", str(path))
-    assert without.returncode == 1
-    assert f"{path}" in without.stdout
-    assert "backends.judge.key_env" in without.stdout
-    assert "the environment variable MY_KEY with the API key is not set" in without.stdout
+    code, said = ended("rehearse", str(path), "--offline")
+    assert code == 0, said
+    code, without = ended("rehearse", str(path))
+    assert code == 1
+    assert f"{path}" in without
+    assert "backends.judge.key_env" in without
+    assert "the environment variable MY_KEY with the API key is not set" in without
 
 
 def test_a_server_that_fails_is_a_fault_of_the_stage_that_asks_it(folder: Path) -> None:
     with serving(lambda body, seen: (400, {}, '{"error": "no such model"}')) as server:
         path = recipe(folder, server.url)
-        done = bezoar(folder, "rehearse", str(path))
-    assert done.returncode == 1
-    assert "stages.kept: " in done.stdout
-    assert "m did not answer a question" in done.stdout
+        code, said = ended("rehearse", str(path))
+    assert code == 1
+    assert "stages.kept: " in said
+    assert "m did not answer a question" in said
 
 
 def test_a_run_advises_a_rehearsal_until_there_was_one(folder: Path) -> None:
     told = "judge has prices, and the recipe was not rehearsed since it changed: `bezoar rehearse"
     with serving(accept) as server:
         path = recipe(folder, server.url)
-        assert told in bezoar(folder, "run", str(path)).stdout
-        assert bezoar(folder, "rehearse", str(path), "--offline").returncode == 0
+        assert told in ended("run", str(path))[1]
+        assert ended("rehearse", str(path), "--offline")[0] == 0
         (folder / "runs").rename(folder / "before")
-        assert "rehearse" not in bezoar(folder, "run", str(path)).stdout
+        assert "rehearse" not in ended("run", str(path))[1]
         recipe(folder, server.url, judge={"extra": {"min_p": 0.1}})
-        assert told in bezoar(folder, "run", str(path)).stdout
+        assert told in ended("run", str(path))[1]
         # a rehearsal with a fault is none
         recipe(folder, server.url, **BROKEN)
-        assert bezoar(folder, "rehearse", str(path), "--offline").returncode == 1
-        assert bezoar(folder, "run", str(path)).returncode == 2
+        assert ended("rehearse", str(path), "--offline")[0] == 1
+        assert ended("run", str(path))[0] == 2
 
 
 def test_a_reply_of_a_server_that_cannot_be_read_is_counted(folder: Path) -> None:
     with serving(lambda body, seen: answer("Hm.")) as server:
-        done = bezoar(folder, "rehearse", str(recipe(folder, server.url)))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "dropped 2 unparsed" in done.stdout
+        code, said = ended("rehearse", str(recipe(folder, server.url)))
+    assert code == 0, said
+    assert "dropped 2 unparsed" in said
 
 
 def said(file: str, **texts: str) -> str:

@@ -2,15 +2,12 @@
 the same command then does."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "llm"))
+from tests.helpers.command import ended
 from tests.helpers.server import Server, answer, serving
 
 RECIPE = """
@@ -25,7 +22,8 @@ KEY = "sk-Zx9Cv8Bn7Mq6We5Rt4Yu3Io2"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"Seed question number {i}?", "response": f"Answer {i}."} for i in range(30)]
     (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "rubric.txt").write_text("Accept or Reject?\n{record}\n")
@@ -34,17 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, server: Server) -> tuple[int, str]:
     (folder / "toy.yaml").write_text(RECIPE.replace("URL", server.url))
-    command = [sys.executable, "-c", "from bezoar.cli import main; main()", "run", "toy.yaml"]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "SOME_KEY": KEY + "\n"},
-        timeout=60,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout + done.stderr
+    return ended("run", "toy.yaml", SOME_KEY=KEY + "\n")
 
 
 def keys(folder: Path) -> list[str]:

@@ -27,3 +27,13 @@ def refused(*words: object) -> str:
     assert code == 2, told.getvalue()
     assert told.getvalue().count("\n") == 1
     return told.getvalue()
+
+
+def ended(*words: object, **environment: str) -> tuple[int, str]:
+    """The exit code of a command and what it said, whatever its end."""
+    runner = CliRunner(env={"COLUMNS": "300", **environment})
+    done = runner.invoke(app, [str(word) for word in words])
+    with redirect_stderr(io.StringIO()) as told:
+        code = cli._code_of(done.exception) if done.exception else done.exit_code
+    assert "Traceback" not in told.getvalue()
+    return code, done.output + told.getvalue()

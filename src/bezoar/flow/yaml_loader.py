@@ -5,6 +5,7 @@ import difflib
 import json
 import types
 import typing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,25 @@ def forbid_extra(kind: Any) -> None:
         cls.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
 
 
+@cache
+def _adapter(kind: Any) -> Any:
+    """What checks values of this type. To make one for recipes takes a tenth of a second."""
+    from pydantic import TypeAdapter
+
+    forbid_extra(kind)
+    return TypeAdapter(kind)
+
+
 def build(kind: Any, value: Any, *, path: Path, lines: dict[KeyPath, int], at: KeyPath = ()) -> Any:
     """`value`, which stands in `path` at the key `at`, as an instance of the type `kind`.
 
     RecipeError names file, line, key and, for an unknown key, the nearest one.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    forbid_extra(kind)
     try:
         # as JSON, since strict pydantic takes a Python list for no tuple, but a JSON array for one
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+        return _adapter(kind).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         # a wrong key explains a missing one, so it is reported first
         first = sorted(error.errors(), key=lambda e: "unexpected" not in e["type"])[0]
