@@ -35,6 +35,9 @@ def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
     if spec.quantize == "nf4":
         file = cache_dir() / "nf4" / f"{cached_hash(folder)}-{spec.dtype}.safetensors"
         quantize(net, device=device, file=file if device == "cpu" else None)
+        # what is not packed leaves the mapped file, whose pages would all stay in memory for it
+        for parameter in net.parameters():
+            parameter.data = parameter.data.clone()
     # some configs ask for dropout, and adapters have their own
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):

@@ -36,17 +36,13 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def trim() -> None:
-    """Give free memory back to the system: freed pages are held until the heap is told to."""
+def fresh_peak() -> None:
+    """Give free memory back to the system and count the peak anew, without what ran before."""
     gc.collect()
+    # freed pages below one that is in use stay with the process until its heap is told
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if malloc_trim is not None:
         malloc_trim(0)
-
-
-def fresh_peak() -> None:
-    """Give free memory back to the system and count the peak anew, without what ran before."""
-    trim()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):

@@ -52,6 +52,7 @@ class Memory:
     head: int
     activations: int
     best: int = 0  # the weights of the best evaluation, which never lie on a GPU
+    packing: int = 0  # the file's pages of weights that are packed, gone before training begins
 
     @property
     def ahead(self) -> int:
@@ -61,7 +62,7 @@ class Memory:
     @property
     def total(self) -> int:
         """The expected peak."""
-        return self.process + self.weights + self.ahead
+        return self.process + self.weights + max(self.ahead, self.packing)
 
 
 def llama_like(config: Config) -> bool:
@@ -91,7 +92,8 @@ def predict_memory(
     sizes = [num_in * num_out for num_in, num_out in shapes.values()]
     linear = num_layers * sum(sizes)
     packed = linear * 33 // 64 if spec.quantize == "nf4" else 0  # 4 bits, and 8 bits a block of 64
-    # a CPU keeps what it unpacked; a GPU unpacks one layer at a time
+    # a CPU keeps what it unpacked, and meanwhile the mapped file; a GPU unpacks one layer at a time
+    packing = linear * width if packed and not on_gpu else 0
     dense = max(sizes) if on_gpu and spec.quantize == "nf4" else linear
     weights = (num_embeddings * embedding + dense) * width + packed
     # 2) what trains: gradient and moments, an adapter's own weights and the best ones, in float32
@@ -119,7 +121,7 @@ def predict_memory(
     if lora is None and spec.dtype == "bfloat16":
         activations += 2 * linear  # copies of all matrices, up to the backward pass
     process = 0 if on_gpu else PROCESS_BYTES
-    return Memory(process, weights, trained, head, activations, best)
+    return Memory(process, weights, trained, head, activations, best, packing)
 
 
 def options(stage: TrainSettings | PPOSettings) -> dict[str, Any]:

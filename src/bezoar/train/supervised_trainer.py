@@ -23,7 +23,7 @@ from bezoar.model.tensors import kept_tensors, save_tensors
 from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats
 from bezoar.train.extrapolate import check_head, extrapolate
-from bezoar.train.hardware import device_name, fresh_peak, peak_flops, step_flops, trim
+from bezoar.train.hardware import device_name, fresh_peak, peak_flops, step_flops
 from bezoar.train.label_check import Example, check_labels
 from bezoar.train.memory import llama_like
 from bezoar.train.optim import epoch_order
@@ -44,7 +44,6 @@ def train(
     refuse_broken(progress.stage, all_weights=settings.adapter is None)
     fresh_peak()
     stack = Stack(inputs.spec, inputs.adapters)
-    trim()  # packing a model in 4 bits leaves as much again
     examples, dropped = _examples(settings, rows, inputs, stack, progress)
     # before the adapter and the head are drawn: the same seed gives the same first weights
     torch.manual_seed(seed)
