@@ -52,6 +52,7 @@ def test_a_server_that_wants_money_leaves_the_stage_unfinished(folder: Path) -> 
         paid.append(True)
         code, said = run(folder, server)
         assert code == 0, said
+        assert said.startswith("1 of 2 stages are done; it goes on with kept\n02 kept: ")
         assert keys(folder) == ["01-seeds", "02-kept"]
     everything = b"".join(p.read_bytes() for p in (folder / "runs").rglob("*") if p.is_file())
     assert KEY[:8].encode() not in everything

@@ -363,6 +363,8 @@ def test_quote() -> None:
     rows, calls = evol(rounds=3, num_seeds=10).quote({"seeds": exactly(100)})
     assert (rows.expected, rows.high) == (15, 30)
     assert [call.num.expected for _, call in calls[:2]] == [30, 30]
+    # a weak teacher's evolutions go before they are compared or answered
+    assert [call.num.low for _, call in calls] == [30, 15, 7.5]
 
 
 @pytest.mark.parametrize(

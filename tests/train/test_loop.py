@@ -123,7 +123,10 @@ def test_a_killed_process_loses_nothing(
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == -signal.SIGKILL
-    stage(kind, tiny_model, parts, Progress("s", parts / "metrics.jsonl"), optimizer=optimizer)
+    out = io.StringIO()
+    again = Progress("s", parts / "metrics.jsonl", Console(file=out, width=200))
+    stage(kind, tiny_model, parts, again, optimizer=optimizer)
+    assert "  s: goes on from the checkpoint of step " in out.getvalue()
     assert digest(parts) == digest(whole)
     assert steps(parts) == steps(whole)
 

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ def run_recipe(
         stale = run.stale(keys)
         if not stale:
             return done
+        _say_where(recipe, stale, console)
         # before anyone is asked and paid
         check_rows(KnownRows(recipe, run, stale))
         check_machine(recipe, stale, console)
@@ -82,6 +83,13 @@ def run_recipe(
                 progress.say(f"{number:02d} {name}: {outcome}")
             short.check()
     return done
+
+
+def _say_where(recipe: Recipe, stale: Collection[str], console: Any) -> None:
+    """Which stage comes first, where it is not the first of the recipe."""
+    num, first = len(recipe.stages), next(name for name in recipe.stages if name in stale)
+    if console and len(stale) < num:
+        console.print(f"{num - len(stale)} of {num} stages are done; it goes on with {first}")
 
 
 def journal_path(run: RunDir) -> Path:

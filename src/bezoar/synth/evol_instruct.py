@@ -134,7 +134,8 @@ class EvolInstruct(Scheme):
         num_compared = Estimate(num.low * 0.5, num.expected, num.high)
         written = exactly(8 if self.equality == "text" else 0)
         comparing = RequestEstimate(num_compared, exactly(250), written)
-        answers = self.quote_answers(num_compared, 100)
+        num_answered = Estimate(num_compared.low * 0.5, num.expected, num.high)
+        answers = self.quote_answers(num_answered, 100)
         share = 1 if self.keep == "all" else 1 / self.rounds
         given = Estimate(0, num.expected / 2, num.high) * share
         return Quote(given, [(self.teacher, part) for part in (evolving, comparing, answers)])

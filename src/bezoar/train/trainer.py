@@ -99,6 +99,8 @@ class Trainer(ABC):
             self.state, weights, self.best = restored
             for name, parameter in self.parameters.items():
                 parameter.data.copy_(weights[name])
+            at = f"{self.unit} {self.state.step} of {self.num_steps}"
+            self.progress.say(f"  {self.progress.stage}: goes on from the checkpoint of {at}")
         self.progress.rewind(self.state.step)
         self.prepare()
         every = settings.checkpoint_every or (_OFTEN if settings.adapter else _SELDOM)

@@ -11,8 +11,9 @@ from bezoar.report.sections.training import objective
 
 INTRO = (
     "Replies from the journal were given to an earlier attempt and are not asked or paid for again;"
-    " tokens and money count every reply, whenever it was paid for. Models on this machine cost"
-    " time, not money. The price of a kept row includes what it cost in the stages before."
+    " tokens and money count every reply, whenever it was paid for; the time is that of the attempt"
+    " that finished a stage. Models on this machine cost time, not money. The price of a kept row"
+    " includes what it cost in the stages before."
 )
 EARLIER = (
     " Paid earlier for settings that have changed, requests that were sent again, or stages that"
