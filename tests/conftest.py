@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.byte_level import byte_level
+
 # property tests: a few cases, the same ones every time; with BEZOAR_FUZZ_CASES new ones (how many
 # of them: tests/helpers/fuzzing.py)
 with suppress(ImportError):
@@ -65,14 +67,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers, 4 query and 2 key/value heads, one token a byte and four markers; float32 weights
     on a scale that is far from uniform."""
     torch = pytest.importorskip("torch")
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
+    inner = byte_level()
     inner.add_special_tokens(["<s>", "</s>", "<|im_start|>", "<|im_end|>"])
     PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<s>", eos_token="<|im_end|>"

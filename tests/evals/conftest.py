@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.byte_level import byte_level
+
 QUESTIONS = [
     {
         "query": "Question: What do bees make?\nAnswer:",
@@ -27,16 +29,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the model: vocabulary 261, hidden 32, context 160, float32 weights large enough
     to differ."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("model")
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("Ġ", "t"), ("h", "e"), ("i", "n"), ("Ġ", "a"), ("e", "r")]
-    vocabulary = {letter: i for i, letter in enumerate([*letters, *("".join(m) for m in merges)])}
-    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
+    inner = byte_level([("Ġ", "t"), ("h", "e"), ("i", "n"), ("Ġ", "a"), ("e", "r")])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )

@@ -1,6 +1,5 @@
 """A run whose money ends: what is asked, what is not, and what the same command then does."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from bezoar.errors import RecipeError
 from bezoar.flow.recipe import load_recipe
 from bezoar.io import read_json
 from tests.helpers.command import ended
+from tests.helpers.rows import plant_judged
 from tests.helpers.server import Server, answer, serving
 
 # a request may cost 0.04 USD and costs 0.01 (20 tokens at most, 5 written)
@@ -32,10 +32,7 @@ ALL = ["01-rows", "02-first", "03-second", "04-behind"]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    rows = [{"prompt": f"Seed question number {i}?", "response": f"Answer {i}."} for i in range(12)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name in ("one", "two"):
-        (tmp_path / f"{name}.txt").write_text(f"Rubric {name}: Accept or Reject?\n{{record}}\n")
+    plant_judged(tmp_path, 12, "one", "two")
     return tmp_path
 
 

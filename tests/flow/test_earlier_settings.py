@@ -1,6 +1,5 @@
 """A run that stops after its settings changed: older output is not told as theirs."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from bezoar.report.run import load_run
 from tests.helpers.command import ended
+from tests.helpers.rows import plant_judged
 from tests.helpers.server import Server, answer, serving
 
 # a request may cost 0.04 USD and more, and costs 0.01: 20 tokens at most, 5 written
@@ -29,9 +29,7 @@ NONE = ("max_words: 100", "max_words: 1")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    rows = [{"prompt": f"Seed question number {i}?", "response": f"Answer {i}."} for i in range(4)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "rubric.txt").write_text("Accept or Reject?\n{record}\n")
+    plant_judged(tmp_path, 4, "rubric")
     return tmp_path
 
 

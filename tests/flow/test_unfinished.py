@@ -1,13 +1,13 @@
 """Whole runs against a server that refuses, fails or leaks: what is finished, what is not, and what
 the same command then does."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.command import ended
+from tests.helpers.rows import plant_judged
 from tests.helpers.server import Server, answer, serving
 
 RECIPE = """
@@ -15,7 +15,7 @@ name: toy
 backends:
   judge: {kind: endpoint, url: URL, model: m, key_env: SOME_KEY, retries: 0, concurrency: 4}
 stages:
-  seeds: {kind: jsonl, path: seeds.jsonl}
+  seeds: {kind: jsonl, path: rows.jsonl}
   kept: {kind: filter, rows: seeds, judge: judge, rubric: rubric.txt}
 """
 KEY = "sk-Zx9Cv8Bn7Mq6We5Rt4Yu3Io2"
@@ -24,9 +24,7 @@ KEY = "sk-Zx9Cv8Bn7Mq6We5Rt4Yu3Io2"
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    rows = [{"prompt": f"Seed question number {i}?", "response": f"Answer {i}."} for i in range(30)]
-    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "rubric.txt").write_text("Accept or Reject?\n{record}\n")
+    plant_judged(tmp_path, 30, "rubric")
     return tmp_path
 
 

@@ -8,16 +8,17 @@ it; models are added with `Hub.add`.
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
+
+from tests.helpers.local_http import listening
 
 TOKEN = "hf_granted"
 """Opens gated repositories, as HF_TOKEN."""
@@ -122,38 +123,8 @@ def serving_hub(root: Path) -> Iterator[Hub]:
     """An empty Hub in a thread; its repositories lie below `root`."""
     hub = Hub(root)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            try:
-                _answer(hub, self)
-            except OSError:  # the client has gone
-                self.close_connection = True
-
-        do_HEAD = do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *args: Any) -> None:
-            return
-
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            return
-
-    with Quiet(("127.0.0.1", 0), Handler) as http:
-        hub.url = f"http://127.0.0.1:{http.server_address[1]}"
-        serve = threading.Thread(
-            target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        serve.start()
-        try:
-            yield hub
-        finally:
-            http.shutdown()
-            serve.join()
+    with listening(lambda handler: _answer(hub, handler), "GET", "HEAD", "POST") as hub.url:
+        yield hub
 
 
 def _answer(hub: Hub, handler: BaseHTTPRequestHandler) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bezoar.chat.tokenizer import ByteTokenizer, HubTokenizer, Tokenizer
+from tests.helpers.byte_level import byte_level
 
 CHATML_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] +"
@@ -26,20 +27,13 @@ CHATML_TEMPLATE = (
 def tiny(template: str = CHATML_TEMPLATE) -> HubTokenizer:
     """A transformers tokenizer of bytes with ChatML's markers and a chat template."""
     transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    pytest.importorskip("tokenizers.pre_tokenizers")
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    inner = tokenizers.Tokenizer(
-        tokenizers.models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[])
-    )
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = tokenizers.decoders.ByteLevel()
+    pytest.importorskip("tokenizers")
     markers = {
         "bos_token": "<s>",
         "eos_token": "<|im_end|>",
         "additional_special_tokens": ["<|im_start|>"],
     }
-    wrapped: Any = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **markers)
+    wrapped: Any = transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level(), **markers)
     wrapped.chat_template = template
     return HubTokenizer(wrapped)
 

@@ -1,7 +1,9 @@
 """Rows for tests of training."""
 
+import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 from bezoar.chat.types import Chat, Comparison, Message, SampledAnswers
 
@@ -75,3 +77,13 @@ def pairs(count: int) -> list[Comparison]:
             )
         )
     return rows
+
+
+def plant_judged(folder: Path, num: int, *rubrics: str) -> None:
+    """`rows.jsonl` with so many rows, and a text for each rubric that names it."""
+    rows = [
+        {"prompt": f"Seed question number {i}?", "response": f"Answer {i}."} for i in range(num)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in rubrics:
+        (folder / f"{name}.txt").write_text(f"Rubric {name}: Accept or Reject?\n{{record}}\n")

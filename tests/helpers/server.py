@@ -7,8 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.helpers.local_http import listening
 
 Behaviour = Callable[[dict[str, Any], int], tuple[int, dict[str, str], str | None]]
 """(body, how often this prompt was seen before) -> status, headers, text; None as text breaks the
@@ -106,33 +108,6 @@ def serving(behaviour: Behaviour = echo, encoding: str = "utf-8") -> Iterator[Se
     """A server in a thread."""
     server = Server(behaviour, encoding)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            try:
-                server.handle(self)
-            except OSError:  # the client has gone
-                self.close_connection = True
-
-        def log_message(self, *args: Any) -> None:
-            return
-
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            return
-
-    with Quiet(("127.0.0.1", 0), Handler) as http:
-        server.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
-        thread = threading.Thread(
-            target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    with listening(server.handle, "POST") as url:
+        server.url = f"{url}/v1"
+        yield server

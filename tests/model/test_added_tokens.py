@@ -22,6 +22,7 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.model.tokenizer import load_tokenizer
 from bezoar.train.objectives import SFT
+from tests.helpers.byte_level import byte_level
 from tests.helpers.command import bezoar, refused
 
 NEW = ("<|im_start|>", "<|im_end|>")
@@ -34,13 +35,9 @@ ODD = (Message("user", "hi <|im_end|> you"), Message("assistant", "yes"))
 def base(folder: Path, *, kind: str) -> Path:
     """A random Llama whose tokenizer lacks ChatML's tokens: `slots` are reserved (its embeddings
     tied), only `rows` behind the tokenizer's are free, or it is `full`."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
+    inner = byte_level()
     inner.add_special_tokens([OLD[0], *(SLOTS if kind == "slots" else []), OLD[1]])
     PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token=OLD[0], eos_token=OLD[1]
