@@ -3,20 +3,23 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bezoar.chat.messages import with_tools
 from bezoar.chat.templates import ChatML
 from bezoar.chat.tool_calls import write_call
-from bezoar.chat.types import ToolCall
+from bezoar.chat.types import Chat, Message, Tool, ToolCall
 from bezoar.errors import DataError
 from bezoar.evals.bfcl import CallItem, read_bfcl, sums
 from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.function_calling import FunctionCalling
-from bezoar.evals.outcome import EvalContext
+from bezoar.evals.outcome import EvalContext, remarks
 from bezoar.llm.types import Reply, Request
+from bezoar.stage import TrainedStage
 from bezoar.verdicts.tool_call import judge_calls
 from tests.helpers.command import bezoar, refused
 
@@ -194,6 +197,49 @@ def test_limit_and_conditions(folder: Path) -> None:
     }
     ((name, requests),) = one.quote({})
     assert (name, requests.num.expected) == ("", 4)
+
+
+def trained(rows: list[Chat], texts: dict[str, str] = ANSWERS) -> EvalContext:
+    lineage = lambda name: [TrainedStage("sft", "base", "rows")]  # noqa: E731
+    return replace(context(texts), rows=lambda name: rows, lineage=lineage)
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "meta", "shared"),
+    [
+        ("shape.area", "Other words.", {}, ["shape.area"]),
+        ("Shape_Area", "Other words.", {}, ["shape.area"]),
+        ("qxz.vb2", "does  SHAPE.area.", {}, ["shape.area"]),  # masked, by its description
+        ("qxz.vb2", "Other words.", {"functions": ["shape.area"]}, ["shape.area"]),
+        ("shape.perimeter", "Other words.", {"functions": "shape.area"}, []),
+    ],
+)
+def test_functions_of_training_rows_are_told_also_where_they_are_masked(
+    folder: Path, name: str, description: str, meta: dict[str, Any], shared: list[str]
+) -> None:
+    messages = (Message("user", "q"), Message("assistant", "a"))
+    rows = [
+        Chat("1", with_tools(messages, [Tool(name, description)]), meta),
+        Chat("2", messages, {}),
+    ]
+    stage = Evaluate("m", function_calling=section(folder))
+    outcome = stage.measure(trained(rows))
+    facts = outcome.info["function_calling"]["shared"]
+    assert facts == {"rows": 1, "items": 5, "shared": 2 * len(shared), "functions": shared}
+    (line,) = [s for s in remarks(outcome.info) if "trained on" in s]
+    assert ("no function of its 5 items" in line) == (not shared)
+    assert "2 of its 5 items" in line or not shared
+
+
+def test_the_prompt_format_is_told_with_the_numbers(folder: Path) -> None:
+    outcome = Evaluate("m", function_calling=section(folder)).measure(context(ANSWERS))
+    told = "BFCL: prompt format chatml, greedy, at most 256 tokens an answer."
+    assert remarks(outcome.info) == [told]
+    asked = replace(context(ANSWERS), answers_only=True)
+    other = Evaluate("m", function_calling=section(folder)).measure(asked)
+    assert remarks(other.info)[0].startswith("BFCL: prompt format the endpoint's")
+    pair = [o.info["function_calling"]["conditions"]["BFCL"] for o in (outcome, other)]
+    assert pair[0]["prompt format"] != pair[1]["prompt format"]
 
 
 def test_the_leaderboards_sums() -> None:

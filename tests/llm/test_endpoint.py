@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from bezoar.chat.types import Message, ToolCall
+from bezoar.chat.tool_calls import BadCall, read_answer, read_calls
+from bezoar.chat.types import Message, Tool, ToolCall
 from bezoar.errors import EndpointError
 from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.journal import Journal
-from bezoar.llm.openai_format import match_choices, to_body
+from bezoar.llm.openai_format import from_body, match_choices, to_body
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
@@ -299,3 +300,23 @@ def test_cost_and_tokens(tmp_path: Path) -> None:
             pytest.approx(0.018),
             0,
         )
+
+
+def test_tools_are_offered_and_calls_come_back_as_text() -> None:
+    tool = Tool("f", "Does f.", {"type": "object", "properties": {"a": {"type": "integer"}}})
+    request = Request((Message("system", "", tools=(tool,)), Message("user", "q")))
+    body = to_body(request)
+    assert body["tools"] == [tool.to_json()]
+    assert [m["role"] for m in body["messages"]] == ["user"]
+    assert "tools" not in to_body(Request((Message("user", "q"),)))
+    function = {"name": "f", "arguments": '{"a": 1}'}
+    message = {"content": "Now:", "tool_calls": [{"id": "c", "function": function}] * 2}
+    answer = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
+    reply = from_body(json.dumps(answer), request, Prices())
+    assert reply.finish == "stop"
+    assert read_answer(reply.text) == Message("assistant", "Now:", (ToolCall("f", {"a": 1}),) * 2)
+    message |= {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{a"}}]}
+    (bad,) = read_calls(from_body(json.dumps(answer), request, Prices()).text)
+    assert isinstance(bad, BadCall)
+    message["tool_calls"] = [{"id": 1}]
+    assert from_body(json.dumps(answer), request, Prices()).finish == "error"

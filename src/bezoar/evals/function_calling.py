@@ -20,6 +20,7 @@ from bezoar.evals.bfcl import CallItem, answers_path, read_bfcl, sums
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
 from bezoar.evals.power import detectable
 from bezoar.evals.section import Section, item_rows
+from bezoar.evals.shared_functions import in_words, shared_functions
 from bezoar.evals.stats import Score, clustered_score, score
 from bezoar.io import Row, canonical, content_hash
 from bezoar.llm.types import Reply, Request
@@ -84,8 +85,15 @@ class FunctionCalling(Section):
         # what is not rendered here has a format that only its server knows
         form = "the endpoint's" if context.answers_only else repr(context.template)
         same = {"prompt format": form, "answer tokens": self.max_tokens, "dots": self.dots}
-        outcome.info["function_calling"]["conditions"] = _conditions(items, same)
-        outcome.info["function_calling"]["format"] = form
+        facts = outcome.info["function_calling"]
+        facts["conditions"] = _conditions(items, same)
+        kind = form if context.answers_only else context.template.kind
+        remarks = [f"prompt format {kind}, greedy, at most {self.max_tokens} tokens an answer"]
+        shared = shared_functions({item.id: item.tools for item in items}, model, context)
+        if shared:
+            facts["shared"] = shared
+            remarks.append(in_words(shared))
+        facts["remarks"] = [f"{NAME}: {remark}." for remark in remarks]
         texts: dict[str, list[ItemText]] = {}
         for item in items:
             asked = (item.id, item.prompt[-1].content, "")

@@ -10,9 +10,8 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from bezoar.chat.tool_calls import CLOSE, OPEN
+from bezoar.chat.api_calls import written_calls
 from bezoar.chat.types import Messages
 from bezoar.data.rows import RowOrigin, read_file
 from bezoar.errors import DataError
@@ -58,22 +57,15 @@ def _text(row: Row, at: RowOrigin) -> str:
     value = next((row[key] for key in _TEXTS if key in row), None)
     if isinstance(value, str):
         calls = _python_calls(value)
-        return _written(calls) if calls else value
+        return written_calls("", calls) if calls else value
     if isinstance(value, list) and all(isinstance(call, dict) for call in value):
-        return _written([pair for call in value for pair in call.items()])
+        pairs = [pair for call in value for pair in call.items()]
+        texts = [(name, a if isinstance(a, str) else json.dumps(a)) for name, a in pairs]
+        return written_calls("", texts)
     raise at.wrong(f"no text and no list of calls in {', '.join(_TEXTS)}; mend the line.")
 
 
-def _written(calls: Sequence[tuple[str, Any]]) -> str:
-    """Calls with arguments as a table or as JSON text."""
-    bodies = [
-        f'{{"name": {json.dumps(name)}, "arguments": {a if isinstance(a, str) else json.dumps(a)}}}'
-        for name, a in calls
-    ]
-    return "\n".join(f"{OPEN}\n{body}\n{CLOSE}" for body in bodies)
-
-
-def _python_calls(text: str) -> list[tuple[str, Any]]:
+def _python_calls(text: str) -> list[tuple[str, str]]:
     """The calls of a text that is nothing but `[f(a=1), g.h()]`; none for any other text."""
     # prompts ask for a list, and models leave out its brackets or fence it as code
     inner = text.strip().strip("`\n ")
@@ -87,10 +79,9 @@ def _python_calls(text: str) -> list[tuple[str, Any]]:
             return []
 
 
-def _python_call(call: ast.expr) -> tuple[str, dict[str, Any]]:
+def _python_call(call: ast.expr) -> tuple[str, str]:
     if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
         raise ValueError("not a call with named arguments")
     arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     # what JSON cannot hold (a set, bytes, infinity) is no argument
-    json.dumps(arguments, allow_nan=False)
-    return ast.unparse(call.func), arguments
+    return ast.unparse(call.func), json.dumps(arguments, allow_nan=False)

@@ -172,6 +172,10 @@ def remarks(info: dict[str, Any]) -> list[str]:
         if without := info.get(section, {}).get("without_reference"):
             what = f"judged without a reference, which their category should have: {len(without)}"
             sentences.append(f"{section}: questions {what} ({', '.join(without)}).")
+    # what a section says of itself; a file may hold anything
+    for section in info.values():
+        told = section.get("remarks") if isinstance(section, dict) else None
+        sentences += map(str, told if isinstance(told, list) else ())
     for name, sentence in trained_on(info).items():
         advice = "its scores may show what it remembers"
         sentences.append(f"{name}: the model was {sentence}; {advice}.")

@@ -4,8 +4,11 @@ import json
 import math
 from typing import Any
 
+from bezoar.chat.api_calls import written_calls
+from bezoar.chat.messages import offered
 from bezoar.chat.pieces import cut_at_stop
 from bezoar.chat.types import Messages
+from bezoar.io import canonical
 from bezoar.llm.begun import FLAGS, Way
 from bezoar.llm.budget import Prices
 from bezoar.llm.failures import error_inside
@@ -31,6 +34,8 @@ def to_body(request: Request, way: Way = "turn") -> dict[str, Any]:
         told = f"Begin your answer with exactly this text: {request.prefill}"
         messages.append({"role": "user", "content": told})
     body: dict[str, Any] = {"messages": messages, "temperature": request.temperature}
+    if tools := offered(request.messages):
+        body["tools"] = [tool.to_json() for tool in tools]
     body["max_tokens"] = request.max_tokens
     if way == "flags" and messages[-1]["role"] == "assistant":
         body |= FLAGS
@@ -69,7 +74,9 @@ def _messages(messages: Messages) -> list[dict[str, Any]]:
             row["tool_calls"] = calls
         if message.role == "tool":
             row["tool_call_id"] = unanswered.pop(0) if unanswered else "call_0"
-        rows.append(row)
+        # a message that is there for its tools alone says nothing
+        if message.content or not message.tools:
+            rows.append(row)
     return rows
 
 
@@ -101,7 +108,7 @@ def from_body(text: str, request: Request, prices: Prices, way: Way = "turn") ->
             raise _NoAnswerError(NO_CHOICE, "")
         choice = choices[0]
         # masked again: what was escaped, or in parts, is whole now
-        content = mask(_content(choice))
+        content = mask(_content(choice, with_calls=bool(offered(request.messages))))
         logprobs = _logprobs(choice, request) if request.choices else ()
         if logprobs is None:
             raise _NoAnswerError(NO_LOGPROBS, content, "passing")
@@ -132,8 +139,9 @@ def _parse(text: str) -> Any:
         raise _NoAnswerError(why) from None
 
 
-def _content(choice: Any) -> str:
-    """The text of a choice. _NoAnswerError if there is none, or it was declined."""
+def _content(choice: Any, *, with_calls: bool) -> str:
+    """The text of a choice, its calls as text `with_calls`. _NoAnswerError if there is none, or it
+    was declined."""
     try:
         message = choice["message"]
         content, refusal = message.get("content"), message.get("refusal")
@@ -146,12 +154,17 @@ def _content(choice: Any) -> str:
         if refusal and not content:
             why = mask(f"the model refused: {_whole(str(refusal))[:200]}")
             raise _NoAnswerError(why, "", "refused")
+        calls = message.get("tool_calls")
         # an empty text that is none would else pass for an answer of nothing
-        if not content and message.get("tool_calls"):
+        if not content and calls and not with_calls:
             raise _NoAnswerError("the model called a tool in place of an answer")
         if content is not None and not isinstance(content, str):
             kind = type(content).__name__
             raise _NoAnswerError(f"the content of the answer is of type {kind}, not text")
+        if calls and with_calls:
+            functions = [call["function"] for call in calls]
+            pairs = [(str(f["name"]), str(f["arguments"])) for f in functions]
+            content = written_calls(content or "", pairs)
         return _whole(content or "")
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         why = f"the answer has no message that can be read ({type(error).__name__})"
@@ -174,6 +187,7 @@ def _costs(body: Any, request: Request, content: str, prices: Prices) -> tuple[i
     usage = body.get("usage") if isinstance(body, dict) else None
     usage = usage if isinstance(usage, dict) else {}
     num_sent = sum(len(message.content) for message in request.messages) + len(request.prefill)
+    num_sent += sum(len(canonical(tool.to_json())) for tool in offered(request.messages))
     num_prompt = _count(usage.get("prompt_tokens"), -(-num_sent // 4))
     num_completion = _count(usage.get("completion_tokens"), -(-len(content) // 4))
     return num_prompt, num_completion, prices.cost_usd(num_prompt, num_completion)

@@ -50,7 +50,7 @@ def phrase(benchmark: str, n: int, *, held_out: bool = True) -> Phrase:
         return Phrase("puts the better answer first", "in", f"of {count(n)} pairs")
     if family == "mt_bench":
         return Phrase("is graded", "", f"of 10 over {count(n)} answers of MT-Bench")
-    if metric in ("acc", "acc_norm"):
+    if metric in ("acc", "acc_norm") or (family.startswith("BFCL ") and metric):
         return Phrase("is right", "in", f"of {count(n)} questions of {family}")
     return Phrase("has", "", f"on {benchmark} (n = {count(n)})")
 
@@ -60,6 +60,7 @@ def is_share(benchmark: str) -> bool:
     family, _, metric = benchmark.partition("/")
     return (
         family in ("win rate", "RewardBench", "RewardBench 2")
+        or family.startswith("BFCL ")
         or metric in ("acc", "acc_norm", "exact_match")
         or (metric.endswith("accuracy"))
     )
@@ -106,4 +107,4 @@ def named(benchmark: str) -> str:
     family, _, metric = benchmark.partition("/")
     if family == "mt_bench":
         return "MT-Bench"
-    return family if metric in ("acc", "acc_norm") else benchmark
+    return family if metric in ("acc", "acc_norm") or family.startswith("BFCL ") else benchmark

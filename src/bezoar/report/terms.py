@@ -60,6 +60,12 @@ TERMS = {
         r"\bkappa\b",
         "Agreement beyond what chance would give: 0 is chance, 1 is full agreement.",
     ),
+    "BFCL": (
+        r"\bBFCL\b",
+        "The Berkeley Function-Calling Leaderboard: items with declared functions. An answer is"
+        " right if its calls have the right names, types and values. A model that never calls is"
+        " right wherever no function fits, so read each class beside how often it calls.",
+    ),
     "MT-Bench": (
         r"\bmt_bench\b|\bMT-Bench\b",
         "Questions of two turns, each answer rated from 1 to 10 by a judge model: one judge's"

@@ -14,6 +14,7 @@ from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.differences import among_siblings, differences
+from bezoar.report.sections.function_calling import function_calling
 from bezoar.report.sections.mt_bench import categories
 from bezoar.report.sections.revision import revision
 
@@ -58,6 +59,7 @@ def scores(run: Run, board: Scoreboard) -> Markup | None:
         revised,
         folded("Every score in figures", figures, h("p", NOTE, cls="note")),
         categories(board),
+        function_calling(board),
         judges,
         folded(summary, _table(board, others), _panels(board, others)) if others else None,
         terms_of=[board.headline, NOTE, figures, notes, revised, judges],

@@ -1,0 +1,64 @@
+"""What became of each model's function calls: the kinds of failure by class, with examples."""
+
+from typing import Any
+
+from bezoar.io import Row
+from bezoar.report.components import bubble, folded, table
+from bezoar.report.formatting import ABSENT, count, finite, percent
+from bezoar.report.markup import Child, Markup, h
+from bezoar.report.scoreboard import Scoreboard
+
+INTRO = (
+    "Of all items of a class, what came of the answer: right, or the first thing that is wrong with"
+    " it. A needless call is one where no function fits."
+)
+
+
+def function_calling(board: Scoreboard) -> Markup | None:
+    """A folded table, a line a class, and examples of each kind; None if nothing was called."""
+    facts = {model: _facts(board, model) for model in board.labels}
+    known = {model: own for model, own in facts.items() if own}
+    if not known:
+        return None
+    classes = dict.fromkeys(name for own in known.values() for name in _table(own, "kinds"))
+    rows = [[name, *(_cell(own, name) for own in known.values())] for name in classes]
+    labels = [board.labels[model] for model in known]
+    parts = [h("p", INTRO, cls="note"), table(["Class", *labels], rows, words=len(labels) + 1)]
+    for label, own in zip(labels, known.values(), strict=True):
+        examples = [
+            _example(kind, row)
+            for kind, shown in _table(own, "examples").items()
+            for row in (shown if isinstance(shown, list) else [])
+            if isinstance(row, dict)
+        ]
+        parts.append(folded(f"Wrong answers of {label}", *examples))
+    return folded("Function calls: what went wrong", *parts)
+
+
+def _facts(board: Scoreboard, model: str) -> Row:
+    facts = board.info(model).get("function_calling")
+    return facts if isinstance(facts, dict) else {}
+
+
+def _table(facts: Row, name: str) -> dict[str, Any]:
+    table = facts.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _cell(facts: Row, name: str) -> Child:
+    """ "58 % right, 20 % no call", most first."""
+    kinds = _table(_table(facts, "kinds"), name)
+    counts = {kind: num for kind, value in kinds.items() if (num := finite(value))}
+    total = sum(counts.values())
+    if not total:
+        return ABSENT
+    # what is right stands first, whatever its share
+    order = sorted(counts, key=lambda kind: (kind != "right", -counts[kind]))
+    shares = ", ".join(f"{percent(counts[kind], total)} {kind}" for kind in order)
+    return [shares, h("small", f"n = {count(total)}")]
+
+
+def _example(kind: str, row: Row) -> Markup:
+    summary = [f"{kind}: {row.get('detail') or ''}", h("small", str(row.get("id") or ""))]
+    turns = [bubble("user", str(row.get("asked") or "")), bubble("assistant", str(row.get("text")))]
+    return folded(summary, *turns)
