@@ -1,24 +1,30 @@
 """Conversations with tools, made from function declarations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bezoar.bounds import Count, NotNegative, Share
-from bezoar.chat.row_types import RowType
-from bezoar.chat.types import Chat, Dropped, Filtered
-from bezoar.cost import Estimate, Quote, exactly
+from bezoar.bounds import Count, Natural, NotNegative, Share
+from bezoar.chat.messages import offered
+from bezoar.chat.row_types import RowNeed, RowType
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Tool
+from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
+from bezoar.errors import DataError
+from bezoar.llm.types import Ask
+from bezoar.model.spec import Sampling
 from bezoar.reading import read_jsonl
-from bezoar.references import FileRef
+from bezoar.references import BackendRef, FileRef, RowsRef
 from bezoar.rng import rng_for
 from bezoar.stage import Outputs, Stage, StageContext, Stats
-from bezoar.synth.tools.catalogue import read_catalogue
+from bezoar.synth.tools.catalogue import Function, read_catalogue, read_declarations
 from bezoar.synth.tools.check import chat_fault
 from bezoar.synth.tools.masking import masked
 from bezoar.synth.tools.rows import Category, Writer
+from bezoar.synth.tools.teacher import TeacherWriter
 
+SHIPPED = "bezoar:tools.jsonl"
 CHATS = "bezoar:instructions.jsonl"
 DEFAULT_SHARES: dict[Category, float] = {
     "single": 0.24,
@@ -36,75 +42,121 @@ _TRIES = 20
 
 @dataclass(frozen=True)
 class ToolCalls(Stage):
-    """Conversations with tools from a catalogue of functions, each checked, without a teacher.
+    """Conversations with tools from declarations of functions, each checked.
 
-    Requests are phrasings of the catalogue filled with drawn values; calls follow from them, run in
-    the catalogue's stubs, and are valid by the JSON Schema. In a share of the rows the names of
-    functions and parameters are replaced by random ones (Hammer), so that descriptions are read.
+    Without a teacher, requests are phrasings of the catalogue filled with drawn values; calls
+    follow from them and run in the catalogue's stubs. With one, it writes request, call and final
+    answer, and a row is kept if the call is valid by its JSON Schema, has its values from the
+    request and is what was asked for, and the answer tells the result; a wrong call is told to the
+    teacher, which may mend it. Without a stub the result is the teacher's, and the row says
+    `simulated`. In a share of the rows functions and parameters get random names (Hammer), so that
+    descriptions are read.
 
     Source: arXiv 2408.11857 (the format); Hammer, arXiv 2410.04587 (masking); the shares are ours
     Example: {kind: tool_calls, num_rows: 2000}
     """
 
     num_rows: Count
-    """Conversations to write; equal ones count once."""
-    catalogue: FileRef = "bezoar:tools.jsonl"
-    """JSON Lines of functions with parameters, requests, result and answers."""
+    """Conversations to write, or with a teacher to try; without one equal ones are replaced."""
+    catalogue: FileRef = SHIPPED
+    """A catalogue of functions; with a teacher also plain declarations in OpenAI's form."""
     shares: dict[Category, NotNegative] = field(default_factory=lambda: dict(DEFAULT_SHARES))
     """Weight of each category; one that is not named gets none."""
     masked: Share = 0.33
     """Share of the rows whose functions and parameters get random names."""
+    teacher: BackendRef = ""
+    """The language model that writes; without it rows come from the catalogue alone."""
+    seeds: RowsRef = ""
+    """With a teacher: a stage whose rows offer the tools, in place of the catalogue."""
+    retries: Natural = 1
+    """With a teacher: how often a reply that is empty, cut or wrong is requested again."""
+    answers: Sampling = field(default_factory=Sampling)
+    """With a teacher: how calls, results and final answers are drawn."""
     kind: Literal["tool_calls"] = "tool_calls"
     gives = "rows"
 
     def __post_init__(self) -> None:
         if not any(self.shares.values()):
             raise ValueError("shares are weights, one of them above 0; raise one")
+        defaults = {"seeds": "", "retries": 1, "answers": Sampling()}
+        unused = [name for name, value in defaults.items() if getattr(self, name) != value]
+        if unused and not self.teacher:
+            raise ValueError(f"{unused[0]} needs a teacher; name one or leave it out")
+        if self.seeds and self.catalogue != SHIPPED:
+            raise ValueError("tools come from seeds or from catalogue; leave one of them out")
 
     def files(self) -> list[Path]:
         """The words and the questions without tools that rows are made of."""
         return [locate_file(ref, Path(), "seeds") for ref in ("bezoar:words.jsonl", CHATS)]
+
+    def takes(self) -> Mapping[str, RowNeed]:
+        """Chats that offer tools."""
+        return {"seeds": (RowType("chats"),)} if self.seeds else {}
 
     def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
         """Chats."""
         return RowType("chats", frozenset({"scheme", "category", "functions", "masked"}))
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """All rows; no requests."""
-        return Quote(exactly(self.num_rows))
+        """All rows; with a teacher at least a quarter, and two to four requests each."""
+        if not self.teacher:
+            return Quote(exactly(self.num_rows))
+        total = sum(self.shares.values())
+        asked = self.num_rows * (1 - self.shares.get("chat", 0) / total)
+        talks = self.num_rows * self.shares.get("conversation", 0) / total
+        num = Estimate(asked, 2 * asked + 2 * talks, (2 * asked + 2 * talks) * (1 + self.retries))
+        most = self.answers.max_tokens
+        requests = RequestEstimate(num, exactly(500), Estimate(most / 8, most / 4, most))
+        return Quote(exactly(self.num_rows) * Estimate(0.25, 0.6, 1), [(self.teacher, requests)])
 
     def run(self, context: StageContext) -> Stats:
         """Write the rows."""
-        written = self.write(context.seed)
-        return context.write_rows(written, len(written.rows) + len(written.dropped))
+        if not self.teacher:
+            written = self.write(context.seed)
+            return context.write_rows(written, len(written.rows) + len(written.dropped))
+        seeds = context.rows(self.seeds) if self.seeds else []
+        asked = self.ask_teacher(context.ask(self.teacher).ask_all, seeds, seed=context.seed)
+        return context.write_rows(asked, self.num_rows)
 
     def write(self, seed: int) -> Filtered[Chat]:
-        """`num_rows` different conversations; equal seeds give equal rows.
+        """`num_rows` different conversations without a teacher; equal seeds give equal rows.
 
         Dropped: "double", which another one replaces, and what fails a check.
         """
         path = locate_file(self.catalogue, Path(), "catalogue")
         writer = Writer(read_catalogue(path), read_chats())
-        plan = self._plan(seed)
         seen: set[str] = set()
-        rows: list[Chat] = []
-        dropped: list[Dropped] = []
-        for number, (category, is_masked) in enumerate(plan):
+        results: list[Chat | Dropped] = []
+        for number, (category, is_masked) in enumerate(self._plan(seed)):
             for attempt in range(_TRIES):
                 rng = rng_for("tool_calls", seed, number, attempt)
                 messages, called = writer.write(category, rng)
                 text = "\n".join(message.content for message in messages if message.role == "user")
-                meta = {"scheme": "tool_calls", "category": category, "functions": called}
-                if is_masked:
-                    messages = masked(messages, rng)
-                chat = Chat(f"tool_calls-{number}", messages, {**meta, "masked": is_masked})
+                meta = {"scheme": self.kind, "category": category, "functions": called}
+                shown = masked(messages, rng) if is_masked else messages
+                chat = Chat(f"tool_calls-{number}", shown, {**meta, "masked": is_masked})
                 reason = "double" if text in seen and category != "chat" else chat_fault(chat)
+                seen.add(text)
+                dropped = Dropped(f"{chat.id}.{attempt}", reason, text[:400])
+                results.append(dropped if reason else chat)
                 if not reason:
-                    seen.add(text)
-                    rows.append(chat)
                     break
-                dropped.append(Dropped(f"{chat.id}.{attempt}", reason, text[:400]))
-        return Filtered(rows, dropped)
+        return Filtered.split(results)
+
+    def ask_teacher(self, ask: Ask, seeds: Sequence[AnyRow], *, seed: int) -> Filtered[Chat]:
+        """The conversations of `num_rows` that a teacher wrote rightly, and why not the others.
+
+        DataError where there are no tools, or too few for a category.
+        """
+        stubs: dict[str, Function] = {}
+        if self.seeds:
+            tools = list({tool.name: tool for row in seeds for tool in _offered(row)}.values())
+        else:
+            tools, stubs = read_declarations(locate_file(self.catalogue, Path(), "catalogue"))
+        if not tools:
+            raise DataError(f"{self.seeds}: no row offers tools; name other rows or a catalogue.")
+        how = (self.answers, self.retries, seed)
+        return TeacherWriter(tools, stubs, read_chats(), ask, *how).write(self._plan(seed))
 
     def _plan(self, seed: int) -> list[tuple[Category, bool]]:
         """The category of each row and whether it is masked, by exact shares in a random order."""
@@ -129,3 +181,8 @@ def read_chats() -> list[tuple[str, str]]:
         for _, row in read_jsonl(path)
         if not row["context"] and len(row["response"]) <= _LONGEST_CHAT
     ]
+
+
+def _offered(row: AnyRow) -> tuple[Tool, ...]:
+    messages = row.messages if isinstance(row, Chat) else row.prompt
+    return offered(messages)

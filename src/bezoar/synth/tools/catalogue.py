@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bezoar.chat.types import Tool, ToolCall
-from bezoar.data.rows import Placed, read_file
+from bezoar.data.rows import Placed, RowOrigin, read_file
 from bezoar.errors import DataError
 from bezoar.synth.tools.phrase import Part, Phrase, filled
 from bezoar.synth.tools.stubs import run_stub
@@ -150,8 +150,43 @@ def read_catalogue(path: Path) -> list[Function]:
     return functions
 
 
+def read_declarations(path: Path) -> tuple[list[Tool], dict[str, Function]]:
+    """The tools of a file of declarations (OpenAI's form) or of a catalogue, and those that can be
+    run. DataError names the row that is wrong."""
+    tools: dict[str, Tool] = {}
+    stubs: dict[str, Function] = {}
+    for at, row in read_file(path, path.name):
+        if "requests" in row:
+            [function] = _functions(iter([(at, row)]))
+            stubs[function.name], tool = function, function.tool
+        else:
+            tool = _declared(at, row)
+        if tool.name in tools:
+            raise at.wrong(f"{tool.name} is declared twice; rename one.")
+        tools[tool.name] = tool
+    return list(tools.values()), stubs
+
+
+def _declared(at: RowOrigin, row: Mapping[str, Any]) -> Tool:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        tool = Tool.from_json(row)
+        Draft202012Validator.check_schema(tool.parameters)
+    except DataError as error:
+        raise at.wrong(f"{error}") from None
+    except SchemaError as error:
+        what = f"the parameters of {tool.name} are no JSON Schema: {error.message}"
+        raise at.wrong(f"{what}; mend them.") from None
+    return tool
+
+
 def _functions(rows: Iterator[Placed]) -> Iterator[Function]:
     for at, row in rows:
+        if "requests" not in row:
+            what = "a declaration without requests, result and answers needs a teacher"
+            raise at.wrong(f"{what}; name one (teacher: NAME) or add them.")
         try:
             function = Function(
                 row["name"],

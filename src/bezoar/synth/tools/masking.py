@@ -19,13 +19,14 @@ def masked(messages: Messages, rng: random.Random) -> Messages:
     parameters: dict[tuple[str, str], str] = {}
     for tool in messages[0].tools:
         functions[tool.name] = next(names)
-        for name in tool.parameters["properties"]:
+        for name in tool.parameters.get("properties", {}):
             parameters[tool.name, name] = next(names)
 
     def of_tool(tool: Tool) -> Tool:
         table, of = tool.parameters, tool.name
-        properties = {parameters[of, name]: value for name, value in table["properties"].items()}
-        required = [parameters[of, name] for name in table["required"]]
+        own, needed = table.get("properties", {}), table.get("required", [])
+        properties = {parameters[of, name]: value for name, value in own.items()}
+        required = [parameters[of, name] for name in needed]
         table = {**table, "properties": properties, "required": required}
         return replace(tool, name=functions[of], parameters=table)
 

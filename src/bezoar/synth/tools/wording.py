@@ -33,7 +33,7 @@ _CAN = ("What I can do is this: {}.", "I can only {}.", "My functions can {}.")
 _ASK_BACK = (
     "Could you tell me {}?",
     "I can do that, but I still need to know {}.",
-    "Please tell me {} first.",
+    "Before I can do that, please tell me {}.",
     "To do this I need one more thing. Can you tell me {}?",
 )
 _GIVING = ("{}", "{}.", "It is {}.", "{}, please.", "Sorry, I forgot: {}.")
