@@ -184,7 +184,7 @@ def test_a_call_that_does_not_fit_is_told() -> None:
     assert call_fault(ToolCall("g", {"n": 1}), tools) == "there is no function g"
     assert "'n' is a required property" in call_fault(ToolCall("f", {}), tools)
     assert "is not of type 'integer'" in call_fault(ToolCall("f", {"n": "1"}), tools)
-    assert call_fault(ToolCall("f", {"n": 1, "m": 2}), tools) == "f has no parameter m"
+    assert "'m' was unexpected" in call_fault(ToolCall("f", {"n": 1, "m": 2}), tools)
     chat = Chat("x", (Message("system", "", tools=tools), Message("assistant", "")))
     assert chat_fault(chat) == "empty answer"
 

@@ -6,25 +6,16 @@ from typing import Any
 
 from bezoar.chat.tool_calls import read_answer, write_answer
 from bezoar.chat.types import Chat, Message, Tool, ToolCall
+from bezoar.verdicts.tool_call import schema_faults
 
 
 def call_fault(call: ToolCall, tools: tuple[Tool, ...]) -> str:
     """Why a call does not fit the tools that are offered; "" if it does."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError, best_match
-
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return f"there is no function {call.name}"
-    # JSON Schema allows what it does not name; a function does not take it
-    unknown = call.arguments.keys() - tool.parameters.get("properties", {}).keys()
-    if unknown:
-        return f"{call.name} has no parameter {min(unknown)}"
-    try:
-        error = best_match(Draft202012Validator(tool.parameters).iter_errors(call.arguments))
-    except SchemaError as bad:
-        return f"the schema of {call.name} is wrong: {bad.message}"
-    return f"{call.name}: {error.message}" if error else ""
+    wrong = schema_faults(call.arguments, tool.parameters)
+    return f"{call.name}: {wrong[0]}" if wrong else ""
 
 
 def chat_fault(chat: Chat) -> str:
