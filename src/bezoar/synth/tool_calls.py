@@ -101,6 +101,7 @@ class ToolCalls(Stage):
         """All rows; with a teacher at least a quarter, and two to four requests each."""
         if not self.teacher:
             return Quote(exactly(self.num_rows))
+        # questions without tools are shipped, and conversations need two requests more
         total = sum(self.shares.values())
         asked = self.num_rows * (1 - self.shares.get("chat", 0) / total)
         talks = self.num_rows * self.shares.get("conversation", 0) / total
@@ -128,6 +129,7 @@ class ToolCalls(Stage):
         seen: set[str] = set()
         results: list[Chat | Dropped] = []
         for number, (category, is_masked) in enumerate(self._plan(seed)):
+            # a catalogue of few values may have no other row left
             for attempt in range(_TRIES):
                 rng = rng_for("tool_calls", seed, number, attempt)
                 messages, called = writer.write(category, rng)
@@ -161,6 +163,7 @@ class ToolCalls(Stage):
     def _plan(self, seed: int) -> list[tuple[Category, bool]]:
         """The category of each row and whether it is masked, by exact shares in a random order."""
         total, rng = sum(self.shares.values()), rng_for("tool_calls plan", seed)
+        # rounded sums, not rounded shares: they add up to all rows
         ends, sum_so_far = [], 0.0
         for category, weight in self.shares.items():
             sum_so_far += weight

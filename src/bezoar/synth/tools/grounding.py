@@ -22,6 +22,7 @@ def ungrounded(value: Any, text: str, schema: dict[str, Any]) -> str:
     if isinstance(value, list):
         found = (ungrounded(item, text, schema.get("items", {})) for item in value)
         return next((fault for fault in found if fault), "")
+    # "with a dog" is pets: true, and nothing in the words shows it
     if isinstance(value, bool) or "enum" in schema:
         return ""
     if isinstance(value, int | float):
@@ -53,4 +54,5 @@ def _says(value: str, text: str) -> bool:
 
 
 def _plain(text: str) -> str:
+    # hyphens, quotes and cases differ between a request and its values
     return "".join(c for c in text.lower() if c.isalnum())

@@ -107,6 +107,7 @@ class TeacherWriter:
         if len(self.tools) < least:
             what = f"{category} needs {least} different functions, and there are {len(self.tools)}"
             raise DataError(f"tool_calls: {what}; add some, or set its share to 0.")
+        # what the request needs is drawn first: a teacher left free asks for the same few things
         wanted = rng.sample(list(self.tools), num_wanted)
         others = [tool for tool in self.tools if tool not in wanted]
         alone = category in ("single", "parallel")
@@ -146,6 +147,7 @@ class TeacherWriter:
             pending = again
 
     def _mark_doubles(self, drafts: Sequence[Draft]) -> None:
+        # a weak teacher repeats itself, and an answer to a double would be paid for in vain
         seen: set[str] = set()
         for draft in drafts:
             if not draft.reason and draft.request in seen:
@@ -175,6 +177,7 @@ class TeacherWriter:
         return "wrote a call" if read_calls(text) else ""
 
     def _ask_answer(self, draft: Draft) -> Messages:
+        # all offered tools, not those that are wanted: agreement with the request is the check;
         # sealed, so that no request can pass for instructions
         tools = _declared(draft.tools)
         text = seal(self.answer_prompt, tools=tools, request=draft.request)
@@ -238,6 +241,7 @@ class TeacherWriter:
         meta |= {"functions": [call.name for call in draft.answer.tool_calls], "masked": mask}
         if draft.simulated:
             meta["simulated"] = True
+        # names are replaced last: the teacher reads the real ones
         shown = tuple(messages)
         if mask and not draft.reason:
             shown = masked(shown, random.Random(seed_for(self.seed, draft.id)))
@@ -253,6 +257,7 @@ def _read(draft: Draft, reply: Reply, read: Callable[[Draft, str], str]) -> str:
 
 
 def _read_result(draft: Draft, text: str) -> str:
+    # most teachers put JSON into a fence
     inner = text.removeprefix("```json").removeprefix("```").removesuffix("```").strip()
     try:
         result = parse(inner)
