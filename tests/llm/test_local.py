@@ -1,5 +1,6 @@
 """Models in this process as language models."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from bezoar.llm.journal import Journal
 from bezoar.llm.local import Local, StackBackend
 from bezoar.llm.pool import Pool
 from bezoar.llm.types import Reply, Request
+from bezoar.model.structured_output import StructuredOutput
 from bezoar.progress import Progress
 from tests.helpers.loaded import loaded
 from tests.helpers.questions import question
@@ -121,3 +123,20 @@ def test_the_recipe_component(tiny_model: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(RecipeError, match=r"slots: must be greater than or equal to 1 but is 0"):
         loaded(Local("x", slots=0))
+
+
+def test_a_form_holds_the_reply_and_is_in_its_key(backend: StackBackend) -> None:
+    free = question("Is it good?", max_tokens=12)
+    held = replace(free, form=StructuredOutput(choice=("Accept", "Reject")))
+    assert one(backend, held).text in ("Accept", "Reject")
+    assert one(backend, held).finish == "stop"
+    assert one(backend, free).text not in ("Accept", "Reject")
+    # older requests keep their keys; another form is another question
+    assert "form" not in free.content()
+    other = replace(free, form=StructuredOutput(regex="Accept|Reject"))
+    assert len({request.key("m") for request in (free, held, other)}) == 3
+    bad = one(backend, replace(free, form=StructuredOutput.schema({"not": {}})))
+    assert (bad.finish, bad.failure, bad.passing) == ("error", "refused", False)
+    assert "cannot be held to the form" in bad.error
+    with pytest.raises(ValueError, match="no choices and no stop"):
+        replace(held, choices=("a",))

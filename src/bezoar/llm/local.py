@@ -151,17 +151,19 @@ class StackBackend:
         prompts = [self.prompt(request) for request in requests]
         params = []
         for request in requests:
-            stop = (*request.stop, *self.template.stops())
+            # a form ends by itself, and may hold what elsewhere ends an answer
+            stop = () if request.form else (*request.stop, *self.template.stops())
             # by content, so that a draw does not depend on its neighbours or on the order
             seed = int(content_hash(request.content()), 16)
             limits = (request.max_tokens, request.temperature, request.top_p)
-            more = {"seed": seed, "top_k": request.top_k}
-            params.append(SamplingParams(*limits, stop_tokens=stop_tokens, stop=stop, **more))
+            params.append(
+                SamplingParams(*limits, stop_tokens, stop, seed, request.top_k, request.form)
+            )
         answers = generate(self.stack, prompts, params, slots=self.slots)
         replies = []
         for prompt, param, answer in zip(prompts, params, answers, strict=True):
             if answer.finish == "error":
-                replies.append(_too_long(len(prompt)))
+                replies.append(_no_form(answer.error) if answer.error else _too_long(len(prompt)))
                 continue
             text = cut_at_stop(tokenizer.decode(answer.tokens), param.stop)
             num_prompt, num_answer = len(prompt), len(answer.tokens)
@@ -172,3 +174,8 @@ class StackBackend:
 def _too_long(num_tokens: int) -> Reply:
     why = f"the prompt has {num_tokens} tokens and leaves no room in the model's context"
     return Reply(finish="error", error=why, prompt_tokens=num_tokens, failure="refused")
+
+
+def _no_form(why: str) -> Reply:
+    error = f"an answer cannot be held to the form that was asked for ({why})"
+    return Reply(finish="error", error=error, failure="refused")

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from bezoar.chat.types import Messages
 from bezoar.io import content_hash
 from bezoar.model.spec import Sampling
+from bezoar.model.structured_output import StructuredOutput
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Request:
     """One question: complete text, or (with `choices`) log-probabilities of given answers.
 
     `prefill` begins the model's answer and is not part of the reply's text. `seed` makes two draws
-    for one prompt two requests. `stop` strings end the answer and are not part of it.
+    for one prompt two requests. `stop` strings end the answer and are not part of it. `form` holds
+    the reply's text to a form while it is drawn: one that has finish "stop" is of that form.
     """
 
     messages: Messages
@@ -26,6 +28,11 @@ class Request:
     choices: tuple[str, ...] = ()
     seed: int = 0
     top_k: int = 0
+    form: StructuredOutput | None = None
+
+    def __post_init__(self) -> None:
+        if self.form and (self.choices or self.stop):
+            raise ValueError("a form says itself where an answer ends; give no choices and no stop")
 
     @classmethod
     def sampled(
@@ -39,14 +46,17 @@ class Request:
         return content_hash(identity, self.content())
 
     def content(self) -> dict[str, Any]:
-        """What answers depend on; without top_k and tools, requests have the keys of older
+        """What answers depend on; without top_k, tools and form, requests have the keys of older
         journals."""
         fields = asdict(self)
         for message in fields["messages"]:
             if not message["tools"]:
                 del message["tools"]
-        if not self.top_k:
-            del fields["top_k"]
+        for name in ("top_k", "form"):
+            if not fields[name]:
+                del fields[name]
+        if self.form:
+            fields["form"] = {name: value for name, value in fields["form"].items() if value}
         return fields
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from bezoar.model.merge import Multiply, merged_weights
 from bezoar.model.sampling import Sampler, SamplingParams, sample_tokens
 from bezoar.model.stack import Stack
 
+if TYPE_CHECKING:
+    from bezoar.model.token_masks import FormMatcher
+
 # prompt tokens that are read in one pass
 _MOST_PREFILL = 4096
 # shorter common prefixes are read again for each prompt
@@ -32,10 +35,13 @@ _SHORTEST_PREFIX = 16
 
 @dataclass(frozen=True)
 class Generated:
-    """The new tokens, and why they end: "error" means that the prompt left no room to answer."""
+    """The new tokens, and why they end: "error" without `error` means that the prompt left no room
+    to answer. "length" is an answer that was cut off, also one whose form is not complete."""
 
     tokens: list[int]
     finish: Literal["stop", "length", "error"]
+    error: str = ""
+    """Why the answer could not be held to its form."""
 
 
 @dataclass
@@ -48,6 +54,7 @@ class _Answer:
     prefix_length: int = 0
     tokens: list[int] = field(default_factory=list)
     finish: Literal["", "stop", "length", "error"] = ""
+    matcher: "FormMatcher | None" = None
 
     def __post_init__(self) -> None:
         self.sampler = Sampler(self.params)
@@ -60,10 +67,18 @@ class _Answer:
     def append(self, token: int, decode: Callable[[list[int]], str]) -> None:
         """Add a token and set `finish` if the answer ends with it."""
         params = self.params
+        if self.matcher and self.matcher.error:
+            self.finish = "error"
+            return
         if token in params.stop_tokens:
             self.finish = "stop"
             return
         self.tokens.append(token)
+        if self.matcher:
+            self.matcher.append(token)
+            if self.matcher.closed:
+                self.finish = "stop"
+                return
         if params.stop:
             # a token has at least one byte, so a stop string spans no more tokens than bytes
             tail = decode(self.tokens[-1 - max(len(stop.encode()) for stop in params.stop) :])
@@ -87,7 +102,10 @@ def generate(
     with merged_weights(stack) as lm_head:
         for _ in _Scheduler(stack, lm_head, [a for a in answers if not a.finish], slots).steps():
             pass
-    return [Generated(answer.tokens, answer.finish or "error") for answer in answers]
+    return [
+        Generated(a.tokens, a.finish or "error", a.matcher.error if a.matcher else "")
+        for a in answers
+    ]
 
 
 def stream(
@@ -133,7 +151,16 @@ def _settled(text: str, stops: Sequence[str], *, done: bool) -> str:
 
 def _answer(stack: Stack, index: int, prompt: list[int], params: SamplingParams) -> _Answer:
     room = min(params.max_tokens, stack.context_length - len(prompt))
-    return _Answer(index, prompt, params, room, finish="" if prompt and room > 0 else "error")
+    answer = _Answer(index, prompt, params, room, finish="" if prompt and room > 0 else "error")
+    if params.form:
+        # imported here: a library that nothing but a form needs
+        from bezoar.model.token_masks import FormMatcher
+
+        tokenizer, (size, _) = stack.tokenizer, stack.head_weight.shape
+        ends = params.stop_tokens or (tokenizer.eos_id,)
+        answer.matcher = FormMatcher(params.form, tokenizer.inner, ends, size)
+        answer.finish = "error" if answer.matcher.error else answer.finish
+    return answer
 
 
 class _Scheduler:
@@ -238,7 +265,13 @@ class _Scheduler:
         self._append(self.live, self.stack.backbone(ids[None], positions[None], layout)[0])
 
     def _append(self, answers: list[_Answer], hidden: Tensor) -> None:
-        tokens = sample_tokens(self.lm_head(hidden), [answer.sampler for answer in answers])
+        logits = self.lm_head(hidden)
+        held = [(row, answer.matcher) for row, answer in enumerate(answers) if answer.matcher]
+        if held:
+            from bezoar.model.token_masks import mask_logits
+
+            mask_logits(logits, held)
+        tokens = sample_tokens(logits, [answer.sampler for answer in answers])
         for answer, token in zip(answers, tokens, strict=True):
             answer.append(token, self.stack.tokenizer.decode)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bezoar.model.structured_output import StructuredOutput
+
 # tokens among which a nucleus is first looked for: sorting the whole vocabulary is slow
 _FIRST_CANDIDATES = 256
 
@@ -20,7 +22,8 @@ class SamplingParams:
 
     Temperature 0 is greedy; `top_k` above 0 keeps so many of the likeliest tokens, and `top_p`
     below 1 of these the fewest that make up this share (nucleus sampling, arXiv 1904.09751). A stop
-    token is not part of the answer, the tokens of a stop string are.
+    token is not part of the answer, the tokens of a stop string are. With `form` only tokens are
+    drawn that can go on to an answer of that form, and a stop token only where it is complete.
     """
 
     max_tokens: int = 256
@@ -30,6 +33,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     seed: int = 0
     top_k: int = 0
+    form: StructuredOutput | None = None
 
     @property
     def cuts(self) -> bool:
