@@ -104,6 +104,28 @@ def test_targets_that_the_model_lacks(tmp_path: Path, tiny_model: Path) -> None:
         told(path, server, where="sft", what=what)
 
 
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("mamba", "the architecture mamba (it carries a state from token to token)"),
+        ("t5", "config.json: no language model can be built from it"),
+        ("gpt2", "has no linear layers that could carry them; set adapter: null"),
+    ],
+)
+def test_an_architecture_by_its_config_alone(
+    kind: str, why: str, tmp_path: Path, tiny_model: Path
+) -> None:
+    from transformers import CONFIG_MAPPING
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "config.json").write_text(json.dumps(CONFIG_MAPPING[kind]().to_dict()))
+    with serving() as server:
+        # the weights, which are those of another model, are not looked at
+        where = "sft" if kind == "gpt2" else "model"
+        told(written(tmp_path, folder, server.url), server, where=where, what=why)
+
+
 def test_an_endpoint_without_its_key(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

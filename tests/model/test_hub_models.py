@@ -10,7 +10,7 @@ import torch
 from bezoar.errors import BezoarError, DataError, RecipeError
 from bezoar.flow.reach import check_hub
 from bezoar.model.convert import convert
-from bezoar.model.find import local_folder
+from bezoar.model.find import local_config, local_folder
 from bezoar.model.load import read_net
 from bezoar.model.resolve import resolve_model
 from bezoar.model.tokenizer import load_tokenizer
@@ -47,8 +47,12 @@ def test_weights_in_other_formats_are_not_fetched(
 ) -> None:
     name, source = "mistralai/Mistral-7B-v0.3", sharded(tiny_model, tmp_path / "two")
     hub.add(name, source)
+    # its config alone, which tells whether it can be computed
+    assert local_config(name) is None
     check_hub("model", name)
-    assert not hub.sent("resolve")
+    fetched = [path for _, path, size in hub.asked if "resolve" in path and size]
+    assert {path.rpartition("/")[2] for path in fetched} == {"config.json"}
+    assert (local_config(name) or {})["model_type"] == "llama"
     folder = resolve_model(name)
     shards = {path.name for path in source.glob("model-*.safetensors")}
     assert len(shards) > 1

@@ -122,7 +122,7 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
         _expect_training(known, stage, lines[stage.rows], line)
     elif isinstance(stage, Evaluate):
         line.warnings = [*trained_rows(recipe, name, stage), *few_items(stage, rows)]
-    # 3) Memory, where the model's config is on this machine: a plan fetches nothing.
+    # 3) Memory, where the model's config is on this machine.
     if isinstance(stage, Train | PPO):
         spec = recipe.models[base_of(recipe, stage.model)]
         config = local_config(spec.path)

@@ -1,6 +1,6 @@
 """What would stop a run for sure, found before its first stage: files, models, rows, keys, tokens.
 
-No language model is asked here, and nothing is fetched.
+No language model is asked here, and of the Hub a model's config.json alone is fetched.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ from bezoar.flow.yaml_document import KeyPath
 from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
-from bezoar.model.architectures import ARCHITECTURES
+from bezoar.model.architectures import ARCHITECTURES, refuse_unfit
 from bezoar.model.find import local_config, local_folder
 from bezoar.model.spec import ModelSpec, unknown_targets
 from bezoar.model.tokenizer import shared_tokenizer
@@ -110,7 +110,8 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
         with _collected(faults, recipe.at(*key)):
             check_hub(kind, name)
     _check_templates(recipe, stale, faults)
-    _refuse([*faults, *_unknown_targets(recipe, stale)])
+    _unfit_models(recipe, stale, faults)
+    _refuse(faults)
     if console is None:
         return
     warned = [*silent_endpoints(recipe, asked), *_half_free(recipe, asked)]
@@ -129,17 +130,32 @@ def _half_free(recipe: Recipe, asked: Iterable[str]) -> Iterator[str]:
                 yield f"{key} is 0: {side} tokens are counted as free"
 
 
-def _unknown_targets(recipe: Recipe, stale: set[str]) -> Iterator[str]:
-    """A sentence for each training stage whose adapter names layers that its model lacks."""
+def _unfit_models(recipe: Recipe, stale: set[str], faults: list[str]) -> None:
+    """Models whose config alone says that they cannot be computed, and adapters that name layers
+    which their model lacks."""
+    known = dict[str, tuple[str, ...]]()
+    for key, path in _models(recipe):
+        with _collected(faults, recipe.at(*key)):
+            config = local_config(path) if _is_used(recipe, key, stale) else None
+            if config is None:
+                continue
+            parts = ARCHITECTURES.get(config["model_type"])
+            file = Path(path if local_folder(path) else f"model {path}") / "config.json"
+            refuse_unfit(config, file)
+            if parts is None and find_spec("torch") and find_spec("transformers"):
+                from bezoar.model.stand_in import examine_config
+
+                known[path] = examine_config(config, file)
+            elif parts is not None:
+                known[path] = parts.linear
     for name, stage in recipe.stages.items():
         if name not in stale or not isinstance(stage, TrainSettings | PPOSettings):
             continue
         path = recipe.models[base_of(recipe, stage.model)].path
-        parts = ARCHITECTURES.get((local_config(path) or {}).get("model_type", ""))
-        if parts is None or stage.adapter is None:
+        if stage.adapter is None or path not in known:
             continue
-        if fault := unknown_targets(stage.adapter, parts.linear, path):
-            yield f"{recipe.at('stages', name, 'adapter', 'targets')}: {fault}"
+        if fault := unknown_targets(stage.adapter, known[path], path):
+            faults.append(f"{recipe.at('stages', name, 'adapter', 'targets')}: {fault}")
 
 
 def _beyond_positions(recipe: Recipe, stale: set[str]) -> Iterator[str]:

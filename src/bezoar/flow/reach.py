@@ -1,7 +1,7 @@
 """Whether what a recipe names elsewhere can be had: names on the Hub, endpoints. Costs nothing.
 
-The Hub is asked whether a name exists; nothing is fetched. An endpoint's port is opened and closed:
-no request is sent.
+The Hub is asked whether a name exists, and of a model the config.json alone is fetched. An
+endpoint's port is opened and closed: no request is sent.
 """
 
 import os
@@ -9,6 +9,7 @@ import re
 import socket
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +53,7 @@ def check_hub(kind: Kind, name: str) -> None:
     # without the package the stage says what to install
     if find_spec("huggingface_hub") is None or _cached(kind, name):
         return
-    from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     place = f"{kind} {name}"
     if constants.HF_HUB_OFFLINE:
@@ -71,6 +72,9 @@ def check_hub(kind: Kind, name: str) -> None:
         raise DataError(f"{place}: {hub_fault(kind, name, error)}") from None
     if kind == "model":
         refuse_unusable(name, info)
+        # what cannot be computed is refused by it; without it the stage says what is wrong
+        with suppress(Exception):
+            hf_hub_download(name, "config.json", etag_timeout=_HUB_S)
 
 
 def _cached(kind: Kind, name: str) -> bool:

@@ -1,5 +1,7 @@
 """From a model's folder to its network."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +75,6 @@ def check_fit(
     DataError for a config.json from which nothing can be built, or tensors that are lacking, left
     over, of another shape or no floating-point numbers.
     """
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
     # 1) open the files ourselves: transformers would follow names that they contain
     file, values, tensors = folder / "config.json", resolve.read_config(folder), _open_all(folder)
     for key in _NUM_LAYERS:
@@ -82,38 +82,52 @@ def check_fit(
         if isinstance(values.get(key), int) and values[key] > len(tensors):
             fault = f"{key} is {values[key]}, and the files hold {len(tensors)} tensors"
             raise DataError(f"{file}: {fault}; {_AGAIN}")
-    kind, source = values["model_type"], _source(folder)
+    # 2) build it without memory, and compare names and shapes
+    empty, source = empty_net(values, file, dtype), _source(folder)
+    options = {**_options(values, dtype), "config": empty.config, "output_loading_info": True}
+    options |= {"ignore_mismatched_sizes": True}
+    _refuse_early(empty, tensors, source)
+    # 3) load it without memory: transformers renames tensors of old files on the way
+    with _building(values, file):
+        _, info = type(empty).from_pretrained(
+            None, state_dict=dict(tensors), device_map={"": "meta"}, **options
+        )
+    refuse_misfits(info, source)
+    return type(empty), tensors, options
+
+
+def empty_net(values: dict[str, Any], file: Path, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """The network of a config.json without memory; DataError if nothing can be built from it."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    kind = values["model_type"]
     if kind not in CONFIG_MAPPING:
         fault = f"the architecture {kind!r:.60} is not known to the installed transformers"
         raise DataError(f"{file}: {fault}; name another model.")
     refuse_unfit(values, file)
-    known = ARCHITECTURES.get(kind)
-    own = known is None or known.takes_layout
-    options: dict[str, Any] = {"dtype": dtype}
-    options["attn_implementation"] = attention.NAME if own else "eager"
-    try:
-        # 2) build it without memory, and compare names and shapes
+    with _building(values, file), torch.device("meta"):
         config = CONFIG_MAPPING[kind].from_dict(values)
-        with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config, **options)  # type: ignore[no-untyped-call]
-        _refuse_early(empty, tensors, source)
-        options |= {"config": empty.config, "output_loading_info": True}
-        options |= {"ignore_mismatched_sizes": True}
-        # 3) load it without memory: transformers renames tensors of old files on the way
-        _, info = type(empty).from_pretrained(
-            None, state_dict=dict(tensors), device_map={"": "meta"}, **options
-        )
-    except DataError:
-        raise
+        return AutoModelForCausalLM.from_config(config, **_options(values, dtype))  # type: ignore[no-untyped-call]
+
+
+def _options(values: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    known = ARCHITECTURES.get(values["model_type"])
+    own = known is None or known.takes_layout
+    return {"dtype": dtype, "attn_implementation": attention.NAME if own else "eager"}
+
+
+@contextmanager
+def _building(values: dict[str, Any], file: Path) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one sentence that names the config."""
+    try:
+        yield
     # a config can be wrong in any way, and transformers' classes raise errors of any type
     except Exception as error:
         # an architecture with a table of attentions of its own
-        if isinstance(error, KeyError) and error.args == (options["attn_implementation"],):
-            raise unlike(kind, f"no attention named {error}", file) from None
+        if isinstance(error, KeyError) and error.args == (attention.NAME,):
+            raise unlike(values["model_type"], f"no attention named {error}", file) from None
         fault = f"no language model can be built from it ({reason(error)})"
         raise DataError(f"{file}: {fault}; {_AGAIN}") from None
-    refuse_misfits(info, source)
-    return type(empty), tensors, options
 
 
 def _source(folder: Path) -> str:

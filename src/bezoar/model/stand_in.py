@@ -15,14 +15,19 @@ from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.chat.types import Message
 from bezoar.errors import DataError
 from bezoar.model.architectures import refuse_unfit
+from bezoar.model.chunked_logprobs import OutputLayer
+from bezoar.model.examine import refuse_unlike
 from bezoar.model.find import local_folder
 from bezoar.model.hub import fetch_settings
-from bezoar.model.load import DTYPES
+from bezoar.model.linear import linear_layers
+from bezoar.model.load import DTYPES, empty_net
 from bezoar.model.resolve import PACKAGED, read_config, reason, resolve_model
 from bezoar.model.spec import ModelSpec
 
 _WEIGHTS = (".safetensors", ".bin", ".index.json", ".gguf", ".pth")
 _LAYERS, _HEADS, _HEAD_SIZE = 2, 4, 16
+_SOFTCAP = "final_logit_softcapping"
+_MOST_WEIGHTS = 2**27  # not every config gets small
 _SIZES = {
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), _LAYERS),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), _HEADS),
@@ -60,6 +65,26 @@ def make_stand_in(spec: ModelSpec, template: Template, folder: Path) -> str:
         if file.is_file() and file.name != "config.json" and not file.name.endswith(_WEIGHTS):
             shutil.copyfile(file, folder / file.name)
     return f"{type(net).__name__} with random weights, its tokenizer and template"
+
+
+def examine_config(values: dict[str, Any], file: Path) -> tuple[str, ...]:
+    """The last names of the linear layers of an architecture that bezoar was not tested with, by
+    its config alone.
+
+    DataError if nothing can be built from it, or if a small random model shows that bezoar cannot
+    compute what transformers does.
+    """
+    whole, empty = empty_net(values, file), None
+    # larger weights than usual show what differs; some configs are wrong only when they are small
+    with suppress(Exception):
+        small = {**small_config(whole.config.to_dict()), "initializer_range": 0.2}
+        empty = empty_net(small, file, torch.float32)
+    if empty is not None and sum(p.numel() for p in empty.parameters()) <= _MOST_WEIGHTS:
+        torch.manual_seed(0)
+        net = type(empty)(empty.config).float().eval()
+        head, softcap = net.get_output_embeddings(), net.config.to_dict().get(_SOFTCAP)
+        refuse_unlike(net, OutputLayer(head.weight, head.bias, softcap), file)
+    return tuple(dict.fromkeys(name.rpartition(".")[2] for name, _ in linear_layers(whole)))
 
 
 def write_wide_layer(values: dict[str, Any], spec: ModelSpec, folder: Path) -> None:
