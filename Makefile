@@ -22,7 +22,7 @@ test: $(VENV)/.dev ## all fast tests, two at a time (4 minutes)
 test-browser: $(VENV)/.dev ## the report in the system's Chromium, also part of `make test` (1 minute)
 	$(BIN)/python -m pytest -m browser
 
-test-real: $(VENV)/.dev ## the slow tests with the real 135M model, two at a time (8 minutes)
+test-real: $(VENV)/.dev ## the slow tests with the real 135M model, two at a time (10 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real -n 2 --dist worksteal
 
 test-long: $(VENV)/.dev ## what does not fit into CI: recipes demo-real and hh on real rows (an hour)
