@@ -314,5 +314,5 @@ def test_a_tokenizer_without_a_template_is_refused() -> None:
 @pytest.mark.parametrize("template", [ChatML(), OpenBezoarTemplate(), HubTemplate()])
 def test_tool_calls_are_refused_rather_than_lost(template: Template) -> None:
     call = Message("assistant", "", (ToolCall("add", {"a": 1}),))
-    with pytest.raises(DataError, match="tool calls"):
+    with pytest.raises(DataError, match=r"calls? of"):
         template.render((Message("user", "Hi"), call), tiny())

@@ -18,12 +18,15 @@ RESERVED = re.compile(
     r"|\[(control|unused)_?\d+\]",
     re.IGNORECASE,
 )
+_TAG = re.compile(r"</?(?!(?:pad|unk|bos|eos|mask|sep|cls)>)[a-z][\w-]+>", re.IGNORECASE)
 _KEY = "add_tokens"
 
 
 def with_tokens(inner: Any, names: Sequence[str], *, num_rows: int | None) -> Any:
-    """A transformers tokenizer with `names` as special tokens; `num_rows` embeddings are there.
+    """A transformers tokenizer with `names` as tokens; `num_rows` embeddings are there.
 
+    Tags such as `<tool_call>` are words, which stay in the text of an answer and are told apart in
+    what people write too; all other names are special tokens.
     The first reserved slots, in the order of their ids, take the new names; tokens for which there
     is none follow the last id. DataError for a name that is a token already.
     """
@@ -38,8 +41,10 @@ def with_tokens(inner: Any, names: Sequence[str], *, num_rows: int | None) -> An
     from tokenizers import AddedToken
 
     # the renamed ones too, for a slot may have been one of the ordinary vocabulary
-    added = [AddedToken(name, special=True, normalized=False) for name in names]
-    made.add_tokens(added, special_tokens=True)
+    for name in names:
+        special = not _TAG.fullmatch(name)
+        added = AddedToken(name, special=special, normalized=False)
+        made.add_tokens([added], special_tokens=special)
     return made
 
 
@@ -53,7 +58,19 @@ def _renamed(inner: Any, names: dict[str, str]) -> Any:
             text = file.read_text("utf-8")
             for old, new in names.items():
                 text = text.replace(json.dumps(old), json.dumps(new))
-            file.write_text(text, "utf-8")
+            value = json.loads(text)
+            _make_words(value, [new for new in names.values() if _TAG.fullmatch(new)])
+            file.write_text(json.dumps(value, ensure_ascii=False), "utf-8")
         made = AutoTokenizer.from_pretrained(work, trust_remote_code=False)
     made.name_or_path = inner.name_or_path
     return made
+
+
+def _make_words(value: Any, names: Sequence[str]) -> None:
+    """Take `names` out of the special tokens of a tokenizer's file, where slots are that."""
+    decoder = value.get("added_tokens_decoder", {})
+    for token in [*value.get("added_tokens", []), *decoder.values()]:
+        token["special"] = token["special"] and token["content"] not in names
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        if isinstance(value.get(key), list):
+            value[key] = [name for name in value[key] if name not in names]

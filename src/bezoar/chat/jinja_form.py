@@ -5,6 +5,8 @@ All that they write is in expressions: text between tags would depend on how a t
 
 import re
 
+from bezoar.chat.tool_calls import CLOSE, CLOSE_IN_JSON, OPEN
+
 _CHATML = r"""
 {% if SYSTEM and (not messages or messages[0].role != 'system') %}
   {{ '<|im_start|>system\n' ~ SYSTEM ~ '<|im_end|>\n' }}
@@ -17,6 +19,54 @@ _CHATML = r"""
     {{ '\n' }}
   {% else %}
     {{ message.content ~ '<|im_end|>\n' }}
+  {% endif %}
+{% endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
+"""
+# what others offer is written as `Tool.to_json` writes it, and their calls, whose arguments may be
+# JSON text, as `write_call` does
+_HERMES = r"""
+{% set has_system = messages and messages[0].role == 'system' %}
+{% set own = (messages[0].content or '') if has_system else '' %}
+{% set system = (own or SYSTEM) if tools or not has_system else own %}
+{% if tools or has_system or SYSTEM %}
+  {{ '<|im_start|>system\n' ~ system }}
+  {% if tools %}
+    {{ ('\n\n' if system else '') ~ BEFORE_TOOLS }}
+    {% for tool in tools %}
+      {% set inner = tool.function or tool %}
+      {{ '{"type": "function", "function": {"name": ' ~ (inner.name | tojson) }}
+      {{ ', "description": ' ~ ((inner.description or '') | tojson) ~ ', "parameters": ' }}
+      {{ (inner.parameters or {'type': 'object', 'properties': {}}) | tojson }}
+      {{ '}}\n' }}
+    {% endfor %}
+    {{ BEHIND_TOOLS }}
+  {% endif %}
+  {{ '<|im_end|>\n' }}
+{% endif %}
+{% for message in (messages[1:] if has_system else messages) %}
+  {% set content = message.content or '' %}
+  {% if message.role == 'assistant' %}
+    {{ '<|im_start|>assistant\n' }}
+    {% generation %}
+      {{ content }}
+      {% for tool_call in (message.tool_calls or []) %}
+        {% set call = tool_call.function or tool_call %}
+        {% set given = call.arguments %}
+        {% set given = given if given is string else given | tojson %}
+        {% set line = '{"name": ' ~ (call.name | tojson) ~ ', "arguments": ' ~ given ~ '}' %}
+        {{ '' if loop.first and not content else '\n' }}
+        {{ OPEN ~ '\n' ~ (line | replace(CLOSE, CLOSE_IN_JSON)) ~ '\n' ~ CLOSE }}
+      {% endfor %}
+      {{ '<|im_end|>' }}
+    {% endgeneration %}
+    {{ '\n' }}
+  {% elif message.role == 'tool' %}
+    {{ '\n' if loop.previtem and loop.previtem.role == 'tool' else '<|im_start|>tool\n' }}
+    {{ '<tool_response>\n' ~ content ~ '\n</tool_response>' }}
+    {{ '' if loop.nextitem and loop.nextitem.role == 'tool' else '<|im_end|>\n' }}
+  {% else %}
+    {{ '<|im_start|>' ~ message.role ~ '\n' ~ content ~ '<|im_end|>\n' }}
   {% endif %}
 {% endfor %}
 {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
@@ -48,6 +98,7 @@ _MARKED = r"""
     {% if words is string and not whole.startswith(before ~ words ~ END) %}
       {% set words = words | trim %}
     {% endif %}
+    {% if message.tool_calls %}{% set words = whole[before | length:].split(END)[0] %}{% endif %}
     {% set through = before ~ words ~ END %}
     {% if before and words is string and before.startswith(found.text)
         and whole.startswith(through) %}
@@ -74,6 +125,13 @@ _MARKED = r"""
 def chatml(system: str) -> str:
     """ChatML; `system` stands before chats that have no system message."""
     return _filled(_CHATML, SYSTEM=system)
+
+
+def hermes(system: str, before_tools: str, behind_tools: str) -> str:
+    """ChatML with tools, which stand between the two texts."""
+    tags = {"OPEN": OPEN, "CLOSE": CLOSE, "CLOSE_IN_JSON": CLOSE_IN_JSON}
+    texts = {"BEFORE_TOOLS": before_tools, "BEHIND_TOOLS": behind_tools}
+    return _filled(_HERMES, SYSTEM=system, **texts, **tags)
 
 
 def openbezoar(system: str, *, bos: str, end: str) -> str:

@@ -84,7 +84,25 @@ def with_tools(messages: Messages, tools: Sequence[Tool]) -> Messages:
 
 def offered(messages: Messages) -> tuple[Tool, ...]:
     """The tools that the model may call in a conversation."""
-    return messages[0].tools if messages else ()
+    return messages[0].tools if messages and messages[0].role == "system" else ()
+
+
+def to_openai(messages: Messages) -> list[Row]:
+    """Messages as templates of transformers read them: tables, the arguments of calls too.
+
+    The tools that are `offered` stand beside them; a system message of no words is left out then.
+    """
+    rows = []
+    for message in messages:
+        if message.tools and not message.content:
+            continue
+        row: Row = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            row["tool_calls"] = [
+                {"type": "function", "function": vars(c)} for c in message.tool_calls
+            ]
+        rows.append(row)
+    return rows
 
 
 def to_rows(messages: Messages) -> list[Row]:

@@ -12,9 +12,10 @@ prompt before it, because the model writes it behind the prompt's tokens.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from bezoar.chat.tokenizer import Tokenizer
+from bezoar.chat.tool_calls import write_answer
 from bezoar.chat.types import Message, Messages
 from bezoar.errors import DataError
 
@@ -104,6 +105,7 @@ class PieceTemplate:
     """What the templates share: they turn a chat into a list of pieces."""
 
     kind: str
+    takes_tools: ClassVar[bool] = False
 
     def pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
         raise NotImplementedError
@@ -150,8 +152,13 @@ class PieceTemplate:
         prompt = self._encode(pieces, tokenizer, "answer").tokens
         return prompt + _encode_answer(prefill, tokenizer, _last_words(pieces, tokenizer))
 
-    def answer(self, messages: Messages, text: str, tokenizer: Tokenizer) -> list[int]:
+    def response_template(self, tokenizer: Tokenizer) -> dict[str, Any] | None:
+        """How transformers reads an answer (`tokenizer.response_template`), where it has parts."""
+        return None
+
+    def answer(self, messages: Messages, said: Message | str, tokenizer: Tokenizer) -> list[int]:
         """The tokens of an answer to `messages`, without the one that ends it."""
+        text = said if isinstance(said, str) else write_answer(said)
         pieces = self.prompt_pieces(messages, tokenizer)
         return _encode_answer(text, tokenizer, _last_words(pieces, tokenizer))
 
@@ -183,6 +190,6 @@ class PieceTemplate:
         return rendered
 
     def _refuse_tools(self, messages: Messages) -> None:
-        if any(message.tool_calls for message in messages):
-            fault = "a turn holds tool calls, which this template does not write"
-            raise DataError(f"template {self.kind}: {fault}; leave such chats out.")
+        if not self.takes_tools and any(m.tool_calls or m.tools for m in messages):
+            fault = "the chat has tools or calls of them, which this template does not write"
+            raise DataError(f"template {self.kind}: {fault}; use hermes, or leave such chats out.")

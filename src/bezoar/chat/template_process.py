@@ -27,9 +27,10 @@ PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ")
 
 def apply_template(
     tokenizer: Any,
-    rows: list[dict[str, str]],
+    rows: list[dict[str, Any]],
     *,
     add_generation_prompt: bool,
+    tools: list[dict[str, Any]] | None = None,
     continue_final_message: bool = False,
 ) -> str:
     """The text of a conversation, as `tokenizer.apply_chat_template` of transformers writes it with
@@ -44,6 +45,7 @@ def apply_template(
         "add_generation_prompt": add_generation_prompt,
         "continue_final_message": continue_final_message,
         "enable_thinking": False,
+        "tools": tools or None,
     }
     try:
         if not rows:

@@ -5,9 +5,12 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from bezoar.chat import jinja_form
+from bezoar.chat.chatml import ChatML as ChatML
+from bezoar.chat.chatml import Hermes as Hermes
+from bezoar.chat.messages import offered, to_openai
 from bezoar.chat.pieces import Piece, PieceTemplate
 from bezoar.chat.template_process import apply_template
 from bezoar.chat.tokenizer import Tokenizer
@@ -20,52 +23,6 @@ DEFAULT_SYSTEM = (
     " further context following that instruction. Write a response that appropriately completes the"
     " request."
 )
-
-
-@dataclass(frozen=True)
-class ChatML(PieceTemplate):
-    """`<|im_start|>role\\ncontent<|im_end|>\\n` for each message.
-
-    Example: {kind: chatml, system: You are a helpful assistant.}
-    """
-
-    system: str = ""
-    """System message of chats that have none; "" adds none."""
-    kind: Literal["chatml"] = "chatml"
-    markers: ClassVar[tuple[str, str]] = ("<|im_start|>", "<|im_end|>")
-
-    def check(self, tokenizer: Tokenizer) -> None:
-        tokens = [tokenizer.encode(marker, markers=True) for marker in self.markers]
-        if lacking := [m for m, ids in zip(self.markers, tokens, strict=True) if len(ids) != 1]:
-            fault = f"the tokenizer has no token {' and no token '.join(lacking)}"
-            key = f"write `add_tokens: {json.dumps(lacking)}` to the model under models"
-            raise DataError(f"template chatml: {fault}; {key}, or use another, such as openbezoar.")
-
-    def end(self, tokenizer: Tokenizer) -> int:
-        tokens = tokenizer.encode(self.markers[1], markers=True)
-        if len(tokens) != 1:
-            self.check(tokenizer)
-        return tokens[0]
-
-    def jinja(self, tokenizer: Tokenizer) -> str:
-        return jinja_form.chatml(self.system)
-
-    def opening(self) -> list[Piece]:
-        return [Piece("<|im_start|>assistant\n", markers=True)]
-
-    def pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
-        if self.system and not (messages and messages[0].role == "system"):
-            messages = (Message("system", self.system), *messages)
-        pieces: list[Piece] = []
-        for message in messages:
-            answer = message.role == "assistant"
-            pieces += [
-                Piece(f"<|im_start|>{message.role}\n", markers=True),
-                Piece(message.content, answer=answer),
-                # an answer carries its own end token
-                Piece("\n" if answer else "<|im_end|>\n", markers=True),
-            ]
-        return pieces
 
 
 @dataclass(frozen=True)
@@ -112,6 +69,7 @@ class OpenBezoarTemplate(PieceTemplate):
         return pieces
 
 
+_MARK = "\ue000{}\ue001"
 # by template and special tokens: to find one out takes an application
 _FORMS: dict[tuple[str, int | None, int], tuple[str, bool]] = {}
 _NO_THOUGHT = re.compile(r"<think>\s*</think>\s*")
@@ -124,21 +82,29 @@ class HubTemplate(PieceTemplate):
     It is a program of whoever made the model: it runs in a process of its own and is stopped after
     2 s of computing or 512 MiB of memory for one conversation. An answer ends with the special
     token that the template writes behind it, which need not be the tokenizer's eos_token; answers
-    are trimmed where the template trims them. Thinking is off (`enable_thinking: false`); of a
+    are trimmed where the template trims them. Tools and their calls are written as the template
+    writes them, where it does. Thinking is off (`enable_thinking: false`); of a
     template that writes an empty think block for the last answer alone, only that answer trains.
 
     Example: {kind: hub}
     """
 
     kind: Literal["hub"] = "hub"
+    takes_tools: ClassVar[bool] = True
 
     def end(self, tokenizer: Tokenizer) -> int:
         end = tokenizer.encode(self._form(tokenizer)[0], markers=True)
         return end[0] if len(end) == 1 else tokenizer.eos_id
 
-    def answer(self, messages: Messages, text: str, tokenizer: Tokenizer) -> list[int]:
-        said = text.strip() if self._form(tokenizer)[1] else text
-        return super().answer(messages, said, tokenizer)
+    def answer(self, messages: Messages, said: Message | str, tokenizer: Tokenizer) -> list[int]:
+        if isinstance(said, Message) and said.tool_calls:
+            before = _text(self._apply(messages, tokenizer, opening=True))
+            through = _text(self._apply((*messages, said), tokenizer))
+            text = through.removeprefix(before).split(self._form(tokenizer)[0])[0]
+        else:
+            text = said if isinstance(said, str) else said.content
+            text = text.strip() if self._form(tokenizer)[1] else text
+        return super().answer(messages, text, tokenizer)
 
     def _form(self, tokenizer: Tokenizer) -> tuple[str, bool]:
         """The special token behind every answer and whether answers are trimmed, found out once."""
@@ -166,6 +132,9 @@ class HubTemplate(PieceTemplate):
         )
         template = jinja_form.marked(str(tokenizer.inner.get_chat_template()), end=end)
         return jinja_form.settled(template, eos=eos if eos != end else "")
+
+    def response_template(self, tokenizer: Tokenizer) -> dict[str, Any] | None:
+        return getattr(tokenizer.inner, "response_template", None)
 
     def pieces(self, messages: Messages, tokenizer: Tokenizer) -> list[Piece]:
         pieces, text = self._through_last_answer(messages, tokenizer)
@@ -199,6 +168,10 @@ class HubTemplate(PieceTemplate):
             through = self._apply(messages[: index + 1], tokenizer)
             answer, *rest = [*_after(_text(before), through), Piece("")]
             said = message.content.strip() if trims else message.content
+            if message.tool_calls:
+                # how calls are written is the template's affair: all that stands before the end
+                words, ending, behind = _text([answer, *rest]).partition(end)
+                said, answer, rest = words, Piece(words), [Piece(ending + behind)]
             if answer != Piece(said) or not rest[0].text.startswith(end):
                 fault = "changes the answer or does not end it with the end token"
                 raise DataError(f"template hub: the chat template {fault}; use chatml.")
@@ -211,10 +184,17 @@ class HubTemplate(PieceTemplate):
         self, messages: Messages, tokenizer: Tokenizer, *, opening: bool = False
     ) -> list[Piece]:
         """The template's text as pieces: its own, in which markers count, and the messages'."""
-        # 1) apply it to numbered marks in place of the words: what is between them is its own text
-        marks = [replace(m, content=f"\ue000{i}\ue001") for i, m in enumerate(messages)]
+        # 1) apply it to numbered marks in place of the words: what is between them is its own text;
+        # no words beside tools or calls are often left out with what would stand around them
+        marks = [
+            m
+            if not m.content and (m.tools or m.tool_calls)
+            else replace(m, content=_MARK.format(i))
+            for i, m in enumerate(messages)
+        ]
         parts = re.split("(\ue000\\d+\ue001)", self._apply_text(marks, tokenizer, opening))
         text = self._apply_text(messages, tokenizer, opening)
+        _check_tools(messages, tokenizer, parts)
         # 2) put the words back, as they are or as many templates trim those of the user; if this is
         # not the text that the words themselves give, the template does something else with them
         plain = [m.content for m in messages]
@@ -234,8 +214,27 @@ class HubTemplate(PieceTemplate):
 
     def _apply_text(self, messages: Sequence[Message], tokenizer: Tokenizer, opening: bool) -> str:
         self.check(tokenizer)
-        rows = [{"role": m.role, "content": m.content} for m in messages]
-        return apply_template(tokenizer.inner, rows, add_generation_prompt=opening)
+        tools = [tool.to_json() for tool in offered(tuple(messages))]
+        rows = to_openai(tuple(messages))
+        return apply_template(tokenizer.inner, rows, add_generation_prompt=opening, tools=tools)
+
+
+def _check_tools(messages: Messages, tokenizer: Tokenizer, parts: Sequence[str]) -> None:
+    """DataError where the template leaves out tools, calls or results, or where special tokens that
+    these name would count as such; `parts` are its own text and the marks in it for the words."""
+    text = "".join(parts)
+    calls = [call for message in messages for call in message.tool_calls]
+    lacking = [f"the tool {tool.name}" for tool in offered(messages) if tool.name not in text]
+    lacking += [f"the call of {call.name}" for call in calls if call.name not in text]
+    results = [i for i, message in enumerate(messages) if message.role == "tool"]
+    lacking += ["the result of a tool" for i in results if _MARK.format(i) not in text]
+    if lacking:
+        fault = f"the chat template does not write {lacking[0]}"
+        raise DataError(f"template hub: {fault}; use hermes.")
+    given = [*(tool.to_json() for tool in offered(messages)), *map(vars, calls)]
+    if found := tokenizer.special.search(json.dumps(given, ensure_ascii=False)):
+        fault = f"a tool or a call names the special token {found[0]}, which would count as one"
+        raise DataError(f"template hub: {fault}; use hermes, or leave such chats out.")
 
 
 def _bos(tokenizer: Tokenizer) -> str:
@@ -272,7 +271,7 @@ def _after(text: str, pieces: list[Piece]) -> list[Piece]:
     return [replace(rest[0], text=rest[0].text[num_left:]), *rest[1:]] if num_left else rest
 
 
-Template = ChatML | OpenBezoarTemplate | HubTemplate
+Template = ChatML | Hermes | OpenBezoarTemplate | HubTemplate
 
 
 def render_completions(

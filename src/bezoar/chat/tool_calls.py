@@ -12,6 +12,8 @@ from bezoar.chat.messages import Message, ToolCall
 from bezoar.strict_json import NotJSONError, parse
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+# a closing tag in a string would end the call; in JSON a slash may be escaped
+CLOSE_IN_JSON = r"<\/tool_call>"
 # a last call that is not closed counts too
 _CALL = re.compile(f"{OPEN}(.*?){CLOSE}|{OPEN}(.*)", re.DOTALL)
 
@@ -37,8 +39,7 @@ def write_call(call: ToolCall) -> str:
     """`<tool_call>`, a line of JSON and `</tool_call>`."""
     # as the filter tojson of transformers writes it, whose templates must give the same text
     name, arguments = (json.dumps(v, ensure_ascii=False) for v in (call.name, call.arguments))
-    # a closing tag in a string would end the call; in JSON a slash may be escaped
-    inner = f'{{"name": {name}, "arguments": {arguments}}}'.replace(CLOSE, r"<\/tool_call>")
+    inner = f'{{"name": {name}, "arguments": {arguments}}}'.replace(CLOSE, CLOSE_IN_JSON)
     return f"{OPEN}\n{inner}\n{CLOSE}"
 
 

@@ -204,8 +204,12 @@ class StackLM(TemplateLM):  # type: ignore[misc]
         """A prompt by the recipe's template, which may end in the beginning of the answer."""
         opening = add_generation_prompt
         if isinstance(self.template, HubTemplate):
-            end = {"add_generation_prompt": opening, "continue_final_message": not opening}
-            return apply_template(self.tokenizer, chat_history, **end)
+            return apply_template(
+                self.tokenizer,
+                chat_history,
+                add_generation_prompt=opening,
+                continue_final_message=not opening,
+            )
         messages = tuple(Message(m["role"], m["content"]) for m in chat_history)  # type: ignore[arg-type]
         # the beginning of an answer stands at the end, as the answer's prefill
         turns, prefill = (messages, "") if opening else (messages[:-1], messages[-1].content)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate, Template
+from bezoar.chat.templates import ChatML, Hermes, HubTemplate, OpenBezoarTemplate, Template
 from bezoar.data.rows import suffix
 from bezoar.errors import RecipeError
 from bezoar.evals.answer_files import columns
@@ -26,6 +26,7 @@ from bezoar.terminal import Console
 
 TEMPLATES: dict[str, Template] = {
     "chatml": ChatML(),
+    "hermes": Hermes(),
     "openbezoar": OpenBezoarTemplate(),
     "hub": HubTemplate(),
 }

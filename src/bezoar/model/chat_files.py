@@ -1,6 +1,6 @@
 """What tells other tools how to talk to a model: its tokenizer, template and end token.
 
-They are written beside weights if transformers makes of 20 chats the tokens and the marks that
+They are written beside weights if transformers makes of 40 chats the tokens and the marks that
 training makes of them.
 """
 
@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bezoar.chat.messages import offered, to_openai, with_tools
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import HubTokenizer
-from bezoar.chat.types import Message, Messages
+from bezoar.chat.types import Message, Messages, Tool, ToolCall
 from bezoar.errors import DataError, TrainingError
 from bezoar.io import read_object, write_json
 from bezoar.model.stack import Stack
@@ -30,6 +31,12 @@ _WORDS = (
     "'quoted' \"twice\" \\n",
     "### Heading: <tag>",
 )
+_SCHEMA = {"type": "object", "properties": {"a b": {"type": ["string", "null"]}}}
+_TOOLS = (Tool("find", 'Finds "é" <b>\n', _SCHEMA), Tool("now"))
+_CALLS = (
+    ToolCall("find", {"a b": "'x' \"é\" </b>\n", "n": [1.5, {"y": None}]}),
+    ToolCall("now", {}),
+)
 
 
 def save_chat_files(stack: Stack, template: Template, folder: Path) -> None:
@@ -41,6 +48,7 @@ def save_chat_files(stack: Stack, template: Template, folder: Path) -> None:
     ours = stack.tokenizer
     inner, end = copy.deepcopy(ours.inner), template.end(ours)
     inner.chat_template = template.jinja(ours)
+    inner.response_template = template.response_template(ours)
     inner.eos_token = ours.inner.convert_ids_to_tokens(end)
     settings = copy.deepcopy(stack.net.generation_config)
     settings.eos_token_id = end
@@ -56,7 +64,7 @@ def save_chat_files(stack: Stack, template: Template, folder: Path) -> None:
 
 
 def check_chats(folder: Path, template: Template, ours: HubTokenizer) -> None:
-    """TrainingError unless transformers writes 20 chats as training does, marks included."""
+    """TrainingError unless transformers writes 40 chats as training does, marks included."""
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -73,17 +81,25 @@ def check_chats(folder: Path, template: Template, ours: HubTokenizer) -> None:
             what = f"transformers writes a chat otherwise than training does: {where}"
             raise TrainingError(f"{what}; {advice}.")
     if not num:
-        raise TrainingError(f"the template refuses all of {2 * len(_WORDS)} chats; {advice}.")
+        raise TrainingError(f"the template refuses all of {4 * len(_WORDS)} chats; {advice}.")
 
 
 def _chats() -> Iterator[Messages]:
-    """20 chats: with and without a system message, of one and two turns, answered and open."""
+    """40 chats: with and without a system message, of one and two turns, answered and open, half of
+    them with tools."""
     for number, words in enumerate(_WORDS):
         system = (Message("system", words or "Be brief."),) if number % 2 else ()
         # an answer that begins in white space is tokenised apart from the prompt, as it is written
         first = (*system, Message("user", words), Message("assistant", f"It is {words}"))
         yield first
         yield (*first, Message("user", f"And {words}"))
+        called = (
+            Message("user", words),
+            Message("assistant", words.strip(), _CALLS[: 1 + number % 2]),
+        )
+        results = (Message("tool", words), Message("tool", "{}"))[: 1 + number % 2]
+        yield with_tools((*system, *called, *results), _TOOLS)
+        yield with_tools((*system, *called, *results, first[-1]), _TOOLS)
 
 
 def _as_trained(
@@ -104,9 +120,9 @@ def _as_trained(
 
 
 def _as_transformers(messages: Messages, theirs: Any) -> tuple[list[int], list[bool]]:
-    rows = [{"role": m.role, "content": m.content} for m in messages]
     found = theirs.apply_chat_template(
-        rows,
+        to_openai(messages),
+        tools=[tool.to_json() for tool in offered(messages)] or None,
         add_generation_prompt=messages[-1].role != "assistant",
         return_dict=True,
         return_assistant_tokens_mask=True,

@@ -23,8 +23,9 @@ class ModelSpec:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the other weights and of the computation."""
     add_tokens: tuple[str, ...] = ()
-    """Special tokens that the template needs and the tokenizer lacks, such as <|im_end|>: reserved
-    slots take these names, else the embeddings grow. Their rows train, with LoRA too."""
+    """Tokens that the template needs and the tokenizer lacks, such as <|im_end|>: reserved slots
+    take these names, else the embeddings grow. Their rows train, with LoRA too. Tags such as
+    <tool_call> are words with a token of their own; all other names are special tokens."""
 
     def __post_init__(self) -> None:
         names = self.add_tokens

@@ -17,7 +17,7 @@ _PIECES = "tokenizer.model"
 
 
 def load_tokenizer(path: str, add_tokens: Sequence[str] = ()) -> HubTokenizer:
-    """The tokenizer in a model's folder, with the special tokens `add_tokens` added to it.
+    """The tokenizer in a model's folder, with the tokens `add_tokens` added to it.
 
     DataError names the file that makes it unusable.
     """

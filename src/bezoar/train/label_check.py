@@ -136,7 +136,7 @@ class _Check:
         # each turn must continue just the tokens that generation would start from
         for number, i in enumerate(turns, 1):
             opening = template.prompt(chat[:i], tokenizer)
-            words = template.answer(chat[:i], chat[i].content, tokenizer)
+            words = template.answer(chat[:i], chat[i], tokenizer)
             answer = [*words, template.end(tokenizer)]
             start, end = len(opening), len(opening) + len(answer) - 1
             if tokens[:start] != opening:
