@@ -19,8 +19,8 @@ BackendRef = Annotated[str, "backend"]
 """The name of a language model in `backends:`."""
 
 FileRef = Annotated[str, "file"]
-"""A file: a path relative to the recipe, or `bezoar:NAME` for one that ships with the package. Its
-content is part of the stage's key."""
+"""A file: a path relative to the recipe, `bezoar:NAME` for one that ships with bezoar, or
+`package:NAME/PATH` for one of another Python package. Its content is part of the stage's key."""
 
 CHECKPOINT = "@"
 """Behind a training stage's name, before that of a checkpoint that it kept."""

@@ -1,5 +1,6 @@
 """The file that a recipe key names: one of the package, a split of a Hub dataset, or a path."""
 
+from importlib.util import find_spec
 from os.path import isfile
 from pathlib import Path
 
@@ -8,13 +9,13 @@ from bezoar.data.locate import DataFile, is_hub_id, locate
 from bezoar.errors import DataError, RecipeError, brief, first_line
 from bezoar.io import cache_dir, write_jsonl
 
-HUB_PREFIX = "hub:"
+HUB_PREFIX, PACKAGE_PREFIX = "hub:", "package:"
 _PACKAGE = Path(__file__).parents[1]
 
 
 def locate_file(ref: str, folder: Path, place: str) -> Path:
-    """The file behind `bezoar:NAME` (a prompt or seed file of the package),
-    `hub:owner/name/[subset/]split`, or a path relative to `folder`.
+    """The file behind `bezoar:NAME` (a prompt or seed file of bezoar), `package:NAME/PATH` (a file
+    of another Python package), `hub:owner/name/[subset/]split`, or a path relative to `folder`.
 
     RecipeError names `place` when there is no such file.
     """
@@ -26,10 +27,27 @@ def locate_file(ref: str, folder: Path, place: str) -> Path:
         raise RecipeError(f"{place}: bezoar has no file {brief(name)}; name another or a path.")
     if ref.startswith(HUB_PREFIX):
         return hub_file(ref)
+    if ref.startswith(PACKAGE_PREFIX):
+        return _package_file(ref, place)
     path = folder / ref
     if not isfile(path):
         raise RecipeError(f"{place}: no such file: {brief(str(path))}; check the path.")
     return path
+
+
+def _package_file(ref: str, place: str) -> Path:
+    """A file of an installed package, of which no code is run."""
+    name, _, path = ref.removeprefix(PACKAGE_PREFIX).partition("/")
+    # of a dotted name the packages above it would be imported
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        what = f"no package {brief(name)} is installed"
+        raise RecipeError(f"{place}: {what}; install it, or name the file by its path.")
+    files = [Path(folder) / path for folder in spec.submodule_search_locations]
+    found = next((file for file in files if isfile(file)), None)
+    if found is None:
+        raise RecipeError(f"{place}: the package {name} has no file {brief(path)}; check the path.")
+    return found
 
 
 def mirrored(ref: str) -> Path | None:

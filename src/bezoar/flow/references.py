@@ -84,7 +84,7 @@ def located(component: Any, folder: Path) -> Any:
     files = {
         ref.path: os.path.realpath(folder / ref.name)
         for ref in refs(component)
-        if ref.kind == "file" and not ref.name.startswith(("bezoar:", "hub:"))
+        if ref.kind == "file" and not ref.name.startswith(("bezoar:", "hub:", "package:"))
     }
     placed = _replaced(component, files, "")
     return placed.below(folder) if isinstance(placed, Source) else placed

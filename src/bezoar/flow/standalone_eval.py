@@ -213,7 +213,7 @@ def listed_tasks(
     files = {
         name: {"path": name, "template": query}
         for name in names
-        if suffix(Path(name)) or name.startswith(("hub:", "bezoar:"))
+        if suffix(Path(name)) or name.startswith(("hub:", "bezoar:", "package:"))
     }
     listed = [{**files.get(name, {"name": name}), "limit": limit, "shots": shots} for name in names]
     return {"tasks": listed, "chat_template": chat_template} if listed else {}
