@@ -1,8 +1,10 @@
 """Schemes: stages that write chats from seeds. A new one is a file, a line here and a test file."""
 
 from bezoar.synth.bootstrap import Bootstrap
+from bezoar.synth.cited_answers import CitedAnswers
 from bezoar.synth.critique_revise import CritiqueRevise
 from bezoar.synth.evol_instruct import EvolInstruct
+from bezoar.synth.json_mode import JSONMode
 from bezoar.synth.lamini import LaMini
 from bezoar.synth.orca import Orca
 from bezoar.synth.sampled_answers import Sample
@@ -16,4 +18,6 @@ SCHEMES: dict[str, type] = {
     "sample": Sample,
     "bootstrap": Bootstrap,
     "tool_calls": ToolCalls,
+    "json_mode": JSONMode,
+    "cited_answers": CitedAnswers,
 }

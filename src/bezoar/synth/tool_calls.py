@@ -1,5 +1,6 @@
 """Conversations with tools, made from function declarations."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Literal
 from bezoar.bounds import Count, Natural, NotNegative, Share
 from bezoar.chat.messages import offered
 from bezoar.chat.row_types import RowNeed, RowType
-from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Tool
+from bezoar.chat.types import AnyRow, Chat, Filtered, Tool
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
 from bezoar.errors import DataError
@@ -18,6 +19,7 @@ from bezoar.reading import read_jsonl
 from bezoar.references import BackendRef, FileRef, RowsRef
 from bezoar.rng import rng_for
 from bezoar.stage import Outputs, Stage, StageContext, Stats
+from bezoar.synth.drawn_rows import draw_rows
 from bezoar.synth.tools.catalogue import Function, read_catalogue, read_declarations
 from bezoar.synth.tools.check import chat_fault
 from bezoar.synth.tools.masking import masked
@@ -37,7 +39,6 @@ DEFAULT_SHARES: dict[Category, float] = {
     "conversation": 0.07,
 }
 _LONGEST_CHAT = 400
-_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -126,24 +127,17 @@ class ToolCalls(Stage):
         """
         path = locate_file(self.catalogue, Path(), "catalogue")
         writer = Writer(read_catalogue(path), read_chats())
-        seen: set[str] = set()
-        results: list[Chat | Dropped] = []
-        for number, (category, is_masked) in enumerate(self._plan(seed)):
-            # a catalogue of few values may have no other row left
-            for attempt in range(_TRIES):
-                rng = rng_for("tool_calls", seed, number, attempt)
-                messages, called = writer.write(category, rng)
-                text = "\n".join(message.content for message in messages if message.role == "user")
-                meta = {"scheme": self.kind, "category": category, "functions": called}
-                shown = masked(messages, rng) if is_masked else messages
-                chat = Chat(f"tool_calls-{number}", shown, {**meta, "masked": is_masked})
-                reason = "double" if text in seen and category != "chat" else chat_fault(chat)
-                seen.add(text)
-                dropped = Dropped(f"{chat.id}.{attempt}", reason, text[:400])
-                results.append(dropped if reason else chat)
-                if not reason:
-                    break
-        return Filtered.split(results)
+        plan = self._plan(seed)
+
+        def make(number: int, rng: random.Random) -> tuple[Chat, bool]:
+            category, is_masked = plan[number]
+            messages, called = writer.write(category, rng)
+            shown = masked(messages, rng) if is_masked else messages
+            meta = {"scheme": self.kind, "category": category, "functions": called}
+            chat = Chat(f"tool_calls-{number}", shown, {**meta, "masked": is_masked})
+            return chat, category == "chat"
+
+        return draw_rows(self.kind, self.num_rows, seed, make, chat_fault)
 
     def ask_teacher(self, ask: Ask, seeds: Sequence[AnyRow], *, seed: int) -> Filtered[Chat]:
         """The conversations of `num_rows` that a teacher wrote rightly, and why not the others.

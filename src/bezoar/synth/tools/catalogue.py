@@ -68,7 +68,7 @@ class Function:
             else:
                 value = schema(kind)
             value["description"] = text
-            if name.endswith("?"):
+            if name.endswith("?") and more[0] is not None:
                 value["description"] += f" Default is {_shown(more[0])}."
             properties[name.removesuffix("?")] = value
         parameters = {"type": "object", "properties": properties, "required": list(self.required)}
@@ -150,6 +150,12 @@ def read_catalogue(path: Path) -> list[Function]:
     return functions
 
 
+def read_schemas(path: Path) -> list[Function]:
+    """The schemas of a file, as functions without result. DataError names a row that is wrong."""
+    lacking = {"domain": "", "result": {}, "answers": []}
+    return list(_functions((at, {**lacking, **row}) for at, row in read_file(path, path.name)))
+
+
 def read_declarations(path: Path) -> tuple[list[Tool], dict[str, Function]]:
     """The tools of a file of declarations (OpenAI's form) or of a catalogue, and those that can be
     run. DataError names the row that is wrong."""
@@ -223,5 +229,5 @@ def check_function(function: Function) -> None:
     for text in function.answers:
         if not set(function.result) & {gap for part in Phrase(text).parts for gap in part.gaps}:
             raise ValueError(f"the answer {text!r} tells nothing of the result")
-    if not function.requests or not function.answers:
+    if not function.requests or (function.result and not function.answers):
         raise ValueError("it has no requests or no answers")

@@ -1,0 +1,150 @@
+"""Rows in JSON mode and answers that cite documents, drawn and checked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from bezoar.chat.citations import (
+    Citation,
+    Document,
+    cited_line,
+    documents_in,
+    documents_prompt,
+    is_quoted,
+    read_citations,
+)
+from bezoar.chat.json_mode import json_prompt, schema_of
+from bezoar.chat.types import Chat, Message
+from bezoar.errors import DataError
+from bezoar.reading import read_jsonl
+from bezoar.synth.cited_answers import CitedAnswers, citation_fault, read_topics
+from bezoar.synth.json_mode import JSONMode, json_fault
+from bezoar.synth.tools.catalogue import read_schemas
+
+SEEDS = Path(__file__).parents[2] / "src" / "bezoar" / "seeds"
+DOCUMENTS = (Document("Oslo", "It lies by the sea. It is old."), Document("Graz", "It is green."))
+
+
+def test_json_rows_hold_one_valid_object_with_what_was_said() -> None:
+    assert len(read_schemas(SEEDS / "schemas.jsonl")) >= 25
+    found = JSONMode(300).write(2)
+    assert len(found.rows) == 300
+    assert {item.reason for item in found.dropped} <= {"double"}
+    assert len({row.meta["schema"] for row in found.rows}) >= 25
+    for row in found.rows:
+        schema = schema_of(row.messages)
+        assert schema is not None
+        value = json.loads(row.answer)
+        Draft202012Validator({**schema, "additionalProperties": False}).validate(value)
+        text = row.prompt[-1].content
+        for key, item in value.items():
+            if isinstance(item, str) and "HH:MM" not in str(schema["properties"][key]):
+                dated = "YYYY" in schema["properties"][key]["description"]
+                assert dated or item.lower() in text.lower()
+    assert JSONMode(20).write(1) == JSONMode(20).write(1) != JSONMode(20).write(2)
+
+
+def test_a_wrong_answer_in_json_mode_is_told() -> None:
+    table = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+    def fault(answer: str) -> str:
+        turns = (json_prompt(table), Message("user", "3"), Message("assistant", answer))
+        return json_fault(Chat("c", turns))
+
+    assert fault('{"n": 3}') == ""
+    assert fault("n is 3") == fault("[3]") == fault('{"n": NaN}') == "no JSON object"
+    assert fault('{"n": "3"}') == fault("{}") == fault('{"n": 3, "m": 1}')
+    assert fault("{}") == "does not fit the schema"
+    assert schema_of((Message("system", "<schema>\nno\n</schema>"),)) is None
+    assert schema_of((Message("user", "hi"),)) is None
+    odd = {"const": "</schema>\n{schema}"}
+    assert schema_of((json_prompt(odd),)) == odd
+
+
+def test_documents_and_citations_are_read_back() -> None:
+    prompt = documents_prompt("Where is Oslo?", DOCUMENTS)
+    assert prompt[-1].content == (
+        "Where is Oslo?\n\nCONTEXT:\n\n"
+        "Document:0\nTitle: Oslo\nText: It lies by the sea. It is old.\n\n"
+        "Document:1\nTitle: Graz\nText: It is green."
+    )
+    assert documents_in(prompt) == list(DOCUMENTS)
+    assert documents_in(()) == documents_in((Message("user", "hi"),)) == []
+    answer = "It <co:0>lies  by the Sea.</co> <co: 0, 1>It is</co: 0,1>\nCited Documents: 0, 1"
+    first, second = read_citations(answer)
+    assert (first, second) == (Citation((0,), "lies  by the Sea."), Citation((0, 1), "It is"))
+    assert cited_line(answer) == (0, 1)
+    assert cited_line("Cited Documents: none") == ()
+    assert cited_line("It is old.") is None
+    assert is_quoted(first, DOCUMENTS)
+    assert is_quoted(second, DOCUMENTS)
+    assert not is_quoted(Citation((1,), "lies by the sea"), DOCUMENTS)
+    assert not is_quoted(Citation((2,), "It is"), DOCUMENTS)
+    assert not is_quoted(Citation((), "It is"), DOCUMENTS)
+    assert not is_quoted(Citation((0,), " "), DOCUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("<co:1>It is green</co>.\nCited Documents: 1", ""),
+        ("They do not say this.\nCited Documents: none", ""),
+        ("<co:1>It is blue</co>.\nCited Documents: 1", "span not in the document"),
+        ("<co:1>It is green</co>.\nCited Documents: 0", "other documents named"),
+        ("<co:1>It is green</co>.", "other documents named"),
+        ("<co:7>It is green</co>.\nCited Documents: 7", "span not in the document"),
+    ],
+)
+def test_a_wrong_citation_is_told(answer: str, fault: str) -> None:
+    prompt = documents_prompt("?", DOCUMENTS)
+    assert citation_fault(Chat("c", (*prompt, Message("assistant", answer)))) == fault
+
+
+def test_cited_answers_quote_their_documents() -> None:
+    found = CitedAnswers(300, unanswerable=0.2).write(2)
+    assert len(found.rows) == 300
+    assert {item.reason for item in found.dropped} <= {"double"}
+    for row in found.rows:
+        documents = documents_in(row.prompt)
+        assert len({document.title for document in documents}) == len(documents) >= 1
+        citations = read_citations(row.answer)
+        assert [list(c.documents) for c in citations] == [[n] for n in row.meta["cited"]] or sorted(
+            n for c in citations for n in c.documents
+        ) == row.meta["cited"]
+        for citation in citations:
+            [number] = citation.documents
+            assert citation.span[1:] in documents[number].text
+    without = sum(not row.meta["cited"] for row in found.rows)
+    assert 30 < without < 90
+    assert all(row.meta["cited"] for row in CitedAnswers(30, unanswerable=0.0).write(1).rows)
+    assert CitedAnswers(20).write(1) == CitedAnswers(20).write(1) != CitedAnswers(20).write(2)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"values": {"x": "nonsense"}}, "'nonsense' is no kind of value"),
+        ({"facts": [["Who?", "{x} did."]]}, "cites nothing"),
+        ({"facts": [["Who?", "<co>{y}</co>"]]}, "a gap has no value"),
+        ({"facts": ["Who?"]}, "cannot be used"),
+    ],
+)
+def test_a_broken_topic_names_its_row(tmp_path: Path, change: dict[str, Any], fault: str) -> None:
+    row: dict[str, Any] = {"values": {"x": "city"}, "title": "{x}", "sentences": ["{x} is old."]}
+    row |= {"facts": [["Who?", "<co>{x} is old</co>."]], **change}
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=rf"own.jsonl:1: .*{fault}"):
+        read_topics(path)
+
+
+def test_every_shipped_topic_can_be_asked_about() -> None:
+    topics = [row for _, row in read_jsonl(SEEDS / "documents.jsonl")]
+    assert len(topics) == len(read_topics(SEEDS / "documents.jsonl")) >= 12
+    for topic in topics:
+        text = " ".join(topic["sentences"]).lower()
+        for _, answer in topic["facts"]:
+            assert answer.split("<co>")[1].split("</co>")[0].lower() in text
