@@ -38,6 +38,7 @@ ToolsOption = Annotated[
     list[str] | None,
     typer.Option(help="the Berkeley function-calling leaderboard's files, or their folder"),
 ]
+IfevalOption = Annotated[str, typer.Option(help="IFEval's prompts, a file or google/IFEval")]
 ResultsOption = Annotated[
     Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")
 ]
@@ -65,6 +66,7 @@ def evaluate(
     verdict: VerdictOption = "text",
     questions: QuestionsOption = "",
     tools: ToolsOption = None,
+    ifeval: IfevalOption = "",
     max_tokens: TokensOption = None,
     limit: LimitOption = None,
     regularisation: RegularisationOption = "",
@@ -73,8 +75,8 @@ def evaluate(
     template: Annotated[str, typer.Option(help="chatml, hub or openbezoar")] = "",
     out: ResultsOption = None,
 ) -> None:
-    """Score a model on benchmark tasks, MT-Bench, gold pairs or tool calls; the same command goes
-    on where it stopped."""
+    """Score a model on benchmark tasks, MT-Bench, gold pairs, tool calls or IFEval; the same
+    command goes on where it stopped."""
     from bezoar.flow import standalone_eval as alone
     from bezoar.flow.model_argument import find_model
     from bezoar.report.console import print_outcome
@@ -93,6 +95,7 @@ def evaluate(
         ),
         "mt_bench": alone.with_judge(subjects.get(judge), verdict, keys) if mt_bench else {},
         "function_calling": alone.listed_calls(tools or [], limit=limit, max_tokens=max_tokens),
+        "ifeval": alone.instructed(ifeval, limit=limit, max_tokens=max_tokens),
         **alone.gold(
             subjects[model], pairs or [], limit=limit, verdict=verdict, reference=reference
         ),

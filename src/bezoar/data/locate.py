@@ -36,6 +36,7 @@ MIRROR: dict[tuple[str, str, str], str] = {
     ("allenai/winogrande", "winogrande_xl", "validation"): "eval/winogrande.jsonl",
     ("google/boolq", "", "validation"): "eval/boolq.jsonl",
     ("openai/gsm8k", "main", "test"): "eval/gsm8k.jsonl",
+    ("google/IFEval", "", "train"): "eval/ifeval.jsonl",
     ("truthfulqa/truthful_qa", "multiple_choice", "validation"): "eval/truthfulqa_mc.json",
 }
 

@@ -9,6 +9,7 @@ from bezoar.chat.row_types import RowNeed
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.evals.contamination import Contamination
 from bezoar.evals.function_calling import FunctionCalling
+from bezoar.evals.ifeval import IFEval
 from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.judge_minimum import below_minimum, check_minimum
 from bezoar.evals.lm_eval import LmEval
@@ -56,6 +57,8 @@ class Evaluate(Stage):
     """Benchmark tasks of LM-Eval-Harness and local files."""
     function_calling: FunctionCalling | None = None
     """Function calls by the rules of the Berkeley leaderboard."""
+    ifeval: IFEval | None = None
+    """Instructions whose keeping a program can check."""
     mt_bench: MTBench | None = None
     """Graded conversations of two turns."""
     win_rate: WinRate | None = None

@@ -105,7 +105,8 @@ def evaluate(
         return done
     with Journal(out / "journal.sqlite") as journal:
         questions = [q for s in (stage.mt_bench, stage.win_rate) if s for q in s.load()]
-        prompts = stage.function_calling.prompts() if stage.function_calling else {}
+        checked = [s for s in (stage.function_calling, stage.ifeval) if s]
+        prompts = {name: asked for s in checked for name, asked in s.prompts().items()}
         pool = partial(Pool, journal=journal, budget=Budget(), progress=progress)
         models = ModelCache(pool, questions, prompts)
         # parts of another key belong to other settings: they stay until an evaluation ends
@@ -188,7 +189,7 @@ def evaluate_named(
         raise RecipeError(f"{model}: --regularisation is for annotations of AlpacaEval; remove it.")
     sections = {name: section for name, section in sections.items() if section}
     if not sections:
-        advice = "add --tasks, --mt-bench with --judge, --pairs or --tools"
+        advice = "add --tasks, --mt-bench with --judge, --pairs, --tools or --ifeval"
         raise RecipeError(f"{model}: nothing is asked for; {advice}.")
     value = {"kind": "evaluate", "model": model, **sections}
     # checked as the keys of a recipe are
@@ -234,6 +235,13 @@ def _files_in(path: Path) -> list[Path]:
         what = "the folder has none of the leaderboard's files (BFCL_v4_simple_python.json, ...)"
         raise RecipeError(f"--tools {path}: {what}; check the path.")
     return files
+
+
+def instructed(file: str, *, limit: int | None, max_tokens: int | None) -> Keys:
+    """The keys of `ifeval` for a file, or for the data set by its name on the Hub."""
+    ref = "hub:google/IFEval/train" if file == "google/IFEval" else file
+    keys = {"file": ref, "limit": limit, "max_tokens": max_tokens}
+    return {key: value for key, value in keys.items() if value} if file else {}
 
 
 def with_judge(judge: ModelArgument | None, verdict: str, more: Keys) -> Keys:

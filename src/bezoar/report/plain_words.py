@@ -50,6 +50,8 @@ def phrase(benchmark: str, n: int, *, held_out: bool = True) -> Phrase:
         return Phrase("puts the better answer first", "in", f"of {count(n)} pairs")
     if family == "mt_bench":
         return Phrase("is graded", "", f"of 10 over {count(n)} answers of MT-Bench")
+    if metric.startswith("prompt_level"):
+        return Phrase("keeps every instruction", "in", f"of {count(n)} prompts of {family}")
     if metric in ("acc", "acc_norm") or (family.startswith("BFCL ") and metric):
         return Phrase("is right", "in", f"of {count(n)} questions of {family}")
     return Phrase("has", "", f"on {benchmark} (n = {count(n)})")
@@ -62,6 +64,7 @@ def is_share(benchmark: str) -> bool:
         family in ("win rate", "RewardBench", "RewardBench 2")
         or family.startswith("BFCL ")
         or metric in ("acc", "acc_norm", "exact_match")
+        or metric.endswith("_acc")
         or (metric.endswith("accuracy"))
     )
 
