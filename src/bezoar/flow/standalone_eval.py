@@ -105,10 +105,8 @@ def evaluate(
         return done
     with Journal(out / "journal.sqlite") as journal:
         questions = [q for s in (stage.mt_bench, stage.win_rate) if s for q in s.load()]
-        checked = [s for s in (stage.function_calling, stage.ifeval) if s]
-        prompts = {name: asked for s in checked for name, asked in s.prompts().items()}
         pool = partial(Pool, journal=journal, budget=Budget(), progress=progress)
-        models = ModelCache(pool, questions, prompts)
+        models = ModelCache(pool, questions, _prompts(stage))
         # parts of another key belong to other settings: they stay until an evaluation ends
         work_dir = out / f"parts-{key}"
         if work_dir.is_symlink():
@@ -136,6 +134,12 @@ def evaluate(
     for left in out.glob("parts-*"):
         remove(left)
     return outcome
+
+
+def _prompts(stage: Evaluate) -> dict[str, Messages]:
+    """What the sections ask that given texts can answer, by the ids of their items."""
+    checked = [section for section in (stage.function_calling, stage.ifeval) if section]
+    return {name: asked for section in checked for name, asked in section.prompts().items()}
 
 
 def _with_rows(subject: ModelArgument, progress: Progress) -> list[TrainedStage]:
