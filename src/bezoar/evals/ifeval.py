@@ -72,10 +72,12 @@ class IFEval(Section):
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """Greedy answers of the named model, checked; the journal keeps them."""
         items, check = self.load(), Checks()
+        # before anything is asked, which takes hours, or money
         for item in items:
             check.build(item)
         requests = [Request(item.prompt, max_tokens=self.max_tokens) for item in items]
         replies = context.ask_model(model)(requests)
+        # a failed request is no answer that keeps nothing
         answers = [None if reply.finish == "error" else reply.text for reply in replies]
         outcome = check.outcome(items, answers)
         form = "the endpoint's" if context.answers_only else repr(context.template)
@@ -103,6 +105,7 @@ def read_ifeval(path: Path) -> list[Instructed]:
     items: list[Instructed] = []
     for at, row in read_file(path, path.stem):
         names, arguments = (column(row, key, at) for key in ("instruction_id_list", "kwargs"))
+        # the programs and their arguments go by position
         listed = isinstance(names, list) and isinstance(arguments, list) and names
         if not listed or len(names) != len(arguments):
             raise at.wrong("instruction_id_list and kwargs are no lists of one length; mend them.")
@@ -110,6 +113,7 @@ def read_ifeval(path: Path) -> list[Instructed]:
             raise at.wrong("kwargs holds what is no table of arguments; mend it.")
         # a column of tables has every key of all of them, empty where it is another's
         tables = [{k: v for k, v in (table or {}).items() if v} for table in arguments]
+        # as it stands: an instruction to repeat the prompt counts its every letter
         asked = column(row, "prompt", at)
         if not isinstance(asked, str) or not asked.strip():
             raise at.wrong("the prompt is no text; mend it.")
@@ -152,6 +156,7 @@ class Checks:
         asked = self.utils.InputExample(
             item.id, list(item.instructions), item.prompt[-1].content, list(item.arguments)
         )
+        # the harness's names begin as a test's do, which pytest would collect if imported by name
         check = getattr(self.utils, f"test_instruction_following_{level}")
         try:
             return [bool(kept) for kept in check(asked, answer).follow_instruction_list]
@@ -170,6 +175,7 @@ class Checks:
             whole = [None if own is None else float(all(own)) for own in table]
             name = f"{NAME}/prompt_level_{level}_acc"
             outcome += Outcome([score(name, whole)], item_rows(name, ids, whole))
+            # resampled by prompt: instructions of one answer are kept or not together
             parts = [[None] if own is None else list(map(float, own)) for own in table]
             means = [None if own is None else sum(own) / len(own) for own in table]
             name = f"{NAME}/inst_level_{level}_acc"
@@ -180,6 +186,7 @@ class Checks:
             own is None and answer is not None for own, answer in zip(whole, answers, strict=True)
         )
         facts: Row = {"kinds": kinds, "version": version("lm_eval"), "unchecked": unchecked}
+        # in lm-eval itself such an answer ends the whole evaluation
         if unchecked:
             why = "NLTK's punkt_tab is not here (python -m nltk.downloader punkt_tab)"
             told = f"{NAME}: sentences cannot be counted in {unchecked} answers: {why}."

@@ -23,6 +23,7 @@ class Functions(NamedTuple):
     def of(cls, tools: Sequence[Tool], names: Sequence[str] = ()) -> "Functions":
         """Those of declarations, and further names; case, `.`, `_` and blanks do not count."""
         known = [*(tool.name for tool in tools), *names]
+        # a name that training rows mask leaves its description as it was
         described = [tool.description for tool in tools]
         return cls(frozenset(map(_plain, known)) - {""}, frozenset(map(_plain, described)) - {""})
 
@@ -36,6 +37,7 @@ def shared_functions(
 ) -> Row | None:
     """How many rows of the trainings below a model offer tools, and which items (id -> tools) share
     a function with one; None for a model without a training."""
+    # several trainings may have read the same rows
     stages = dict.fromkeys(stage.rows for stage in context.lineage(model))
     if not stages:
         return None
@@ -46,8 +48,10 @@ def shared_functions(
             num_rows += bool(own.names)
             names |= own.names
             descriptions |= own.descriptions
+    # of all rows at once: an item is known whichever row has its function
     trained = Functions(frozenset(names), frozenset(descriptions))
     shared = {name: tools for name, tools in items.items() if Functions.of(tools).shares(trained)}
+    # those that are shared themselves, not the others that an item offers beside them
     found = dict.fromkeys(
         tool.name
         for tools in shared.values()

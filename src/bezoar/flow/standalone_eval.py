@@ -61,6 +61,7 @@ class ModelCache:
         """What asks it, through its pool."""
         from bezoar.llm.local import StackBackend
 
+        # told apart by columns: a file has no kind of its own
         if subject.answers and has_texts(columns(subject.answers)):
             return given_texts(subject.answers, self.prompts)
         if subject.answers:

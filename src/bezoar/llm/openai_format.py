@@ -161,6 +161,7 @@ def _content(choice: Any, *, with_calls: bool) -> str:
         if content is not None and not isinstance(content, str):
             kind = type(content).__name__
             raise _NoAnswerError(f"the content of the answer is of type {kind}, not text")
+        # as one text, the form in which a local model would have written them
         if calls and with_calls:
             functions = [call["function"] for call in calls]
             pairs = [(str(f["name"]), str(f["arguments"])) for f in functions]
@@ -187,6 +188,7 @@ def _costs(body: Any, request: Request, content: str, prices: Prices) -> tuple[i
     usage = body.get("usage") if isinstance(body, dict) else None
     usage = usage if isinstance(usage, dict) else {}
     num_sent = sum(len(message.content) for message in request.messages) + len(request.prefill)
+    # servers write the declarations into the prompt, and count them
     num_sent += sum(len(canonical(tool.to_json())) for tool in offered(request.messages))
     num_prompt = _count(usage.get("prompt_tokens"), -(-num_sent // 4))
     num_completion = _count(usage.get("completion_tokens"), -(-len(content) // 4))

@@ -20,8 +20,10 @@ def function_calling(board: Scoreboard) -> Markup | None:
     known = {model: own for model, own in facts.items() if own}
     if not known:
         return None
+    # models may have been asked other classes; the order of first sight is kept
     classes = dict.fromkeys(name for own in known.values() for name in _table(own, "kinds"))
     rows = [[name, *(_cell(own, name) for own in known.values())] for name in classes]
+    # shares in words need as much room as words
     labels = [board.labels[model] for model in known]
     parts = [h("p", INTRO, cls="note"), table(["Class", *labels], rows, words=len(labels) + 1)]
     for label, own in zip(labels, known.values(), strict=True):
