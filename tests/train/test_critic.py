@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.checkpoint import checkpoint
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import RecipeError
+from bezoar.model import layer
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import answer
 from bezoar.model.spec import LoRA, ModelSpec, RewardWeights
@@ -89,6 +91,24 @@ def test_a_value_is_the_score_of_the_answer_so_far(tiny_model: Path, reward_mode
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters.values())
     assert head.weight.grad is None
     assert all(torch.equal(plain.net.state_dict()[name], w) for name, w in before.items())
+
+
+def test_its_activations_are_recomputed_too(
+    tiny_model: Path, tmp_path: Path, reward_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = set[int]()
+
+    def noted(forward: Any, *args: Any, **options: Any) -> Any:
+        blocks.add(id(forward.__self__))
+        return checkpoint(forward, *args, **options)
+
+    monkeypatch.setattr(layer, "checkpoint", noted)
+    never = run(replace(SMALL, recompute="never"), tiny_model, tmp_path / "a", reward_model)
+    assert not blocks
+    always = run(replace(SMALL, recompute="always"), tiny_model, tmp_path / "b", reward_model)
+    num_layers = json.loads((tiny_model / "config.json").read_text())["num_hidden_layers"]
+    assert len(blocks) == 2 * num_layers
+    assert same(always, never)
 
 
 def test_it_trains_and_goes_on_to_the_same_bytes(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.tokenizer import ByteTokenizer
-from bezoar.train.memory import largest_micro_batch
+from bezoar.train.fullest import largest_micro_batch
 from bezoar.train.objectives import DPO
 from bezoar.train.stages import Train
 from tests.helpers.rows import pairs

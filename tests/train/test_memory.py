@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bezoar.flow.recipe import load_recipe
+from bezoar.model.kv_cache import KVCache
 from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
@@ -103,7 +104,6 @@ def test_what_a_recipe_says_is_in_the_prediction() -> None:
     kept = options(Train("m", "r", SFT(), None, optimizer="rmsprop"))
     assert kept == {"optimizer": "rmsprop", "keeps_best": True}
     assert not options(Train("m", "r", SFT(), validation=0.0))["keeps_best"]
-    assert not options(PPO("m", "r", "rows"))["keeps_best"]
 
 
 LLAMA_3B = {
@@ -252,6 +252,51 @@ def test_packing_counts_where_it_needs_more_than_training() -> None:
     assert replace(large, packing=large.ahead).total == parts("nf4").total
 
 
+def test_ppo_counts_what_draws_its_answers_by_hand() -> None:
+    ppo = PPO("m", "r", "rows", slots=32, batch_size=3, max_length=6, max_tokens=4)
+    assert options(ppo) == {"optimizer": "adamw", "slots": 3, "positions": 10}
+    spec, lora = ModelSpec("m"), LoRA(r=2)
+    found, on_gpu = (
+        predict_memory(CONFIG, spec, lora, tokens=10, on_gpu=on_gpu, **options(ppo))
+        for on_gpu in (False, True)
+    )
+    assert found is not None
+    assert on_gpu is not None
+    # keys and values of two layers in three slots: two groups of 2, with 64 positions to spare
+    cache = KVCache(3)
+    cache.reserve(10)
+    made = [cache.layer(n, torch.zeros(1, 2, 1, 2, dtype=torch.bfloat16)) for n in range(2)]
+    held = sum(tensor.nbytes for pair in made for tensor in pair)
+    assert held == 2 * 3 * (10 + 64) * 2 * 4 * 2
+    merged = 2 * (64 + 32 + 32 + 64 + 3 * 128)
+    assert found.drawing == 2 * (merged + 800) + held
+    assert on_gpu.drawing == 2 * merged + held
+    # nothing is read with a gradient meanwhile
+    assert found.ahead == found.trained + found.head + found.activations
+    longer = replace(found, drawing=10**9)
+    assert longer.ahead == found.trained + 10**9
+
+
+def test_a_critic_counts_as_a_second_model_that_trains(tiny_model: Path) -> None:
+    spec, config = ModelSpec(str(tiny_model)), json.loads((tiny_model / "config.json").read_text())
+    ppo = PPO("m", "r", "rows", tokens_per_batch=2048, recompute="never")
+    one, two = (
+        memory_here(config, spec, replace(ppo, critic=critic), tokens=2048, beside=[spec])
+        for critic in ("head", "reward")
+    )
+    lone = predict_memory(config, spec, ppo.adapter, tokens=2048)
+    assert one is not None
+    assert two is not None
+    assert lone is not None
+    assert two[0] - one[0] == lone.weights + lone.trained + lone.activations
+    # fewer tokens fit, for the critic reads them too
+    assert one[1] is not None
+    assert two[1] is not None
+    assert two[1] < one[1]
+    adapter = Stack(spec).add_adapter(ppo.adapter, seed=0)
+    assert lone.trained == 4 * sum(p.nbytes for p in adapter.values())
+
+
 def test_another_family_is_not_predicted() -> None:
     assert predict_memory({"n_embd": 8}, ModelSpec("m"), LoRA(), tokens=10) is None
     assert largest_budget({"n_embd": 8}, ModelSpec("m"), LoRA(), free=10**9) is None
@@ -264,6 +309,7 @@ from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Comparison, Message
 from bezoar.model.find import local_config
 from bezoar.flow.recipe import load_recipe
+from bezoar.model.kv_cache import KVCache
 from bezoar.model.resolve import resolve_model
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack

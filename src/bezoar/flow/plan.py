@@ -31,7 +31,8 @@ from bezoar.model.find import local_config
 from bezoar.model.tokenizer import shared_tokenizer
 from bezoar.synth import SCHEMES
 from bezoar.terminal import plain
-from bezoar.train.memory import largest_micro_batch, memory_here
+from bezoar.train.fullest import largest_micro_batch
+from bezoar.train.memory import memory_here
 from bezoar.train.stages import PPO, Train
 
 if TYPE_CHECKING:

@@ -8,19 +8,13 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
-from heapq import nlargest
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bezoar.chat.templates import Template
-from bezoar.chat.tokenizer import Tokenizer
-from bezoar.chat.types import AnyRow
 from bezoar.model.architectures import ARCHITECTURES, Architecture
 from bezoar.model.find import local_config
-from bezoar.model.prompt_group import best_fit
 from bezoar.model.spec import LoRA, ModelSpec
-from bezoar.train.objective import conversations
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import Optimizer, TrainSettings
 
@@ -38,8 +32,6 @@ _KEYS = ["hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size"
 _BYTES = {"bfloat16": 2, "float32": 4}
 _MOMENTS = {"adamw": 8, "rmsprop": 4, "adamw_8bit_paged": 2 + 8 / 256}
 """Bytes of an optimizer's state a weight; in 8 bits each block of 256 has two scales."""
-_SPARE = 4
-"""So many batches of long rows are tokenised: characters only estimate tokens."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +45,12 @@ class Memory:
     activations: int
     best: int = 0  # the weights of the best evaluation, which never lie on a GPU
     packing: int = 0  # the file's pages of weights that are packed, gone before training begins
+    drawing: int = 0  # while PPO draws answers: merged weights, keys and values
 
     @property
     def ahead(self) -> int:
         """What is yet to be taken before the first step, when the model is loaded."""
-        return self.trained + self.best + self.head + self.activations
+        return self.trained + self.best + max(self.head + self.activations, self.drawing)
 
     @property
     def total(self) -> int:
@@ -80,8 +73,15 @@ def predict_memory(
     optimizer: Optimizer = "adamw",
     keeps_best: bool = False,
     recompute: bool = False,
+    slots: int = 0,
+    positions: int = 0,
+    critic: tuple[Config, ModelSpec] | None = None,
 ) -> Memory | None:
-    """The peak of training with micro-batches of up to `tokens`; None if not `llama_like`."""
+    """The peak of training with micro-batches of up to `tokens`; None if not `llama_like`.
+
+    PPO also draws answers, `slots` at once, each with its prompt of up to `positions` tokens, and
+    may have a `critic` that trains beside the policy.
+    """
     if not llama_like(config):
         return None
     shapes, num_layers = layer_shapes(config), config["num_hidden_layers"]
@@ -103,31 +103,57 @@ def predict_memory(
         num_trained = num_layers * sum(lora.r * (i + o) for i, o in targets)
     trained = round(num_trained * (4 + _MOMENTS[optimizer] + (4 if lora else 0)))
     best = 4 * num_trained if keeps_best and not on_gpu else 0
-    # 3) activations: what every layer keeps, and the widest step of one
-    kept, widest = (
-        sum(size * tokens if on_gpu else _paged(size * tokens) for size in sizes_per_token)
-        for sizes_per_token in (
-            _kept(config, shapes, lora, _BYTES[spec.dtype]),
-            _beside(config, _BYTES[spec.dtype]),
-        )
-    )
-    # of an output embedding that trains: its gradient in float32, two copies in bfloat16
+    # 3) of an output embedding that trains: its gradient in float32, two copies in bfloat16
     head = HEAD_BYTES + (8 * embedding if lora is None else 0)
-    activations = num_layers * kept + widest
+    activations, widest = _activations(config, spec, lora, tokens=tokens, on_gpu=on_gpu)
     if recompute:
         # every layer keeps its input and, when the head's work is done, one at a time all the rest
         inputs = config["hidden_size"] * tokens * width
-        activations = num_layers * inputs + max(0, kept + widest - head)
+        widest = max(0, activations // num_layers + widest - head)
+        activations = num_layers * inputs
+    activations += widest
     if lora is None and spec.dtype == "bfloat16":
         activations += 2 * linear  # copies of all matrices, up to the backward pass
     process = 0 if on_gpu else PROCESS_BYTES
-    return Memory(process, weights, trained, head, activations, best, packing)
+    memory = Memory(process, weights, trained, head, activations, best, packing)
+    if slots:
+        memory = replace(memory, drawing=_drawing(config, width, slots, positions, on_gpu=on_gpu))
+    same: Any = {"tokens": tokens, "on_gpu": on_gpu, "optimizer": optimizer, "recompute": recompute}
+    if critic is not None and (other := predict_memory(*critic, lora, **same)):
+        added = "weights", "trained", "activations"
+        memory = replace(memory, **{n: getattr(memory, n) + getattr(other, n) for n in added})
+    return memory
+
+
+def _activations(
+    config: Config, spec: ModelSpec, lora: LoRA | None, *, tokens: int, on_gpu: bool
+) -> tuple[int, int]:
+    """Bytes that all layers keep for the backward pass, and of the widest step of one."""
+    width, shapes = _BYTES[spec.dtype], layer_shapes(config)
+    kept, widest = (
+        sum(size * tokens if on_gpu else _paged(size * tokens) for size in sizes_per_token)
+        for sizes_per_token in (_kept(config, shapes, lora, width), _beside(config, width))
+    )
+    return config["num_hidden_layers"] * kept, widest
+
+
+def _drawing(config: Config, width: int, slots: int, positions: int, *, on_gpu: bool) -> int:
+    """Bytes that are held while answers are drawn: merged weights, and keys and values."""
+    num_layers: int = config["num_hidden_layers"]
+    linear: int = num_layers * sum(i * o for i, o in layer_shapes(config).values())
+    # a CPU has a copy of the output embedding laid out for the matrix kernel too
+    merged: int = linear + (0 if on_gpu else config["vocab_size"] * config["hidden_size"])
+    # with the spare room of model.kv_cache
+    room = positions + max(64, positions // 4)
+    return (merged + num_layers * slots * room * 2 * _heads(config)[1]) * width
 
 
 def options(stage: TrainSettings | PPOSettings) -> dict[str, Any]:
     """The keywords by which a stage's settings change what `predict_memory` says."""
-    keeps_best = isinstance(stage, TrainSettings) and stage.validation > 0
-    return {"optimizer": stage.optimizer, "keeps_best": keeps_best}
+    if isinstance(stage, TrainSettings):
+        return {"optimizer": stage.optimizer, "keeps_best": stage.validation > 0}
+    slots, positions = min(stage.slots, stage.batch_size), stage.max_length + stage.max_tokens
+    return {"optimizer": stage.optimizer, "slots": slots, "positions": positions}
 
 
 def largest_budget(
@@ -163,8 +189,12 @@ def memory_here(
     model, keywords = (config, spec, stage.adapter), {"on_gpu": on_gpu, **options(stage)}
     held = 0
     for other in beside:
-        others = predict_memory(local_config(other.path) or {}, other, LoRA(), tokens=0, **keywords)
+        others = predict_memory(
+            local_config(other.path) or {}, other, LoRA(), tokens=0, on_gpu=on_gpu
+        )
         held += others.weights if others else 0
+    if isinstance(stage, PPOSettings) and stage.critic == "reward" and beside:
+        keywords["critic"] = local_config(beside[0].path) or {}, beside[0]
     # activations are recomputed where they would not fit, unless the recipe says otherwise
     always, never = stage.recompute == "always", stage.recompute == "never"
     memory = predict_memory(*model, tokens=tokens, recompute=always, **keywords)
@@ -174,26 +204,6 @@ def memory_here(
         return None
     most = largest_budget(*model, free=free - held, recompute=not never, **keywords)
     return memory.total + held, most
-
-
-def largest_micro_batch(
-    rows: Sequence[AnyRow], settings: TrainSettings, template: Template, tokenizer: Tokenizer
-) -> int:
-    """Tokens of the largest micro-batch if the longest rows that are kept meet in one step."""
-    # rows with the most characters hold those with the most tokens: only they are tokenised
-    size, max_length = settings.batch_size, settings.max_length
-    longest = nlargest(_SPARE * size, rows, key=_num_characters)
-    groups = [settings.objective.group(row, template, tokenizer) for row in longest]
-    # a row that is too long is cut, or dropped and counts nothing
-    too_long = max_length if settings.too_long == "cut" else 0
-    tokens = sorted(g.num_input_tokens if g.longest <= max_length else too_long for g in groups)
-    step = tokens[-size:]
-    batches = best_fit(step, settings.tokens_per_batch)
-    return max((sum(step[i] for i in batch) for batch in batches), default=0)
-
-
-def _num_characters(row: AnyRow) -> int:
-    return sum(len(message.content) for messages in conversations(row) for message in messages)
 
 
 def available() -> tuple[int, bool]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.io import content_hash
 from bezoar.model.fast_paths import refuse_broken
+from bezoar.model.layer import recompute
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.rng import rng_for
@@ -114,7 +115,14 @@ class PPOTrainer(Trainer):
     def prepare(self) -> None:
         """Memory alone: every update makes its own data."""
         longest = max(len(prompt.tokens) for prompt in self.prompts) + self.settings.max_tokens
-        self.save_memory(max(self.budget, longest))
+        self.save_memory(max(self.budget, longest), self.policy.critic)
+
+    def recompute(self) -> bool:
+        """Those of the critic too."""
+        begun, critic = super().recompute(), self.policy.critic
+        if begun and critic is not None:
+            recompute(critic.net)
+        return begun
 
     def batch(self, update: int) -> list[Prompt]:
         """The prompts of an update (0-based), each `samples` times: the next ones; each pass has

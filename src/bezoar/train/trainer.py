@@ -176,7 +176,7 @@ class Trainer(ABC):
                 parameter.grad = None
             self.state.splits += 1
 
-    def save_memory(self, tokens: int) -> None:
+    def save_memory(self, tokens: int, critic: Stack | None = None) -> None:
         """Recompute activations if the recipe says so, or if what is yet to be taken would not fit:
         gradients, the optimizer's state, the best weights, and micro-batches of `tokens`."""
         settings, stack = self.settings, self.stack
@@ -186,6 +186,7 @@ class Trainer(ABC):
             settings.adapter,
             tokens=tokens,
             on_gpu=stack.device.type == "cuda",
+            critic=(critic.net.config.to_dict(), critic.spec) if critic is not None else None,
             **options(settings),
         )
         # of a training that goes on, the optimizer's state and the best weights are there
