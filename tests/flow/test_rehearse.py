@@ -1,6 +1,7 @@
 """`bezoar rehearse`: faults with their places, real questions, what is left alone, advice."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,11 @@ import pytest
 
 from bezoar.chat.types import Message
 from bezoar.data.critiques import Revised, parse_revision
+from bezoar.evals.evaluate import Evaluate
+from bezoar.evals.mt_bench import MTBench
+from bezoar.evals.revision import Revision
+from bezoar.evals.win_rate import WinRate
+from bezoar.flow.toy_size import toy_size
 from bezoar.llm.rehearsed import spoken
 from bezoar.llm.types import Request
 from bezoar.prompts import fill, read_prompt
@@ -91,6 +97,12 @@ def test_offline_needs_neither_server_nor_key(folder: Path) -> None:
     path = recipe(folder, judge={"key_env": "MY_KEY"})
     code, said = ended("rehearse", str(path), "--offline")
     assert code == 0, said
+    # how long a server writes is not known, and the estimate says so
+    estimate = [line.rstrip() for line in said.partition("At full size")[2].splitlines()]
+    lines = {line.split()[0]: line for line in estimate if line}
+    assert lines["kept"].endswith("not timed")
+    assert not lines["rows"].endswith("not timed")
+    assert "Not timed, and not in the sum, is what language models" in said
     code, without = ended("rehearse", str(path))
     assert code == 1
     assert f"{path}" in without
@@ -133,6 +145,16 @@ def test_a_reply_of_a_server_that_cannot_be_read_is_counted(folder: Path) -> Non
 def said(file: str, **texts: str) -> str:
     words = fill(read_prompt(file), **texts, end="[end]")
     return spoken(Request((Message("user", words),)))
+
+
+def test_answers_of_evaluated_models_are_short() -> None:
+    win = {"against": "base", "judge": "j", "questions": "q.jsonl"}
+    stage = Evaluate("m", mt_bench=MTBench("j", max_tokens=1024), win_rate=WinRate(**win))
+    small = toy_size(replace(stage, revision=Revision("j")))
+    assert small.mt_bench.max_tokens == small.win_rate.max_tokens == 64
+    # critiques and revisions have a form, which a cut one lacks
+    assert small.revision.max_tokens == Revision("j").max_tokens
+    assert toy_size(replace(stage, mt_bench=MTBench("j", max_tokens=20))).mt_bench.max_tokens == 20
 
 
 def test_the_script_speaks_every_format() -> None:

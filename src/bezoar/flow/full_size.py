@@ -45,6 +45,11 @@ def print_full_size(rehearsal: Rehearsal, console: Console) -> None:
     free, on_gpu = available()
     told = [f"{free / 2**30:.0f} GiB {'of the GPU' if on_gpu else 'of memory'} are free now."]
     told += [f"Time is that of training, at {rate}." for rate in dict.fromkeys(rates.values())]
+    if any(_not_timed(recipe, name) for name in by_name.keys() - seconds.keys()):
+        told.append(
+            "Not timed, and not in the sum, is what language models on servers or on this machine"
+            " write: rows, judgements, answers of evaluations and of PPO."
+        )
     for name, stage in recipe.stages.items():
         if isinstance(stage, Source) and not by_name[name].rows:
             told.append(f"How many rows {name} will give is not known; set limit to see more.")
@@ -67,13 +72,21 @@ def _print(
     table.add_column("USD", usd.money(), justify="right")
     table.add_column("GiB", _gib(most), justify="right")
     table.add_column("steps", justify="right")
-    table.add_column("time", _time(sum(seconds.values())), justify="right")
+    training = _time(sum(seconds.values()))
+    table.add_column("time", f"training: {training}" if training else "", justify="right")
     for line, (requests, _, usd) in zip(lines, sums, strict=True):
         steps = str(line.training.steps) if line.training and line.training.steps else ""
         cells = [str(line.rows or ""), str(requests or ""), usd.money() if usd else ""]
-        memory, took = _gib(line.memory_bytes or 0), _time(seconds.get(line.name, 0.0))
-        table.add_row(line.name, *cells, memory, steps, took)
+        took = _time(seconds.get(line.name, 0.0))
+        if not took and _not_timed(recipe, line.name):
+            took = "not timed"
+        table.add_row(line.name, *cells, _gib(line.memory_bytes or 0), steps, took)
     console.print(table)
+
+
+def _not_timed(recipe: Recipe, name: str) -> bool:
+    """Whether a stage asks language models or computes with one."""
+    return any(ref.kind in ("backend", "model") for ref in recipe.inputs(name))
 
 
 def _gib(num_bytes: int) -> str:

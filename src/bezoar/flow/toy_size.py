@@ -7,7 +7,8 @@ from typing import Any
 from bezoar.data.flan import Flan
 from bezoar.data.source import Source
 from bezoar.evals.evaluate import Evaluate
-from bezoar.evals.lm_eval import LmEval
+from bezoar.evals.lm_eval import LmEval, Task
+from bezoar.evals.revision import Revision
 from bezoar.evals.section import Section
 from bezoar.train.stages import PPO, Train
 
@@ -17,6 +18,8 @@ _READ, _EACH, _MADE, _ITEMS, _BATCH = 16, 4, 6, 2, 2
 _LEAST = {"num_rows": _MADE, "num_seeds": 3, "n": 2}
 """Settings of schemes that make more rows or answers if they are larger."""
 _VALIDATION = 0.34
+_ANSWER = 64
+"""Tokens of an evaluated model's answer: a random one whose end is an added token finds none."""
 
 
 def toy_size(stage: Any) -> Any:
@@ -63,6 +66,8 @@ def _section(part: Any) -> Any:
         return replace(part, tasks=tuple(_section(task) for task in part.tasks))
     names = {field.name for field in fields(part)}
     few: dict[str, Any] = {"limit": min(part.limit or _ITEMS, _ITEMS)} if "limit" in names else {}
+    if "max_tokens" in names and not isinstance(part, Revision | Task):
+        few["max_tokens"] = min(part.max_tokens, _ANSWER)
     # what a script answers about two items says nothing about the judge
     for name, least in (("min_accuracy", 0.0), ("min_kappa", -1.0)):
         if getattr(part, name, None) is not None:
