@@ -172,9 +172,27 @@ def test_masks_hide_names_and_nothing_else(rows: list[Chat], functions: list[Fun
         for tool in row.messages[0].tools:
             plain = by_text[tool.description].tool
             own, hidden = (t.parameters["properties"] for t in (plain, tool))
-            assert list(own.values()) == list(hidden.values())
+            assert all(value in own.values() for value in hidden.values())
+            assert len(tool.parameters["required"]) == len(plain.parameters["required"])
             assert (tool.name not in names) == row.meta["masked"]
-            assert (own.keys() == hidden.keys()) != row.meta["masked"]
+            assert (hidden.keys() <= own.keys()) != row.meta["masked"]
+
+
+def test_declarations_differ_from_row_to_row(rows: list[Chat], functions: list[Function]) -> None:
+    plain = {f.name: list(f.tool.parameters["properties"]) for f in functions}
+    seen = [
+        (plain[tool.name], list(tool.parameters["properties"]))
+        for row in rows
+        if not row.meta["masked"]
+        for tool in row.messages[0].tools
+    ]
+    assert 0.1 < sum(len(own) > len(shown) for own, shown in seen) / len(seen) < 0.6
+    assert any(own != shown and sorted(own) == sorted(shown) for own, shown in seen)
+    for row in rows:
+        tables = {tool.name: tool.parameters for tool in row.messages[0].tools}
+        for call in calls(row):
+            order = list(tables[call.name]["properties"])
+            assert list(call.arguments) == sorted(call.arguments, key=order.index)
 
 
 def test_a_call_that_does_not_fit_is_told() -> None:

@@ -25,6 +25,7 @@ from bezoar.synth.tools.check import chat_fault
 from bezoar.synth.tools.masking import masked
 from bezoar.synth.tools.rows import Category, Writer
 from bezoar.synth.tools.teacher import TeacherWriter
+from bezoar.synth.tools.varying import varied
 
 SHIPPED = "bezoar:tools.jsonl"
 CHATS = "bezoar:instructions.jsonl"
@@ -132,7 +133,8 @@ class ToolCalls(Stage):
         def make(number: int, rng: random.Random) -> tuple[Chat, bool]:
             category, is_masked = plan[number]
             messages, called = writer.write(category, rng)
-            shown = masked(messages, rng) if is_masked else messages
+            shown = varied(messages, rng)
+            shown = masked(shown, rng) if is_masked else shown
             meta = {"scheme": self.kind, "category": category, "functions": called}
             chat = Chat(f"tool_calls-{number}", shown, {**meta, "masked": is_masked})
             return chat, category == "chat"
