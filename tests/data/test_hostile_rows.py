@@ -558,6 +558,5 @@ def test_a_conversation_in_a_text_column(tmp_path: Path) -> None:
             }
         )
     )
-    assert "the text in the column 'tools': not valid JSON" in refusal(
-        ShareGPT("a.jsonl"), tmp_path
-    )
+    [dropped] = ShareGPT("a.jsonl").below(tmp_path).load().dropped
+    assert dropped.reason == "bad JSON in the tools"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar.chat.types import Chat
+from bezoar.chat.types import Chat, Message, Tool, ToolCall
 from bezoar.data.columns import Columns
 from bezoar.data.dolly import Dolly
 from bezoar.data.files import hub_file
@@ -29,7 +29,7 @@ from bezoar.llm.types import Reply, Request
 from tests.helpers.hub import Hub, serving_hub
 from tests.helpers.hub_datasets import DATASETS, add_datasets
 from tests.helpers.hub_questions import mt_bench_question
-from tests.helpers.hub_rows import FLAN_SOURCES, flan_rows, tables
+from tests.helpers.hub_rows import FLAN_SOURCES, WEATHER, flan_rows, tables
 
 datasets = pytest.importorskip("datasets")
 ROOT = Path(__file__).parents[2]
@@ -192,7 +192,7 @@ class Scripted:
     "subset",
     ["func_calling", "func_calling_singleturn", "glaive_func_calling", "json_mode_agentic"],
 )
-def test_hermes_calls_load_as_the_text_that_they_are(hub: Hub, subset: str) -> None:
+def test_hermes_calls_load_as_calls(hub: Hub, subset: str) -> None:
     ignore = ("schema",) if subset == "json_mode_agentic" else ()
     name = "NousResearch/hermes-function-calling-v1"
     sifted = ShareGPT(name, subset=subset, ignore=ignore).load()
@@ -200,8 +200,11 @@ def test_hermes_calls_load_as_the_text_that_they_are(hub: Hub, subset: str) -> N
     roles = [message.role for message in sifted.rows[0].messages]
     whole = ["system", "user", "assistant", "tool", "assistant"]
     assert roles == (whole[:3] if subset == "func_calling_singleturn" else whole)
-    assert sifted.rows[0].messages[2].content.startswith("<tool_call>\n{")
-    assert ("tools" in sifted.rows[0].meta) == (subset != "json_mode_agentic")
+    system, _, call, *result = sifted.rows[0].messages[:4]
+    assert system == Message("system", "You call functions.", tools=(Tool(**WEATHER),))
+    assert call == Message("assistant", "", (ToolCall("weather", {"town": "Ulm"}),))
+    if result:
+        assert result == [Message("tool", '{"name": "weather", "content": "rain"}')]
 
 
 TASKS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bezoar.chat.types import Chat, Comparison, Message, ToolCall
+from bezoar.chat.types import Chat, Comparison, Message, Tool, ToolCall
 from bezoar.data import HHRLHF, SOURCES, Columns, Dolly, Flan, HelpSteer2, ShareGPT, UltraFeedback
 from bezoar.data.source import Source
 from bezoar.errors import DataError
@@ -297,13 +297,12 @@ def test_sharegpt_reads_calls_and_tools(tmp_path: Path) -> None:
     calls = Message("assistant", "", (add, add))
     last = Message("assistant", "It is 2.")
     assert chat.messages == (
-        Message("system", "Count."),
+        Message("system", "Count.", tools=(Tool("add"),)),
         Message("user", "1+1?"),
         calls,
         Message("tool", "2"),
         last,
     )
-    assert chat.meta["tools"] == [{"name": "add"}]
 
 
 @pytest.mark.parametrize(
@@ -316,8 +315,9 @@ def test_sharegpt_reads_calls_and_tools(tmp_path: Path) -> None:
         (turns(), "no answer"),
         (turns(("human", "a"), ("gpt", "")), "empty answer"),
         (turns(("human", ""), ("gpt", "b")), "empty turn"),
-        (turns(("human", "a"), ("observation", "b"), ("gpt", "c")), "turns out of order"),
-        (turns(("human", "a"), ("function_call", '{"name": "f", "arguments": {}}')), "no answer"),
+        (turns(("human", "a"), ("observation", "b"), ("gpt", "c")), "result without a call"),
+        (turns(("human", "x"), ("function_call", "add(1)")), "bad JSON in a call"),
+        (turns(("human", "x"), ("function_call", '{"name": "f"}')), "bad call"),
     ],
 )
 def test_sharegpt_drops_and_counts(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
@@ -334,11 +334,6 @@ def test_sharegpt_drops_and_counts(row: dict[str, Any], reason: str, tmp_path: P
             "no column 'from'; it has role, content",
         ),
         (turns(("bob", "x")), "the speaker 'bob' is unknown"),
-        (turns(("human", "x"), ("function_call", "add(1)")), "not valid JSON"),
-        (
-            turns(("human", "x"), ("function_call", '{"name": "f"}')),
-            "not an object with a name and arguments",
-        ),
         (
             {**turns(("human", "x"), ("gpt", "y")), "tools": {"name": "f"}},
             "the column 'tools' is a dict, not a list",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bezoar.chat.types import Chat
+from bezoar.chat.types import Chat, Tool
 from bezoar.data import SOURCES, Columns
 from bezoar.data.source import Source
 from bezoar.errors import DataError
@@ -126,7 +126,7 @@ def test_system_and_tools_of_a_table_are_read(tmp_path: Path) -> None:
         ("system", "Be brief."),
         ("user", "Why?"),
     ]
-    assert chat.meta["tools"] == tools
+    assert chat.messages[0].tools == (Tool("f"),)
     written(tmp_path, {"prompt": "Q", "chosen": "A", "rejected": "B", "rules": "Be brief."})
     (pair,) = Columns("rows.jsonl", system="rules").below(tmp_path).load().rows
     assert [m.content for m in pair.prompt] == ["Be brief.", "Q"]

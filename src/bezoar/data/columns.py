@@ -1,7 +1,7 @@
 """Any table of conversations, of prompts with answers, or of pairs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -49,17 +49,15 @@ class Table(Source[Any]):
         return filtered
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Comparison | Dropped:
-        meta = {**_meta(row.get("meta"), at), **tools_in(row, at)}
+        meta, tools = _meta(row.get("meta"), at), tools_in(row, at)
         system = text(row, self.system, at, needed=False)
         if "iterations" in row:
             # what `bezoar revise` writes beside the last answer
             row.get("iterations"), row.get("first")
         # pairs first: they may hold a column of messages as well
         if self.chosen in row or self.rejected in row:
-            pair = pair_in(row, at, (self.prompt, self.chosen, self.rejected), meta)
-            if isinstance(pair, Comparison) and system:
-                return replace(pair, prompt=with_system(system, pair.prompt))
-            return pair
+            sides = (self.prompt, self.chosen, self.rejected)
+            return pair_in(row, at, sides, meta, system=system, tools=tools)
         if self.messages in row:
             messages = messages_in(row[self.messages], at)
         elif self.prompt in row:
@@ -69,7 +67,7 @@ class Table(Source[Any]):
             needed = f"{self.messages!r}, {self.prompt!r}, {self.chosen!r}"
             names = ", ".join(row) or "none"
             raise at.wrong(f"the row has none of the columns {needed}; it has {names}.")
-        return checked_chat(with_system(system, messages), at, meta)
+        return checked_chat(with_system(system, messages), at, meta, tools)
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,9 @@ class Columns(Table):
     A row with `chosen` and `rejected` is a pair, whose `prompt` may be in both of them; one with
     `messages` is a chat; else it has `prompt` and `response`. Each is a text or a list of {role,
     content}. A column `meta` (an object or JSON text) is kept, so that a stage's rows.parquet can
-    be read back, and so is `tools` (a list of functions). Any other text is an error: name its
+    be read back. A column `tools` (a list of functions, or that as JSON text) is offered in the
+    system message; calls are `tool_calls` of OpenAI's form, their arguments a table or JSON text,
+    and results are ordered by `tool_call_id`. Any other text is an error: name its
     column or ignore it.
 
     Example: {kind: jsonl, path: rows.jsonl, prompt: question, response: answer}

@@ -15,10 +15,11 @@ class ShareGPT(Source[Chat]):
     """Conversations of {from, value} turns: system, human, gpt, function_call, observation.
 
     Beside the column conversations there may be `system` and `tools` (a JSON list, or that as
-    text); tools go to `meta["tools"]`. Neighbouring function calls become one turn. A call that is
-    written as text, `<tool_call>`, stays the text of its turn, as the Hermes models write it, and a
-    turn of the tool follows. Conversations that do not alternate or do not end with an answer are
-    dropped and counted.
+    text), which are offered in the system message. Neighbouring function calls become one turn. The
+    form of the Hermes models is read as well: `<tools>` in the system message, `<tool_call>` in
+    answers and `<tool_response>` of the tool, in JSON or as Python writes it. Conversations that do
+    not alternate or end with no answer, and those with bad JSON, calls of tools that are not
+    declared or results without a call, are dropped and counted.
 
     Example: {kind: sharegpt, path: llamafactory/glaive_toolcall_en}
     """
@@ -31,4 +32,4 @@ class ShareGPT(Source[Chat]):
             turns = parse_json(turns, at, "conversations")
         messages = messages_in(turns, at, who="from", what="value")
         messages = with_system(text(row, "system", at, needed=False), messages)
-        return checked_chat(messages, at, tools_in(row, at))
+        return checked_chat(messages, at, {}, tools_in(row, at))

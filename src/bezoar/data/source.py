@@ -16,6 +16,7 @@ from bezoar.data.held_out import is_held_out
 from bezoar.data.locate import DataFile, is_hub_id, locate
 from bezoar.data.rows import Placed, RowOrigin
 from bezoar.data.subset import ItemT, Subset
+from bezoar.data.tool_turns import MalformedError
 from bezoar.data.unused_columns import METADATA, UnusedColumns, WatchedRow
 from bezoar.errors import DataError
 from bezoar.parquet import num_rows
@@ -199,7 +200,10 @@ class Source(Generic[ItemT]):
     ) -> Iterator[ItemT | Dropped]:
         for at, plain_row in rows:
             row = WatchedRow(plain_row)
-            item = self.read(row, at)
+            try:
+                item: ItemT | Dropped = self.read(row, at)
+            except MalformedError as error:
+                item = Dropped(at.id, error.reason, f"{at.text}: {error.detail}")
             unused.meet(row)
             if not isinstance(item, Dropped):
                 unused.check(row, item, at)

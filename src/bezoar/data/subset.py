@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from bezoar.chat.messages import offered
+from bezoar.chat.tool_calls import write_answer
 from bezoar.chat.types import Chat, Comparison, Dropped, Filtered
 from bezoar.errors import DataError
 from bezoar.io import canonical
@@ -23,9 +25,11 @@ def content_key(item: Chat | Comparison, seed: int) -> int:
         for message in item.messages:
             calls = [[call.name, call.arguments] for call in message.tool_calls]
             content.append([message.role, message.content, calls])
-        content.append(item.meta.get("tools"))
+        content.append([tool.to_json() for tool in offered(item.messages)] or None)
     else:
-        content = [*([m.role, m.content] for m in item.prompt), [item.chosen, item.rejected]]
+        prompt = [[m.role, write_answer(m)] for m in item.prompt]
+        content = [*prompt, [item.chosen, item.rejected]]
+        content += [tool.to_json() for tool in offered(item.prompt)]
     return text_key(canonical(content), seed, item.id)
 
 

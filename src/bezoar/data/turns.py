@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from bezoar.chat.types import Chat, Comparison, Dropped, Message, Messages, Role, ToolCall
+from bezoar.chat.tool_calls import write_answer
+from bezoar.chat.types import Chat, Comparison, Dropped, Message, Messages, Role, Tool
 from bezoar.data.rows import RowOrigin, parse_json, text
+from bezoar.data.tool_turns import calls_in, in_order, json_in, structured, tools_in_list
 from bezoar.io import Row
 
 _SPEAKERS: dict[str, Role] = {
@@ -16,18 +18,16 @@ _SPEAKERS: dict[str, Role] = {
     "observation": "tool",
     "function_call": "assistant",
 }
-# who may speak after whom; "" is the start, "call" an assistant that calls functions, "written
-# call" one whose text holds the call, in the form of the Hermes models
+# who may speak after whom; "" is the start, "call" an assistant that calls functions
 _NEXT = {
     "": ("system", "user"),
     "system": ("user",),
-    "user": ("assistant", "call", "written call"),
+    "user": ("assistant", "call"),
     "assistant": ("user",),
-    "call": ("tool",),
-    "written call": ("tool", "user"),
-    "tool": ("tool", "assistant", "call", "written call"),
+    "call": ("tool", "user"),
+    "tool": ("tool", "assistant", "call"),
 }
-_WRITTEN_CALL = "<tool_call>"
+_BAD_CALL = "bad JSON in a call"
 
 
 def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "content") -> Messages:
@@ -37,22 +37,34 @@ def messages_in(value: Any, at: RowOrigin, *, who: str = "role", what: str = "co
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise at.wrong(f"the conversation is not a list of objects with {who!r} and {what!r}.")
     messages: list[Message] = []
+    ids: list[list[str]] = []
     for turn in value:
         speaker = text(turn, who, at)
         if speaker not in _SPEAKERS:
             known = ", ".join(_SPEAKERS)
             raise at.wrong(f"the speaker {speaker!r} is unknown; the speakers are {known}.")
         if speaker == "function_call":
-            calls = _calls(parse_json(text(turn, what, at), at), at)
+            calls = calls_in(json_in(text(turn, what, at), _BAD_CALL))
             if messages and messages[-1].tool_calls:
                 calls = (*messages.pop().tool_calls, *calls)
+                ids.pop()
             messages.append(Message("assistant", "", calls))
         else:
-            calls = _calls(_parsed(turn.get("tool_calls"), at) or [], at)
             # beside calls there may be no content, or null
+            written = turn.get("tool_calls") or []
+            written = json_in(written, _BAD_CALL) if isinstance(written, str) else written
+            if not isinstance(written, list):
+                raise at.wrong("a function call is not an object with a name and arguments.")
+            calls = calls_in(written)
             content = text(turn, what, at, needed=not calls)
-            messages.append(Message(_SPEAKERS[speaker], content, calls))
-    return tuple(messages)
+            # a stage's rows hold the tools as JSON text
+            tools = tools_in(turn, at)
+            messages.append(Message(_SPEAKERS[speaker], content, calls, tools))
+        asked = [call.get("id") for call in turn.get("tool_calls") or [] if isinstance(call, dict)]
+        ids.append(
+            [known for known in (turn.get("tool_call_id"), *asked) if isinstance(known, str)]
+        )
+    return tuple(in_order(messages, ids))
 
 
 def prompt_in(row: Row, name: str, at: RowOrigin) -> Messages:
@@ -67,14 +79,14 @@ def with_system(system: str, messages: Messages) -> Messages:
     return (Message("system", system), *messages) if system else messages
 
 
-def tools_in(row: Row, at: RowOrigin) -> dict[str, Any]:
-    """The column `tools`, a list of functions or that as JSON text, as a part of a row's meta."""
+def tools_in(row: Row, at: RowOrigin) -> tuple[Tool, ...]:
+    """The column `tools`, a list of functions or that as JSON text."""
     tools = row.get("tools") or []
     if isinstance(tools, str):
-        tools = parse_json(tools, at, "tools")
+        tools = json_in(tools, "bad JSON in the tools")
     if not isinstance(tools, list):
         raise at.wrong_type("tools", tools, "a list of functions")
-    return {"tools": tools} if tools else {}
+    return tools_in_list(tools)
 
 
 def split_turns(parts: list[str]) -> Messages:
@@ -83,49 +95,32 @@ def split_turns(parts: list[str]) -> Messages:
     return tuple(Message(_SPEAKERS[speaker.lower()], words.strip()) for speaker, words in turns)
 
 
-def _calls(value: Any, at: RowOrigin) -> tuple[ToolCall, ...]:
-    # one or a list of {name, arguments}, also in OpenAI's {function: ...}
-    calls = []
-    for item in value if isinstance(value, list) else [value]:
-        call = item.get("function", item) if isinstance(item, dict) else {}
-        name, arguments = None, None
-        if isinstance(call, dict):
-            name, arguments = call.get("name"), _parsed(call.get("arguments"), at)
-        if not isinstance(name, str) or not isinstance(arguments, dict):
-            raise at.wrong("a function call is not an object with a name and arguments; mend it.")
-        calls.append(ToolCall(name, arguments))
-    return tuple(calls)
-
-
-def _parsed(value: Any, at: RowOrigin) -> Any:
-    return parse_json(value, at) if isinstance(value, str) and value else value
-
-
 def turn_problem(messages: Messages, *, answered: bool = True) -> str:
     """Why a conversation cannot be used, or ""; with `answered` it must end with an answer."""
     before = ""
     for index, message in enumerate(messages, 1):
         state: str = "call" if message.tool_calls else message.role
-        if state == "assistant" and _WRITTEN_CALL in message.content:
-            state = "written call"
         if state not in _NEXT[before]:
             if before == "":
                 return "does not start with the user"
             return "two turns in a row" if message.role == before else "turns out of order"
-        # calls have no text, and a function may return nothing
-        if not message.content.strip() and state not in ("call", "tool"):
+        # calls have no text, a function may return nothing, and tools need no words
+        if not (message.content.strip() or message.tools or state in ("call", "tool")):
             if index == len(messages) and message.role == "assistant":
                 return "empty answer"
             return "empty system message" if message.role == "system" else "empty turn"
         before = state
     if answered:
-        return "" if before in ("assistant", "written call") else "no answer"
+        return "" if before in ("assistant", "call") else "no answer"
     return "" if before in ("user", "tool") else "no prompt"
 
 
-def checked_chat(messages: Messages, at: RowOrigin, meta: dict[str, Any]) -> Chat | Dropped:
-    """The chat, or Dropped with the reason; an empty system message is left out."""
-    if messages and messages[0].role == "system" and not messages[0].content:
+def checked_chat(
+    messages: Messages, at: RowOrigin, meta: dict[str, Any], tools: tuple[Tool, ...] = ()
+) -> Chat | Dropped:
+    """The chat with its tools, or Dropped with the reason; an empty system message is left out."""
+    messages = structured(messages, tools)
+    if messages and messages[0] == Message("system", ""):
         messages = messages[1:]
     problem = turn_problem(messages)
     return Dropped(at.id, problem, at.text) if problem else Chat(at.id, messages, meta)
@@ -146,7 +141,13 @@ def checked_pair(
 
 
 def pair_in(
-    row: Row, at: RowOrigin, names: tuple[str, str, str], meta: dict[str, Any]
+    row: Row,
+    at: RowOrigin,
+    names: tuple[str, str, str],
+    meta: dict[str, Any],
+    *,
+    system: str = "",
+    tools: tuple[Tool, ...] = (),
 ) -> Comparison | Dropped:
     """A pair from the columns `names` (prompt, chosen, rejected), each text or a list of messages.
 
@@ -163,7 +164,8 @@ def pair_in(
     prompts = (chosen_prompt or prompt, rejected_prompt or prompt)
     if prompts[0] != prompts[1]:
         return Dropped(at.id, "prompts differ", at.text)
-    return checked_pair(prompts[0], (chosen, rejected), at, meta)
+    prompt = structured(with_system(system, prompts[0]), tools)
+    return checked_pair(prompt, (chosen, rejected), at, meta)
 
 
 def _side(row: Row, name: str, at: RowOrigin) -> tuple[Messages, str]:
@@ -172,4 +174,4 @@ def _side(row: Row, name: str, at: RowOrigin) -> tuple[Messages, str]:
     messages = messages_in(row[name], at)
     if not messages or messages[-1].role != "assistant":
         return messages, ""
-    return messages[:-1], messages[-1].content
+    return messages[:-1], write_answer(messages[-1])
