@@ -338,13 +338,25 @@ import bezoar.train.supervised_trainer as loop
 loop.TrainState = Measured
 spec = ModelSpec("smollm2-135m-instruct", case["quantize"])
 adapter = None if case["targets"] is None else LoRA(targets=case["targets"] if isinstance(case["targets"], str) else tuple(case["targets"]))
-train = Train("m", "r", OBJECTIVES[case["objective"]](), adapter, batch_size=case["batch"], tokens_per_batch=case["budget"], validation=0.0)
+train = Train("m", "r", OBJECTIVES[case["objective"]](), adapter, batch_size=case["batch"], tokens_per_batch=case["budget"], validation=0.0, **case.get("train", {}))
 train.fit(rows, StageInputs(spec, [], ChatML(), out / "w", out / "o"), progress=Progress("s"), seed=0)
-print(json.dumps([peak_memory(), predict_memory(local_config(spec.path), spec, adapter, tokens=fullest[0]).total]))
+print(json.dumps([peak_memory(), predict_memory(local_config(spec.path), spec, adapter, tokens=fullest[0], recompute=train.recompute == "always").total]))
 """  # noqa: E501
 QKV = ["q_proj", "k_proj", "v_proj"]
-# the training stages of demo-real (two), cnr, drpo and asft, and one of all weights
-STAGES = {
+# the training stages of demo-real (two), cnr, drpo and asft, one of all weights, and the least that
+# a model in 4 bits takes
+STAGES: dict[str, dict[str, Any]] = {
+    "nf4 recomputed": {
+        "pairs": 0,
+        "quantize": "nf4",
+        "targets": "all-linear",
+        "objective": "sft",
+        "batch": 8,
+        "budget": 1024,
+        "prompt": [60, 160],
+        "answer": [60, 160],
+        "train": {"recompute": "always", "max_steps": 2},
+    },
     "all weights": {
         "pairs": 0,
         "quantize": "none",
