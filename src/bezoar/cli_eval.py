@@ -13,7 +13,7 @@ JudgeOption = Annotated[
     str, typer.Option(help="the judge: a model of these kinds, or a reward model")
 ]
 VerdictOption = Annotated[
-    str, typer.Option(help="how a judge is read: text, logprob or (MT-Bench) fastchat")
+    str, typer.Option(help="how a judge is read: text, structured, logprob or (MT-Bench) fastchat")
 ]
 QuestionsOption = Annotated[
     str, typer.Option(help="a file of questions; default the 32 that ship with bezoar")

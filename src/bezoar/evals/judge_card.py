@@ -98,7 +98,8 @@ class JudgeCard(JudgeConfig, LabelledPairs):
             right = [None if margin is None else float(margin > 0) for margin in margins]
             outcome.scores.append(score("judge/accuracy free of position", right))
         self._check_minimum(judge.name, outcome.scores)
-        same = {"pairs": content_hash([p.to_row() for p in pairs]), "repeats": self.repeats}
+        asked = content_hash([p.to_row() for p in pairs])
+        same = {"pairs": asked, "repeats": self.repeats, **judge.form}
         conditions: dict[str, Row] = {"judge/": same}
         facts = {**judge.facts, "conditions": conditions}
         if reason := outcome.scores[0].reason:

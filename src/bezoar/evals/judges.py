@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from bezoar.bounds import Count, Share
 from bezoar.chat.templates import Template
@@ -19,6 +19,7 @@ from bezoar.model.spec import RewardWeights
 from bezoar.prompts import read_prompt
 from bezoar.references import BackendRef, FileRef, RewardRef
 from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.forms import Way, said_of
 from bezoar.verdicts.pairwise import Pairwise, Preference, Side
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class JudgeConfig(Section):
     """Model with a score head that compares them instead."""
     prompt: FileRef = "bezoar:pairwise.txt"
     """Prompt of the judge, with {prompt}, {a} and {b}."""
-    verdict: Literal["text", "logprob"] = "text"
-    """text: written by the judge; logprob: the likeliest of the three, for weak judges."""
+    verdict: Way = "text"
+    """text: written by the judge; structured: held to its form; logprob: the likeliest of three."""
     judge_tokens: Count = 512
     """Most tokens of a written verdict."""
     goodness: RewardWeights | None = None
@@ -70,11 +71,13 @@ class PairJudge:
     name: str
     hash: str
     compare: Callable[[Sequence[Comparison], int], Judgement]
+    form: Mapping[str, Any] = field(default_factory=dict)
+    """What conditions say of verdicts that are held to a form."""
 
     @property
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         """What names it in the facts of a section."""
-        return {"judge": self.name, "judge_hash": self.hash}
+        return {"judge": self.name, "judge_hash": self.hash, **self.form}
 
     def judge(
         self, pairs: Sequence[Comparison], known: Mapping[int, tuple[Preference, float | None]]
@@ -110,7 +113,7 @@ def asked_judge(judge: Pairwise, ask: Ask, identity: str) -> PairJudge:
 
         return judged(pairs, judge, ask_again)
 
-    return PairJudge(judge.judge, judge_hash(judge, identity), compare)
+    return PairJudge(judge.judge, judge_hash(judge, identity), compare, said_of(judge.verdict))
 
 
 def judge_hash(judge: Pairwise, identity: str) -> str:

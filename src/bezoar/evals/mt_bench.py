@@ -33,6 +33,7 @@ from bezoar.evals.stats import Score, clustered_score, score
 from bezoar.io import Row, content_hash
 from bezoar.llm.types import Ask, Request
 from bezoar.references import BackendRef, FileRef
+from bezoar.verdicts.forms import said_of
 from bezoar.verdicts.rating import Rating, Verdict, grade_request, read_grade
 
 # FastChat's: what has one right answer is not drawn; writing and roleplay have the other one
@@ -76,7 +77,8 @@ class MTBench(Section):
     prompts: Prompts = "own"
     """The judge's prompts: own, or FastChat's judge_prompts.jsonl, with which it is MT-Bench."""
     verdict: Verdict = "text"
-    """text: a written rating; logprob: the expected one, for weak judges; fastchat: its rule."""
+    """text: a written rating; structured: held to its form; logprob: the expected one, for weak
+    judges; fastchat: read by its rule."""
     max_tokens: Count = 1024
     """Most tokens of an answer."""
     judge_tokens: Count = 1024
@@ -114,10 +116,12 @@ class MTBench(Section):
         grading = (prompts_hash(self.prompts), self.verdict, self.judge_tokens)
         judge_hash = content_hash(judge_identity or self.judge, *grading)
         asked = content_hash([[q.id, q.category, q.turns, q.references] for q in questions])
-        same = {"judge": judge_hash, "answer tokens": self.max_tokens, "questions": asked}
+        held = said_of(self.verdict)
+        same = {"judge": judge_hash, **held, "answer tokens": self.max_tokens, "questions": asked}
         facts = {
             "judge": self.judge,
             "judge_hash": judge_hash,
+            **held,
             "conditions": {"mt_bench": same},
             "references": Path(self.references or "own").name,
             "without_reference": without_reference(questions),

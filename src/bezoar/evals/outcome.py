@@ -190,6 +190,10 @@ def remarks(info: dict[str, Any]) -> list[str]:
             # a reward model compares answers, and gives no grades
             other = "" if section == "mt_bench" else "a reward model (`reward_model`) or "
             sentences.append(f"{section}: {reason}; take {other}another judge.")
+    for section, facts in info.items():
+        if isinstance(facts, dict) and facts.get("held to a form"):
+            what = "answers" if facts.get("held to a form") == "answers" else "the judge's verdicts"
+            sentences.append(f"{section}: {what} were held to a form while they were drawn.")
     if card.get("injection"):
         *plants, control = card["injection"]
         num_fell, num_games = (sum(plant[key] for plant in plants) for key in ("fell", "games"))

@@ -26,6 +26,7 @@ from bezoar.evals.win_rate import prompt_value
 from bezoar.io import Row, content_hash
 from bezoar.model.spec import RewardWeights
 from bezoar.references import FileRef, ModelRef
+from bezoar.verdicts.forms import Way, said_of
 from bezoar.verdicts.pairwise import Pairwise
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ class RewardBench(LabelledPairs):
     """Reference of the implicit reward."""
     prompt: FileRef = "bezoar:pairwise.txt"
     """Prompt of the model as a judge."""
-    verdict: Literal["text", "logprob"] = "text"
-    """How the model as a judge says its verdict: text, or logprob, for weak judges."""
+    verdict: Way = "text"
+    """How the model as a judge says its verdict: text, structured (held to its form) or logprob."""
     judge_tokens: Count = 512
     """Most tokens of a written verdict."""
     goodness: RewardWeights | None = None
@@ -116,8 +117,9 @@ class RewardBench(LabelledPairs):
             by, scorer = self.scorer(model, context)
             outcome = reward_bench(pairs, scorer)
             outcome.texts["RewardBench"] = pair_texts(pairs)
-            same = {"pairs": content_hash([pair.to_row() for pair in pairs])}
-            outcome.info["reward_bench"].update(by=by, conditions={"RewardBench": same})
+            held = said_of(self.verdict) if by == "judge" else {}
+            same = {"pairs": content_hash([pair.to_row() for pair in pairs]), **held}
+            outcome.info["reward_bench"].update(by=by, **held, conditions={"RewardBench": same})
             return outcome
 
         return cache_part("reward_bench", measure)

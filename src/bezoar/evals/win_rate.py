@@ -86,6 +86,7 @@ class WinRate(JudgeConfig):
         figures = outcome(pairs, verdicts, margins)
         conditions = {
             "judge": judge.hash,
+            **judge.form,
             "answers of the other": content_hash([[t.text for t in turns] for turns in theirs]),
             "turn": self.turn,
             "answer tokens": self.max_tokens,

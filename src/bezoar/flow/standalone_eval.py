@@ -270,7 +270,7 @@ def gold(
     if not pairs:
         return {}
     more = {"pairs": pairs, "limit": limit}
-    repeats = 1 if verdict == "text" and not model.scores else 0
+    repeats = 1 if verdict != "logprob" and not model.scores else 0
     return {
         "reward_bench": {**more, "verdict": verdict, "reference": reference},
         "judge_card": {} if reference else {**more, "verdict": verdict, "repeats": repeats},

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bezoar.bounds import Count, NotNegative
 from bezoar.chat.row_types import RowType
@@ -19,10 +19,12 @@ from bezoar.judge.attribute_stages import attribute_keys, level
 from bezoar.judge.filter import marked_row, question
 from bezoar.judge.stages import FilterResult, JudgeFilter, with_meta
 from bezoar.llm.types import Ask, Reply, Request
+from bezoar.model.structured_output import StructuredOutput
 from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
 from bezoar.stage import Outputs
 from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.forms import NOT_OF_FORM, Way
 from bezoar.verdicts.own_words import ONE_WORD, own_words
 
 _LEVELS = ("0", "1", "2", "3", "4")
@@ -63,8 +65,9 @@ class Attributes(JudgeFilter):
     """Prompt file with {attributes} and {record}."""
     definitions: FileRef = "bezoar:attributes.jsonl"
     """JSON Lines of name, asks and five levels: the attributes, of which the first decides."""
-    verdict: Literal["text", "logprob"] = "text"
-    """logprob, for weak judges: the mean level by the digits' probabilities, with decimals."""
+    verdict: Way = "text"
+    """text: written levels; structured: held to their form; logprob, for weak judges: the mean
+    level by the digits' probabilities, with decimals."""
     repeats: Count = 3
     """Ratings of each row; 1 with temperature 0 or logprob."""
     temperature: NotNegative = 0.7
@@ -85,10 +88,13 @@ class Attributes(JudgeFilter):
             return self._by_digits(chats, attributes, template, ask)
         names = [attribute.name for attribute in attributes]
         filled = fill(template, attributes="\n\n".join(a.text for a in attributes))
-        requests = [
-            Request((question(filled, row),), self.temperature, max_tokens=self.max_tokens)
-            for row in chats
-        ]
+        how: dict[str, Any] = {"max_tokens": self.max_tokens}
+        if self.verdict == "structured":
+            how["form"] = levels_form(names)
+            # no character takes more than a token, so that nothing is cut off
+            longest = sum(len(f"{name}: 0\n".encode()) for name in names)
+            how["max_tokens"] = max(self.max_tokens, longest)
+        requests = [Request((question(filled, row),), self.temperature, **how) for row in chats]
         # 1) Rate every row `repeats` times, all rows at once.
         ratings = self._ratings(requests, range(self.repeats), names, ask)
         # 2) Rate again only those that disagree; new seeds make these new requests.
@@ -125,7 +131,8 @@ class Attributes(JudgeFilter):
         seeded = [replace(request, seed=seed) for request in requests for seed in seeds]
         # All repeats of all rows in one call: the pool orders them for the backend.
         replies = iter(ask(seeded) if seeded else [])
-        return [[read_rating(next(replies), names) for _ in seeds] for _ in requests]
+        read = read_held if self.verdict == "structured" else read_rating
+        return [[read(next(replies), names) for _ in seeds] for _ in requests]
 
     def _sort(
         self, row: Chat, ratings: list[Rating | Unparsed], names: list[str], judged: FilterResult
@@ -214,6 +221,21 @@ def read_rating(reply: Reply, names: Sequence[str]) -> Rating | Unparsed:
             return Unparsed(reply.text, f"the level of {name} is {text}")
         rating[name] = int(text)
     return rating
+
+
+def levels_form(names: Sequence[str]) -> StructuredOutput:
+    """A line for each name, with a level."""
+    return StructuredOutput(regex="\n".join(rf"{re.escape(name)}: [0-4]" for name in names))
+
+
+def read_held(reply: Reply, names: Sequence[str]) -> Rating | Unparsed:
+    """The levels in a reply that was held to `levels_form`."""
+    if reply.finish == "error":
+        return Unparsed("", f"failed: {reply.error}")
+    levels = [line[-1:] for line in reply.text.split("\n")]
+    if len(levels) != len(names) or not set(levels) <= set(_LEVELS):
+        return Unparsed(reply.text, NOT_OF_FORM)
+    return dict(zip(names, map(int, levels), strict=True))
 
 
 def expected_level(reply: Reply) -> float | Unparsed:

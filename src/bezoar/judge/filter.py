@@ -18,13 +18,16 @@ from bezoar.prompts import read_prompt, seal, without_headings
 from bezoar.references import FileRef
 from bezoar.verdicts.accept_reject import (
     CHOICES,
+    FORM,
     Unparsed,
     Verdict,
     by_rank,
     parse_verdict,
     read_logprobs,
+    read_structured,
     read_text,
 )
+from bezoar.verdicts.forms import Way
 
 _PROMPT_TOKENS = 500
 _HEADINGS = (
@@ -52,8 +55,9 @@ class Filter(JudgeFilter):
     """Prompt file with {record}."""
     examples: FileRef = ""
     """JSON Lines of judged records, shown as earlier turns; a weak judge is blind without them."""
-    verdict: Literal["text", "logprob"] = "text"
-    """text: the judge writes Accept or Reject and a reason; logprob: their probabilities decide."""
+    verdict: Way = "text"
+    """text: the judge writes Accept or Reject and a reason; structured: it is held to that form, so
+    that every verdict can be read; logprob: the probabilities of the two decide."""
     threshold: float = 0.0
     """For logprob: a row is accepted if its score in nats is above this."""
     keep_share: Fraction | None = None
@@ -63,7 +67,7 @@ class Filter(JudgeFilter):
     kind: Literal["filter"] = "filter"
 
     def __post_init__(self) -> None:
-        if self.verdict == "text" and (self.threshold != 0 or self.keep_share is not None):
+        if self.verdict != "logprob" and (self.threshold != 0 or self.keep_share is not None):
             raise ValueError(
                 "threshold and keep_share have an effect only with verdict: logprob; remove them"
             )
@@ -73,7 +77,7 @@ class Filter(JudgeFilter):
     @property
     def without_words(self) -> str:
         """Log-probabilities."""
-        return ", or set verdict: logprob" if self.verdict == "text" else ""
+        return ", or set verdict: logprob" if self.verdict != "logprob" else ""
 
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
@@ -83,8 +87,9 @@ class Filter(JudgeFilter):
         requests = [self._request((*examples, question(rubric, row))) for row in chats]
         # 2) Read them: a reply without a verdict is unparsed, never a guess.
         replies = ask(requests) if requests else []
-        if self.verdict == "text":
-            verdicts = [read_text(reply) for reply in replies]
+        if self.verdict != "logprob":
+            read = read_structured if self.verdict == "structured" else read_text
+            verdicts = [read(reply) for reply in replies]
         else:
             verdicts = [read_logprobs(reply, self.threshold) for reply in replies]
         # 3) The share is of all rows, so it can only be taken when all scores are there.
@@ -99,7 +104,7 @@ class Filter(JudgeFilter):
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """One request for each row, of which two thirds are assumed to be accepted."""
         share = Estimate(0, 2 / 3, 1) if self.keep_share is None else exactly(self.keep_share)
-        most = self.max_tokens if self.verdict == "text" else 0
+        most = self.max_tokens if self.verdict != "logprob" else 0
         written = Estimate(min(10, most), min(30, most), most)
         read = Estimate(_PROMPT_TOKENS / 2, _PROMPT_TOKENS, 4 * _PROMPT_TOKENS)
         requests = RequestEstimate(rows[self.rows], read, written)
@@ -109,7 +114,7 @@ class Filter(JudgeFilter):
         """The judged examples as turns, in which the judge says what `verdict` asks of it."""
         turns: list[Message] = []
         for row, verdict in read_examples(self.examples) if self.examples else []:
-            reason = f": {verdict.reason}" if self.verdict == "text" else ""
+            reason = f": {verdict.reason}" if self.verdict != "logprob" else ""
             reply = verdict.label.capitalize() + reason
             turns += [question(rubric, row), Message("assistant", reply)]
         return tuple(turns)
@@ -117,7 +122,8 @@ class Filter(JudgeFilter):
     def _request(self, messages: Messages) -> Request:
         if self.verdict == "logprob":
             return Request(messages, max_tokens=1, choices=CHOICES)
-        return Request(messages, max_tokens=self.max_tokens)
+        form = FORM if self.verdict == "structured" else None
+        return Request(messages, max_tokens=self.max_tokens, form=form)
 
 
 def question(template: str, row: Chat) -> Message:

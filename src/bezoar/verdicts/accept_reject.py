@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bezoar.llm.types import Reply
+from bezoar.model.structured_output import StructuredOutput
+from bezoar.verdicts.forms import NOT_OF_FORM
 from bezoar.verdicts.own_words import MASK, ONE_WORD, own_words
 
 Label = Literal["accept", "reject"]
@@ -31,6 +33,8 @@ _VERDICT = re.compile(
 _OTHER = re.compile(rf"(accept|reject)(?:ed)?+{_END}{_AFTER}", re.IGNORECASE)
 _EITHER = re.compile(r"\W*+(?:or|and|vs)\W++(?:accept|reject)", re.IGNORECASE)
 _BEFORE_REASON = re.compile(rf"^[\W_]*+(?:(?:reason|because){_END}[\W_]*+)?+", re.IGNORECASE)
+FORM = StructuredOutput(regex=r"(Accept|Reject): [^\n]+")
+"""What `verdict: structured` holds a judge to; the verdict stands before what may be cut off."""
 _QUOTES = "\"'“”‘’"
 _DENIED = ("no", "not", "false", "0")
 
@@ -128,6 +132,16 @@ def read_text(reply: Reply) -> Verdict | Unparsed:
     if isinstance(verdict, Unparsed) and reply.finish == "length" and verdict.why == "no verdict":
         return Unparsed(reply.text, "cut off before a verdict")
     return verdict
+
+
+def read_structured(reply: Reply) -> Verdict | Unparsed:
+    """The verdict of a reply that was held to `FORM`: its first word."""
+    if reply.finish == "error":
+        return Unparsed("", f"failed: {reply.error}")
+    word, colon, reason = reply.text.partition(":")
+    if word not in CHOICES or not colon:
+        return Unparsed(reply.text, NOT_OF_FORM)
+    return Verdict("accept" if word == "Accept" else "reject", _plain(reason))
 
 
 def read_logprobs(reply: Reply, threshold: float) -> Verdict | Unparsed:

@@ -11,6 +11,7 @@ from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import read_prompt, seal
 from bezoar.references import BackendRef, FileRef
 from bezoar.verdicts.accept_reject import Unparsed
+from bezoar.verdicts.forms import NOT_OF_FORM, Way, reason_then
 from bezoar.verdicts.own_words import own_words
 
 Side = Literal["A", "B", "tie"]
@@ -53,8 +54,8 @@ class Pairwise:
     """Language model that compares."""
     prompt: FileRef = "bezoar:pairwise.txt"
     """Prompt of the judge, with {prompt}, {a} and {b}."""
-    verdict: Literal["text", "logprob"] = "text"
-    """text: written by the judge; logprob: the likeliest of the three, for weak judges."""
+    verdict: Way = "text"
+    """text: written by the judge; structured: held to its form; logprob: the likeliest of three."""
     max_tokens: int = 512
     """Most tokens of a written verdict."""
 
@@ -71,7 +72,7 @@ class Pairwise:
 
     def quote(self, num_pairs: Estimate) -> list[RequestEstimate]:
         """Two requests a pair."""
-        written = Estimate(20, 120, self.max_tokens) if self.verdict == "text" else exactly(0)
+        written = Estimate(20, 120, self.max_tokens) if self.verdict != "logprob" else exactly(0)
         return [RequestEstimate(num_pairs * 2, Estimate(300, 900, 3000), written)]
 
     def _request(self, template: str, pair: Comparison) -> Request:
@@ -80,7 +81,9 @@ class Pairwise:
         # the prefill opens the mark, so that the next token is the verdict
         if self.verdict == "logprob":
             return Request(messages, max_tokens=1, prefill="[[", choices=CHOICES)
-        return Request(messages, max_tokens=self.max_tokens)
+        form = reason_then(r"\[\[[ABC]\]\]", "[[A]]", self.max_tokens)
+        held = form if self.verdict == "structured" else None
+        return Request(messages, max_tokens=self.max_tokens, form=held)
 
 
 def conversation(messages: Messages) -> str:
@@ -97,12 +100,16 @@ def parse_side(text: str) -> Side | Unparsed:
     return _SIDES[marks.pop()]
 
 
-def read_side(reply: Reply, verdict: Literal["text", "logprob"]) -> Side | Unparsed:
+def read_side(reply: Reply, verdict: Way) -> Side | Unparsed:
     """The verdict in a reply."""
     if reply.finish == "error":
         return Unparsed("", f"failed: {reply.error}")
     if verdict == "text":
         return parse_side(reply.text)
+    if verdict == "structured":
+        # not by its own words: in a form a mark that is quoted is none
+        last = _MARK.fullmatch(reply.text.rpartition("\n")[2])
+        return _SIDES[last[1]] if last else Unparsed(reply.text, NOT_OF_FORM)
     if len(reply.logprobs) != len(CHOICES):
         return Unparsed(reply.text, "no log-probabilities of the three verdicts")
     best = max(range(len(CHOICES)), key=reply.logprobs.__getitem__)

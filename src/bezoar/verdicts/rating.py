@@ -8,9 +8,10 @@ from typing import Literal
 
 from bezoar.chat.types import Message, Messages
 from bezoar.llm.types import Reply, Request
+from bezoar.verdicts.forms import NOT_OF_FORM, reason_then
 from bezoar.verdicts.own_words import own_words
 
-Verdict = Literal["text", "logprob", "fastchat"]
+Verdict = Literal["text", "structured", "logprob", "fastchat"]
 LOWEST, HIGHEST = 1, 10
 PREFILL = "Rating: [["
 CHOICES = tuple(f"{rating}]]" for rating in range(LOWEST, HIGHEST + 1))
@@ -21,6 +22,7 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _ALONE = re.compile(rf"\s*+\[\s*+{_NUMBER}\s*+\][\s.]*+")
+_LAST = re.compile(r"Rating: \[\[([0-9]++)\]\]")
 _FASTCHAT = (re.compile(r"\[\[([0-9]++\.?+[0-9]*+)\]\]"), re.compile(r"\[([0-9]++\.?+[0-9]*+)\]"))
 
 
@@ -64,11 +66,13 @@ def fastchat_rating(text: str) -> Rating:
 
 
 def grade_request(prompt: str | Messages, verdict: Verdict, max_tokens: int) -> Request:
-    """Asks for an assessment (temperature 0), or for log-probabilities of the ten ratings."""
+    """Asks for an assessment (temperature 0), held to its form with `structured`, or for
+    log-probabilities of the ten ratings."""
     messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     if verdict == "logprob":
         return Request(messages, prefill=PREFILL, choices=CHOICES, max_tokens=1)
-    return Request(messages, max_tokens=max_tokens)
+    form = reason_then(r"Rating: \[\[([1-9]|10)\]\]", "Rating: [[10]]", max_tokens)
+    return Request(messages, max_tokens=max_tokens, form=form if verdict == "structured" else None)
 
 
 def read_grade(reply: Reply, verdict: Verdict) -> Rating:
@@ -77,6 +81,9 @@ def read_grade(reply: Reply, verdict: Verdict) -> Rating:
         return Rating(None, "error", reply.error)
     if verdict == "logprob":
         return expected_rating(reply.logprobs)
+    if verdict == "structured":
+        last = _LAST.fullmatch(reply.text.rpartition("\n")[2])
+        return Rating(float(last[1]) if last else None, "" if last else NOT_OF_FORM, reply.text)
     # a reply that was cut off may hold its rating before the cut
     rating = fastchat_rating(reply.text) if verdict == "fastchat" else parse_rating(reply.text)
     if rating.value is None and reply.finish == "length":
