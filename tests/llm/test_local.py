@@ -138,5 +138,5 @@ def test_a_form_holds_the_reply_and_is_in_its_key(backend: StackBackend) -> None
     bad = one(backend, replace(free, form=StructuredOutput.schema({"not": {}})))
     assert (bad.finish, bad.failure, bad.passing) == ("error", "refused", False)
     assert "cannot be held to the form" in bad.error
-    with pytest.raises(ValueError, match="no choices and no stop"):
-        replace(held, choices=("a",))
+    with pytest.raises(ValueError, match="no choices, stop or prefill"):
+        replace(held, prefill="a")

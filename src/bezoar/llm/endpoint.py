@@ -13,8 +13,10 @@ from bezoar.errors import EndpointError
 from bezoar.io import canonical
 from bezoar.llm.begun import FLAGS, Way
 from bezoar.llm.budget import FREE, Prices
+from bezoar.llm.held import HeldBy, form_keys
 from bezoar.llm.openai_format import from_body, to_body
 from bezoar.llm.types import Reply, Request
+from bezoar.model.structured_output import Kind
 from bezoar.secrets import looks_like_key, mask, read_key
 
 _RESERVED = ("messages", "model", "stream", "n", "best_of")
@@ -29,7 +31,8 @@ class Endpoint:
     vLLM: run `vllm serve MODEL` on the GPU machine. Whether a server goes on with an answer that
     was begun (`prefill`), and what it must be told for that, is found out by one or two short
     questions before the first such request; one that cannot is asked to begin that way. Choices are
-    answered by the probabilities of the first token.
+    answered by the probabilities of the first token. Whether a server holds answers to a form
+    (`structured`) is found out in the same way, and one that does not is refused.
 
     Example: {kind: endpoint, url: "http://localhost:8000/v1", model: my-model, key_env: MY_KEY}
     """
@@ -159,6 +162,8 @@ class EndpointBackend:
         self.identity = endpoint.identity
         # None: not known yet, and found out before the first answer is begun
         self.way: Way | None = "flags" if FLAGS.items() <= endpoint.extra.items() else None
+        # the key that names a form of each kind; found out before the first such request
+        self.held_by: dict[Kind, HeldBy] = {}
 
     def body(self, request: Request) -> bytes:
         """What is sent. UnicodeEncodeError for a prompt with half of a surrogate pair."""
@@ -167,6 +172,8 @@ class EndpointBackend:
             # they are about begun answers: without one the server would go on with the question
             extra = {name: value for name, value in extra.items() if name not in FLAGS}
         body = {"model": self.endpoint.model, **to_body(request, self.way or "turn"), **extra}
+        if request.form:
+            body |= form_keys(request.form, self.held_by[request.form.kind])
         return json.dumps(body, ensure_ascii=False).encode("utf-8")
 
     def most_usd(self, request: Request, body: bytes) -> float:

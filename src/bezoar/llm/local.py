@@ -61,6 +61,8 @@ class Local:
 class LocalBackend:
     """A `Local` model, loaded when needed."""
 
+    holds_forms = True
+
     def __init__(self, local: Local) -> None:
         self.local, self.identity = local, local.identity
 
@@ -82,6 +84,8 @@ class LocalBackend:
 
 class StackBackend:
     """Answers requests with a model that is already loaded, such as a stack of our adapters."""
+
+    holds_forms = True
 
     def __init__(
         self, stack: "Stack", template: Template, slots: int = 32, group: int = 64

@@ -2,15 +2,19 @@
 
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 from bezoar.cost import cents
-from bezoar.errors import BudgetError, UnfinishedError
+from bezoar.errors import BudgetError, EndpointError, RecipeError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
 from bezoar.llm.begun import FOUND, PROBED, Way, find_way, probe
 from bezoar.llm.budget import FREE, REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
+from bezoar.llm.held import KEYS, HeldBy, find_key, is_held
+from bezoar.llm.held import probe as probe_form
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.types import Backend, Reply, Request
+from bezoar.model.structured_output import Kind
 from bezoar.progress import Advance, Progress
 from bezoar.stop import unbroken
 
@@ -57,6 +61,9 @@ class Pool:
         else:
             replies = self.journal.get_many(unique)
         num_known = len(replies)
+        unknown = (request for key, request in unique.items() if key not in replies)
+        for kind in sorted({request.form.kind for request in unknown if request.form}):
+            self._find_held(kind)
         # nothing is opened, and no bar shown, for a stage that the journal answers
         if num_known < len(unique):
             with self.progress.bar("replies", len(unique)) as advance:
@@ -123,6 +130,36 @@ class Pool:
         backend.way, self.title = find_way(known, ask), title
         if not known:
             self.progress.say(f"  {self.stage}: {backend.endpoint.url} {FOUND[backend.way]}")
+
+    def _find_held(self, kind: Kind) -> None:
+        """Find out how the endpoint is asked for answers of a form; RecipeError for a backend that
+        gives none, EndpointError for a server that was asked and does not."""
+        if not isinstance(self.backend, EndpointBackend):
+            if not getattr(self.backend, "holds_forms", False):
+                what = f"the backend {self.backend.identity} holds answers to no form ({kind})"
+                raise RecipeError(f"{what}; take a local one, or leave `structured` out.")
+            return
+        backend, held_by = self.backend, self.backend.held_by
+        if kind in held_by:
+            return
+
+        def ask(by: HeldBy) -> Reply:
+            held_by[kind], request = by, probe_form(kind, by)
+            # a server that did not hold to it may have been started anew, with what is wanted
+            while known := list(self.journal.get_many([request.key(backend.identity)]).values()):
+                if is_held(kind, known[0].text):
+                    break
+                request = replace(request, seed=request.seed + len(KEYS[kind]))
+            return self.ask([request])[0]
+
+        title, self.title = self.title, ""
+        by, why = find_key(kind, ask)
+        self.title = title
+        if by is None:
+            del held_by[kind]
+            what = f"the server does not hold answers to a form ({kind}; {why})"
+            fix = "serve the model with vLLM or take a local one, or leave `structured` out"
+            raise EndpointError(f"{backend.endpoint.url}: {what}; {fix}.")
 
     def _ask_endpoint(
         self, backend: EndpointBackend, unique: dict[str, Request], replies: dict[str, Reply]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from bezoar.errors import EndpointError
 from bezoar.io import content_hash
@@ -73,6 +73,8 @@ def _logprobs(request: Request) -> tuple[float, ...]:
 class RehearsedBackend:
     """Answers by the script. `model` is asked the same in few tokens, and what it refuses stays
     refused; the first `num_real` questions are those of `endpoint` itself."""
+
+    holds_forms: ClassVar[bool] = True
 
     identity: str
     model: Backend | None = None

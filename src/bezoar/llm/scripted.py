@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from bezoar.chat.pieces import cut_at_stop
 from bezoar.data.files import locate_file
@@ -72,7 +72,12 @@ class Scripted:
 
 @dataclass
 class ScriptedBackend:
-    """Answers by `rule`, `group` requests at a time. `seen` keeps what was answered, in order."""
+    """Answers by `rule`, `group` requests at a time. `seen` keeps what was answered, in order.
+
+    Whoever wrote the rule keeps the forms that are asked for.
+    """
+
+    holds_forms: ClassVar[bool] = True
 
     rule: Rule
     identity: str = "scripted"

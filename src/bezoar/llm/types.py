@@ -31,8 +31,8 @@ class Request:
     form: StructuredOutput | None = None
 
     def __post_init__(self) -> None:
-        if self.form and (self.choices or self.stop):
-            raise ValueError("a form says itself where an answer ends; give no choices and no stop")
+        if self.form and (self.choices or self.stop or self.prefill):
+            raise ValueError("a form is of the whole answer; give no choices, stop or prefill")
 
     @classmethod
     def sampled(
@@ -97,6 +97,8 @@ class Backend(Protocol):
 
     @property
     def identity(self) -> str: ...
+
+    # a backend that holds answers to `Request.form` says so: `holds_forms = True`
 
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Groups (indices) that are answered together; they depend only on `requests`."""

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
+Kind = Literal["json", "regex", "choice"]
 # as `json.dumps` writes: without free white space, which a weak model fills its answer with
 _JSON_STYLE: "JsonCompileOptions" = {
     "whitespace_flexible": False,
@@ -20,9 +21,9 @@ _JSON_STYLE: "JsonCompileOptions" = {
 class StructuredOutput:
     """An answer in JSON by a schema, by a regular expression, or one of several texts.
 
-    Exactly one field is set; the names are vLLM's. The form is of the whole answer, behind a
-    `prefill`. An answer drawn under it is no draw of the model itself: log-probabilities, wherever
-    they are given, are those of the model without the form.
+    Exactly one field is set; the names are vLLM's. The form is of the whole answer, which is no
+    draw of the model itself: log-probabilities, wherever they are given, are those of the model
+    without the form.
     """
 
     json: str = ""
@@ -34,6 +35,11 @@ class StructuredOutput:
     def __post_init__(self) -> None:
         if sum(map(bool, (self.json, self.regex, self.choice))) != 1:
             raise ValueError("a structured output is one of json, regex and choice; give one")
+
+    @property
+    def kind(self) -> Kind:
+        """The field that is set."""
+        return "json" if self.json else "regex" if self.regex else "choice"
 
     @classmethod
     def schema(cls, schema: Mapping[str, Any]) -> "StructuredOutput":
