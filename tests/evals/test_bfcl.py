@@ -237,7 +237,7 @@ def test_the_prompt_format_is_told_with_the_numbers(folder: Path) -> None:
     assert remarks(outcome.info) == [told]
     asked = replace(context(ANSWERS), answers_only=True)
     other = Evaluate("m", function_calling=section(folder)).measure(asked)
-    assert remarks(other.info)[0].startswith("BFCL: prompt format the endpoint's")
+    assert remarks(other.info)[0].startswith("BFCL: prompt format its own")
     pair = [o.info["function_calling"]["conditions"]["BFCL"] for o in (outcome, other)]
     assert pair[0]["prompt format"] != pair[1]["prompt format"]
 

@@ -36,6 +36,7 @@ SIMPLE = ("simple_python", "simple_java", "simple_javascript", "simple")
 NON_LIVE = ("multiple", "parallel", "parallel_multiple")
 LIVE = ("live_simple", "live_multiple", "live_parallel", "live_parallel_multiple")
 IRRELEVANCE = ("irrelevance", "live_irrelevance")
+ORDER = (*SIMPLE, *NON_LIVE, *LIVE, "live_relevance", *IRRELEVANCE)
 WEIGHTS = {"non-live": 0.1, "live": 0.1, "irrelevance": 0.1}
 """Of version 4; multi-turn (0.3) and agentic (0.4) are not measured here and count 0."""
 

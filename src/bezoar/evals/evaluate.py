@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from bezoar.chat.row_types import RowNeed
 from bezoar.cost import Estimate, Quote, exactly
+from bezoar.evals.checked_answers import CheckedAnswers
 from bezoar.evals.contamination import Contamination
 from bezoar.evals.function_calling import FunctionCalling
 from bezoar.evals.ifeval import IFEval
@@ -57,6 +58,8 @@ class Evaluate(Stage):
     """Benchmark tasks of LM-Eval-Harness and local files."""
     function_calling: FunctionCalling | None = None
     """Function calls by the rules of the Berkeley leaderboard."""
+    checked_answers: CheckedAnswers | None = None
+    """Calls, use of results, JSON mode and citations on held-out rows."""
     ifeval: IFEval | None = None
     """Instructions whose keeping a program can check."""
     mt_bench: MTBench | None = None

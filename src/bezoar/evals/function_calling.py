@@ -16,7 +16,8 @@ from bezoar.chat.types import Tool, ToolCall
 from bezoar.cost import Estimate, RequestEstimate, exactly, text_tokens
 from bezoar.data.files import HUB_PREFIX, locate_file, mirrored
 from bezoar.errors import DataError
-from bezoar.evals.bfcl import CallItem, answers_path, read_bfcl, sums
+from bezoar.evals.answer_kinds import Answered, kinds_of
+from bezoar.evals.bfcl import ORDER, CallItem, answers_path, read_bfcl, sums
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
 from bezoar.evals.power import detectable
 from bezoar.evals.section import Section, item_rows
@@ -32,9 +33,6 @@ CALL_RATE = f"{NAME} calls where asked"
 VALID = f"{NAME} calls in valid JSON"
 FITTING = f"{NAME} calls that fit their schema"
 STOPS = f"{NAME} answers that stop"
-MOST_SHOWN = 2
-"""Examples of each kind of failure."""
-MOST_TEXT = 600
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,13 @@ class FunctionCalling(Section):
             )
 
     def load(self) -> list[CallItem]:
-        """The items that are asked, class by class."""
+        """The items that are asked, class by class in the leaderboard's order."""
         items: list[CallItem] = []
         for file in self.bfcl:
             path = locate_file(file, Path(), "function_calling.bfcl")
             items += read_bfcl(path, dots=self.dots == "keep")[: self.limit]
+        # what shows the least, items where no call is right, comes last
+        items.sort(key=lambda item: ORDER.index(item.group) if item.group in ORDER else -1)
         if twice := [i for i, num in Counter(item.id for item in items).items() if num > 1]:
             raise DataError(
                 f"function_calling.bfcl: {twice[0]} stands in two files; name each file once."
@@ -82,13 +82,13 @@ class FunctionCalling(Section):
         items = self.load()
         requests = [Request(item.prompt, max_tokens=self.max_tokens) for item in items]
         outcome = judged(items, context.ask_model(model)(requests))
-        # what is not rendered here has a format that only its server knows
-        form = "the endpoint's" if context.answers_only else repr(context.template)
+        # what is not rendered here has a format that only its server, or its author, knows
+        form = "its own" if context.answers_only else repr(context.template)
         same = {"prompt format": form, "answer tokens": self.max_tokens, "dots": self.dots}
         facts = outcome.info["function_calling"]
         facts["conditions"] = _conditions(items, same)
-        kind = form if context.answers_only else context.template.kind
-        remarks = [f"prompt format {kind}, greedy, at most {self.max_tokens} tokens an answer"]
+        kind = f"{context.template.kind}, greedy, at most {self.max_tokens} tokens an answer"
+        remarks = [f"prompt format {form if context.answers_only else kind}"]
         shared = shared_functions({item.id: item.tools for item in items}, model, context)
         if shared:
             facts["shared"] = shared
@@ -153,7 +153,8 @@ def judged(items: Sequence[CallItem], replies: Sequence[Reply]) -> Outcome:
         outcome += Outcome([score(name, list(own.values()))], rows)
     known = {g: [v for v in own.values() if v is not None] for g, own in values.items()}
     outcome += _rates(items, replies, verdicts) + Outcome(sums(known))
-    return outcome + Outcome(info={"function_calling": _failures(items, replies, verdicts)})
+    said = map(_answered, items, replies, verdicts)
+    return outcome + Outcome(info={"function_calling": kinds_of(said)})
 
 
 def _rates(
@@ -202,21 +203,8 @@ def _misfits(call: ToolCall | BadCall, tools: Mapping[str, Tool]) -> bool:
     return bool(schema_faults(call.arguments, tools[call.name].parameters))
 
 
-def _failures(
-    items: Sequence[CallItem], replies: Sequence[Reply], verdicts: Sequence[CallVerdict | None]
-) -> Row:
-    """Class -> how many failed in which way, of how many; and examples of each kind."""
-    groups: dict[str, Counter[str]] = {}
-    examples: dict[str, list[Row]] = {}
-    for item, reply, verdict in zip(items, replies, verdicts, strict=True):
-        kind = "no answer" if verdict is None else verdict.kind
-        groups.setdefault(item.group, Counter())[kind or "right"] += 1
-        shown = examples.setdefault(kind, [])
-        # the first ones, so that models show the same items where they fail alike
-        if kind and len(shown) < MOST_SHOWN:
-            detail = reply.error if verdict is None else verdict.detail
-            asked = item.prompt[-1].content[:MOST_TEXT]
-            example = {"id": item.id, "asked": asked, "text": reply.text[:MOST_TEXT]}
-            shown.append({**example, "detail": detail})
-    kinds = {group: dict(counts.most_common()) for group, counts in groups.items()}
-    return {"kinds": kinds, "examples": {kind: own for kind, own in examples.items() if kind}}
+def _answered(item: CallItem, reply: Reply, verdict: CallVerdict | None) -> Answered:
+    asked = item.prompt[-1].content
+    if verdict is None:
+        return Answered(item.id, item.group, "no answer", asked, "", reply.error)
+    return Answered(item.id, item.group, verdict.kind, asked, reply.text, verdict.detail)

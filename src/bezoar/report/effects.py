@@ -23,7 +23,7 @@ from bezoar.report.scoreboard import Scoreboard
 from bezoar.report.sections.training import objective
 from bezoar.report.siblings import Siblings, siblings
 
-PREFERRED = ("preferences/implicit reward", "win rate", "RewardBench", "mt_bench")
+PREFERRED = ("preferences/implicit reward", "win rate", "RewardBench", "BFCL simple", "mt_bench")
 """Starts of the names of scores that say most, best first."""
 LEAST = ("preferences/log-prob",)
 """Those that hardly move."""

@@ -62,7 +62,7 @@ def is_share(benchmark: str) -> bool:
     family, _, metric = benchmark.partition("/")
     return (
         family in ("win rate", "RewardBench", "RewardBench 2")
-        or family.startswith("BFCL ")
+        or family.startswith(("BFCL ", "JSON mode", "cited documents"))
         or metric in ("acc", "acc_norm", "exact_match")
         or metric.endswith("_acc")
         or (metric.endswith("accuracy"))

@@ -13,8 +13,8 @@ from bezoar.report.load_scores import read_score
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run
 from bezoar.report.scoreboard import Scoreboard
+from bezoar.report.sections.checked_answers import checked_answers
 from bezoar.report.sections.differences import among_siblings, differences
-from bezoar.report.sections.function_calling import function_calling
 from bezoar.report.sections.mt_bench import categories
 from bezoar.report.sections.revision import revision
 
@@ -59,7 +59,7 @@ def scores(run: Run, board: Scoreboard) -> Markup | None:
         revised,
         folded("Every score in figures", figures, h("p", NOTE, cls="note")),
         categories(board),
-        function_calling(board),
+        checked_answers(board),
         judges,
         folded(summary, _table(board, others), _panels(board, others)) if others else None,
         terms_of=[board.headline, NOTE, figures, notes, revised, judges],

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bezoar.report.scoreboard import Scoreboard
-from bezoar.report.sections.function_calling import function_calling
+from bezoar.report.sections.checked_answers import checked_answers
 
 
 def board(facts: Any) -> Scoreboard:
@@ -17,7 +17,7 @@ def test_kinds_of_failure_by_class_and_examples() -> None:
         "kinds": {"parallel": {"bad JSON": 3, "right": 1}, "irrelevance": {"right": 2}},
         "examples": {"bad JSON": [example]},
     }
-    page = str(function_calling(board(facts)))
+    page = str(checked_answers(board(facts))[0])
     assert "25 % right, 75 % bad JSON" in page
     assert "100 % right" in page
     assert "Wrong answers of SFT" in page
@@ -26,7 +26,7 @@ def test_kinds_of_failure_by_class_and_examples() -> None:
 
 
 def test_damaged_or_absent_facts_give_no_table() -> None:
-    assert function_calling(board(None)) is None
-    assert function_calling(board([])) is None
+    assert checked_answers(board(None)) == []
+    assert checked_answers(board([])) == []
     odd = {"kinds": {"a": [], "b": {"x": "y"}}, "examples": {"bad": 3, "worse": [4]}}
-    assert "Wrong answers of SFT" in str(function_calling(board(odd)))
+    assert "Wrong answers of SFT" in str(checked_answers(board(odd))[0])

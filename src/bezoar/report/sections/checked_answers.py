@@ -1,4 +1,4 @@
-"""What became of each model's function calls: the kinds of failure by class, with examples."""
+"""What became of each model's answers that programs check: kinds of failure, with examples."""
 
 from typing import Any
 
@@ -12,11 +12,21 @@ INTRO = (
     "Of all items of a class, what came of the answer: right, or the first thing that is wrong with"
     " it. A needless call is one where no function fits."
 )
+SECTIONS = {
+    "function_calling": "Function calls: what went wrong",
+    "checked_answers": "Answers to held-out rows: what went wrong",
+}
 
 
-def function_calling(board: Scoreboard) -> Markup | None:
-    """A folded table, a line a class, and examples of each kind; None if nothing was called."""
-    facts = {model: _facts(board, model) for model in board.labels}
+def checked_answers(board: Scoreboard) -> list[Markup]:
+    """What became of answers that programs check, by section of the evaluation."""
+    tables = (_of_section(board, section, title) for section, title in SECTIONS.items())
+    return [table for table in tables if table is not None]
+
+
+def _of_section(board: Scoreboard, section: str, title: str) -> Markup | None:
+    """A folded table, a line a class, and examples of each kind; None if nothing was checked."""
+    facts = {model: _facts(board, model, section) for model in board.labels}
     known = {model: own for model, own in facts.items() if own}
     if not known:
         return None
@@ -34,11 +44,11 @@ def function_calling(board: Scoreboard) -> Markup | None:
             if isinstance(row, dict)
         ]
         parts.append(folded(f"Wrong answers of {label}", *examples))
-    return folded("Function calls: what went wrong", *parts)
+    return folded(title, *parts)
 
 
-def _facts(board: Scoreboard, model: str) -> Row:
-    facts = board.info(model).get("function_calling")
+def _facts(board: Scoreboard, model: str, section: str) -> Row:
+    facts = board.info(model).get(section)
     return facts if isinstance(facts, dict) else {}
 
 
