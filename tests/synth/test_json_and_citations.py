@@ -19,10 +19,12 @@ from bezoar.chat.citations import (
 from bezoar.chat.json_mode import json_prompt, schema_of
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
+from bezoar.llm.types import Request
 from bezoar.reading import read_jsonl
 from bezoar.synth.cited_answers import CitedAnswers, citation_fault, read_topics
 from bezoar.synth.json_mode import JSONMode, json_fault
 from bezoar.synth.tools.catalogue import read_schemas
+from tests.helpers.asked import Teacher, chat, last
 
 SEEDS = Path(__file__).parents[2] / "src" / "bezoar" / "seeds"
 DOCUMENTS = (Document("Oslo", "It lies by the sea. It is old."), Document("Graz", "It is green."))
@@ -94,7 +96,7 @@ def test_documents_and_citations_are_read_back() -> None:
         ("They do not say this.\nCited Documents: none", ""),
         ("<co:1>It is blue</co>.\nCited Documents: 1", "span not in the document"),
         ("<co:1>It is green</co>.\nCited Documents: 0", "other documents named"),
-        ("<co:1>It is green</co>.", "other documents named"),
+        ("<co:1>It is green</co>.", "no closing line"),
         ("<co:7>It is green</co>.\nCited Documents: 7", "span not in the document"),
     ],
 )
@@ -148,3 +150,99 @@ def test_every_shipped_topic_can_be_asked_about() -> None:
         text = " ".join(topic["sentences"]).lower()
         for _, answer in topic["facts"]:
             assert answer.split("<co>")[1].split("</co>")[0].lower() in text
+
+
+def test_a_teacher_writes_texts_and_objects_for_plain_schemas(tmp_path: Path) -> None:
+    table = {"title": "T", "type": "object", "properties": {"city": {"type": "string"}}}
+    table |= {"required": ["city"], "additionalProperties": False}
+    path = tmp_path / "schemas.jsonl"
+    path.write_text(json.dumps(table) + "\n")
+    numbers = iter(range(100))
+    answers = iter(
+        ['```json\n{"city": "Oslo"}\n```', "Oslo", '{"city": "Rome"}', '{"town": "Oslo"}', "[]"]
+    )
+    given: dict[str, str] = {}
+
+    def rule(asked: Request) -> str:
+        if "Below is a JSON Schema" in last(asked):
+            return f"He lives in Oslo, number {next(numbers)}."
+        # the first attempt of each text gets the next answer, the second the right one
+        text = asked.messages[1].content
+        return given.setdefault(text, next(answers)) if text not in given else '{"city": "Oslo"}'
+
+    stage = JSONMode(5, str(path), teacher="t", retries=0)
+    found = stage.ask_teacher(Teacher(rule), [], seed=1)
+    assert [row.answer for row in found.rows] == ['{"city": "Oslo"}']
+    assert schema_of(found.rows[0].messages) == table
+    assert [item.reason for item in found.dropped] == [
+        "no JSON object",
+        "value not in the text",
+        "does not fit the schema",
+        "no JSON object",
+    ]
+    answers = iter(["Oslo"] * 5)
+    given.clear()
+    teacher = Teacher(rule)
+    again = JSONMode(5, str(path), teacher="t", retries=1).ask_teacher(teacher, [], seed=1)
+    assert len(again.rows) == 5
+    assert "the answer is no JSON" in last(teacher.seen[-1])
+    same = Teacher(lambda asked: "The same.")
+    doubles = stage.ask_teacher(same, [], seed=1)
+    assert [item.reason for item in doubles.dropped].count("double") == 4
+    path.write_text('{"type": "dict"}\n')
+    with pytest.raises(DataError, match=r"schemas.jsonl:1: the row is no JSON Schema"):
+        stage.ask_teacher(same, [], seed=1)
+    path.write_text('{"type": "string"}\n')
+    with pytest.raises(DataError, match=r"schemas.jsonl:1: the schema is not one of an object"):
+        stage.ask_teacher(same, [], seed=1)
+
+
+def test_a_teacher_asks_about_the_answers_of_rows() -> None:
+    names = ["Oslo", "Graz", "Lyon", "Riga"]
+    seeds = [
+        chat(name, f"Tell me of {name}", f"{name} is old. " + "So it is. " * 8) for name in names
+    ]
+    told: list[str] = []
+
+    def rule(asked: Request) -> str:
+        text = asked.messages[0].content
+        if "Read this document" in text:
+            return f"How old is it? {text.split('Tell me of ')[1][:4]} {asked.seed}"
+        name = text.split("How old is it? ")[1][:4]
+        found = [
+            n
+            for n in range(text.count("Document:"))
+            if f"Document:{n}\nTitle: Tell me of {name}" in text
+        ]
+        if not found:
+            return "They do not say.\nCited Documents: none"
+        if len(asked.messages) == 1:
+            return f"<co:{found[0]}>{name} is young</co>\nCited Documents: {found[0]}"
+        told.append(last(asked))
+        return f"<co:{found[0]}>{name} is old</co>.\nCited Documents: {found[0]}"
+
+    stage = CitedAnswers(30, teacher="t", seeds="s", unanswerable=0.3)
+    found = stage.ask_teacher(Teacher(rule), seeds, seed=1)
+    assert len(found.rows) == 30
+    assert all(citation_fault(row) == "" for row in found.rows)
+    assert 2 < sum(not row.meta["cited"] for row in found.rows) < 20
+    assert set(told) == {
+        "That is not right: span not in the document. Write the whole answer again."
+    }
+    strict = CitedAnswers(30, teacher="t", seeds="s", retries=0, unanswerable=0.0)
+    dropped = strict.ask_teacher(Teacher(rule), seeds, seed=1).dropped
+    assert [item.reason for item in dropped] == ["span not in the document"] * 30
+    silent = Teacher(lambda asked: f"No. {asked.seed}\nCited Documents: none")
+    dropped = strict.ask_teacher(silent, seeds, seed=1).dropped
+    assert [item.reason for item in dropped] == ["nothing cited"] * 30
+    with pytest.raises(DataError, match="s: 0 answers of 20 to 300 words are fewer than 3"):
+        strict.ask_teacher(silent, [chat("a", "b", "too short")], seed=1)
+
+
+def test_settings_without_effect_are_refused() -> None:
+    with pytest.raises(ValueError, match="seeds needs a teacher"):
+        CitedAnswers(1, seeds="s")
+    with pytest.raises(ValueError, match="name seeds"):
+        CitedAnswers(1, teacher="t")
+    with pytest.raises(ValueError, match="retries needs a teacher"):
+        JSONMode(1, retries=4)

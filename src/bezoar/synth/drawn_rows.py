@@ -1,10 +1,17 @@
-"""Rows that are drawn without a model: each by its own generator, none twice."""
+"""Stages whose rows are drawn without a model, or that a teacher writes where one is named."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from bezoar.chat.types import Chat, Dropped, Filtered
+from bezoar.bounds import Count, Natural
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
+from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
+from bezoar.llm.types import Ask
+from bezoar.model.spec import Sampling
+from bezoar.references import BackendRef
 from bezoar.rng import rng_for
+from bezoar.stage import Stage, StageContext, Stats
 
 _TRIES = 20
 
@@ -36,3 +43,57 @@ def draw_rows(
             if not reason:
                 break
     return Filtered.split(results)
+
+
+@dataclass(frozen=True)
+class DrawnRows(Stage):
+    """Rows that are drawn, or that a teacher writes."""
+
+    num_rows: Count
+    """Conversations to write, or with a teacher to try; without one equal ones are replaced."""
+    teacher: BackendRef = field(default="", kw_only=True)
+    """The language model that writes; without it rows are drawn."""
+    retries: Natural = field(default=1, kw_only=True)
+    """With a teacher: how often a reply that is empty, cut or wrong is requested again."""
+    answers: Sampling = field(default_factory=Sampling, kw_only=True)
+    """With a teacher: how what follows on a request is drawn."""
+    gives = "rows"
+
+    def __post_init__(self) -> None:
+        defaults = {"seeds": "", "retries": 1, "answers": Sampling()}
+        unused = [key for key, value in defaults.items() if getattr(self, key, value) != value]
+        if unused and not self.teacher:
+            raise ValueError(f"{unused[0]} needs a teacher; name one or leave it out")
+
+    def write(self, seed: int) -> Filtered[Chat]:
+        """`num_rows` different conversations without a teacher; equal seeds give equal rows."""
+        raise NotImplementedError
+
+    def ask_teacher(self, ask: Ask, seeds: Sequence[AnyRow], *, seed: int) -> Filtered[Chat]:
+        """The conversations of `num_rows` that a teacher wrote rightly, and why not the others."""
+        raise NotImplementedError
+
+    def read_seeds(self, context: StageContext) -> list[AnyRow]:
+        """The rows that the teacher writes from."""
+        return []
+
+    def requests(self) -> Estimate:
+        """How many requests a teacher gets before any is tried again."""
+        return Estimate(self.num_rows, 2 * self.num_rows, 2 * self.num_rows)
+
+    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
+        """All rows; with a teacher at least a quarter of them, and the requests for all."""
+        if not self.teacher:
+            return Quote(exactly(self.num_rows))
+        num, most = self.requests(), self.answers.max_tokens
+        num = Estimate(num.low, num.expected, num.high * (1 + self.retries))
+        requests = RequestEstimate(num, exactly(500), Estimate(most / 8, most / 4, most))
+        return Quote(exactly(self.num_rows) * Estimate(0.25, 0.6, 1), [(self.teacher, requests)])
+
+    def run(self, context: StageContext) -> Stats:
+        """Write the rows."""
+        if not self.teacher:
+            written = self.write(context.seed)
+            return context.write_rows(written, len(written.rows) + len(written.dropped))
+        seeds, ask = self.read_seeds(context), context.ask(self.teacher).ask_all
+        return context.write_rows(self.ask_teacher(ask, seeds, seed=context.seed), self.num_rows)

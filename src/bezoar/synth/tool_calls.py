@@ -6,20 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bezoar.bounds import Count, Natural, NotNegative, Share
+from bezoar.bounds import NotNegative, Share
 from bezoar.chat.messages import offered
 from bezoar.chat.row_types import RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Filtered, Tool
-from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
+from bezoar.cost import Estimate
 from bezoar.data.files import locate_file
 from bezoar.errors import DataError
 from bezoar.llm.types import Ask
-from bezoar.model.spec import Sampling
 from bezoar.reading import read_jsonl
-from bezoar.references import BackendRef, FileRef, RowsRef
+from bezoar.references import FileRef, RowsRef
 from bezoar.rng import rng_for
-from bezoar.stage import Outputs, Stage, StageContext, Stats
-from bezoar.synth.drawn_rows import draw_rows
+from bezoar.stage import Outputs, StageContext
+from bezoar.synth.drawn_rows import DrawnRows, draw_rows
 from bezoar.synth.tools.catalogue import Function, read_catalogue, read_declarations
 from bezoar.synth.tools.check import chat_fault
 from bezoar.synth.tools.masking import masked
@@ -43,7 +42,7 @@ _LONGEST_CHAT = 400
 
 
 @dataclass(frozen=True)
-class ToolCalls(Stage):
+class ToolCalls(DrawnRows):
     """Conversations with tools from declarations of functions, each checked.
 
     Without a teacher, requests are phrasings of the catalogue filled with drawn values; calls
@@ -58,32 +57,20 @@ class ToolCalls(Stage):
     Example: {kind: tool_calls, num_rows: 2000}
     """
 
-    num_rows: Count
-    """Conversations to write, or with a teacher to try; without one equal ones are replaced."""
     catalogue: FileRef = SHIPPED
     """A catalogue of functions; with a teacher also plain declarations in OpenAI's form."""
     shares: dict[Category, NotNegative] = field(default_factory=lambda: dict(DEFAULT_SHARES))
     """Weight of each category; one that is not named gets none."""
     masked: Share = 0.33
     """Share of the rows whose functions and parameters get random names."""
-    teacher: BackendRef = ""
-    """The language model that writes; without it rows come from the catalogue alone."""
     seeds: RowsRef = ""
     """With a teacher: a stage whose rows offer the tools, in place of the catalogue."""
-    retries: Natural = 1
-    """With a teacher: how often a reply that is empty, cut or wrong is requested again."""
-    answers: Sampling = field(default_factory=Sampling)
-    """With a teacher: how calls, results and final answers are drawn."""
     kind: Literal["tool_calls"] = "tool_calls"
-    gives = "rows"
 
     def __post_init__(self) -> None:
         if not any(self.shares.values()):
             raise ValueError("shares are weights, one of them above 0; raise one")
-        defaults = {"seeds": "", "retries": 1, "answers": Sampling()}
-        unused = [name for name, value in defaults.items() if getattr(self, name) != value]
-        if unused and not self.teacher:
-            raise ValueError(f"{unused[0]} needs a teacher; name one or leave it out")
+        super().__post_init__()
         if self.seeds and self.catalogue != SHIPPED:
             raise ValueError("tools come from seeds or from catalogue; leave one of them out")
 
@@ -99,27 +86,17 @@ class ToolCalls(Stage):
         """Chats."""
         return RowType("chats", frozenset({"scheme", "category", "functions", "masked"}))
 
-    def quote(self, rows: Mapping[str, Estimate]) -> Quote:
-        """All rows; with a teacher at least a quarter, and two to four requests each."""
-        if not self.teacher:
-            return Quote(exactly(self.num_rows))
+    def requests(self) -> Estimate:
+        """Two for a row, none for a question without tools, and four for a conversation."""
         # questions without tools are shipped, and conversations need two requests more
         total = sum(self.shares.values())
         asked = self.num_rows * (1 - self.shares.get("chat", 0) / total)
         talks = self.num_rows * self.shares.get("conversation", 0) / total
-        num = Estimate(asked, 2 * asked + 2 * talks, (2 * asked + 2 * talks) * (1 + self.retries))
-        most = self.answers.max_tokens
-        requests = RequestEstimate(num, exactly(500), Estimate(most / 8, most / 4, most))
-        return Quote(exactly(self.num_rows) * Estimate(0.25, 0.6, 1), [(self.teacher, requests)])
+        return Estimate(asked, 2 * asked + 2 * talks, 2 * asked + 2 * talks)
 
-    def run(self, context: StageContext) -> Stats:
-        """Write the rows."""
-        if not self.teacher:
-            written = self.write(context.seed)
-            return context.write_rows(written, len(written.rows) + len(written.dropped))
-        seeds = context.rows(self.seeds) if self.seeds else []
-        asked = self.ask_teacher(context.ask(self.teacher).ask_all, seeds, seed=context.seed)
-        return context.write_rows(asked, self.num_rows)
+    def read_seeds(self, context: StageContext) -> list[AnyRow]:
+        """The rows whose tools are offered."""
+        return context.rows(self.seeds) if self.seeds else []
 
     def write(self, seed: int) -> Filtered[Chat]:
         """`num_rows` different conversations without a teacher; equal seeds give equal rows.

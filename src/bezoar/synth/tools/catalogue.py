@@ -152,8 +152,14 @@ def read_catalogue(path: Path) -> list[Function]:
 
 def read_schemas(path: Path) -> list[Function]:
     """The schemas of a file, as functions without result. DataError names a row that is wrong."""
+    return [schema_at(at, row) for at, row in read_file(path, path.name)]
+
+
+def schema_at(at: RowOrigin, row: Mapping[str, Any]) -> Function:
+    """The schema in a row."""
     lacking = {"domain": "", "result": {}, "answers": []}
-    return list(_functions((at, {**lacking, **row}) for at, row in read_file(path, path.name)))
+    [schema] = _functions(iter([(at, {**lacking, **row})]))
+    return schema
 
 
 def read_declarations(path: Path) -> tuple[list[Tool], dict[str, Function]]:

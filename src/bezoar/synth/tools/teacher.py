@@ -11,7 +11,7 @@ from bezoar.chat.tool_calls import read_calls
 from bezoar.chat.types import Chat, Dropped, Filtered, Message, Messages, Tool, ToolCall
 from bezoar.data.files import locate_file
 from bezoar.errors import DataError
-from bezoar.llm.types import Ask, Reply, Request, fault
+from bezoar.llm.types import Ask, Request
 from bezoar.model.spec import Sampling
 from bezoar.prompts import fill, read_prompt, seal
 from bezoar.reading import read_jsonl
@@ -23,6 +23,7 @@ from bezoar.synth.tools.check import call_fault, chat_fault, uses_result
 from bezoar.synth.tools.grounding import ungrounded
 from bezoar.synth.tools.masking import masked
 from bezoar.synth.tools.rows import MOST_TOOLS, Category
+from bezoar.synth.waves import Wished, ask_until
 
 _ONE_CALL = ("single", "multiple", "conversation")
 _NO_CALL = ("irrelevance", "missing")
@@ -33,10 +34,9 @@ _SILENT = Message("assistant", "")
 
 
 @dataclass
-class Draft:
-    """A conversation on its way; `reason` says why it cannot be kept."""
+class Draft(Wished):
+    """A conversation on its way."""
 
-    id: str
     category: Category
     tools: list[Tool]
     wanted: list[Tool]
@@ -47,9 +47,6 @@ class Draft:
     results: list[Any] = field(default_factory=list)
     final: str = ""
     simulated: bool = False
-    reason: str = ""
-    detail: str = ""
-    dialogue: Messages = ()
 
 
 @dataclass
@@ -133,18 +130,10 @@ class TeacherWriter:
         request: Callable[[Draft], str | Messages],
         read: Callable[[Draft, str], str],
     ) -> None:
-        """Ask for all drafts that are still good, and again for those that cannot be read."""
-        pending = [draft for draft in drafts if not draft.reason]
-        for attempt in range(self.retries + 1):
-            asked = [self._request(draft, request(draft), read, attempt) for draft in pending]
-            replies = self.ask(asked) if asked else []
-            again = []
-            for draft, reply in zip(pending, replies, strict=True):
-                draft.reason = _read(draft, reply, read)
-                # what was refused would be refused again
-                if draft.reason and reply.finish != "error":
-                    again.append(draft)
-            pending = again
+        def make(draft: Draft, attempt: int) -> Request:
+            return self._request(draft, request(draft), read, attempt)
+
+        ask_until(drafts, self.ask, self.retries, make, read)
 
     def _mark_doubles(self, drafts: Sequence[Draft]) -> None:
         # a weak teacher repeats itself, and an answer to a double would be paid for in vain
@@ -186,8 +175,7 @@ class TeacherWriter:
     def _read_answer(self, draft: Draft, text: str) -> str:
         reason, detail = self._answer_fault(draft, text)
         if reason in _TOLD:
-            say = f"That is not right: {detail}. Write the whole answer again."
-            draft.dialogue += (Message("assistant", text), Message("user", say))
+            draft.tell(text, detail)
         return reason
 
     def _answer_fault(self, draft: Draft, text: str) -> tuple[str, str]:
@@ -248,12 +236,6 @@ class TeacherWriter:
         chat = Chat(draft.id, shown, meta)
         reason = draft.reason or chat_fault(chat)
         return Dropped(draft.id, reason, f"{draft.request} -> {draft.detail}") if reason else chat
-
-
-def _read(draft: Draft, reply: Reply, read: Callable[[Draft, str], str]) -> str:
-    text = reply.text.strip()
-    draft.detail = reply.error or text[:400]
-    return fault(reply) or read(draft, text)
 
 
 def _read_result(draft: Draft, text: str) -> str:
