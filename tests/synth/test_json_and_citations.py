@@ -199,9 +199,8 @@ def test_a_teacher_writes_texts_and_objects_for_plain_schemas(tmp_path: Path) ->
 
 def test_a_teacher_asks_about_the_answers_of_rows() -> None:
     names = ["Oslo", "Graz", "Lyon", "Riga"]
-    seeds = [
-        chat(name, f"Tell me of {name}", f"{name} is old. " + "So it is. " * 8) for name in names
-    ]
+    more = "So it is. " * 8
+    seeds = [chat(name, f"Tell me of {name}", f"{name} is old. {more}") for name in names]
     told: list[str] = []
 
     def rule(asked: Request) -> str:
@@ -209,11 +208,8 @@ def test_a_teacher_asks_about_the_answers_of_rows() -> None:
         if "Read this document" in text:
             return f"How old is it? {text.split('Tell me of ')[1][:4]} {asked.seed}"
         name = text.split("How old is it? ")[1][:4]
-        found = [
-            n
-            for n in range(text.count("Document:"))
-            if f"Document:{n}\nTitle: Tell me of {name}" in text
-        ]
+        titles = [f"Document:{number}\nTitle: Tell me of {name}" for number in range(5)]
+        found = [number for number, title in enumerate(titles) if title in text]
         if not found:
             return "They do not say.\nCited Documents: none"
         if len(asked.messages) == 1:

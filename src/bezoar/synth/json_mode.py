@@ -140,6 +140,7 @@ class _Wished(Wished):
 
 def _read_object(draft: _Wished, text: str) -> str:
     try:
+        # many teachers put JSON into a fence; what is trained on has none
         value = parse(text.removeprefix("```json").removesuffix("```"))
     except NotJSONError as error:
         draft.tell(text, f"the answer is no JSON ({error})")
