@@ -53,6 +53,7 @@ def documents_prompt(question: str, documents: Sequence[Document]) -> Messages:
 
 def documents_in(prompt: Messages) -> list[Document]:
     """The documents of such a prompt, in the order of their numbers."""
+    # a question may itself hold the word CONTEXT; the first one ends it
     context = prompt[-1].content.partition("\n\nCONTEXT:\n\n")[2] if prompt else ""
     return [Document(title, text) for _, title, text in _DOCUMENT.findall(context)]
 

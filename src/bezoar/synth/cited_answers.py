@@ -126,6 +126,7 @@ class CitedAnswers(DrawnRows):
         line", "span not in the document", "other documents named". DataError for fewer than three
         documents.
         """
+        # a document that is there twice would be cited under one of two numbers, by chance
         documents = list({d.text: d for d in map(_document, as_chats(seeds)) if d}.values())
         if len(documents) < 3:
             what = f"{len(documents)} answers of 20 to 300 words are fewer than 3"
@@ -158,6 +159,7 @@ class CitedAnswers(DrawnRows):
 
     def _wished(self, number: int, documents: Sequence[Document], seed: int) -> "_Wished":
         rng = rng_for("cited_answers teacher", seed, number)
+        # as many as in drawn rows, so that both kinds of row look alike
         wanted, *others = rng.sample(documents, min(len(documents), rng.randint(3, 5)))
         # where no document answers, the question is about one that is not shown
         shown = others if rng.random() < self.unanswerable else [wanted, *others]
@@ -166,6 +168,7 @@ class CitedAnswers(DrawnRows):
     def _chat(self, number: int, topics: Sequence[Topic], rng: random.Random) -> Chat:
         # 1) Documents, some of which are of one topic: the question has to be read to its end.
         chosen = [rng.choice(topics) for _ in range(rng.randint(2, 4))]
+        # two documents of one title could not be told apart by a question
         by_title = {}
         for topic in [chosen[0], *chosen]:
             document, facts = topic.fill(rng)
@@ -226,6 +229,7 @@ def _read_answer(draft: _Wished, text: str) -> str:
 
 def _document(row: Chat) -> Document | None:
     """The answer of a row as a document, its title the start of the first request."""
+    # rows have no titles; what was asked says best what an answer is about
     title = first_user_message(row).strip().split("\n")[0]
     text = " ".join(row.answer.split())
     return Document(title[:80], text) if 20 <= len(text.split()) <= 300 else None

@@ -85,6 +85,7 @@ class JSONMode(DrawnRows):
             turns = (json_prompt(draft.schema), Message("user", draft.text), *draft.dialogue)
             return Request.sampled(turns, self.answers, seed_for(seed, draft.id, attempt))
 
+        # a weak teacher writes the same text for a schema again and again
         seen: set[str] = set()
 
         def read_text(draft: _Wished, text: str) -> str:
@@ -151,6 +152,7 @@ def _read_object(draft: _Wished, text: str) -> str:
     if wrong := schema_faults(value, draft.schema):
         draft.tell(text, wrong[0])
         return "does not fit the schema"
+    # a value that nobody said teaches to make things up
     if lost := ungrounded(value, draft.text, draft.schema):
         draft.tell(text, f"the text does not say {lost}")
         return "value not in the text"

@@ -21,6 +21,7 @@ class Wished:
     def tell(self, text: str, wrong: str) -> None:
         """The next attempt is told what was wrong with this one."""
         say = f"That is not right: {wrong}. Write the whole answer again."
+        # only the teacher reads this: the row that is trained on has the right answer alone
         self.dialogue += (Message("assistant", text), Message("user", say))
 
 

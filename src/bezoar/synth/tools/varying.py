@@ -23,6 +23,7 @@ def varied(messages: Messages, rng: random.Random) -> Messages:
             for name in table["properties"]
             if name in table["required"] or (tool.name, name) in used or rng.random() >= _LEFT_OUT
         ]
+        # half stay as they are declared: people put what matters first
         if rng.random() < 0.5:
             rng.shuffle(names)
         orders[tool.name] = names
