@@ -32,6 +32,7 @@ from bezoar.synth import SCHEMES
 from bezoar.terminal import Console, head, plain
 from bezoar.train import TRAININGS
 from bezoar.train.objectives import OBJECTIVES
+from bezoar.train.rewards import REWARDS
 
 _PLAIN_TYPES = {bool: "true or false", int: "integer", float: "number", str: "text", Any: "any"}
 _REFERENCES = {
@@ -107,7 +108,8 @@ class Kind:
         texts = field_docs(self.cls)
         return [
             Key(f.name, type_name(hints[f.name]), _default(f), texts.get(f.name, ""))
-            for f in dataclasses.fields(self.cls)
+            # those that must be given first, wherever a base class puts them
+            for f in sorted(dataclasses.fields(self.cls), key=lambda f: bool(_default(f)))
             if f.name != "kind"
         ]
 
@@ -129,6 +131,7 @@ def all_kinds() -> tuple[Kind, ...]:
         "filters": FILTERS,
         "trainings": TRAININGS,
         "objectives": OBJECTIVES,
+        "rewards": REWARDS,
         "evaluations": EVALUATIONS,
         "sections": sections,
         "backends": BACKENDS,

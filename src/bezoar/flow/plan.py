@@ -13,6 +13,7 @@ from bezoar.flow.budgets import divided, spent_by, where_it_ends
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe, base_of
+from bezoar.flow.references import refs
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.sharing import same_key
 from bezoar.flow.training_plan import (
@@ -31,9 +32,11 @@ from bezoar.model.find import local_config
 from bezoar.model.tokenizer import shared_tokenizer
 from bezoar.synth import SCHEMES
 from bezoar.terminal import plain
+from bezoar.train import Training
 from bezoar.train.fullest import largest_micro_batch
 from bezoar.train.memory import memory_here
-from bezoar.train.stages import PPO, Train
+from bezoar.train.policy_settings import PolicySettings
+from bezoar.train.stages import Train
 
 if TYPE_CHECKING:
     from bezoar.flow.replay import Replay
@@ -93,7 +96,7 @@ def _lines(known: KnownRows, keys: Mapping[str, str], replay: "Replay | None") -
         if folder:
             stats = read_own(folder / "stats.json", rows_out=int | None)
             line.rows = exactly(stats["rows_out"] or 0)
-            if isinstance(stage, Train | PPO):
+            if isinstance(stage, Training):
                 line.training = finished(stats, stage)
         else:
             _expect(known, name, lines, line)
@@ -119,27 +122,25 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
         line.note = str(error)
     line.row_tokens = _row_tokens(recipe, name, line, lines)
     # 2) What a training will do, and what of it or of an evaluation will not work.
-    if isinstance(stage, Train | PPO):
+    if isinstance(stage, Training):
         _expect_training(known, stage, lines[stage.rows], line)
     elif isinstance(stage, Evaluate):
         line.warnings = [*trained_rows(recipe, name, stage), *few_items(stage, rows)]
     # 3) Memory, where the model's config is on this machine.
-    if isinstance(stage, Train | PPO):
+    if isinstance(stage, Training):
         spec = recipe.models[base_of(recipe, stage.model)]
         config = local_config(spec.path)
         if config is not None:
             tokens = _tokens(known, stage)
-            rewards = [stage.reward] if isinstance(stage, PPO) else []
+            rewards = [ref.name for ref in refs(stage) if ref.scored]
             beside = [recipe.models[base_of(recipe, name)] for name in rewards]
             if expected_memory := memory_here(config, spec, stage, tokens=tokens, beside=beside):
                 line.memory_bytes, line.fits = expected_memory
 
 
-def _expect_training(
-    known: KnownRows, stage: Train | PPO, source: StagePlan, line: StagePlan
-) -> None:
+def _expect_training(known: KnownRows, stage: Training, source: StagePlan, line: StagePlan) -> None:
     """Fill in steps, tokens and operations, from the rows themselves where they are there."""
-    if isinstance(stage, PPO):
+    if isinstance(stage, PolicySettings):
         line.training = answered(stage, source.rows.expected)
         line.warnings = list(warnings(stage, line.training, None))
         return
@@ -159,7 +160,7 @@ def _row_tokens(recipe: Recipe, name: str, line: StagePlan, lines: dict[str, Sta
     return max((lines[source].row_tokens for source in recipe.upstream(name)), default=0.0)
 
 
-def _tokens(known: KnownRows, stage: Train | PPO) -> int:
+def _tokens(known: KnownRows, stage: Training) -> int:
     """Tokens of the fullest micro-batch: of the real rows if they exist, else of the settings."""
     most = int(min(stage.tokens_per_batch, stage.batch_size * stage.max_length))
     # PPO samples its rows while it trains, and the core package has no tokenizer

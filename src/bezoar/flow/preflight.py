@@ -30,8 +30,7 @@ from bezoar.model.find import local_config, local_folder
 from bezoar.model.spec import ModelSpec, unknown_targets
 from bezoar.model.tokenizer import shared_tokenizer
 from bezoar.terminal import plain
-from bezoar.train.ppo_settings import PPOSettings
-from bezoar.train.settings import TrainSettings
+from bezoar.train import Training
 from bezoar.train.stages import Train
 
 _HELLO = (Message("user", "Hello."), Message("assistant", "Hello."))
@@ -149,7 +148,7 @@ def _unfit_models(recipe: Recipe, stale: set[str], faults: list[str]) -> None:
             elif parts is not None:
                 known[path] = parts.linear
     for name, stage in recipe.stages.items():
-        if name not in stale or not isinstance(stage, TrainSettings | PPOSettings):
+        if name not in stale or not isinstance(stage, Training):
             continue
         path = recipe.models[base_of(recipe, stage.model)].path
         if stage.adapter is None or path not in known:
@@ -161,7 +160,7 @@ def _unfit_models(recipe: Recipe, stale: set[str], faults: list[str]) -> None:
 def _beyond_positions(recipe: Recipe, stale: set[str]) -> Iterator[str]:
     """A sentence for each training stage whose rows may be longer than its model can see."""
     for name, stage in recipe.stages.items():
-        if name not in stale or not isinstance(stage, TrainSettings | PPOSettings):
+        if name not in stale or not isinstance(stage, Training):
             continue
         config = local_config(recipe.models[base_of(recipe, stage.model)].path) or {}
         most = config.get("max_position_embeddings")

@@ -31,8 +31,8 @@ from bezoar.model.spec import ModelSpec
 from bezoar.references import CHECKPOINT
 from bezoar.stage import Stage, TrainedStage
 from bezoar.synth import SCHEMES
-from bezoar.train import TRAININGS
-from bezoar.train.stages import PPO, Train
+from bezoar.train import TRAININGS, Training
+from bezoar.train.stages import Train
 
 Category = Literal["source", "scheme", "filter", "train", "evaluate"]
 KINDS: dict[Category, dict[str, type]] = {
@@ -138,12 +138,12 @@ class Recipe:
         return list(dict.fromkeys(name for name in names if name in self.stages))
 
 
-def trained(recipe: Recipe, name: str) -> Train | PPO:
+def trained(recipe: Recipe, name: str) -> Training:
     """The training that made a model: of a choice among checkpoints, that which made these."""
     stage = recipe.stages[name.partition(CHECKPOINT)[0]]
     if isinstance(stage, Choose):
         return trained(recipe, stage.model)
-    if not isinstance(stage, Train | PPO):
+    if not isinstance(stage, Training):
         raise TypeError(f"{stage.kind} trains nothing")
     return stage
 

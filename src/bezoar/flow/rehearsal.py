@@ -34,7 +34,8 @@ from bezoar.model.resolve import PACKAGED
 from bezoar.model.spec import ModelSpec
 from bezoar.progress import MetricSink
 from bezoar.terminal import Console
-from bezoar.train.stages import PPO, Train
+from bezoar.train import Training
+from bezoar.train.stages import Train
 
 NUM_QUESTIONS = 2
 """That an endpoint is really asked."""
@@ -131,7 +132,7 @@ class Rehearsal:
 
     def _stage(self, name: str) -> Done:
         """One stage; a training is killed after its first checkpoint and goes on."""
-        trains = isinstance(self.recipe.stages[name], Train | PPO)
+        trains = isinstance(self.recipe.stages[name], Training)
         cache = str(self.place / "cache")
         sinks = [_end_in_second_step] if trains else []
         done = self.alone(lambda: self._told(name, *sinks), BEZOAR_CACHE=cache)

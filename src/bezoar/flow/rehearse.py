@@ -24,7 +24,12 @@ _LIBRARIES: tuple[str, ...] = (
     "bezoar.model.merge",
     "bezoar.model.stand_in",
 )
-_LIBRARIES += ("bezoar.train.supervised_trainer", "bezoar.train.ppo_trainer", "lm_eval.evaluator")
+_LIBRARIES += (
+    "bezoar.train.supervised_trainer",
+    "bezoar.train.ppo_trainer",
+    "bezoar.train.group_trainer",
+    "lm_eval.evaluator",
+)
 """Loaded once: every part has a process of its own, forked from this one."""
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bezoar.flow.references import refs, with_names
 from bezoar.references import of_seed
 from bezoar.stage import Stage
-from bezoar.train.stages import PPO, Train
+from bezoar.train import Training
 
 MOST_REPEATS = 100
 
@@ -27,7 +27,7 @@ def repeated(stages: Mapping[str, Stage]) -> list[str]:
     names: list[str] = []
     for name, stage in stages.items():
         reads = (ref.name for ref in refs(stage) if ref.kind in ("rows", "model"))
-        if isinstance(stage, Train | PPO) or any(read in names for read in reads):
+        if isinstance(stage, Training) or any(read in names for read in reads):
             names.append(name)
     return names
 

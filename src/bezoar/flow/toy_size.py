@@ -10,7 +10,8 @@ from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.lm_eval import LmEval, Task
 from bezoar.evals.revision import Revision
 from bezoar.evals.section import Section
-from bezoar.train.stages import PPO, Train
+from bezoar.train.policy_settings import PolicySettings
+from bezoar.train.stages import Train
 
 STEPS = 2
 _READ, _EACH, _MADE, _ITEMS, _BATCH = 16, 4, 6, 2, 2
@@ -28,10 +29,10 @@ def toy_size(stage: Any) -> Any:
         return _source(stage)
     if isinstance(stage, Train):
         return _training(stage)
-    if isinstance(stage, PPO):
-        size = min(stage.batch_size, 2 * _BATCH)
-        num = min(stage.minibatches, size)
-        return replace(stage, updates=STEPS, batch_size=size, minibatches=num, checkpoint_every=1)
+    if isinstance(stage, PolicySettings):
+        size, samples = min(stage.batch_size, 2 * _BATCH), min(stage.samples, 2)
+        few: dict[str, Any] = {"batch_size": size, "minibatches": min(stage.minibatches, size)}
+        return replace(stage, updates=STEPS, samples=samples, checkpoint_every=1, **few)
     if isinstance(stage, Evaluate):
         parts = {field.name: getattr(stage, field.name) for field in fields(stage)}
         sections = {name: part for name, part in parts.items() if isinstance(part, Section)}

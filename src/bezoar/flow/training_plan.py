@@ -19,8 +19,10 @@ from bezoar.io import Row
 from bezoar.model.find import local_folder
 from bezoar.model.prompt_group import PromptGroup
 from bezoar.model.tokenizer import shared_tokenizer
+from bezoar.train import Training
+from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.settings import step_counts
-from bezoar.train.stages import PPO, Train
+from bezoar.train.stages import Train
 
 LEAST_HELD_OUT = 8
 """With fewer items no paired test can fall below 5 % once it is corrected for a second one."""
@@ -62,11 +64,11 @@ class TrainingPlan:
     exact: bool = False
 
 
-def finished(stats: Row, stage: Train | PPO) -> TrainingPlan:
+def finished(stats: Row, stage: Training) -> TrainingPlan:
     """What a finished stage did."""
     trained, held_out = stats.get("rows_trained") or 0, stats.get("rows_validation") or 0
     steps, per_epoch = stats.get("steps") or 0, math.ceil(trained / stage.batch_size)
-    if isinstance(stage, PPO):  # a step draws batch_size of its rows
+    if isinstance(stage, PolicySettings):  # a step draws batch_size of its rows
         per_epoch = (stats.get("rows_out") or 0) / stage.batch_size
     return TrainingPlan(
         rows=int(stats.get("rows_out") or trained + held_out),
@@ -103,8 +105,8 @@ def expected(
     return plan, known
 
 
-def answered(stage: PPO, num_rows: float) -> TrainingPlan:
-    """Optimizer steps of PPO, and the most tokens that it draws."""
+def answered(stage: PolicySettings, num_rows: float) -> TrainingPlan:
+    """Optimizer steps of PPO and its kin, and the most tokens that it draws."""
     tokens = float(stage.updates * stage.batch_size * stage.max_tokens)
     steps = stage.updates * stage.epochs * stage.minibatches
     epochs = stage.updates * stage.batch_size / num_rows if num_rows else 0.0
@@ -133,7 +135,7 @@ class KnownRows(dict[str, Sequence[AnyRow] | None]):
         return rows
 
 
-def warnings(stage: Train | PPO, plan: TrainingPlan, lengths: RowLengths | None) -> Iterator[str]:
+def warnings(stage: Training, plan: TrainingPlan, lengths: RowLengths | None) -> Iterator[str]:
     """What will not work, or seldom does; nothing of it stops a run."""
     if isinstance(stage, Train):
         yield from _step_warnings(stage, plan)
@@ -173,8 +175,8 @@ def _step_warnings(stage: Train, plan: TrainingPlan) -> Iterator[str]:
         )
 
 
-def _trained_as(stage: Train | PPO) -> str:
-    if isinstance(stage, PPO):
+def _trained_as(stage: Training) -> str:
+    if isinstance(stage, PolicySettings):
         return "ppo"
     if "scores" in stage.objective.needs:
         return "scores"

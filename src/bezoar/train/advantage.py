@@ -1,4 +1,4 @@
-"""Advantages and the losses of PPO, on answers of different lengths in rows of [N, T] with a mask.
+"""Advantages and losses of drawn answers, of different lengths in rows of [N, T] with a mask.
 
 N answers, T tokens of the longest.
 """
@@ -59,12 +59,15 @@ def token_rewards(
 
 
 def policy_losses(
-    logprobs: Tensor, old: Tensor, advantage: Tensor, *, clip: float
+    logprobs: Tensor, old: Tensor, advantage: Tensor, *, clip: float, clip_high: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The clipped loss of each token and whether it was clipped, in the shape of the inputs."""
+    """The clipped loss of each token and whether it was clipped, in the shape of the inputs.
+
+    The ratio counts from 1 - clip to 1 + clip_high, which is clip by default.
+    """
     # the larger loss: clipping takes away the gain of moving further, never the cost
-    ratio = (logprobs - old).exp()
-    plain, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip)
+    ratio, high = (logprobs - old).exp(), clip if clip_high is None else clip_high
+    plain, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + high)
     return torch.max(plain, clipped), (clipped > plain).detach()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from bezoar.model.architectures import ARCHITECTURES, Architecture
 from bezoar.model.find import local_config
 from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import Optimizer, TrainSettings
 
@@ -148,7 +149,7 @@ def _drawing(config: Config, width: int, slots: int, positions: int, *, on_gpu: 
     return (merged + num_layers * slots * room * 2 * _heads(config)[1]) * width
 
 
-def options(stage: TrainSettings | PPOSettings) -> dict[str, Any]:
+def options(stage: TrainSettings | PolicySettings) -> dict[str, Any]:
     """The keywords by which a stage's settings change what `predict_memory` says."""
     if isinstance(stage, TrainSettings):
         return {"optimizer": stage.optimizer, "keeps_best": stage.validation > 0}
@@ -177,7 +178,7 @@ def largest_budget(
 def memory_here(
     config: Config,
     spec: ModelSpec,
-    stage: TrainSettings | PPOSettings,
+    stage: TrainSettings | PolicySettings,
     *,
     tokens: int,
     beside: Sequence[ModelSpec] = (),

@@ -3,7 +3,6 @@
 N answers, T tokens of the longest, A tokens of all, E hidden size.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from bezoar.chat.types import AnyRow, Dropped, Messages
 from bezoar.errors import DataError
 from bezoar.model.completions import reward_completions
 from bezoar.model.generation import generate
-from bezoar.model.goodness import SearchedWeights
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import PromptGroup, answer, best_fit
 from bezoar.model.sampling import SamplingParams
@@ -25,6 +23,7 @@ from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.rng import rng_for, seed_for
 from bezoar.train.advantage import advantages, leave_one_out, token_rewards, whiten
+from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import StageInputs
 from bezoar.train.step import states
@@ -38,12 +37,14 @@ class Prompt:
     messages: Messages
     tokens: list[int]
     reference: list[int]
+    row: AnyRow | None = None  # for rewards that read more of it
 
 
 def read_prompts(
-    settings: PPOSettings, rows: Iterable[AnyRow], inputs: StageInputs, stack: Stack
+    settings: PolicySettings, rows: Iterable[AnyRow], inputs: StageInputs, stack: Stack
 ) -> tuple[list[Prompt], list[Dropped]]:
     """The prompts to answer; long ones are dropped. DataError if a reset needs a missing answer."""
+    resets = isinstance(settings, PPOSettings) and settings.reset > 0
     template, tokenizer = inputs.template, stack.tokenizer
     template.check(tokenizer)
     kept: list[Prompt] = []
@@ -51,7 +52,7 @@ def read_prompts(
     for row in rows:
         tokens = template.prompt(row.prompt, tokenizer)
         reference: list[int] = []
-        if settings.reset:
+        if resets:
             if not row.answer.strip():
                 raise DataError(
                     f"row {row.id}: it has no answer of its own to reset to; remove the row or set"
@@ -63,26 +64,8 @@ def read_prompts(
             detail = f"{len(tokens)} tokens, max_length is {settings.max_length}"
             dropped.append(Dropped(row.id, "too long", detail))
         else:
-            kept.append(Prompt(row.id, row.prompt, tokens, reference))
+            kept.append(Prompt(row.id, row.prompt, tokens, reference, row))
     return kept, dropped
-
-
-def normalised(
-    settings: PPOSettings, rows: Iterable[AnyRow], inputs: StageInputs, reward_model: Stack
-) -> SearchedWeights:
-    """Weights that give the rows' own answers mean score 0 and, with `std`, deviation 1."""
-    answered = [row for row in rows if row.answer]
-    prompts, answers = [row.prompt for row in answered], [[row.answer] for row in answered]
-    outputs = reward_completions(reward_model, inputs.template, prompts, answers)
-    known = [values for [values] in outputs if not math.isnan(values[0])]
-    if len(known) < 2:
-        raise DataError(
-            f"{settings.rows}: normalise needs rows with answers of their own that fit the reward"
-            " model; use others or set it to none."
-        )
-    assert reward_model.score_head is not None
-    scale = settings.normalise == "std"
-    return settings.goodness.centred(reward_model.score_head.outputs, known, scale=scale)
 
 
 @dataclass(frozen=True)
@@ -102,15 +85,17 @@ class Rollout:
 
 @dataclass
 class Policy:
-    """The stack that trains, its value head and the temperature that it samples at.
+    """The stack that trains, its value head, if any, and the temperature that it samples at.
 
-    The head reads the states of `critic`, where there is one, else those of the policy.
+    The head reads the states of `critic`, where there is one, else those of the policy. With
+    `shares` the answers to one prompt that stand side by side share its states.
     """
 
     stack: Stack
-    value_head: ScoreHead
+    value_head: ScoreHead | None
     temperature: float
     critic: Stack | None = None
+    shares: bool = False
 
     def read(
         self, groups: Sequence[PromptGroup], *, valued: bool = True
@@ -119,14 +104,15 @@ class Policy:
 
         A token's value and state are those before it: of the prompt and the answer so far.
         """
-        batch = pack(groups).to(self.stack.device)
+        batch = pack(joined(groups) if self.shares else groups).to(self.stack.device)
         working, hidden = states(self.stack, batch)
-        if self.critic is not None and valued:
+        logprobs = self.stack.output.logprobs(working, batch.target, temperature=self.temperature)
+        if self.value_head is None or not valued:
+            return logprobs, logprobs[:0], working
+        if self.critic is not None:
             hidden = states(self.critic, batch)[1]
         # the value head is in float32 and reads the states before they are rounded
-        options = {"temperature": self.temperature}
-        values = self.stack.output.logprobs(working, batch.target, **options)
-        return values, self.value_head(hidden)[:, 0] if valued else values[:0], working
+        return logprobs, self.value_head(hidden)[:, 0], working
 
 
 def draw_prefix(
@@ -216,6 +202,11 @@ class RolloutScores:
     lengths: Tensor  # [N]
     entropy: float  # nats a token, over all of them
 
+    @property
+    def log_ratios(self) -> Tensor:
+        """log pi(y|x) - log ref(y|x) of the answers, [N]."""
+        return ((self.logprobs - self.reference) * self.mask).sum(1)
+
 
 @torch.no_grad()
 def read(
@@ -242,6 +233,8 @@ def read(
             (reference, batch_reference),
             (values, batch_values),
         ):
+            if not len(tokens):  # there are no values
+                continue
             rows = torch.zeros_like(matrix[batch])
             matrix[batch] = rows.masked_scatter(is_answer, tokens.float())
     free = mask * (positions >= forced[:, None])
@@ -252,8 +245,7 @@ def read(
 def gains(settings: PPOSettings, old: RolloutScores, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Advantages and returns [N, T] from the scores [N] of the answers."""
     if settings.advantage == "leave_one_out":
-        log_ratio = ((old.logprobs - old.reference) * old.mask).sum(1)
-        gain = leave_one_out(scores - settings.kl * log_ratio, settings.samples)
+        gain = leave_one_out(scores - settings.kl * old.log_ratios, settings.samples)
         # without values there are no returns to learn
         return gain[:, None] * old.mask, old.values
     # token rewards (KL, the score at the end), scaled to deviation 1; their mean stays, because it
@@ -265,6 +257,32 @@ def gains(settings: PPOSettings, old: RolloutScores, scores: Tensor) -> tuple[Te
     return whiten(raw, old.mask), raw + old.values
 
 
-def micro_batches(rollouts: Sequence[Rollout], budget: int) -> list[list[int]]:
-    """Rollouts in groups of at most `budget` tokens."""
-    return best_fit([r.group.num_input_tokens for r in rollouts], budget)
+def joined(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
+    """Groups with one prompt that stand side by side as one; the order of the answers stays."""
+    together: list[PromptGroup] = []
+    for group in groups:
+        if together and together[-1].prompt == group.prompt:
+            answers = [*together.pop().completions, *group.completions]
+            group = PromptGroup(group.prompt, answers)
+        together.append(group)
+    return together
+
+
+def micro_batches(
+    rollouts: Sequence[Rollout], budget: int, *, share: bool = False
+) -> list[list[int]]:
+    """Rollouts in groups of at most `budget` tokens; with `share` a prompt counts once for the
+    answers to it that stand side by side."""
+    parts, sizes = list[list[int]](), list[int]()
+    for index, rollout in enumerate(rollouts):
+        prompt, size = rollout.group.prompt, rollout.group.num_input_tokens
+        more = size - len(prompt)
+        # a part never grows above the budget, so that a prompt with many answers can be cut too
+        is_same = share and bool(parts) and rollouts[parts[-1][0]].group.prompt == prompt
+        if is_same and sizes[-1] + more <= budget:
+            parts[-1].append(index)
+            sizes[-1] += more
+        else:
+            parts.append([index])
+            sizes.append(size)
+    return [[index for part in batch for index in parts[part]] for batch in best_fit(sizes, budget)]

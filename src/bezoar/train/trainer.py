@@ -28,7 +28,7 @@ from bezoar.train.checkpoint import TrainerState
 from bezoar.train.hardware import peak_memory
 from bezoar.train.memory import available, options, predict_memory
 from bezoar.train.optim import lr_multiplier, make_optimizer, scale_rates
-from bezoar.train.ppo_settings import PPOSettings
+from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.settings import StageInputs, TrainSettings
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _LONGEST_S = 60.0
 class Trainer(ABC):
     """One training stage under way. A step is a function of (weights, optimizer, seed, number)."""
 
-    settings: TrainSettings | PPOSettings
+    settings: TrainSettings | PolicySettings
     inputs: StageInputs
     progress: Progress
     seed: int
@@ -91,7 +91,7 @@ class Trainer(ABC):
             self.parameters,
             lr=settings.lr,
             weight_decay=weight_decay,
-            head_lr=settings.head_lr,
+            head_lr=getattr(settings, "head_lr", None),
         )
         # 1) resume before anything is computed or logged: steps after the checkpoint run again, so
         # their metrics are removed first

@@ -1,0 +1,282 @@
+"""What training on drawn answers shares: an update draws answers, scores them, reads them and lets
+the optimizer step on them.
+
+N answers, T tokens of the longest, A tokens of a micro-batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from bezoar.chat.types import Dropped
+from bezoar.errors import DataError, RecipeError, TrainingError
+from bezoar.io import content_hash
+from bezoar.model.spec import RewardWeights
+from bezoar.model.stack import Stack
+from bezoar.progress import Progress
+from bezoar.rng import rng_for
+from bezoar.stage import Rows, Stats
+from bezoar.train.optim import epoch_order
+from bezoar.train.policy_settings import PolicySettings
+from bezoar.train.rollout import (
+    Policy,
+    Prompt,
+    Rollout,
+    RolloutScores,
+    joined,
+    micro_batches,
+    read,
+    read_prompts,
+    roll_out,
+    score,
+)
+from bezoar.train.settings import StageInputs
+from bezoar.train.trainer import Trainer
+
+T = TypeVar("T")
+Terms = Callable[..., tuple[Tensor, dict[str, float]]]
+"""From log-probabilities [A], values [A] and further numbers [A] of the tokens of a micro-batch to
+its share of the loss, and of the numbers that are logged."""
+
+
+def open_reward(inputs: StageInputs, key: str, name: str, stage: str) -> Stack:
+    """The reward model that stands at `key`. RecipeError if it has no score head."""
+    hint = "name a stage that trains bradley_terry or regression"
+    if inputs.reward is None:
+        raise RecipeError(f"stage {stage}: {key} names no model; {hint}.")
+    reward_model = Stack(*inputs.reward)
+    if reward_model.score_head is None:
+        raise RecipeError(f"stage {stage}: {key}: {name} has no score head; {hint}.")
+    return reward_model
+
+
+def open_prompts(
+    settings: PolicySettings, rows: Rows, inputs: StageInputs, stack: Stack, progress: Progress
+) -> tuple[list[Prompt], list[Dropped]]:
+    """The prompts to answer, and the rows that are left out. DataError if none is left."""
+    prompts, dropped = read_prompts(settings, rows, inputs, stack)
+    if not prompts:
+        raise DataError(
+            f"stage {progress.stage}: none of its {len(rows)} rows can be answered; look at"
+            " failures.jsonl or raise max_length."
+        )
+    if len(prompts) < settings.batch_size // settings.samples:
+        progress.say(f"  {progress.stage}: an update has only {len(prompts)} prompts; add rows")
+    return prompts, dropped
+
+
+@dataclass
+class PolicyTrainer(Trainer):
+    """A step is an update: answers, and the optimizer steps on them."""
+
+    settings: PolicySettings
+    policy: Policy
+    reward_model: Stack | None
+    prompts: list[Prompt]
+    last_metrics: dict[str, float] = field(default_factory=dict)
+    unit: ClassVar[str] = "update"
+
+    def __post_init__(self) -> None:
+        self.num_steps = self.settings.updates
+
+    @abstractmethod
+    def experience(self) -> tuple[list[Rollout], list[float], dict[str, float]]:
+        """The answers of the update, their scores, and further numbers to log."""
+
+    @abstractmethod
+    def targets(self, old: RolloutScores, scores: Tensor) -> Sequence[Tensor]:
+        """What the loss of the tokens reads, [N, T] each, from the scores [N]."""
+
+    @abstractmethod
+    def gradient(
+        self,
+        rollouts: list[Rollout],
+        rows: list[int],
+        old: RolloutScores,
+        targets: Sequence[Tensor],
+    ) -> dict[str, float]:
+        """Add the gradient of the minibatch `rows` by `accumulate`; returns its losses."""
+
+    def key(self) -> str:
+        """What the checkpoints belong to; recomputation and their number change no weight."""
+        settings = asdict(self.settings)
+        del settings["checkpoint_every"], settings["recompute"]
+        reward = self.reward_model.identity if self.reward_model else None
+        prompts = [asdict(replace(prompt, row=None)) for prompt in self.prompts]
+        models = self.policy.stack.identity, reward
+        return content_hash(settings, prompts, *models, self.seed, torch.get_num_threads())
+
+    @property
+    def stack(self) -> Stack:
+        return self.policy.stack
+
+    def prepare(self) -> None:
+        """Memory alone: every update makes its own data."""
+        longest = max(len(prompt.tokens) for prompt in self.prompts) + self.settings.max_tokens
+        self.save_memory(max(self.budget, longest), self.policy.critic)
+
+    def result(self, dropped: Sequence[Dropped], more: Mapping[str, Any]) -> Stats:
+        """Write the trained weights and what is to be said of the training."""
+        num, facts = len(self.prompts), {"memory_splits": self.state.splits, **self.last_metrics}
+        return self.write_result(self.stack, num, dropped, {"rows_trained": num, **facts, **more})
+
+    def batch(self, number: int) -> list[Prompt]:
+        """The prompts of a draw (0-based), each `samples` times: the next ones; each pass has its
+        own order of all."""
+        count, samples = len(self.prompts), self.settings.samples
+        size, batch = min(self.settings.batch_size // samples, count), list[Prompt]()
+        for position in range(number * size, (number + 1) * size):
+            epoch, index = divmod(position, count)
+            batch += [self.prompts[epoch_order(count, epoch, self.seed)[index]]] * samples
+        return batch
+
+    def prefix(self, prompt: Prompt) -> list[int]:
+        """The tokens that the answer to a prompt is forced to begin with."""
+        return []
+
+    def step(self) -> str:
+        """One update: answers, their scores and targets, and the optimizer steps."""
+        started = time.monotonic()
+        # 1) answers by the current policy, and their scores
+        rollouts, scores, numbers = self.experience()
+        for rollout, value in zip(rollouts, scores, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"update {self.state.step}: the reward of the answer to row"
+                    f" {rollout.prompt.id} is not finite; look at the reward model."
+                )
+        # 2) read the old policy, its reference and the values before any weight changes, in the
+        # micro-batches of training: with one minibatch the first ratio is 1 to the bit
+        old = self.in_micro_batches(rollouts, partial(read, self.policy, rollouts))
+        # 3) what each token was worth
+        scores_tensor = torch.tensor(scores, device=old.mask.device)  # [N]
+        targets = self.targets(old, scores_tensor)
+        losses = self._improve(rollouts, old, targets)
+        # 4) count before logging: a log line has the number of updates that are done
+        seconds, groups = time.monotonic() - started, [r.group for r in rollouts]
+        if self.policy.shares:
+            groups = joined(groups)
+        num_tokens = sum(group.num_input_tokens for group in groups)
+        counts = {"tokens": num_tokens, "trained_tokens": int(old.free.sum())}
+        self.count(loss=losses["loss"], **counts, seconds=seconds)
+        self.last_metrics = {
+            "reward": float(scores_tensor.mean()),
+            **numbers,
+            "kl": float(old.log_ratios.mean()),
+            "entropy": old.entropy,
+            "answer_tokens": float(old.lengths.float().mean()),
+            "ended": sum(r.ended for r in rollouts) / len(rollouts),
+        }
+        self.progress.log(
+            step=self.state.step,
+            **losses,
+            **self.last_metrics,
+            seconds=round(seconds, 3),
+            lr=self.optimizer.param_groups[0]["lr"],
+            **counts,
+        )
+        return f"reward {self.last_metrics['reward']:.3f}"
+
+    def draw(self, number: int) -> list[Rollout]:
+        """The answers to the prompts of a draw."""
+        settings, prompts = self.settings, self.batch(number)
+        end = self.inputs.template.end(self.policy.stack.tokenizer)
+        answers = partial(
+            roll_out,
+            self.policy,
+            prompts,
+            [self.prefix(prompt) for prompt in prompts],
+            end,
+            max_tokens=settings.max_tokens,
+            seed=int(content_hash(self.seed, number), 16),
+        )
+
+        def shrink() -> str:
+            slots = self.state.slots or settings.slots
+            self.state.slots = slots // 2
+            return "" if slots > 1 else "for one answer; lower max_tokens or max_length"
+
+        return self.again_with_less(
+            lambda: answers(slots=self.state.slots or settings.slots), shrink
+        )
+
+    def model_scores(self, rollouts: list[Rollout], goodness: RewardWeights) -> list[float]:
+        """The reward model's score of every answer."""
+        assert self.reward_model is not None
+        rate = partial(
+            score, rollouts, self.policy, self.reward_model, self.inputs.template, goodness=goodness
+        )
+        missing_end = self.settings.missing_end
+        return self.in_micro_batches(
+            rollouts, lambda _: rate(missing_end=missing_end, max_tokens=self.state.budget)
+        )
+
+    def _improve(
+        self, rollouts: list[Rollout], old: RolloutScores, targets: Sequence[Tensor]
+    ) -> dict[str, float]:
+        """The optimizer steps of an update; their mean losses."""
+        settings, totals = self.settings, dict[str, float]()
+        num_steps = settings.epochs * settings.minibatches
+        for epoch in range(settings.epochs):
+            order = list(range(len(rollouts)))
+            if settings.minibatches > 1:
+                rng_for("minibatches", self.seed, self.state.step, epoch).shuffle(order)
+            # sorted, as in supervised training: the cut depends on the set of answers only
+            for number in range(settings.minibatches):
+                rows = sorted(order[number :: settings.minibatches])
+                losses = self.gradient(rollouts, rows, old, targets)
+                ids = [rollouts[i].prompt.id for i in rows]
+                losses["grad_norm"] = self.apply_gradient(settings.max_grad_norm, ids)
+                for name, value in losses.items():
+                    totals[name] = totals.get(name, 0.0) + value / num_steps
+        return totals
+
+    def accumulate(
+        self,
+        rollouts: list[Rollout],
+        rows: list[int],
+        matrices: Sequence[Tensor],
+        mask: Tensor,
+        terms: Terms,
+    ) -> dict[str, float]:
+        """Add the gradient of the loss that `terms` makes of the minibatch `rows`, micro-batch by
+        micro-batch; the sums of what it logs.
+
+        `matrices` [N, T] are given to it without padding; divisors are the caller's, of the whole
+        minibatch, so that micro-batches have no effect on the result.
+        """
+        minibatch = [rollouts[i] for i in rows]
+
+        def compute(batches: list[list[int]]) -> dict[str, float]:
+            totals = dict[str, float]()
+            for batch in batches:
+                # 1) numbers from before the update, in the order of the tokens
+                micro_rows = [rows[i] for i in batch]
+                is_answer = mask[micro_rows].bool()
+                numbers = [matrix[micro_rows][is_answer] for matrix in matrices]  # [A] each
+                # 2) the policy of now; backward at once, so that one micro-batch's graph is held
+                logprobs, values, _ = self.policy.read([rollouts[i].group for i in micro_rows])
+                loss, shown = terms(logprobs, values, *numbers)
+                torch.autograd.backward(loss)
+                for name, value in shown.items():
+                    totals[name] = totals.get(name, 0.0) + value
+            return totals
+
+        return self.in_micro_batches(minibatch, compute)
+
+    def in_micro_batches(
+        self, rollouts: list[Rollout], compute: Callable[[list[list[int]]], T]
+    ) -> T:
+        """`compute` of rollouts; out of memory, again in smaller micro-batches."""
+        sizes = {rollout.prompt.id: rollout.group.num_input_tokens for rollout in rollouts}
+        split = partial(micro_batches, rollouts, share=self.policy.shares)
+        return self.with_less_memory(split, compute, sizes)
