@@ -35,7 +35,6 @@ from bezoar.terminal import plain
 from bezoar.train import Training
 from bezoar.train.fullest import largest_micro_batch
 from bezoar.train.memory import memory_here
-from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.stages import Train
 
 if TYPE_CHECKING:
@@ -132,15 +131,15 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
         config = local_config(spec.path)
         if config is not None:
             tokens = _tokens(known, stage)
-            rewards = [ref.name for ref in refs(stage) if ref.scored]
-            beside = [recipe.models[base_of(recipe, name)] for name in rewards]
+            scored = [ref.name for ref in refs(stage) if ref.scored]
+            beside = [recipe.models[base_of(recipe, name)] for name in scored]
             if expected_memory := memory_here(config, spec, stage, tokens=tokens, beside=beside):
                 line.memory_bytes, line.fits = expected_memory
 
 
 def _expect_training(known: KnownRows, stage: Training, source: StagePlan, line: StagePlan) -> None:
     """Fill in steps, tokens and operations, from the rows themselves where they are there."""
-    if isinstance(stage, PolicySettings):
+    if not isinstance(stage, Train):
         line.training = answered(stage, source.rows.expected)
         line.warnings = list(warnings(stage, line.training, None))
         return
