@@ -48,7 +48,7 @@ LAYERS = [
 ]
 """Folders and files of the package; each imports only from itself and from those above it in this
 list."""
-MOST_LINES = 42_400
+MOST_LINES = 43_400
 HEAVY = {
     "aiohttp",
     "torch",
