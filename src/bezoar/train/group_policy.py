@@ -72,6 +72,7 @@ class GroupPolicy(PolicySettings, TrainingStage):
         # a stage is given one reward model, and holds it in memory beside the policy
         if len([r for r in self.rewards if isinstance(r, ModelReward)]) > 1:
             raise ValueError("rewards has two reward models, and one can be held; remove one")
+        # metrics go by kind
         kinds = [reward.kind for reward in self.rewards]
         if len(kinds) > len(set(kinds)):
             raise ValueError("rewards has one kind twice; remove one")

@@ -55,6 +55,7 @@ class GroupTrainer(PolicyTrainer):
 
     def key(self) -> str:
         """The rows too, which the rewards read."""
+        # a row with another right answer is another training, though its prompt is the same
         rows = [prompt.row.to_row() for prompt in self.prompts if prompt.row]
         return content_hash(super().key(), rows)
 
@@ -94,6 +95,7 @@ class GroupTrainer(PolicyTrainer):
             scores = self.model_scores(rollouts, by_model.goodness)
         found = []
         for rollout, score in zip(rollouts, scores, strict=True):
+            # by kind, so that each can be logged beside the sum
             parts = {"model": score} if by_model else {}
             text, row = decode(rollout.tokens[:-1]), rollout.prompt.row
             # half an answer can read like a right one: programs see whole ones only
@@ -107,6 +109,7 @@ class GroupTrainer(PolicyTrainer):
         return found
 
     def targets(self, old: RolloutScores, scores: Tensor) -> Sequence[Tensor]:
+        # one advantage an answer: nobody knows which of its tokens earned the reward
         return [self.settings.advantages(scores, old.log_ratios)[:, None] * old.mask]
 
     def gradient(

@@ -60,6 +60,7 @@ class PolicySettings:
             raise ValueError("minibatches must be at most batch_size; change the value")
         if self.batch_size % self.samples:
             raise ValueError("samples must divide batch_size; change one of the two")
+        # a ratio of the new policy to the old one would be noise
         if self.adapter.dropout:
             raise ValueError(
                 "adapter.dropout has no effect, since answers are read without dropout, as they"

@@ -163,6 +163,7 @@ class PolicyTrainer(Trainer):
         losses = self._improve(rollouts, old, targets)
         # 4) count before logging: a log line has the number of updates that are done
         seconds, groups = time.monotonic() - started, [r.group for r in rollouts]
+        # what the network really read
         if self.policy.shares:
             groups = joined(groups)
         num_tokens = sum(group.num_input_tokens for group in groups)

@@ -37,6 +37,7 @@ class Number(Program):
     def read(self, row: AnyRow) -> float:
         value = row.meta["number"]
         found = numbers_in(value) if isinstance(value, str) else [value]
+        # in Python true is a number too
         is_number = len(found) == 1 and isinstance(found[0], int | float)
         if not is_number or isinstance(value, bool) or not math.isfinite(found[0]):
             raise ValueError(f"{value!r} is not one number")

@@ -38,6 +38,7 @@ def check_rows(rewards: Sequence[Program], rows: Iterable[AnyRow]) -> None:
     """DataError for the first row that lacks what a reward reads."""
     for row in rows:
         for reward in rewards:
+            # one sentence for what is missing and for what cannot be used
             fault = f"meta.{reward.needs} is missing"
             try:
                 if reward.needs in row.meta:
