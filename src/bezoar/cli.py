@@ -22,6 +22,7 @@ app = typer.Typer(
 RecipeArg = Annotated[Path, typer.Argument(help="a recipe file (recipes/demo.yaml)")]
 RunArg = Annotated[Path, typer.Argument(help="a run directory (runs/demo) or its recipe file")]
 StageArg = Annotated[str, typer.Argument(help="the name of a stage")]
+ToolsOption = Annotated[str, typer.Option(help="FILE or bezoar:tools.jsonl, also FILE#NAME,NAME")]
 LogOption = Annotated[
     list[str] | None,
     typer.Option(help="show training also on tensorboard, wandb or trackio; may be given again"),
@@ -100,21 +101,20 @@ def rows(
 @app.command()
 def chat(
     run_dir: RunArg,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="a model or stage; default the last one trained")
-    ] = "",
+    model: Annotated[str, typer.Option("--model", "-m", help="default the last one trained")] = "",
     system: Annotated[str, typer.Option(help="a system message")] = "",
     attributes: Annotated[
         str, typer.Option(help="levels for a steered model: helpfulness=4,verbosity=1")
     ] = "",
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0, max=100)] = 0.7,
+    tools: ToolsOption = "",
 ) -> None:
-    """Talk to a model of a run; answers stream."""
+    """Talk to a model of a run; answers stream, and calls of tools are executed."""
     from bezoar.flow.chat import converse, opening
     from bezoar.flow.inspect_run import find_run
 
-    recipe, run = find_run(run_dir)
-    converse(recipe, run, model, start=opening(system, attributes), temperature=temperature)
+    start = opening(system, attributes)
+    converse(*find_run(run_dir), model, start=start, temperature=temperature, tools=tools)
 
 
 @app.command()
@@ -125,13 +125,14 @@ def ask(
         list[str] | None,
         typer.Option("--model", "-m", help="a model; may be given again; default those evaluated"),
     ] = None,
+    tools: ToolsOption = "",
 ) -> None:
     """Show the answers of a run's models to one prompt side by side."""
     from bezoar.flow.chat import side_by_side
     from bezoar.flow.inspect_run import find_run
     from bezoar.terminal import Console
 
-    side_by_side(*find_run(run_dir), prompt, models or [], Console())
+    side_by_side(*find_run(run_dir), prompt, models or [], Console(), tools=tools)
 
 
 app.command("eval")(cli_eval.evaluate)

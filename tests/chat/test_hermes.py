@@ -10,11 +10,12 @@ import pytest
 from bezoar.chat.added_tokens import with_tokens
 from bezoar.chat.chatml import TAGS
 from bezoar.chat.messages import offered, to_openai, with_tools
-from bezoar.chat.templates import ChatML, Hermes, HubTemplate, OpenBezoarTemplate
-from bezoar.chat.tokenizer import ByteTokenizer, HubTokenizer
+from bezoar.chat.templates import ChatML, Hermes, HubTemplate, OpenBezoarTemplate, Template
+from bezoar.chat.tokenizer import ByteTokenizer, HubTokenizer, Tokenizer
 from bezoar.chat.tool_calls import read_answer
-from bezoar.chat.types import Chat, Message, Messages, Tool, ToolCall
+from bezoar.chat.types import AnyRow, Chat, Message, Messages, Tool, ToolCall
 from bezoar.errors import DataError
+from bezoar.model.prompt_group import Completion, PromptGroup
 from bezoar.train.label_check import check_labels, spans
 from bezoar.train.objectives import SFT
 from tests.chat.test_render import random_chats
@@ -169,6 +170,24 @@ def test_losses_stand_on_answers_and_calls_alone() -> None:
         f"I look.\n{call}\n{call}<|im_end|>",
         "Here.<|im_end|>",
     ]
+
+
+class Leaky(SFT):
+    """Trains all that follows the first answer, the results of tools too."""
+
+    def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
+        group = super().group(row, template, tokenizer)
+        tokens = group.completions[0].tokens
+        return PromptGroup(group.prompt, [Completion(tokens, [True] * len(tokens))])
+
+
+def test_a_loss_on_the_result_of_a_tool_is_refused() -> None:
+    rows = [Chat("x", with_tools(TURNS, [FIND]))]
+    how: Any = {"max_length": 9999, "too_long": "drop"}
+    with pytest.raises(DataError, match=r"^row x: something is trained that is no answer, '\\n' f"):
+        check_labels(rows, Leaky(), Hermes(), tagged(), **how)
+    assert check_labels(rows, SFT(loss_on="all"), Hermes(), tagged(), **how).rows
+    assert check_labels(rows, SFT(loss_on="last"), Hermes(), tagged(), **how).rows
 
 
 @pytest.mark.parametrize("template", [ChatML(), OpenBezoarTemplate()], ids=lambda t: t.kind)

@@ -39,6 +39,7 @@ class Tool:
             raise DataError(f"a tool has no name: {brief(json.dumps(inner), 120)}.")
         if not isinstance(description, str):
             raise DataError(f"tool {name}: the description is not text.")
+        # a function without parameters is declared in either way
         if parameters is None or parameters == {}:
             return cls(name, description)
         if not isinstance(parameters, dict):
@@ -94,6 +95,7 @@ def to_openai(messages: Messages) -> list[Row]:
     """
     rows = []
     for message in messages:
+        # most templates would write the empty words as a turn
         if message.tools and not message.content:
             continue
         row: Row = {"role": message.role, "content": message.content}

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.attribute_levels import parse_attributes, steered
+from bezoar.chat.messages import with_tools
 from bezoar.chat.types import Message, Messages
 from bezoar.errors import DataError, RecipeError, brief
 from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.inspect_run import tell_earlier
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
+from bezoar.flow.tool_chat import Toolbox, open_tools, respond
 from bezoar.references import unknown
 from bezoar.terminal import Console, head, plain, show
 
@@ -90,50 +92,67 @@ def opening(system: str, attributes: str) -> Messages:
 
 
 def converse(
-    recipe: Recipe, run: RunDir, name: str, *, start: Messages, temperature: float
+    recipe: Recipe, run: RunDir, name: str, *, start: Messages, temperature: float, tools: str = ""
 ) -> None:
-    """Read lines and stream answers until the input ends; `/help` lists the commands."""
+    """Read lines and stream answers until the input ends; `/help` lists the commands. `tools` are
+    those of a file, which the model may call."""
+    toolbox = open_tools(tools) if tools else Toolbox()
     name = name or shown_models(recipe, run)[-1]
     stack = open_model(recipe, run, name)
-    messages = list(start)
+    start = with_tools(start, toolbox.tools)
+    if toolbox.tools:
+        # a template that takes none says so before a word is typed
+        recipe.template.prompt((*start, Message("user", "")), stack.tokenizer)
+    messages = start
     console = Console(stderr=True)
     console.print(f"{name} is listening; /help lists what else you can type, Ctrl-D ends.")
-    while True:
-        # no prompt sign in a pipe: what is printed then is the answers and nothing else
-        try:
-            line = input("you> " if sys.stdin.isatty() else "")
-            line = read_well(line, "standard input")
-        except EOFError:
-            return
-        except UnicodeDecodeError:
-            raise DataError(NOT_UTF8.format("standard input")) from None
+
+    def say(messages: Messages) -> str:
+        # the pieces are shown as they come, and kept: the next turn needs the whole answer
+        pieces = []
+        for piece in answer(stack, recipe, messages, temperature=temperature):
+            show(piece)
+            pieces.append(piece)
+        show("\n")
+        return "".join(pieces)
+
+    while (line := _read("you> ")) is not None:
         text = line.strip()
         if text in ("", "/exit", "/quit", "/q"):
             return
         if line.startswith("/"):
             if text == "/clear":
-                messages = list(start)
+                messages = start
             elif text == "/model":
                 others = [other for other in model_names(recipe, run) if other != name]
                 console.print(f"{name}; the others are {', '.join(others) or 'none'}")
             else:
                 console.print(COMMANDS if text == "/help" else _unknown(text))
             continue
-        messages.append(Message("user", text))
-        # the pieces are shown as they come, and kept: the next turn needs the whole answer
-        pieces = []
-        for piece in answer(stack, recipe, tuple(messages), temperature=temperature):
-            show(piece)
-            pieces.append(piece)
-        show("\n")
-        messages.append(Message("assistant", "".join(pieces)))
+        messages = (*messages, Message("user", text))
+        messages = respond(say, messages, toolbox, _read, console)
 
 
-def side_by_side(recipe: Recipe, run: RunDir, prompt: str, names: list[str], console: Any) -> None:
-    """Print the greedy answers of several models to one prompt, a panel each."""
+def _read(sign: str) -> str | None:
+    """A line of standard input, None at its end."""
+    # no prompt sign in a pipe: what is printed then is the answers and nothing else
+    try:
+        return read_well(input(sign if sys.stdin.isatty() else ""), "standard input")
+    except EOFError:
+        return None
+    except UnicodeDecodeError:
+        raise DataError(NOT_UTF8.format("standard input")) from None
+
+
+def side_by_side(
+    recipe: Recipe, run: RunDir, prompt: str, names: list[str], console: Any, *, tools: str = ""
+) -> None:
+    """Print the greedy answers of several models to one prompt, a panel each; `tools` are those of
+    a file, whose calls are shown as they are written."""
     from rich.table import Table
 
-    messages = (Message("user", read_well(prompt, "the prompt")),)
+    messages: Messages = (Message("user", read_well(prompt, "the prompt")),)
+    messages = with_tools(messages, open_tools(tools).tools if tools else ())
     names = names or shown_models(recipe, run)
     # all names before the first answer, which takes a while
     for name in names:

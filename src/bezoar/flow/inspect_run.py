@@ -1,11 +1,13 @@
 """What people ask between runs: why a stage would run again, and its rows as people read them."""
 
+import json
 import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bezoar.chat.tool_calls import write_answer
 from bezoar.chat.types import AnyRow, Chat, Comparison, Message
 from bezoar.errors import BezoarError, RecipeError
 from bezoar.flow.cache_key import all_keys, changed
@@ -143,7 +145,10 @@ def _answers(item: AnyRow) -> list[tuple[list[Any], str]]:
 
 def _print_turn(message: Message, console: Any) -> None:
     colours = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
-    console.print(plain(message.role, colours[message.role]), plain(message.content))
+    console.print(plain(message.role, colours[message.role]), plain(write_answer(message)))
+    for tool in message.tools:
+        inner = tool.to_json()["function"]
+        console.print(plain("tool", "magenta"), plain(json.dumps(inner, ensure_ascii=False)))
 
 
 def print_tokens(recipe: Recipe, run: RunDir, stage: str, console: Any, *, num: int) -> None:

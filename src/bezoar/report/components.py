@@ -138,7 +138,7 @@ def _bubbles(messages: Iterable[Row] | None) -> list[Markup]:
     for message in messages or []:
         # A message that calls a tool may have no text of its own.
         content, calls = str(message.get("content") or ""), message.get("tool_calls")
-        text = f"{content}\n{calls}".strip() if calls else content
+        text = "\n".join(filter(None, (content, calls, message.get("tools"))))
         bubbles.append(bubble(str(message.get("role", "")), text))
     return bubbles
 

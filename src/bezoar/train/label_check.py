@@ -44,8 +44,10 @@ def check_labels(
     `too_long` is "cut", which keeps the first `max_length` tokens if any of them is trained.
     """
     template.check(tokenizer)
-    every_turn = objective.unit == "token" and getattr(objective, "loss_on", "") != "last"
-    check = _Check(template, tokenizer, every_turn, is_scored="scores" in objective.needs)
+    loss_on = getattr(objective, "loss_on", "")
+    every_turn = objective.unit == "token" and loss_on != "last"
+    is_scored, all_of_it = "scores" in objective.needs, loss_on == "all"
+    check = _Check(template, tokenizer, every_turn, is_scored, all_of_it)
     kept: list[Example] = []
     dropped: list[Dropped] = []
     for row in rows:
@@ -89,6 +91,7 @@ class _Check:
     tokenizer: Tokenizer
     every_turn: bool  # of a chat; else its last answer
     is_scored: bool  # a score is read once, at a token behind the end of the answer
+    all_of_it: bool  # the prompt trains too
 
     def __call__(
         self, row: AnyRow, prompt: list[int], completion: Completion, chat: Messages, end: bool
@@ -134,6 +137,8 @@ class _Check:
             if tokens[:2] == [bos, bos] or not (opens_turns or is_end):
                 return "the beginning-of-sequence token stands in it twice"
         # each turn must continue just the tokens that generation would start from
+        # and nothing else may train: not the result of a tool, nor the header of a turn
+        others = list(trained)
         for number, i in enumerate(turns, 1):
             opening = template.prompt(chat[:i], tokenizer)
             words = template.answer(chat[:i], chat[i], tokenizer)
@@ -150,6 +155,10 @@ class _Check:
                 return f"something is trained behind answer {number}, which was cut off"
             if i != cut and (tokens[end : end + 1] != answer[-1:] or not trained[end]):
                 return f"the token that ends answer {number} is not trained"
+            others[start : end + 1] = [False] * len(others[start : end + 1])
+        if any(others) and not self.all_of_it:
+            text = tokenizer.decode([tokens[others.index(True)]], markers=True)
+            return f"something is trained that is no answer, {text!r} first"
         return ""
 
 
