@@ -1,5 +1,6 @@
 """The function-calling leaderboard's files, its sums, and the section that asks its items."""
 
+import importlib.util
 import json
 import os
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from tests.helpers.command import bezoar, refused
 
 BFCL = Path(os.environ.get("BEZOAR_DATA", "/nowhere")) / "bfcl"
 CLASSES = ("simple_python", "multiple", "parallel", "parallel_multiple", "irrelevance")
+CLASSES += ("live_simple", "live_multiple", "live_parallel", "live_parallel_multiple")
+CLASSES += ("live_irrelevance", "live_relevance")
 
 
 def function(name: str, **types: Any) -> dict[str, Any]:
@@ -283,7 +286,7 @@ def test_the_leaderboards_sums() -> None:
         ("BFCL_v4_simple_python.json", {"question": [[], []]}, ":2", "2 turns"),
         ("BFCL_v4_simple_python.json", {"question": [[{"role": "x"}]]}, ":2", "no role"),
         ("BFCL_v4_simple_python.json", {"question": [[]]}, ":2", "end with a message of the user"),
-        ("BFCL_v4_simple_python.json", {"function": []}, ":2", "no list of declarations"),
+        ("BFCL_v4_simple_python.json", {"function": "f"}, ":2", "no list of declarations"),
         ("BFCL_v4_simple_python.json", {"function": [{"name": ""}]}, ":2", "has no name"),
         ("possible_answer/BFCL_v4_simple_python.json", {"ground_truth": []}, ":2", "no list"),
         ("possible_answer/BFCL_v4_simple_python.json", {"ground_truth": [{}]}, ":2", "is not {"),
@@ -368,17 +371,41 @@ def right_answer(item: CallItem) -> str:
     )
 
 
-@pytest.mark.skipif(not BFCL.is_dir(), reason="needs BEZOAR_DATA/bfcl")
-def test_the_leaderboards_own_answers_are_right_but_for_two_of_the_thousand() -> None:
-    """Of the 2,351 entries with answers these four files hold 1,000; the live ones hold the others.
+WRONG = {
+    "parallel_multiple_12": "extra argument",
+    "parallel_multiple_26": "extra argument",
+    "live_simple_106-63-0": "missing argument",
+    "live_simple_112-68-0": "missing argument",
+    "live_multiple_507-149-4": "missing argument",
+    "live_multiple_862-181-3": "extra argument",
+    "live_multiple_964-207-0": "missing argument",
+}
+"""Of 2,351 entries those whose answer is wrong by the rules, if every parameter that has one gets
+its first value that is not empty."""
 
-    Two name a parameter that their function does not have.
-    """
-    items = [item for name in CLASSES for item in read_bfcl(BFCL / f"BFCL_v4_{name}.json")]
-    assert len(items) == 1240
-    verdicts = {i.id: judge_calls(right_answer(i), i.tools, i.expected) for i in items}
-    wrong = {name: (v.kind, v.detail) for name, v in verdicts.items() if not v.right}
-    assert wrong == {
-        "parallel_multiple_12": ("extra argument", "permeability is no parameter"),
-        "parallel_multiple_26": ("extra argument", "type is no parameter"),
-    }
+
+def data_folders() -> list[Path]:
+    package = importlib.util.find_spec("bfcl_eval")
+    places = (
+        [Path(place) / "data" for place in package.submodule_search_locations or ()]
+        if package
+        else []
+    )
+    return [folder for folder in (BFCL, *places) if folder.is_dir()]
+
+
+@pytest.mark.skipif(not data_folders(), reason="needs BEZOAR_DATA/bfcl or the package bfcl-eval")
+@pytest.mark.parametrize("folder", data_folders(), ids=["mirror", "package"][: len(data_folders())])
+def test_the_leaderboards_own_answers_are_right_but_for_those_that_are_wrong(folder: Path) -> None:
+    items = [
+        item
+        for name in CLASSES
+        if (file := folder / f"BFCL_v4_{name}.json").is_file()
+        for item in read_bfcl(file)
+    ]
+    asked = [item for item in items if item.expected]
+    assert len(asked) in (1000, 2351)
+    verdicts = {i.id: judge_calls(right_answer(i), i.tools, i.expected) for i in asked}
+    wrong = {name: v.kind for name, v in verdicts.items() if not v.right}
+    assert wrong == {name: kind for name, kind in WRONG.items() if name in verdicts}
+    assert len(wrong) == (2 if len(asked) == 1000 else 7)

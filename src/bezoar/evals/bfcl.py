@@ -123,7 +123,8 @@ def _prompt(row: Mapping[str, Any], at: RowOrigin) -> Messages:
 
 def _tools(row: Mapping[str, Any], at: RowOrigin) -> tuple[Tool, ...]:
     declared = column(dict(row), "function", at)
-    if not isinstance(declared, list) or not declared:
+    # one of the leaderboard's own items offers none
+    if not isinstance(declared, list):
         raise at.wrong("function is no list of declarations; mend it.")
     try:
         return tuple(Tool.from_json(_json_schema(function)) for function in declared)
