@@ -264,3 +264,11 @@ def test_a_broken_catalogue_names_the_row(
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match=f"own.jsonl:1: .*{fault}"):
         read_catalogue(path)
+
+
+def test_sentences_end_before_the_next_begins(rows: list[Chat]) -> None:
+    for row in rows:
+        text = row.messages[1].content
+        for opener in (" Also, ", " Then ", " After that, ", " Finally, ", " Besides, "):
+            for before in text.split(opener)[:-1]:
+                assert before[-1] in ".?", text

@@ -74,7 +74,7 @@ def joined(clauses: Sequence[str], rng: random.Random) -> str:
         )
     first, *others = clauses
     links = rng.choice(_THEN)
-    texts = [request(first, rng)]
+    texts = [_closed(request(first, rng))]
     for number, clause in enumerate(others):
         link = links[1] if number == len(others) - 1 and len(others) > 1 else links[0]
         asks = not clause.endswith(".") and ". " not in clause
