@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bezoar.chat.templates import ChatML
+from bezoar.chat.templates import ChatML, Hermes
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
@@ -93,6 +93,22 @@ def test_they_take_reserved_slots_or_follow_the_last_token(
     assert again.inner.get_vocab() == tokenizer.inner.get_vocab()
     assert (SLOTS[2] in again.inner.get_vocab()) == (kind == "slots")
     assert SLOTS[0] not in again.inner.get_vocab()
+
+
+@every_kind
+def test_tags_are_words_with_a_token_of_their_own(
+    kind: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = load_tokenizer(str(bases[kind]), (*NEW, "<tool_call>", "</tool_call>", "<pad>"))
+    tokenizer.inner.save_pretrained(tmp_path)
+    for one in (tokenizer, HubTokenizer(AutoTokenizer.from_pretrained(tmp_path))):
+        [token] = one.encode("<tool_call>")
+        assert one.decode([token]) == "<tool_call>"
+        assert len(one.encode("<|im_end|>")) > 1
+        assert len(one.encode("<pad>")) > 1
+        Hermes().check(one)
 
 
 def test_a_token_that_is_there_already_is_refused(bases: dict[str, Path]) -> None:

@@ -1,5 +1,6 @@
 """The template that other tools get: the tokens and marks of training, whatever the template."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,11 @@ import pytest
 
 from bezoar.chat.jinja_form import marked
 from bezoar.chat.template_process import apply_template
-from bezoar.chat.templates import ChatML, HubTemplate, OpenBezoarTemplate, Template
+from bezoar.chat.templates import ChatML, Hermes, HubTemplate, OpenBezoarTemplate, Template
 from bezoar.chat.tokenizer import HubTokenizer
 from bezoar.errors import DataError
 from bezoar.model.chat_files import save_chat_files
+from tests.chat.test_hermes import WITH_TOOLS
 from tests.helpers.known_tokenizers import CHATML_TEMPLATE, smollm, stories, tiny
 
 LINES = (
@@ -40,13 +42,17 @@ def save(tokenizer: HubTokenizer, template: Template, folder: Path) -> None:
 HOSTILE = 'It\'s \\n {{ 7 }} {% raw %} "x"\r\n\tnaïve 😀 SYSTEM END'
 
 
-@pytest.mark.parametrize("template", [ChatML(), ChatML(HOSTILE), OpenBezoarTemplate()])
+@pytest.mark.parametrize(
+    "template", [ChatML(), ChatML(HOSTILE), Hermes(HOSTILE), OpenBezoarTemplate()]
+)
 def test_our_templates_have_a_jinja_form(template: Template, tmp_path: Path) -> None:
     save(tiny(), template, tmp_path)
     assert "{% generation %}" in (tmp_path / "chat_template.jinja").read_text()
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert ("response_template" in settings) == isinstance(template, Hermes)
 
 
-@pytest.mark.parametrize("jinja", [CHATML_TEMPLATE, LINES])
+@pytest.mark.parametrize("jinja", [CHATML_TEMPLATE, LINES, WITH_TOOLS])
 def test_marks_are_put_into_anyone_s_template(jinja: str, tmp_path: Path) -> None:
     save(tiny(jinja), HubTemplate(), tmp_path)
 

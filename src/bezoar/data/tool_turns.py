@@ -41,6 +41,7 @@ def structured(messages: Messages, tools: Sequence[Tool] = ()) -> Messages:
     results that are text become parts. MalformedError for what no conversation with tools is."""
     start, found = _system(messages)
     messages = (*start, *messages[1:]) if start else messages
+    # the column says it in JSON, whatever the text says
     tools = tools or found or offered(messages)
     if not (tools or any(m.role == "tool" or m.tool_calls for m in messages)):
         return messages
@@ -80,6 +81,7 @@ def json_in(text: str, reason: str) -> Any:
         return parse(text)
     except NotJSONError as error:
         fault = str(error)
+    # literals alone: nothing of a row is run
     try:
         with warnings.catch_warnings(action="ignore"):
             value = ast.literal_eval(text.strip())
@@ -99,6 +101,7 @@ def in_order(messages: Sequence[Message], ids: Sequence[Sequence[str]]) -> list[
         while end < len(messages) and messages[end].role == "tool":
             end += 1
         answered = [ids[i][0] if ids[i] else "" for i in range(start + 1, end)]
+        # a server may answer calls in the order in which they end
         if lost := [known for known in answered if known and known not in ids[start]]:
             raise MalformedError("result without a call", f"no call before it has the id {lost[0]}")
         if all(answered):
@@ -141,6 +144,7 @@ def _parts(message: Message) -> Iterator[Message]:
         yield from (Message("tool", result.strip()) for result in _RESULT.findall(text))
     elif message.role == "assistant" and not message.tool_calls and OPEN in text:
         before, _, _ = text.partition(OPEN)
+        # words that no message could hold would be lost
         if _CALL.sub("", text[len(before) :]).strip():
             raise MalformedError("words behind a call", text[-200:])
         values = [json_in(body, "bad JSON in a call") for body in _CALL.findall(text)]
@@ -150,6 +154,7 @@ def _parts(message: Message) -> Iterator[Message]:
 
 
 def _check(messages: Messages, declared: set[str]) -> None:
+    # several calls may share one result, but no result stands for itself
     num_open = 0
     for message in messages:
         unknown = [call.name for call in message.tool_calls if call.name not in declared]
