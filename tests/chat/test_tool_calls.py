@@ -11,8 +11,12 @@ from bezoar.chat.messages import offered, with_tools
 from bezoar.chat.tool_calls import BadCall, read_answer, read_calls, write_answer
 from bezoar.chat.types import Chat, Message, Tool, ToolCall, row_to_item
 from bezoar.errors import DataError
+from bezoar.judge.filter import record
+from bezoar.judge.mixture import num_words
+from bezoar.llm.budget import Prices
 from bezoar.llm.types import Request
 from bezoar.parquet import read_parquet, write_parquet
+from bezoar.verdicts.pairwise import conversation
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = Tool("weather", "The weather of a city.", SCHEMA)
@@ -142,6 +146,18 @@ def test_tools_stand_on_the_system_message_and_are_kept_in_parquet(tmp_path: Pat
     assert [row_to_item(row) for row in read_parquet(tmp_path / "rows.parquet")] == chats
     assert chats[1].answer == write_answer(chats[1].messages[-1])
     assert chats[1].prompt == prompt
+
+
+def test_lengths_prices_and_judges_count_tools_and_calls() -> None:
+    called = (*with_tools((USER,), [WEATHER]), Message("assistant", "", (OSLO,)), USER)
+    chat = Chat("a", (*called, Message("assistant", "Fine.")))
+    bare = Chat("b", (USER, Message("assistant", "", ()), USER, Message("assistant", "Fine.")))
+    assert num_words(chat) > num_words(bare) + 10
+    price = Prices(1.0, 1.0)
+    assert price.most_usd(Request(called)) > price.most_usd(Request(bare.prompt)) + 100e-6
+    assert "The weather of a city." in record(chat)
+    assert "<tool_call>" in record(chat)
+    assert "<tool_call>" in conversation(chat.messages)
 
 
 def test_a_row_without_tools_is_what_it_was_and_so_is_its_journal_key() -> None:

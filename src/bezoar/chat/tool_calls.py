@@ -35,6 +35,13 @@ def write_answer(message: Message) -> str:
     return "\n".join([message.content, *blocks] if message.content else blocks)
 
 
+def whole_text(message: Message) -> str:
+    """All that a model reads of a message: the content, its calls and the tools that it offers."""
+    # lengths and prices come from it, and what a judge sees
+    declared = [json.dumps(tool.to_json(), ensure_ascii=False) for tool in message.tools]
+    return "\n".join(filter(None, (write_answer(message), *declared)))
+
+
 def write_call(call: ToolCall) -> str:
     """`<tool_call>`, a line of JSON and `</tool_call>`."""
     # as the filter tojson of transformers writes it, whose templates must give the same text

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bezoar.bounds import Count, Fraction
+from bezoar.chat.tool_calls import whole_text
 from bezoar.chat.types import AnyRow, Chat, Message, Messages, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
@@ -136,10 +137,11 @@ def record(row: Chat) -> str:
 
     Headings that stand in a text get a backslash, so that no text passes for another part.
     """
-    system = [m.content for m in row.prompt if m.role == "system" and m.content]
+    # the tools too: without them nobody can tell a right call from a wrong one
+    system = [whole_text(m) for m in row.prompt if m.role == "system" and whole_text(m)]
     turns = [m for m in row.prompt if m.role != "system"]
     # Empty parts have no heading, except the instruction and the response.
-    earlier = [f"{m.role}: {m.content}" for m in turns[:-1]]
+    earlier = [f"{m.role}: {whole_text(m)}" for m in turns[:-1]]
     target = row.meta.get("target")
     parts = (
         "\n".join(system) if system else None,

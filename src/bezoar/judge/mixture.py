@@ -7,6 +7,7 @@ from typing import Literal
 
 from bezoar.bounds import Count, Positive
 from bezoar.chat.row_types import TEXTS, RowNeed, RowType
+from bezoar.chat.tool_calls import whole_text
 from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Messages, as_chats
 from bezoar.cost import Estimate, Quote, exactly
 from bezoar.references import RowsRef
@@ -124,6 +125,6 @@ class Mixture(Stage):
 def num_words(row: Chat | Comparison) -> int:
     """Words of a conversation, of a pair with both answers; at least 1."""
     prompt: Messages = row.prompt
-    texts = [message.content for message in prompt] + [row.answer]
+    texts = [*map(whole_text, prompt), row.answer]
     texts += [row.rejected] if isinstance(row, Comparison) else []
     return max(sum(len(text.split()) for text in texts), 1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bezoar.bounds import NotNegative
+from bezoar.chat.tool_calls import whole_text
 from bezoar.cost import dollars
 from bezoar.llm.journal import Journal, affordable
 from bezoar.llm.types import Request
@@ -33,7 +34,7 @@ class Prices:
 
     def most_usd(self, request: Request) -> float:
         """Above a request's cost: one token a byte, 16 more a text, and the longest answer."""
-        texts = [*(message.content for message in request.messages), request.prefill]
+        texts = [*map(whole_text, request.messages), request.prefill]
         num_bytes = sum(len(text.encode("utf-8", "replace")) + 16 for text in texts)
         return self.cost_usd(num_bytes, request.max_tokens)
 

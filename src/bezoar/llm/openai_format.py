@@ -7,8 +7,8 @@ from typing import Any
 from bezoar.chat.api_calls import written_calls
 from bezoar.chat.messages import offered
 from bezoar.chat.pieces import cut_at_stop
+from bezoar.chat.tool_calls import whole_text
 from bezoar.chat.types import Messages
-from bezoar.io import canonical
 from bezoar.llm.begun import FLAGS, Way
 from bezoar.llm.budget import Prices
 from bezoar.llm.failures import error_inside
@@ -187,9 +187,8 @@ def _costs(body: Any, request: Request, content: str, prices: Prices) -> tuple[i
     # a wrong count would make the budget wrong, in either direction
     usage = body.get("usage") if isinstance(body, dict) else None
     usage = usage if isinstance(usage, dict) else {}
-    num_sent = sum(len(message.content) for message in request.messages) + len(request.prefill)
     # servers write the declarations into the prompt, and count them
-    num_sent += sum(len(canonical(tool.to_json())) for tool in offered(request.messages))
+    num_sent = sum(len(whole_text(message)) for message in request.messages) + len(request.prefill)
     num_prompt = _count(usage.get("prompt_tokens"), -(-num_sent // 4))
     num_completion = _count(usage.get("completion_tokens"), -(-len(content) // 4))
     return num_prompt, num_completion, prices.cost_usd(num_prompt, num_completion)

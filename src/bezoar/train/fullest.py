@@ -5,6 +5,7 @@ from heapq import nlargest
 
 from bezoar.chat.templates import Template
 from bezoar.chat.tokenizer import Tokenizer
+from bezoar.chat.tool_calls import whole_text
 from bezoar.chat.types import AnyRow
 from bezoar.model.prompt_group import best_fit
 from bezoar.train.objective import conversations
@@ -31,4 +32,4 @@ def largest_micro_batch(
 
 
 def _num_characters(row: AnyRow) -> int:
-    return sum(len(message.content) for messages in conversations(row) for message in messages)
+    return sum(len(whole_text(message)) for messages in conversations(row) for message in messages)

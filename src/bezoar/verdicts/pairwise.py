@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bezoar.chat.tool_calls import whole_text
 from bezoar.chat.types import Comparison, Message, Messages
 from bezoar.cost import Estimate, RequestEstimate, exactly
 from bezoar.llm.types import Ask, Reply, Request
@@ -88,7 +89,8 @@ class Pairwise:
 
 def conversation(messages: Messages) -> str:
     """The turns as a judge reads them."""
-    return "\n\n".join(f"{m.role.capitalize()}: {m.content}" for m in messages if m.content)
+    turns = [(message.role.capitalize(), whole_text(message)) for message in messages]
+    return "\n\n".join(f"{who}: {text}" for who, text in turns if text)
 
 
 def parse_side(text: str) -> Side | Unparsed:
