@@ -49,6 +49,16 @@ def add_models(hub: Hub) -> None:
         },
         gated="manual",
     )
+    first_end = {"eos_token_id": 257}
+    hub.add(
+        "meta-llama/Llama-3.1-8B",
+        {
+            **byte_level(markers, bos=heads[0], eos=heads[1]),
+            **shards,
+            "config.json": config("llama", large | first_end, tie_word_embeddings=False),
+        },
+        gated="manual",
+    )
     hub.add(
         "meta-llama/Llama-3.1-8B-Instruct",
         {

@@ -329,6 +329,15 @@ def _hermes() -> Files:
     return files | {"README.md": card({name: {"train": f"{name}.json"} for name in names})}
 
 
+def _hermes_3() -> Files:
+    says = (("system", "You are terse."), ("human", "Name a bird."), ("gpt", "The wren."))
+    rows = [
+        {"conversations": [{"from": who, "value": f"{what} ({n})"} for who, what in says[n % 2 :]]}
+        for n in range(24)
+    ]
+    return {"hermes-3.json": array(rows), "README.md": b"# Conversations\n"}
+
+
 def _xlam() -> Files:
     tool = {
         "name": "weather",
@@ -420,6 +429,7 @@ ROWS: dict[str, Callable[[], Files]] = {
     "tatsu-lab/alpaca": _alpaca,
     "sahil2801/CodeAlpaca-20k": _code_alpaca,
     "NousResearch/hermes-function-calling-v1": _hermes,
+    "NousResearch/Hermes-3-Dataset": _hermes_3,
     "Salesforce/xlam-function-calling-60k": _xlam,
     "glaiveai/glaive-function-calling-v2": _glaive_text,
     "llamafactory/glaive_toolcall_en": _glaive_share,
