@@ -245,18 +245,25 @@ def test_the_prompt_format_is_told_with_the_numbers(folder: Path) -> None:
     assert pair[0]["prompt format"] != pair[1]["prompt format"]
 
 
+def numbered(classes: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    return {name: {f"{name}_{i}": v for i, v in enumerate(own)} for name, own in classes.items()}
+
+
 def test_the_leaderboards_sums() -> None:
     classes = dict.fromkeys(
         ("simple_python", "multiple", "parallel", "parallel_multiple", "live_multiple"), [0.0] * 9
     )
     classes |= dict.fromkeys(("live_simple", "live_parallel", "live_parallel_multiple"), [0.0] * 3)
     never = classes | {"irrelevance": [1.0] * 4, "live_irrelevance": [1.0] * 5}
-    assert {s.name: s.value for s in sums(never)} == {
+    silent = {s.name: s for s in sums(numbered(never)).scores}
+    assert {name: s.value for name, s in silent.items()} == {
         "BFCL mean non-live": 0.0,
         "BFCL mean live": 0.0,
         "BFCL mean irrelevance": 1.0,
         "BFCL mean overall": pytest.approx(0.1),
     }
+    assert (silent["BFCL mean non-live"].low, silent["BFCL mean irrelevance"].high) == (0.0, 1.0)
+    assert 0 < silent["BFCL mean non-live"].high < 0.4  # type: ignore[operator]
     mixed = never | {
         "simple_python": [1.0, 0.0],
         "simple_java": [1.0],
@@ -265,14 +272,20 @@ def test_the_leaderboards_sums() -> None:
         "live_simple": [1.0] * 3,
         "irrelevance": [0.0],
     }
-    figures = {s.name: s for s in sums(mixed)}
+    outcome = sums(numbered(mixed))
+    figures = {s.name: s for s in outcome.scores}
     non_live = (0.75 + 1 + 0 + 0) / 4
     live = 6 / 21  # over items: 3 of 12, 3 of 3, none of 3 and of 3
     assert figures["BFCL mean non-live"].value == pytest.approx(non_live)
     assert figures["BFCL mean live"].value == pytest.approx(live)
     assert figures["BFCL mean overall"].value == pytest.approx(0.1 * (non_live + live + 0.5))
     assert figures["BFCL mean live"].low < live < figures["BFCL mean live"].high  # type: ignore[operator]
-    assert [s.name for s in sums({"simple_python": [1.0], "irrelevance": [1.0]})] == []
+    # a paired test over the items is one of the sum
+    for name, figure in figures.items():
+        values = [row["value"] for row in outcome.items if row["benchmark"] == name]
+        assert len(values) == figure.n
+        assert sum(values) / len(values) == pytest.approx(figure.value)
+    assert sums(numbered({"simple_python": [1.0], "irrelevance": [1.0]})).scores == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from bezoar.chat.messages import with_tools
 from bezoar.chat.types import Message, Messages, Tool
 from bezoar.data.rows import Placed, RowOrigin, column, read_file
 from bezoar.errors import DataError
-from bezoar.evals.stats import NONE, SEED, Floats, Score, percentiles, resamples
+from bezoar.evals.outcome import Outcome
+from bezoar.evals.stats import SEED, Floats, Score, percentiles, resamples, wilson
 from bezoar.verdicts.tool_call import Expected
 
 ANSWERS = "possible_answer"
@@ -175,36 +176,59 @@ def _without_dots(item: CallItem) -> CallItem:
     return replace(item, tools=tools, expected=expected)
 
 
-def sums(values: Mapping[str, Sequence[float]]) -> list[Score]:
+def sums(values: Mapping[str, Mapping[str, float]]) -> Outcome:
     """The leaderboard's own sums of classes, those whose classes are all there: non-live (the mean
     of simple, multiple, parallel and parallel_multiple, simple being the mean over its languages),
     live (over its items), irrelevance (the mean of both files), overall (version 4's weights).
 
-    `values` holds 0 or 1 an item, by class; intervals resample the items of each class.
+    `values` holds 0 or 1 an item (id), by class; intervals resample the items of each class. An
+    item's value in a sum is such that their mean is the sum: so paired tests weigh it as the sum
+    does.
     """
-    means = {name: _drawn(own, i) for i, (name, own) in enumerate(values.items()) if len(own)}
-    figures: dict[str, tuple[Floats, int]] = {}
-    simple = [means[name] for name in SIMPLE if name in means]
-    if simple and means.keys() >= set(NON_LIVE):
-        # simple counts once, however many languages it has
-        parts = [np.mean(simple, axis=0), *(means[name] for name in NON_LIVE)]
-        measured = [name for name in (*SIMPLE, *NON_LIVE) if name in means]
-        figures["non-live"] = np.mean(parts, axis=0), _num(values, measured)
-    if means.keys() >= set(LIVE):
-        sizes = [len(values[name]) for name in LIVE]
-        live = np.average([means[name] for name in LIVE], axis=0, weights=sizes)
-        figures["live"] = live, _num(values, LIVE)
-    if means.keys() >= set(IRRELEVANCE):
-        both = np.mean([means[name] for name in IRRELEVANCE], axis=0)
-        figures["irrelevance"] = both, _num(values, IRRELEVANCE)
+    known = {name: own for name, own in values.items() if own}
+    drawn = {name: _drawn(list(own.values()), i) for i, (name, own) in enumerate(known.items())}
+    outcome = Outcome()
+    for figure, weights in _weights({name: len(own) for name, own in known.items()}).items():
+        name, n = f"BFCL mean {figure}", sum(len(known[group]) for group in weights)
+        draws = np.sum([weight * drawn[group] for group, weight in weights.items()], axis=0)
+        low, high = percentiles(draws[1:])
+        if low == high:  # resampling learns nothing from classes that are all 0 or all 1
+            bounds = [
+                (weight * low, weight * high)
+                for group, weight in weights.items()
+                for low, high in [wilson(round(sum(known[group].values())), len(known[group]))]
+            ]
+            low, high = (sum(ends) for ends in zip(*bounds, strict=True))
+        rows = [
+            {"benchmark": name, "id": item, "value": value * weight * n / len(known[group])}
+            for group, weight in weights.items()
+            for item, value in known[group].items()
+        ]
+        outcome += Outcome([Score(name, float(draws[0]), low, high, n)], rows)
+    return outcome
+
+
+def _weights(sizes: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """Figure -> the weight of each of its classes, for the figures whose classes are all there."""
+    figures: dict[str, dict[str, float]] = {}
+    # simple counts once, however many languages it has
+    simple = [name for name in SIMPLE if name in sizes]
+    if simple and sizes.keys() >= set(NON_LIVE):
+        languages = dict.fromkeys(simple, 0.25 / len(simple))
+        figures["non-live"] = {**languages, **dict.fromkeys(NON_LIVE, 0.25)}
+    if sizes.keys() >= set(LIVE):
+        total = sum(sizes[name] for name in LIVE)
+        figures["live"] = {name: sizes[name] / total for name in LIVE}
+    if sizes.keys() >= set(IRRELEVANCE):
+        figures["irrelevance"] = dict.fromkeys(IRRELEVANCE, 0.5)
     # without one of its parts the figure would be another one under the same name
     if figures.keys() >= WEIGHTS.keys():
-        whole = np.sum([weight * figures[name][0] for name, weight in WEIGHTS.items()], axis=0)
-        figures["overall"] = whole, sum(n for _, n in figures.values())
-    return [
-        Score(f"BFCL mean {name}", float(draws[0]), *_interval(draws[1:]), n)
-        for name, (draws, n) in figures.items()
-    ]
+        figures["overall"] = {
+            group: part * weight
+            for name, part in WEIGHTS.items()
+            for group, weight in figures[name].items()
+        }
+    return figures
 
 
 def _drawn(values: Sequence[float], index: int) -> Floats:
@@ -212,12 +236,3 @@ def _drawn(values: Sequence[float], index: int) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     picks = resamples(len(array), seed=SEED + index)
     return np.concatenate([[array.mean()], array[picks].mean(axis=1)])
-
-
-def _interval(draws: Floats) -> tuple[float | None, float | None]:
-    # equal values of all items say nothing of how they would differ
-    return percentiles(draws) if np.ptp(draws) else NONE
-
-
-def _num(values: Mapping[str, Sequence[float]], names: Sequence[str]) -> int:
-    return sum(len(values[name]) for name in names)

@@ -151,8 +151,11 @@ def judged(items: Sequence[CallItem], replies: Sequence[Reply]) -> Outcome:
         name = f"{NAME} {group}/accuracy"
         rows = item_rows(name, list(own), list(own.values()))
         outcome += Outcome([score(name, list(own.values()))], rows)
-    known = {g: [v for v in own.values() if v is not None] for g, own in values.items()}
-    outcome += _rates(items, replies, verdicts) + Outcome(sums(known))
+    known = {
+        group: {name: value for name, value in own.items() if value is not None}
+        for group, own in values.items()
+    }
+    outcome += _rates(items, replies, verdicts) + sums(known)
     said = map(_answered, items, replies, verdicts)
     return outcome + Outcome(info={"function_calling": kinds_of(said)})
 
