@@ -157,6 +157,7 @@ def test_results_come_from_the_stub_and_stand_in_the_answer(
             continue
         for call, result in zip(calls(row), results, strict=True):
             assert by_name[call.name].run(call.arguments) == result
+            assert "cannot be computed" not in result.get("error", "")
             errors += "error" in result
     assert errors > 0
     good = of(rows, "conversation")[0]
@@ -252,6 +253,13 @@ def test_a_drawn_value_fits_its_schema(kind: str) -> None:
         ({"parameters": {"n": ["nonsense", "A number."]}}, "'nonsense' is no kind of value"),
         ({"result": None}, "cannot be used"),
         ({"name": None}, "needs 'name'"),
+        ({"parameters": {"n": ["int", "N."]}}, "cannot be used"),
+        ({"parameters": {"n": ["int 9 1", "N."]}}, "cannot be used"),
+        ({"parameters": {"n": ["int 1 9", "N."], "m?": ["bool", "M."]}}, "m. needs a kind"),
+        ({"parameters": {"n": ["list enum a|b 3 3", "N."]}}, "too few values"),
+        ({"result": {"x": "= n 2"}}, "leaves 2 values"),
+        ({"result": {"x": "= y 2 *"}}, "needs 'y'"),
+        ({"answers": ["{x} {y}"]}, "neither argument nor result"),
     ],
 )
 def test_a_broken_catalogue_names_the_row(

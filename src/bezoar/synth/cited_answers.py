@@ -29,7 +29,7 @@ from bezoar.rng import rng_for, seed_for
 from bezoar.stage import Outputs, StageContext
 from bezoar.synth.drawn_rows import DrawnRows, draw_rows
 from bezoar.synth.scheme import VARIED, first_user_message
-from bezoar.synth.tools.values import articles, draw, schema
+from bezoar.synth.tools.values import articles, draw_different, schema
 from bezoar.synth.waves import Wished, ask_until
 
 SHIPPED = "bezoar:documents.jsonl"
@@ -53,11 +53,8 @@ class Topic:
 
     def fill(self, rng: random.Random) -> tuple[Document, list[tuple[str, str]]]:
         """A document with drawn values, and what can be asked about it."""
-        words: dict[str, str] = {}
-        for name, kind in self.values.items():
-            # no line from a city to itself
-            while name not in words or words[name] in (words[n] for n in words if n != name):
-                words[name] = str(draw(kind, rng).value)
+        drawn = draw_different(self.values, rng)
+        words = {name: str(said.value) for name, said in drawn.items()}
 
         def told(text: str) -> str:
             said = articles(_GAP.sub(lambda gap: words[gap[1]], text))

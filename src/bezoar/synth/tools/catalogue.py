@@ -11,8 +11,8 @@ from bezoar.chat.types import Tool, ToolCall
 from bezoar.data.rows import Placed, RowOrigin, read_file
 from bezoar.errors import DataError
 from bezoar.synth.tools.phrase import Part, Phrase, filled
-from bezoar.synth.tools.stubs import run_stub
-from bezoar.synth.tools.values import Said, draw, listed, schema
+from bezoar.synth.tools.stubs import compute, run_stub
+from bezoar.synth.tools.values import Said, draw_different, listed, schema
 
 Kinds = Mapping[str, Any]
 
@@ -76,14 +76,7 @@ class Function:
 
     def draw(self, rng: random.Random) -> dict[str, Said]:
         """Values for all gaps; those of one kind differ, and dates are in order."""
-        while True:
-            drawn = {gap: draw(kind, rng) for gap, kind in self.kinds.items()}
-            by_kind: dict[str, list[str]] = {}
-            for gap, kind in self.kinds.items():
-                if kind != "bool":
-                    by_kind.setdefault(kind, []).append(str(drawn[gap].value))
-            if all(len(set(values)) == len(values) for values in by_kind.values()):
-                break
+        drawn = draw_different(self.kinds, rng)
         # from a date to an earlier one would be a mistake in the request
         days = [gap for gap, kind in self.kinds.items() if kind == "date"]
         ordered = sorted((drawn[gap] for gap in days), key=lambda said: str(said.value))
@@ -213,13 +206,16 @@ def _functions(rows: Iterator[Placed]) -> Iterator[Function]:
             check_function(function)
         except KeyError as error:
             raise at.wrong(f"a function of a catalogue needs {error}; add it.") from None
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
             raise at.wrong(f"the function cannot be used: {error}; mend it.") from None
         yield function
 
 
 def check_function(function: Function) -> None:
     """ValueError where declaration, phrases, result and answers do not fit together."""
+    for name, row in function.parameters.items():
+        if len(row) < 2 + (name.endswith("?") or row[0] == "object"):
+            raise ValueError(f"{name} needs a kind, a description and, if optional, a default")
     for kind in [*function.kinds.values(), *function.result.values()]:
         if not kind.startswith("= "):
             schema(kind)
@@ -233,7 +229,17 @@ def check_function(function: Function) -> None:
         if missing:
             raise ValueError(f"{phrase.text!r} does not say {', '.join(sorted(missing))}")
     for text in function.answers:
-        if not set(function.result) & {gap for part in Phrase(text).parts for gap in part.gaps}:
+        gaps = {gap for part in Phrase(text).parts for gap in part.gaps}
+        if not gaps <= {*function.kinds, *function.result}:
+            raise ValueError(f"the answer {text!r} names what is neither argument nor result")
+        if not set(function.result) & gaps:
             raise ValueError(f"the answer {text!r} tells nothing of the result")
     if not function.requests or (function.result and not function.answers):
         raise ValueError("it has no requests or no answers")
+    # a wrong formula or a kind without its numbers shows in the first call
+    rng = random.Random(0)
+    call = function.call(function.requests[0].choose(function.required, rng), function.draw(rng))
+    for formula in (kind for kind in function.result.values() if kind.startswith("= ")):
+        compute(formula[2:], {**function.optional, **call.arguments})
+    if "error" not in (result := function.run(call.arguments)) and function.answers:
+        function.answer(call.arguments, result, rng)

@@ -45,7 +45,7 @@ OPERATIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     "max": (1, max),
     "dot": (2, lambda a, b: sum(x * y for x, y in zip(a, b, strict=True))),
     "last": (2, lambda a, num: a[-num:]),
-    "digits": (1, lambda a: [int(c) for c in str(abs(a))]),
+    "digits_of": (1, lambda a: [int(c) for c in str(abs(a))]),
     "days": (2, _days),
     "occurrences": (2, lambda a, b: a.count(b)),
     "sorted": (2, lambda a, down: sorted(a, reverse=down)),
@@ -56,7 +56,8 @@ def compute(formula: str, arguments: Mapping[str, Any]) -> Any:
     """The value of a formula in postfix notation. ValueError or another of arithmetic's errors."""
     stack: list[Any] = []
     for word in formula.split():
-        if word in OPERATIONS:
+        # an argument of the name of an operation is the argument
+        if word in OPERATIONS and word not in arguments:
             num, operation = OPERATIONS[word]
             if len(stack) < num:
                 raise ValueError(f"{word} lacks operands")

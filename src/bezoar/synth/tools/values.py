@@ -11,7 +11,7 @@ import datetime
 import random
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from bezoar.reading import read_jsonl
 
 _COUNTS = "zero one two three four five six seven eight nine ten eleven twelve"
 COUNT_WORDS = dict(enumerate(_COUNTS.split(" ")))
+_TRIES = 50
 _LETTERS = {"A": string.ascii_uppercase, "a": string.ascii_lowercase, "9": string.digits}
 
 
@@ -89,6 +90,21 @@ def draw(kind: str, rng: random.Random) -> Said:
     return _plain(_word(kind, rng))
 
 
+def draw_different(kinds: Mapping[str, str], rng: random.Random) -> dict[str, Said]:
+    """A value for each name; those of one kind differ, such as the two cities of a journey.
+    ValueError for a kind with too few values."""
+    drawn: dict[str, Said] = {}
+    for name, kind in kinds.items():
+        others = [drawn[other].value for other in drawn if kinds[other] == kind != "bool"]
+        for _ in range(_TRIES):
+            drawn[name] = draw(kind, rng)
+            if drawn[name].value not in others:
+                break
+        else:
+            raise ValueError(f"{kind!r} has too few values for {len(others) + 1} of them")
+    return drawn
+
+
 def _plain(value: Any) -> Said:
     return Said(value, str(value))
 
@@ -147,11 +163,15 @@ def _time(rng: random.Random) -> Said:
 def _list(rng: random.Random, kind: str, least: str, most: str) -> Said:
     num = rng.randint(int(least), int(most))
     values: list[Any] = []
-    while len(values) < num:
+    for _ in range(_TRIES * num):
+        if len(values) == num:
+            break
         value = draw(kind, rng).value
         # a name twice in a list reads like a mistake; numbers may well be equal
         if not isinstance(value, str) or value not in values or kind == "option":
             values.append(value)
+    if len(values) < num:
+        raise ValueError(f"{kind!r} has too few values for a list of {num}")
     # code and data are pasted as lists, names are not
     in_brackets = not isinstance(values[0], str) and rng.random() < 0.4
     texts = [str(value) for value in values]
