@@ -338,7 +338,7 @@ def test_rows_and_settings_that_cannot_work_are_refused(tiny_model: Path, tmp_pa
     with pytest.raises(DataError, match=r"row x: meta.number is missing; the reward number needs"):
         run(SMALL, tiny_model, tmp_path, rows=[Chat("x", ROWS[0].messages)])
     bad = [Chat("x", ROWS[0].messages, {"number": "seven"})]
-    with pytest.raises(DataError, match=r"row x: meta.number: 'seven' is not one number"):
+    with pytest.raises(DataError, match=r"row x: meta.number is .seven., not one number"):
         run(SMALL, tiny_model, tmp_path, rows=bad)
     for name, value, fault in (
         ("samples", 1, "samples must be 2 or more"),

@@ -4,6 +4,7 @@ from bezoar.synth.bootstrap import Bootstrap
 from bezoar.synth.cited_answers import CitedAnswers
 from bezoar.synth.critique_revise import CritiqueRevise
 from bezoar.synth.evol_instruct import EvolInstruct
+from bezoar.synth.instruction_prompts import InstructionPrompts
 from bezoar.synth.json_mode import JSONMode
 from bezoar.synth.lamini import LaMini
 from bezoar.synth.orca import Orca
@@ -20,4 +21,5 @@ SCHEMES: dict[str, type] = {
     "tool_calls": ToolCalls,
     "json_mode": JSONMode,
     "cited_answers": CitedAnswers,
+    "instruction_prompts": InstructionPrompts,
 }

@@ -110,7 +110,7 @@ class GroupPolicy(PolicySettings, TrainingStage):
 
     def takes(self) -> Mapping[str, RowNeed]:
         # what programs compare answers with stands in the row, whatever made it
-        needs = frozenset(program.needs for program in self.programs)
+        needs = frozenset().union(*(program.needs for program in self.programs))
         if not needs:
             return {}
         return {"rows": (RowType("chats", needs), RowType("comparisons", needs))}

@@ -32,7 +32,7 @@ class Number(Program):
     """
 
     kind: Literal["number"] = "number"
-    needs: ClassVar[str] = "number"
+    needs: ClassVar[frozenset[str]] = frozenset({"number"})
 
     def read(self, row: AnyRow) -> float:
         value = row.meta["number"]
@@ -40,7 +40,7 @@ class Number(Program):
         # in Python true is a number too
         is_number = len(found) == 1 and isinstance(found[0], int | float)
         if not is_number or isinstance(value, bool) or not math.isfinite(found[0]):
-            raise ValueError(f"{value!r} is not one number")
+            raise ValueError(f"meta.number is {value!r}, not one number")
         return float(found[0])
 
     def score(self, row: AnyRow, text: str) -> float:

@@ -13,12 +13,12 @@ from bezoar.errors import DataError
 class Program:
     """A reward that a program computes from a row and the text of an answer to it.
 
-    `needs` is the key of `meta` that a row must have.
+    `needs` are keys of `meta` that a row must have.
     """
 
     weight: Positive = field(default=1.0, kw_only=True)
     """Factor of this reward in the sum of all."""
-    needs: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def kind(self) -> str:
@@ -26,7 +26,7 @@ class Program:
         raise NotImplementedError
 
     def read(self, row: AnyRow) -> Any:
-        """What the row says of a right answer. ValueError if that cannot be used."""
+        """What the row says of a right answer. ValueError if it lacks that."""
         raise NotImplementedError
 
     def score(self, row: AnyRow, text: str) -> float:
@@ -38,14 +38,10 @@ def check_rows(rewards: Sequence[Program], rows: Iterable[AnyRow]) -> None:
     """DataError for the first row that lacks what a reward reads."""
     for row in rows:
         for reward in rewards:
-            # one sentence for what is missing and for what cannot be used
-            fault = f"meta.{reward.needs} is missing"
             try:
-                if reward.needs in row.meta:
-                    fault = ""
-                    reward.read(row)
-            except (TypeError, ValueError) as error:
-                fault = f"meta.{reward.needs}: {error}"
-            if fault:
+                for key in reward.needs - row.meta.keys():
+                    raise ValueError(f"meta.{key} is missing")
+                reward.read(row)
+            except ValueError as error:
                 fix = f"the reward {reward.kind} needs it; mend or remove the row"
-                raise DataError(f"row {row.id}: {fault}; {fix}.")
+                raise DataError(f"row {row.id}: {error}; {fix}.") from None
