@@ -2,6 +2,7 @@
 
 import pytest
 
+from bezoar.evals.checked_answers import checked, first_items
 from bezoar.synth.instruction_prompts import InstructionPrompts
 from bezoar.train.rewards import Instructions
 from bezoar.train.rewards.program import check_rows
@@ -23,6 +24,24 @@ def test_every_kind_is_asked_for_as_it_is_checked() -> None:
             assert phrase(each["kind"], each.get("value")) in row.messages[0].content
         values = [each.get("value") for each in instructions if each.get("value")]
         assert len(values) == len(set(values)), "one word is asked for and forbidden"
+
+
+def test_prompts_that_were_passed_over_do_not_come_again() -> None:
+    first, later = (
+        InstructionPrompts(40).write(3).rows,
+        InstructionPrompts(30, skip=40).write(3).rows,
+    )
+    assert len(later) == 30
+    assert not {row.messages for row in first} & {row.messages for row in later}
+
+
+def test_held_out_answers_are_checked_by_the_same_rules() -> None:
+    [row] = InstructionPrompts(1, kinds=("lowercase",)).write(0).rows
+    items, unchecked = first_items([row], None)
+    outcome = checked(items, ["all small"])
+    assert unchecked == 0
+    assert [score.value for score in outcome.scores] == [1.0, 1.0]
+    assert [score.value for score in checked(items, ["NOT"]).scores] == [0.0, 0.0]
 
 
 def test_only_the_named_kinds() -> None:

@@ -4,11 +4,13 @@ Each turn of the assistant is an item, asked with the row's own turns before it.
 is checked: calls, by the AST rules against the row's; an answer behind results of calls, whether it
 holds a value of each; an answer without a call where tools are offered, whether there is none; JSON
 mode, whether the answer fits the schema and equals the row's; documents, whether each cited span
-stands in its document, and that is one that the row cites.
+stands in its document, and that is one that the row cites; `meta.instructions`, whether the answer
+keeps all of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from bezoar.bounds import Count
@@ -30,6 +32,8 @@ from bezoar.llm.types import Request
 from bezoar.references import RowsRef
 from bezoar.strict_json import NotJSONError, parse
 from bezoar.synth.tools.check import uses_result
+from bezoar.train.rewards.instructions import Instructions
+from bezoar.train.rewards.program import check_rows
 from bezoar.verdicts.tool_call import as_expected, judge_calls, schema_faults
 
 Shares = Mapping[str, Sequence[float]]
@@ -132,6 +136,11 @@ def first_items(chats: Sequence[Chat], limit: int | None) -> tuple[list[Item], i
 
 
 def _items(chat: Chat) -> Iterator[Item]:
+    if "instructions" in chat.meta:
+        check_rows([Instructions()], [chat])
+        check = partial(_instructions_kept, chat)
+        yield Item(chat.id, "instructions", chat.prompt, Message("assistant", chat.answer), check)
+        return
     for index, message in enumerate(chat.messages):
         if message.role != "assistant" or not index:
             continue
@@ -184,6 +193,11 @@ def checked(items: Sequence[Item], answers: Sequence[str | None]) -> Outcome:
 def _content(item: Item) -> list[object]:
     chat = Chat(item.id, (*item.prompt, item.answer))
     return [chat.to_row()]
+
+
+def _instructions_kept(chat: Chat, item: Item, answer: str) -> Checked:
+    share = Instructions().score(chat, answer)
+    return Checked("" if share == 1 else "not all kept", {"instructions/share kept": [share]})
 
 
 def _called(item: Item, answer: str) -> Checked:

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from bezoar.bounds import Count
+from bezoar.bounds import Count, Natural
 from bezoar.chat.row_types import RowType
 from bezoar.chat.types import Chat, Filtered, Message
 from bezoar.cost import Quote, exactly
@@ -50,6 +50,8 @@ class InstructionPrompts(Stage):
 
     num_rows: Count
     """Prompts to write."""
+    skip: Natural = 0
+    """Prompts passed over, such as those that another stage trains on."""
     topics: FileRef = "bezoar:topics.txt"
     """Topics, one a line."""
     kinds: tuple[str, ...] = ()
@@ -83,7 +85,8 @@ class InstructionPrompts(Stage):
         def make(number: int, rng: random.Random) -> tuple[Chat, bool]:
             return self._chat(number, rng.choice(topics), rng), False
 
-        return draw_rows(self.kind, self.num_rows, seed, make, lambda chat: "")
+        drawn = draw_rows(self.kind, self.skip + self.num_rows, seed, make, lambda chat: "")
+        return Filtered(drawn.rows[self.skip :], drawn.dropped)
 
     def _chat(self, number: int, topic: str, rng: random.Random) -> Chat:
         kinds = list(self.kinds or INSTRUCTIONS)
