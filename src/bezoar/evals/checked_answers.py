@@ -138,8 +138,8 @@ def first_items(chats: Sequence[Chat], limit: int | None) -> tuple[list[Item], i
 def _items(chat: Chat) -> Iterator[Item]:
     if "instructions" in chat.meta:
         check_rows([Instructions()], [chat])
-        check = partial(_instructions_kept, chat)
-        yield Item(chat.id, "instructions", chat.prompt, Message("assistant", chat.answer), check)
+        kept, answer = partial(_instructions_kept, chat), Message("assistant", chat.answer)
+        yield Item(chat.id, "instructions", chat.prompt, answer, kept)
         return
     for index, message in enumerate(chat.messages):
         if message.role != "assistant" or not index:
