@@ -72,7 +72,7 @@ def evaluate(
     regularisation: RegularisationOption = "",
     base: Annotated[str, typer.Option(help="the base model of an adapter folder")] = "",
     dtype: DtypeOption = "bfloat16",
-    template: Annotated[str, typer.Option(help="chatml, hub or openbezoar")] = "",
+    template: Annotated[str, typer.Option(help="chatml, hermes, hub or openbezoar")] = "",
     out: ResultsOption = None,
 ) -> None:
     """Score a model on benchmark tasks, MT-Bench, gold pairs, tool calls or IFEval; the same

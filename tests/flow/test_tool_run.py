@@ -79,6 +79,11 @@ def test_from_rows_with_tools_to_a_conversation(
     assert "sft is listening" in capsys.readouterr().err
 
 
+def test_init_takes_the_template_that_writes_tools(folder: Path) -> None:
+    bezoar("init", "rows.jsonl", "--out", "mine.yaml")
+    assert "template: {kind: hermes}   # rows have tools" in Path("mine.yaml").read_text()
+
+
 def test_a_template_without_tools_and_a_bad_file_are_one_sentence(folder: Path) -> None:
     told = refused("run", "chatml.yaml")
     assert "template chatml: the chat has tools or calls of them" in told

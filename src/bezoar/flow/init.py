@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bezoar.chat.messages import offered
 from bezoar.errors import RecipeError
 from bezoar.flow.look import FoundRows, look_at
 from bezoar.flow.model_argument import has_template
@@ -105,7 +106,8 @@ def _recipe(things: Things, out: Path, key_env: str) -> tuple[str, list[str]]:
     ]
     trains = bool(things.rows and not things.server) or bool(things.model)
     if trains:
-        length, lines, sentence = _model(things.model)
+        prompts = [row.prompt for found in things.rows for row in found.taken.rows]
+        length, lines, sentence = _model(things.model, tools=any(map(offered, prompts)))
         parts.append(lines)
         sentences.append(sentence)
     if things.server:
@@ -152,7 +154,7 @@ def _flow(keys: dict[str, Any]) -> str:
     return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
 
 
-def _model(path: str) -> tuple[int, str, str]:
+def _model(path: str, *, tools: bool) -> tuple[int, str, str]:
     """The longest row, the lines `template` and `models`, and a sentence."""
     length, template, why = _LONGEST, "chatml", "the package's own"
     if path and path not in PACKAGED and user_path(path).is_dir():
@@ -164,6 +166,8 @@ def _model(path: str) -> tuple[int, str, str]:
     elif path and path not in PACKAGED:
         check_hub_id(path)
         template, why = "hub", "its folder is not here; chatml or openbezoar if it has none"
+    if tools and template == "chatml":
+        template, why = "hermes", "rows have tools"
     shown = path or DEFAULT_MODEL
     note = "" if path else "   # a small one to begin with; name a folder or a Hub id"
     lines = (

@@ -166,9 +166,11 @@ def _figures(stage: StageRecord) -> list[str]:
 def _example_prompt(fields: dict[str, Any]) -> str:
     """What a prompt looks like in the recipe's template; empty if the tokenizer brings its own."""
     kind = fields.get("kind")
-    if kind not in ("chatml", "openbezoar"):
+    if kind not in ("chatml", "hermes", "openbezoar"):
         return ""
-    template = ChatML(str(fields.get("system") or "")) if kind == "chatml" else OpenBezoarTemplate()
+    # without tools that of Hermes is ChatML
+    system = str(fields.get("system") or "")
+    template = OpenBezoarTemplate() if kind == "openbezoar" else ChatML(system)
     tokenizer = ByteTokenizer()
     # The first token differs by tokenizer and is mentioned in words.
     tokenizer.bos_id = None
