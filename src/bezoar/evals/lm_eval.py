@@ -172,7 +172,7 @@ def _run_task(task: Task, lm: "LM", chat_template: bool) -> Outcome:
         elif harness_task.get_config("num_fewshot") is None:
             harness_task.set_config(key="num_fewshot", value=0)
         harness_task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    # 2) run, with the harness's own progress bars, which would cut through ours, out of sight
+    # 2) run, with the harness's own progress bars out of sight
     num_cut = getattr(lm, "num_cut", 0)
     chat = {"apply_chat_template": chat_template, "fewshot_as_multiturn": chat_template}
     with contextlib.redirect_stderr(io.StringIO()):
@@ -196,7 +196,10 @@ def _run_task(task: Task, lm: "LM", chat_template: bool) -> Outcome:
 
 
 def _load(task: Task) -> dict[str, Any]:
-    """What the harness evaluates. RecipeError for an unknown name or data that cannot be had."""
+    """What the harness evaluates. RecipeError for an unknown name or data that cannot be had.
+
+    Bars of the libraries, which would cut through ours, are out of sight here as well.
+    """
     if task.path:
         from lm_eval.api.task import ConfigurableTask
 
@@ -212,7 +215,8 @@ def _load(task: Task) -> dict[str, Any]:
         hint = f"did you mean {near[0]}?" if near else "`lm_eval ls tasks` lists them."
         raise RecipeError(f"lm_eval.tasks: no task is named {task.name!r}; {hint}")
     try:
-        return dict(manager.load([task.name]))
+        with contextlib.redirect_stderr(io.StringIO()):
+            return dict(manager.load([task.name]))
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         fault = f"lm_eval task {task.name}: its data could not be had ({reason})"
