@@ -12,7 +12,6 @@ from torch import Tensor
 from bezoar.train.grpo import GRPO
 from bezoar.train.rewards import Number
 
-trl_grpo = pytest.importorskip("trl.trainer.grpo_trainer", exc_type=ImportError)
 LIKE: dict[str, Any] = {"model": "m", "rows": "r", "rewards": (Number(),), "samples": 4}
 CASES = [
     ("dapo", GRPO(**LIKE, kl=0.0, clip_high=0.28)),
@@ -25,6 +24,7 @@ CASES = [
 
 def theirs(kind: str, ours: GRPO, inputs: dict[str, Any], logprobs: Tensor) -> Tensor:
     """TRL's own method, given the log-probabilities in place of a model."""
+    trl_grpo = pytest.importorskip("trl.trainer.grpo_trainer", exc_type=ImportError)
     trainer = object.__new__(trl_grpo.GRPOTrainer)
     settings = {
         "loss_type": kind,
