@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 RecipeArg = Annotated[Path, typer.Argument(help="a recipe file (recipes/demo.yaml)")]
 RunArg = Annotated[Path, typer.Argument(help="a run directory (runs/demo) or its recipe file")]
+SchemaOption = Annotated[Path | None, typer.Option(help="JSON mode: answers are held to this file")]
 StageArg = Annotated[str, typer.Argument(help="the name of a stage")]
 ToolsOption = Annotated[str, typer.Option(help="FILE or bezoar:tools.jsonl, also FILE#NAME,NAME")]
 LogOption = Annotated[
@@ -83,9 +84,7 @@ def rows(
     recipe: RunArg,
     stage: StageArg,
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="how many rows")] = 5,
-    tokens: Annotated[
-        bool, typer.Option("--tokens", help="as tokens, the trained ones in colour or [brackets]")
-    ] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="as tokens, trained in [ ]")] = False,
 ) -> None:
     """Print the rows of a stage as people read them."""
     from bezoar.flow.inspect_run import find_run, print_stage, print_tokens
@@ -103,17 +102,16 @@ def chat(
     run_dir: RunArg,
     model: Annotated[str, typer.Option("--model", "-m", help="default the last one trained")] = "",
     system: Annotated[str, typer.Option(help="a system message")] = "",
-    attributes: Annotated[
-        str, typer.Option(help="levels for a steered model: helpfulness=4,verbosity=1")
-    ] = "",
+    attributes: Annotated[str, typer.Option(help="levels: helpfulness=4,verbosity=1")] = "",
     temperature: Annotated[float, typer.Option("--temperature", "-t", min=0, max=100)] = 0.7,
     tools: ToolsOption = "",
+    schema: SchemaOption = None,
 ) -> None:
     """Talk to a model of a run; answers stream, and calls of tools are executed."""
     from bezoar.flow.chat import converse, opening
     from bezoar.flow.inspect_run import find_run
 
-    start = opening(system, attributes)
+    start = opening(system, attributes, schema)
     converse(*find_run(run_dir), model, start=start, temperature=temperature, tools=tools)
 
 
@@ -122,17 +120,18 @@ def ask(
     run_dir: RunArg,
     prompt: Annotated[str, typer.Argument(help="what to ask every model of the run")],
     models: Annotated[
-        list[str] | None,
-        typer.Option("--model", "-m", help="a model; may be given again; default those evaluated"),
+        list[str] | None, typer.Option("--model", "-m", help="one or more; default the evaluated")
     ] = None,
     tools: ToolsOption = "",
+    schema: SchemaOption = None,
 ) -> None:
     """Show the answers of a run's models to one prompt side by side."""
-    from bezoar.flow.chat import side_by_side
+    from bezoar.flow.chat import opening, side_by_side
     from bezoar.flow.inspect_run import find_run
     from bezoar.terminal import Console
 
-    side_by_side(*find_run(run_dir), prompt, models or [], Console(), tools=tools)
+    names, start = models or [], opening("", "", schema)
+    side_by_side(*find_run(run_dir), prompt, names, Console(), tools, start)
 
 
 app.command("eval")(cli_eval.evaluate)

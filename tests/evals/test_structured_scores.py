@@ -2,7 +2,12 @@
 
 from collections.abc import Callable
 
-from bezoar.chat.types import Comparison
+from bezoar.chat.json_mode import json_prompt
+from bezoar.chat.messages import with_tools
+from bezoar.chat.templates import ChatML
+from bezoar.chat.tool_calls import write_answer
+from bezoar.chat.types import Chat, Comparison, Message, Tool, ToolCall
+from bezoar.evals.checked_answers import CheckedAnswers
 from bezoar.evals.comparison import Measured, condition, unlike
 from bezoar.evals.judge_card import JudgeCard
 from bezoar.evals.mt_bench import MTBench
@@ -10,6 +15,7 @@ from bezoar.evals.outcome import EvalContext, Outcome, remarks
 from bezoar.evals.reward_bench import RewardBench
 from bezoar.evals.win_rate import WinRate
 from bezoar.llm.types import Reply, Request
+from bezoar.model.structured_output import StructuredOutput
 from bezoar.verdicts.forms import Way
 
 WAYS: tuple[Way, Way] = ("text", "structured")
@@ -75,3 +81,36 @@ def test_a_model_as_a_judge_of_pairs() -> None:
 
 def made(name: str, make: Callable[[], Outcome]) -> Outcome:
     return make()
+
+
+def test_answers_under_a_form_are_said_to_be() -> None:
+    """Calls and JSON are asked for in the form of the conversation, other answers freely."""
+    tool = Tool("add", "", {"type": "object", "properties": {"a": {"type": "integer"}}})
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    call = Message("assistant", "", (ToolCall("add", {"a": 1}),))
+    user = Message("user", "q")
+    chats = [
+        Chat("call", with_tools((user, call), [tool])),
+        Chat("json", (json_prompt(schema), user, Message("assistant", '{"a": 1}'))),
+    ]
+    asked: list[Request] = []
+
+    def model(requests: list[Request]) -> list[Reply]:
+        asked.extend(requests)
+        return [Reply(write_answer(call)) for _ in requests]
+
+    none = lambda name: None  # noqa: E731
+    context = EvalContext(ChatML(), none, lambda name: model, none, lambda name: chats)  # type: ignore[arg-type,return-value]
+    plain, held = (
+        CheckedAnswers(rows="rows", structured=structured).run("m", context, made)
+        for structured in (False, True)
+    )
+    assert [request.form for request in asked[:2]] == [None, None]
+    assert asked[2].form == StructuredOutput.calls([tool])
+    assert asked[3].form == StructuredOutput.schema(schema)
+    name = "tool calls/accuracy"
+    assert condition(plain.info, name) != condition(held.info, name)
+    assert condition(held.info, name)["held to a form"] == "answers"
+    told = "checked_answers: answers were held to a form while they were drawn."
+    assert told in remarks(held.info)
+    assert told not in remarks(plain.info)

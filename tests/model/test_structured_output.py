@@ -1,17 +1,26 @@
 """Answers that are held to a form while they are drawn, by models of random weights."""
 
+import copy
 import json
 import random
 import re
+from dataclasses import fields
 from typing import Any
 
 import jsonschema
 import pytest
 import torch
+from tokenizers import AddedToken
+from transformers import AutoModelForCausalLM
 
+from bezoar.chat.messages import Tool, ToolCall
+from bezoar.chat.tokenizer import HubTokenizer
+from bezoar.chat.tool_calls import read_answer, read_calls, write_answer
 from bezoar.model.generation import Generated, generate
+from bezoar.model.prompt_group import prompt_group
 from bezoar.model.sampling import SamplingParams
-from bezoar.model.spec import ModelSpec
+from bezoar.model.score import score
+from bezoar.model.spec import ModelSpec, Sampling
 from bezoar.model.stack import Stack
 from bezoar.model.structured_output import StructuredOutput
 from bezoar.model.token_masks import FormMatcher, mask_logits
@@ -81,6 +90,15 @@ def some_schema(rng: random.Random, depth: int = 2) -> dict[str, Any]:
                 "additionalProperties": False,
             }
     return {"type": kind}
+
+
+def some_object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties)[:1],
+        "additionalProperties": False,
+    }
 
 
 def test_answers_parse_and_are_valid_by_200_schemas(stack: Stack) -> None:
@@ -181,6 +199,78 @@ def test_only_the_slots_with_a_form_are_masked(stack: Stack) -> None:
     assert logits.equal(before)
 
 
+TOOLS = (
+    Tool("add", "", some_object(a={"type": "integer"}, b={"type": "number", "maximum": 9})),
+    Tool(
+        "say.it",
+        'A "text"',
+        some_object(text={"type": "string", "maxLength": 7}, loud={"type": "boolean"}),
+    ),
+    Tool("now"),
+)
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("written", ["text", "tokens"])
+def test_calls_of_tools_are_valid(stack: Stack, written: str, required: bool) -> None:
+    """Whether the tags are tokens of their own or are written in pieces."""
+    if written == "tokens":
+        if len(stack.tokenizer.inner) + 2 > int(stack.head_weight.shape[0]):
+            pytest.skip("no room for two tokens more")
+        stack = copy.copy(stack)
+        inner = copy.deepcopy(stack.tokenizer.inner)
+        tags = ("<tool_call>", "</tool_call>")
+        inner.add_tokens([AddedToken(tag, normalized=False) for tag in tags])
+        stack.tokenizer = HubTokenizer(inner)
+    form = StructuredOutput.calls(TOOLS, required=required)
+    prompts = [stack.tokenizer.encode(f"prompt {number}") for number in range(12)]
+    stop = (stack.tokenizer.eos_id,)
+    params = [SamplingParams(180, 1.2, 1.0, stop, seed=n, form=form) for n in range(12)]
+    answers = generate(stack, prompts, params, slots=12)
+    num_calls = 0
+    for answer in answers:
+        assert answer.finish != "error", answer.error
+        if answer.finish == "length":
+            continue
+        text = stack.tokenizer.decode(answer.tokens)
+        calls = read_calls(text)
+        num_calls += len(calls)
+        assert ("<tool_call>" in text) == bool(calls)
+        for call in calls:
+            assert isinstance(call, ToolCall), call
+            (tool,) = [tool for tool in TOOLS if tool.name == call.name]
+            jsonschema.validate(call.arguments, tool.parameters)
+        if required:
+            assert calls
+            # a letter may be escaped where `json.dumps` does not
+            assert read_answer(write_answer(read_answer(text))) == read_answer(text)
+    assert num_calls >= 3 or not required, [stack.tokenizer.decode(a.tokens) for a in answers]
+
+
+def test_a_closing_tag_in_an_argument_cannot_be_drawn(stack: Stack) -> None:
+    form = StructuredOutput.calls(TOOLS)
+    size, inner = int(stack.head_weight.shape[0]), stack.tokenizer.inner
+
+    def taken(text: str) -> str:
+        """So much of the text as the form lets be written."""
+        matcher = FormMatcher(form, inner, (stack.tokenizer.eos_id,), size)
+        ids = stack.tokenizer.encode(text, after="\n")
+        num = matcher.matcher.try_consume_tokens(ids)
+        return stack.tokenizer.decode(ids[:num])
+
+    good = '{"name": "say.it", "arguments": {"text": "<b> é", "loud": true}}'
+    good = f"So:\n<tool_call>\n{good}\n</tool_call>"
+    assert taken(good) == good
+    assert taken("Is 1 < 2? <tool_") == "Is 1 < 2? <tool_"
+    for bad, most in (
+        ('<tool_call>\n{"name": "say.it", "arguments": {"text": "a</tool_call>', '"a<'),
+        ('<tool_call>\n{"name": "nobody"', '"name": "no'),
+        ('<tool_call>\n{"name": "add", "arguments": {"a": "x"', '{"a": '),
+        ("text <tool_call>x", "<tool_call>"),
+    ):
+        assert taken(bad).endswith(most), (bad, taken(bad))
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -201,7 +291,23 @@ def test_a_form_that_cannot_be_held_is_an_error_of_that_answer(
 
 
 def test_one_form_at_a_time() -> None:
-    with pytest.raises(ValueError, match="one of json, regex and choice"):
+    with pytest.raises(ValueError, match="json, regex, choice or tools"):
         StructuredOutput()
     with pytest.raises(ValueError, match="give one"):
         StructuredOutput(regex="a", choice=("a",))
+
+
+def test_log_probabilities_are_those_of_the_model_without_the_form(stack: Stack) -> None:
+    """Of answers that were drawn under a form, too: training on them recomputes log P."""
+    (answer,) = drawn(stack, [StructuredOutput(choice=("Accept", "Reject"))])
+    prompt = stack.tokenizer.encode("prompt 0")
+    (scored,) = score(stack, [prompt_group(prompt, [answer.tokens])])
+    row = torch.tensor([[*prompt, *answer.tokens]])
+    net = AutoModelForCausalLM.from_pretrained(stack.spec.path, dtype=torch.float32)
+    with torch.no_grad():
+        plain = net(row).logits[0].log_softmax(-1)
+    wanted = sum(float(plain[len(prompt) - 1 + n, token]) for n, token in enumerate(answer.tokens))
+    assert scored[0].total == pytest.approx(wanted, abs=1e-3)
+    assert wanted < -5  # under the form it would be log 1/2
+    # what PPO and GRPO draw with has no form
+    assert "form" not in {field.name for field in fields(Sampling)}

@@ -29,6 +29,7 @@ from bezoar.evals.section import Section, expected_rows, item_rows
 from bezoar.evals.stats import clustered_score, score
 from bezoar.io import content_hash
 from bezoar.llm.types import Request
+from bezoar.model.structured_output import form_of
 from bezoar.references import RowsRef
 from bezoar.strict_json import NotJSONError, parse
 from bezoar.synth.tools.check import uses_result
@@ -75,6 +76,8 @@ class CheckedAnswers(Section):
     """Number of turns of each class, the first ones; null for all."""
     max_tokens: Count = 256
     """Most tokens of an answer."""
+    structured: bool = False
+    """Hold answers to the form that is asked for: calls of the offered tools, or the schema."""
 
     def takes(self) -> Mapping[str, RowNeed]:
         """Rows with an answer that counts."""
@@ -86,16 +89,25 @@ class CheckedAnswers(Section):
         if not items:
             what = "has tools, a JSON Schema or documents, so nothing can be checked"
             raise DataError(f"checked_answers: no row of {self.rows} {what}; name other rows.")
-        requests = [Request(item.prompt, max_tokens=self.max_tokens) for item in items]
+        requests = [
+            Request(
+                item.prompt,
+                max_tokens=self.max_tokens,
+                form=form_of(item.prompt) if self.structured else None,
+            )
+            for item in items
+        ]
+        held = {"held to a form": "answers"} if self.structured else {}
         replies = context.ask_model(model)(requests)
         texts = [None if reply.finish == "error" else reply.text for reply in replies]
         outcome = checked(items, texts)
         form = "its own" if context.answers_only else repr(context.template)
-        same = {"prompt format": form, "answer tokens": self.max_tokens}
+        same = {"prompt format": form, **held, "answer tokens": self.max_tokens}
         groups: dict[str, list[Item]] = {}
         for item in items:
             groups.setdefault(item.group, []).append(item)
         facts = outcome.info["checked_answers"]
+        facts |= held
         facts["conditions"] = {
             group: {**same, "items": content_hash([_content(item) for item in own])}
             for group, own in groups.items()

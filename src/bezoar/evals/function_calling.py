@@ -25,6 +25,7 @@ from bezoar.evals.shared_functions import in_words, shared_functions
 from bezoar.evals.stats import Score, clustered_score, score
 from bezoar.io import Row, canonical, content_hash
 from bezoar.llm.types import Reply, Request
+from bezoar.model.structured_output import form_of
 from bezoar.references import FileRef
 from bezoar.verdicts.tool_call import CallVerdict, judge_calls, schema_faults
 
@@ -50,6 +51,8 @@ class FunctionCalling(Section):
     """Number of items of each class, the first ones; null for all."""
     max_tokens: Count = 256
     """Most tokens of an answer."""
+    structured: bool = False
+    """Hold answers to the form that is asked for: calls of the offered tools, or the schema."""
     dots: Literal["keep", "underscore"] = "keep"
     """underscore: a `.` in a function's name is written `_`, as for models of OpenAI's form."""
 
@@ -80,12 +83,21 @@ class FunctionCalling(Section):
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """Greedy answers of the named model, judged; the journal keeps them."""
         items = self.load()
-        requests = [Request(item.prompt, max_tokens=self.max_tokens) for item in items]
+        requests = [
+            Request(
+                item.prompt,
+                max_tokens=self.max_tokens,
+                form=form_of(item.prompt) if self.structured else None,
+            )
+            for item in items
+        ]
+        held = {"held to a form": "answers"} if self.structured else {}
         outcome = judged(items, context.ask_model(model)(requests))
         # what is not rendered here has a format that only its server, or its author, knows
         form = "its own" if context.answers_only else repr(context.template)
-        same = {"prompt format": form, "answer tokens": self.max_tokens, "dots": self.dots}
+        same = {"prompt format": form, **held, "answer tokens": self.max_tokens, "dots": self.dots}
         facts = outcome.info["function_calling"]
+        facts |= held
         facts["conditions"] = _conditions(items, same)
         kind = f"{context.template.kind}, greedy, at most {self.max_tokens} tokens an answer"
         remarks = [f"prompt format {form if context.answers_only else kind}"]

@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.attribute_levels import parse_attributes, steered
+from bezoar.chat.json_mode import json_prompt, schema_of
 from bezoar.chat.messages import with_tools
 from bezoar.chat.types import Message, Messages
 from bezoar.errors import DataError, RecipeError, brief
@@ -13,6 +15,8 @@ from bezoar.flow.inspect_run import tell_earlier
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.tool_chat import Toolbox, open_tools, respond
+from bezoar.io import read_object
+from bezoar.model.structured_output import StructuredOutput
 from bezoar.references import unknown
 from bezoar.terminal import Console, head, plain, show
 
@@ -72,10 +76,15 @@ def open_model(recipe: Recipe, run: RunDir, name: str) -> "Stack":
 def answer(
     stack: "Stack", recipe: Recipe, messages: Messages, *, temperature: float, max_tokens: int = 512
 ) -> Iterator[str]:
-    """The pieces of a model's answer as they come."""
+    """The pieces of a model's answer as they come; in JSON mode they are held to the schema."""
     from bezoar.model.generation import stream
 
-    return stream(stack, recipe.template, messages, temperature=temperature, max_tokens=max_tokens)
+    schema = schema_of(messages)
+    form = None if schema is None else StructuredOutput.schema(schema)
+    template = recipe.template
+    return stream(
+        stack, template, messages, temperature=temperature, max_tokens=max_tokens, form=form
+    )
 
 
 def read_well(text: str, place: str) -> str:
@@ -85,8 +94,13 @@ def read_well(text: str, place: str) -> str:
     return text
 
 
-def opening(system: str, attributes: str) -> Messages:
-    """A system message, levels such as `helpfulness=4,verbosity=1`, both or nothing."""
+def opening(system: str, attributes: str, schema: Path | None = None) -> Messages:
+    """A system message, levels such as `helpfulness=4,verbosity=1`, both or nothing; or the system
+    message of JSON mode, by the JSON Schema in a file."""
+    if schema is not None and (system or attributes):
+        raise RecipeError("--schema brings a system message of its own; leave the others out.")
+    if schema is not None:
+        return (json_prompt(read_object(schema)),)
     messages = (Message("system", read_well(system, "--system")),) if system else ()
     return steered(messages, parse_attributes(attributes)) if attributes else messages
 
@@ -145,13 +159,19 @@ def _read(sign: str) -> str | None:
 
 
 def side_by_side(
-    recipe: Recipe, run: RunDir, prompt: str, names: list[str], console: Any, *, tools: str = ""
+    recipe: Recipe,
+    run: RunDir,
+    prompt: str,
+    names: list[str],
+    console: Any,
+    tools: str = "",
+    start: Messages = (),
 ) -> None:
-    """Print the greedy answers of several models to one prompt, a panel each; `tools` are those of
-    a file, whose calls are shown as they are written."""
+    """Print the greedy answers of several models to one prompt behind `start`, a panel each;
+    `tools` are those of a file, whose calls are shown as they are written."""
     from rich.table import Table
 
-    messages: Messages = (Message("user", read_well(prompt, "the prompt")),)
+    messages: Messages = (*start, Message("user", read_well(prompt, "the prompt")))
     messages = with_tools(messages, open_tools(tools).tools if tools else ())
     names = names or shown_models(recipe, run)
     # all names before the first answer, which takes a while

@@ -18,6 +18,8 @@ KEYS: Mapping[Kind, tuple[HeldBy, ...]] = {
     "json": ("response_format", "structured_outputs"),
     "regex": ("structured_outputs",),
     "choice": ("structured_outputs",),
+    # servers of tools hold calls by rules of their own, and give no text that holds them
+    "tools": (),
 }
 # a text that nobody writes who is not held to it
 _SAID = "violet 4711"
@@ -31,11 +33,9 @@ _SCHEMA = {
 
 def probe(kind: Kind, by: HeldBy) -> Request:
     """A question whose answer tells whether the server holds it to a form of this kind."""
-    form = {
-        "json": StructuredOutput.schema(_SCHEMA),
-        "regex": StructuredOutput(regex=_SAID),
-        "choice": StructuredOutput(choice=(_SAID,)),
-    }[kind]
+    form = {"json": StructuredOutput.schema(_SCHEMA), "regex": StructuredOutput(regex=_SAID)}.get(
+        kind, StructuredOutput(choice=(_SAID,))
+    )
     asked = (Message("user", "Name a river. Answer with its name alone."),)
     # the seed, which is not sent without sampling, makes a question of each key
     return Request(asked, max_tokens=40, form=form, seed=KEYS[kind].index(by))
@@ -49,7 +49,7 @@ def find_key(kind: Kind, ask: Callable[[HeldBy], Reply]) -> tuple[HeldBy | None,
         if is_held(kind, reply.text):
             return by, ""
         whys.append(f"{by}: {reply.error or 'it answered ' + repr(reply.text[:60])}")
-    return None, "; ".join(whys)
+    return None, "; ".join(whys) or "only a local model is held to calls"
 
 
 def is_held(kind: Kind, text: str) -> bool:

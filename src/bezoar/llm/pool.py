@@ -156,7 +156,7 @@ class Pool:
         by, why = find_key(kind, ask)
         self.title = title
         if by is None:
-            del held_by[kind]
+            held_by.pop(kind, None)
             what = f"the server does not hold answers to a form ({kind}; {why})"
             fix = "serve the model with vLLM or take a local one, or leave `structured` out"
             raise EndpointError(f"{backend.endpoint.url}: {what}; {fix}.")

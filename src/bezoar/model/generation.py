@@ -23,6 +23,7 @@ from bezoar.model.kv_cache import DecodeLayout, KVCache, Prefill, PrefillLayout
 from bezoar.model.merge import Multiply, merged_weights
 from bezoar.model.sampling import Sampler, SamplingParams, sample_tokens
 from bezoar.model.stack import Stack
+from bezoar.model.structured_output import StructuredOutput
 
 if TYPE_CHECKING:
     from bezoar.model.token_masks import FormMatcher
@@ -116,12 +117,16 @@ def stream(
     temperature: float = 0.7,
     top_p: float = 0.95,
     max_tokens: int = 512,
+    form: StructuredOutput | None = None,
 ) -> Iterator[str]:
-    """The answer to a chat in pieces of text. DataError if the chat leaves no room for one."""
-    tokenizer, stops = stack.tokenizer, template.stops()
+    """The answer to a chat in pieces of text. DataError if the chat leaves no room for one, or it
+    cannot be held to `form`."""
+    tokenizer, stops = stack.tokenizer, () if form else template.stops()
     ends, seed = (template.end(tokenizer), tokenizer.eos_id), random.getrandbits(63)
-    params = SamplingParams(max_tokens, temperature, top_p, ends, stops, seed)
+    params = SamplingParams(max_tokens, temperature, top_p, ends, stops, seed, form=form)
     answer = _answer(stack, 0, template.prompt(messages, tokenizer), params)
+    if answer.matcher and answer.matcher.error:
+        raise DataError(f"the form cannot be held to ({answer.matcher.error}); change it.")
     if answer.finish:
         size = f"the chat has {len(answer.prompt)} tokens"
         raise DataError(f"{size} and leaves no room in the model's context; start a new one.")

@@ -33,7 +33,8 @@ class FormMatcher:
             vocabulary = from_tokenizer(tokenizer, n_vocab=most, eos_token=self.stop_tokens)
             vocabularies[size, *stop_tokens] = vocabulary
         vocabulary = vocabularies[size, *stop_tokens]
-        self.matcher = LLMatcher(vocabulary, form.grammar(), log_level=0)
+        grammar = form.grammar(tokenizer.get_added_vocab())
+        self.matcher = LLMatcher(vocabulary, grammar, log_level=0)
 
     @property
     def complete(self) -> bool:

@@ -65,12 +65,16 @@ class ToolCalls(DrawnRows):
     """Share of the rows whose functions and parameters get random names."""
     seeds: RowsRef = ""
     """With a teacher: a stage whose rows offer the tools, in place of the catalogue."""
+    structured: bool = False
+    """With a local teacher: hold its answers to valid calls of the offered tools."""
     kind: Literal["tool_calls"] = "tool_calls"
 
     def __post_init__(self) -> None:
         if not any(self.shares.values()):
             raise ValueError("shares are weights, one of them above 0; raise one")
         super().__post_init__()
+        if self.structured and not self.teacher:
+            raise ValueError("structured needs a teacher; name one or leave it out")
         if self.seeds and self.catalogue != SHIPPED:
             raise ValueError("tools come from seeds or from catalogue; leave one of them out")
 
@@ -130,7 +134,7 @@ class ToolCalls(DrawnRows):
             tools, stubs = read_declarations(locate_file(self.catalogue, Path(), "catalogue"))
         if not tools:
             raise DataError(f"{self.seeds}: no row offers tools; name other rows or a catalogue.")
-        how = (self.answers, self.retries, seed)
+        how = (self.answers, self.retries, seed, self.structured)
         return TeacherWriter(tools, stubs, read_chats(), ask, *how).write(self._plan(seed))
 
     def _plan(self, seed: int) -> list[tuple[Category, bool]]:

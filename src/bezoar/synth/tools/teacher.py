@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from bezoar.data.files import locate_file
 from bezoar.errors import DataError
 from bezoar.llm.types import Ask, Request
 from bezoar.model.spec import Sampling
+from bezoar.model.structured_output import StructuredOutput
 from bezoar.prompts import fill, read_prompt, seal
 from bezoar.reading import read_jsonl
 from bezoar.rng import rng_for, seed_for
@@ -64,6 +65,8 @@ class TeacherWriter:
     answers: Sampling
     retries: int
     seed: int
+    structured: bool = False
+    """Whether answers are held to calls of the offered tools."""
 
     def __post_init__(self) -> None:
         self.request_prompt = read_prompt("bezoar:tool_request.txt", "tools", "task")
@@ -149,7 +152,10 @@ class TeacherWriter:
         messages = (Message("user", asked),) if isinstance(asked, str) else asked
         # requests should differ from one another; what follows from them should not
         sampling = VARIED if read == self._read_request else self.answers
-        return Request.sampled(messages, sampling, seed_for(self.seed, draft.id, attempt))
+        request = Request.sampled(messages, sampling, seed_for(self.seed, draft.id, attempt))
+        if self.structured and read == self._read_answer:
+            return replace(request, form=StructuredOutput.calls(draft.tools))
+        return request
 
     def _ask_request(self, draft: Draft) -> str:
         lack = draft.lack
