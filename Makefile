@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo demo-real test test-long test-browser test-real fuzz faults mutants docs check setup clean
+.PHONY: help demo demo-real demo-tools test test-long test-browser test-real fuzz faults mutants docs check setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -15,6 +15,9 @@ demo: $(VENV)/.train ## the main job at demo size: synthetic data, SFT, DPO, eva
 
 demo-real: $(VENV)/.train ## the same on real data sets, from the Hub or from the folder that BEZOAR_DATA names
 	$(BIN)/bezoar run recipes/demo-real.yaml
+
+demo-tools: $(VENV)/.train ## Hermes 3 at demo size: function calls learned and measured on the leaderboard's files (12 minutes)
+	$(BIN)/bezoar run recipes/hermes-demo.yaml
 
 test: $(VENV)/.dev ## all fast tests, two at a time (4 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real" -n 2 --dist worksteal

