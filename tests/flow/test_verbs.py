@@ -353,7 +353,7 @@ def test_published_judgements_are_scored_again(tmp_path: Path) -> None:
         (["eval", "./nowhere", "--tasks", "x"], "no such folder"),
         (["eval", "x@http:///", "--tasks", "x"], "is no http address"),
         (["leaderboard", "."], "no finished evaluation in it"),
-        (["eval", "a.jsonl", "--template", "alpaca"], "take one of chatml, openbezoar, hub"),
+        (["eval", "a.jsonl", "--template", "alpaca"], "one of chatml, hermes, openbezoar, hub"),
         (["eval", "a.yaml"], "did you mean endpoint"),
         (["eval", "z.jsonl", "--mt-bench", "--judge", "j.jsonl"], "answers none of the questions"),
         (
