@@ -21,6 +21,7 @@ from bezoar.evals.mt_bench import MTBench
 from bezoar.evals.outcome import EvalContext, Outcome
 from bezoar.evals.preferences import Preferences
 from bezoar.evals.reward_bench import RewardBench
+from bezoar.evals.stats import Score
 from bezoar.evals.win_rate import WinRate
 from bezoar.llm.types import Reply, Request
 from tests.evals.conftest import QUESTIONS
@@ -357,3 +358,10 @@ def test_useless_settings_are_refused() -> None:
 def test_an_unknown_task_is_named_with_the_nearest(stack: Any) -> None:
     with pytest.raises(RecipeError, match="did you mean arc_easy"):
         LmEval((Task(name="arc_eazy"),)).measure(stack, ChatML())
+
+
+def test_a_warning_is_about_the_whole_of_a_section_not_its_smallest_part() -> None:
+    whole, turn = Score("mt_bench", 5.0, None, None, 7, 1), Score("mt_bench/turn 2", 5, 5, 5, 3, 1)
+    group = Score("mt_bench", 5.0, None, None, 1, 1, "reasoning")
+    for scores in ([whole, turn, group], [group, whole, turn]):
+        assert Outcome(scores).warnings() == ["mt_bench: 1 of 8 items (12%) gave no value."]
