@@ -56,7 +56,7 @@ def test_every_data_set_of_a_recipe_or_a_default_is_a_fixture() -> None:
         text = file.read_text()
         words = re.findall(r"(?:path: |hub:|^    \(?\")([\w-]+/[\w.-]+)", text, re.MULTILINE)
         named |= {word for word in words if is_hub_id(word)}
-    models = {"meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B-Instruct"}
+    models = {f"meta-llama/Llama-{name}" for name in ("3.2-3B", "3.1-8B", "3.1-8B-Instruct")}
     models |= {"openlm-research/open_llama_3b_v2", "OWNER/A-STRONG-INSTRUCT-MODEL", "owner/name"}
     models |= {"EleutherAI/pythia-2.8b-deduped", "tiiuae/falcon-40b-instruct"}
     assert named - models <= DATASETS.keys()
