@@ -8,7 +8,7 @@ from bezoar.io import read_json
 from tests.helpers.command import ended
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "hermes-demo.yaml"
-FEWER = {"num_rows: 288": "num_rows: 48", "limit: 100": "limit: 6", "tokens: 128": "tokens: 64"}
+FEWER = {"num_rows: 224": "num_rows: 48", "limit: 100": "limit: 6", "tokens: 112": "tokens: 64"}
 
 
 @pytest.mark.real
