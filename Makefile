@@ -19,7 +19,7 @@ demo-real: $(VENV)/.train ## the same on real data sets, from the Hub or from th
 demo-tools: $(VENV)/.train ## Hermes 3 at demo size: function calls learned, measured on BFCL's files (16 minutes)
 	$(BIN)/bezoar run recipes/hermes-demo.yaml
 
-test: $(VENV)/.dev ## all fast tests, two at a time (4 minutes)
+test: $(VENV)/.dev ## all fast tests, two at a time (5 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real" -n 2 --dist worksteal
 
 test-browser: $(VENV)/.dev ## the report in the system's Chromium, also part of `make test` (1 minute)
