@@ -205,3 +205,11 @@ def test_what_is_no_tool_call_of_python_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(call("[" * 5000)) + "\n")
     filtered = ShareGPT("rows.jsonl").below(tmp_path).load()
     assert [dropped.reason for dropped in filtered.dropped] == ["bad JSON in a call"]
+
+
+def test_tools_on_lines_may_say_a_line_separator(tmp_path: Path) -> None:
+    # U+2028 ends a line for str.splitlines, but stands unescaped in JSON text
+    tools = [Tool("weather", "The weather\u2028of a town.", SCHEMA), Tool("tide", "The tide.")]
+    lines = "\n".join(json.dumps(tool.to_json(), ensure_ascii=False) for tool in tools)
+    row = turns(("system", f"<tools>\n{lines}\n</tools>"), ("human", "Rain?"), ("gpt", "No."))
+    assert loaded("sharegpt", row, tmp_path).messages[0].tools == tuple(tools)

@@ -24,6 +24,7 @@ from bezoar.train.critic import add_critic, value_head
 from bezoar.train.rollout import Policy
 from bezoar.train.settings import StageInputs
 from bezoar.train.stages import PPO
+from tests.helpers.stopping import StopError, Stopping
 
 ROWS = [Chat(f"c{i}", (Message("user", "say " + "ab" * (i + 1)),)) for i in range(4)]
 GOODNESS = RewardWeights({"first": 0.5, "second": -2.0}, mean=0.3, std=1.5)
@@ -114,14 +115,6 @@ def test_its_activations_are_recomputed_too(
 def test_it_trains_and_goes_on_to_the_same_bytes(
     tiny_model: Path, tmp_path: Path, reward_model: Any
 ) -> None:
-    class StopError(Exception):
-        pass
-
-    class Stopping(Progress):
-        def log(self, **values: Any) -> None:
-            super().log(**values)
-            raise StopError
-
     settings = replace(SMALL, checkpoint_every=1)
     metrics = tmp_path / "metrics.jsonl"
     whole = run(settings, tiny_model, tmp_path / "a", reward_model, Progress("ppo", metrics))

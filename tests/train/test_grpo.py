@@ -26,6 +26,7 @@ from bezoar.train.rewards import Number
 from bezoar.train.rloo import RLOO
 from bezoar.train.rollout import Policy, Prompt, Rollout, joined, micro_batches, read
 from bezoar.train.settings import StageInputs
+from tests.helpers.stopping import StopError, Stopping
 
 ROWS = [
     Chat(f"c{i}", (Message("user", "say " + "ab" * (i + 1)),), {"number": i % 10}) for i in range(6)
@@ -284,15 +285,6 @@ EASY = replace(SMALL, rewards=(Digits(),), missing_end=0.0, max_tokens=60)
 def test_a_stage_that_stopped_goes_on_to_the_same_bytes(
     kind: type[GroupPolicy], tiny_model: Path, tmp_path: Path
 ) -> None:
-    class StopError(Exception):
-        pass
-
-    class Stopping(Progress):
-        def log(self, **values: Any) -> None:
-            super().log(**values)
-            if values["step"] == 2:
-                raise StopError
-
     names = ("model", "rows", "rewards", "samples", "batch_size", "adapter", "max_tokens", "lr")
     like = {name: getattr(EASY, name) for name in names}
     settings = kind(**like, updates=3, minibatches=2, dynamic_sampling=1, checkpoint_every=1)
@@ -303,7 +295,7 @@ def test_a_stage_that_stopped_goes_on_to_the_same_bytes(
     assert {"reward", "kl", "no_signal", "clipped", "answer_tokens", "ended"} <= lines[0].keys()
     assert stats["rows_trained"] == 6
     with pytest.raises(StopError):
-        run(settings, tiny_model, tmp_path / "b", progress=Stopping("x"))
+        run(settings, tiny_model, tmp_path / "b", progress=Stopping("x", at_step=2))
     assert list((tmp_path / "b" / "work").glob("*/step-1"))
     _, resumed = run(settings, tiny_model, tmp_path / "b")
     assert same(whole, resumed)

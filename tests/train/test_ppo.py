@@ -33,6 +33,7 @@ from bezoar.train.rollout import (
 )
 from bezoar.train.settings import StageInputs
 from bezoar.train.stages import PPO
+from tests.helpers.stopping import StopError, Stopping
 
 ROWS = [
     Chat(
@@ -281,19 +282,10 @@ def test_without_resets_it_is_ppo_to_the_bit_and_with_them_it_is_not(
 def test_a_stage_that_stopped_goes_on_to_the_same_bytes(
     tiny_model: Path, tmp_path: Path, reward_model: Any
 ) -> None:
-    class StopError(Exception):
-        pass
-
-    class Stopping(Progress):
-        def log(self, **values: Any) -> None:
-            super().log(**values)
-            if values["step"] == 2:
-                raise StopError
-
     settings = replace(SMALL, reset=0.5, minibatches=2, checkpoint_every=1)
     _, whole = run(settings, tiny_model, tmp_path / "a", reward_model)
     with pytest.raises(StopError):
-        run(settings, tiny_model, tmp_path / "b", reward_model, progress=Stopping("ppo"))
+        run(settings, tiny_model, tmp_path / "b", reward_model, progress=Stopping("ppo", at_step=2))
     assert list((tmp_path / "b" / "work").glob("*/step-1"))
     _, resumed = run(settings, tiny_model, tmp_path / "b", reward_model)
     assert same(whole, resumed)

@@ -134,7 +134,7 @@ def _declared(text: str) -> tuple[Tool, ...]:
     try:
         return tools_in_list([parse(text)])
     except NotJSONError:
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.split("\n") if line.strip()]
         return tools_in_list([json_in(line, reason) for line in lines])
 
 

@@ -25,11 +25,16 @@ from bezoar.errors import DataError
 from bezoar.evals.answer_kinds import Answered, kinds_of
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.evals.power import detectable
-from bezoar.evals.section import Section, expected_rows, item_rows
+from bezoar.evals.section import (
+    HELD,
+    Section,
+    asked_alike,
+    expected_rows,
+    greedy_requests,
+    item_rows,
+)
 from bezoar.evals.stats import clustered_score, score
 from bezoar.io import content_hash
-from bezoar.llm.types import Request
-from bezoar.model.structured_output import form_of
 from bezoar.references import RowsRef
 from bezoar.strict_json import NotJSONError, parse
 from bezoar.synth.tools.check import uses_result
@@ -89,25 +94,16 @@ class CheckedAnswers(Section):
         if not items:
             what = "has tools, a JSON Schema or documents, so nothing can be checked"
             raise DataError(f"checked_answers: no row of {self.rows} {what}; name other rows.")
-        requests = [
-            Request(
-                item.prompt,
-                max_tokens=self.max_tokens,
-                form=form_of(item.prompt) if self.structured else None,
-            )
-            for item in items
-        ]
-        held = {"held to a form": "answers"} if self.structured else {}
-        replies = context.ask_model(model)(requests)
+        how = self.max_tokens, self.structured
+        replies = context.ask_model(model)(greedy_requests((i.prompt for i in items), *how))
         texts = [None if reply.finish == "error" else reply.text for reply in replies]
         outcome = checked(items, texts)
-        form = "its own" if context.answers_only else repr(context.template)
-        same = {"prompt format": form, **held, "answer tokens": self.max_tokens}
+        same = asked_alike(context, *how)
         groups: dict[str, list[Item]] = {}
         for item in items:
             groups.setdefault(item.group, []).append(item)
         facts = outcome.info["checked_answers"]
-        facts |= held
+        facts |= HELD if self.structured else {}
         facts["conditions"] = {
             group: {**same, "items": content_hash([_content(item) for item in own])}
             for group, own in groups.items()

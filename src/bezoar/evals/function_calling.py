@@ -20,12 +20,11 @@ from bezoar.evals.answer_kinds import Answered, kinds_of
 from bezoar.evals.bfcl import ORDER, CallItem, answers_path, read_bfcl, sums
 from bezoar.evals.outcome import CachePart, EvalContext, ItemText, Outcome
 from bezoar.evals.power import detectable
-from bezoar.evals.section import Section, item_rows
+from bezoar.evals.section import HELD, Section, asked_alike, greedy_requests, item_rows
 from bezoar.evals.shared_functions import in_words, shared_functions
 from bezoar.evals.stats import Score, clustered_score, score
 from bezoar.io import Row, canonical, content_hash
-from bezoar.llm.types import Reply, Request
-from bezoar.model.structured_output import form_of
+from bezoar.llm.types import Reply
 from bezoar.references import FileRef
 from bezoar.verdicts.tool_call import CallVerdict, judge_calls, schema_faults
 
@@ -83,24 +82,15 @@ class FunctionCalling(Section):
     def run(self, model: str, context: EvalContext, cache_part: CachePart) -> Outcome:
         """Greedy answers of the named model, judged; the journal keeps them."""
         items = self.load()
-        requests = [
-            Request(
-                item.prompt,
-                max_tokens=self.max_tokens,
-                form=form_of(item.prompt) if self.structured else None,
-            )
-            for item in items
-        ]
-        held = {"held to a form": "answers"} if self.structured else {}
+        how = self.max_tokens, self.structured
+        requests = greedy_requests((item.prompt for item in items), *how)
         outcome = judged(items, context.ask_model(model)(requests))
-        # what is not rendered here has a format that only its server, or its author, knows
-        form = "its own" if context.answers_only else repr(context.template)
-        same = {"prompt format": form, **held, "answer tokens": self.max_tokens, "dots": self.dots}
+        same = {**asked_alike(context, *how), "dots": self.dots}
         facts = outcome.info["function_calling"]
-        facts |= held
+        facts |= HELD if self.structured else {}
         facts["conditions"] = _conditions(items, same)
         kind = f"{context.template.kind}, greedy, at most {self.max_tokens} tokens an answer"
-        remarks = [f"prompt format {form if context.answers_only else kind}"]
+        remarks = [f"prompt format {'its own' if context.answers_only else kind}"]
         shared = shared_functions({item.id: item.tools for item in items}, model, context)
         if shared:
             facts["shared"] = shared

@@ -1,12 +1,18 @@
 """What the sections of an evaluation have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bezoar.chat.row_types import RowNeed
+from bezoar.chat.types import Messages
 from bezoar.cost import Estimate, RequestEstimate
 from bezoar.evals.outcome import CachePart, EvalContext, Outcome
 from bezoar.io import Row
+from bezoar.llm.types import Request
+from bezoar.model.structured_output import form_of
+
+HELD: Row = {"held to a form": "answers"}
+"""What facts and conditions say of answers that were."""
 
 
 class Section:
@@ -34,6 +40,24 @@ class Section:
     def files(self) -> list[Path]:
         """Files of the package whose content changes the scores."""
         return []
+
+
+def greedy_requests(
+    prompts: Iterable[Messages], max_tokens: int, structured: bool
+) -> list[Request]:
+    """One greedy answer to each prompt; `structured` holds it to the form that its prompt asks."""
+    return [
+        Request(prompt, max_tokens=max_tokens, form=form_of(prompt) if structured else None)
+        for prompt in prompts
+    ]
+
+
+def asked_alike(context: EvalContext, max_tokens: int, structured: bool) -> Row:
+    """What such answers depend on beside model and items, all of which two scores must share."""
+    # what is not rendered here has a format that only its server, or its author, knows
+    form = "its own" if context.answers_only else repr(context.template)
+    held = HELD if structured else {}
+    return {"prompt format": form, **held, "answer tokens": max_tokens}
 
 
 def expected_rows(rows: Mapping[str, Estimate], name: str, limit: int | None) -> int:

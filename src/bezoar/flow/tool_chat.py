@@ -16,11 +16,10 @@ from bezoar.chat.types import Message, Messages, Tool, ToolCall
 from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.references import unknown
-from bezoar.synth.tools.catalogue import Function, read_catalogue, read_declarations
+from bezoar.synth.tools.catalogue import SHIPPED, Function, read_catalogue, read_declarations
 from bezoar.synth.tools.check import call_fault
 from bezoar.terminal import plain
 
-SHIPPED = "bezoar:tools.jsonl"
 MOST_ROUNDS = 5
 """Of calls before the user speaks again, as in the agent loop of the Hermes models."""
 

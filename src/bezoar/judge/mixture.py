@@ -87,16 +87,16 @@ class Mixture(Stage):
         # 2) The scarcest part says how large the mixture can be.
         total = sum(part.weight for part in self.parts)
         shares = [part.weight / total for part in self.parts]
-        sums = [sum(self._sizes(rows)) for rows in texts]
-        size = min(have / share for have, share in zip(sums, shares, strict=True))
+        sizes = [self._sizes(rows) for rows in texts]
+        size = min(sum(own) / share for own, share in zip(sizes, shares, strict=True))
         size = min(size, self.most or size)
         # 3) Of each part a sample: its rows in an order of their own, up to its share.
         results: list[tuple[int, Chat | Comparison | Dropped]] = []
-        for part, share, rows in zip(self.parts, shares, texts, strict=True):
-            keyed = [(seed_for(seed, part.rows, row.id), row) for row in rows]
-            keyed.sort(key=lambda pair: pair[0])
+        for part, share, rows, own_sizes in zip(self.parts, shares, texts, sizes, strict=True):
+            keys = [seed_for(seed, part.rows, row.id) for row in rows]
+            keyed = sorted(zip(keys, rows, own_sizes, strict=True), key=lambda each: each[0])
             so_far = 0.0
-            for (key, row), own in zip(keyed, self._sizes(row for _, row in keyed), strict=True):
+            for key, row, own in keyed:
                 # the row that crosses the line is taken if most of it lies before the line
                 if so_far + own / 2 <= share * size:
                     so_far += own

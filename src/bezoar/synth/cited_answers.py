@@ -99,10 +99,6 @@ class CitedAnswers(DrawnRows):
         """The rows whose answers are the documents."""
         return context.rows(self.seeds)
 
-    def files(self) -> list[Path]:
-        """The words that values are drawn from."""
-        return [locate_file("bezoar:words.jsonl", Path(), "words")]
-
     def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
         """Chats."""
         return RowType("chats", frozenset({"scheme", "cited"}))
@@ -111,8 +107,8 @@ class CitedAnswers(DrawnRows):
         """`num_rows` different conversations; equal seeds give equal rows."""
         topics = read_topics(locate_file(self.topics, Path(), "topics"))
 
-        def make(number: int, rng: random.Random) -> tuple[Chat, bool]:
-            return self._chat(number, topics, rng), False
+        def make(number: int, rng: random.Random) -> Chat:
+            return self._chat(number, topics, rng)
 
         return draw_rows(self.kind, self.num_rows, seed, make, citation_fault)
 

@@ -3,15 +3,18 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bezoar.bounds import Count, Natural
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
+from bezoar.data.files import locate_file
 from bezoar.llm.types import Ask
 from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef
 from bezoar.rng import rng_for
 from bezoar.stage import Stage, StageContext, Stats
+from bezoar.synth.tools.values import WORDS
 
 _TRIES = 20
 
@@ -20,10 +23,11 @@ def draw_rows(
     name: str,
     num: int,
     seed: int,
-    make: Callable[[int, random.Random], tuple[Chat, bool]],
+    make: Callable[[int, random.Random], Chat],
     fault: Callable[[Chat], str],
+    may_repeat: Callable[[Chat], bool] = lambda chat: False,
 ) -> Filtered[Chat]:
-    """`num` rows of `make(number, rng)`, which says of each whether it may repeat another's words.
+    """`num` rows of `make(number, rng)`; `may_repeat` says which may have another's words.
 
     Dropped: "double", and what `fault` says; another draw takes the place of a dropped one, 20
     times at most.
@@ -33,9 +37,9 @@ def draw_rows(
     for number in range(num):
         # a catalogue of few values may have no other row left
         for attempt in range(_TRIES):
-            chat, may_repeat = make(number, rng_for(name, seed, number, attempt))
+            chat = make(number, rng_for(name, seed, number, attempt))
             text = "\n".join(m.content for m in chat.messages if m.role == "user")
-            reason = "double" if text in seen and not may_repeat else fault(chat)
+            reason = "double" if text in seen and not may_repeat(chat) else fault(chat)
             # also of those that fail: the same words would fail again
             seen.add(text)
             dropped = Dropped(f"{chat.id}.{attempt}", reason, text[:400])
@@ -64,6 +68,10 @@ class DrawnRows(Stage):
         unused = [key for key, value in defaults.items() if getattr(self, key, value) != value]
         if unused and not self.teacher:
             raise ValueError(f"{unused[0]} needs a teacher; name one or leave it out")
+
+    def files(self) -> list[Path]:
+        """The words that values are drawn from."""
+        return [locate_file(WORDS, Path(), "words")]
 
     def write(self, seed: int) -> Filtered[Chat]:
         """`num_rows` different conversations without a teacher; equal seeds give equal rows."""

@@ -82,8 +82,8 @@ class InstructionPrompts(Stage):
         """`num_rows` different prompts; equal seeds give equal rows."""
         topics = read_topics(self.topics)
 
-        def make(number: int, rng: random.Random) -> tuple[Chat, bool]:
-            return self._chat(number, rng.choice(topics), rng), False
+        def make(number: int, rng: random.Random) -> Chat:
+            return self._chat(number, rng.choice(topics), rng)
 
         drawn = draw_rows(self.kind, self.skip + self.num_rows, seed, make, lambda chat: "")
         return Filtered(drawn.rows[self.skip :], drawn.dropped)

@@ -52,10 +52,6 @@ class JSONMode(DrawnRows):
     """Schemas with name, description, parameters, requests; with a teacher also JSON Schemas."""
     kind: Literal["json_mode"] = "json_mode"
 
-    def files(self) -> list[Path]:
-        """The words that values are drawn from."""
-        return [locate_file("bezoar:words.jsonl", Path(), "words")]
-
     def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
         """Chats."""
         return RowType("chats", frozenset({"scheme", "schema"}))
@@ -64,8 +60,8 @@ class JSONMode(DrawnRows):
         """`num_rows` different conversations; equal seeds give equal rows."""
         schemas = read_schemas(locate_file(self.schemas, Path(), "schemas"))
 
-        def make(number: int, rng: random.Random) -> tuple[Chat, bool]:
-            return self._chat(number, rng.choice(schemas), rng), False
+        def make(number: int, rng: random.Random) -> Chat:
+            return self._chat(number, rng.choice(schemas), rng)
 
         return draw_rows(self.kind, self.num_rows, seed, make, json_fault)
 

@@ -19,14 +19,13 @@ from bezoar.references import FileRef, RowsRef
 from bezoar.rng import rng_for
 from bezoar.stage import Outputs, StageContext
 from bezoar.synth.drawn_rows import DrawnRows, draw_rows
-from bezoar.synth.tools.catalogue import Function, read_catalogue, read_declarations
+from bezoar.synth.tools.catalogue import SHIPPED, Function, read_catalogue, read_declarations
 from bezoar.synth.tools.check import chat_fault
 from bezoar.synth.tools.masking import masked
 from bezoar.synth.tools.rows import Category, Writer
 from bezoar.synth.tools.teacher import TeacherWriter
 from bezoar.synth.tools.varying import varied
 
-SHIPPED = "bezoar:tools.jsonl"
 CHATS = "bezoar:instructions.jsonl"
 DEFAULT_SHARES: dict[Category, float] = {
     "single": 0.24,
@@ -80,7 +79,7 @@ class ToolCalls(DrawnRows):
 
     def files(self) -> list[Path]:
         """The words and the questions without tools that rows are made of."""
-        return [locate_file(ref, Path(), "seeds") for ref in ("bezoar:words.jsonl", CHATS)]
+        return [*super().files(), locate_file(CHATS, Path(), "seeds")]
 
     def takes(self) -> Mapping[str, RowNeed]:
         """Chats that offer tools."""
@@ -111,16 +110,18 @@ class ToolCalls(DrawnRows):
         writer = Writer(read_catalogue(path), read_chats())
         plan = self._plan(seed)
 
-        def make(number: int, rng: random.Random) -> tuple[Chat, bool]:
+        def make(number: int, rng: random.Random) -> Chat:
             category, is_masked = plan[number]
             messages, called = writer.write(category, rng)
             shown = varied(messages, rng)
             shown = masked(shown, rng) if is_masked else shown
             meta = {"scheme": self.kind, "category": category, "functions": called}
-            chat = Chat(f"tool_calls-{number}", shown, {**meta, "masked": is_masked})
-            return chat, category == "chat"
+            return Chat(f"tool_calls-{number}", shown, {**meta, "masked": is_masked})
 
-        return draw_rows(self.kind, self.num_rows, seed, make, chat_fault)
+        def may_repeat(chat: Chat) -> bool:
+            return bool(chat.meta["category"] == "chat")
+
+        return draw_rows(self.kind, self.num_rows, seed, make, chat_fault, may_repeat)
 
     def ask_teacher(self, ask: Ask, seeds: Sequence[AnyRow], *, seed: int) -> Filtered[Chat]:
         """The conversations of `num_rows` that a teacher wrote rightly, and why not the others.

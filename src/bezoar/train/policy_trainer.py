@@ -107,9 +107,8 @@ class PolicyTrainer(Trainer):
         """Add the gradient of the minibatch `rows` by `accumulate`; returns its losses."""
 
     def key(self) -> str:
-        """What the checkpoints belong to; recomputation and their number change no weight."""
-        settings = asdict(self.settings)
-        del settings["checkpoint_every"], settings["recompute"]
+        """What the checkpoints belong to."""
+        settings = self.settings_of_weights()
         reward = self.reward_model.identity if self.reward_model else None
         prompts = [asdict(replace(prompt, row=None)) for prompt in self.prompts]
         models = self.policy.stack.identity, reward

@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -112,9 +112,8 @@ class SupervisedTrainer(Trainer):
         return self.train_state.stack
 
     def key(self) -> str:
-        """What the checkpoints belong to; recomputation and their number change no weight."""
-        settings = asdict(self.settings)
-        del settings["checkpoint_every"], settings["recompute"]
+        """What the checkpoints belong to."""
+        settings = self.settings_of_weights()
         examples, stack = identity(self.train_state.examples), self.train_state.stack.identity
         return content_hash(settings, examples, stack, self.seed, torch.get_num_threads())
 

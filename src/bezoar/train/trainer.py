@@ -73,6 +73,13 @@ class Trainer(ABC):
     def prepare(self) -> None:
         """What comes before the first step of a process."""
 
+    def settings_of_weights(self) -> dict[str, Any]:
+        """The settings without recomputation and the number of checkpoints, which change no
+        weight."""
+        settings = asdict(self.settings)
+        del settings["checkpoint_every"], settings["recompute"]
+        return settings
+
     def is_finished(self) -> bool:
         """Whether training stops before its last step."""
         return False

@@ -15,6 +15,8 @@ from bezoar.synth.tools.stubs import compute, run_stub
 from bezoar.synth.tools.values import Said, draw_different, listed, schema
 
 Kinds = Mapping[str, Any]
+SHIPPED = "bezoar:tools.jsonl"
+"""The catalogue of the package."""
 
 
 @dataclass(frozen=True)

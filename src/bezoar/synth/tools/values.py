@@ -33,10 +33,14 @@ class Said(NamedTuple):
     words: str
 
 
+WORDS = "bezoar:words.jsonl"
+"""The lists of words that ship."""
+
+
 @cache
 def word_lists() -> dict[str, list[str]]:
     """The lists of words that ship with the package, by kind."""
-    path = locate_file("bezoar:words.jsonl", Path(), "words")
+    path = locate_file(WORDS, Path(), "words")
     return {row["kind"]: row["words"].split(", ") for _, row in read_jsonl(path)}
 
 
