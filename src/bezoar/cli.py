@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from bezoar import __version__, cli_eval, cli_init
+from bezoar import __version__, cli_eval, cli_init, cli_journal
 from bezoar.errors import BezoarError, EmptyStageError, UnfinishedError
 
 app = typer.Typer(
@@ -166,6 +166,7 @@ def export(
 
 
 app.command()(cli_eval.revise)
+cli_journal.add_to(app)
 
 
 @app.command()

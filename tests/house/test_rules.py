@@ -43,12 +43,13 @@ LAYERS = [
     "report",
     "cli_eval",
     "cli_init",
+    "cli_journal",
     "cli",
     "__main__",
 ]
 """Folders and files of the package; each imports only from itself and from those above it in this
 list."""
-MOST_LINES = 43_400
+MOST_LINES = 44_300
 HEAVY = {
     "aiohttp",
     "torch",

@@ -113,6 +113,17 @@ def find_run(path: Path) -> tuple[Recipe, RunDir]:
     return recipe, RunDir(Path("runs") / recipe.name)
 
 
+def find_named(first: str, second: str) -> tuple[Recipe, RunDir, str]:
+    """A run and the name in it that two words mean; one alone is a name in the only run here."""
+    if second:
+        return *find_run(Path(first)), second
+    runs = sorted(path.parent for path in Path("runs").glob("*/resolved.json"))
+    if len(runs) != 1:
+        listed = f"runs/ has {len(runs)} of them" if runs else "there is none in runs/"
+        raise RecipeError(f"{first}: which run is meant ({listed})? Name it before {first}.")
+    return *find_run(runs[0]), first
+
+
 def print_rows(items: Iterable[AnyRow], console: Any) -> None:
     """Print rows: each turn with its role, and the row's provenance."""
     for item in items:

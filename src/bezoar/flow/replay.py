@@ -50,7 +50,7 @@ class _Replies:
 
 
 @dataclass
-class _ReplayContext(RunContext):
+class ReplayContext(RunContext):
     """The context of a stage that reads finished stages and those that were carried out here."""
 
     replayed: Mapping[str, Path] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Replay:
         out, progress = self.place / name, Progress(name)
         out.mkdir()
         budget, folders = Budget(0.0), (out, self.place)
-        context = _ReplayContext(
+        context = ReplayContext(
             self.recipe, self.run, name, progress, self.journal, budget, *folders
         )
         context.replayed = self.replayed

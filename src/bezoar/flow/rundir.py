@@ -226,7 +226,8 @@ class RunDir:
     def journal(self) -> Path | None:
         """The journal that holds its replies, where there is one."""
         places = (self.path / "journal.sqlite", self.path.parent / "journal.sqlite")
-        return next((path for path in places if path.is_file()), None)
+        # the file itself, not a link to it: claims lie beside it
+        return next((path.resolve() for path in places if path.is_file()), None)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -110,12 +110,13 @@ class Journal(JournalFile):
 
         def write() -> None:
             for number, reply in replies:
+                charged = "SELECT run, cost_usd FROM replies WHERE id = ?"
+                run, before_usd = self._db.execute(charged, (number,)).fetchone()
                 values = (_json(reply), _failed(reply), reply.cost_usd, number)
                 self._db.execute(_SETTLE, values)
                 # charged to the run that asked, which need not be the one that reads
-                if reply.cost_usd:
-                    run = self._db.execute("SELECT run FROM replies WHERE id = ?", (number,))
-                    self._db.execute(_SPEND, (run.fetchone()[0], reply.cost_usd))
+                if reply.cost_usd != before_usd:
+                    self._db.execute(_SPEND, (run, reply.cost_usd - before_usd))
 
         if replies:
             self._write(write, durable=False)
@@ -127,11 +128,14 @@ class Journal(JournalFile):
 
     def spent_usd(self, run: str, stage: str = "") -> float:
         """What the replies that `run` (or a stage of it) asked for have cost, failed ones too."""
+        total = 0.0
         if stage:
             sql = "SELECT COALESCE(SUM(cost_usd), 0) FROM replies WHERE run = ? AND stage = ?"
-            return float(self._rows(sql, (run, stage))[0][0])
-        rows = self._rows("SELECT usd FROM spent WHERE key = ?", (run,))
-        return float(rows[0][0]) if rows else 0.0
+            total = float(self._rows(sql, (run, stage))[0][0])
+        # of a stage, what was pruned
+        key = f"{run}\n{stage}" if stage else run
+        rows = self._rows("SELECT usd FROM spent WHERE key = ?", (key,))
+        return total + (float(rows[0][0]) if rows else 0.0)
 
     def payers(self, keys: Iterable[str]) -> dict[str, str]:
         """The run that asked for the reply that `get_many` finds, by key."""

@@ -28,7 +28,7 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS replies_by_run ON replies (run, cost_usd)",
     # since version 2; a body is as the server sent it, NULL if the model ran in this process
     "ALTER TABLE replies ADD COLUMN body TEXT",
-    "CREATE TABLE spent (key TEXT PRIMARY KEY, usd REAL NOT NULL)",  # by run
+    "CREATE TABLE spent (key TEXT PRIMARY KEY, usd REAL NOT NULL)",  # by run; pruned: RUN\nSTAGE
     # by process
     "CREATE TABLE reserved (key TEXT PRIMARY KEY, run TEXT NOT NULL, usd REAL NOT NULL)",
     "INSERT INTO spent SELECT run, SUM(cost_usd) FROM replies GROUP BY run",
@@ -186,6 +186,13 @@ class Claims:
     def taken(self, name: str) -> bool:
         """Whether another process has claimed `name`."""
         lock = self._control(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, name)
+        return bool(struct.unpack(_FLOCK, lock)[0] != fcntl.F_UNLCK)
+
+    def anyone(self) -> bool:
+        """Whether another process has claimed anything."""
+        # a length of 0 reaches to the end of all names
+        flock = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        lock = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, flock)
         return bool(struct.unpack(_FLOCK, lock)[0] != fcntl.F_UNLCK)
 
     def close(self) -> None:
