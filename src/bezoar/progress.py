@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -105,14 +105,7 @@ class Progress:
 
     def log(self, **values: Any) -> None:
         """Append time, stage and values to metrics.jsonl; boards get the numbers of a step."""
-        if "step" in values:
-            numbers = {
-                f"{self.stage}/{name}": value
-                for name, value in values.items()
-                if name != "step" and isinstance(value, (int, float))
-            }
-            for board in self.boards:
-                board(self.stage, values["step"], numbers)
+        self.show(values)
         if self.metrics_path is None:
             return
         line = {"time_s": round(time.time(), 3), "stage": self.stage, **values}
@@ -121,6 +114,18 @@ class Progress:
             if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
                 stream.write(b"\n")
             stream.write(json.dumps(line).encode() + b"\n")
+
+    def show(self, values: Mapping[str, Any]) -> None:
+        """Give the boards the numbers of a step."""
+        if "step" not in values:
+            return
+        numbers = {
+            f"{self.stage}/{name}": value
+            for name, value in values.items()
+            if name not in ("step", "time_s") and isinstance(value, (int, float))
+        }
+        for board in self.boards:
+            board(self.stage, values["step"], numbers)
 
     def rewind(self, step: int) -> None:
         """Remove this stage's lines after `step` from metrics.jsonl (all at 0): they come again."""

@@ -88,6 +88,9 @@ class StageContext(Protocol):
     def lineage(self, name: str) -> list[TrainedStage]:
         """The training stages that made a model, lowest first; none for one of `models:`."""
 
+    def train(self, stage: Any, rows: Rows, inputs: Any) -> Stats:
+        """`stage.fit(rows, inputs)`, where its `launch` or the recipe's says."""
+
     def open_model(self, name: str) -> Stack:
         """The same model, loaded; each is opened once."""
 

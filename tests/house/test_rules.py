@@ -25,6 +25,7 @@ LAYERS = [
     "parquet",
     "rng",
     "cost",
+    "launch",
     "references",
     "progress",
     "stop",
@@ -49,7 +50,7 @@ LAYERS = [
 ]
 """Folders and files of the package; each imports only from itself and from those above it in this
 list."""
-MOST_LINES = 44_300
+MOST_LINES = 46_000
 HEAVY = {
     "aiohttp",
     "torch",

@@ -38,8 +38,9 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
     # runs nothing again, and a change behind its name does.
     for path, value in _flat(stage):
         ref = references.get(path)
-        if path.startswith("limits."):
-            continue  # they refuse a file, and change no row
+        # they refuse a file, and change no row; where a training runs changes no weight
+        if path.startswith("limits.") or path.partition(".")[0] == "launch":
+            continue
         if ref is None:
             parts[path] = value
         elif ref.name.startswith(HUB_PREFIX) and mirrored(ref.name) is None:

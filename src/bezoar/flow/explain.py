@@ -27,6 +27,7 @@ from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.recipe import RecipeKeys
 from bezoar.flow.yaml_loader import dataclasses_in, reachable_classes
 from bezoar.judge import FILTERS
+from bezoar.launch import LAUNCHES
 from bezoar.llm import BACKENDS
 from bezoar.synth import SCHEMES
 from bezoar.terminal import Console, head, plain
@@ -136,6 +137,7 @@ def all_kinds() -> tuple[Kind, ...]:
         "sections": sections,
         "backends": BACKENDS,
         "templates": templates,
+        "launches": LAUNCHES,
     }
     # settings are found through the fields that hold them, so that none can be forgotten here
     tables = categories.items()

@@ -48,11 +48,11 @@ def _do(work: Callable[[], str], environment: dict[str, str], sender: Connection
     try:
         done = Done(work())
     except BaseException as error:
-        done = Done(fault=_sentence(error))
+        done = Done(fault=sentence(error))
     sender.send_bytes(json.dumps(done).encode())
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
     """What is wrong; of an error that nobody foresaw, where in the package it arose."""
     if isinstance(error, BezoarError | OSError):
         return failure(error) if isinstance(error, OSError) else str(error)

@@ -14,6 +14,7 @@ from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.references import refs
+from bezoar.flow.repeats import in_words
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.sharing import same_key
 from bezoar.flow.training_plan import (
@@ -189,7 +190,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
         if line.name not in recipe.repeated:
             console.print(plain(f"  {line.name} ({line.kind}){arrow}"))
     if recipe.repeated:
-        console.print(plain(_repeats_in_words(recipe)))
+        console.print(plain(in_words(recipe.seeds, recipe.repeated)))
     # 2) a line a stage; a column's total needs low, expected and high values added apart
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False)
     sums = [line_sums(recipe, line) for line in lines]
@@ -213,8 +214,8 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     if any(line.training for line in lines):
         _print_trainings(lines, run, console)
     # 3) what holds for several stages, once
-    _print_shared(lines, console)
-    memory = "GiB: training's peak with the fullest micro-batch"
+    _print_shared(recipe, lines, console)
+    memory = "GiB: training's peak with the fullest micro-batch, of one process"
     note = f"Expected (low to high); replies in the journal are left out where it tells. {memory}."
     spent = spent_by(recipe, run)
     already = f" Spent already: {cents(spent[''])} USD." if spent[""] else ""
@@ -226,15 +227,6 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
         console.print(plain(f"warning: {what}; raise it, or ask for less."))
     # 4) what the machine lacks, behind the plan, which does not depend on it
     check_machine(recipe, {line.name for line in lines if not line.current}, console)
-
-
-def _repeats_in_words(recipe: Recipe) -> str:
-    seeds = recipe.seeds
-    again = dict.fromkeys(repeat.stage for repeat in recipe.repeated.values())
-    return (
-        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}): once with each {', '.join(again)};"
-        " the other stages once."
-    )
 
 
 def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
@@ -269,10 +261,15 @@ def _print_trainings(lines: list[StagePlan], run: RunDir, console: Any) -> None:
         )
 
 
-def _print_shared(lines: list[StagePlan], console: Any) -> None:
-    """Notes, detectable differences and the most that fits, once for the stages that share it."""
+def _print_shared(recipe: Recipe, lines: list[StagePlan], console: Any) -> None:
+    """Processes, notes, detectable differences, the most that fits: once for all that share it."""
     stages = defaultdict[str, list[str]](list)
     for line in lines:
+        num = recipe.launch_of(line.name).processes if line.training else 1
+        if num > 1 and not (line.current or line.taken):
+            stages[f"trains on {num} processes of this machine, started by torchrun"].append(
+                line.name
+            )
         if line.taken:
             stages[f"taken from {line.taken}, which has the same key"].append(line.name)
         if line.note:

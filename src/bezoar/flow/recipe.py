@@ -17,12 +17,14 @@ from bezoar.errors import RecipeError
 from bezoar.evals import EVALUATIONS
 from bezoar.evals.choose import Choose
 from bezoar.flow.budget_keys import check_budgets
+from bezoar.flow.launch_keys import check_launch
 from bezoar.flow.names import check_names
 from bezoar.flow.references import Ref, located, refs
 from bezoar.flow.repeats import MOST_REPEATS, Repeat, measured, repeats
 from bezoar.flow.yaml_document import KeyPath, read_yaml
 from bezoar.flow.yaml_loader import build, place
 from bezoar.judge import FILTERS
+from bezoar.launch import Launch, OneProcess
 from bezoar.llm import BACKENDS
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
@@ -81,6 +83,8 @@ class RecipeKeys:
     """How chats become tokens in training and evaluation."""
     seed: int = 0
     """Every draw depends on it and on row ids."""
+    launch: Launch = field(default_factory=OneProcess)
+    """Where training stages run, unless one says otherwise; a part of no cache key."""
     repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = 1
     """Train and evaluate with so many seeds (seed, seed + 1, ...); rows are made and paid once."""
     budget_usd: Annotated[float, Field(ge=0)] | None = None
@@ -108,6 +112,7 @@ class Recipe:
     budget_usd: float | None
     written: dict[str, Stage]
     budgets: dict[str, float] = field(default_factory=dict)
+    launch: Launch = field(default_factory=OneProcess)
     repeats: int = 1
     repeated: dict[str, Repeat] = field(default_factory=dict)
     lines: dict[KeyPath, int] = field(default_factory=dict)
@@ -122,6 +127,10 @@ class Recipe:
     def seed_of(self, stage: str) -> int:
         """The seed of a stage's draws."""
         return self.repeated[stage].seed if stage in self.repeated else self.seed
+
+    def launch_of(self, stage: str) -> Launch:
+        """Where a training stage runs."""
+        return getattr(self.stages[stage], "launch", None) or self.launch
 
     @property
     def seeds(self) -> range:
@@ -183,6 +192,7 @@ def load_recipe(path: Path) -> Recipe:
     keys = replace(keys, stages=_with_held_out(keys.stages))
     _check_refs(keys, at)
     folder, written = path.parent, _in_order(keys.stages, at)
+    check_launch(keys.launch, written, at)
     if keys.repeats > 1 and not measured(written):
         advice = "add an evaluation of one, or remove the key"
         raise RecipeError(f"{at(('repeats',))}: nothing that is trained is evaluated; {advice}.")
@@ -199,6 +209,7 @@ def load_recipe(path: Path) -> Recipe:
         seed=keys.seed,
         budget_usd=keys.budget_usd,
         budgets=keys.budgets,
+        launch=keys.launch,
         written=written,
         repeats=keys.repeats,
         repeated=repeated,

@@ -26,6 +26,7 @@ from bezoar.flow.run_context import summary
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.toy_size import STEPS, toy_size
 from bezoar.io import Row, read_json, read_jsonl
+from bezoar.launch import OneProcess
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.llm.rehearsed import RehearsedEndpoint, RehearsedLocal
@@ -189,6 +190,7 @@ class Rehearsal:
             stages={n: toy_size(stage) for n, stage in recipe.stages.items() if n in needed},
             models=models,
             backends={each: self._backend(each, name) for each in recipe.backends},
+            launch=OneProcess(),
         )
 
     def _backend(self, name: str, stage: str) -> AnyBackend:

@@ -55,3 +55,12 @@ def repeats(
             is_evaluation = stages[name].gives == "scores"
             of[own[name]] = Repeat(name, first_seed if is_evaluation else seed)
     return added, of
+
+
+def in_words(seeds: range, further: Mapping[str, Repeat]) -> str:
+    """What is done once, and what with each seed."""
+    again = dict.fromkeys(repeat.stage for repeat in further.values())
+    return (
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}): once with each {', '.join(again)};"
+        " the other stages once."
+    )

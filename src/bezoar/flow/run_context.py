@@ -11,6 +11,7 @@ from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
 from bezoar.cost import cents
 from bezoar.errors import EmptyStageError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
+from bezoar.flow.ranks import train
 from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir
 from bezoar.io import write_json, write_jsonl
@@ -23,6 +24,8 @@ from bezoar.model.spec import ModelSpec
 from bezoar.parquet import write_parquet
 from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats, TrainedStage
+from bezoar.train import Training
+from bezoar.train.settings import StageInputs
 
 if TYPE_CHECKING:
     from bezoar.model.stack import Stack
@@ -68,6 +71,9 @@ class RunContext:
     @property
     def shared_dir(self) -> Path:
         return self.run.path / ".shared"
+
+    def train(self, stage: Training, rows: Rows, inputs: StageInputs) -> Stats:
+        return train(self.recipe, self.name, stage, rows, inputs, self.progress)
 
     def open_model(self, name: str) -> "Stack":
         from bezoar.model.stack import Stack

@@ -32,7 +32,8 @@ def toy_size(stage: Any) -> Any:
     if isinstance(stage, PolicySettings):
         size, samples = min(stage.batch_size, 2 * _BATCH), min(stage.samples, 2)
         few: dict[str, Any] = {"batch_size": size, "minibatches": min(stage.minibatches, size)}
-        return replace(stage, updates=STEPS, samples=samples, checkpoint_every=1, **few)
+        few |= {"samples": samples, "checkpoint_every": 1, "launch": None}
+        return replace(stage, updates=STEPS, **few)
     if isinstance(stage, Evaluate):
         parts = {field.name: getattr(stage, field.name) for field in fields(stage)}
         sections = {name: part for name, part in parts.items() if isinstance(part, Section)}
@@ -59,6 +60,7 @@ def _training(stage: Train) -> Train:
         validation=_VALIDATION if stage.validation else 0.0,
         eval_every=min(stage.eval_every, 1),
         checkpoint_every=1,
+        launch=None,
     )
 
 

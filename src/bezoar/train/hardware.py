@@ -7,10 +7,11 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from bezoar.train.memory import Config, layer_shapes
+from bezoar.train.memory import Config, layer_shapes, llama_like
 
 PEAKS = {
     "B200": 2250e12,
@@ -60,6 +61,26 @@ def step_flops(config: Config, *, tokens: int, trained: int, full: bool) -> floa
     layers: int = config["num_hidden_layers"] * sum(sizes)
     head: int = config["vocab_size"] * config["hidden_size"]
     return (6.0 if full else 4.0) * (tokens * layers + trained * head)
+
+
+def work(config: Config, *, tokens: int, trained: int, full: bool, ranks: int) -> dict[str, Any]:
+    """The device and the operations that it did, by which `bezoar plan` tells how long another
+    stage takes; empty for an architecture that is not known."""
+    if not llama_like(config):
+        return {}
+    device = f"{ranks} ranks of {device_name()}" if ranks > 1 else device_name()
+    return {
+        "device": device,
+        "flops": step_flops(config, tokens=tokens, trained=trained, full=full),
+    }
+
+
+def mfu(config: Config, seconds: float, *, ranks: int, **counts: Any) -> dict[str, float]:
+    """The share of the GPUs' arithmetic that a step used; empty if it is not known."""
+    peak = peak_flops()
+    if peak is None or not llama_like(config):
+        return {}
+    return {"mfu": round(step_flops(config, **counts) / seconds / peak / ranks, 4)}
 
 
 def device_name() -> str:

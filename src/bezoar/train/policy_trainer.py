@@ -112,7 +112,7 @@ class PolicyTrainer(Trainer):
         reward = self.reward_model.identity if self.reward_model else None
         prompts = [asdict(replace(prompt, row=None)) for prompt in self.prompts]
         models = self.policy.stack.identity, reward
-        return content_hash(settings, prompts, *models, self.seed, torch.get_num_threads())
+        return content_hash(settings, prompts, *models, self.seed)
 
     @property
     def stack(self) -> Stack:
@@ -124,7 +124,9 @@ class PolicyTrainer(Trainer):
         self.save_memory(max(self.budget, longest), self.policy.critic)
 
     def result(self, dropped: Sequence[Dropped], more: Mapping[str, Any]) -> Stats:
-        """Write the trained weights and what is to be said of the training."""
+        """Write the trained weights and what is to be said of the training; the first rank does."""
+        if not self.ranks.first:
+            return {}
         num, facts = len(self.prompts), {"memory_splits": self.state.splits, **self.last_metrics}
         return self.write_result(self.stack, num, dropped, {"rows_trained": num, **facts, **more})
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from bezoar.bounds import Count, Natural, NotNegative, Part, Positive
 from bezoar.chat.templates import Template
+from bezoar.launch import Launch
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.references import ModelRef, RowsRef
 from bezoar.train.objective import Objective
@@ -108,6 +109,8 @@ class TrainSettings:
     """all: the result of every evaluation too, in checkpoints/step-N."""
     recompute: Literal["auto", "never", "always"] = "auto"
     """Recompute activations in the backward pass; auto: if memory would not do for them."""
+    launch: Launch | None = None
+    """Where its processes run; default: where the recipe's `launch` says."""
     kind: Literal["train"] = "train"
 
     def __post_init__(self) -> None:

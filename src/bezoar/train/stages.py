@@ -28,8 +28,7 @@ class TrainingStage(Stage, Protocol):
         template, work_dir, out_dir = context.template, context.work_dir, context.out_dir
         reward = self.reward_model(context)
         inputs = StageInputs(*context.model(self.model), template, work_dir, out_dir, reward)
-        rows = context.stored_rows(self.rows)
-        return self.fit(rows, inputs, progress=context.progress, seed=context.seed)
+        return context.train(self, context.stored_rows(self.rows), inputs)
 
     def fit(self, rows: Rows, inputs: StageInputs, *, progress: Progress, seed: int) -> Stats:
         """Train into `inputs.out_dir`: `adapter/` (or `model/`), `failures.jsonl`, `stats.json`."""

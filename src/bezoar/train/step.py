@@ -24,6 +24,7 @@ from bezoar.model.prompt_group import PromptGroup, best_fit
 from bezoar.model.stack import Stack
 from bezoar.train.label_check import Example
 from bezoar.train.objective import LossInputs, LossOutput, Objective, Unit
+from bezoar.train.ranks import Ranks
 
 
 @dataclass
@@ -44,6 +45,20 @@ class Totals:
             self.metrics[name] = self.metrics.get(name, 0.0) + mean
         self.tokens += sum(group.num_input_tokens for group in groups)
         self.trained += sum(count_units(group, "token") for group in groups)
+
+    def names(self) -> Totals:
+        """The same metrics of nothing."""
+        return Totals(self.units, metrics=dict.fromkeys(self.metrics, 0.0))
+
+    def over(self, ranks: Ranks) -> Totals:
+        """The same of what all ranks read."""
+        if ranks.size == 1:
+            return self
+        names = sorted(self.metrics)
+        own = [self.loss, self.tokens, self.trained, *(self.metrics[name] for name in names)]
+        loss, tokens, trained, *values = ranks.sum(torch.tensor(own, dtype=torch.double)).tolist()
+        metrics = dict(zip(names, values, strict=True))
+        return Totals(self.units, int(tokens), int(trained), loss, metrics)
 
 
 @dataclass
@@ -159,41 +174,70 @@ def gradient(state: TrainState, batches: list[list[int]], *, seed: int, step: in
     """
     state.stack.net.train()
     rows = [i for batch in batches for i in batch]
-    # 1) count the units of the whole step: divided by those of a micro-batch, rows of small
-    # micro-batches would weigh more
-    totals = Totals(units=state.units(rows))
-    # 2) the baseline belongs to the step too, and is read before any of its gradient is formed
-    largest = max(sum(g.num_input_tokens for g in state.groups(batch)) for batch in batches)
-    state.baseline = baseline(state, rows, largest)
-    for number, batch in enumerate(batches):
-        # 3) dropout depends on (seed, step, micro-batch): a resumed run draws the same
-        torch.manual_seed(int(content_hash(seed, step, number), 16) % 2**63)
+    state.baseline = baseline(state, rows, largest(state, batches))
+    return add_gradient(state, batches, units=state.units(rows), seed=seed, step=step)
+
+
+def add_gradient(
+    state: TrainState,
+    batches: list[list[int]],
+    *,
+    units: int,
+    seed: int,
+    step: int,
+    rank: int = 0,
+    spare: Sequence[int] = (),
+) -> Totals:
+    """The part of a step's gradient that these micro-batches make: the loss of its `units`, which
+    are those of all ranks, is divided by their number.
+
+    A rank without micro-batches reads the rows `spare`, which count nothing.
+    """
+    state.stack.net.train()
+    # divided by the units of a micro-batch, rows of small micro-batches would weigh more
+    totals = Totals(units=units)
+    for number, batch in enumerate(batches or [list(spare)]):
+        # 1) dropout depends on (seed, step, micro-batch): a resumed run draws the same
+        of_rank = [rank] if rank else []
+        torch.manual_seed(int(content_hash(seed, step, number, *of_rank), 16) % 2**63)
         output = state.forward(batch)
-        # 4) backward at once: it frees the activations before the next micro-batch is read
-        loss = output.loss.sum() / totals.units
+        # 2) backward at once: it frees the activations before the next micro-batch is read
+        loss = output.loss.sum() / units
         if not torch.isfinite(loss):
             names = ", ".join(state.examples[i].id for i in batch)
             raise TrainingError(
                 f"step {step}: the loss is {loss.item()} on the rows {names}; look at them, or"
                 " lower lr."
             )
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss * bool(batches))
         totals.add(output, state.groups(batch))
-    return totals
+    return totals if batches else totals.names()
 
 
-@torch.no_grad()
+def largest(state: TrainState, batches: Sequence[Sequence[int]]) -> int:
+    """The tokens of the fullest micro-batch; 0 of none."""
+    return max((sum(g.num_input_tokens for g in state.groups(b)) for b in batches), default=0)
+
+
 def evaluate(state: TrainState, rows: Sequence[int], budget: int) -> Totals:
     """The mean loss and metrics of `rows`, dropout off."""
     state.stack.net.eval()
-    totals = Totals(units=state.units(rows))
     state.baseline = baseline(state, rows, budget)
-    for batch in state.micro_batches(rows, budget):
-        totals.add(state.forward(batch), state.groups(batch))
-    return totals
+    return add_losses(state, rows, budget, units=state.units(rows))
 
 
 @torch.no_grad()
+def add_losses(
+    state: TrainState, rows: Sequence[int], budget: int, *, units: int, spare: Sequence[int] = ()
+) -> Totals:
+    """The part of an evaluation's means that these rows make; `spare` as in `add_gradient`."""
+    state.stack.net.eval()
+    totals = Totals(units=units)
+    for batch in state.micro_batches(rows or spare, budget):
+        totals.add(state.forward(batch), state.groups(batch))
+    return totals if rows else totals.names()
+
+
 def baseline(state: TrainState, rows: Sequence[int], budget: int) -> Tensor | None:
     """Mean of log pi(y'|x) - log ref(y'|x), y' the answers of the next row with another prompt.
 
@@ -202,13 +246,20 @@ def baseline(state: TrainState, rows: Sequence[int], budget: int) -> Tensor | No
     """
     if "baseline" not in state.objective.needs:
         return None
+    moved = drift(state, rows, budget)
+    return moved[0] / moved[1]
+
+
+@torch.no_grad()
+def drift(state: TrainState, rows: Sequence[int], budget: int) -> Tensor:
+    """[2], the sum that `baseline` is the mean of, and the number of its answers."""
     # in one mode for the policy and the reference: with dropout z would be noise
     training = state.stack.net.training
     state.stack.net.eval()
     groups = [
         PromptGroup(state.examples[i].group.prompt, _other(state, i).completions) for i in rows
     ]
-    total, count = torch.zeros(()), 0
+    total, count = torch.zeros((), device=state.stack.device), 0
     for indices in best_fit([group.num_input_tokens for group in groups], budget):
         mismatched = [groups[i] for i in indices]
         moved, batch = state.logprobs(mismatched)  # [A]
@@ -216,7 +267,7 @@ def baseline(state: TrainState, rows: Sequence[int], budget: int) -> Tensor | No
             moved = moved - state.logprobs(mismatched)[0]
         total, count = total + moved.sum(), count + batch.num_answers
     state.stack.net.train(training)
-    return total / count
+    return torch.stack([total, torch.full_like(total, count)])
 
 
 def _other(state: TrainState, row: int) -> PromptGroup:

@@ -8,28 +8,35 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from bezoar.chat.types import Dropped
-from bezoar.errors import DataError
 from bezoar.io import content_hash, write_jsonl
 from bezoar.model.fast_paths import refuse_broken
-from bezoar.model.resolve import tokenizer_identity
 from bezoar.model.stack import Stack
 from bezoar.model.tensors import kept_tensors, save_tensors
 from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats
+from bezoar.train.examples import checked_examples
 from bezoar.train.extrapolate import check_head, extrapolate
-from bezoar.train.hardware import device_name, fresh_peak, peak_flops, step_flops
-from bezoar.train.label_check import Example, check_labels
-from bezoar.train.memory import llama_like
+from bezoar.train.hardware import fresh_peak, mfu, work
 from bezoar.train.optim import epoch_order
 from bezoar.train.settings import StageInputs, TrainSettings, no_step_better, step_counts
-from bezoar.train.step import Totals, TrainState, evaluate, gradient, reference
-from bezoar.train.tokenized_cache import identity, num_cut, num_input_tokens, prepare
+from bezoar.train.step import (
+    Totals,
+    TrainState,
+    add_gradient,
+    add_losses,
+    count_units,
+    drift,
+    largest,
+    reference,
+)
+from bezoar.train.tokenized_cache import identity, num_cut, num_input_tokens
 from bezoar.train.trainer import Trainer
 
 T = TypeVar("T")
@@ -44,7 +51,7 @@ def train(
     refuse_broken(progress.stage, all_weights=settings.adapter is None)
     fresh_peak()
     stack = Stack(inputs.spec, inputs.adapters)
-    examples, dropped = _examples(settings, rows, inputs, stack, progress)
+    examples, dropped = checked_examples(settings, rows, inputs, stack, progress)
     # before the adapter and the head are drawn: the same seed gives the same first weights
     torch.manual_seed(seed)
     outputs: tuple[str, ...] = getattr(settings.objective, "outputs", ())
@@ -55,38 +62,6 @@ def train(
     trainer = SupervisedTrainer(settings, inputs, progress, seed, parameters, train_state)
     trainer.run()
     return trainer.finish(dropped)
-
-
-def _examples(
-    settings: TrainSettings, rows: Rows, inputs: StageInputs, stack: Stack, progress: Progress
-) -> tuple[Sequence[Example], list[Dropped]]:
-    """The rows as tokens, checked; those that cannot be trained are dropped."""
-    objective, max_length, too_long = settings.objective, settings.max_length, settings.too_long
-    check = partial(
-        check_labels,
-        objective=objective,
-        template=inputs.template,
-        tokenizer=stack.tokenizer,
-        max_length=max_length,
-        too_long=too_long,
-    )
-    # the cache is shared by runs: its key names all that the tokens and marks depend on
-    names = repr(objective), repr(inputs.template), tokenizer_identity(inputs.spec)
-    key = content_hash(*names, max_length, too_long)
-    examples, dropped = prepare(rows, check, key=key, progress=progress)
-    if not examples:
-        raise DataError(
-            f"stage {progress.stage}: none of its {len(rows)} rows can be trained; look at"
-            " failures.jsonl or raise max_length."
-        )
-    # KTO's baseline is the mean over answers that do not belong to their prompts
-    first_prompt = examples[0].group.prompt
-    if "baseline" in objective.needs and all(e.group.prompt == first_prompt for e in examples):
-        raise DataError(
-            f"stage {progress.stage}: {objective.kind} reads each prompt with answers to another,"
-            " and there is one prompt; add rows."
-        )
-    return examples, dropped
 
 
 @dataclass
@@ -115,7 +90,7 @@ class SupervisedTrainer(Trainer):
         """What the checkpoints belong to."""
         settings = self.settings_of_weights()
         examples, stack = identity(self.train_state.examples), self.train_state.stack.identity
-        return content_hash(settings, examples, stack, self.seed, torch.get_num_threads())
+        return content_hash(settings, examples, stack, self.seed)
 
     def rows_of(self, step: int) -> list[int]:
         """The rows of a step (0-based); each epoch has its own order of all rows."""
@@ -143,7 +118,7 @@ class SupervisedTrainer(Trainer):
         """One optimizer step and, if one is due, an evaluation."""
         started, rows = time.monotonic(), self.rows_of(self.state.step)
         # 1) the gradient of the whole step, then its norm: clipping needs all micro-batches
-        totals = self.in_micro_batches(rows, self.gradient_of)
+        totals = self.gradient(rows)
         row_ids = [self.train_state.examples[i].id for i in rows]
         norm = self.apply_gradient(self.settings.clip, row_ids)
         # 2) count before logging: a log line has the number of steps that are done
@@ -160,7 +135,7 @@ class SupervisedTrainer(Trainer):
             tokens_per_s=round(totals.tokens / seconds, 1),
             **counts,
             padding=0.0,
-            **self._mfu(totals, seconds),
+            **mfu(seconds=seconds, **self._work(totals.tokens, totals.trained)),
         )
         # 3) evaluate inside the step, so that a checkpoint never lies between the two
         every = self.settings.eval_every or self.steps_per_epoch
@@ -177,12 +152,41 @@ class SupervisedTrainer(Trainer):
             {example.id: example.group.num_input_tokens for example in examples},
         )
 
+    def gradient(self, rows: Sequence[int]) -> Totals:
+        """Add this rank's part of a step's gradient; what is returned is of all ranks."""
+        own = self.deal(rows)
+        self.stack.net.train()
+        # the baseline is of the whole step too, and is read before any of its gradient is formed
+        self._set_baseline(own, partial(largest, self.train_state))
+        return self.in_micro_batches(own, self.gradient_of).over(self.ranks)
+
     def gradient_of(self, batches: list[list[int]]) -> Totals:
-        """The gradient of a step that is cut into these micro-batches."""
-        return gradient(self.train_state, batches, seed=self.seed, step=self.state.step)
+        """This rank's part of the gradient of the step under way, cut into these micro-batches."""
+        rows, state = self.rows_of(self.state.step), self.train_state
+        common: Any = {"seed": self.seed, "step": self.state.step, "rank": self.ranks.rank}
+        return add_gradient(state, batches, units=state.units(rows), spare=rows[:1], **common)
+
+    def deal(self, rows: Sequence[int]) -> list[int]:
+        """Those of the rows that this rank reads."""
+        return self.ranks.deal(rows, [g.num_input_tokens for g in self.train_state.groups(rows)])
+
+    def _set_baseline(
+        self, own: Sequence[int], budget: Callable[[Sequence[Sequence[int]]], int]
+    ) -> None:
+        """The baseline of what all ranks read, each its `own` rows, within a budget that the
+        micro-batches give."""
+        state = self.train_state
+        if "baseline" in state.objective.needs:
+            # sums are sent when they are whole: a rank may need several attempts
+            part = self.in_micro_batches(own, lambda batches: drift(state, own, budget(batches)))
+            total, count = self.ranks.sum(part)
+            state.baseline = total / count
 
     def finish(self, dropped: list[Dropped]) -> Stats:
-        """Write the best weights (the last without held-out rows) and the statistics."""
+        """Write the best weights (the last without held-out rows) and the statistics; the first
+        rank does."""
+        if not self.ranks.first:
+            return {}
         state, examples = self.state, self.train_state.examples
         # the last weights may be worse than earlier ones: the rows held out decide
         if self.best:
@@ -204,7 +208,7 @@ class SupervisedTrainer(Trainer):
             "start_validation_loss": dict(state.evaluations).get(0),
             "memory_splits": state.splits,
             "packing_efficiency": self._packing(),
-            **self._work(),
+            **work(**self._work(state.tokens, state.trained_tokens)),
             "token_lengths": [example.group.longest for example in examples[:LENGTHS_KEPT]],
         }
         if warning := no_step_better(more):
@@ -221,30 +225,22 @@ class SupervisedTrainer(Trainer):
                 tokens.append(sum(group.num_input_tokens for group in groups))
         return round(sum(tokens) / max(sum(max(self.budget, num) for num in tokens), 1), 4)
 
-    def _mfu(self, totals: Totals, seconds: float) -> dict[str, float]:
-        """The share of the GPU's arithmetic that a step used; empty if it is not known."""
-        peak, config = peak_flops(), self.train_state.stack.net.config.to_dict()
-        if peak is None or not llama_like(config):
-            return {}
-        full = self.settings.adapter is None
-        flops = step_flops(config, tokens=totals.tokens, trained=totals.trained, full=full)
-        return {"mfu": round(flops / seconds / peak, 4)}
-
-    def _work(self) -> dict[str, Any]:
-        """The device and the operations that it did, by which `bezoar plan` tells how long another
-        stage takes; empty for an architecture that is not known."""
-        state, config = self.state, self.train_state.stack.net.config.to_dict()
-        if not llama_like(config):
-            return {}
-        full = self.settings.adapter is None
-        flops = step_flops(config, tokens=state.tokens, trained=state.trained_tokens, full=full)
-        return {"device": device_name(), "flops": flops}
+    def _work(self, tokens: int, trained: int) -> dict[str, Any]:
+        """What the operations for so many tokens are counted by."""
+        full, config = self.settings.adapter is None, self.stack.net.config.to_dict()
+        same = {"config": config, "full": full, "ranks": self.ranks.size}
+        return {"tokens": tokens, "trained": trained, **same}
 
     def _evaluate(self) -> None:
         started, state, stack = time.monotonic(), self.state, self.train_state.stack
-        totals = self.in_micro_batches(
-            self.held_out, lambda _: evaluate(self.train_state, self.held_out, self.budget)
+        own = self.deal(self.held_out)
+        stack.net.eval()
+        self._set_baseline(own, lambda _: self.budget)
+        units, spare = self.train_state.units(self.held_out), self.held_out[:1]
+        part = self.in_micro_batches(
+            own, lambda _: add_losses(self.train_state, own, self.budget, units=units, spare=spare)
         )
+        totals = part.over(self.ranks)
         state.seconds += time.monotonic() - started
         state.evaluations.append((state.step, totals.loss))
         metrics = {f"validation_{name}": value for name, value in totals.metrics.items()}
@@ -255,20 +251,22 @@ class SupervisedTrainer(Trainer):
             # in the machine's memory: a GPU has none to spare for what no step reads
             trained = stack.trained_state().items()
             self.best = {name: tensor.to("cpu", copy=True) for name, tensor in trained}
-        if state.step and self.settings.keep == "all":
+        if state.step and self.settings.keep == "all" and self.ranks.first:
             self.save(stack, self.folder / "kept" / f"step-{state.step}")
 
     def _load_reference(self) -> None:
         """The reference log-probabilities: read from the work folder, or computed and saved."""
         file, budget = self.folder / "references.safetensors", self.budget
-        saved = kept_tensors(file)
+        with self.ranks.first_alone():
+            saved = kept_tensors(file)
+        self.ranks.check_same(saved is not None, "whether the reference is there")
         if saved is None:
             micro_batches = self.train_state.micro_batches
             num_steps = min(self.steps_per_epoch, self.num_steps)
             # the micro-batches of the first epoch: before it trains, the policy equals its
             # reference to the bit
-            batches = [b for n in range(num_steps) for b in micro_batches(self.rows_of(n), budget)]
-            batches += micro_batches(self.held_out, budget)
+            rows = [*(self.rows_of(n) for n in range(num_steps)), self.held_out]
+            batches = [b for part in rows for b in micro_batches(self.deal(part), budget)]
             values: dict[int, Tensor] = {}
             with self.progress.bar("reference", len(batches)) as advance:
                 for batch in batches:
@@ -276,11 +274,19 @@ class SupervisedTrainer(Trainer):
                     values.update(found)
                     advance()
             # three tensors, not one a row: a file of a million would be slow to open
-            saved = {
-                "rows": torch.tensor(list(values)),
-                "sizes": torch.tensor([len(value) for value in values.values()]),
-                "values": torch.cat(list(values.values())),
-            }
-            save_tensors(file, saved)
+            saved = self._of_all_ranks(list(chain(*rows)), values)
+            if self.ranks.first:
+                save_tensors(file, saved)
         parts = torch.split(saved["values"], saved["sizes"].tolist())
         self.train_state.references = dict(zip(saved["rows"].tolist(), parts, strict=True))
+
+    def _of_all_ranks(self, rows: list[int], own: dict[int, Tensor]) -> dict[str, Tensor]:
+        """The reference of `rows` from the rows that each rank has read."""
+        sizes = [count_units(group, "token") for group in self.train_state.groups(rows)]
+        # zeros for what other ranks have: a sum of one number and zeros is that number
+        values = [own[i] if i in own else torch.zeros(n) for i, n in zip(rows, sizes, strict=True)]
+        return {
+            "rows": torch.tensor(rows),
+            "sizes": torch.tensor(sizes),
+            "values": self.ranks.sum(torch.cat(values).float()),
+        }

@@ -29,6 +29,7 @@ from bezoar.train.hardware import peak_memory
 from bezoar.train.memory import available, options, predict_memory
 from bezoar.train.optim import lr_multiplier, make_optimizer, scale_rates
 from bezoar.train.policy_settings import PolicySettings
+from bezoar.train.ranks import Ranks
 from bezoar.train.settings import StageInputs, TrainSettings
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Trainer(ABC):
     parameters: dict[str, nn.Parameter]  # those that train, by the names they are saved under
     state: TrainerState = field(default_factory=TrainerState, kw_only=True)
     best: dict[str, Tensor] = field(default_factory=dict, kw_only=True)  # the best weights so far
+    ranks: Ranks = field(default_factory=Ranks.here, kw_only=True)
     optimizer: torch.optim.Optimizer = field(init=False)
     num_steps: int = field(init=False)
     warmup: int = field(init=False, default=0)
@@ -74,10 +76,9 @@ class Trainer(ABC):
         """What comes before the first step of a process."""
 
     def settings_of_weights(self) -> dict[str, Any]:
-        """The settings without recomputation and the number of checkpoints, which change no
-        weight."""
+        """The settings without those that change no weight."""
         settings = asdict(self.settings)
-        del settings["checkpoint_every"], settings["recompute"]
+        del settings["checkpoint_every"], settings["recompute"], settings["launch"]
         return settings
 
     def is_finished(self) -> bool:
@@ -102,12 +103,15 @@ class Trainer(ABC):
         )
         # 1) resume before anything is computed or logged: steps after the checkpoint run again, so
         # their metrics are removed first
-        if restored := checkpoint.load(self.folder, self.optimizer):
+        with self.ranks.first_alone():
+            restored = checkpoint.load(self.folder, self.optimizer)
+        if restored:
             self.state, weights, self.best = restored
             for name, parameter in self.parameters.items():
                 parameter.data.copy_(weights[name])
             at = f"{self.unit} {self.state.step} of {self.num_steps}"
             self.progress.say(f"  {self.progress.stage}: goes on from the checkpoint of {at}")
+        self.ranks.check_same(self.state.step, f"the {self.unit} of the last checkpoint")
         self.progress.rewind(self.state.step)
         self.prepare()
         every = settings.checkpoint_every or (_OFTEN if settings.adapter else _SELDOM)
@@ -126,7 +130,8 @@ class Trainer(ABC):
                 # 3) save after the step's evaluation, whose best weights belong to the checkpoint
                 step = self.state.step
                 is_due = is_slow and time.monotonic() - saved_at >= _LONGEST_S
-                if (step % every == 0 or is_due) and step < self.num_steps:
+                is_due = (step % every == 0 or is_due) and step < self.num_steps
+                if is_due and self.ranks.first:
                     checkpoint.save(
                         self.folder,
                         self.state,
@@ -217,7 +222,9 @@ class Trainer(ABC):
         return True
 
     def apply_gradient(self, max_norm: float, row_ids: Sequence[str]) -> float:
-        """Clip the gradient and let the optimizer take a step; returns the norm before clipping."""
+        """Sum the gradient over ranks, clip it and let the optimizer take a step; returns the norm
+        before clipping."""
+        self.ranks.add_gradients(self.parameters.values())
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), max_norm))
         if not math.isfinite(norm):  # a step with it would make every weight nan
             raise TrainingError(
@@ -280,6 +287,7 @@ class Trainer(ABC):
             "cpu_s": round(self.cpu_s, 3),
             "peak_memory_bytes": peak_memory(),
             "parameters_trained": sum(p.numel() for p in self.parameters.values()),
+            "processes": self.ranks.size,
             **more,
         }
         write_json(out / "stats.json", stats)

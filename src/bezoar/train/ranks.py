@@ -1,0 +1,106 @@
+"""The processes that train one stage together: who reads which rows, and sums over all of them.
+
+Every rank holds the same weights and knows all rows of a step, so that counts need no message. A
+step sends two sums: of the gradients, which were divided by the units of the whole step before,
+and of the numbers that are logged. torch's DistributedDataParallel would do the same with hooks on
+every backward pass and a mean over ranks that has to be undone, and a rank that reads its
+micro-batches again, out of memory, would break its count of passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bezoar.errors import TrainingError, UnfinishedError, first_line
+
+T = TypeVar("T")
+
+
+class LostRankError(UnfinishedError):
+    """Another rank is gone; it or what started it says why."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """`rank` of `size` processes; by default there is one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def here(cls) -> Ranks:
+        """Those of the process group that this process has joined, if it has."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes."""
+        return self.rank == 0
+
+    def deal(self, items: Sequence[T], sizes: Sequence[int]) -> list[T]:
+        """This rank's items, in their order; the sums of `sizes` are about equal over ranks.
+
+        The largest first, each to the rank that has least: all have one, if there are enough.
+        """
+        if self.size == 1:
+            return list(items)
+        loads, own = [0] * self.size, list[int]()
+        for index in sorted(range(len(items)), key=lambda i: (-sizes[i], i)):
+            rank = min(range(self.size), key=lambda r: (loads[r], r))
+            loads[rank] += max(1, sizes[index])
+            if rank == self.rank:
+                own.append(index)
+        return [items[i] for i in sorted(own)]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, in place; the same bits on each."""
+        if self.size > 1:
+            self._together(lambda: dist.all_reduce(values))
+        return values
+
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """The gradient of every parameter becomes the sum over ranks."""
+        if self.size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            self.sum(parameter.grad)
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The first rank does the block before the others do: they find the files that it left."""
+        if not self.first:
+            self._wait()
+        yield
+        if self.first:
+            self._wait()
+
+    def check_same(self, number: int, what: str) -> None:
+        """TrainingError unless all ranks have the same number."""
+        numbers = torch.zeros(self.size, dtype=torch.long)
+        numbers[self.rank] = number
+        found = self.sum(numbers).tolist()
+        if len(set(found)) > 1:
+            said = ", ".join(map(str, found))
+            advice = "put the run directory on a disk that all hosts share"
+            raise TrainingError(f"{what} differs between the ranks ({said}); {advice}.")
+
+    def _wait(self) -> None:
+        self.sum(torch.zeros(()))
+
+    def _together(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except RuntimeError as error:  # gloo's and NCCL's own
+            why = f"another of the {self.size} ranks is gone ({first_line(error)})"
+            raise LostRankError(f"{why}; run the same command to go on.") from error
