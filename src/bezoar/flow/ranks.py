@@ -124,6 +124,7 @@ def on_torchrun(job: Job, launch: Torchrun, progress: Progress) -> Stats:
     reader = threading.Thread(target=_show, args=(torchrun, progress), daemon=True)
     reader.start()
     told, fault = _size(job.metrics), job.work_dir / _FAULT
+    # a fault ends the waiting: torchrun would start all ranks again to meet the same one
     try:
         while torchrun.poll() is None and not fault.is_file():
             time.sleep(_POLL_S)
@@ -208,10 +209,12 @@ def _work(job: Job, store: Any, progress: Progress) -> Stats:
     except BaseException as error:
         from bezoar.train.ranks import LostRankError
 
+        # who is gone knows why, or was killed: torchrun ends this process meanwhile
         if isinstance(error, LostRankError):
             time.sleep(_MOURN_S)
         code = error.exit_code if isinstance(error, BezoarError) else 1
         row = {"sentence": f"rank {rank} of {size}: {sentence(error)}", "exit_code": code}
+        # the first of all ranks wins: others may fail of the same thing, or because of this one
         partial = job.work_dir / f"fault-{rank}.json"
         atomic_write(partial, json.dumps(row))
         with suppress(FileExistsError):

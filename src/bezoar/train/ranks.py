@@ -2,10 +2,12 @@
 
 Every rank holds the same weights and knows all rows of a step, so that counts need no message. A
 step sends two sums: of the gradients, which were divided by the units of the whole step before,
-and of the numbers that are logged. torch's DistributedDataParallel would do the same with hooks on
-every backward pass and a mean over ranks that has to be undone, and a rank that reads its
-micro-batches again, out of memory, would break its count of passes.
+and of the numbers that are logged.
 """
+
+# torch's DistributedDataParallel would do the same with hooks on every backward pass, and a mean
+# over ranks that has to be undone; a rank that reads its micro-batches again, out of memory, would
+# break its count of passes
 
 from __future__ import annotations
 
@@ -53,6 +55,7 @@ class Ranks:
         """
         if self.size == 1:
             return list(items)
+        # worked out by each rank for itself, so nobody has to be told
         loads, own = [0] * self.size, list[int]()
         for index in sorted(range(len(items)), key=lambda i: (-sizes[i], i)):
             rank = min(range(self.size), key=lambda r: (loads[r], r))
@@ -72,6 +75,7 @@ class Ranks:
         if self.size == 1:
             return
         for parameter in parameters:
+            # a rank that had no rows takes part in every sum all the same
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             self.sum(parameter.grad)

@@ -194,7 +194,8 @@ def add_gradient(
     A rank without micro-batches reads the rows `spare`, which count nothing.
     """
     state.stack.net.train()
-    # divided by the units of a micro-batch, rows of small micro-batches would weigh more
+    # of all ranks: divided by the units of a micro-batch or of a rank, rows of small ones would
+    # weigh more
     totals = Totals(units=units)
     for number, batch in enumerate(batches or [list(spare)]):
         # 1) dropout depends on (seed, step, micro-batch): a resumed run draws the same
@@ -211,6 +212,7 @@ def add_gradient(
             )
         torch.autograd.backward(loss * bool(batches))
         totals.add(output, state.groups(batch))
+    # a rank without rows knows the names, which the sum over ranks needs
     return totals if batches else totals.names()
 
 

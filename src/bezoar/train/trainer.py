@@ -131,6 +131,7 @@ class Trainer(ABC):
                 step = self.state.step
                 is_due = is_slow and time.monotonic() - saved_at >= _LONGEST_S
                 is_due = (step % every == 0 or is_due) and step < self.num_steps
+                # all ranks have the same weights, so one of them writes
                 if is_due and self.ranks.first:
                     checkpoint.save(
                         self.folder,
