@@ -98,14 +98,17 @@ def silent_endpoints(recipe: Recipe, asked: list[str]) -> Iterator[str]:
         backend = recipe.backends[name]
         if not isinstance(backend, Endpoint):
             continue
-        parts = urlsplit(backend.url)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        # behind a proxy a server is reached in another way
-        if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
-            continue
-        try:
-            socket.create_connection((host, port), timeout=_CONNECT_S).close()
-        except OSError as error:
-            where, why = recipe.at("backends", name, "url"), error.strerror or str(error)
-            advice = "start it, or correct the url, before its stage"
-            yield f"{where}: {host}:{port} accepts no connection now ({why}); {advice}."
+        for url in backend.urls:
+            parts = urlsplit(url)
+            host, secure = parts.hostname or "", parts.scheme == "https"
+            port = parts.port or (443 if secure else 80)
+            # behind a proxy a server is reached in another way
+            proxied = parts.scheme in urllib.request.getproxies()
+            if proxied and not urllib.request.proxy_bypass(host):
+                continue
+            try:
+                socket.create_connection((host, port), timeout=_CONNECT_S).close()
+            except OSError as error:
+                where, why = recipe.at("backends", name, "url"), error.strerror or str(error)
+                advice = "start it, or correct the url, before its stage"
+                yield f"{where}: {host}:{port} accepts no connection now ({why}); {advice}."

@@ -9,7 +9,6 @@ Nothing new is sent while replies wait to be stored, so a kill loses only what i
 what arrived during one write.
 """
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,21 +16,19 @@ from dataclasses import replace
 from bezoar.errors import UnfinishedError
 from bezoar.llm.budget import REFUSED, Budget
 from bezoar.llm.endpoint import EndpointBackend
-from bezoar.llm.failures import Cause, cause_of, retry_after_s, status_inside
+from bezoar.llm.failures import status_inside
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
 from bezoar.llm.patience import Say, TimeOuts, grace_s, say_left, say_waiting
+from bezoar.llm.refusals import Refusals
+from bezoar.llm.replicas import Replica, Sent
+from bezoar.llm.retries import Retries
 from bezoar.llm.schedule import Schedule
 from bezoar.llm.transport import Attempt, Transport
 from bezoar.llm.types import Reply, Request
 from bezoar.stop import unbroken
 
-NUM_DEAD = 10
-"""After so many failed requests in a row, each with all its retries, an endpoint is dead."""
-_NUM_REFUSED = 10
-"""After so many refusals without any answer as many requests more are tried, then we stop."""
-_MOST_DELAY_S = 120.0
-_GO_ON = "and run the same command to go on"
+_LOOK_S = 0.01
 _UNSENDABLE = "the prompt holds half of a surrogate pair, which cannot be sent"
 
 
@@ -61,12 +58,22 @@ class RemoteAsking:
         self._failed_before = {i for i, key in enumerate(self.keys) if key in failed}
         # those that failed before come last, so that they delay nobody else's answer
         order = sorted(range(len(self.keys)), key=self._failed_before.__contains__)
-        self.schedule = Schedule(order, self.endpoint.concurrency)
-        self.say, self.time_outs = say, TimeOuts(self.endpoint, say)
-        self._refusals: list[tuple[int, Reply, Cause]] = []  # whose fault is not known yet
-        self._has_answered: bool | None = None  # whether the endpoint ever did; None: not known
-        self._num_failed_in_a_row, self._slowest_s = 0, 0.0
-        self._fault: UnfinishedError | None = None
+        self.schedule, self.replicas = Schedule(order), backend.replicas
+        self.replicas.begin()
+        self.say, self.time_outs = say, TimeOuts(self.endpoint, self.replicas, say)
+        parts = (journal, self._identity, self.schedule, self._failed_before, self._fail)
+        self._refusals = Refusals(*parts)
+        self.retries = Retries(
+            self.endpoint,
+            self.replicas,
+            self.schedule,
+            self._refusals,
+            self.time_outs,
+            release=lambda index: journal.claims.release(self.keys[index]),
+            fail=self._fail,
+            finish=self._finish,
+        )
+        self._slowest_s = 0.0
 
     def run(self) -> None:
         """Ask until all is finished.
@@ -76,9 +83,10 @@ class RemoteAsking:
         then ten from all over the list, and answered none. An interrupt waits for requests in
         flight too; a second one does not.
         """
-        timeout_s, most = self.endpoint.timeout_s, min(self.endpoint.concurrency, len(self.keys))
-        url, key = self.endpoint.url, self.backend.api_key
-        transport = Transport(url, key, timeout_s=timeout_s, concurrency=most)
+        timeout_s, urls = self.endpoint.timeout_s, self.endpoint.urls
+        most = min(self.endpoint.concurrency * len(urls), len(self.keys))
+        key = self.backend.api_key
+        transport = Transport(urls[0], key, timeout_s=timeout_s, concurrency=most)
         try:
             while self.schedule.unfinished:
                 with unbroken():
@@ -88,14 +96,11 @@ class RemoteAsking:
                 with unbroken():
                     self._store(transport.take())
                 if self.schedule.stuck:
-                    last_error = self._refusals[-1][1].error
-                    what = f"{len(self._refusals)} requests were refused and none was answered"
-                    fix = "correct the model, the extra settings or the server"
-                    self._stop(f"{what}; the last one because {last_error}", f"{fix} {_GO_ON}")
-                if self._fault is not None:
-                    raise self._fault
+                    self.retries.stop(urls[0], *self._refusals.fault())
+                if self.retries.fault is not None:
+                    raise self.retries.fault
             with unbroken():
-                self._settle_refusals()
+                self._refusals.settle()
         except (KeyboardInterrupt, UnfinishedError):
             self._drain(transport)
             raise
@@ -120,7 +125,7 @@ class RemoteAsking:
                 self.schedule.drop()
         say_left(self.say, len(self.schedule.in_flight))
         with unbroken():
-            self._settle_refusals()
+            self._refusals.settle()
 
     def _send(self, transport: Transport) -> float | None:
         """Send what may be sent now. The most seconds to wait then, None for no limit."""
@@ -128,7 +133,7 @@ class RemoteAsking:
         # 1) Claim before the look into the journal: the other way round another process could
         #    answer and give its claim back in between, and the request would be paid for twice.
         claimed = []
-        for index in self.schedule.due(now):
+        for index in self.schedule.due(now, self.replicas.num_free(now)):
             if self.journal.claims.take(self.keys[index]):
                 claimed.append(index)
             else:
@@ -139,13 +144,35 @@ class RemoteAsking:
         bodies = self._bodies(unanswered)
         prices = [self.backend.most_usd(self.requests[index], body) for index, body in bodies]
         num_paid, others_usd = self.budget.reserve(prices) if bodies else (0, 0.0)
-        for (index, _), usd in zip(bodies[:num_paid], prices, strict=False):
-            self.schedule.send(index, now, usd)
-        transport.send(bodies[:num_paid])
+        # 4) To the least busy addresses that take them now.
+        by_url: dict[str, list[tuple[int, bytes]]] = {}
+        for (index, body), usd in zip(bodies[:num_paid], prices, strict=False):
+            if replica := self._place(index, body, usd, now):
+                by_url.setdefault(replica.url, []).append((index, body))
+        for url, some in by_url.items():
+            transport.send(some, url)
         self.time_outs.tell()
         unpaid = [index for index, _ in bodies[num_paid:]]
         self._postpone(unpaid, others_usd, now)
-        return self.schedule.pause_s(now, more=not unpaid)
+        num_free, free_s = self.replicas.num_free(now), self.replicas.wait_s(now)
+        return self.schedule.pause_s(now, num_free, free_s, more=not unpaid)
+
+    def _place(self, index: int, body: bytes, usd: float, now: float) -> Replica | None:
+        """Where a request goes; None where no address takes it now, and it waits."""
+        most = tokens = 0.0
+        if self.endpoint.tokens_per_minute:
+            most = self.backend.most_tokens(self.requests[index], body)
+            tokens = self.replicas.expected_tokens(most)
+        replica = self.replicas.choose(tokens, now, self.retries.last.get(index))
+        if replica is None:
+            self.journal.claims.release(self.keys[index])
+            self.budget.release(usd)
+            wait_s = self.replicas.wait_s(now)
+            self.schedule.wait(index, now + (_LOOK_S if wait_s is None else max(wait_s, _LOOK_S)))
+            return None
+        replica.send(tokens, now)
+        self.schedule.send(index, Sent(now, usd, most, tokens, replica, replica.num_in_flight))
+        return replica
 
     def _finish_known(self, indices: list[int]) -> list[int]:
         """Finish what the journal has an answer to; the other indices."""
@@ -182,11 +209,11 @@ class RemoteAsking:
 
     def _store(self, attempts: Sequence[Attempt]) -> None:
         now = time.monotonic()
+        sent = {attempt.index: self.schedule.in_flight.pop(attempt.index) for attempt in attempts}
         for attempt in attempts:
-            sent_s, usd = self.schedule.in_flight.pop(attempt.index)
-            self.budget.release(usd)
+            self.budget.release(sent[attempt.index].usd)
             if attempt.status == 200:
-                self._slowest_s = max(self._slowest_s, now - sent_s)
+                self._slowest_s = max(self._slowest_s, now - sent[attempt.index].at_s)
         # 1) Bodies first, all in one wait for the disk: they may have been paid for, and reading
         #    them can be repeated.
         came = [attempt for attempt in attempts if attempt.status == 200]
@@ -198,91 +225,39 @@ class RemoteAsking:
         self.journal.settle(list(zip(numbers, replies, strict=True)))
         # 3) Answers before failures: an answer shows that a refusal is its request's own fault.
         for attempt, reply in zip(came, replies, strict=True):
-            self._handle(attempt, reply)
+            self._came_back(sent[attempt.index], reply, now)
+            self._handle(attempt, reply, sent[attempt.index])
         for attempt in attempts:
             if attempt.status != 200:
-                self._handle_failure(attempt, attempt.status)
+                self._came_back(sent[attempt.index], None, now)
+                self.retries.failed(attempt, attempt.status, sent[attempt.index])
+
+    def _came_back(self, sent: Sent, reply: Reply | None, now: float) -> None:
+        tokens = reply.prompt_tokens + reply.completion_tokens if reply else 0
+        self.replicas.came_back(sent, tokens, now)
 
     def _read(self, attempt: Attempt) -> Reply:
         reply = self.backend.read(attempt.body, self.requests[attempt.index])
         if attempt.oversized:
             return replace(reply, error=attempt.error, failure="unreadable")
-        if reply.error == NO_CHOICE and self._may_retry(attempt.index):
+        if reply.error == NO_CHOICE and self.retries.may_retry(attempt.index):
             return replace(reply, failure="passing")
         return reply
 
-    def _handle(self, attempt: Attempt, reply: Reply) -> None:
+    def _handle(self, attempt: Attempt, reply: Reply, sent: Sent) -> None:
         index, status = attempt.index, status_inside(attempt.body) if reply.passing else None
         if reply.error == NO_LOGPROBS:
             fix = "write `verdict: text` in the judge"
-            self._stop(f"{NO_LOGPROBS}, which choices need", fix)
+            self.retries.stop(sent.replica.url, f"{NO_LOGPROBS}, which choices need", fix)
             self._finish(index, reply)
         elif status is not None:
-            self._handle_failure(attempt, status)
+            self.retries.failed(attempt, status, sent)
         elif reply.passing:
-            self._retry(attempt, reply, stored=True)
+            self.retries.again(attempt, reply, sent, stored=True)
         else:
-            self._num_failed_in_a_row = 0
-            self._has_answered = self._has_answered or reply.finish != "error"
+            self.retries.answered(sent)
             self._finish(index, reply)
-            if self._has_answered:
-                self._settle_refusals()
-
-    def _handle_failure(self, attempt: Attempt, status: int) -> None:
-        """What follows from an attempt without an answer; `status` 0 is no HTTP answer at all."""
-        index, detail = attempt.index, " ".join((attempt.body or attempt.error).split())[:200]
-        error = f"the server answered {status}: {detail}" if status else attempt.error
-        reply = Reply(finish="error", error=error, failure="passing")
-        cause: Cause = "endpoint" if attempt.refused else "passing"
-        if status:
-            cause = cause_of(status, attempt.body)
-        if cause == "passing":
-            self._retry(attempt, reply)
-        elif cause == "endpoint":
-            self._stop(*self.endpoint.advice(status, detail))
-            self._fail(index, reply)
-        else:
-            self._refusals.append((index, reply, cause))
-            self._judge_refusals()
-
-    def _may_retry(self, index: int) -> bool:
-        return self.schedule.num_sent[index] <= self.endpoint.retries
-
-    def _retry(self, attempt: Attempt, reply: Reply, *, stored: bool = False) -> None:
-        """Send a request again later, or let it fail when it was sent as often as it may."""
-        index = attempt.index
-        if self._may_retry(index):
-            self.journal.claims.release(self.keys[index])
-            self.time_outs.num_resent += 1
-            self.time_outs.num_timed_out += attempt.timed_out
-            doublings = self.schedule.num_sent[index] - 1
-            # the random factor spreads retries that failed together
-            delay_s = self.endpoint.backoff_s * 2.0**doublings * (0.5 + random.random())
-            delay_s = min(max(delay_s, retry_after_s(attempt.retry_after)), _MOST_DELAY_S)
-            self.schedule.retry(index, time.monotonic() + delay_s)
-            return
-        # a body that was stored has been charged; a second entry would charge it again
-        (self._finish if stored else self._fail)(index, reply)
-        self._num_failed_in_a_row += 1
-        if self._num_failed_in_a_row == NUM_DEAD:
-            what = f"{NUM_DEAD} requests in a row failed, the last one because {reply.error}"
-            self._stop(what, f"see to the server {_GO_ON}")
-
-    def _judge_refusals(self) -> None:
-        """Settle refusals if the endpoint answers others; after many, try only a few more."""
-        if self._has_answered is None:
-            self._has_answered = self.journal.answered(self._identity)
-        if self._has_answered:
-            self._settle_refusals()
-        elif sum(cause == "unclear" for _, _, cause in self._refusals) >= _NUM_REFUSED:
-            self.schedule.probe(_NUM_REFUSED, self._failed_before)
-
-    def _settle_refusals(self) -> None:
-        # final if the endpoint answers others, else worth another run
-        for index, reply, _ in self._refusals:
-            self._fail(index, replace(reply, failure="refused") if self._has_answered else reply)
-        self._refusals = []
-        self.schedule.end_probe()
+            self._refusals.came(answered=reply.finish != "error")
 
     def _fail(self, index: int, reply: Reply) -> None:
         self.journal.put_many([self._entry(index, reply)])
@@ -295,6 +270,3 @@ class RemoteAsking:
     def _entry(self, index: int, reply: Reply | None, body: str | None = None) -> Entry:
         key, request, run = self.keys[index], self.requests[index], self.budget.run
         return Entry(key, request, reply, self._identity, run, self.stage, body)
-
-    def _stop(self, what: str, fix: str) -> None:
-        self._fault = self._fault or UnfinishedError(f"{self.endpoint.url}: {what}; {fix}.")

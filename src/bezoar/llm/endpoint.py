@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from bezoar.llm.begun import FLAGS, Way
 from bezoar.llm.budget import FREE, Prices
 from bezoar.llm.held import HeldBy, form_keys
 from bezoar.llm.openai_format import from_body, to_body
+from bezoar.llm.replicas import Replicas
 from bezoar.llm.types import Reply, Request
 from bezoar.model.structured_output import Kind
 from bezoar.secrets import looks_like_key, mask, read_key
@@ -34,17 +36,22 @@ class Endpoint:
     answered by the probabilities of the first token. Whether a server holds answers to a form
     (`structured`) is found out in the same way, and one that does not is refused.
 
+    Fewer requests are in flight where the server refuses some for overload (429, 503), and none is
+    sent before the time of a Retry-After. Several addresses share the requests: one that needs a
+    person or answers nothing is left out, and said, until the next run.
+
     Example: {kind: endpoint, url: "http://localhost:8000/v1", model: my-model, key_env: MY_KEY}
     """
 
-    url: str
-    """Base address, http or https, mostly ending in /v1; never holds a key."""
+    url: str | tuple[str, ...]
+    """Base address, http or https, mostly ending in /v1; never holds a key. Or several where the
+    same model is served: the journal knows them all by the first."""
     model: str
     """The model's name on the server."""
     key_env: str = ""
     """The environment variable that holds the API key; empty sends none."""
     concurrency: Count = 32
-    """Most requests in flight."""
+    """Most requests in flight, to each address."""
     timeout_s: Positive = 120.0
     """Seconds that an answer may take from sending; then the request is sent again."""
     retries: Natural = 5
@@ -55,10 +62,17 @@ class Endpoint:
     """What tokens cost, for estimates and the budget; a budget of priced models needs all."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Added to the body of every request, such as {min_p: 0.1}."""
+    requests_per_minute: Count | None = None
+    """Most requests in a minute that this process sends to each address, spread over it."""
+    tokens_per_minute: Count | None = None
+    """Most tokens in a minute, of prompts and answers; answers count as they turn out."""
     kind: Literal["endpoint"] = "endpoint"
 
     def __post_init__(self) -> None:
-        _check_url(self.url)
+        if not self.urls or len(set(self.urls)) < len(self.urls):
+            raise ValueError("url names no address, or one twice; write each once")
+        for url in self.urls:
+            _check_url(url)
         name = self.key_env
         if name and (not re.fullmatch(r"[A-Za-z_]\w*", name) or looks_like_key("", name)):
             what = "key_env is the name of an environment variable, never the key itself"
@@ -66,18 +80,24 @@ class Endpoint:
         _check_extra(self.extra)
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """All addresses."""
+        urls = (self.url,) if isinstance(self.url, str) else self.url
+        return tuple(url.rstrip("/") for url in urls)
+
+    @property
     def identity(self) -> str:
-        """Address, model and extra settings; never the key."""
-        url = self.url.rstrip("/")
+        """First address, model and extra settings; never the key."""
+        url = self.urls[0]
         return canonical({"kind": self.kind, "url": url, "model": self.model, "extra": self.extra})
 
     def open(self) -> "EndpointBackend":
         """The backend. EndpointError if the key is not in the environment or cannot be sent."""
-        key = read_key(self.key_env, self.url) if self.key_env else ""
+        key = read_key(self.key_env, self.urls[0]) if self.key_env else ""
         try:
             self.__post_init__()  # now that the key is known, it is found in url and extra too
         except ValueError as error:
-            raise EndpointError(f"{mask(self.url)}: {error}.") from None
+            raise EndpointError(f"{mask(self.urls[0])}: {error}.") from None
         return EndpointBackend(self, key)
 
     def advice(self, status: int, detail: str) -> tuple[str, str]:
@@ -160,6 +180,8 @@ class EndpointBackend:
     def __init__(self, endpoint: Endpoint, api_key: str) -> None:
         self.endpoint, self.prices, self.api_key = endpoint, endpoint.prices or FREE, api_key
         self.identity = endpoint.identity
+        per_minute = endpoint.requests_per_minute or 0, endpoint.tokens_per_minute or 0
+        self.replicas = Replicas(endpoint.urls, endpoint.concurrency, per_minute, time.monotonic())
         # None: not known yet, and found out before the first answer is begun
         self.way: Way | None = "flags" if FLAGS.items() <= endpoint.extra.items() else None
         # the key that names a form of each kind; found out before the first such request
@@ -178,10 +200,17 @@ class EndpointBackend:
 
     def most_usd(self, request: Request, body: bytes) -> float:
         """Above the request's cost: one token a byte, and the longest answer that it allows."""
+        most = len(body) + 16 * (len(request.messages) + 2)
+        return self.prices.cost_usd(most, self._longest(request))
+
+    def most_tokens(self, request: Request, body: bytes) -> int:
+        """About the most that a request takes: four bytes a token, and the longest answer."""
+        return len(body) // 4 + self._longest(request)
+
+    def _longest(self, request: Request) -> int:
         # extra goes over what a request asks for, so its lengths count too
         longest = max(int(self.endpoint.extra.get(name, 0)) for name in _LENGTHS)
-        longest = max(longest, to_body(request, self.way or "turn")["max_tokens"])
-        return self.prices.cost_usd(len(body) + 16 * (len(request.messages) + 2), longest)
+        return max(longest, int(to_body(request, self.way or "turn")["max_tokens"]))
 
     def read(self, body: str, request: Request) -> Reply:
         """The reply in what a server sent."""

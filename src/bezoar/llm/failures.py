@@ -12,6 +12,7 @@ Cause = Literal["passing", "request", "unclear", "endpoint"]
 others get. endpoint: no request can be answered until a person sees to it. unclear: a refusal that
 may be the request's fault or come from a wrong setting."""
 _PASSING = {408, 409, 425, 429}
+_OVERLOAD = {429, 503, 529}
 _ABOUT_THE_REQUEST = re.compile(
     r"(?i)content.?(filter|policy|management)|moderat|flagged|safety|context.?(length|window|size)"
     r"|maximum context|too (long|large|many tokens)|string_above_max"
@@ -45,6 +46,11 @@ def cause_of(status: int, body: str) -> Cause:
     if status in (413, 451) or (status in (400, 403, 422) and _ABOUT_THE_REQUEST.search(text)):
         return "request"
     return "unclear" if status in (400, 422) else "endpoint"
+
+
+def is_overload(status: int) -> bool:
+    """Whether the server says that it, or the account, has enough for now."""
+    return status in _OVERLOAD
 
 
 def error_inside(body: Any) -> Any:

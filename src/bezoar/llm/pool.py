@@ -129,7 +129,7 @@ class Pool:
 
         backend.way, self.title = find_way(known, ask), title
         if not known:
-            self.progress.say(f"  {self.stage}: {backend.endpoint.url} {FOUND[backend.way]}")
+            self.progress.say(f"  {self.stage}: {backend.endpoint.urls[0]} {FOUND[backend.way]}")
 
     def _find_held(self, kind: Kind) -> None:
         """Find out how the endpoint is asked for answers of a form; RecipeError for a backend that
@@ -159,7 +159,7 @@ class Pool:
             held_by.pop(kind, None)
             what = f"the server does not hold answers to a form ({kind}; {why})"
             fix = "serve the model with vLLM or take a local one, or leave `structured` out"
-            raise EndpointError(f"{backend.endpoint.url}: {what}; {fix}.")
+            raise EndpointError(f"{backend.endpoint.urls[0]}: {what}; {fix}.")
 
     def _ask_endpoint(
         self, backend: EndpointBackend, unique: dict[str, Request], replies: dict[str, Reply]
@@ -176,7 +176,8 @@ class Pool:
         if self.title:
             num = len(unknown)
             requests = "1 request" if num == 1 else f"{num} requests"
-            at_once = min(num, backend.endpoint.concurrency)
+            most = backend.endpoint.concurrency * len(backend.endpoint.urls)
+            at_once = min(num, most)
             self.progress.say(f"{self.title.replace('{}', requests, 1)}, {at_once} at a time")
             self.title = ""
         try:

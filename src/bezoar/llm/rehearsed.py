@@ -127,7 +127,7 @@ class RehearsedEndpoint(Endpoint):
             replies = Pool(super().open(), journal, Budget(), Progress()).ask(requests)
         for reply in replies:
             if reply.finish == "error":
-                what = f"{self.url}: {self.model} did not answer a question ({reply.error})"
+                what = f"{self.urls[0]}: {self.model} did not answer a question ({reply.error})"
                 raise EndpointError(f"{what}; correct the backend's settings or the server.")
             tokens = reply.prompt_tokens + reply.completion_tokens
             row = {"identity": self.identity, "usd": reply.cost_usd, "tokens": tokens}

@@ -4,6 +4,8 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Sequence
 
+from bezoar.llm.replicas import Sent
+
 _RAMP = 256  # new connections a pass: a server's queue of connections is short
 _RAMP_S = 0.01
 _CLAIMED_S = 0.2  # how often to look for answers to what other processes are asking
@@ -12,13 +14,12 @@ _CLAIMED_S = 0.2  # how often to look for answers to what other processes are as
 class Schedule:
     """Requests, by their index, that are not finished: each waits, is sent later, or is in flight.
 
-    A request that waits for its retry keeps its place among the `concurrency` ones, so that a
-    server in trouble is not asked for more and more. `probe` limits how many more are tried.
+    A request that waits for its retry keeps a place, so that a server in trouble is not asked for
+    more and more. `probe` limits how many more are tried.
     """
 
-    def __init__(self, indices: Sequence[int], concurrency: int) -> None:
-        self.concurrency = concurrency
-        self.in_flight: dict[int, tuple[float, float]] = {}  # (time sent, money reserved)
+    def __init__(self, indices: Sequence[int]) -> None:
+        self.in_flight: dict[int, Sent] = {}
         self.num_sent: Counter[int] = Counter()
         self._waiting = deque(indices)
         self._later: list[tuple[float, int]] = []  # heap: retries, and what others have claimed
@@ -33,31 +34,39 @@ class Schedule:
     def stuck(self) -> bool:
         """Whether all that `probe` allows has failed, and more waits."""
         busy = self.in_flight or self._retrying
-        return bool(self._waiting and not busy and self._num_free() <= 0)
+        return bool(self._waiting and not busy and self._most_new(1) <= 0)
 
-    def due(self, now: float) -> list[int]:
-        """What may be sent at the time `now` (`time.monotonic`)."""
+    def due(self, now: float, num_free: int) -> list[int]:
+        """What may be sent at the time `now` (`time.monotonic`), where `num_free` can be."""
         # retries have their place already; what another process had claimed must find one again
         retries, others = list[int](), list[int]()
-        while self._later and self._later[0][0] <= now:
+        while self._later and self._later[0][0] <= now and len(retries) < num_free:
             index = heapq.heappop(self._later)[1]
             (retries if index in self._retrying else others).append(index)
-        self._retrying.difference_update(retries)
         self._waiting.extendleft(reversed(others))
-        num_new = min(self._num_free() - len(retries), _RAMP, len(self._waiting))
+        num_new = self._most_new(num_free - len(self._retrying))
+        self._retrying.difference_update(retries)
+        num_new = min(num_new, _RAMP, len(self._waiting))
         return retries + [self._waiting.popleft() for _ in range(num_new)]
 
-    def pause_s(self, now: float, *, more: bool) -> float | None:
-        """Seconds to wait, None for as long as it takes; `more`: new requests may be sent soon."""
-        times = [self._later[0][0] - now] if self._later else []
-        # after a full ramp; nothing that comes back would wake us
-        if more and self._waiting and self._num_free() > 0:
-            times.append(_RAMP_S)
+    def pause_s(
+        self, now: float, num_free: int, free_s: float | None, *, more: bool
+    ) -> float | None:
+        """Seconds to wait, None for as long as it takes. `free_s`: seconds until there is a place,
+        None if only an answer makes one; `more`: new requests may be sent soon."""
+        if free_s is None and self.in_flight:
+            return None
+        free_s, times = free_s or 0.0, list[float]()
+        if self._later:
+            times.append(max(self._later[0][0] - now, free_s))
+        # after a full ramp, or where a rate is limited; nothing that comes back would wake us
+        if more and self._waiting and (free_s or self._most_new(num_free - len(self._retrying))):
+            times.append(max(_RAMP_S, free_s))
         return max(min(times), 0.0) if times else None
 
-    def send(self, index: int, now: float, usd: float) -> None:
-        """Note that a request is in flight, with the money that is reserved for it."""
-        self.in_flight[index] = (now, usd)
+    def send(self, index: int, sent: Sent) -> None:
+        """Note that a request is in flight."""
+        self.in_flight[index] = sent
         self.num_sent[index] += 1
 
     def retry(self, index: int, when: float) -> None:
@@ -68,6 +77,12 @@ class Schedule:
     def look_again(self, index: int, now: float) -> None:
         """Another process has the request, or its money, for now."""
         heapq.heappush(self._later, (now + _CLAIMED_S, index))
+
+    def wait(self, index: int, when: float) -> None:
+        """Send a request that is due at the time `when`: the endpoint takes no more now."""
+        if self.num_sent[index]:
+            self._retrying.add(index)
+        heapq.heappush(self._later, (when, index))
 
     def put_back(self, indices: Sequence[int]) -> None:
         self._waiting.extendleft(reversed(indices))
@@ -93,9 +108,8 @@ class Schedule:
     def end_probe(self) -> None:
         self._most_tried = None
 
-    def _num_free(self) -> int:
-        # for requests that were never sent; retries hold their places
-        free = self.concurrency - len(self.in_flight) - len(self._retrying)
+    def _most_new(self, num_free: int) -> int:
+        # of requests that were never sent
         if self._most_tried is None:
-            return free
-        return min(free, self._most_tried - len(self.num_sent))
+            return max(num_free, 0)
+        return max(min(num_free, self._most_tried - len(self.num_sent)), 0)

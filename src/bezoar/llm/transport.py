@@ -7,7 +7,7 @@ import threading
 import urllib.request
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -49,7 +49,7 @@ class Attempt:
 
 
 class Transport:
-    """Sends to `url`; `take` gives what has come back, in the order of arrival.
+    """Sends to `url` and others; `take` gives what has come back, in the order of arrival.
 
     `timeout_s` counts from the moment a request is written to its connection. EndpointError if
     `concurrency` needs more open files than this process may have.
@@ -58,9 +58,7 @@ class Transport:
     def __init__(self, url: str, api_key: str, *, timeout_s: float, concurrency: int) -> None:
         _allow_files(url, concurrency + 2 * _SPARE_FILES)
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_S))
-        parts = urlsplit(url)
-        self._url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions"))
-        self._proxy = _proxy(parts.scheme, parts.hostname or "")
+        self._url, self._targets = url, dict[str, tuple[str, str | None]]()
         self._timeout_s, self._api_key = timeout_s, api_key
         self._arrived: deque[Attempt] = deque()
         self._news = threading.Event()
@@ -72,9 +70,14 @@ class Transport:
         self._thread.start()
         self._ready.wait()
 
-    def send(self, bodies: list[tuple[int, bytes]]) -> None:
-        """Send bodies, each under an index of the caller's."""
-        self._call(lambda: self._start(bodies))
+    def send(self, bodies: Sequence[tuple[int, bytes]], url: str = "") -> None:
+        """Send bodies, each under an index of the caller's, to `url` if it is another one."""
+        url = url or self._url
+        if url not in self._targets:
+            parts = urlsplit(url)
+            full = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions"))
+            self._targets[url] = (full, _proxy(parts.scheme, parts.hostname or ""))
+        self._call(lambda: self._start(bodies, *self._targets[url]))
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Return when something has come back, or after `timeout_s`."""
@@ -134,33 +137,31 @@ class Transport:
         """A request's clock starts again: waiting for a connection is not the server's time."""
         context.trace_request_ctx.reschedule(self._loop.time() + self._timeout_s)
 
-    def _start(self, bodies: list[tuple[int, bytes]]) -> None:
+    def _start(self, bodies: Sequence[tuple[int, bytes]], url: str, proxy: str | None) -> None:
         for index, body in bodies:
-            task = self._loop.create_task(self._attempt(index, body))
+            task = self._loop.create_task(self._attempt(index, body, url, proxy))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _attempt(self, index: int, body: bytes) -> None:
+    async def _attempt(self, index: int, body: bytes, url: str, proxy: str | None) -> None:
         try:
-            attempt = await self._post(index, body)
+            attempt = await self._post(index, body, url, proxy)
         # whatever a server makes the client raise is a failed attempt, never a lost request
         except Exception as error:
             attempt = _failure(index, error)
         self._arrived.append(attempt)
         self._news.set()
 
-    async def _post(self, index: int, body: bytes) -> Attempt:
+    async def _post(self, index: int, body: bytes, url: str, proxy: str | None) -> Attempt:
         # 1) Send, and read to the end or to the limit: what arrived before a break was paid for.
         #    Redirects are not followed, as they would carry the key to another host.
-        how: dict[str, Any] = {"proxy": self._proxy, "allow_redirects": False}
+        how: dict[str, Any] = {"proxy": proxy, "allow_redirects": False}
         status, chunks, size, packing, retry_after, error = 0, list[bytes](), 0, "", "", ""
         timed_out = False
         try:
             async with (
                 asyncio.timeout(_CONNECT_S) as clock,
-                self._session.post(
-                    self._url, data=body, trace_request_ctx=clock, **how
-                ) as response,
+                self._session.post(url, data=body, trace_request_ctx=clock, **how) as response,
             ):
                 status = 200 if 200 <= response.status < 300 else response.status
                 packing = response.headers.get("Content-Encoding", "")
