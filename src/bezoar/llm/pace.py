@@ -44,6 +44,7 @@ class PerMinute:
 
     def left(self, now: float) -> float:
         """Units that may be used now; below 0 after a use of more than a second's share."""
+        # an idle minute saves nothing up: providers refuse bursts that the minute would allow
         self._left = min(self._left + (now - self._now) * self._per_s, self._most)
         self._now = now
         return self._left

@@ -91,6 +91,7 @@ class Replicas:
 
     def begin(self) -> None:
         """Nothing is in flight; where all are left out, each gets another chance."""
+        # what a run that ended did not wait for is nobody's any more
         none_alive = not self.alive
         for replica in self.all:
             replica.num_in_flight = replica.num_failed_in_a_row = 0
@@ -118,11 +119,13 @@ class Replicas:
         """The least busy one that may be asked now, if possible not `but`; None for none."""
         self._next = max(tokens, 1.0)
         ready = [replica for replica in self.alive if replica.wait_s(tokens, now) == 0]
+        # what failed at one address may be that address's fault
         others = [replica for replica in ready if replica is not but] or ready
         return min(others, key=lambda r: r.num_in_flight / r.window.size, default=None)
 
     def expected_tokens(self, most: float) -> float:
         """About how many tokens a request takes that takes at most so many; `most` at first."""
+        # answers are mostly far shorter than they may be; what they took is corrected for anyway
         return most * self._took / self._most if self._took else most
 
     def came_back(self, sent: Sent, took: float, now: float) -> None:

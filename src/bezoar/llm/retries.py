@@ -72,6 +72,7 @@ class Retries:
             self._leave_out(index, reply, sent, what, f"wait {_GO_ON}")
         elif cause == "passing":
             if is_overload(status):
+                # limits are those of the account or the server, not of the one request
                 sent.replica.held_s = max(sent.replica.held_s, time.monotonic() + asked_s)
             self.again(attempt, reply, sent, overload=is_overload(status), asked_s=asked_s)
         elif cause == "endpoint":
@@ -88,6 +89,7 @@ class Retries:
             self.stop(replica.url, what, fix)
             self._fail(index, reply)
             return
+        # many requests meet the same death: it is told once
         self._send_elsewhere(index)
         if not was_dead:
             go_on = "the other address goes on" if len(others) == 1 else "the others go on"
@@ -116,6 +118,7 @@ class Retries:
         """Send a request again later, or let it fail when it was sent as often as it may."""
         index, replica = attempt.index, sent.replica
         self.last[index] = replica
+        # a server that queues in place of refusing shows by time-outs that it has enough
         if overload or attempt.timed_out:
             replica.window.refused()
             self.time_outs.num_overloads += overload
@@ -130,6 +133,7 @@ class Retries:
             self._release(index)
             self.time_outs.num_resent += 1
             self.time_outs.num_timed_out += attempt.timed_out
+            # the window paces those that were crowded out: long delays would leave places empty
             most = _MOST_DOUBLINGS if crowded_out else self.endpoint.retries
             doublings = min(self.schedule.num_sent[index] - 1, most)
             # the random factor spreads retries that failed together

@@ -54,6 +54,7 @@ class Schedule:
     ) -> float | None:
         """Seconds to wait, None for as long as it takes. `free_s`: seconds until there is a place,
         None if only an answer makes one; `more`: new requests may be sent soon."""
+        # what comes back makes the place, and wakes us
         if free_s is None and self.in_flight:
             return None
         free_s, times = free_s or 0.0, list[float]()
