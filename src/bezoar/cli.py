@@ -34,14 +34,15 @@ OutOption = Annotated[Path | None, typer.Option(help="the run directory; default
 @app.command()
 def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None:
     """Bring every stage of a recipe up to date, then write the report and the cards."""
+    from bezoar.flow.rank import follow
     from bezoar.flow.recipe import load_recipe
     from bezoar.flow.run import default_run_dir, run_recipe
-    from bezoar.flow.rundir import RunDir
     from bezoar.report import finish
     from bezoar.terminal import Console
 
+    follow()
     console, loaded = Console(), load_recipe(recipe)
-    run_dir = RunDir(out) if out else default_run_dir(loaded)
+    run_dir = default_run_dir(loaded, out)
     try:
         done = run_recipe(loaded, run_dir, console=console, log=log or [])
     except (UnfinishedError, EmptyStageError):
@@ -62,11 +63,10 @@ def plan(recipe: RecipeArg, out: OutOption = None) -> None:
     from bezoar.flow.plan import print_plan
     from bezoar.flow.recipe import load_recipe
     from bezoar.flow.run import default_run_dir
-    from bezoar.flow.rundir import RunDir
     from bezoar.terminal import Console
 
     loaded = load_recipe(recipe)
-    print_plan(loaded, RunDir(out) if out else default_run_dir(loaded), Console())
+    print_plan(loaded, default_run_dir(loaded, out), Console())
 
 
 @app.command()

@@ -2,14 +2,21 @@
 
 import io
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bezoar.errors import RecipeError
+from bezoar.errors import RecipeError, TrainingError
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.plan import print_plan
 from bezoar.flow.recipe import load_recipe
@@ -62,18 +69,129 @@ def trained(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str,
     return stats, lines, load_file(weights)
 
 
-def test_two_ranks_train_as_one_process(folder: Path, tiny_model: Path) -> None:
+def same(lines: list[dict[str, Any]], others: list[dict[str, Any]], rel: float) -> None:
+    """The same steps and evaluations, each once, with the same losses."""
+    assert [line["step"] for line in lines] == [line["step"] for line in others]
+    for line, other in zip(lines, others, strict=True):
+        for name in {"loss", "validation_loss", "tokens"} & line.keys():
+            assert other[name] == pytest.approx(line[name], rel=rel), (line["step"], name)
+
+
+def ranks_of(folder: Path) -> dict[str, int]:
+    """The processes that train below a folder, by rank."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command, environment = (
+                (process / file).read_text().split("\0") for file in ("cmdline", "environ")
+            )
+            names = dict(pair.partition("=")[::2] for pair in environment)
+            is_ours = "bezoar.flow.rank" in command and str(folder) in command[-2]
+            if is_ours and "RANK" in names:
+                found[names["RANK"]] = int(process.name)
+    return found
+
+
+class Killer(threading.Thread):
+    """Kills a rank once a step is logged."""
+
+    def __init__(self, run: Path, rank: str, step: int) -> None:
+        super().__init__(daemon=True)
+        self.run_dir, self.rank, self.step, self.killed = run, rank, step, 0
+
+    def run(self) -> None:
+        metrics = self.run_dir / "metrics.jsonl"
+        while not (metrics.is_file() and f'"step": {self.step}, "epoch"' in metrics.read_text()):
+            time.sleep(0.01)
+        self.killed = ranks_of(self.run_dir)[self.rank]
+        os.kill(self.killed, signal.SIGKILL)
+
+
+@pytest.mark.real
+def test_two_ranks_train_as_one_and_a_killed_one_is_started_again(
+    folder: Path, tiny_model: Path
+) -> None:
     stats, lines, weights = trained(recipe(folder, tiny_model, "one", SFT))
     two = trained(recipe(folder, tiny_model, "two", SFT, TWO))
     assert (stats["processes"], two[0]["processes"]) == (1, 2)
-    same = ("rows_out", "steps", "tokens", "trained_tokens", "rows_validation", "best_step")
-    assert {name: stats[name] for name in same} == {name: two[0][name] for name in same}
-    assert len(lines) == len(two[1])
-    for line, other in zip(lines, two[1], strict=True):
-        for name in {"loss", "validation_loss", "grad_norm"} & line.keys():
-            assert other[name] == pytest.approx(line[name], rel=1e-4), name
+    counts = ("rows_out", "steps", "tokens", "trained_tokens", "rows_validation", "best_step")
+    assert {name: stats[name] for name in counts} == {name: two[0][name] for name in counts}
+    same(lines, two[1], rel=1e-4)
     for name, weight in weights.items():
         assert torch.allclose(weight, two[2][name], atol=2e-3), name
+    # the same with a rank that is lost in the middle
+    path = recipe(folder, tiny_model, "killed", f"{SFT}, checkpoint_every: 2", TWO)
+    killer = Killer(folder / "killed" / "run", "1", 3)
+    killer.start()
+    killed = trained(path)
+    assert killer.killed
+    same(two[1], killed[1], rel=0)
+    assert all(torch.equal(weight, killed[2][name]) for name, weight in two[2].items())
+    assert not ranks_of(folder)
+
+
+@pytest.mark.real
+def test_a_checkpoint_goes_on_with_another_number_of_ranks(folder: Path, tiny_model: Path) -> None:
+    keys = f"{SFT}, checkpoint_every: 1"
+    whole = trained(recipe(folder, tiny_model, "whole", keys))
+    path = recipe(folder, tiny_model, "moved", keys, TWO)
+    run = RunDir(path.parent / "moved" / "run")
+    for launch, stop in ((TWO, 2), ("{kind: local}", 5)):
+        recipe(folder, tiny_model, "moved", keys, launch)
+
+        def board(stage: str, step: int, numbers: dict[str, float], stop: int = stop) -> None:
+            if step >= stop and "loss" in {name.partition("/")[2] for name in numbers}:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(load_recipe(path), run, log=[board])
+        assert not ranks_of(folder)
+    recipe(folder, tiny_model, "moved", keys, TWO)
+    moved = trained(path)
+    same(whole[1], moved[1], rel=1e-4)
+    assert moved[0]["processes"] == 2
+    for name, weight in whole[2].items():
+        assert torch.allclose(weight, moved[2][name], atol=2e-3), name
+
+
+def test_the_error_of_a_rank_ends_all_with_its_rows(folder: Path, tiny_model: Path) -> None:
+    keys = SFT.replace("rows", "schedule: constant, warmup_ratio: 0.0, rows")
+    path = recipe(folder, tiny_model, "wild", keys, TWO)
+    path.write_text(path.read_text().replace("lr: 0.01", "lr: 1.0e+30"))
+    started = time.monotonic()
+    with pytest.raises(
+        TrainingError, match=r"^stage t: rank [01] of 2: .* on the rows \S+"
+    ) as told:
+        run_recipe(load_recipe(path), RunDir(folder / "wild" / "run"))
+    assert len(str(told.value).splitlines()) == 1
+    assert not ranks_of(folder)
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.real
+def test_a_cluster_starts_the_processes_itself(folder: Path, tiny_model: Path) -> None:
+    """Two stages, the first of which trains on one process, and the report."""
+    path = recipe(folder, tiny_model, "alone", f"{SFT}, launch: {{kind: local}}")
+    text = path.read_text()
+    path.write_text(
+        text
+        + text[text.index("  t:") :]
+        .replace("t:", "u:", 1)
+        .replace(", launch: {kind: local}", "")
+        .replace("model: base", "model: t")
+    )
+    out = folder / "cluster"
+    command = ["torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    command += ["--nproc-per-node=2", "-m", "bezoar", "run", str(path), "--out", str(out)]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=quiet, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("02 t:") == done.stdout.count("03 u:") == 1
+    found = [json.loads((out / stage / "stats.json").read_text()) for stage in ("02-t", "03-u")]
+    assert [stats["processes"] for stats in found] == [1, 2]
+    assert (out / "report.html").is_file()
 
 
 def test_where_it_runs_is_in_no_key(folder: Path, tiny_model: Path) -> None:

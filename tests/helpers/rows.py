@@ -37,6 +37,15 @@ def judged(count: int) -> list[Chat]:
     return [replace(chat, meta={"desirable": n % 2 == 0}) for n, chat in enumerate(chats(count))]
 
 
+def labelled(count: int) -> list[Chat]:
+    """Chats, some with one label of two."""
+    rows = []
+    for n, chat in enumerate(chats(count)):
+        labels = {"helpfulness": n % 5, **({"verbosity": (n + 2) % 5} if n % 3 else {})}
+        rows.append(Chat(chat.id, chat.messages, {"attributes": labels}))
+    return rows
+
+
 def noise(count: int) -> list[Chat]:
     """Chats whose answers are random letters: what is learned on some says nothing about the
     others."""

@@ -23,7 +23,7 @@ from bezoar.train.objectives.regression import Regression
 from bezoar.train.settings import StageInputs
 from bezoar.train.stages import Train
 from bezoar.train.step import TrainState, gradient
-from tests.helpers.rows import chats, sentence
+from tests.helpers.rows import chats, labelled, sentence
 from tests.helpers.toy_context import ToyContext
 
 NAMES = ("helpfulness", "verbosity")
@@ -45,15 +45,6 @@ def marked(count: int, seed: int) -> list[Comparison]:
                 {"strength": 1 + n % 3},
             )
         )
-    return rows
-
-
-def labelled(count: int) -> list[Chat]:
-    """Chats, some with one label of two."""
-    rows = []
-    for n, chat in enumerate(chats(count)):
-        labels = {"helpfulness": n % 5, **({"verbosity": (n + 2) % 5} if n % 3 else {})}
-        rows.append(Chat(chat.id, chat.messages, {"attributes": labels}))
     return rows
 
 

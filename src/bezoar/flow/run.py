@@ -12,6 +12,7 @@ from bezoar.errors import BezoarError, RecipeError
 from bezoar.flow.budgets import Short, limit_of
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
+from bezoar.flow.rank import leading
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.run_context import RunContext, run_stage, summary
 from bezoar.flow.rundir import RunDir, key_record
@@ -38,7 +39,7 @@ def run_recipe(
     # folder, and again behind it, since another process may have taken the folder meanwhile.
     run.check_owner(recipe)
     check_files(recipe)
-    with run.locked():
+    with run.locked(), leading():
         run.check_owner(recipe)
         # 2) Outputs that an earlier process finished but did not place count as finished.
         keys, parts = all_keys(recipe)
@@ -125,6 +126,6 @@ def _named(stage: str) -> Iterator[None]:
         raise RecipeError(f"stage {stage}: {failure(cause)}") from error
 
 
-def default_run_dir(recipe: Recipe) -> RunDir:
-    """`runs/<name>` below the current folder."""
-    return RunDir(Path(os.curdir) / "runs" / recipe.name)
+def default_run_dir(recipe: Recipe, out: Path | None = None) -> RunDir:
+    """`out`, by default `runs/<name>` below the current folder."""
+    return RunDir(out or Path(os.curdir) / "runs" / recipe.name)

@@ -11,7 +11,7 @@ from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
 from bezoar.cost import cents
 from bezoar.errors import EmptyStageError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
-from bezoar.flow.ranks import train
+from bezoar.flow.launch import train
 from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir
 from bezoar.io import write_json, write_jsonl

@@ -1,0 +1,242 @@
+"""One of several processes that train a stage together.
+
+`python -m bezoar.flow.rank JOB` is one that torchrun started for the stage. Where a cluster started
+`bezoar run` itself on every rank, the first carries out the recipe and the others follow it.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from functools import cache, reduce
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from bezoar.chat.templates import Template
+from bezoar.errors import BezoarError, RecipeError, TrainingError, UnfinishedError
+from bezoar.flow.own_process import sentence
+from bezoar.flow.rundir import StoredRows
+from bezoar.flow.yaml_loader import build
+from bezoar.io import atomic_write, read_json
+from bezoar.model.spec import ModelSpec
+from bezoar.progress import Progress
+from bezoar.stage import Stats
+from bezoar.terminal import Console, complain
+from bezoar.train import TRAININGS, Training
+from bezoar.train.settings import StageInputs
+
+if TYPE_CHECKING:
+    AnyTraining = Training
+else:
+    AnyTraining = Annotated[reduce(or_, TRAININGS.values()), Field(discriminator="kind")]
+
+_MOURN_S = 10.0
+"""How long a rank that has lost another waits to be stopped, before it says so itself."""
+_LONGEST = timedelta(days=30)
+"""That a rank waits for the next stage, while the first one asks or evaluates."""
+_ALONE = timedelta(hours=12)
+"""That ranks wait for each other in a stage: the first one alone reads rows and writes models."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training stage as a rank is given it: what `fit` takes, with rows as their file."""
+
+    name: str
+    stage: AnyTraining
+    rows: Path
+    spec: ModelSpec
+    adapters: tuple[Path, ...]
+    template: Annotated[Template, Field(discriminator="kind")]
+    work_dir: Path
+    out_dir: Path
+    reward: tuple[ModelSpec, tuple[Path, ...]] | None
+    seed: int
+    metrics: Path | None
+
+    @property
+    def fault(self) -> Path:
+        """Where the first rank that fails writes why."""
+        return self.work_dir / "fault.json"
+
+    def fit(self, progress: Progress) -> Stats:
+        """Train in this process, as a rank of those that have joined."""
+        reward = (self.reward[0], list(self.reward[1])) if self.reward else None
+        folders = self.template, self.work_dir, self.out_dir, reward
+        inputs = StageInputs(self.spec, list(self.adapters), *folders)
+        return self.stage.fit(StoredRows(self.rows), inputs, progress=progress, seed=self.seed)
+
+    def save(self) -> Path:
+        """Write it down for the ranks; the fault of an earlier attempt goes."""
+        self.fault.unlink(missing_ok=True)
+        file = self.work_dir / "job.json"
+        atomic_write(file, json.dumps(asdict(self), default=str))
+        return file
+
+    @classmethod
+    def load(cls, file: Path) -> "Job":
+        """The inverse of `save`."""
+        job: Job = build(cls, read_json(file), path=file, lines={})
+        return job
+
+
+def error_of(row: Mapping[str, Any]) -> BezoarError:
+    """The error that a rank wrote down."""
+    kind = UnfinishedError if row["exit_code"] == UnfinishedError.exit_code else TrainingError
+    return kind(row["sentence"])
+
+
+def work(job: Job, store: Any, progress: Progress) -> Stats:
+    """Train as the rank that the environment says.
+
+    The first error of all ranks is written down and raised, with the rank's number; a rank that
+    fails behind it raises SystemExit.
+    """
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    # nothing is lost with this process, and what it waits for would not hear of a handler
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with _joined(store, rank, size):
+            return job.fit(progress)
+    except Exception as error:
+        from bezoar.train.ranks import LostRankError
+
+        # who is gone knows why, or was killed: what started the ranks ends this one meanwhile
+        if isinstance(error, LostRankError):
+            time.sleep(_MOURN_S)
+        code = error.exit_code if isinstance(error, BezoarError) else 1
+        row = {"sentence": f"rank {rank} of {size}: {sentence(error)}", "exit_code": code}
+        own = job.work_dir / f"fault-{rank}.json"
+        atomic_write(own, json.dumps(row))
+        # the first of all ranks wins: others may fail of the same thing, or because of this one
+        try:
+            os.link(own, job.fault)
+        except FileExistsError:
+            raise SystemExit(code) from error
+        raise error_of(row) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _joined(store: Any, rank: int, size: int) -> Iterator[None]:
+    """A rank among others: on the GPU of its number, where there are GPUs."""
+    import torch
+    import torch.distributed as dist
+
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend, number = "cpu:gloo,cuda:nccl", int(os.environ.get("LOCAL_RANK", "0"))
+        if number >= torch.cuda.device_count():
+            fault = f"there is no GPU for it: this machine has {torch.cuda.device_count()}"
+            raise RecipeError(f"{fault}; start fewer processes.")
+        torch.cuda.set_device(number)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_ALONE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@cache
+def meeting_place() -> Any:
+    """The store of the ranks that were started together."""
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(iter(rendezvous("env://")))
+    # torchrun keeps its store when it starts all ranks again, with the addresses of those before
+    return PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+
+
+# -- ranks that a cluster has started -------------------------------------------------------------
+
+
+def in_cluster() -> bool:
+    """Whether this process is one of several that carry out one command."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def lead(job: Job, progress: Progress) -> Stats:
+    """Train with those that follow, as the first rank."""
+    return work(job, _told(str(job.save())), progress)
+
+
+@contextmanager
+def leading() -> Iterator[None]:
+    """The block is what the others follow; behind it, they end."""
+    if in_cluster():
+        meeting_place()  # of a cluster without torchrun it is in this process
+    try:
+        yield
+    finally:
+        if in_cluster():
+            _told("")
+
+
+def _told(message: str) -> Any:
+    """Give those that follow the next message; the store for what it begins."""
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+    store = meeting_place()
+    number = store.add("told", 1)
+    store.set(f"message {number}", message)
+    return PrefixStore(str(number), store)
+
+
+def follow() -> None:
+    """Train every stage that the first rank announces, and end with it; the first returns."""
+    if not in_cluster() or os.environ["RANK"] == "0":
+        return
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the first rank says that we stop
+    store, number = meeting_place(), 0
+    while True:
+        number += 1
+        try:
+            store.wait([f"message {number}"], _LONGEST)
+            file = store.get(f"message {number}").decode()
+        except RuntimeError:  # the first rank is gone, and the store with it
+            file = ""
+        if not file:
+            raise SystemExit(0)
+        job = Job.load(Path(file))
+        try:
+            work(job, PrefixStore(str(number), store), Progress(job.name))
+        except BezoarError as error:
+            complain(f"stage {job.name}: {error}")
+            raise SystemExit(error.exit_code) from None
+
+
+# -- a rank that torchrun has started -------------------------------------------------------------
+
+
+def _end_with_parent() -> None:
+    """End this process when standard input, which only the parent writes, is closed."""
+    with suppress(OSError):
+        while os.read(0, 1):
+            pass
+    os._exit(1)
+
+
+def main() -> None:
+    """One rank of a job."""
+    job = Job.load(Path(sys.argv[1]))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    first = os.environ["RANK"] == "0"
+    progress = Progress(job.name, job.metrics, Console()) if first else Progress(job.name)
+    work(job, meeting_place(), progress)
+
+
+if __name__ == "__main__":
+    main()
