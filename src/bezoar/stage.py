@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -102,6 +102,9 @@ class StageContext(Protocol):
 
     def identity(self, backend: str) -> str:
         """What names a language model and all that changes its answers."""
+
+    def accepted(self, rows: Sequence[Chat]) -> Collection[str]:
+        """The ids of those that all filters behind this stage keep, one on the other."""
 
     def agreement(self, rows: list[Chat]) -> Stats:
         """How far repeated ratings of the rows agree, printed; empty without such ratings."""

@@ -9,6 +9,7 @@ from typing import Any
 from bezoar import __version__
 from bezoar.data.files import HUB_PREFIX, locate_file, mirrored
 from bezoar.errors import DataError
+from bezoar.flow.acceptance import accepting
 from bezoar.flow.recipe import Recipe
 from bezoar.io import cached_hash, content_hash, file_hash
 from bezoar.model.spec import ModelSpec
@@ -61,7 +62,14 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
         parts["template.tokens"] = "those of the whole text"
     if stage.gives == "model":
         parts[ADAPTER_HOLDS] = WHOLE_STACK
-    # 3) Files that no key names: those of a folder, and prompts that ship with bezoar.
+    # 3) Rows that filters behind it count depend on these.
+    chain = accepting(recipe.stages, name)
+    before = {**keys, **dict.fromkeys([name, *chain], "")}
+    for number, behind in enumerate(chain, 1):
+        inner = stage_parts(recipe, behind, before)
+        own = {p: v for p, v in inner.items() if p not in ("bezoar", "seed", "rows")}
+        parts.update({f"accepted by filter {number}: {path}": own[path] for path in own})
+    # 4) Files that no key names: those of a folder, and prompts that ship with bezoar.
     for file in stage.files():
         named = Path(abspath(file))  # the same however the recipe's path was written
         parts[f"file {named.parent.name}/{named.name}"] = "content " + _content(file)

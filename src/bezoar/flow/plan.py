@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bezoar.cost import Estimate, Quote, RequestEstimate, cents, exactly, price
 from bezoar.errors import DataError
 from bezoar.evals.evaluate import Evaluate
+from bezoar.flow.acceptance import quoted
 from bezoar.flow.budgets import divided, spent_by, where_it_ends
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
@@ -115,7 +116,7 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
     try:
         if isinstance(stage, Evaluate):
             line.detectable = stage.detectable(rows)
-        line.rows, line.calls = stage.quote(rows)
+        line.rows, line.calls = quoted(recipe.stages, name, rows)
     except DataError as error:
         if not isinstance(stage, Evaluate):
             raise
@@ -221,8 +222,7 @@ def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
     already = f" Spent already: {cents(spent[''])} USD." if spent[""] else ""
     console.print(plain(f"{note} Budget: {divided(recipe)}.{already}"))
     expected = {line.name: row[2].expected for line, row in zip(lines, sums, strict=True)}
-    ends = where_it_ends(recipe, expected, spent)
-    if ends:
+    if ends := where_it_ends(recipe, expected, spent):
         what = f"the budget is expected to end in {ends}, and the run stops there, unfinished"
         console.print(plain(f"warning: {what}; raise it, or ask for less."))
     # 4) what the machine lacks, behind the plan, which does not depend on it

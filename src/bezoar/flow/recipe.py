@@ -16,6 +16,7 @@ from bezoar.data.source import Source
 from bezoar.errors import RecipeError
 from bezoar.evals import EVALUATIONS
 from bezoar.evals.choose import Choose
+from bezoar.flow.acceptance import check_accepted
 from bezoar.flow.budget_keys import check_budgets
 from bezoar.flow.launch_keys import check_launch
 from bezoar.flow.names import check_names
@@ -196,6 +197,7 @@ def load_recipe(path: Path) -> Recipe:
     if keys.repeats > 1 and not measured(written):
         advice = "add an evaluation of one, or remove the key"
         raise RecipeError(f"{at(('repeats',))}: nothing that is trained is evaluated; {advice}.")
+    check_accepted(keys.stages, at)
     check_budgets(keys.budgets, keys.budget_usd, keys.stages, keys.backends, at)
     stages = {name: located(stage, folder) for name, stage in written.items()}
     further, repeated = repeats(stages, keys.seed, keys.repeats)

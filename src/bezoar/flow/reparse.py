@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bezoar.errors import RecipeError, UnfinishedError
+from bezoar.flow.acceptance import accepting
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.inspect_run import check_stage
 from bezoar.flow.recipe import Recipe
@@ -148,7 +149,9 @@ def _same(old: Path, new: Path, file: str) -> bool:
 def _outdate(run: RunDir, recipe: Recipe, stage: str, *, itself: bool = False) -> list[str]:
     """Mark what was made of a stage's rows (or the stage too), so that the next run makes it anew;
     their names. The keys cannot tell: they are those of the settings, which are the same."""
-    late = [stage] if itself else []
+    # a scheme whose rows this stage counts has to be counted anew
+    late = [n for n in recipe.stages if stage in accepting(recipe.stages, n)]
+    late += [stage] if itself else []
     for name in recipe.stages:
         inputs = [ref for ref in recipe.inputs(name) if ref.kind in ("rows", "model")]
         reads = [ref for ref in inputs if ref.name in (stage, *late)]

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -64,7 +64,8 @@ def run_recipe(
                     continue
                 stale.remove(name)
                 spent_usd = partial(journal.spent_usd, recipe.name)
-                budget.allow(*limit_of(recipe, name, stale, spent_usd))
+                allow = partial(_allow, budget, recipe, tuple(stale), spent_usd)
+                allow(name)
                 progress = Progress(name, run.path / "metrics.jsonl", console, boards=sinks)
                 record = key_record(keys[name], parts[name], recipe=recipe, name=name)
                 with (
@@ -75,15 +76,26 @@ def run_recipe(
                     work_dir = run.work_dir(name, keys[name])
                     trains = recipe.stages[name].gives == "model"
                     taken = take(run, keys[name], out, progress) if trains else None
-                    done[name] = taken or run_stage(
-                        RunContext(recipe, run, name, progress, journal, budget, out, work_dir)
-                    )
+                    parts_of = (progress, journal, budget, out, work_dir, allow)
+                    done[name] = taken or run_stage(RunContext(recipe, run, name, *parts_of))
                 outcome = (
                     summary(done[name]) if name in done else f"not finished, {short.why[name]}"
                 )
                 progress.say(f"{number:02d} {name}: {outcome}")
             short.check()
     return done
+
+
+def _allow(
+    budget: Budget,
+    recipe: Recipe,
+    waiting: Collection[str],
+    spent_usd: Callable[[str], float],
+    stage: str,
+) -> None:
+    """Set the budget to what a stage may spend while others wait."""
+    later = [name for name in waiting if name != stage]
+    budget.allow(*limit_of(recipe, stage, later, spent_usd))
 
 
 def _say_where(recipe: Recipe, stale: Collection[str], console: Any) -> None:

@@ -1,20 +1,22 @@
 """What a stage of a run is given, and its statistics."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
 from bezoar.cost import cents
 from bezoar.errors import EmptyStageError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
+from bezoar.flow.acceptance import accepting
 from bezoar.flow.launch import train
 from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir
 from bezoar.io import write_json, write_jsonl
+from bezoar.judge.stages import JudgeFilter, RuleFilter
 from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Journal
@@ -43,8 +45,11 @@ class RunContext:
     budget: Budget
     out_dir: Path
     work_dir: Path
+    allow: Callable[[str], None] = lambda stage: None
+    """Set the budget to what a stage may spend."""
     _stacks: "dict[str, Stack]" = field(default_factory=dict)
     _pools: dict[tuple[str, str], Pool] = field(default_factory=dict)
+    _filters: dict[str, "RunContext"] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -110,6 +115,27 @@ class RunContext:
         """What all its language models were asked; empty without one."""
         counts = [pool.counts() for pool in self._pools.values()]
         return {"calls": {n: sum(c[n] for c in counts) for n in counts[0]}} if counts else {}
+
+    def accepted(self, rows: Sequence[Chat]) -> set[str]:
+        kept: Sequence[AnyRow] = rows
+        for name in accepting(self.recipe.stages, self.name):
+            stage = self.recipe.stages[name]
+            if isinstance(stage, JudgeFilter):
+                # what is asked is the filter's own: its money, its requests, its line of the bill
+                self.allow(name)
+                ask = self._behind(name).ask(stage.judge).ask_all
+                kept = stage.judge_rows(kept, ask).accepted
+                self.allow(self.name)
+            elif isinstance(stage, RuleFilter):
+                kept = stage.sift(kept).rows
+        return {row.id for row in kept}
+
+    def _behind(self, name: str) -> Self:
+        """The context of a filter behind this stage."""
+        if name not in self._filters:
+            progress = replace(self.progress, stage=name)
+            self._filters[name] = replace(self, name=name, progress=progress, _pools={})
+        return cast(Self, self._filters[name])
 
     def identity(self, backend: str) -> str:
         return self.recipe.backends[backend].identity

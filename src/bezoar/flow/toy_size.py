@@ -10,6 +10,7 @@ from bezoar.evals.evaluate import Evaluate
 from bezoar.evals.lm_eval import LmEval, Task
 from bezoar.evals.revision import Revision
 from bezoar.evals.section import Section
+from bezoar.synth.accepted import Accepted
 from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.stages import Train
 
@@ -39,7 +40,14 @@ def toy_size(stage: Any) -> Any:
         sections = {name: part for name, part in parts.items() if isinstance(part, Section)}
         return replace(stage, **{name: _section(part) for name, part in sections.items()})
     own = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name in _LEAST}
-    return replace(stage, **{name: min(own[name] or _LEAST[name], _LEAST[name]) for name in own})
+    return replace(stage, **{name: _least(value, _LEAST[name]) for name, value in own.items()})
+
+
+def _least(size: int | Accepted | None, most: int) -> int | Accepted:
+    if isinstance(size, Accepted):
+        # in a rehearsal a judge's verdicts say nothing: few are tried
+        return Accepted(min(size.accepted, 2), most)
+    return min(size or most, most)
 
 
 def _source(stage: Source[Any]) -> Source[Any]:

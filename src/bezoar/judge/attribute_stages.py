@@ -159,6 +159,7 @@ class AttributePairs(RuleFilter):
     kind: Literal["attribute_pairs"] = "attribute_pairs"
     # two answers for each prompt, and a quarter of ties
     kept_share = Estimate(0, 0.375, 0.5)
+    row_by_row = False
 
     def __post_init__(self) -> None:
         if not self.weights:

@@ -41,6 +41,7 @@ class BestOfN(RuleFilter):
     """drop leaves answers out that were cut off, and so rows that have no others."""
     kind: Literal["best_of_n"] = "best_of_n"
     kept_share = Estimate(0, 1, 1)
+    row_by_row = False
 
     def __post_init__(self) -> None:
         if self.give == "own" and self.by != "reward":

@@ -76,6 +76,11 @@ class Filter(JudgeFilter):
             raise ValueError("keep_share replaces threshold; remove one of the two")
 
     @property
+    def row_by_row(self) -> bool:
+        """A share is of all rows."""
+        return self.keep_share is None
+
+    @property
     def without_words(self) -> str:
         """Log-probabilities."""
         return ", or set verdict: logprob" if self.verdict != "logprob" else ""

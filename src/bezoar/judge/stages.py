@@ -22,6 +22,8 @@ class RuleFilter(Stage):
     gives = "rows"
     # the share of the rows that `bezoar plan` assumes to be kept; not a recipe key
     kept_share: ClassVar[Estimate] = exactly(1)
+    # whether what becomes of a row depends on no later one; not a recipe key
+    row_by_row: ClassVar[bool] = True
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Any]:
         """The rows that are kept, and what was dropped and why."""
@@ -67,6 +69,11 @@ class JudgeFilter(Stage):
     judge: BackendRef
     """The language model that judges."""
     gives = "rows"
+
+    @property
+    def row_by_row(self) -> bool:
+        """Whether what becomes of a row depends on no later one; not a recipe key."""
+        return True
 
     @property
     def without_words(self) -> str:

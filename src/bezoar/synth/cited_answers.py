@@ -27,6 +27,7 @@ from bezoar.prompts import read_prompt, seal
 from bezoar.references import FileRef, RowsRef
 from bezoar.rng import rng_for, seed_for
 from bezoar.stage import Outputs, StageContext
+from bezoar.synth.accepted import written
 from bezoar.synth.drawn_rows import DrawnRows, draw_rows
 from bezoar.synth.scheme import VARIED, first_user_message
 from bezoar.synth.tools.values import articles, draw_different, schema
@@ -110,7 +111,7 @@ class CitedAnswers(DrawnRows):
         def make(number: int, rng: random.Random) -> Chat:
             return self._chat(number, topics, rng)
 
-        return draw_rows(self.kind, self.num_rows, seed, make, citation_fault)
+        return draw_rows(self.kind, written(self.num_rows), seed, make, citation_fault)
 
     def ask_teacher(self, ask: Ask, seeds: Sequence[AnyRow], *, seed: int) -> Filtered[Chat]:
         """The conversations that a teacher wrote rightly.
@@ -126,7 +127,7 @@ class CitedAnswers(DrawnRows):
             raise DataError(f"{self.seeds}: {what}; name other rows.")
         question_prompt = read_prompt("bezoar:cite_question.txt", "document")
         answer_prompt = read_prompt("bezoar:cite_answer.txt", "question", "documents")
-        drafts = [self._wished(number, documents, seed) for number in range(self.num_rows)]
+        drafts = [self._wished(number, documents, seed) for number in range(written(self.num_rows))]
 
         def question_request(draft: _Wished, attempt: int) -> Request:
             text = seal(question_prompt, document=f"{draft.wanted.title}\n{draft.wanted.text}")

@@ -2,10 +2,12 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Self
 
-from bezoar.bounds import Count, Natural
+from bezoar.bounds import Natural
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
@@ -14,6 +16,7 @@ from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef
 from bezoar.rng import rng_for
 from bezoar.stage import Stage, StageContext, Stats
+from bezoar.synth.accepted import Accepted, RowCount, Waves, written
 from bezoar.synth.tools.values import WORDS
 
 _TRIES = 20
@@ -53,8 +56,9 @@ def draw_rows(
 class DrawnRows(Stage):
     """Rows that are drawn, or that a teacher writes."""
 
-    num_rows: Count
-    """Conversations to write, or with a teacher to try; without one equal ones are replaced."""
+    num_rows: RowCount
+    """Conversations to write, or with a teacher to try; without one equal ones are replaced.
+    {accepted: N}, with a teacher: as many as the filters behind need to keep N."""
     teacher: BackendRef = field(default="", kw_only=True)
     """The language model that writes; without it rows are drawn."""
     retries: Natural = field(default=1, kw_only=True)
@@ -68,6 +72,21 @@ class DrawnRows(Stage):
         unused = [key for key, value in defaults.items() if getattr(self, key, value) != value]
         if unused and not self.teacher:
             raise ValueError(f"{unused[0]} needs a teacher; name one or leave it out")
+        if self.wanted and not self.teacher:
+            raise ValueError("num_rows: {accepted: ...} needs a teacher; write a number")
+
+    @property
+    def wanted(self) -> Accepted | None:
+        """How many rows the filters behind it are to accept, if that is what counts."""
+        return self.num_rows if isinstance(self.num_rows, Accepted) else None
+
+    def sized(self, num: int) -> Self:
+        """The scheme for so many rows, in place of as many as are accepted."""
+        return replace(self, num_rows=num)
+
+    def first(self, num: int, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
+        """The rows of the first `num` that a teacher tries; those of more hold all of them."""
+        return self.sized(num).ask_teacher(ask, seeds, seed=seed)
 
     def files(self) -> list[Path]:
         """The words that values are drawn from."""
@@ -87,21 +106,27 @@ class DrawnRows(Stage):
 
     def requests(self) -> Estimate:
         """How many requests a teacher gets before any is tried again."""
-        return Estimate(self.num_rows, 2 * self.num_rows, 2 * self.num_rows)
+        num = written(self.num_rows)
+        return Estimate(num, 2 * num, 2 * num)
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """All rows; with a teacher at least a quarter of them, and the requests for all."""
         if not self.teacher:
-            return Quote(exactly(self.num_rows))
+            return Quote(exactly(written(self.num_rows)))
         num, most = self.requests(), self.answers.max_tokens
         num = Estimate(num.low, num.expected, num.high * (1 + self.retries))
         requests = RequestEstimate(num, exactly(500), Estimate(most / 8, most / 4, most))
-        return Quote(exactly(self.num_rows) * Estimate(0.25, 0.6, 1), [(self.teacher, requests)])
+        rows_out = exactly(written(self.num_rows)) * Estimate(0.25, 0.6, 1)
+        return Quote(rows_out, [(self.teacher, requests)])
 
     def run(self, context: StageContext) -> Stats:
         """Write the rows."""
         if not self.teacher:
-            written = self.write(context.seed)
-            return context.write_rows(written, len(written.rows) + len(written.dropped))
+            drawn = self.write(context.seed)
+            return context.write_rows(drawn, len(drawn.rows) + len(drawn.dropped))
         seeds, ask = self.read_seeds(context), context.ask(self.teacher).ask_all
-        return context.write_rows(self.ask_teacher(ask, seeds, seed=context.seed), self.num_rows)
+        if self.wanted is None:
+            made = self.ask_teacher(ask, seeds, seed=context.seed)
+            return context.write_rows(made, written(self.num_rows))
+        first = partial(self.first, seeds=seeds, ask=ask, seed=context.seed)
+        return context.write_rows(Waves.of(context, self.wanted, first).buy())

@@ -12,6 +12,7 @@ from bezoar.model.spec import Sampling
 from bezoar.prompts import read_prompt
 from bezoar.references import FileRef
 from bezoar.rng import rng_for, seed_for
+from bezoar.synth.accepted import Accepted
 from bezoar.synth.evolution import (
     OPS,
     Comparer,
@@ -50,8 +51,9 @@ class EvolInstruct(Scheme):
 
     rounds: Count = 4
     """Evolutions of each seed, one after another."""
-    num_seeds: Count | None = None
-    """Random seeds that are evolved; null for all."""
+    num_seeds: Count | Accepted | None = None
+    """Random seeds that are evolved; null for all. {accepted: N}: as many as the filters behind
+    need to keep N rows."""
     ops: tuple[Op, ...] = OPS
     """Operations of which one is drawn uniformly for every seed in every round."""
     equality: Literal["text", "logprob", "information"] = "text"
@@ -80,6 +82,7 @@ class EvolInstruct(Scheme):
     """How evolutions are drawn."""
     kind: Literal["evol_instruct"] = "evol_instruct"
     carries = frozenset({"scheme"})
+    counted = "num_seeds"
 
     def __post_init__(self) -> None:
         if not self.ops or len(set(self.ops)) < len(self.ops):
@@ -121,14 +124,28 @@ class EvolInstruct(Scheme):
             rows = list({row.meta["seed"]: row for row in rows}.values())
         return Filtered(rows, dropped)
 
+    @property
+    def most_each(self) -> int:
+        """One a round."""
+        return self.rounds if self.keep == "all" else 1
+
+    def first(self, num: int, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
+        """The rows of the first `num` seeds in a random order."""
+        # those that `_sample` draws for one number are not among those for another
+        usable = [row for row in as_chats(seeds) if first_user_message(row)]
+        rng_for(seed, "seeds").shuffle(usable)
+        return replace(self, num_seeds=None).generate(usable[:num], ask, seed=seed)
+
     def num_read(self, seeds: Sequence[AnyRow]) -> int:
         """Those that are drawn."""
-        return len(seeds) if self.num_seeds is None else min(len(seeds), self.num_seeds)
+        num = self.num_seeds
+        return min(len(seeds), num) if isinstance(num, int) else len(seeds)
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Requests for evolutions, comparisons and answers; half of the evolutions survive."""
         seeds = rows[self.seeds]
-        num = at_most(seeds, seeds.high if self.num_seeds is None else self.num_seeds) * self.rounds
+        read = self.num_seeds if isinstance(self.num_seeds, int) else seeds.high
+        num = at_most(seeds, read) * self.rounds
         most = self.evolutions.max_tokens
         evolving = RequestEstimate(num, exactly(300), Estimate(20, most / 4, most))
         num_compared = Estimate(num.low * 0.5, num.expected, num.high)
@@ -142,7 +159,7 @@ class EvolInstruct(Scheme):
 
     def _sample(self, seeds: list[Chat], seed: int) -> list[Chat]:
         usable = [row for row in seeds if first_user_message(row)]
-        if self.num_seeds is None or self.num_seeds >= len(usable):
+        if not isinstance(self.num_seeds, int) or self.num_seeds >= len(usable):
             return usable
         # In the order of the seeds, so that rows do not depend on the order of the draws.
         indices = rng_for(seed, "seeds").sample(range(len(usable)), self.num_seeds)

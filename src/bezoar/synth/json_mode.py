@@ -18,6 +18,7 @@ from bezoar.references import FileRef
 from bezoar.rng import rng_for, seed_for
 from bezoar.stage import Outputs
 from bezoar.strict_json import NotJSONError, parse
+from bezoar.synth.accepted import written
 from bezoar.synth.drawn_rows import DrawnRows, draw_rows
 from bezoar.synth.scheme import VARIED
 from bezoar.synth.tools.catalogue import Function, read_schemas, schema_at
@@ -63,14 +64,14 @@ class JSONMode(DrawnRows):
         def make(number: int, rng: random.Random) -> Chat:
             return self._chat(number, rng.choice(schemas), rng)
 
-        return draw_rows(self.kind, self.num_rows, seed, make, json_fault)
+        return draw_rows(self.kind, written(self.num_rows), seed, make, json_fault)
 
     def ask_teacher(self, ask: Ask, seeds: Sequence[AnyRow], *, seed: int) -> Filtered[Chat]:
         """The conversations that a teacher wrote rightly. Dropped: unusable replies, "no JSON
         object", "does not fit the schema", "value not in the text", "double"."""
         tables = read_json_schemas(locate_file(self.schemas, Path(), "schemas"))
         prompt = read_prompt("bezoar:json_text.txt", "schema", "fields")
-        drafts = [self._wished(number, tables, seed) for number in range(self.num_rows)]
+        drafts = [self._wished(number, tables, seed) for number in range(written(self.num_rows))]
 
         def text_request(draft: _Wished, attempt: int) -> Request:
             values = {"schema": _dump(draft.schema), "fields": ", ".join(draft.fields)}

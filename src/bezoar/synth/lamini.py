@@ -15,6 +15,7 @@ from bezoar.model.spec import Sampling
 from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
 from bezoar.rng import rng_for, seed_for
+from bezoar.synth.accepted import RowCount, written
 from bezoar.synth.examples import is_instruction, opens_well, parse_examples
 from bezoar.synth.scheme import VARIED, Draft, Scheme, first_user_message
 from bezoar.synth.topics import read_topics
@@ -39,8 +40,9 @@ class LaMini(Scheme):
     Example: {kind: lamini, seeds: dolly, teacher: teacher, num_rows: 1000}
     """
 
-    num_rows: Count
-    """Rows wanted; waves of requests go on until they are there or `max_waves` were sent."""
+    num_rows: RowCount
+    """Rows wanted; waves of requests go on until they are there or `max_waves` were sent.
+    {accepted: N}: as many as the filters behind need to keep N."""
     num_examples: Count = 3
     """Random seed instructions that each request shows (the paper: 3, though 2 would do)."""
     ask_for: Count = 20
@@ -67,6 +69,7 @@ class LaMini(Scheme):
     """How lists of instructions are drawn."""
     kind: Literal["lamini"] = "lamini"
     carries = frozenset({"scheme"})
+    fills = True
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of instruction and answer; `meta` names the source, the seeds shown and the topics.
@@ -76,11 +79,11 @@ class LaMini(Scheme):
         prompt ("copied words"); unusable answers; "surplus" instructions. DataError for too few
         seeds or topics.
         """
-        search = _Search(self, as_chats(seeds), seed)
+        search, num_rows = _Search(self, as_chats(seeds), seed), written(self.num_rows)
         rows: list[Chat] = []
-        while len(rows) < self.num_rows:
+        while len(rows) < num_rows:
             # 1) Queue instructions for the missing rows. The waves are counted over all rounds.
-            num_needed = math.ceil((self.num_rows - len(rows)) * (1 + self.spare))
+            num_needed = math.ceil((num_rows - len(rows)) * (1 + self.spare))
             while len(search.queue) < num_needed and search.num_waves < self.max_waves:
                 search.send_wave(ask, num_needed - len(search.queue))
             if not search.queue:
@@ -91,22 +94,23 @@ class LaMini(Scheme):
             rows += answered.rows
             search.dropped += answered.dropped
         # 3) Count what was not needed, so that no instruction disappears.
-        surplus: list[Chat | Draft] = [*rows[self.num_rows :], *search.queue]
+        surplus: list[Chat | Draft] = [*rows[num_rows:], *search.queue]
         dropped = [Dropped(item.id, "surplus", item.prompt[-1].content) for item in surplus]
-        return Filtered(rows[: self.num_rows], [*search.dropped, *dropped])
+        return Filtered(rows[:num_rows], [*search.dropped, *dropped])
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Requests for lists, which are assumed to be half usable, and for answers."""
-        num_wanted = math.ceil(self.num_rows * (1 + self.spare))
+        num_rows = written(self.num_rows)
+        num_wanted = math.ceil(num_rows * (1 + self.spare))
         num_lists = math.ceil(num_wanted / self.ask_for)
         list_tokens = min(self.lists.max_tokens, 30 * self.ask_for)
         lists = RequestEstimate(
-            Estimate(num_lists, 2 * num_lists, min(self.max_waves * self.num_rows, 5 * num_lists)),
+            Estimate(num_lists, 2 * num_lists, min(self.max_waves * num_rows, 5 * num_lists)),
             exactly(_PROMPT_TOKENS),
             Estimate(list_tokens / 2, list_tokens, self.lists.max_tokens),
         )
         answers = self.quote_answers(exactly(num_wanted), 50)
-        given = Estimate(0, self.num_rows, self.num_rows)
+        given = Estimate(0, num_rows, num_rows)
         return Quote(given, [(self.teacher, lists), (self.teacher, answers)])
 
 

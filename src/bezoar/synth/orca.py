@@ -16,6 +16,7 @@ from bezoar.llm.types import Ask
 from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
 from bezoar.rng import rng_for
+from bezoar.synth.accepted import RowCount, written
 from bezoar.synth.scheme import Draft, Scheme, at_most
 
 Submix = Literal["cot", "niv2", "t0", "flan2021"]
@@ -45,8 +46,9 @@ class Orca(Scheme):
     Example: {kind: orca, seeds: flan, teacher: teacher, num_rows: 1000}
     """
 
-    num_rows: Count
-    """Tasks that are drawn and answered."""
+    num_rows: RowCount
+    """Tasks that are drawn and answered. {accepted: N}: as many as the filters behind need to keep
+    N rows."""
     shares: dict[Submix, NotNegative] = field(
         default_factory=lambda: dict[Submix, float](dict.fromkeys(SUBMIXES, 1.0))
     )
@@ -85,7 +87,7 @@ class Orca(Scheme):
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """One request for each row."""
-        num = at_most(rows[self.seeds], self.num_rows)
+        num = at_most(rows[self.seeds], written(self.num_rows))
         answers = self.quote_answers(num, min(300, self.max_prompt_tokens))
         return Quote(Estimate(num.low * 0.5, num.expected, num.high), [(self.teacher, answers)])
 
@@ -106,19 +108,20 @@ class Orca(Scheme):
     def _sample(self, rows: Sequence[Chat], seed: int) -> list[Chat]:
         """`num_rows` rows, sub-mix by sub-mix."""
         # 1) Draw as many rows of each sub-mix as could be needed if all others ran out.
+        num_rows = written(self.num_rows)
         weights = {name: weight for name, weight in self.shares.items() if weight > 0}
         pools: dict[Submix, list[Chat]] = {}
         for name in weights:
             own = [row for row in rows if row.meta["submix"] == name]
             per_task = self.niv2_per_task if name == "niv2" else None
-            pools[name] = draw_tasks(own, self.num_rows, seed, per_task)
+            pools[name] = draw_tasks(own, num_rows, seed, per_task)
             if not own:
                 raise DataError(
                     f"orca: no usable seed is of the sub-mix {name}; add such rows or set"
                     f" shares.{name} to 0."
                 )
         # 2) Take the first of each, by its weight and by what there is.
-        sizes = quotas(self.num_rows, weights, {name: len(pool) for name, pool in pools.items()})
+        sizes = quotas(num_rows, weights, {name: len(pool) for name, pool in pools.items()})
         return [row for name, pool in pools.items() for row in pool[: sizes[name]]]
 
 

@@ -1,8 +1,9 @@
 """What the schemes share: stages in which a teacher answers drafts that were made from seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Self
 
 from bezoar.bounds import Natural
 from bezoar.chat.row_types import TEXTS, RowNeed, RowType
@@ -13,6 +14,7 @@ from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef, RowsRef
 from bezoar.rng import seed_for
 from bezoar.stage import Outputs, Stage, StageContext, Stats
+from bezoar.synth.accepted import Accepted, Waves
 
 VARIED = Sampling(temperature=1.0, top_p=0.95)
 """For instructions, which should differ from one another."""
@@ -44,10 +46,34 @@ class Scheme(Stage):
     gives = "rows"
     # the keys of `meta` that every row has; None where that is not known
     carries: ClassVar[frozenset[str] | None] = None
+    # whether as many rows come as are asked for, unless the scheme cannot give more
+    fills: ClassVar[bool] = False
+    # the key that says how many rows, which may be counted behind the filters
+    counted: ClassVar[str] = "num_rows"
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """The new rows, and what was dropped on the way; equal replies give equal rows."""
         raise NotImplementedError
+
+    @property
+    def wanted(self) -> Accepted | None:
+        """How many rows the filters behind it are to accept, if that is what counts."""
+        num = getattr(self, self.counted, None)
+        return num if isinstance(num, Accepted) else None
+
+    @property
+    def most_each(self) -> int:
+        """The most rows of one unit of its size."""
+        return 1
+
+    def sized(self, num: int) -> Self:
+        """The scheme for so many units, in place of as many as are accepted."""
+        size: dict[str, Any] = {self.counted: num}
+        return replace(self, **size)
+
+    def first(self, num: int, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
+        """The rows of the first `num` units; those of more hold all of them."""
+        return self.sized(num).generate(seeds, ask, seed=seed)
 
     def num_read(self, seeds: Sequence[AnyRow]) -> int:
         """How many of the seeds are worked on."""
@@ -64,9 +90,13 @@ class Scheme(Stage):
     def run(self, context: StageContext) -> Stats:
         """Ask the teacher and write the rows."""
         seeds, ask = context.rows(self.seeds), context.ask(self.teacher).ask_all
-        return context.write_rows(
-            self.generate(seeds, ask, seed=context.seed), self.num_read(seeds)
-        )
+        if self.wanted is None:
+            made = self.generate(seeds, ask, seed=context.seed)
+            return context.write_rows(made, self.num_read(seeds))
+        first = partial(self.first, seeds=seeds, ask=ask, seed=context.seed)
+        how = {"each": self.most_each, "fills": self.fills}
+        made = Waves.of(context, self.wanted, first, **how).buy()
+        return context.write_rows(made, self.num_read(seeds))
 
     def answer(
         self, drafts: Sequence[Draft], ask: Ask, *, seed: int, system: str = ""

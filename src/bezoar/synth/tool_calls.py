@@ -1,5 +1,6 @@
 """Conversations with tools, made from function declarations."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from bezoar.errors import DataError
 from bezoar.llm.types import Ask
 from bezoar.reading import read_jsonl
 from bezoar.references import FileRef, RowsRef
-from bezoar.rng import rng_for
+from bezoar.rng import rng_for, seed_for
 from bezoar.stage import Outputs, StageContext
+from bezoar.synth.accepted import written
 from bezoar.synth.drawn_rows import DrawnRows, draw_rows
 from bezoar.synth.tools.catalogue import SHIPPED, Function, read_catalogue, read_declarations
 from bezoar.synth.tools.check import chat_fault
@@ -38,6 +40,8 @@ DEFAULT_SHARES: dict[Category, float] = {
     "conversation": 0.07,
 }
 _LONGEST_CHAT = 400
+_BLOCK = 100
+"""Rows of `accepted` whose shares are exact."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,9 @@ class ToolCalls(DrawnRows):
         """Two for a row, none for a question without tools, and four for a conversation."""
         # questions without tools are shipped, and conversations need two requests more
         total = sum(self.shares.values())
-        asked = self.num_rows * (1 - self.shares.get("chat", 0) / total)
-        talks = self.num_rows * self.shares.get("conversation", 0) / total
+        num_rows = written(self.num_rows)
+        asked = num_rows * (1 - self.shares.get("chat", 0) / total)
+        talks = num_rows * self.shares.get("conversation", 0) / total
         return Estimate(asked, 2 * asked + 2 * talks, 2 * asked + 2 * talks)
 
     def read_seeds(self, context: StageContext) -> list[AnyRow]:
@@ -121,13 +126,26 @@ class ToolCalls(DrawnRows):
         def may_repeat(chat: Chat) -> bool:
             return bool(chat.meta["category"] == "chat")
 
-        return draw_rows(self.kind, self.num_rows, seed, make, chat_fault, may_repeat)
+        num_rows = written(self.num_rows)
+        return draw_rows(self.kind, num_rows, seed, make, chat_fault, may_repeat)
 
     def ask_teacher(self, ask: Ask, seeds: Sequence[AnyRow], *, seed: int) -> Filtered[Chat]:
         """The conversations of `num_rows` that a teacher wrote rightly, and why not the others.
 
         DataError where there are no tools, or too few for a category.
         """
+        return self._teach(self._plan(seed), ask, seeds, seed)
+
+    def first(self, num: int, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
+        """The rows of the first `num` that a teacher tries, whose shares are exact in blocks."""
+        # a plan of another number of rows would be another order, and all other questions
+        blocks = (seed_for(seed, "block", number) for number in range(math.ceil(num / _BLOCK)))
+        plan = [part for block in blocks for part in self.sized(_BLOCK)._plan(block)]
+        return self._teach(plan[:num], ask, seeds, seed)
+
+    def _teach(
+        self, plan: Sequence[tuple[Category, bool]], ask: Ask, seeds: Sequence[AnyRow], seed: int
+    ) -> Filtered[Chat]:
         stubs: dict[str, Function] = {}
         if self.seeds:
             tools = list({tool.name: tool for row in seeds for tool in _offered(row)}.values())
@@ -136,21 +154,22 @@ class ToolCalls(DrawnRows):
         if not tools:
             raise DataError(f"{self.seeds}: no row offers tools; name other rows or a catalogue.")
         how = (self.answers, self.retries, seed, self.structured)
-        return TeacherWriter(tools, stubs, read_chats(), ask, *how).write(self._plan(seed))
+        return TeacherWriter(tools, stubs, read_chats(), ask, *how).write(plan)
 
     def _plan(self, seed: int) -> list[tuple[Category, bool]]:
         """The category of each row and whether it is masked, by exact shares in a random order."""
+        num_rows = written(self.num_rows)
         total, rng = sum(self.shares.values()), rng_for("tool_calls plan", seed)
         # rounded sums, not rounded shares: they add up to all rows
         ends, sum_so_far = [], 0.0
         for category, weight in self.shares.items():
             sum_so_far += weight
-            ends.append((category, round(self.num_rows * sum_so_far / total)))
+            ends.append((category, round(num_rows * sum_so_far / total)))
         categories: list[Category] = []
         for category, end in ends:
             categories += [category] * (end - len(categories))
         rng.shuffle(categories)
-        hidden = set(rng.sample(range(self.num_rows), round(self.num_rows * self.masked)))
+        hidden = set(rng.sample(range(num_rows), round(num_rows * self.masked)))
         return [(category, number in hidden) for number, category in enumerate(categories)]
 
 
