@@ -181,8 +181,8 @@ class _Scheduler:
         # started last would leave the other slots empty
         self.waiting = sorted(answers, key=lambda answer: (-len(answer.prompt), answer.index))
         self.live: list[_Answer] = []
-        self.cache = KVCache(min(num_slots, len(answers)))
-        self.shared_prefixes = KVCache(0)
+        self.cache = KVCache(min(num_slots, len(answers)), stack.device)
+        self.shared_prefixes = KVCache(0, stack.device)
 
     @torch.inference_mode()
     def steps(self) -> Iterator[None]:
@@ -218,7 +218,7 @@ class _Scheduler:
                 prefixes.append(first[:length])
         # 2) read them together
         if prefixes:
-            self.shared_prefixes = KVCache(len(prefixes))
+            self.shared_prefixes = KVCache(len(prefixes), self.stack.device)
             parts = [Prefill(slot, prefix, 0) for slot, prefix in enumerate(prefixes)]
             self._prefill(self.shared_prefixes, parts)
 
@@ -264,10 +264,10 @@ class _Scheduler:
         """One more token for every live answer."""
         sizes = [answer.num_cached for answer in self.live]
         self.cache.reserve(max(sizes) + 1)
-        positions = self._tensor(sizes)  # [n]
-        layout = DecodeLayout(self.cache, positions, self.stack.head_weight.dtype)
+        layout = DecodeLayout(self.cache, sizes, self.stack.device)
         ids = self._tensor([answer.tokens[-1] for answer in self.live])  # [n]
-        self._append(self.live, self.stack.backbone(ids[None], positions[None], layout)[0])
+        hidden = self.stack.backbone(ids[None], layout.positions[None], layout)
+        self._append(self.live, hidden[0])
 
     def _append(self, answers: list[_Answer], hidden: Tensor) -> None:
         logits = self.lm_head(hidden)

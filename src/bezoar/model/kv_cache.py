@@ -1,62 +1,95 @@
 """The keys and values of growing answers, one slot each, and attention during prefill and decoding.
 
-n slots in use, H query heads, G key/value heads, R = H / G, S positions, T tokens of a packed row,
-D head size.
+n slots in use, H query heads, G key/value heads, R = H / G, N blocks of B positions, S = N B, T
+tokens of a packed row, D head size.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from bezoar.model.limited_attention import PLAIN, Rule, attend_limited, capped
+from bezoar.model.limited_attention import PLAIN, Rule, attend_blocks, attend_limited, capped
 
-# positions by which the cache grows at least
-_SPARE = 64
+# positions of a block: no slot is read beyond the block that it ends in
+_BLOCK = {"cpu": 128, "cuda": 256}
 
 
 class KVCache:
-    """Keys and values [num, G, S, D] of each layer, in the model's precision; S grows on demand."""
+    """Keys and values [N, num, G, B, D] of each layer, in the model's precision; N grows on demand.
 
-    def __init__(self, num: int) -> None:
-        self.num = num
+    A block's keys of the first slots lie together, so that products read them as they are.
+    """
+
+    def __init__(self, num: int, device: torch.device) -> None:
+        self.num, self.block = num, _BLOCK.get(device.type, 256)
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
-        self._size = 0
+        self._blocks = 0
+
+    def blocks(self, size: int) -> int:
+        """The blocks that hold `size` positions."""
+        return -(-size // self.block)
 
     def reserve(self, size: int) -> None:
         """Make room for `size` positions in every slot."""
-        if size <= self._size:
+        if self.blocks(size) <= self._blocks:
             return
-        # spare room, so that the whole cache is not copied for every new token
-        self._size = size + max(_SPARE, size // 4)
+        # spare room, so that the whole cache is not copied for every new block
+        self._blocks = self.blocks(size + size // 4)
         for table in (self.keys, self.values):
             for layer, old in table.items():
-                table[layer] = old.new_zeros(self.num, old.shape[1], self._size, old.shape[3])
-                table[layer][:, :, : old.shape[2]] = old
+                table[layer] = _zeros((self._blocks, *old.shape[1:]), old)
+                table[layer][: old.shape[0]] = old
 
     def layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values, made on first use for keys such as `like` [1, G, T, D]."""
+        """A layer's keys and values, made on first use for keys such as `like` [..., G, T, D]."""
         if layer not in self.keys:
-            shape = (self.num, like.shape[1], self._size, like.shape[3])
-            self.keys[layer], self.values[layer] = like.new_zeros(shape), like.new_zeros(shape)
+            shape = (self._blocks, self.num, like.shape[-3], self.block, like.shape[-1])
+            self.keys[layer], self.values[layer] = _zeros(shape, like), _zeros(shape, like)
         return self.keys[layer], self.values[layer]
+
+    def write(self, layer: int, slot: int, past: int, key: Tensor, value: Tensor) -> None:
+        """Store key and value [G, T, D] behind the first `past` positions of a slot."""
+        for table, new in zip(self.layer(layer, key), (key, value), strict=True):
+            start = past
+            while start < past + new.shape[1]:
+                number, place = divmod(start, self.block)
+                part = new[:, start - past : start - past + self.block - place]
+                table[number, slot, :, place : place + part.shape[1]] = part
+                start += part.shape[1]
+
+    def read(self, layer: int, slot: int, size: int) -> tuple[Tensor, Tensor]:
+        """A copy of the first `size` positions of a slot: keys and values [G, size, D]."""
+        key, value = (
+            table[layer][: self.blocks(size), slot].transpose(0, 1).flatten(1, 2)[:, :size]
+            for table in (self.keys, self.values)
+        )
+        return key, value
 
     def move(self, source: int, target: int, size: int) -> None:
         """Copy the first `size` positions of a slot into another."""
-        for table in (self.keys, self.values):
-            for tensor in table.values():
-                tensor[target, :, :size] = tensor[source, :, :size]
+        self.copy_from(self, source, target, size)
 
     def copy_from(self, other: "KVCache", source: int, target: int, size: int) -> None:
         """Copy the first `size` positions of a slot of `other` into a slot."""
+        blocks = self.blocks(size)
         for layer, key in other.keys.items():
             keys, values = self.layer(layer, key)
-            keys[target, :, :size] = key[source, :, :size]
-            values[target, :, :size] = other.values[layer][source, :, :size]
+            keys[:blocks, target] = key[:blocks, source]
+            values[:blocks, target] = other.values[layer][:blocks, source]
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    # the system makes pages of these when they are written, and most are not: prompts differ
+    size = int(np.prod(shape)) * like.element_size()
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(like.dtype).view(shape)
 
 
 class Prefill(NamedTuple):
@@ -78,32 +111,34 @@ class PrefillLayout:
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule = PLAIN
     ) -> Tensor:
         """query [1, H, T, D], key and value [1, G, T, D] -> [1, H, T, D]."""
-        keys, values = self.cache.layer(layer, key)
-        groups = key.shape[1]
+        groups, start = key.shape[1], 0
         out = torch.empty_like(query)
-        start = 0
         for slot, tokens, past in self.parts:
             end = start + len(tokens)
-            # 1) store first, so that cached prefix and new tokens are one slice of the slot
-            size = past + end - start
-            keys[slot, :, past:size] = key[0, :, start:end]
-            values[slot, :, past:size] = value[0, :, start:end]
-            # 2) attend group by group: the R queries that share a key head see it by a stride of 0
+            k, v = key[0, :, start:end], value[0, :, start:end]
+            self.cache.write(layer, slot, past, k, v)
+            if past:
+                k, v = self.cache.read(layer, slot, past + len(tokens))
+            # group by group: the R queries that share a key head see it by a stride of 0
             q = query[0, :, start:end].reshape(groups, -1, end - start, query.shape[3])
-            k, v = (x[slot, :, :size] for x in (keys, values))
-            part = _attend_cached(q, k, v, rule)
-            out[0, :, start:end] = part.flatten(0, 1)
+            out[0, :, start:end] = _attend_cached(q, k, v, rule).flatten(0, 1)
             start = end
         return out
 
 
 class DecodeLayout:
-    """One new token for each of the first n slots, at `positions` [n]: stored, then attended to."""
+    """One new token for each of the first n slots, at `positions`: stored, then attended to."""
 
-    def __init__(self, cache: KVCache, positions: Tensor, dtype: torch.dtype) -> None:
-        self.cache, self.positions = cache, positions
-        self.rows = torch.arange(len(positions), device=positions.device)
-        self.size, self.dtype = int(positions.max()) + 1, dtype
+    def __init__(self, cache: KVCache, positions: Sequence[int], device: torch.device) -> None:
+        self.cache, size = cache, cache.block
+        self.positions = torch.tensor(positions, device=device)  # [n]
+        self.places = self.positions // size, torch.arange(len(positions), device=device)
+        self.offsets = self.positions % size
+        # of each block the slots that are read: up to the last one that reaches it
+        self.reach = [
+            1 + max(slot for slot, position in enumerate(positions) if position >= start)
+            for start in range(0, max(positions) + 1, size)
+        ]
         self.masks: dict[int | None, Tensor] = {}  # by window
 
     def attend(
@@ -111,31 +146,37 @@ class DecodeLayout:
     ) -> Tensor:
         """query [1, H, n, D], key and value [1, G, n, D] -> [1, H, n, D]."""
         keys, values = self.cache.layer(layer, key)
-        num, groups = len(self.rows), key.shape[1]
-        keys[self.rows, :, self.positions] = key[0].transpose(0, 1)
-        values[self.rows, :, self.positions] = value[0].transpose(0, 1)
-        # the R queries that share a key head take the place of a sequence: keys and values are
-        # read once for all of them
-        q = query[0].transpose(0, 1).reshape(num, groups, -1, query.shape[3])  # [n, G, R, D]
-        k, v = keys[:num, :, : self.size], values[:num, :, : self.size]  # [n, G, S, D]
+        keys[*self.places, :, self.offsets] = key[0].transpose(0, 1)
+        values[*self.places, :, self.offsets] = value[0].transpose(0, 1)
+        # the R queries that share a key head are rows of one product: keys are read once for all
+        groups, size = key.shape[1], self.cache.block
+        q = query[0].transpose(0, 1).reshape(-1, query.shape[1] // groups, query.shape[3])
         mask = self._mask(rule.window)
-        if rule.softcap is None:
-            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=rule.scale)
-        else:
-            scores = capped((q @ k.transpose(2, 3) * rule.scaling(q)).float(), rule.softcap)
-            weights = (scores + mask).softmax(-1)  # [n, G, R, S]
-            out = weights.to(v.dtype) @ v
-        return out.flatten(1, 2).transpose(0, 1)[None]
+        scores = mask.new_zeros(len(q), q.shape[1], mask.shape[1])  # [n G, R, S]
+        for number, slots in enumerate(self.reach):
+            part, rows = slice(number * size, (number + 1) * size), slots * groups
+            k = keys[number, :slots].flatten(0, 1)  # [slots G, B, D]
+            scores[:rows, :, part] = torch.bmm(q[:rows], k.transpose(1, 2))
+        scores = capped(scores.mul_(rule.scaling(q)), rule.softcap)
+        scores.view(len(mask), -1, mask.shape[1]).add_(mask[:, None])
+        weights = scores.softmax(-1).to(value.dtype)
+        # sums over blocks in float32
+        out = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
+        for number, slots in enumerate(self.reach):
+            part, rows = slice(number * size, (number + 1) * size), slots * groups
+            v = values[number, :slots].flatten(0, 1)
+            out[:rows] += torch.bmm(weights[:rows, :, part], v)
+        return out.to(q.dtype).view(len(mask), -1, q.shape[2]).transpose(0, 1)[None]
 
     def _mask(self, window: int | None) -> Tensor:
-        """[n, 1, 1, S]: 0 where a token sees, else minus infinity."""
+        """[n, S]: 0 where a token sees, else minus infinity."""
         if window not in self.masks:
-            places, seen_by = torch.arange(self.size, device=self.rows.device), self.positions
-            unseen = places > seen_by[:, None]
+            places = torch.arange(len(self.reach) * self.cache.block, device=self.positions.device)
+            unseen = places > self.positions[:, None]
             if window is not None:
-                unseen |= places <= seen_by[:, None] - window
-            mask = torch.zeros(unseen.shape, dtype=self.dtype, device=self.rows.device)
-            self.masks[window] = mask.masked_fill_(unseen, float("-inf"))[:, None, None]
+                unseen |= places <= self.positions[:, None] - window
+            mask = torch.zeros(unseen.shape, device=unseen.device)
+            self.masks[window] = mask.masked_fill_(unseen, float("-inf"))
         return self.masks[window]
 
 
@@ -144,6 +185,8 @@ def _attend_cached(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Ten
     size, past = key.shape[1], key.shape[1] - query.shape[2]
     if rule.limits(size):
         return attend_limited(query.to(key.dtype), key, value, rule)
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        return attend_blocks(query, key, value, rule.scaling(query))
     k, v = (x[:, None].expand(-1, query.shape[1], -1, -1) for x in (key, value))
     # is_causal aligns the first query with the first key, which is wrong after a prefix
     mask = None

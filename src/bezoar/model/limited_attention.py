@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# queries at once
-_BLOCK = 256
+# queries at once, and where no gradients are formed
+_BLOCK, _SMALL = 256, 64
 
 
 class Rule(NamedTuple):
@@ -74,3 +74,20 @@ def _block(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
         seen = seen.triu(past - rule.window + 1)
     weights = scores.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype)
     return (weights.view(groups, -1, num_keys) @ value).view(groups, n, size, -1)
+
+
+def attend_blocks(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """The same without a rule and without gradients, in half the time of PyTorch's kernel on a CPU
+    in bfloat16, which multiplies in float32."""
+    groups, n, size, width = query.shape
+    past, out = key.shape[1] - size, torch.empty_like(query)
+    future = query.new_full((_SMALL, _SMALL), float("-inf")).triu_(1)
+    for start in range(0, size, _SMALL):
+        rows = slice(start, min(start + _SMALL, size))
+        num, seen = rows.stop - start, past + rows.stop
+        q = query[:, :, rows].reshape(groups, -1, width)
+        scores = torch.bmm(q, key[:, :seen].transpose(1, 2)).mul_(scale)
+        scores.view(groups, n, num, seen)[..., past + start :] += future[:num, :num]
+        part = torch.bmm(scores.softmax(-1), value[:, :seen])
+        out[:, :, rows] = part.view(groups, n, num, width)
+    return out

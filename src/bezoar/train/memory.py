@@ -144,8 +144,9 @@ def _drawing(config: Config, width: int, slots: int, positions: int, *, on_gpu: 
     linear: int = num_layers * sum(i * o for i, o in layer_shapes(config).values())
     # a CPU has a copy of the output embedding laid out for the matrix kernel too
     merged: int = linear + (0 if on_gpu else config["vocab_size"] * config["hidden_size"])
-    # with the spare room of model.kv_cache
-    room = positions + max(64, positions // 4)
+    # with the spare room of model.kv_cache, in whole blocks
+    block = 256 if on_gpu else 128
+    room = -(-(positions + positions // 4) // block) * block
     return (merged + num_layers * slots * room * 2 * _heads(config)[1]) * width
 
 
