@@ -10,18 +10,26 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from bezoar.chat.templates import Hermes
 from bezoar.errors import RecipeError, TrainingError
 from bezoar.flow.cache_key import all_keys
+from bezoar.flow.explain import Kind, all_kinds
 from bezoar.flow.plan import print_plan
+from bezoar.flow.rank import Job
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.run import run_recipe
 from bezoar.flow.rundir import RunDir
+from bezoar.flow.yaml_loader import build
+from bezoar.launch import Torchrun
+from bezoar.model.spec import ModelSpec
 from bezoar.terminal import Console
 from tests.helpers.rows import chats, pairs
 
@@ -217,14 +225,9 @@ def test_a_wrong_launch_is_told(folder: Path, tiny_model: Path, launch: str, fau
         load_recipe(recipe(folder, tiny_model, "wrong", SFT, launch))
 
 
-def test_what_cannot_run_on_several_processes_is_refused(folder: Path) -> None:
-    path = folder / "ppo.yaml"
-    path.write_text(
-        f"name: ppo\nlaunch: {TWO}\nmodels: {{b: {{path: b}}}}\nstages:\n"
-        "  chats: {kind: jsonl, path: chats.jsonl, response: answer}\n"
-        "  p: {kind: grpo, model: b, rows: chats, rewards: [{kind: number}]}\n"
-    )
-    fault = "ppo.yaml:6: stages.p.launch: grpo trains on one process"
+def test_a_launch_without_effect_is_refused(folder: Path, tiny_model: Path) -> None:
+    path = recipe(folder, tiny_model, "own", f"{SFT}, launch: {{kind: local}}", TWO)
+    fault = "own.yaml:3: launch: every stage that trains has a launch of its own"
     with pytest.raises(RecipeError, match=re.escape(fault)):
         load_recipe(path)
     path.write_text(
@@ -233,6 +236,20 @@ def test_what_cannot_run_on_several_processes_is_refused(folder: Path) -> None:
     )
     with pytest.raises(RecipeError, match=re.escape("launch: nothing is trained; remove the key")):
         load_recipe(path)
+
+
+def job(stage: Any, folder: Path) -> Job:
+    spec, template = ModelSpec("b", add_tokens=("<x>",)), Hermes()
+    where = folder / "work", folder / "out", (ModelSpec("r"), (Path("a"),))
+    return Job("s", stage, folder / "rows.parquet", spec, (), template, *where, 7, None)
+
+
+@pytest.mark.parametrize("kind", [k for k in all_kinds() if k.category == "trainings"])
+def test_a_rank_is_given_the_stage_as_it_is(kind: Kind, folder: Path) -> None:
+    stage = build(kind.cls, yaml.safe_load(kind.example), path=folder, lines={})
+    given = job(replace(stage, launch=Torchrun(2), lr=1 / 3), folder)
+    (folder / "work").mkdir()
+    assert Job.load(given.save()) == given
 
 
 def test_the_plan_says_where_a_stage_trains(folder: Path, tiny_model: Path) -> None:

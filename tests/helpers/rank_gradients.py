@@ -4,11 +4,14 @@
 import json
 import os
 import sys
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bezoar.chat.templates import ChatML
 from bezoar.model.spec import LoRA, ModelSpec
@@ -18,10 +21,13 @@ from bezoar.train.label_check import check_labels
 from bezoar.train.objectives.bradley_terry import BradleyTerry
 from bezoar.train.objectives.regression import Regression
 from bezoar.train.ranks import Ranks
+from bezoar.train.rewards.model import ModelReward
+from bezoar.train.rloo import RLOO
 from bezoar.train.settings import StageInputs, TrainSettings
 from bezoar.train.step import TrainState
 from bezoar.train.supervised_trainer import SupervisedTrainer
 from tests.helpers.rows import labelled, pairs
+from tests.train import test_grpo, test_ppo
 from tests.train.test_equality import CASES
 
 ALL: dict[str, tuple[Any, Any]] = {
@@ -29,6 +35,28 @@ ALL: dict[str, tuple[Any, Any]] = {
     "bradley_terry": (BradleyTerry(), pairs(8)),
     "regression": (Regression(("helpfulness", "verbosity")), labelled(8)),
 }
+LONG: Any = {"advantage": "leave_one_out", "max_tokens": 60, "updates": 2}
+POLICIES: dict[str, tuple[Any, Any]] = {
+    "ppo": (replace(test_ppo.SMALL, minibatches=2, reset=0.5, normalise="std"), test_ppo.ROWS),
+    "ppo-critic": (replace(test_ppo.SMALL, critic="reward", updates=1), test_ppo.ROWS),
+    "ppo-reinforce": (replace(test_ppo.SMALL, **LONG, samples=2, batch_size=8), test_ppo.ROWS),
+    "grpo": (replace(test_grpo.EASY, minibatches=2, dynamic_sampling=1), test_grpo.ROWS),
+    "rloo": (
+        RLOO(
+            model="m",
+            rows="rows",
+            rewards=(test_grpo.Digits(), ModelReward("judge")),
+            samples=4,
+            batch_size=4,
+            adapter=test_grpo.EASY.adapter,
+            max_tokens=60,
+            dynamic_sampling=3,
+            updates=1,
+        ),
+        test_grpo.ROWS,
+    ),
+}
+"""One group of answers alone, in `rloo`, leaves a rank without any."""
 
 
 def worked_out(
@@ -65,6 +93,42 @@ def worked_out(
     return found
 
 
+def updated(stage: Any, rows: Any, model: Path, folder: Path, reward: Any) -> list[dict[str, Any]]:
+    """Of every update: what is logged; of every optimizer step, the gradient."""
+    grads: list[dict[str, torch.Tensor]] = []
+
+    def watch(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        grads.append({str(i): p.grad.clone() for i, p in enumerate(parameters)})
+
+    hook = register_optimizer_step_pre_hook(watch)
+    spec, metrics = ModelSpec(str(model), dtype="float32"), folder / "metrics.jsonl"
+    folder.mkdir(exist_ok=True)
+    inputs = StageInputs(spec, [], ChatML(), folder / "work", folder / "out", reward)
+    progress = Progress("s", metrics) if Ranks.here().first else Progress("s")
+    stage.fit(rows, inputs, progress=progress, seed=7)
+    hook.remove()
+    lines = (
+        [json.loads(line) for line in metrics.read_text().splitlines()]
+        if Ranks.here().first
+        else []
+    )
+    for line, name in product(lines, ("time_s", "seconds", "stage")):
+        line.pop(name)
+    steps = [{"loss": 0.0, "counts": {}, "grads": grad} for grad in grads]
+    return steps + [{"loss": line.pop("loss"), "counts": line, "grads": {}} for line in lines]
+
+
+def reward_model(model: Path, folder: Path) -> Any:
+    """A fixed random one, on an adapter of its own."""
+    with Ranks.here().first_alone():
+        if Ranks.here().first:
+            stack = Stack(ModelSpec(str(model), dtype="float32"))
+            stack.add_adapter(LoRA(r=2), seed=5, outputs=("reward",))
+            stack.save_trained(folder)
+    return ModelSpec(str(model), dtype="float32"), [folder / "adapter"]
+
+
 def main(model: Path, folder: Path) -> None:
     """Write, for the first rank, how far each objective's numbers are from those of one process."""
     torch.set_num_threads(1)
@@ -76,9 +140,16 @@ def main(model: Path, folder: Path) -> None:
         if ranks.first:
             one = worked_out(objective, rows, model, folder / f"{name}-one", Ranks(), lora)
             report[name] = [_apart(a, b) for a, b in zip(one, two, strict=True)]
-    if ranks.first:
-        (folder / "report.json").write_text(json.dumps(report))
+    reward = reward_model(model, folder)
+    for name, (stage, rows) in POLICIES.items():
+        two = updated(stage, rows, model, folder / f"{name}-two", reward)
+        report[name] = two
     dist.destroy_process_group()
+    if ranks.first:
+        for name, (stage, rows) in POLICIES.items():
+            one = updated(stage, rows, model, folder / f"{name}-one", reward)
+            report[name] = [_apart(a, b) for a, b in zip(one, report[name], strict=True)]
+        (folder / "report.json").write_text(json.dumps(report))
 
 
 def _apart(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The checks of `launch`: what a recipe says about where it trains can be done."""
+"""The check of `launch`."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,16 +7,13 @@ from bezoar.flow.yaml_document import KeyPath
 from bezoar.launch import Launch, OneProcess
 from bezoar.stage import Stage
 from bezoar.train import Training
-from bezoar.train.stages import Train
 
 
 def check_launch(launch: Launch, stages: Mapping[str, Stage], at: Callable[[KeyPath], str]) -> None:
-    """Every stage can run where it is to; a recipe without training says nothing on it."""
-    trainings = {name: stage for name, stage in stages.items() if isinstance(stage, Training)}
+    """The recipe's own has an effect."""
+    trainings = [stage for stage in stages.values() if isinstance(stage, Training)]
     if launch != OneProcess() and not trainings:
         raise RecipeError(f"{at(('launch',))}: nothing is trained; remove the key.")
-    for name, stage in trainings.items():
-        if (stage.launch or launch).processes > 1 and not isinstance(stage, Train):
-            fix = "give it `launch: {kind: local}`"
-            where = at(("stages", name, "launch"))
-            raise RecipeError(f"{where}: {stage.kind} trains on one process; {fix}.")
+    if launch != OneProcess() and all(stage.launch for stage in trainings):
+        fault = "every stage that trains has a launch of its own"
+        raise RecipeError(f"{at(('launch',))}: {fault}; remove one or the other.")

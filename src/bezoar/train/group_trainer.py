@@ -19,6 +19,7 @@ from bezoar.stage import Rows, Stats
 from bezoar.train.group_policy import GroupPolicy
 from bezoar.train.hardware import fresh_peak
 from bezoar.train.policy_trainer import PolicyTrainer, open_prompts, open_reward
+from bezoar.train.rank_rollouts import deal_rollouts
 from bezoar.train.rewards.program import check_rows
 from bezoar.train.rollout import Policy, Rollout, RolloutScores
 from bezoar.train.settings import StageInputs
@@ -93,8 +94,11 @@ class GroupTrainer(PolicyTrainer):
         by_model, scores = settings.by_model, [0.0] * len(rollouts)
         if by_model:
             scores = self.model_scores(rollouts, by_model.goodness)
-        found = []
-        for rollout, score in zip(rollouts, scores, strict=True):
+        names = ["reward", *(f"reward_{reward.kind}" for reward in settings.rewards)]
+        found = dict[int, list[float]]()
+        # by one rank each: a program with a time limit need not say the same twice
+        for index in deal_rollouts(self.ranks, rollouts):
+            rollout, score = rollouts[index], scores[index]
             # by kind, so that each can be logged beside the sum
             parts = {"model": score} if by_model else {}
             text, row = decode(rollout.tokens[:-1]), rollout.prompt.row
@@ -104,9 +108,11 @@ class GroupTrainer(PolicyTrainer):
             total = sum(r.weight * parts[r.kind] for r in settings.rewards if r.kind in parts)
             total = total if rollout.ended else settings.missing_end
             total -= settings.length_penalty(len(rollout.tokens))
-            named = {f"reward_{r.kind}": parts.get(r.kind, 0.0) for r in settings.rewards}
-            found.append({"reward": total, **(named if len(named) > 1 else {})})
-        return found
+            found[index] = [total, *(parts.get(r.kind, 0.0) for r in settings.rewards)]
+        table = self.ranks.gather(found, len(rollouts), len(names)).tolist()
+        # of one reward, its part is the sum
+        names = names if len(names) > 2 else names[:1]
+        return [dict(zip(names, row, strict=False)) for row in table]
 
     def targets(self, old: RolloutScores, scores: Tensor) -> Sequence[Tensor]:
         # one advantage an answer: nobody knows which of its tokens earned the reward

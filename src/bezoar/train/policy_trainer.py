@@ -27,6 +27,7 @@ from bezoar.rng import rng_for
 from bezoar.stage import Rows, Stats
 from bezoar.train.optim import epoch_order
 from bezoar.train.policy_settings import PolicySettings
+from bezoar.train.rank_rollouts import deal, deal_rollouts, together
 from bezoar.train.rollout import (
     Policy,
     Prompt,
@@ -127,8 +128,9 @@ class PolicyTrainer(Trainer):
         """Write the trained weights and what is to be said of the training; the first rank does."""
         if not self.ranks.first:
             return {}
-        num, facts = len(self.prompts), {"memory_splits": self.state.splits, **self.last_metrics}
-        return self.write_result(self.stack, num, dropped, {"rows_trained": num, **facts, **more})
+        num = len(self.prompts)
+        facts = {"rows_trained": num, "memory_splits": self.state.splits, **self.last_metrics}
+        return self.write_result(self.stack, num, dropped, {**facts, **more})
 
     def batch(self, number: int) -> list[Prompt]:
         """The prompts of a draw (0-based), each `samples` times: the next ones; each pass has its
@@ -157,7 +159,7 @@ class PolicyTrainer(Trainer):
                 )
         # 2) read the old policy, its reference and the values before any weight changes, in the
         # micro-batches of training: with one minibatch the first ratio is 1 to the bit
-        old = self.in_micro_batches(rollouts, partial(read, self.policy, rollouts))
+        old = self._read(rollouts)
         # 3) what each token was worth
         scores_tensor = torch.tensor(scores, device=old.mask.device)  # [N]
         targets = self.targets(old, scores_tensor)
@@ -165,9 +167,8 @@ class PolicyTrainer(Trainer):
         # 4) count before logging: a log line has the number of updates that are done
         seconds, groups = time.monotonic() - started, [r.group for r in rollouts]
         # what the network really read
-        if self.policy.shares:
-            groups = joined(groups)
-        num_tokens = sum(group.num_input_tokens for group in groups)
+        read_once = joined(groups) if self.policy.shares else groups
+        num_tokens = sum(group.num_input_tokens for group in read_once)
         counts = {"tokens": num_tokens, "trained_tokens": int(old.free.sum())}
         self.count(loss=losses["loss"], **counts, seconds=seconds)
         self.last_metrics = {
@@ -191,12 +192,14 @@ class PolicyTrainer(Trainer):
     def draw(self, number: int) -> list[Rollout]:
         """The answers to the prompts of a draw."""
         settings, prompts = self.settings, self.batch(number)
+        prefixes = [self.prefix(prompt) for prompt in prompts]
         end = self.inputs.template.end(self.policy.stack.tokenizer)
+        own = deal(self.ranks, prompts, [len(p.tokens) + settings.max_tokens for p in prompts])
         answers = partial(
             roll_out,
             self.policy,
-            prompts,
-            [self.prefix(prompt) for prompt in prompts],
+            [prompts[i] for i in own],
+            [prefixes[i] for i in own],
             end,
             max_tokens=settings.max_tokens,
             seed=int(content_hash(self.seed, number), 16),
@@ -207,20 +210,31 @@ class PolicyTrainer(Trainer):
             self.state.slots = slots // 2
             return "" if slots > 1 else "for one answer; lower max_tokens or max_length"
 
-        return self.again_with_less(
-            lambda: answers(slots=self.state.slots or settings.slots), shrink
+        drawn = self.again_with_less(
+            lambda: answers(slots=self.state.slots or settings.slots) if own else [], shrink
         )
+        return together(self.ranks, prompts, prefixes, dict(zip(own, drawn, strict=True)))
+
+    def _read(self, rollouts: list[Rollout]) -> RolloutScores:
+        own = deal_rollouts(self.ranks, rollouts)
+
+        def part(batches: list[list[int]]) -> RolloutScores:
+            return read(self.policy, rollouts, [[own[i] for i in batch] for batch in batches])
+
+        return self.in_micro_batches([rollouts[i] for i in own], part).over(self.ranks)
 
     def model_scores(self, rollouts: list[Rollout], goodness: RewardWeights) -> list[float]:
         """The reward model's score of every answer."""
         assert self.reward_model is not None
-        rate = partial(
-            score, rollouts, self.policy, self.reward_model, self.inputs.template, goodness=goodness
-        )
+        own = deal_rollouts(self.ranks, rollouts)
+        mine, models = [rollouts[i] for i in own], (self.policy, self.reward_model)
+        rate = partial(score, mine, *models, self.inputs.template, goodness=goodness)
         missing_end = self.settings.missing_end
-        return self.in_micro_batches(
-            rollouts, lambda _: rate(missing_end=missing_end, max_tokens=self.state.budget)
+        scores = self.in_micro_batches(
+            mine, lambda _: rate(missing_end=missing_end, max_tokens=self.state.budget)
         )
+        rows = {i: [value] for i, value in zip(own, scores, strict=True)}
+        return [value for [value] in self.ranks.gather(rows, len(rollouts), 1).tolist()]
 
     def _improve(
         self, rollouts: list[Rollout], old: RolloutScores, targets: Sequence[Tensor]
@@ -250,30 +264,32 @@ class PolicyTrainer(Trainer):
         mask: Tensor,
         terms: Terms,
     ) -> dict[str, float]:
-        """Add the gradient of the loss that `terms` makes of the minibatch `rows`, micro-batch by
-        micro-batch; the sums of what it logs.
+        """Add this rank's part of the gradient of the loss that `terms` makes of the minibatch
+        `rows`, micro-batch by micro-batch; the sums of what all ranks log.
 
         `matrices` [N, T] are given to it without padding; divisors are the caller's, of the whole
-        minibatch, so that micro-batches have no effect on the result.
+        minibatch, so that micro-batches and ranks have no effect on the result.
         """
-        minibatch = [rollouts[i] for i in rows]
+        own = [rows[i] for i in deal_rollouts(self.ranks, [rollouts[i] for i in rows])]
+        # a rank without answers reads one that counts nothing: it has a part in all sums
+        counts, own = bool(own), own or rows[:1]
 
         def compute(batches: list[list[int]]) -> dict[str, float]:
             totals = dict[str, float]()
             for batch in batches:
                 # 1) numbers from before the update, in the order of the tokens
-                micro_rows = [rows[i] for i in batch]
+                micro_rows = [own[i] for i in batch]
                 is_answer = mask[micro_rows].bool()
                 numbers = [matrix[micro_rows][is_answer] for matrix in matrices]  # [A] each
                 # 2) the policy of now; backward at once, so that one micro-batch's graph is held
                 logprobs, values, _ = self.policy.read([rollouts[i].group for i in micro_rows])
                 loss, shown = terms(logprobs, values, *numbers)
-                torch.autograd.backward(loss)
+                torch.autograd.backward(loss * counts)
                 for name, value in shown.items():
-                    totals[name] = totals.get(name, 0.0) + value
+                    totals[name] = totals.get(name, 0.0) + value * counts
             return totals
 
-        return self.in_micro_batches(minibatch, compute)
+        return self.ranks.sum_named(self.in_micro_batches([rollouts[i] for i in own], compute))
 
     def in_micro_batches(
         self, rollouts: list[Rollout], compute: Callable[[list[list[int]]], T]

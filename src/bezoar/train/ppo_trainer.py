@@ -22,6 +22,7 @@ from bezoar.train.critic import open_policy
 from bezoar.train.hardware import fresh_peak
 from bezoar.train.policy_trainer import PolicyTrainer, open_prompts, open_reward
 from bezoar.train.ppo_settings import PPOSettings
+from bezoar.train.ranks import Ranks
 from bezoar.train.rollout import Prompt, Rollout, RolloutScores, draw_prefix, gains
 from bezoar.train.settings import StageInputs
 
@@ -41,6 +42,8 @@ def train(
     stack.net.eval()
     if settings.normalise != "none":
         goodness = normalised(settings, rows, inputs, reward_model)
+        mean, std = Ranks.here().of_first([goodness.mean, goodness.std])
+        goodness = replace(goodness, mean=mean, std=std)
         settings = replace(settings, goodness=goodness, normalise="none")
     longest = max(len(prompt.tokens) for prompt in prompts) + settings.max_tokens
     models, stage = (stack, inputs.reward, reward_model), progress.stage

@@ -11,7 +11,7 @@ and of the numbers that are logged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -63,6 +63,26 @@ class Ranks:
             if rank == self.rank:
                 own.append(index)
         return [items[i] for i in sorted(own)]
+
+    def gather(self, own: Mapping[int, Sequence[float]], count: int, width: int) -> Tensor:
+        """Rows of numbers [count, width] from those that each rank has, by their place."""
+        table = torch.zeros(count, width, dtype=torch.double)
+        for index, values in own.items():
+            table[index, : len(values)] = torch.tensor(values, dtype=torch.double)
+        # nobody else has anything in these rows: a sum with zeros is the number itself
+        return self.sum(table)
+
+    def sum_named(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The sums of numbers whose names are the same on all ranks."""
+        names = sorted(values)
+        table = torch.tensor([values[name] for name in names], dtype=torch.double)
+        sums = dict(zip(names, self.sum(table).tolist(), strict=True))
+        return {name: sums[name] for name in values}
+
+    def of_first(self, values: Sequence[float]) -> list[float]:
+        """The first rank's numbers; what others worked out may be rounded otherwise."""
+        table = self.gather({0: values} if self.first else {}, 1, len(values))
+        return [float(value) for value in table[0]]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, in place; the same bits on each."""

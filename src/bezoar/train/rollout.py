@@ -3,6 +3,8 @@
 N answers, T tokens of the longest, A tokens of all, E hidden size.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +27,7 @@ from bezoar.rng import rng_for, seed_for
 from bezoar.train.advantage import advantages, leave_one_out, token_rewards, whiten
 from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.ppo_settings import PPOSettings
+from bezoar.train.ranks import Ranks
 from bezoar.train.settings import StageInputs
 from bezoar.train.step import states
 
@@ -201,6 +204,12 @@ class RolloutScores:
     free: Tensor  # 1 on those that were not forced
     lengths: Tensor  # [N]
     entropy: float  # nats a token, over all of them
+
+    def over(self, ranks: Ranks) -> RolloutScores:
+        """The same of all rollouts, from the parts that each rank has read."""
+        for matrix in (self.logprobs, self.reference, self.values):
+            ranks.sum(matrix)
+        return replace(self, entropy=ranks.sum_named({"": self.entropy})[""])
 
     @property
     def log_ratios(self) -> Tensor:

@@ -54,10 +54,10 @@ class Totals:
         """The same of what all ranks read."""
         if ranks.size == 1:
             return self
-        names = sorted(self.metrics)
-        own = [self.loss, self.tokens, self.trained, *(self.metrics[name] for name in names)]
-        loss, tokens, trained, *values = ranks.sum(torch.tensor(own, dtype=torch.double)).tolist()
-        metrics = dict(zip(names, values, strict=True))
+        # names of no metric
+        counts = {"": self.loss, " read": self.tokens, " trained": self.trained}
+        metrics = ranks.sum_named({**counts, **self.metrics})
+        loss, tokens, trained = (metrics.pop(name) for name in counts)
         return Totals(self.units, int(tokens), int(trained), loss, metrics)
 
 
