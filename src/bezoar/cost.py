@@ -81,6 +81,8 @@ class RequestEstimate:
     num: Estimate
     prompt_tokens: Estimate
     completion_tokens: Estimate
+    usd: Estimate | None = None
+    """US dollars of one, where the time of the answers is paid for and it is known."""
 
     def tokens(self) -> Estimate:
         """All tokens of all requests."""
@@ -92,12 +94,17 @@ def text_tokens(text: str) -> int:
     return max(1, len(text) // 4)
 
 
+def has_price(backend: Any) -> bool:
+    """Whether what a language model answers is paid for, by the token or by the hour."""
+    return bool(getattr(backend, "prices", None) or getattr(backend, "usd_per_hour", 0.0))
+
+
 def price(calls: RequestEstimate, backend: Any) -> Estimate:
     """US dollars; nothing for a language model without prices."""
     # a local model or a script has no prices: its requests cost time, not money
     prices = getattr(backend, "prices", None)
     if prices is None:
-        return exactly(0)
+        return calls.num * calls.usd if calls.usd else exactly(0)
     input_usd = float(prices.input_usd_per_million) / 1e6
     output_usd = float(prices.output_usd_per_million) / 1e6
     prompts, answers = calls.num * calls.prompt_tokens, calls.num * calls.completion_tokens

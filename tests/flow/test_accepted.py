@@ -218,7 +218,7 @@ def test_another_rubric_counts_anew_and_what_cannot_come_is_told(
         assert code == 0
         assert "6 (0-6)" in line
         [line] = [line for line in told.splitlines() if line.strip().startswith("kept  ")]
-        assert " 4 (0-5)" in line or " 3 (0-5)" in line
+        assert re.search(r" [1-5] \(0-[345]\) ", line)
 
 
 @pytest.mark.parametrize(

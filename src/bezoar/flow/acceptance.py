@@ -25,16 +25,26 @@ def accepting(stages: Mapping[str, Stage], name: str) -> list[str]:
     return chain
 
 
-def quoted(stages: Mapping[str, Stage], name: str, rows: Mapping[str, Estimate]) -> Quote:
-    """What a stage is expected to give and to ask, from the rows of those that it reads."""
+def quoted(
+    stages: Mapping[str, Stage],
+    name: str,
+    rows: Mapping[str, Estimate],
+    kept: Callable[[str], Estimate | None] = lambda stage: None,
+) -> Quote:
+    """What a stage is expected to give and to ask, from the rows of those that it reads.
+
+    `kept` knows what share of its rows a filter has kept before.
+    """
     stage, last = stages[name], last_of(stages, name)
     if not (isinstance(stage, Scheme | DrawnRows) and (wanted := stage.wanted)):
         quote = stage.quote(rows)
+        if isinstance(stage, JudgeFilter | RuleFilter) and (share := kept(name)):
+            quote = quote._replace(rows=rows[stage.rows] * share)
         return quote if last is None else quote._replace(rows=quote.rows.at_most(exactly(last)))
     # 1) The share that the filters keep, one after the other.
     share = exactly(1)
     for behind in accepting(stages, name):
-        share *= stages[behind].quote(defaultdict(lambda: exactly(1))).rows
+        share *= kept(behind) or stages[behind].quote(defaultdict(lambda: exactly(1))).rows
     # 2) All that is written may be accepted, or so little that the limit ends it.
     least = math.ceil(wanted.accepted / getattr(stage, "most_each", 1))
     some = math.ceil(least / share.expected) if share.expected else wanted.limit

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bezoar.cost import dollars
+from bezoar.cost import dollars, has_price
 from bezoar.errors import RecipeError
 from bezoar.flow.references import refs
 from bezoar.flow.yaml_document import KeyPath
@@ -23,7 +23,7 @@ def check_budgets(
 
     `at` gives the place of a key in the recipe file.
     """
-    priced = {name for name, backend in backends.items() if getattr(backend, "prices", None)}
+    priced = {name for name, backend in backends.items() if has_price(backend)}
     if budget_usd is not None and not priced:
         what = "no language model of this recipe has prices, and nothing would be bounded"
         advice = "write `prices` beside a model under `backends`, or remove the key"

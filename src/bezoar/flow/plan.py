@@ -13,6 +13,7 @@ from bezoar.flow.acceptance import quoted
 from bezoar.flow.budgets import divided, spent_by, where_it_ends
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
+from bezoar.flow.quote_history import kept_before, learned
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.references import refs
 from bezoar.flow.repeats import in_words
@@ -103,6 +104,7 @@ def _lines(known: KnownRows, keys: Mapping[str, str], replay: "Replay | None") -
             _expect(known, name, lines, line)
             if replay and not isinstance(stage, Evaluate):
                 line.rows, line.calls = replay.quote(name, Quote(line.rows, line.calls))
+                line.calls = learned(recipe, name, line.calls, replay.journal)
         lines[name] = line
     return list(lines.values())
 
@@ -116,7 +118,7 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
     try:
         if isinstance(stage, Evaluate):
             line.detectable = stage.detectable(rows)
-        line.rows, line.calls = quoted(recipe.stages, name, rows)
+        line.rows, line.calls = quoted(recipe.stages, name, rows, kept_before(known.run))
     except DataError as error:
         if not isinstance(stage, Evaluate):
             raise

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bezoar.chat.types import AnyRow
-from bezoar.cost import Quote, exactly
+from bezoar.cost import Quote, exactly, has_price
 from bezoar.data.source import Source
 from bezoar.errors import BezoarError
 from bezoar.flow.recipe import Recipe
@@ -18,6 +18,7 @@ from bezoar.flow.rundir import RunDir, StoredRows
 from bezoar.judge.stages import JudgeFilter
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
+from bezoar.llm.journal_upkeep import JournalUpkeep
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
 from bezoar.stage import Rows
@@ -76,7 +77,7 @@ class Replay:
 
     recipe: Recipe
     run: RunDir
-    journal: Journal
+    journal: JournalUpkeep
     place: Path
     current: Set[str]
     replayed: dict[str, Path] = field(default_factory=dict)
@@ -127,12 +128,10 @@ class Replay:
 @contextmanager
 def replaying(recipe: Recipe, run: RunDir, current: Set[str]) -> Iterator[Replay | None]:
     """A replay for a plan; None where no language model that costs money has answered yet."""
-    priced = [
-        backend.identity for backend in recipe.backends.values() if getattr(backend, "prices", None)
-    ]
+    priced = [backend.identity for backend in recipe.backends.values() if has_price(backend)]
     if not priced or run.journal is None:
         yield None
         return
-    with Journal(run.journal) as journal, TemporaryDirectory(prefix="bezoar-plan-") as place:
+    with JournalUpkeep(run.journal) as journal, TemporaryDirectory(prefix="bezoar-plan-") as place:
         has_replies = any(journal.answered(identity) for identity in priced)
         yield Replay(recipe, run, journal, Path(place), current) if has_replies else None

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
@@ -21,11 +21,12 @@ from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
-from bezoar.llm.types import Backend
+from bezoar.llm.types import Ask, Backend
 from bezoar.model.spec import ModelSpec
 from bezoar.parquet import write_parquet
 from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats, TrainedStage
+from bezoar.synth.accepted import Remembering
 from bezoar.train import Training
 from bezoar.train.settings import StageInputs
 
@@ -49,7 +50,7 @@ class RunContext:
     """Set the budget to what a stage may spend."""
     _stacks: "dict[str, Stack]" = field(default_factory=dict)
     _pools: dict[tuple[str, str], Pool] = field(default_factory=dict)
-    _filters: dict[str, "RunContext"] = field(default_factory=dict)
+    _filters: dict[str, Ask] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -112,9 +113,12 @@ class RunContext:
         return self._pools[key]
 
     def calls(self) -> Stats:
-        """What all its language models were asked; empty without one."""
-        counts = [pool.counts() for pool in self._pools.values()]
-        return {"calls": {n: sum(c[n] for c in counts) for n in counts[0]}} if counts else {}
+        """What its language models were asked, all and each; empty without one."""
+        own = {name: pool.counts() for (_, name), pool in self._pools.items()}
+        if not own:
+            return {}
+        names = next(iter(own.values()))
+        return {"calls": {n: sum(c[n] for c in own.values()) for n in names}, "models": own}
 
     def accepted(self, rows: Sequence[Chat]) -> set[str]:
         kept: Sequence[AnyRow] = rows
@@ -123,19 +127,19 @@ class RunContext:
             if isinstance(stage, JudgeFilter):
                 # what is asked is the filter's own: its money, its requests, its line of the bill
                 self.allow(name)
-                ask = self._behind(name).ask(stage.judge).ask_all
-                kept = stage.judge_rows(kept, ask).accepted
+                kept = stage.judge_rows(kept, self._behind(name, stage.judge)).accepted
                 self.allow(self.name)
             elif isinstance(stage, RuleFilter):
                 kept = stage.sift(kept).rows
         return {row.id for row in kept}
 
-    def _behind(self, name: str) -> Self:
-        """The context of a filter behind this stage."""
+    def _behind(self, name: str, judge: str) -> Ask:
+        """What a filter behind this stage asks its judge, in that filter's own name."""
         if name not in self._filters:
             progress = replace(self.progress, stage=name)
-            self._filters[name] = replace(self, name=name, progress=progress, _pools={})
-        return cast(Self, self._filters[name])
+            own = replace(self, name=name, progress=progress, _pools={})
+            self._filters[name] = Remembering(own.ask(judge).ask_all)
+        return self._filters[name]
 
     def identity(self, backend: str) -> str:
         return self.recipe.backends[backend].identity

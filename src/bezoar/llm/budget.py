@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bezoar.bounds import NotNegative
 from bezoar.chat.tool_calls import whole_text
-from bezoar.cost import dollars
+from bezoar.cost import cents, dollars
 from bezoar.llm.journal import Journal, affordable
 from bezoar.llm.types import Request
 
@@ -94,6 +94,13 @@ class Budget:
         left_usd = max(round((self.limit_usd or 0.0) - spent_usd, 6), 0.0)
         most = f"the next request could cost up to {dollars(self._wanted_usd)}"
         return f"{self.words} has {dollars(left_usd)} left, and {most}"
+
+    def meter(self) -> str:
+        """What the run has spent in all, and of which limit, for a line about money; "" without a
+        limit."""
+        if self.limit_usd is None or self._journal is None:
+            return ""
+        return f" ({cents(self._journal.spent_usd(self.run))} of {dollars(self.limit_usd)} spent)"
 
     def release(self, reserved_usd: float) -> None:
         """Give back what was reserved for a request that was answered or given up."""

@@ -1,6 +1,7 @@
 """What people do with a journal: they look at it, search it, take it elsewhere and prune it."""
 
 import json
+import math
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -12,7 +13,7 @@ from bezoar.llm.journal import Journal
 from bezoar.llm.types import Reply, Request
 
 _COLUMNS = ("id", "key", "request", "reply", "model", "run", "stage", "time_s", "cost_usd", "body")
-_PART = 500
+_PART, _NEWEST = 500, 5000
 # what nobody reads: an attempt that failed and may be made again, and a second answer to a question
 _USELESS = (
     "(failed = 1 OR EXISTS (SELECT 1 FROM replies AS first WHERE first.key = replies.key"
@@ -54,6 +55,16 @@ class Pruned(NamedTuple):
     num: int
     num_answers: float
     usd: float
+
+
+class Usage(NamedTuple):
+    """What answers took: how many there were, and of each number its mean and the standard error
+    of that."""
+
+    num: int
+    prompt_tokens: tuple[float, float]
+    completion_tokens: tuple[float, float]
+    usd: tuple[float, float]
 
 
 class JournalUpkeep(Journal):
@@ -99,6 +110,20 @@ class JournalUpkeep(Journal):
         sql = f"SELECT {', '.join(_COLUMNS)} FROM replies WHERE {condition} ORDER BY id"
         rows = self._rows(sql, [model, *needles])
         return [self._entry(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+
+    def usage(self, model: str, stage: str) -> Usage:
+        """What the newest answers of a model (its identity) to stages of this name took."""
+        read, wrote = (f"json_extract(reply, '$.{n}_tokens')" for n in ("prompt", "completion"))
+        some = f"SELECT {read} AS p, {wrote} AS c, cost_usd AS u FROM replies"
+        where = "model = ? AND stage = ? AND failed = 0 AND json_valid(reply)"
+        sums = "AVG(p), AVG(p * p), AVG(c), AVG(c * c), AVG(u), AVG(u * u)"
+        sql = f"SELECT COUNT(*), {sums} FROM ({some} WHERE {where} ORDER BY id DESC LIMIT ?)"
+        [(num, *found)] = self._rows(sql, (model, stage, _NEWEST))
+        pairs = [
+            (mean, math.sqrt(max(squares - mean * mean, 0.0) / max(num - 1, 1)))
+            for mean, squares in (zip(found[::2], found[1::2], strict=True) if num else ())
+        ]
+        return Usage(num, *pairs) if num else Usage(0, (0, 0), (0, 0), (0, 0))
 
     def prune(self, choice: Choice, *, remove: bool) -> Pruned:
         """Remove the chosen entries; of an empty choice, and of one that names no more than a run,

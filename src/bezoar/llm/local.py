@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AliasChoices, Field
 
-from bezoar.bounds import Count
+from bezoar.bounds import Count, NotNegative
 from bezoar.chat.pieces import cut_at_stop
 from bezoar.chat.templates import ChatML, Template
 from bezoar.io import cached_hash, canonical, content_hash
@@ -41,6 +41,9 @@ class Local:
     """Answers that are drawn side by side."""
     group: Count = 64
     """Requests that are answered and journalled together."""
+    usd_per_hour: NotNegative = 0.0
+    """US dollars for an hour of this machine: the time of its answers is on the bill and counts
+    against the budget."""
     kind: Literal["local"] = "local"
 
     @property
@@ -65,6 +68,7 @@ class LocalBackend:
 
     def __init__(self, local: Local) -> None:
         self.local, self.identity = local, local.identity
+        self.usd_per_hour = local.usd_per_hour
 
     @cached_property
     def loaded(self) -> "StackBackend":

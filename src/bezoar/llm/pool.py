@@ -19,6 +19,7 @@ from bezoar.progress import Advance, Progress
 from bezoar.stop import unbroken
 
 _TOKENS = ("prompt_tokens", "completion_tokens")
+_LEAST_USD = 1e-8  # more than rounding lets pass where nothing is left
 _AGAIN = ("sent_again", "timed_out")
 
 
@@ -44,6 +45,7 @@ class Pool:
         # what an endpoint is asked first, with a place for how many requests; told once
         self.title = title
         self._prices: Prices = getattr(backend, "prices", None) or FREE
+        self._usd_per_s: float = getattr(backend, "usd_per_hour", 0.0) / 3600
         numbers = ("asked", "from_journal", "failed", "refused_by_budget", *_TOKENS, *_AGAIN)
         self._counts: dict[str, float] = dict.fromkeys(numbers, 0)
         self._counts |= dict.fromkeys(("cost_usd", "own_usd", "paid_now_usd", "seconds"), 0.0)
@@ -68,7 +70,7 @@ class Pool:
         if num_known < len(unique):
             with self.progress.bar("replies", len(unique)) as advance:
                 advance(num_known)
-                self._clock = _Clock(advance)
+                self._clock = _Clock(advance, self.budget)
                 if isinstance(self.backend, EndpointBackend):
                     self._ask_endpoint(self.backend, unique, replies)
                 else:
@@ -197,7 +199,9 @@ class Pool:
             while waiting:
                 # 2) A wave is as much of a group as the budget surely covers. The reservation is
                 #    given back after each, since real costs are lower and may allow more.
-                prices = [self._prices.most_usd(requests[index]) for index in waiting]
+                #    What time will cost is not known: a group is begun while any money is left.
+                least = _LEAST_USD if self._usd_per_s else 0.0
+                prices = [self._prices.most_usd(requests[index]) or least for index in waiting]
                 num_paid, _ = self.budget.reserve(prices)
                 wave, waiting = waiting[:num_paid], waiting[num_paid:]
                 if not wave:
@@ -216,8 +220,13 @@ class Pool:
         # had come while the backend worked: it may still have answers to give before it stops
         keys, requests = list(wave), list(wave.values())
         stream = backend.answer(requests)
+        began = time.monotonic()
         answers = next(stream, None)
         while answers is not None:
+            usd = (time.monotonic() - began) * self._usd_per_s / max(len(answers), 1)
+            if usd:
+                answers = [(i, replace(reply, cost_usd=usd)) for i, reply in answers]
+            began = time.monotonic()
             try:
                 with unbroken():
                     self._keep([(keys[i], requests[i], reply) for i, reply in answers], replies)
@@ -258,8 +267,8 @@ class Pool:
 class _Clock:
     """Moves the bar and keeps its note: tokens a second, failures, money."""
 
-    def __init__(self, advance: Advance) -> None:
-        self.advance, self.started = advance, time.monotonic()
+    def __init__(self, advance: Advance, budget: Budget) -> None:
+        self.advance, self.budget, self.started = advance, budget, time.monotonic()
         self.num_tokens = self.num_failed = 0
         self.cost_usd = 0.0
 
@@ -269,5 +278,6 @@ class _Clock:
         self.cost_usd += sum(reply.cost_usd for reply in replies)
         note = f"{self.num_tokens / max(time.monotonic() - self.started, 1e-6):.0f} tok/s"
         note += f", {self.num_failed} failed" if self.num_failed else ""
-        note += f", {cents(self.cost_usd)} USD" if self.cost_usd else ""
+        if self.cost_usd:
+            note += f", {cents(self.cost_usd)} USD{self.budget.meter()}"
         self.advance(len(replies), note)

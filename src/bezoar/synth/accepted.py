@@ -3,12 +3,14 @@ until there are as many as are wanted."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bezoar.bounds import Count
 from bezoar.chat.types import Chat, Dropped, Filtered
 from bezoar.errors import BudgetError
+from bezoar.io import content_hash
+from bezoar.llm.types import Ask, Reply, Request
 from bezoar.stage import StageContext
 
 _CAUTION = 2.5
@@ -72,6 +74,22 @@ def next_wave(num_tried: int, num_accepted: int, num_missing: int) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return max(low, min(math.ceil(num_missing / share), int(_SMALL * num_tried)))
+
+
+@dataclass
+class Remembering:
+    """An `Ask` that asks each question once: a wave repeats those of the waves before it."""
+
+    ask: Ask
+    known: dict[str, Reply] = field(default_factory=dict)
+
+    def __call__(self, requests: Sequence[Request]) -> list[Reply]:
+        keys = [content_hash(request.content()) for request in requests]
+        pairs = zip(keys, requests, strict=True)
+        new = {key: request for key, request in pairs if key not in self.known}
+        if new:
+            self.known.update(zip(new, self.ask(list(new.values())), strict=True))
+        return [self.known[key] for key in keys]
 
 
 @dataclass(frozen=True)

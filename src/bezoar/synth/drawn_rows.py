@@ -16,7 +16,7 @@ from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef
 from bezoar.rng import rng_for
 from bezoar.stage import Stage, StageContext, Stats
-from bezoar.synth.accepted import Accepted, RowCount, Waves, written
+from bezoar.synth.accepted import Accepted, Remembering, RowCount, Waves, written
 from bezoar.synth.tools.values import WORDS
 
 _TRIES = 20
@@ -128,5 +128,5 @@ class DrawnRows(Stage):
         if self.wanted is None:
             made = self.ask_teacher(ask, seeds, seed=context.seed)
             return context.write_rows(made, written(self.num_rows))
-        first = partial(self.first, seeds=seeds, ask=ask, seed=context.seed)
+        first = partial(self.first, seeds=seeds, ask=Remembering(ask), seed=context.seed)
         return context.write_rows(Waves.of(context, self.wanted, first).buy())

@@ -14,7 +14,7 @@ from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef, RowsRef
 from bezoar.rng import seed_for
 from bezoar.stage import Outputs, Stage, StageContext, Stats
-from bezoar.synth.accepted import Accepted, Waves
+from bezoar.synth.accepted import Accepted, Remembering, Waves
 
 VARIED = Sampling(temperature=1.0, top_p=0.95)
 """For instructions, which should differ from one another."""
@@ -93,7 +93,7 @@ class Scheme(Stage):
         if self.wanted is None:
             made = self.generate(seeds, ask, seed=context.seed)
             return context.write_rows(made, self.num_read(seeds))
-        first = partial(self.first, seeds=seeds, ask=ask, seed=context.seed)
+        first = partial(self.first, seeds=seeds, ask=Remembering(ask), seed=context.seed)
         how = {"each": self.most_each, "fills": self.fills}
         made = Waves.of(context, self.wanted, first, **how).buy()
         return context.write_rows(made, self.num_read(seeds))

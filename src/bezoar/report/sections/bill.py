@@ -1,10 +1,12 @@
 """The bill: time, requests, tokens and money of every stage, and what a kept row cost."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bezoar.report.components import section, table
 from bezoar.report.formatting import count, finite, seconds, usd
+from bezoar.report.lineage import public_name
 from bezoar.report.markup import Child, Markup, h
 from bezoar.report.run import Run, StageRecord
 from bezoar.report.sections.training import objective
@@ -12,7 +14,8 @@ from bezoar.report.sections.training import objective
 INTRO = (
     "Replies from the journal were given to an earlier attempt and are not asked or paid for again;"
     " tokens and money count every reply, whenever it was paid for; the time is that of the attempt"
-    " that finished a stage. Models on this machine cost time, not money. The price of a kept row"
+    " that finished a stage. Models on this machine cost time, and money where the recipe says what"
+    " an hour costs. The price of a kept row"
     " includes what it cost in the stages before."
 )
 EARLIER = (
@@ -104,7 +107,33 @@ def bill(run: Run) -> Markup | None:
     paid = "" if whole_usd else " Nothing was paid for in this run."
     if earlier_usd > 0:
         paid = EARLIER.format(usd(earlier_usd))
-    return section("money", "Money and time", INTRO + paid, lines, terms_of=HEAD)
+    models = by_model(run)
+    head = ("Model", *CALLS.values(), "Money")
+    more = [h("h3", "By language model"), table(head, models)] if models else []
+    return section("money", "Money and time", INTRO + paid, [lines, *more], terms_of=HEAD)
+
+
+def by_model(run: Run) -> list[list[Child]]:
+    """A line for each language model that stages asked: requests, tokens and money of all of them.
+
+    Empty for one model alone, which the lines of the stages tell of.
+    """
+    sums = defaultdict[str, Counter[str]](Counter)
+    for stage in run.everything:
+        for name, calls in (stage.stats.get("models") or {}).items():
+            sums[name].update({n: finite(calls.get(n)) or 0.0 for n in (*CALLS, "cost_usd")})
+    if len(sums) < 2:
+        return []
+    models = {**(run.resolved.get("models") or {}), **(run.resolved.get("backends") or {})}
+    named = {name: str((models.get(name) or {}).get("model") or name) for name in sums}
+    return [
+        [
+            name if named[name] == name else f"{name}: {public_name(named[name])}",
+            *(count(round(own[n])) for n in CALLS),
+            usd(own["cost_usd"]),
+        ]
+        for name, own in sums.items()
+    ]
 
 
 def _line(run: Run, stage: StageRecord, longest_s: float, whole: Costs) -> list[Child]:
