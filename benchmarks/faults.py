@@ -47,23 +47,23 @@ def disk_ms(folder: Path, num: int = 50) -> float:
     return (time.monotonic() - started) / num * 1000
 
 
-def write(name: str, rows: list[Row], seconds: float) -> None:
-    """Put the rows of a scenario into the file of results, with the machine that they were measured
+def write(name: str, rows: list[Row], seconds: float, result: Path = RESULT) -> None:
+    """Put the rows of a scenario into a file of results, with the machine that they were measured
     on."""
     machine = {
         "cores": len(os.sched_getaffinity(0)),
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "load": round(os.getloadavg()[1], 1),
-        "fsync_ms": round(disk_ms(RESULT.parent), 2),
+        "fsync_ms": round(disk_ms(result.parent), 2),
     }
-    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    results = json.loads(result.read_text()) if result.exists() else {}
     results[name] = {
         "machine": machine,
         "seconds": round(seconds),
         "rows": [asdict(row) for row in rows],
     }
-    RESULT.write_text(json.dumps(results, indent=1) + "\n")
+    result.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
