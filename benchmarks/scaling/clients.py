@@ -7,6 +7,7 @@ installed.
 """
 
 import asyncio
+import importlib.util
 import json
 import os
 import resource
@@ -98,6 +99,11 @@ def aiohttp(url: str, num: int, concurrency: int) -> Ask:
 def curator(url: str, num: int, concurrency: int) -> Ask:
     """Bespoke Curator with its cache, which is its journal."""
     os.environ |= {"OPENAI_API_KEY": "none", "TELEMETRY_ENABLED": "0"}
+    # without a network it finds the tokenizer that another of its libraries ships
+    spec = importlib.util.find_spec("litellm")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        place = Path(folder) / "litellm_core_utils" / "tokenizers"
+        os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(place))
     from bespokelabs import curator as library
     from datasets import Dataset
 

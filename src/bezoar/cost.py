@@ -108,7 +108,8 @@ def price(calls: RequestEstimate, backend: Any) -> Estimate:
     input_usd = float(prices.input_usd_per_million) / 1e6
     output_usd = float(prices.output_usd_per_million) / 1e6
     prompts, answers = calls.num * calls.prompt_tokens, calls.num * calls.completion_tokens
-    return prompts * input_usd + answers * output_usd
+    # a batch API takes a share of them
+    return (prompts * input_usd + answers * output_usd) * float(getattr(backend, "price_share", 1))
 
 
 class Quote(NamedTuple):

@@ -25,11 +25,10 @@ from bezoar.llm.replicas import Replica, Sent
 from bezoar.llm.retries import Retries
 from bezoar.llm.schedule import Schedule
 from bezoar.llm.transport import Attempt, Transport
-from bezoar.llm.types import Reply, Request
+from bezoar.llm.types import UNSENDABLE, Reply, Request
 from bezoar.stop import unbroken
 
 _LOOK_S = 0.01
-_UNSENDABLE = "the prompt holds half of a surrogate pair, which cannot be sent"
 
 
 class RemoteAsking:
@@ -112,6 +111,16 @@ class RemoteAsking:
                 self.journal.claims.release(self.keys[index])
             self.budget.end()
 
+    @property
+    def num_resent(self) -> int:
+        """Requests that were sent again."""
+        return self.time_outs.num_resent
+
+    @property
+    def num_timed_out(self) -> int:
+        """Those of them whose time was over."""
+        return self.time_outs.num_timed_out
+
     def _drain(self, transport: Transport) -> None:
         """Send nothing more, and store what is in flight if it comes within the time of grace."""
         self.schedule.drop()
@@ -190,7 +199,7 @@ class RemoteAsking:
             try:
                 bodies.append((index, self.backend.body(self.requests[index])))
             except UnicodeEncodeError:
-                self._fail(index, Reply(finish="error", error=_UNSENDABLE, failure="refused"))
+                self._fail(index, Reply(finish="error", error=UNSENDABLE, failure="refused"))
         return bodies
 
     def _postpone(self, unpaid: list[int], others_usd: float, now: float) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from bezoar.bounds import Count, Natural, NotNegative, Positive
+from bezoar.bounds import Count, Fraction, Natural, NotNegative, Positive
 from bezoar.errors import EndpointError
 from bezoar.io import canonical
 from bezoar.llm.begun import FLAGS, Way
@@ -23,7 +23,22 @@ from bezoar.secrets import looks_like_key, mask, read_key
 
 _RESERVED = ("messages", "model", "stream", "n", "best_of")
 _LENGTHS = ("max_tokens", "max_completion_tokens")
+_BATCH = '{"batch": '
 _GO_ON = "then run the same command to go on"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A server's batch API (OpenAI's `files` and `batches`): cheaper, and answered within hours."""
+
+    price_share: Fraction = 1.0
+    """What is paid of `prices`; 0.5 at OpenAI."""
+    max_requests: Count = 50_000
+    """Most requests of one batch; a file of them holds at most 100 MB."""
+    poll_s: Positive = 30.0
+    """Seconds between two looks at how far the server is."""
+    window: str = "24h"
+    """The time within which the server answers (`completion_window`)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,8 @@ class Endpoint:
     """Most requests in a minute that this process sends to each address, spread over it."""
     tokens_per_minute: Count | None = None
     """Most tokens in a minute, of prompts and answers; answers count as they turn out."""
+    batch: Batch | None = None
+    """Send requests by the batch API; a stopped run finds its batches again."""
     kind: Literal["endpoint"] = "endpoint"
 
     def __post_init__(self) -> None:
@@ -73,6 +90,10 @@ class Endpoint:
             raise ValueError("url names no address, or one twice; write each once")
         for url in self.urls:
             _check_url(url)
+        if self.batch and len(self.urls) > 1:
+            raise ValueError("batch works with one address; name one url, or remove batch")
+        if self.batch and self.batch.price_share != 1 and not self.prices:
+            raise ValueError("batch.price_share has no effect without prices; write them")
         name = self.key_env
         if name and (not re.fullmatch(r"[A-Za-z_]\w*", name) or looks_like_key("", name)):
             what = "key_env is the name of an environment variable, never the key itself"
@@ -84,6 +105,11 @@ class Endpoint:
         """All addresses."""
         urls = (self.url,) if isinstance(self.url, str) else self.url
         return tuple(url.rstrip("/") for url in urls)
+
+    @property
+    def price_share(self) -> float:
+        """What is paid of `prices`."""
+        return self.batch.price_share if self.batch else 1.0
 
     @property
     def identity(self) -> str:
@@ -213,5 +239,17 @@ class EndpointBackend:
         return max(longest, int(to_body(request, self.way or "turn")["max_tokens"]))
 
     def read(self, body: str, request: Request) -> Reply:
-        """The reply in what a server sent."""
-        return from_body(body, request, self.prices, self.way or "turn")
+        """The reply in what a server sent, or in what `batch_body` made of it."""
+        if not body.startswith(_BATCH):
+            return from_body(body, request, self.prices, self.way or "turn")
+        line = json.loads(body)
+        share, prices = float(line["price_share"]), self.prices
+        usd = (prices.input_usd_per_million * share, prices.output_usd_per_million * share)
+        inner = line["body"] if isinstance(line["body"], str) else json.dumps(line["body"])
+        return from_body(inner, request, Prices(*usd), self.way or "turn")
+
+
+def batch_body(batch: str, price_share: float, body: Any) -> str:
+    """What the journal holds of an answer in a batch: what was paid of the price is part of it."""
+    line = {"batch": batch, "price_share": price_share, "body": body}
+    return json.dumps(line, ensure_ascii=False)

@@ -147,6 +147,14 @@ class JournalFile:
         with self._lock:
             return self._guard(read)
 
+    def change(self, sql: str, values: Sequence[Any] = ()) -> None:
+        """Carry out one statement for a table of one's own; it is on the disk on return."""
+        self._write(lambda: self._db.execute(sql, values))
+
+    def select(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        return self._rows(sql, values)
+
     def close(self) -> None:
         """Close the file and give up all claims."""
         with self._lock:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from bezoar.cost import cents
 from bezoar.errors import BudgetError, EndpointError, RecipeError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
+from bezoar.llm.batch import BatchAsking
 from bezoar.llm.begun import FOUND, PROBED, Way, find_way, probe
 from bezoar.llm.budget import FREE, REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
@@ -43,7 +44,7 @@ class Pool:
         self.backend, self.journal, self.budget = backend, journal, budget
         self.progress, self.stage = progress, stage
         # what an endpoint is asked first, with a place for how many requests; told once
-        self.title = title
+        self.title, self._probing = title, False
         self._prices: Prices = getattr(backend, "prices", None) or FREE
         self._usd_per_s: float = getattr(backend, "usd_per_hour", 0.0) / 3600
         numbers = ("asked", "from_journal", "failed", "refused_by_budget", *_TOKENS, *_AGAIN)
@@ -123,13 +124,12 @@ class Pool:
         probes = {way: probe(way).key(backend.identity) for way in PROBED}
         stored = self.journal.get_many(probes.values())
         known = {way: stored[key] for way, key in probes.items() if key in stored}
-        title, self.title = self.title, ""
 
         def ask(way: Way) -> Reply:
             backend.way = way
-            return self.ask([probe(way)])[0]
+            return self._probe(probe(way))
 
-        backend.way, self.title = find_way(known, ask), title
+        backend.way = find_way(known, ask)
         if not known:
             self.progress.say(f"  {self.stage}: {backend.endpoint.urls[0]} {FOUND[backend.way]}")
 
@@ -152,16 +152,22 @@ class Pool:
                 if is_held(kind, known[0].text):
                     break
                 request = replace(request, seed=request.seed + len(KEYS[kind]))
-            return self.ask([request])[0]
+            return self._probe(request)
 
-        title, self.title = self.title, ""
         by, why = find_key(kind, ask)
-        self.title = title
         if by is None:
             held_by.pop(kind, None)
             what = f"the server does not hold answers to a form ({kind}; {why})"
             fix = "serve the model with vLLM or take a local one, or leave `structured` out"
             raise EndpointError(f"{backend.endpoint.urls[0]}: {what}; {fix}.")
+
+    def _probe(self, request: Request) -> Reply:
+        """The answer to a question about the server itself."""
+        title, self.title, self._probing = self.title, "", True
+        try:
+            return self.ask([request])[0]
+        finally:
+            self.title, self._probing = title, False
 
     def _ask_endpoint(
         self, backend: EndpointBackend, unique: dict[str, Request], replies: dict[str, Reply]
@@ -174,19 +180,22 @@ class Pool:
 
         unknown = {key: request for key, request in unique.items() if key not in replies}
         parts = (self.journal, self.budget, on_reply, self.stage)
-        asking = RemoteAsking(backend, unknown, *parts, say=self.progress.say)
+        # a probe is one short question, which nobody wants to wait hours for
+        by_batch = backend.endpoint.batch and not self._probing
+        kind = BatchAsking if by_batch else RemoteAsking
+        asking = kind(backend, unknown, *parts, say=self.progress.say)
         if self.title:
             num = len(unknown)
             requests = "1 request" if num == 1 else f"{num} requests"
             most = backend.endpoint.concurrency * len(backend.endpoint.urls)
-            at_once = min(num, most)
-            self.progress.say(f"{self.title.replace('{}', requests, 1)}, {at_once} at a time")
+            how = "in batches" if by_batch else f"{min(num, most)} at a time"
+            self.progress.say(f"{self.title.replace('{}', requests, 1)}, {how}")
             self.title = ""
         try:
             asking.run()
         finally:
-            self._counts["sent_again"] += asking.time_outs.num_resent
-            self._counts["timed_out"] += asking.time_outs.num_timed_out
+            self._counts["sent_again"] += asking.num_resent
+            self._counts["timed_out"] += asking.num_timed_out
 
     def _ask_here(
         self, backend: Backend, unique: dict[str, Request], replies: dict[str, Reply]

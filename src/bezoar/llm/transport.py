@@ -4,7 +4,6 @@ import asyncio
 import resource
 import sys
 import threading
-import urllib.request
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 
 from bezoar.errors import EndpointError
+from bezoar.llm.proxy import proxy_for
 from bezoar.secrets import mask
 
 MOST_BYTES = 8 << 20
@@ -76,7 +76,7 @@ class Transport:
         if url not in self._targets:
             parts = urlsplit(url)
             full = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions"))
-            self._targets[url] = (full, _proxy(parts.scheme, parts.hostname or ""))
+            self._targets[url] = (full, proxy_for(url))
         self._call(lambda: self._start(bodies, *self._targets[url]))
 
     def wait(self, timeout_s: float | None = None) -> None:
@@ -212,13 +212,6 @@ def _failure(index: int, error: Exception) -> Attempt:
         cause = cause.__cause__ or cause.__context__
     detail = " ".join(mask(str(error)).split())[:200] or type(error).__name__
     return Attempt(index, error=f"the connection broke ({detail})")
-
-
-def _proxy(scheme: str, host: str) -> str | None:
-    """The proxy that the environment names for an address, as other programs take it."""
-    if urllib.request.proxy_bypass(host) or host in ("localhost", "127.0.0.1", "::1"):
-        return None
-    return urllib.request.getproxies().get(scheme)
 
 
 def _allow_files(url: str, num: int) -> None:

@@ -60,6 +60,8 @@ class Request:
         return fields
 
 
+UNSENDABLE = "the prompt holds half of a surrogate pair, which cannot be sent"
+"""The `error` of a reply whose request no server can be sent."""
 Failure = Literal["", "passing", "refused", "unreadable", "budget"]
 
 

@@ -1,0 +1,117 @@
+"""What follows from the outcomes of requests in batches, and which have none yet."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from bezoar.llm.batch_server import outcome
+from bezoar.llm.budget import Budget
+from bezoar.llm.endpoint import EndpointBackend, batch_body
+from bezoar.llm.failures import cause_of, status_inside
+from bezoar.llm.journal import Entry, Journal
+from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
+from bezoar.llm.types import Reply, Request
+from bezoar.stop import unbroken
+
+
+class BatchOutcomes:
+    """`left` are the requests (by key) that are not finished, `usd` the money that is reserved for
+    each, `fault` what ends the run once all others are kept: what is wrong, and what to do."""
+
+    def __init__(
+        self,
+        backend: EndpointBackend,
+        requests: dict[str, Request],
+        journal: Journal,
+        budget: Budget,
+        on_reply: Callable[[str, Reply, bool], None],
+        stage: str,
+    ) -> None:
+        self.backend, self.endpoint, self.requests = backend, backend.endpoint, requests
+        self.journal, self.budget, self.on_reply, self.stage = journal, budget, on_reply, stage
+        self.left, self.usd, self.fault = dict(requests), dict[str, float](), ("", "")
+        self.num_resent = 0
+        self._tries, self._refused = Counter[str](), dict[str, Reply]()
+
+    def store(self, batch: str, rows: dict[str, dict[str, Any]]) -> Counter[str]:
+        """Journal outcomes, then act on them; what each was."""
+        outcomes = {key: outcome(row) for key, row in rows.items()}
+        entries = []
+        for key, (status, said) in outcomes.items():
+            if status == 200:
+                body = batch_body(batch, self.endpoint.price_share, said)
+                entries.append(self._entry(key, self._read(key, body), body))
+        with unbroken():
+            self.journal.put_many(entries)
+            for entry in entries:
+                assert entry.reply
+                self._act(entry.key, entry.reply, json.dumps(outcomes[entry.key][1]))
+            for key, (status, body) in outcomes.items():
+                if status != 200:
+                    said = json.dumps(body)[:4000]
+                    error = f"the server answered {status}: {said[:200]}"
+                    self._failed(key, status, said, Reply(finish="error", error=error))
+        num = sum(entry.reply is not None and entry.reply.finish != "error" for entry in entries)
+        return Counter(answered=num, failed=len(rows) - num)
+
+    def _read(self, key: str, body: str) -> Reply:
+        reply = self.backend.read(body, self.requests[key])
+        may_retry = reply.error == NO_CHOICE and self._tries[key] < self.endpoint.retries
+        return replace(reply, failure="passing") if may_retry else reply
+
+    def _act(self, key: str, reply: Reply, body: str) -> None:
+        status = status_inside(body) if reply.passing else None
+        if reply.error == NO_LOGPROBS:
+            fix = "write `verdict: text` in the judge"
+            self.fault = f"{NO_LOGPROBS}, which choices need", fix
+        if status is not None:
+            self._failed(key, status, body, reply)
+        elif reply.passing:
+            self.again(key, reply)
+        else:
+            self.finish(key, reply)
+
+    def _failed(self, key: str, status: int, said: str, reply: Reply) -> None:
+        """What follows from a request in a batch that has no answer."""
+        cause = cause_of(status, said) if status else "passing"
+        if cause == "passing":
+            self.again(key, replace(reply, failure="passing"))
+        elif cause == "endpoint":
+            # told once all others of the batch are kept
+            self.fault = self.endpoint.advice(status, " ".join(said.split())[:200])
+        elif key in self.left:
+            self._refused[key] = replace(reply, failure="passing")
+
+    def settle_refusals(self) -> None:
+        """End the requests that were refused."""
+        # final if the endpoint answers others, else worth another run
+        final = bool(self._refused) and self.journal.answered(self.backend.identity)
+        for key, reply in self._refused.items():
+            self.fail(key, replace(reply, failure="refused") if final else reply)
+        self._refused = {}
+
+    def again(self, key: str, reply: Reply) -> None:
+        """Let a request be sent again, or fail when it was sent as often as it may."""
+        self._tries[key] += 1
+        self.budget.release(self.usd.pop(key, 0.0))
+        if self._tries[key] <= self.endpoint.retries:
+            self.num_resent += key in self.left
+        elif key in self.left:
+            self.fail(key, reply)
+
+    def fail(self, key: str, reply: Reply) -> None:
+        """Journal a failure, and finish the request."""
+        self.journal.put_many([self._entry(key, reply)])
+        self.finish(key, reply)
+
+    def finish(self, key: str, reply: Reply, *, asked_here: bool = True) -> None:
+        """A request needs nothing more."""
+        self.budget.release(self.usd.pop(key, 0.0))
+        if self.left.pop(key, None):
+            self.on_reply(key, reply, asked_here)
+
+    def _entry(self, key: str, reply: Reply, body: str | None = None) -> Entry:
+        request, run = self.requests[key], self.budget.run
+        return Entry(key, request, reply, self.backend.identity, run, self.stage, body)

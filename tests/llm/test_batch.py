@@ -1,0 +1,314 @@
+"""The batch API over HTTP: half price, chunks, restarts, and what is sent again."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bezoar.cost import RequestEstimate, exactly, price
+from bezoar.errors import BudgetError, UnfinishedError
+from bezoar.llm.budget import Budget, Prices
+from bezoar.llm.endpoint import Batch, Endpoint
+from bezoar.llm.journal import Journal
+from bezoar.llm.pool import Pool
+from bezoar.progress import Progress
+from tests.helpers.batch_server import BatchServer, Line, capitals, serving_batches
+from tests.helpers.questions import question, questions
+from tests.helpers.server import answer
+
+
+def pool(journal: Journal, server: BatchServer, budget: Budget | None = None, **more: Any) -> Pool:
+    batch = Batch(**{"poll_s": 0.02, "price_share": 0.5, **more.pop("batch", {})})
+    how = {"backoff_s": 0.01, "retries": 2, "prices": Prices(1e6, 1e6), **more}
+    endpoint = Endpoint(server.url, "m", batch=batch, **how)
+    return Pool(endpoint.open(), journal, budget or Budget(), Progress(), stage="s")
+
+
+def test_batches_in_chunks_at_half_the_price_in_order(tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        asked = pool(journal, server, Budget(1e9, journal, run="r"), batch={"max_requests": 10})
+        replies = asked.ask_all(questions(25))
+        assert [r.text for r in replies] == [f"QUESTION {i}" for i in range(25)]
+        sizes = [len(server.files[b["input_file_id"]].splitlines()) for b in server.batches]
+        assert sizes == [10, 10, 5]
+        assert {b["completion_window"] for b in server.batches} == {"24h"}
+        # 10 tokens of prompt and 5 of answer, a dollar each, of which half is paid
+        assert [r.cost_usd for r in replies] == [7.5] * 25
+        assert journal.spent_usd("r") == 25 * 7.5
+        num = len(server.calls)
+        # the same keys as without batches: nothing is asked again, in whichever way
+        direct = Endpoint(server.url, "m", prices=Prices(1e6, 1e6)).open()
+        again = Pool(direct, journal, Budget(), Progress()).ask_all(questions(25))
+        assert again == replies == pool(journal, server).ask_all(questions(25))
+        assert len(server.calls) == num
+    assert set(server.bought.values()) == {1}
+
+
+def test_only_what_is_missing_is_sent_again(tmp_path: Path) -> None:
+    ok = lambda prompt: (200, json.loads(answer(prompt.upper())[2]))  # noqa: E731
+
+    def some(prompt: str, seen: int) -> Line:
+        first: dict[str, Line] = {
+            "question 1": None,
+            "question 2": (429, {"error": {"message": "slow down"}}),
+            "question 3": (500, {"error": "oops"}),
+            "question 4": '{"custom_id": "tr',
+            "question 5": (200, {"choices": []}),
+            "question 6": (200, {"error": {"code": 503, "message": "busy"}}),
+        }
+        if prompt == "question 7":
+            return 400, {"error": {"message": "maximum context length"}}
+        return first[prompt] if prompt in first and not seen else ok(prompt)
+
+    with serving_batches(some) as server, Journal(tmp_path / "j.sqlite") as journal:
+        asked = pool(journal, server)
+        replies = asked.ask_all(questions(20))
+        assert [r.text for r in replies if r.failure != "refused"] == [
+            f"QUESTION {i}" for i in range(20) if i != 7
+        ]
+        assert replies[7].failure == "refused"
+        assert asked.counts()["sent_again"] == 6
+        again = {f"question {i}" for i in range(1, 7)}
+        assert server.seen == {f"question {i}": 1 + (f"question {i}" in again) for i in range(20)}
+        assert len(server.batches) == 2
+        assert pool(journal, server).ask_all(questions(20)) == replies
+        assert len(server.batches) == 2
+
+
+def test_what_always_fails_ends_unfinished_and_is_asked_alone(tmp_path: Path) -> None:
+    mended = threading.Event()
+
+    def some(prompt: str, seen: int) -> Line:
+        bad = prompt in ("question 3", "question 4") and not mended.is_set()
+        return (500, {"error": "oops"}) if bad else capitals(prompt, seen)
+
+    with serving_batches(some) as server, Journal(tmp_path / "j.sqlite") as journal:
+        with pytest.raises(UnfinishedError, match=r"2 of 10 requests failed.*oops"):
+            pool(journal, server, retries=1).ask_all(questions(10))
+        mended.set()
+        assert len(pool(journal, server).ask_all(questions(10))) == 10
+        assert server.seen["question 3"] == server.seen["question 4"] == 3
+    assert set(server.bought.values()) == {1}
+
+
+@pytest.mark.parametrize("status", ["expired", "cancelled"])
+def test_a_batch_that_ends_early_keeps_what_was_answered(status: str, tmp_path: Path) -> None:
+    def half(prompt: str, seen: int) -> Line:
+        return None if not seen and prompt >= "question 5" else capitals(prompt, seen)
+
+    with serving_batches(half) as server, Journal(tmp_path / "j.sqlite") as journal:
+        server.status = status
+        replies = pool(journal, server).ask_all(questions(10))
+    assert [r.text for r in replies] == [f"QUESTION {i}" for i in range(10)]
+    assert set(server.bought.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "said", "hint"),
+    [
+        ("POST /files", 401, "no", "check key_env"),
+        ("POST /batches", 402, "no credit", "paid first"),
+        ("POST /files", 404, "no", "/v1"),
+        ("POST /batches", 429, '{"error": {"code": "insufficient_quota"}}', "funds"),
+        ("GET /batches/batch-0", 503, "busy", "does not answer"),
+        ("POST /files", 200, "<html>", "no batch API"),
+    ],
+)
+def test_a_server_that_refuses_pauses_and_goes_on(
+    call: str, status: int, said: str, hint: str, tmp_path: Path
+) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        server.fail = lambda asked: (status, said) if asked == call else None
+        with pytest.raises(UnfinishedError, match=rf"{hint}.*run the same command"):
+            pool(journal, server).ask_all(questions(5))
+        server.fail = lambda asked: None
+        assert len(pool(journal, server).ask_all(questions(5))) == 5
+    assert set(server.bought.values()) == {1}
+
+
+def test_a_refused_account_inside_a_batch_keeps_the_others(tmp_path: Path) -> None:
+    funded = threading.Event()
+
+    def some(prompt: str, seen: int) -> Line:
+        broke = prompt == "question 2" and not funded.is_set()
+        return (402, {"error": "no credit"}) if broke else capitals(prompt, seen)
+
+    with serving_batches(some) as server, Journal(tmp_path / "j.sqlite") as journal:
+        with pytest.raises(UnfinishedError, match=r"paid first \(402"):
+            pool(journal, server).ask_all(questions(5))
+        funded.set()
+        assert len(pool(journal, server).ask_all(questions(5))) == 5
+    assert set(server.bought.values()) == {1}
+    assert server.seen["question 2"] == 2
+
+
+def test_a_batch_that_the_server_refuses_says_why(tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        server.status = "failed"
+        server.errors = {"data": [{"code": "model_not_found", "message": "no model m"}]}
+        with pytest.raises(UnfinishedError, match=r"batch-0 \(model_not_found: no model m\)"):
+            pool(journal, server).ask_all(questions(3))
+        server.status = "completed"
+        assert len(pool(journal, server).ask_all(questions(3))) == 3
+
+
+def test_a_server_without_room_is_asked_later(tmp_path: Path) -> None:
+    with serving_batches(polls=0) as server, Journal(tmp_path / "j.sqlite") as journal:
+        server.status = "failed"
+        server.errors = {"data": [{"code": "token_limit_exceeded", "message": "Enqueued"}]}
+
+        def room(call: str) -> None:
+            if len(server.batches) == 3:
+                server.status, server.errors = "completed", None
+
+        server.fail = room  # type: ignore[assignment]
+        assert len(pool(journal, server).ask_all(questions(3))) == 3
+    assert set(server.bought.values()) == {1}
+
+
+def test_an_answer_of_the_server_that_is_lost_buys_nothing_twice(tmp_path: Path) -> None:
+    for call in ("POST /batches", "GET /batches/batch-0", "POST /files", "GET /batches"):
+        with serving_batches() as server, Journal(tmp_path / f"{len(call)}.sqlite") as journal:
+            server.lost = {call}
+            assert len(pool(journal, server).ask_all(questions(4))) == 4
+        assert set(server.bought.values()) == {1}, call
+
+
+def test_a_file_that_breaks_off_is_fetched_again(tmp_path: Path) -> None:
+    import http.server
+
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        cut, whole = [True], server.handle
+
+        def handle(handler: http.server.BaseHTTPRequestHandler) -> None:
+            if handler.path.endswith("/content") and cut:
+                cut.clear()
+                data = server.files[handler.path.split("/")[3]]
+                handler.send_response(200)
+                handler.send_header("Content-Length", str(len(data)))
+                handler.end_headers()
+                handler.wfile.write(b"".join(data.splitlines(keepends=True)[:2]))
+                handler.close_connection = True
+            else:
+                whole(handler)
+
+        server.handle = handle  # type: ignore[method-assign]
+        assert len(pool(journal, server).ask_all(questions(6))) == 6
+        assert not cut
+    assert set(server.bought.values()) == {1}
+
+
+def test_the_key_is_sent_and_kept_nowhere(tmp_path: Path, monkeypatch: Any) -> None:
+    key = "sk-Zz9Yy8Xx7Ww6Vv5Uu4Tt"
+    monkeypatch.setenv("SOME_KEY", key)
+    loose = lambda prompt, seen: (200, json.loads(answer(f"it is {key}")[2]))  # noqa: E731
+    with serving_batches(loose) as server, Journal(tmp_path / "j.sqlite") as journal:
+        replies = pool(journal, server, key_env="SOME_KEY").ask_all(questions(2))
+        assert server.keys == {f"Bearer {key}"}
+    assert [r.text for r in replies] == ["it is ***"] * 2
+    assert key[:8].encode() not in b"".join(p.read_bytes() for p in tmp_path.iterdir())
+
+
+def test_the_budget_bounds_batches(tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        budget = Budget(200.0, journal, run="r")
+        ask = [question(f"question {i}", max_tokens=5) for i in range(40)]
+        with pytest.raises(BudgetError, match="raise budget_usd"):
+            pool(journal, server, budget).ask_all(ask)
+        assert 0 < journal.spent_usd("r") <= 200
+        done = sum(server.bought.values())
+        assert 0 < done < 40
+        more = Budget(1e6, journal, run="r")
+        assert len(pool(journal, server, more).ask_all(ask)) == 40
+    assert set(server.bought.values()) == {1}
+
+
+ASK = """
+import sys, pathlib
+from bezoar.chat.types import Message
+from bezoar.llm.types import Request
+from bezoar.llm.endpoint import Batch, Endpoint
+from bezoar.llm.journal import Journal
+from bezoar.llm.budget import Budget
+from bezoar.llm.pool import Pool
+from bezoar.progress import Progress
+requests = [Request((Message("user", f"question {i}"),)) for i in range(30)]
+batch = Batch(poll_s=0.02, max_requests=10)
+with Journal(pathlib.Path(sys.argv[2])) as journal:
+    backend = Endpoint(url=sys.argv[1], model="m", batch=batch, backoff_s=0.01).open()
+    print([r.text for r in Pool(backend, journal, Budget(), Progress()).ask_all(requests)])
+"""
+
+
+@pytest.mark.parametrize("call", ["POST /files", "POST /batches", "GET /batches/batch-1"])
+def test_a_killed_run_finds_its_batches_again(call: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASK, "", str(tmp_path / "j.sqlite")]
+    with serving_batches(polls=3) as server:
+        command[3] = server.url
+        reached, go_on = threading.Event(), threading.Event()
+
+        def hold(asked: str) -> None:
+            # the second batch: the first is at the server, the third is not
+            if asked == call and server.calls.count(call) == 2 and not go_on.is_set():
+                reached.set()
+
+        server.fail = hold  # type: ignore[assignment]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert reached.wait(30)
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        go_on.set()
+        time.sleep(0.1)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str([f"QUESTION {i}" for i in range(30)])
+        assert len(server.bought) == 30
+    assert set(server.bought.values()) == {1}
+    assert len(server.batches) == 3
+
+
+def test_two_processes_buy_nothing_twice(tmp_path: Path) -> None:
+    got = []
+
+    def ask() -> None:
+        with Journal(tmp_path / "j.sqlite") as journal:
+            got.append(pool(journal, server, batch={"max_requests": 7}).ask_all(questions(30)))
+
+    with serving_batches(polls=2) as server:
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert [r.text for r in got[0]] == [f"QUESTION {i}" for i in range(30)]
+    assert got[0] == got[1] == got[2]
+    assert set(server.bought.values()) == {1}
+    assert len(server.batches) == 5
+
+
+def test_probes_do_not_wait_for_a_batch(tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        pool(journal, server).ask_all([question("begin", prefill="yes")])
+        assert "POST /chat/completions" in server.calls
+        assert len(server.batches) == 1
+
+
+@pytest.mark.parametrize("more", [{"url": ("http://a/v1", "http://b/v1")}, {"prices": None}])
+def test_settings_without_effect_are_refused(more: dict[str, Any]) -> None:
+    how = {"url": "http://a/v1", "prices": Prices(1.0, 1.0), "batch": Batch(price_share=0.5)}
+    with pytest.raises(ValueError, match=r"one address|no effect without prices"):
+        Endpoint(**{"model": "m", **how, **more})
+
+
+def test_a_plan_counts_what_a_batch_costs() -> None:
+    calls = RequestEstimate(exactly(10), exactly(100), exactly(50))
+    how = {"url": "http://a/v1", "model": "m", "prices": Prices(1.0, 4.0)}
+    full, half = Endpoint(**how), Endpoint(**how, batch=Batch(price_share=0.5))
+    assert price(calls, full).expected == pytest.approx(0.003)
+    assert price(calls, half).expected == pytest.approx(0.0015)
