@@ -102,6 +102,7 @@ class BatchAsking:
             return self.how.poll_s
         try:
             held = {key for batch in self.sent.open() for key in batch.keys}
+            # between the look of 1) and the claim others may have sent these, or had them answered
             held |= self.journal.get_many(new).keys()
             new = [key for key in new if key not in held]
             return self.how.poll_s if self._send(new, waits=bool(pending)) else 0.0
@@ -155,6 +156,7 @@ class BatchAsking:
         keys = [key for key, _ in chunk]
         batch = SentBatch(secrets.token_hex(16), "", keys)
         file = self.server.upload(b"".join(line for _, line in chunk))
+        # claimed first: another process would take it for one of a killed run
         self._claim(batch.token)
         # from here on a kill leaves a trace, by which the batch is found or known not to exist
         self.sent.add(batch)
@@ -210,6 +212,7 @@ class BatchAsking:
         """The server takes a batch not at all, or has no room for it now."""
         self.sent.keep(batch.token, [key for key in batch.keys if key not in self.requests])
         said = refusal(state)
+        # how much a server holds for an account is not known beforehand
         if _FULL in said:
             self.say(f"batch {batch.id}: the server has no room for it now ({said})")
             return

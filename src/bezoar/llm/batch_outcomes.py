@@ -43,6 +43,7 @@ class BatchOutcomes:
             if status == 200:
                 body = batch_body(batch, self.endpoint.price_share, said)
                 entries.append(self._entry(key, self._read(key, body), body))
+        # an interrupt between the two would leave answers in the journal that nobody counted
         with unbroken():
             self.journal.put_many(entries)
             for entry in entries:

@@ -78,12 +78,14 @@ class BatchServer:
     def __init__(self, url: str, api_key: str, timeout_s: float) -> None:
         self.url, self._timeout_s = url, timeout_s
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # as the single requests go, and not as urllib would choose
         proxy = proxy_for(url)
         proxies = urllib.request.ProxyHandler({url.partition(":")[0]: proxy} if proxy else {})
         self._opener = urllib.request.build_opener(proxies, _NoRedirect)
 
     def upload(self, lines: bytes) -> str:
         """Send a file of requests; its id."""
+        # drawn, as no line of a request may hold it
         border = f"bezoar-{secrets.token_hex(16)}"
         disposition = "Content-Disposition: form-data; name="
         purpose = f'--{border}\r\n{disposition}"purpose"\r\n\r\nbatch\r\n'
@@ -124,6 +126,7 @@ class BatchServer:
     def lines(self, file: str) -> Iterator[dict[str, Any]]:
         """The lines of a file of answers that can be read, as they come, without keys."""
         with self._open(f"/files/{file}/content") as answer:
+            # a batch of 50,000 answers is never in memory as a whole
             num, size = 0, int(answer.headers.get("Content-Length") or 0)
             while line := self._read(lambda: answer.readline(_MOST_LINE)):
                 num += len(line)

@@ -242,6 +242,7 @@ class EndpointBackend:
         """The reply in what a server sent, or in what `batch_body` made of it."""
         if not body.startswith(_BATCH):
             return from_body(body, request, self.prices, self.way or "turn")
+        # the recipe may say another share by now
         line = json.loads(body)
         share, prices = float(line["price_share"]), self.prices
         usd = (prices.input_usd_per_million * share, prices.output_usd_per_million * share)

@@ -35,6 +35,7 @@ class SentBatches:
 
     def add(self, batch: SentBatch) -> None:
         """Note a batch before the server hears of it."""
+        # the keys alone: what was asked is known to whoever asks for them again
         values = (batch.token, batch.id, self._model, " ".join(batch.keys))
         self._journal.change("INSERT INTO batches VALUES (?, ?, ?, ?)", values)
 
