@@ -55,18 +55,7 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
 app.command()(cli_init.init)
 app.command()(cli_init.convert)
 app.command()(cli_init.rehearse)
-
-
-@app.command()
-def plan(recipe: RecipeArg, out: OutOption = None) -> None:
-    """Say what a run would do and cost, before anything is spent."""
-    from bezoar.flow.plan import print_plan
-    from bezoar.flow.recipe import load_recipe
-    from bezoar.flow.run import default_run_dir
-    from bezoar.terminal import Console
-
-    loaded = load_recipe(recipe)
-    print_plan(loaded, default_run_dir(loaded, out), Console())
+app.command()(cli_init.plan)
 
 
 @app.command()

@@ -1,4 +1,5 @@
-"""The verbs before a first run: they write a recipe, rehearse it, and convert models."""
+"""The verbs before a first run: they write a recipe, rehearse it, say what it costs, and
+convert models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -57,3 +58,28 @@ def rehearse(
 
     if not carry_out(load_recipe(recipe), Console(), offline=offline, report=report):
         raise typer.Exit(1)
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="a recipe file (recipes/demo.yaml)")],
+    out: Annotated[Path | None, typer.Option(help="the run directory; default runs/<name>")] = None,
+    probe: Annotated[
+        int, typer.Option(min=0, help="first ask for so many rows of each stage that is paid for")
+    ] = 0,
+) -> None:
+    """Say what a run would do and cost; without --probe before anything is spent."""
+    from bezoar.flow.plan import print_plan
+    from bezoar.flow.quote_history import kept_before
+    from bezoar.flow.recipe import load_recipe
+    from bezoar.flow.run import default_run_dir
+    from bezoar.terminal import Console
+
+    loaded = load_recipe(recipe)
+    run, tried = default_run_dir(loaded, out), None
+    if probe:
+        from bezoar.flow.probe import Probe
+
+        asked = Probe(loaded, run, probe)
+        asked.ask(Console())
+        tried = asked.kept
+    print_plan(loaded, run, Console(), kept_before(run, tried))

@@ -279,3 +279,35 @@ def test_more_rows_ask_again_what_fewer_asked(scheme: Any) -> None:
     assert {content_hash(r.content()) for r in few.seen} < {
         content_hash(r.content()) for r in many.seen
     }
+
+
+def test_a_probe_tells_tokens_and_the_share_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(world(0.9)) as server:
+        plant(tmp_path, server)
+        _, guess = ended("plan", "toy.yaml")
+        assert not server.bodies
+        code, told = ended("plan", "toy.yaml", "--probe", "10")
+        assert code == 0, told
+        num = asked(server)
+        assert 0 < num <= 2 + 5 + 10 + 10 + 3
+        kept = next(line for line in told.splitlines() if line.strip().startswith("kept  "))
+        assert kept.split()[3] == "40"
+        # the high end of the quote is that of the probe, not that of a limit of 100 for each
+        assert _dollars(told) < _dollars(guess) / 3
+        # what the probe has asked the run does not ask again
+        code, told = ended("run", "toy.yaml")
+        assert code == 0, told
+        assert not asked_twice(server)
+        assert len(rows("kept")) == 40
+        # a limit of money holds for a probe too
+        plant(tmp_path, server, ("name: toy", "name: poor\nbudget_usd: 0.001"), ("2, a", "3, a"))
+        code, told = ended("plan", "toy.yaml", "--probe", "10")
+        assert (code, "raise budget_usd" in told) == (3, True), told
+
+
+def _dollars(told: str) -> float:
+    [total] = [line for line in told.splitlines() if line.strip().startswith("total  ")]
+    return float(total.split()[-1].strip("()").split("-")[-1])

@@ -45,10 +45,10 @@ def quoted(
     share = exactly(1)
     for behind in accepting(stages, name):
         share *= kept(behind) or stages[behind].quote(defaultdict(lambda: exactly(1))).rows
-    # 2) All that is written may be accepted, or so little that the limit ends it.
+    # 2) The more of them is accepted the fewer are written; where that is not known the limit ends.
     least = math.ceil(wanted.accepted / getattr(stage, "most_each", 1))
-    some = math.ceil(least / share.expected) if share.expected else wanted.limit
-    sizes = (least, min(some, wanted.limit), wanted.limit)
+    shares = (share.high, share.expected, share.low)
+    sizes = [min(math.ceil(least / s) if s else wanted.limit, wanted.limit) for s in shares]
     low, expected, high = (stage.sized(size).quote(rows) for size in sizes)
     # 3) What is asked has the same parts for any size.
     parts = zip(low.requests, expected.requests, high.requests, strict=True)

@@ -13,7 +13,7 @@ from bezoar.flow.acceptance import quoted
 from bezoar.flow.budgets import divided, spent_by, where_it_ends
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
-from bezoar.flow.quote_history import kept_before, learned
+from bezoar.flow.quote_history import Kept, kept_before, learned
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.references import refs
 from bezoar.flow.repeats import in_words
@@ -69,13 +69,13 @@ class StagePlan:
     warnings: list[str] = field(default_factory=list)
 
 
-def make_plan(recipe: Recipe, run: RunDir) -> list[StagePlan]:
-    """A line a stage, in the order of the run."""
+def make_plan(recipe: Recipe, run: RunDir, kept: Kept | None = None) -> list[StagePlan]:
+    """A line a stage, in the order of the run; `kept` knows what share filters keep."""
     run.check_owner(recipe)
     check_files(recipe)
     keys, _ = all_keys(recipe)
     stale = run.stale(keys)
-    known = KnownRows(recipe, run, stale)
+    known = KnownRows(recipe, run, stale, kept or kept_before(run))
     check_rows(known)
     # here, since it brings the HTTP client
     from bezoar.flow.replay import replaying
@@ -118,7 +118,7 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
     try:
         if isinstance(stage, Evaluate):
             line.detectable = stage.detectable(rows)
-        line.rows, line.calls = quoted(recipe.stages, name, rows, kept_before(known.run))
+        line.rows, line.calls = quoted(recipe.stages, name, rows, known.kept)
     except DataError as error:
         if not isinstance(stage, Evaluate):
             raise
@@ -179,13 +179,13 @@ def _tokens(known: KnownRows, stage: Training) -> int:
         return most  # the stage itself says what is wrong with its rows
 
 
-def print_plan(recipe: Recipe, run: RunDir, console: Any) -> None:
+def print_plan(recipe: Recipe, run: RunDir, console: Any, kept: Kept | None = None) -> None:
     """Print the graph, then what each stage is expected to need, with totals."""
     from rich.box import SIMPLE
     from rich.table import Table
 
     # 1) the graph, which shows an unwanted dependency before its cost does
-    lines = make_plan(recipe, run)
+    lines = make_plan(recipe, run, kept)
     num_stale = sum(not (line.current or line.taken) for line in lines)
     console.print(plain(f"{recipe.name}: {num_stale} of {len(lines)} stages would run. The graph:"))
     for line in lines:

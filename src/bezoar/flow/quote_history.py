@@ -1,6 +1,6 @@
 """What a quote learns from before: tokens of stored replies, and the share that filters kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from bezoar.cost import Estimate, RequestEstimate
@@ -15,6 +15,8 @@ _LEAST = 5
 _ERRORS = 2.0
 """Standard errors of a mean from expected to low and high."""
 
+Kept = Callable[[str], Estimate | None]
+"""The share of its rows that a filter keeps, where that is known."""
 Calls = Sequence[tuple[str, RequestEstimate]]
 
 
@@ -48,13 +50,14 @@ def _range(mean: float, error: float) -> Estimate:
     return Estimate(max(mean - _ERRORS * error, 0.0), mean, mean + _ERRORS * error)
 
 
-def kept_before(run: RunDir) -> Callable[[str], Estimate | None]:
-    """The share of its rows that a filter of the run kept when it last ran, with 95 % limits."""
+def kept_before(run: RunDir, tried: Mapping[str, Estimate] | None = None) -> Kept:
+    """The share of its rows that a filter of the run kept when it was tried or last ran, with 95 %
+    limits."""
 
     def share(stage: str) -> Estimate | None:
         folder = run.stage_dir(stage)
-        if folder is None:
-            return None
+        if folder is None or stage in (tried or {}):
+            return (tried or {}).get(stage)
         stats = read_own(folder / "stats.json", rows_in=int | None, rows_out=int | None)
         num, kept = stats["rows_in"] or 0, stats["rows_out"] or 0
         if num < _LEAST or kept > num:

@@ -13,6 +13,7 @@ from bezoar.cost import Estimate
 from bezoar.data.source import Source
 from bezoar.errors import BezoarError
 from bezoar.evals.evaluate import Evaluate
+from bezoar.flow.quote_history import Kept
 from bezoar.flow.recipe import Recipe, base_of, lineage
 from bezoar.flow.rundir import RunDir
 from bezoar.io import Row
@@ -117,8 +118,11 @@ class KnownRows(dict[str, Sequence[AnyRow] | None]):
     """Stage -> its rows: all of a finished one and of a source's small files, the first of large
     ones, None where they are yet to be. They are read once, when they are first wanted."""
 
-    def __init__(self, recipe: Recipe, run: RunDir, stale: set[str]) -> None:
+    def __init__(
+        self, recipe: Recipe, run: RunDir, stale: set[str], kept: Kept = lambda stage: None
+    ) -> None:
         super().__init__()
+        self.kept = kept
         self.recipe, self.run, self.stale = recipe, run, stale
 
     def __missing__(self, name: str) -> Sequence[AnyRow] | None:
