@@ -66,13 +66,9 @@ def proper(asked: Asked, plan: Plan) -> bytes:
         "message": {"role": "assistant", "content": said},
         "finish_reason": "stop",
     }
-    return json.dumps(
-        {
-            "id": "x",
-            "choices": [choice],
-            "usage": {"prompt_tokens": 10, "completion_tokens": plan.get("tokens", 5)},
-        }
-    ).encode()
+    written = plan.get("tokens", 5)
+    usage = {"prompt_tokens": 10, "completion_tokens": written, "total_tokens": 10 + written}
+    return json.dumps({"id": "x", "choices": [choice], "usage": usage}).encode()
 
 
 def fine(asked: Asked, plan: Plan) -> Act:
