@@ -412,7 +412,7 @@ REPLIES = st.builds(
 ) | st.builds(
     lambda why, failure: Reply("", "error", error=why, failure=failure),
     WORDS,
-    st.sampled_from(["refused", "unreadable", "budget"]),
+    st.sampled_from(["refused", "filtered", "malformed", "budget"]),
 )
 
 

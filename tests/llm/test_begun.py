@@ -238,6 +238,6 @@ def test_an_answer_that_does_not_begin_as_asked_is_no_answer(tmp_path: Path) -> 
     request = Request((Message("user", "write"),), prefill="<example>")
     with serving(stubborn) as server, Journal(tmp_path / "j.sqlite") as journal:
         [reply] = pool(server.url, journal).ask_all([request])
-    assert (reply.finish, reply.failure) == ("error", "unreadable")
+    assert (reply.finish, reply.failure) == ("error", "malformed")
     assert reply.error == f"the answer does not hold '<example>': {text[:400]}"
     assert isinstance(reply, Reply)

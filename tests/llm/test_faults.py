@@ -67,7 +67,8 @@ def test_refused_requests_are_final_and_counted(
     with serving(some) as server, Journal(tmp_path / "j.sqlite") as journal:
         first = pool(journal, server, concurrency=concurrency)
         replies = first.ask_all(questions(60))
-        assert [r.failure for r in replies] == ["refused"] * 13 + [""] * 47
+        why = "filtered" if status == 403 else "refused"
+        assert [r.failure for r in replies] == [why] * 13 + [""] * 47
         assert first.counts()["failed"] == 13
         assert pool(journal, server).ask_all(questions(60)) == replies
         assert set(server.seen.values()) == {1}
@@ -213,7 +214,7 @@ def test_an_error_inside_a_success_is_read_as_what_it_is(tmp_path: Path) -> None
     with serving(inside) as server, Journal(tmp_path / "j.sqlite") as journal:
         assert [r.failure or r.finish for r in pool(journal, server).ask_all(questions(5))] == [
             "stop",
-            "refused",
+            "filtered",
             "refused",
             "stop",
             "stop",
@@ -566,7 +567,7 @@ ODD: dict[str, tuple[Any, Reply]] = {
             7,
             3,
             error="the model called a tool in place of an answer",
-            failure="unreadable",
+            failure="malformed",
         ),
     ),
     "reasoning alone": ({"content": None, "reasoning_content": "hm"}, Reply("", "stop", (), 7, 3)),
@@ -579,13 +580,13 @@ ODD: dict[str, tuple[Any, Reply]] = {
             7,
             3,
             error="the content of the answer is of type int, not text",
-            failure="unreadable",
+            failure="malformed",
         ),
     ),
     "images": (
         {"content": [{"type": "image"}]},
         Reply(
-            "", "error", (), 7, 3, error="the answer has no part of type text", failure="unreadable"
+            "", "error", (), 7, 3, error="the answer has no part of type text", failure="malformed"
         ),
     ),
     "no message": (
@@ -597,7 +598,7 @@ ODD: dict[str, tuple[Any, Reply]] = {
             7,
             3,
             error="the answer has no message that can be read (AttributeError)",
-            failure="unreadable",
+            failure="malformed",
         ),
     ),
 }
@@ -689,7 +690,7 @@ def test_a_whole_body_that_cannot_be_read_is_final(more: str, tmp_path: Path) ->
         serving(lambda body, seen: (200, {}, f'{{"id": {more}}}')) as server,
         Journal(tmp_path / "j.sqlite") as journal,
     ):
-        assert pool(journal, server).ask_all([question("hello")])[0].failure == "unreadable"
+        assert pool(journal, server).ask_all([question("hello")])[0].failure == "malformed"
         assert server.seen["hello"] == 1
 
 
@@ -707,7 +708,7 @@ def test_a_reply_that_is_too_large_is_cut_and_final(tmp_path: Path) -> None:
 
     with serving(large, encoding="latin-1") as server, Journal(tmp_path / "j.sqlite") as journal:
         [reply] = pool(journal, server).ask_all([question("hello")])
-        assert (reply.failure, server.seen["hello"]) == ("unreadable", 1)
+        assert (reply.failure, server.seen["hello"]) == ("malformed", 1)
         assert "larger than" in reply.error
         assert len(journal.entries()[0]["body"]) < 9 << 20
 

@@ -25,7 +25,7 @@ from tests.helpers.questions import question
 
 Q = question("a")
 PASSING, REFUSED, UNREADABLE = (
-    Reply(finish="error", error="no", failure=kind) for kind in ("passing", "refused", "unreadable")
+    Reply(finish="error", error="no", failure=kind) for kind in ("passing", "refused", "malformed")
 )  # type: ignore[arg-type]
 
 
@@ -555,3 +555,12 @@ def test_entries_of_a_damaged_journal_are_one_sentence(column: str, path: Path) 
             DataError, match=r"journal\.sqlite: a request or reply in it is no JSON"
         ):
             journal.entries()
+
+
+def test_a_failure_of_an_older_journal_has_its_name_of_now(tmp_path: Path) -> None:
+    old = Reply(finish="error", error="no text", failure="malformed")
+    with Journal(tmp_path / "j.sqlite") as journal:
+        journal.put_many([Entry("k", Q, old, "m")])
+        journal.change("UPDATE replies SET reply = replace(reply, 'malformed', 'unreadable')")
+        assert journal.get_many(["k"]) == {"k": old}
+        assert journal.tried(["k"]) == set()

@@ -93,8 +93,10 @@ def test_one_step_is_no_curve(fresh: Build) -> None:
 
 
 def test_every_term_is_found_where_it_stands_and_explained() -> None:
-    said = "The win rate [0.400, 0.600] (n = 12); kappa 0.3; 22 cut, preferences/log-prob margin"
-    found = ["interval", "n", "log-probability", "margin", "win rate", "kappa", "cut"]
+    said = (
+        "The win rate [0.400, 0.600] (n = 12); kappa 0.3; 9 truncated, preferences/log-prob margin"
+    )
+    found = ["interval", "n", "log-probability", "margin", "win rate", "kappa", "truncated"]
     assert terms_in(said) == found
     shown = explained(said)
     assert shown is not None

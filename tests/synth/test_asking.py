@@ -25,8 +25,8 @@ def test_answers_in_order_and_faults_by_name() -> None:
     sifted = scheme(0).answer(DRAFTS, Teacher(lambda r: replies[last(r)]), seed=1)
     assert [(row.id, row.answer, row.meta) for row in sifted.rows] == [("a", "fine", {"n": "a"})]
     assert [(d.id, d.reason) for d in sifted.dropped] == [
-        ("b", "failed"),
-        ("c", "cut"),
+        ("b", "unreachable"),
+        ("c", "truncated"),
         ("d", "empty"),
     ]
     assert "500" in sifted.dropped[0].detail

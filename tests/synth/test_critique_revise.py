@@ -45,8 +45,8 @@ def test_rows_from_chats_and_what_is_dropped() -> None:
         "cnr-half": "no revision",
         "cnr-same": "identical",
         "cnr-empty": "empty",
-        "cnr-cut": "cut",
-        "cnr-failed": "failed",
+        "cnr-cut": "truncated",
+        "cnr-failed": "unreachable",
     }
     assert len(teacher.seen) == 7
 
@@ -98,7 +98,7 @@ def test_a_round_keeps_what_it_cannot_revise() -> None:
         Round("ok.", "b"),
         Round("", "b", "no critique"),
         Round("", "", "no answer"),
-        Round("", "c", "cut"),
-        Round("", "d", "failed"),
+        Round("", "c", "truncated"),
+        Round("", "d", "unreachable"),
     ]
     assert [(r.max_tokens, r.temperature) for r in teacher.seen] == [(9, 0.0)] * 4

@@ -192,8 +192,8 @@ def test_bad_replies_are_counted() -> None:
         SEEDS[:4], teacher(evolve=lambda text: replies.get(text[-2], f"{text} And why?")), seed=7
     )
     assert [(d.id, d.reason) for d in sifted.dropped] == [
-        ("evol-s0-r1", "failed"),
-        ("evol-s1-r1", "cut"),
+        ("evol-s0-r1", "unreachable"),
+        ("evol-s1-r1", "truncated"),
         ("evol-s2-r1", "empty"),
     ]
     assert [row.meta["seed"] for row in sifted.rows] == ["s3"]

@@ -108,8 +108,8 @@ def test_a_wave_that_failed_is_the_last() -> None:
     sifted = scheme().generate(SEEDS, asked, seed=7)
     assert not sifted.rows
     assert [(d.id, d.reason) for d in sifted.dropped] == [
-        ("lamini-0", "failed"),
-        ("lamini-1", "failed"),
+        ("lamini-0", "unreachable"),
+        ("lamini-1", "unreachable"),
     ]
     assert len(asked.seen) == 2
 
@@ -140,7 +140,7 @@ def test_every_reason_is_counted() -> None:
     assert texts == ["Name a good river in Asia.", "I would rather not, thank you."]
     reasons = Counter(d.reason for d in sifted.dropped)
     assert reasons["too short"] == 2
-    assert reasons["cut"] == 1
+    assert reasons["truncated"] == 1
     assert reasons["too long"] == 1
     assert reasons["copied words"] == 1
     assert reasons["unparsed"] == 1
@@ -157,7 +157,7 @@ def test_a_spare_instruction_takes_the_place_of_one_without_an_answer() -> None:
 
     sifted = scheme(num_rows=6).generate(SEEDS, Teacher(rule), seed=7)
     assert len(sifted.rows) == 6
-    assert Counter(d.reason for d in sifted.dropped) == {"cut": 2}
+    assert Counter(d.reason for d in sifted.dropped) == {"truncated": 2}
 
 
 def test_what_is_left_over_is_counted() -> None:

@@ -142,7 +142,7 @@ def test_failed_answers_are_counted() -> None:
         seeds(), Teacher(lambda r: FAILED if "cot" in last(r) else "Fine."), seed=7
     )
     assert len(made.rows) == 12
-    assert [d.reason for d in made.dropped] == ["failed"] * 4
+    assert [d.reason for d in made.dropped] == ["unreachable"] * 4
 
 
 def test_a_hint_is_for_the_teacher_alone() -> None:

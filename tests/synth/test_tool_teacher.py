@@ -120,7 +120,7 @@ def test_a_wrong_number_of_equal_calls_is_dropped(tmp_path: Path) -> None:
     ask = teacher(answer)
     assert reason(stage(tmp_path, "parallel"), ask) == "wrong number of calls"
     failed = teacher(lambda asked: FAILED)
-    assert reason(stage(tmp_path, "single", retries=3), failed) == "failed"
+    assert reason(stage(tmp_path, "single", retries=3), failed) == "unreachable"
     assert len(failed.seen) == 2
 
 

@@ -248,7 +248,7 @@ class RemoteAsking:
     def _read(self, attempt: Attempt) -> Reply:
         reply = self.backend.read(attempt.body, self.requests[attempt.index])
         if attempt.oversized:
-            return replace(reply, error=attempt.error, failure="unreadable")
+            return replace(reply, error=attempt.error, failure="malformed")
         if reply.error == NO_CHOICE and self.retries.may_retry(attempt.index):
             return replace(reply, failure="passing")
         return reply

@@ -9,7 +9,7 @@ from typing import Any
 from bezoar.llm.batch_server import outcome
 from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import EndpointBackend, batch_body
-from bezoar.llm.failures import cause_of, status_inside
+from bezoar.llm.failures import cause_of, refusal_of, status_inside
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
 from bezoar.llm.types import Reply, Request
@@ -90,7 +90,7 @@ class BatchOutcomes:
         # final if the endpoint answers others, else worth another run
         final = bool(self._refused) and self.journal.answered(self.backend.identity)
         for key, reply in self._refused.items():
-            self.fail(key, replace(reply, failure="refused") if final else reply)
+            self.fail(key, replace(reply, failure=refusal_of(reply.error)) if final else reply)
         self._refused = {}
 
     def again(self, key: str, reply: Reply) -> None:

@@ -13,8 +13,10 @@ others get. endpoint: no request can be answered until a person sees to it. uncl
 may be the request's fault or come from a wrong setting."""
 _PASSING = {408, 409, 425, 429}
 _OVERLOAD = {429, 503, 529}
+_FILTER = r"content.?(?:filter|policy|management)|moderat|flagged|safety"
+_FILTERED = re.compile(_FILTER, re.IGNORECASE)
 _ABOUT_THE_REQUEST = re.compile(
-    r"(?i)content.?(filter|policy|management)|moderat|flagged|safety|context.?(length|window|size)"
+    rf"(?i){_FILTER}|context.?(length|window|size)"
     r"|maximum context|too (long|large|many tokens)|string_above_max"
     r"|prompt.{0,40}(long|exceed)|exceed.{0,40}(length|tokens|context)"
 )
@@ -46,6 +48,11 @@ def cause_of(status: int, body: str) -> Cause:
     if status in (413, 451) or (status in (400, 403, 422) and _ABOUT_THE_REQUEST.search(text)):
         return "request"
     return "unclear" if status in (400, 422) else "endpoint"
+
+
+def refusal_of(said: str) -> Literal["refused", "filtered"]:
+    """Whether the server refuses a request, or its content filter does."""
+    return "filtered" if _FILTERED.search(said) else "refused"
 
 
 def is_overload(status: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from bezoar.errors import DataError
 from bezoar.llm.journal_file import JournalFile
-from bezoar.llm.types import Reply, Request
+from bezoar.llm.types import FINAL, Reply, Request
 
 # the column failed: answered; may be answered another time; will never be
 _ANSWER, _ATTEMPT, _FINAL = 0, 1, 2
@@ -53,6 +53,9 @@ class Journal(JournalFile):
         for number, key, text, body in self._select(keys, "reply <> '' AND failed <> 1"):
             try:
                 value = json.loads(text)
+                # the word of older journals
+                if isinstance(value, dict) and value.get("failure") == "unreadable":
+                    value["failure"] = "malformed"
                 # the first entry comes last, an answer after a failure
                 replies[key] = Reply(**{**value, "logprobs": tuple(value["logprobs"])})
             except (ValueError, TypeError, KeyError, RecursionError):
@@ -110,7 +113,8 @@ class Journal(JournalFile):
 
         def write() -> None:
             for number, reply in replies:
-                charged = "SELECT run, cost_usd FROM replies WHERE id = ?"
+                # a number, whatever damage has made of the column
+                charged = "SELECT run, CAST(cost_usd AS REAL) FROM replies WHERE id = ?"
                 run, before_usd = self._db.execute(charged, (number,)).fetchone()
                 values = (_json(reply), _failed(reply), reply.cost_usd, number)
                 self._db.execute(_SETTLE, values)
@@ -201,4 +205,4 @@ def _json(reply: Reply | None) -> str:
 def _failed(reply: Reply | None) -> int:
     if reply is None or reply.finish != "error":
         return _ANSWER
-    return _FINAL if reply.failure in ("refused", "unreadable") else _ATTEMPT
+    return _FINAL if reply.failure in FINAL else _ATTEMPT

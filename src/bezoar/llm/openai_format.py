@@ -83,7 +83,7 @@ def _messages(messages: Messages) -> list[dict[str, Any]]:
 class _NoAnswerError(Exception):
     """Why the body of a 200 holds no answer. `text` was paid for; None is the whole body."""
 
-    def __init__(self, why: str, text: str | None = None, failure: Failure = "unreadable") -> None:
+    def __init__(self, why: str, text: str | None = None, failure: Failure = "malformed") -> None:
         super().__init__(why)
         self.text, self.failure = text, failure
 
@@ -93,7 +93,7 @@ def from_body(text: str, request: Request, prices: Prices, way: Way = "turn") ->
 
     A body that is cut short, is not JSON or holds an error is a passing failure; its tokens count
     as paid unless the server says otherwise. A whole body without text is final: "refused" if the
-    model or a content filter declined, else "unreadable".
+    model declined, "filtered" if a content filter cut it, else "malformed".
     """
     body: Any = None
     try:
@@ -150,7 +150,7 @@ def _content(choice: Any, *, with_calls: bool) -> str:
         # a declined answer is final: asked again it is declined again, and may be paid again
         if choice.get("finish_reason") == "content_filter":
             why, partial = "the server's content filter cut the answer", mask(_whole(content or ""))
-            raise _NoAnswerError(why, partial, "refused")
+            raise _NoAnswerError(why, partial, "filtered")
         if refusal and not content:
             why = mask(f"the model refused: {_whole(str(refusal))[:200]}")
             raise _NoAnswerError(why, "", "refused")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from bezoar.llm.failures import Cause
+from bezoar.llm.failures import Cause, refusal_of
 from bezoar.llm.journal import Journal
 from bezoar.llm.schedule import Schedule
 from bezoar.llm.types import Reply
@@ -47,7 +47,8 @@ class Refusals:
     def settle(self) -> None:
         """Final if the endpoint answers others, else worth another run."""
         for index, reply, _ in self._waiting:
-            self._fail(index, replace(reply, failure="refused") if self._has_answered else reply)
+            final = replace(reply, failure=refusal_of(reply.error))
+            self._fail(index, final if self._has_answered else reply)
         self._waiting = []
         self._schedule.end_probe()
 

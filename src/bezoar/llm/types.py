@@ -62,16 +62,19 @@ class Request:
 
 UNSENDABLE = "the prompt holds half of a surrogate pair, which cannot be sent"
 """The `error` of a reply whose request no server can be sent."""
-Failure = Literal["", "passing", "refused", "unreadable", "budget"]
+Failure = Literal["", "passing", "refused", "filtered", "malformed", "budget"]
+FINAL = ("refused", "filtered", "malformed")
+"""The failures of a request that is never asked again."""
 
 
 @dataclass(frozen=True)
 class Reply:
     """One answer. `finish` is "error" for a failed request, whose `error` says why.
 
-    `failure` says what follows from an error: "refused" (by the server or the model) and
-    "unreadable" are final for this request and are never asked again; "budget" was not sent;
-    "passing", and "" in an error, may be answered next time. `logprobs` has one sum (nats) a
+    `failure` says what follows from an error: "refused" (by the server or the model), "filtered"
+    (by the provider's content filter) and "malformed" (no text can be read) are final for this
+    request and are never asked again; "budget" was not sent; "passing", and "" in an error, may be
+    answered next time. `logprobs` has one sum (nats) a
     choice; it is empty where the model's answer does not tell the choices apart.
     """
 
@@ -110,9 +113,10 @@ class Backend(Protocol):
 
 
 def fault(reply: Reply) -> str:
-    """Why a reply cannot be used (failed, refused, unreadable, budget, empty, cut), or ""."""
+    """Why a reply cannot be used (unreachable, refused, filtered, malformed, budget, empty,
+    truncated), or ""."""
     if reply.finish == "error":
-        return "failed" if reply.passing else reply.failure
+        return "unreachable" if reply.passing else reply.failure
     if not reply.text.strip():
         return "empty"
-    return "cut" if reply.finish == "length" else ""
+    return "truncated" if reply.finish == "length" else ""

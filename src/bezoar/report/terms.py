@@ -84,7 +84,14 @@ TERMS = {
         "A row that repeats an earlier one nearly word for word; the first one is kept.",
     ),
     "surplus": (r"\bsurplus\b", "Made, but more than the recipe asked for."),
-    "cut": (r"\d cut\b|>cut<", "The reply had no end within the tokens that it was allowed."),
+    "truncated": (
+        r"\d truncated\b|>truncated<",
+        "The reply had no end within the tokens that it was allowed.",
+    ),
+    "filtered": (
+        r"\d filtered\b|>filtered<",
+        "The provider's content filter gave no answer; the same question is not asked again.",
+    ),
     "unparsed": (
         r"\bunparsed\b",
         "A reply that cannot be read as what was asked for. It is counted, never guessed.",

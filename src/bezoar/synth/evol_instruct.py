@@ -94,7 +94,7 @@ class EvolInstruct(Scheme):
         """Rows of user and answer; `meta` has the seed, its category, licence, source, and the ops.
 
         Dropped: each eliminated evolution, because of "copied words", "equal", "equality unparsed",
-        "sorry", "stop words", or because a reply was "failed", "empty" or "cut".
+        "sorry", "stop words", or because a reply was "refused", "empty" or "truncated".
         """
         files = {"depth": self.depth, "breadth": self.breadth}
         wording = read_wording(self.ops, methods=self.methods, worked=self.worked, **files)

@@ -10,7 +10,7 @@ from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.near_duplicates import NearDuplicates, Similarity, phrases, words
 from bezoar.errors import DataError
-from bezoar.llm.types import Ask, Reply, Request
+from bezoar.llm.types import Ask, Reply, Request, fault
 from bezoar.model.spec import Sampling
 from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
@@ -74,9 +74,9 @@ class LaMini(Scheme):
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """Rows of instruction and answer; `meta` names the source, the seeds shown and the topics.
 
-        Dropped: lists that failed or hold no example; instructions that are cut, too short, too
-        long, near duplicates, "no instruction" (`openers`), or share five words in a row with the
-        prompt ("copied words"); unusable answers; "surplus" instructions. DataError for too few
+        Dropped: lists that failed or hold no example; instructions that are truncated, too short,
+        too long, near duplicates, "no instruction" (`openers`), or share five words in a row with
+        the prompt ("copied words"); unusable answers; "surplus" instructions. DataError for too few
         seeds or topics.
         """
         search, num_rows = _Search(self, as_chats(seeds), seed), written(self.num_rows)
@@ -211,7 +211,7 @@ class _Search:
     def _read(self, sent: _ListRequest, reply: Reply) -> None:
         """Queue the new instructions of a reply and count the others."""
         if reply.finish == "error":
-            self.dropped.append(Dropped(sent.id, "failed", reply.error))
+            self.dropped.append(Dropped(sent.id, fault(reply), reply.error))
             return
         text = sent.request.prefill + reply.text
         examples = parse_examples(text, cut=reply.finish == "length")
@@ -220,7 +220,7 @@ class _Search:
         for index, example in enumerate(examples):
             name, detail = f"{sent.id}.{index}", example.text[:400]
             # Only what passes every other check is remembered as seen.
-            reason = "cut" if example.cut else self._fault(example.text)
+            reason = "truncated" if example.cut else self._fault(example.text)
             twin = None if reason else self.seen.add(name, example.text)
             if twin:
                 reason, detail = "near duplicate", f"{detail} (as {twin[0]}, {twin[1]:.2f})"

@@ -103,8 +103,8 @@ class Scheme(Stage):
     ) -> Filtered[Chat]:
         """The drafts with answers, in their order; the rows do not hold the `system` message.
 
-        After the last retry an unusable answer drops its draft as "empty" or "cut". A request that
-        failed is not retried: either its failure is final, or the stage stays unfinished.
+        After the last retry an unusable answer drops its draft as "empty" or "truncated". A request
+        that failed is not retried: either its failure is final, or the stage stays unfinished.
         """
         prefix = (Message("system", system),) if system else ()
         # By index, not by id, so that rows of equal ids stay apart. The first attempt fills all
