@@ -22,6 +22,11 @@ class OneProcess:
         """One."""
         return 1
 
+    @property
+    def shards(self) -> bool:
+        """Whether weights that all train are to be in parts, where there are several ranks."""
+        return True
+
 
 @dataclass(frozen=True)
 class Torchrun:
@@ -36,9 +41,17 @@ class Torchrun:
 
     processes: Count
     """Ranks of a training stage."""
+    shard: bool = True
+    """With `adapter: null` each rank holds a part of the weights, of their gradient and of the
+    optimizer's state (FSDP2); false: all of them."""
     restarts: Natural = 3
     """Times that torchrun starts all of them again, from the last checkpoint, when one is lost."""
     kind: Literal["torchrun"] = "torchrun"
+
+    @property
+    def shards(self) -> bool:
+        """Whether weights that all train are to be in parts, where there are several ranks."""
+        return self.shard
 
 
 LAUNCHES: dict[str, type] = {"local": OneProcess, "torchrun": Torchrun}

@@ -35,6 +35,7 @@ from tests.helpers.rows import chats, pairs
 
 TWO = "{kind: torchrun, processes: 2}"
 SFT = "objective: {kind: sft}, rows: chats"
+FULL = f"{SFT}, adapter: null"
 
 
 @pytest.fixture
@@ -54,7 +55,8 @@ def recipe(folder: Path, model: Path, name: str, keys: str, launch: str = "{kind
     chats = "{kind: jsonl, path: chats.jsonl, response: answer}"
     rows = chats if "rows: chats" in keys else "{kind: jsonl, path: pairs.jsonl}"
     source = "chats" if "rows: chats" in keys else "pairs"
-    common = "lr: 0.01, batch_size: 5, tokens_per_batch: 100, epochs: 2, eval_every: 3"
+    rate = 0.001 if "adapter: null" in keys else 0.01
+    common = f"lr: {rate}, batch_size: 5, tokens_per_batch: 100, epochs: 2, eval_every: 3"
     adapter = "" if "adapter" in keys else "adapter: {r: 4, dropout: 0.0}, "
     path = folder / f"{name}.yaml"
     path.write_text(
@@ -116,11 +118,12 @@ class Killer(threading.Thread):
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("keys", [SFT, FULL])
 def test_two_ranks_train_as_one_and_a_killed_one_is_started_again(
-    folder: Path, tiny_model: Path
+    keys: str, folder: Path, tiny_model: Path
 ) -> None:
-    stats, lines, weights = trained(recipe(folder, tiny_model, "one", SFT))
-    two = trained(recipe(folder, tiny_model, "two", SFT, TWO))
+    stats, lines, weights = trained(recipe(folder, tiny_model, "one", keys))
+    two = trained(recipe(folder, tiny_model, "two", keys, TWO))
     assert (stats["processes"], two[0]["processes"]) == (1, 2)
     counts = ("rows_out", "steps", "tokens", "trained_tokens", "rows_validation", "best_step")
     assert {name: stats[name] for name in counts} == {name: two[0][name] for name in counts}
@@ -128,7 +131,7 @@ def test_two_ranks_train_as_one_and_a_killed_one_is_started_again(
     for name, weight in weights.items():
         assert torch.allclose(weight, two[2][name], atol=2e-3), name
     # the same with a rank that is lost in the middle
-    path = recipe(folder, tiny_model, "killed", f"{SFT}, checkpoint_every: 2", TWO)
+    path = recipe(folder, tiny_model, "killed", f"{keys}, checkpoint_every: 2", TWO)
     killer = Killer(folder / "killed" / "run", "1", 3)
     killer.start()
     killed = trained(path)
@@ -139,8 +142,11 @@ def test_two_ranks_train_as_one_and_a_killed_one_is_started_again(
 
 
 @pytest.mark.real
-def test_a_checkpoint_goes_on_with_another_number_of_ranks(folder: Path, tiny_model: Path) -> None:
-    keys = f"{SFT}, checkpoint_every: 1"
+@pytest.mark.parametrize("keys", [SFT, FULL])
+def test_a_checkpoint_goes_on_with_another_number_of_ranks(
+    keys: str, folder: Path, tiny_model: Path
+) -> None:
+    keys = f"{keys}, checkpoint_every: 1"
     whole = trained(recipe(folder, tiny_model, "whole", keys))
     path = recipe(folder, tiny_model, "moved", keys, TWO)
     run = RunDir(path.parent / "moved" / "run")
@@ -236,6 +242,16 @@ def test_a_launch_without_effect_is_refused(folder: Path, tiny_model: Path) -> N
     )
     with pytest.raises(RecipeError, match=re.escape("launch: nothing is trained; remove the key")):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("setting", ["extrapolate: 1.5", "optimizer: adamw_8bit_paged"])
+def test_what_cannot_be_in_parts_is_refused(setting: str, folder: Path, tiny_model: Path) -> None:
+    path = recipe(folder, tiny_model, "parts", f"{FULL}, {setting}", TWO)
+    fault = f"stages.t.{setting.partition(':')[0]}: it is not known to weights in parts"
+    with pytest.raises(RecipeError, match=re.escape(fault)):
+        load_recipe(path)
+    path.write_text(path.read_text().replace("processes: 2", "processes: 2, shard: false"))
+    load_recipe(path)
 
 
 def job(stage: Any, folder: Path) -> Job:

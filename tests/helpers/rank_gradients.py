@@ -14,10 +14,12 @@ import torch.distributed as dist
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bezoar.chat.templates import ChatML
+from bezoar.model.shard import whole
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train.label_check import check_labels
+from bezoar.train.objectives import DPO, SFT
 from bezoar.train.objectives.bradley_terry import BradleyTerry
 from bezoar.train.objectives.regression import Regression
 from bezoar.train.ranks import Ranks
@@ -26,12 +28,15 @@ from bezoar.train.rloo import RLOO
 from bezoar.train.settings import StageInputs, TrainSettings
 from bezoar.train.step import TrainState
 from bezoar.train.supervised_trainer import SupervisedTrainer
-from tests.helpers.rows import labelled, pairs
+from tests.helpers.rows import chats, labelled, pairs
 from tests.train import test_grpo, test_ppo
 from tests.train.test_equality import CASES
 
 ALL: dict[str, tuple[Any, Any]] = {
     **CASES,
+    "sft-in parts": (SFT(), chats(8)),
+    "dpo-in parts": (DPO(beta=0.3), pairs(8)),
+    "bradley_terry-in parts": (BradleyTerry(), pairs(8)),
     "bradley_terry": (BradleyTerry(), pairs(8)),
     "regression": (Regression(("helpfulness", "verbosity")), labelled(8)),
 }
@@ -71,6 +76,8 @@ def worked_out(
     for name, parameter in named.items():
         if lora or name.startswith("score_head"):
             parameter.data.normal_(0, 0.1)
+    if lora is None and ranks.size > 1:
+        named = stack.shard()
     check = {"max_length": 500, "too_long": "drop"}
     items = check_labels(rows, objective, ChatML(), stack.tokenizer, **check).rows
     settings = TrainSettings("b", "r", objective, lora, batch_size=5, tokens_per_batch=60)
@@ -85,7 +92,7 @@ def worked_out(
         totals = trainer.gradient(trainer.rows_of(step))
         ranks.add_gradients(named.values())
         baseline = None if state.baseline is None else float(state.baseline)
-        grads = {name: p.grad.clone() for name, p in named.items() if p.grad is not None}
+        grads = {name: whole(p.grad).clone() for name, p in named.items() if p.grad is not None}
         counts = {"tokens": totals.tokens, "units": totals.units, **totals.metrics}
         found.append({"loss": totals.loss, "baseline": baseline, "grads": grads, "counts": counts})
         for parameter in named.values():
@@ -135,7 +142,7 @@ def main(model: Path, folder: Path) -> None:
     dist.init_process_group("gloo")
     ranks, report = Ranks.here(), {}
     for name, (objective, rows) in ALL.items():
-        lora = LoRA(r=4, alpha=8, dropout=0.0)
+        lora = None if name.endswith("in parts") else LoRA(r=4, alpha=8, dropout=0.0)
         two = worked_out(objective, rows, model, folder / f"{name}-two", ranks, lora)
         if ranks.first:
             one = worked_out(objective, rows, model, folder / f"{name}-one", Ranks(), lora)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from bezoar.errors import UnfinishedError
@@ -39,7 +40,16 @@ def train(
     reward = (inputs.reward[0], tuple(inputs.reward[1])) if inputs.reward else None
     models = inputs.spec, tuple(inputs.adapters), inputs.template
     folders = inputs.work_dir, inputs.out_dir
-    job = Job(name, stage, rows.path, *models, *folders, reward, seed, progress.metrics_path)
+    job = Job(
+        name,
+        replace(stage, launch=launch),
+        rows.path,
+        *models,
+        *folders,
+        reward,
+        seed,
+        progress.metrics_path,
+    )
     if rank.in_cluster():
         return rank.lead(job, progress)
     assert isinstance(launch, Torchrun)

@@ -56,6 +56,7 @@ class Stack:
         self.net = load_net(spec, device=str(self.device))
         self.net.requires_grad_(False)
         self.top: LoRA | None = None
+        self.sharded, self.whole = False, dict[str, Tensor]()
         self._head_trains = False
         self.added: AddedRows | None = None
         if self.net.config.model_type not in ARCHITECTURES:
@@ -112,7 +113,8 @@ class Stack:
         """Last hidden states [B, T, E] of ids [B, T]; of one row, [1, A, E] at positions `read`."""
         trimmed = {"read": read} if read is not None and trims(self.net) else {}
         options = {"layout": layout, "use_cache": False, **trimmed}
-        out = self.net.base_model(input_ids=input_ids, position_ids=position_ids, **options)
+        body = self.net.states if self.sharded else self.net.base_model
+        out = body(input_ids=input_ids, position_ids=position_ids, **options)
         hidden: Tensor = out.last_hidden_state
         return hidden if read is None or trimmed else hidden.index_select(1, read)
 
@@ -203,7 +205,7 @@ class Stack:
         if self.top is None:
             # a copy in the precision of the spec, not on the GPU: these weights may train on
             dtype, copies = DTYPES[self.spec.dtype], dict[int, Tensor]()
-            state = self.net.state_dict()
+            state = self.whole or self.net.state_dict()
             for name, tensor in state.items():
                 # once where tied: safetensors refuses to write what does not look so
                 copy = copies.get(tensor.data_ptr())
@@ -243,8 +245,26 @@ class Stack:
         for layer in fast_layers(self.net):
             layer.fast = False
 
+    def shard(self) -> dict[str, nn.Parameter]:
+        """Keep one rank's part of all weights, which train; returns the parameters anew."""
+        from bezoar.model.shard import shard
+
+        shard(self.net)
+        self.sharded = True
+        return self._trained()
+
+    def gather(self, *, keep: bool) -> None:
+        """Put weights in parts together for `save_trained`; all ranks do, and one keeps them."""
+        from bezoar.model.shard import whole_state
+
+        if self.sharded:
+            self.net.reshard()
+            self.whole = whole_state(self.net, DTYPES[self.spec.dtype], keep=keep)
+
     def _trained(self) -> dict[str, nn.Parameter]:
         parameters: dict[str, nn.Parameter] = {}
+        if self.sharded:
+            self.net.reshard()  # between passes some weights are whole
         if self.top is None:
             parameters |= self.net.named_parameters()
         else:

@@ -16,8 +16,13 @@ from torch import Tensor
 
 from bezoar.errors import DataError
 from bezoar.io import atomic_dir, read_checked, set_aside, write_checked
+from bezoar.model.shard import in_parts, part_like
 from bezoar.model.tensors import load_tensors, save_tensors
+from bezoar.train import sharded_files
+from bezoar.train.ranks import Ranks
 
+_NONE: Mapping[str, Tensor] = {}
+_FILES, _SHARDS = ("weights", "best", "optimizer"), "shards"
 _PAGED = ("state1", "state2")
 """The moments of bitsandbytes, which its paged optimizers keep in memory that can leave the GPU."""
 
@@ -56,8 +61,12 @@ def save(
     weights: Mapping[str, Tensor],
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    ranks: Ranks | None = None,
 ) -> None:
-    """Write `folder`/step-N; a kill or a power cut at any moment leaves the old or the new one."""
+    """Write `folder`/step-N; a kill or a power cut at any moment leaves the old or the new one.
+
+    Of weights in parts every rank writes its own, and the first one the rest.
+    """
     # safetensors holds a flat table of tensors; plain numbers of the state go into the JSON file
     values = {
         f"{index}.{name}": value
@@ -66,11 +75,29 @@ def save(
     }
     tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
     numbers = {name: value for name, value in values.items() if name not in tensors}
+    progress: dict[str, Any] = {**asdict(state), "optimizer": numbers}
+    target = folder / f"step-{state.step}"
+    parts = {"weights": weights, "best": best, "optimizer": tensors}
     # 1) the new one becomes visible in one rename, when all its files are on the disk
-    with atomic_dir(folder / f"step-{state.step}") as work:
-        for file, part in (("weights", weights), ("best", best), ("optimizer", tensors)):
-            save_tensors(work / f"{file}.safetensors", part)
-        write_checked(work / "progress.json", {**asdict(state), "optimizer": numbers})
+    if in_parts(weights):
+        assert ranks is not None
+        flat = {f"{file}.{name}": t for file, part in parts.items() for name, t in part.items()}
+        flat = {name: tensor.detach() for name, tensor in flat.items()}
+        if not ranks.first:
+            ranks.wait()
+            # the folder that the first rank has made, and gives its name when all have written
+            sharded_files.write(target.with_name(f".{target.name}.partial") / _SHARDS, flat)
+            return
+        with atomic_dir(target) as work:
+            ranks.wait()  # the others write there too
+            sharded_files.write(work / _SHARDS, flat)
+            progress["shards"] = sharded_files.sizes(work / _SHARDS)
+            write_checked(work / "progress.json", progress)
+    else:
+        with atomic_dir(target) as work:
+            for file, part in parts.items():
+                save_tensors(work / f"{file}.safetensors", part)
+            write_checked(work / "progress.json", progress)
     # 2) only then do older ones go
     for step, old in _checkpoints(folder):
         if step != state.step:
@@ -78,19 +105,44 @@ def save(
 
 
 def load(
-    folder: Path, optimizer: torch.optim.Optimizer
+    folder: Path, optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor] = _NONE
 ) -> tuple[TrainerState, dict[str, Tensor], dict[str, Tensor]] | None:
     """The latest state, weights and best weights, and the optimizer's state restored; else None.
 
-    A damaged checkpoint is set aside with a warning.
+    What `parameters` are in parts is read in the same parts, whatever wrote it. A damaged
+    checkpoint is set aside with a warning.
     """
+    numbered = [parameter for parameter, _ in _parameters(optimizer)]
+
+    def like(name: str) -> Tensor:
+        """The parameter that a tensor FILE.NAME belongs to."""
+        file, _, rest = name.partition(".")
+        return numbered[int(rest.partition(".")[0])] if file == "optimizer" else parameters[rest]
+
+    def empty(name: str, shape: tuple[int, ...]) -> Tensor:
+        parameter = like(name)
+        # moments lie as their parameter does; the number of steps is one number on every rank
+        is_same = shape == tuple(parameter.shape)
+        return torch.zeros_like(parameter) if is_same else torch.zeros(shape)
+
+    def read(latest: Path, shards: Mapping[str, int] | None) -> Iterator[dict[str, Tensor]]:
+        """The tensors of each file by name."""
+        found = {}
+        if shards is not None:
+            found = sharded_files.read(latest / _SHARDS, shards, empty)
+        for file in _FILES:
+            own = {n.removeprefix(f"{file}."): t for n, t in found.items() if n.startswith(file)}
+            if shards is None:
+                own = load_tensors(latest / f"{file}.safetensors", ours=True)
+            # files of one process, read by ranks that hold parts
+            if in_parts(parameters):
+                own = {n: part_like(t, like(f"{file}.{n}")) for n, t in own.items()}
+            yield {name: tensor.detach() for name, tensor in own.items()}
+
     for _, latest in reversed(_checkpoints(folder)):
         try:
             values = read_checked(latest / "progress.json")
-            weights, best, tensors = (
-                load_tensors(latest / f"{file}.safetensors", ours=True)
-                for file in ("weights", "best", "optimizer")
-            )
+            weights, best, tensors = read(latest, values.pop("shards", None))
         except DataError as error:
             set_aside(latest, error)
             continue

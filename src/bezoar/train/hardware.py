@@ -37,6 +37,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was short."""
+    by_type = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return by_type or "can't allocate memory" in str(error)  # torch's allocator on a CPU
+
+
 def fresh_peak() -> None:
     """Give free memory back to the system and count the peak anew, without what ran before."""
     gc.collect()

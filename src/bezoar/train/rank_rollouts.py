@@ -39,7 +39,7 @@ def together(
     if ranks.size == 1:
         return [own[i] for i in range(len(prompts))]
     longest = max((len(rollout.tokens) for rollout in own.values()), default=0)
-    most = int(ranks.gather({ranks.rank: [longest]}, ranks.size, 1).max())
+    most = ranks.most(longest)
     rows = {i: [r.ended, len(r.tokens), *r.tokens] for i, r in own.items()}
     table = ranks.gather(rows, len(prompts), 2 + most).long().tolist()
     return [

@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from bezoar.errors import TrainingError, UnfinishedError, first_line
 
@@ -95,6 +96,8 @@ class Ranks:
         if self.size == 1:
             return
         for parameter in parameters:
+            if isinstance(parameter, DTensor):
+                continue  # in parts: its gradient is the sum already
             # a rank that had no rows takes part in every sum all the same
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -104,10 +107,10 @@ class Ranks:
     def first_alone(self) -> Iterator[None]:
         """The first rank does the block before the others do: they find the files that it left."""
         if not self.first:
-            self._wait()
+            self.wait()
         yield
         if self.first:
-            self._wait()
+            self.wait()
 
     def check_same(self, number: int, what: str) -> None:
         """TrainingError unless all ranks have the same number."""
@@ -119,7 +122,12 @@ class Ranks:
             advice = "put the run directory on a disk that all hosts share"
             raise TrainingError(f"{what} differs between the ranks ({said}); {advice}.")
 
-    def _wait(self) -> None:
+    def most(self, number: int) -> int:
+        """The largest of the ranks' numbers."""
+        return int(self.gather({self.rank: [number]}, self.size, 1).max())
+
+    def wait(self) -> None:
+        """Return when all ranks have come here."""
         self.sum(torch.zeros(()))
 
     def _together(self, work: Callable[[], object]) -> None:

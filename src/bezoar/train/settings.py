@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from bezoar.bounds import Count, Natural, NotNegative, Part, Positive
 from bezoar.chat.templates import Template
+from bezoar.errors import RecipeError
 from bezoar.launch import Launch
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.references import ModelRef, RowsRef
@@ -132,6 +133,16 @@ class TrainSettings:
             )
         if self.weight_decay and self.optimizer == "rmsprop":
             raise ValueError("rmsprop has no decoupled weight decay; remove weight_decay")
+
+
+def check_parts(settings: TrainSettings, at: Callable[[str], str]) -> None:
+    """RecipeError for a setting of all weights that does not know them in parts over ranks; `at`
+    gives the place of a key."""
+    eight_bits = settings.optimizer == "adamw_8bit_paged"
+    key = "optimizer" if eight_bits else "extrapolate" if settings.extrapolate != 1 else ""
+    if key:
+        fix = "change it, or set `shard: false` in launch"
+        raise RecipeError(f"{at(key)}: it is not known to weights in parts; {fix}.")
 
 
 class StepCounts(NamedTuple):

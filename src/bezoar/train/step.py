@@ -8,7 +8,6 @@ A trained tokens of a micro-batch, N answers, E hidden size, K outputs of a scor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -23,42 +22,10 @@ from bezoar.model.packed import PackedBatch, pack
 from bezoar.model.prompt_group import PromptGroup, best_fit
 from bezoar.model.stack import Stack
 from bezoar.train.label_check import Example
-from bezoar.train.objective import LossInputs, LossOutput, Objective, Unit
+from bezoar.train.objective import LossInputs, LossOutput, Objective
 from bezoar.train.ranks import Ranks
-
-
-@dataclass
-class Totals:
-    """Means over the units of a step or an evaluation, and the tokens that were read for them."""
-
-    units: int = 0
-    tokens: int = 0
-    trained: int = 0
-    loss: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def add(self, output: LossOutput, groups: Sequence[PromptGroup]) -> None:
-        """Add a micro-batch's share of the means."""
-        self.loss += float(output.loss.detach().double().sum()) / self.units
-        for name, values in output.metrics.items():
-            mean = float(values.double().sum()) / self.units
-            self.metrics[name] = self.metrics.get(name, 0.0) + mean
-        self.tokens += sum(group.num_input_tokens for group in groups)
-        self.trained += sum(count_units(group, "token") for group in groups)
-
-    def names(self) -> Totals:
-        """The same metrics of nothing."""
-        return Totals(self.units, metrics=dict.fromkeys(self.metrics, 0.0))
-
-    def over(self, ranks: Ranks) -> Totals:
-        """The same of what all ranks read."""
-        if ranks.size == 1:
-            return self
-        # names of no metric
-        counts = {"": self.loss, " read": self.tokens, " trained": self.trained}
-        metrics = ranks.sum_named({**counts, **self.metrics})
-        loss, tokens, trained = (metrics.pop(name) for name in counts)
-        return Totals(self.units, int(tokens), int(trained), loss, metrics)
+from bezoar.train.totals import Totals as Totals
+from bezoar.train.totals import count_units as count_units
 
 
 @dataclass
@@ -143,15 +110,6 @@ class TrainState:
             hook.remove()
 
 
-def count_units(group: PromptGroup, unit: Unit) -> int:
-    """Units in one row."""
-    if unit == "token":
-        return sum(completion.num_trained for completion in group.completions)
-    if unit == "label":
-        return sum(not math.isnan(label) for label in group.labels)
-    return {"answer": len(group.completions), "pair": len(group.completions) // 2, "group": 1}[unit]
-
-
 def autocast(stack: Stack) -> AbstractContextManager[object]:
     """bfloat16 computation on float32 weights; nothing if the weights have its precision."""
     if stack.spec.dtype == "bfloat16" and stack.head_weight.dtype == torch.float32:
@@ -187,17 +145,20 @@ def add_gradient(
     step: int,
     rank: int = 0,
     spare: Sequence[int] = (),
+    passes: int = 1,
 ) -> Totals:
     """The part of a step's gradient that these micro-batches make: the loss of its `units`, which
     are those of all ranks, is divided by their number.
 
-    A rank without micro-batches reads the rows `spare`, which count nothing.
+    A rank with fewer micro-batches than `passes` reads the rows `spare` besides, which count
+    nothing.
     """
     state.stack.net.train()
     # of all ranks: divided by the units of a micro-batch or of a rank, rows of small ones would
     # weigh more
     totals = Totals(units=units)
-    for number, batch in enumerate(batches or [list(spare)]):
+    for number, batch in enumerate(padded(batches, spare, passes)):
+        counts = number < len(batches)
         # 1) dropout depends on (seed, step, micro-batch): a resumed run draws the same
         of_rank = [rank] if rank else []
         torch.manual_seed(int(content_hash(seed, step, number, *of_rank), 16) % 2**63)
@@ -210,10 +171,17 @@ def add_gradient(
                 f"step {step}: the loss is {loss.item()} on the rows {names}; look at them, or"
                 " lower lr."
             )
-        torch.autograd.backward(loss * bool(batches))
-        totals.add(output, state.groups(batch))
-    # a rank without rows knows the names, which the sum over ranks needs
+        torch.autograd.backward(loss * counts)
+        # a rank without rows knows the names, which the sum over ranks needs; one that reads rows
+        # for the sake of others has its own
+        if counts or not batches:
+            totals.add(output, state.groups(batch))
     return totals if batches else totals.names()
+
+
+def padded(batches: list[list[int]], spare: Sequence[int], passes: int) -> list[list[int]]:
+    """The micro-batches, and `spare` as often as a rank needs for so many `passes`."""
+    return batches + [list(spare)] * (passes - len(batches))
 
 
 def largest(state: TrainState, batches: Sequence[Sequence[int]]) -> int:
@@ -225,19 +193,26 @@ def evaluate(state: TrainState, rows: Sequence[int], budget: int) -> Totals:
     """The mean loss and metrics of `rows`, dropout off."""
     state.stack.net.eval()
     state.baseline = baseline(state, rows, budget)
-    return add_losses(state, rows, budget, units=state.units(rows))
+    return add_losses(state, state.micro_batches(rows, budget), units=state.units(rows))
 
 
 @torch.no_grad()
 def add_losses(
-    state: TrainState, rows: Sequence[int], budget: int, *, units: int, spare: Sequence[int] = ()
+    state: TrainState,
+    batches: list[list[int]],
+    *,
+    units: int,
+    spare: Sequence[int] = (),
+    passes: int = 1,
 ) -> Totals:
-    """The part of an evaluation's means that these rows make; `spare` as in `add_gradient`."""
+    """The part of an evaluation's means that these micro-batches make; else as `add_gradient`."""
     state.stack.net.eval()
     totals = Totals(units=units)
-    for batch in state.micro_batches(rows or spare, budget):
-        totals.add(state.forward(batch), state.groups(batch))
-    return totals if rows else totals.names()
+    for number, batch in enumerate(padded(batches, spare, passes)):
+        output = state.forward(batch)
+        if number < len(batches) or not batches:
+            totals.add(output, state.groups(batch))
+    return totals if batches else totals.names()
 
 
 def baseline(state: TrainState, rows: Sequence[int], budget: int) -> Tensor | None:
@@ -296,3 +271,21 @@ def reference(state: TrainState, batches: list[list[int]]) -> dict[int, Tensor]:
             # clones, because a part of a split keeps the whole tensor in memory
             values.update({i: part.clone() for i, part in zip(batch, parts, strict=True)})
     return values
+
+
+def of_all_ranks(
+    state: TrainState, rows: list[int], own: dict[int, Tensor], ranks: Ranks
+) -> dict[str, Tensor]:
+    """The reference of `rows` from the rows that each rank has read."""
+    sizes = [count_units(group, "token") for group in state.groups(rows)]
+    # zeros for what other ranks have: a sum of one number and zeros is that number
+    values = [own[i] if i in own else torch.zeros(n) for i, n in zip(rows, sizes, strict=True)]
+    found = {"rows": torch.tensor(rows), "sizes": torch.tensor(sizes)}
+    return {**found, "values": ranks.sum(torch.cat(values).float())}
+
+
+def packing(state: TrainState, steps: list[list[int]], budget: int) -> float:
+    """The share of `budget` that the micro-batches of some steps fill; none is padded."""
+    batches = (batch for rows in steps for batch in state.micro_batches(rows, budget))
+    tokens = [sum(group.num_input_tokens for group in state.groups(batch)) for batch in batches]
+    return round(sum(tokens) / max(sum(max(budget, num) for num in tokens), 1), 4)

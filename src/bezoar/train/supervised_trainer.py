@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bezoar.chat.types import Dropped
 from bezoar.io import content_hash, write_jsonl
+from bezoar.launch import OneProcess
 from bezoar.model.fast_paths import refuse_broken
 from bezoar.model.stack import Stack
 from bezoar.model.tensors import kept_tensors, save_tensors
@@ -25,18 +26,27 @@ from bezoar.train.examples import checked_examples
 from bezoar.train.extrapolate import check_head, extrapolate
 from bezoar.train.hardware import fresh_peak, mfu, work
 from bezoar.train.optim import epoch_order
-from bezoar.train.settings import StageInputs, TrainSettings, no_step_better, step_counts
+from bezoar.train.ranks import Ranks
+from bezoar.train.settings import (
+    StageInputs,
+    TrainSettings,
+    check_parts,
+    no_step_better,
+    step_counts,
+)
 from bezoar.train.step import (
-    Totals,
     TrainState,
     add_gradient,
     add_losses,
-    count_units,
     drift,
     largest,
+    of_all_ranks,
+    packing,
+    padded,
     reference,
 )
 from bezoar.train.tokenized_cache import identity, num_cut, num_input_tokens
+from bezoar.train.totals import Totals
 from bezoar.train.trainer import Trainer
 
 T = TypeVar("T")
@@ -58,6 +68,10 @@ def train(
     if settings.extrapolate != 1:
         check_head(stack, outputs, progress.stage)
     parameters = stack.add_adapter(settings.adapter, seed=seed, outputs=outputs)
+    launch = settings.launch or OneProcess()
+    if settings.adapter is None and launch.shards and Ranks.here().size > 1:
+        check_parts(settings, str)
+        parameters = stack.shard()
     train_state = TrainState(stack, settings.objective, examples, neftune=settings.neftune)
     trainer = SupervisedTrainer(settings, inputs, progress, seed, parameters, train_state)
     trainer.run()
@@ -164,7 +178,12 @@ class SupervisedTrainer(Trainer):
         """This rank's part of the gradient of the step under way, cut into these micro-batches."""
         rows, state = self.rows_of(self.state.step), self.train_state
         common: Any = {"seed": self.seed, "step": self.state.step, "rank": self.ranks.rank}
-        return add_gradient(state, batches, units=state.units(rows), spare=rows[:1], **common)
+        return add_gradient(state, batches, **self.of_all(rows, batches), **common)
+
+    def of_all(self, rows: Sequence[int], batches: list[list[int]]) -> dict[str, Any]:
+        """What the part of this rank is to know of all that read `rows`."""
+        most = self.ranks.most(len(batches)) if self.stack.sharded else len(batches)
+        return {"units": self.train_state.units(rows), "spare": rows[:1], "passes": max(1, most)}
 
     def deal(self, rows: Sequence[int]) -> list[int]:
         """Those of the rows that this rank reads."""
@@ -185,12 +204,13 @@ class SupervisedTrainer(Trainer):
     def finish(self, dropped: list[Dropped]) -> Stats:
         """Write the best weights (the last without held-out rows) and the statistics; the first
         rank does."""
-        if not self.ranks.first:
-            return {}
         state, examples = self.state, self.train_state.examples
         # the last weights may be worse than earlier ones: the rows held out decide
         if self.best:
             self.train_state.stack.set_trained(self.best)
+        self.stack.gather(keep=self.ranks.first)
+        if not self.ranks.first:
+            return {}
         if self.settings.extrapolate != 1:
             extrapolate(self.train_state.stack, self.inputs, self.settings.extrapolate)
         if self.settings.keep == "all":
@@ -207,7 +227,7 @@ class SupervisedTrainer(Trainer):
             "best_step": state.best_step,
             "start_validation_loss": dict(state.evaluations).get(0),
             "memory_splits": state.splits,
-            "packing_efficiency": self._packing(),
+            "packing_efficiency": packing(self.train_state, self._first_epoch(), self.budget),
             **work(**self._work(state.tokens, state.trained_tokens)),
             "token_lengths": [example.group.longest for example in examples[:LENGTHS_KEPT]],
         }
@@ -216,14 +236,9 @@ class SupervisedTrainer(Trainer):
             self.progress.say(f"  {self.progress.stage}: {warning}")
         return self.write_result(self.train_state.stack, len(examples), dropped, more)
 
-    def _packing(self) -> float:
-        """The share of tokens_per_batch that the micro-batches of an epoch fill; none is padded."""
-        num_steps, tokens = min(self.steps_per_epoch, self.num_steps), list[int]()
-        for step in range(num_steps):
-            for batch in self.train_state.micro_batches(self.rows_of(step), self.budget):
-                groups = self.train_state.groups(batch)
-                tokens.append(sum(group.num_input_tokens for group in groups))
-        return round(sum(tokens) / max(sum(max(self.budget, num) for num in tokens), 1), 4)
+    def _first_epoch(self) -> list[list[int]]:
+        """The rows of its steps."""
+        return [self.rows_of(n) for n in range(min(self.steps_per_epoch, self.num_steps))]
 
     def _work(self, tokens: int, trained: int) -> dict[str, Any]:
         """What the operations for so many tokens are counted by."""
@@ -236,10 +251,8 @@ class SupervisedTrainer(Trainer):
         own = self.deal(self.held_out)
         stack.net.eval()
         self._set_baseline(own, lambda _: self.budget)
-        units, spare = self.train_state.units(self.held_out), self.held_out[:1]
-        part = self.in_micro_batches(
-            own, lambda _: add_losses(self.train_state, own, self.budget, units=units, spare=spare)
-        )
+        losses = partial(add_losses, self.train_state)
+        part = self.in_micro_batches(own, lambda b: losses(b, **self.of_all(self.held_out, b)))
         totals = part.over(self.ranks)
         state.seconds += time.monotonic() - started
         state.evaluations.append((state.step, totals.loss))
@@ -248,11 +261,15 @@ class SupervisedTrainer(Trainer):
         # weights before the first step are never the result
         if state.step and (state.best_loss is None or totals.loss < state.best_loss):
             state.best_loss, state.best_step = totals.loss, state.step
-            # in the machine's memory: a GPU has none to spare for what no step reads
+            # in the machine's memory: a GPU has none to spare for what no step reads; a part may
+            # stay where its like are
+            place = stack.device if stack.sharded else "cpu"
             trained = stack.trained_state().items()
-            self.best = {name: tensor.to("cpu", copy=True) for name, tensor in trained}
-        if state.step and self.settings.keep == "all" and self.ranks.first:
-            self.save(stack, self.folder / "kept" / f"step-{state.step}")
+            self.best = {name: tensor.to(place, copy=True) for name, tensor in trained}
+        if state.step and self.settings.keep == "all":
+            stack.gather(keep=self.ranks.first)
+            if self.ranks.first:
+                self.save(stack, self.folder / "kept" / f"step-{state.step}")
 
     def _load_reference(self) -> None:
         """The reference log-probabilities: read from the work folder, or computed and saved."""
@@ -262,31 +279,20 @@ class SupervisedTrainer(Trainer):
         self.ranks.check_same(saved is not None, "whether the reference is there")
         if saved is None:
             micro_batches = self.train_state.micro_batches
-            num_steps = min(self.steps_per_epoch, self.num_steps)
             # the micro-batches of the first epoch: before it trains, the policy equals its
             # reference to the bit
-            rows = [*(self.rows_of(n) for n in range(num_steps)), self.held_out]
+            rows = [*self._first_epoch(), self.held_out]
             batches = [b for part in rows for b in micro_batches(self.deal(part), budget)]
+            passes = self.of_all(rows[0], batches)["passes"]
             values: dict[int, Tensor] = {}
             with self.progress.bar("reference", len(batches)) as advance:
-                for batch in batches:
+                for number, batch in enumerate(padded(batches, rows[0][:1], passes)):
                     found = self.in_micro_batches(batch, partial(reference, self.train_state))
-                    values.update(found)
+                    values.update(found if number < len(batches) else {})
                     advance()
             # three tensors, not one a row: a file of a million would be slow to open
-            saved = self._of_all_ranks(list(chain(*rows)), values)
+            saved = of_all_ranks(self.train_state, list(chain(*rows)), values, self.ranks)
             if self.ranks.first:
                 save_tensors(file, saved)
         parts = torch.split(saved["values"], saved["sizes"].tolist())
         self.train_state.references = dict(zip(saved["rows"].tolist(), parts, strict=True))
-
-    def _of_all_ranks(self, rows: list[int], own: dict[int, Tensor]) -> dict[str, Tensor]:
-        """The reference of `rows` from the rows that each rank has read."""
-        sizes = [count_units(group, "token") for group in self.train_state.groups(rows)]
-        # zeros for what other ranks have: a sum of one number and zeros is that number
-        values = [own[i] if i in own else torch.zeros(n) for i, n in zip(rows, sizes, strict=True)]
-        return {
-            "rows": torch.tensor(rows),
-            "sizes": torch.tensor(sizes),
-            "values": self.ranks.sum(torch.cat(values).float()),
-        }

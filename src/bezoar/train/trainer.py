@@ -20,12 +20,13 @@ from bezoar.io import write_json, write_jsonl
 from bezoar.model.chat_files import save_chat_files
 from bezoar.model.fast_paths import usable
 from bezoar.model.layer import recompute
+from bezoar.model.shard import clip_in_parts, local
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.stage import Stats
 from bezoar.train import checkpoint
 from bezoar.train.checkpoint import TrainerState
-from bezoar.train.hardware import peak_memory
+from bezoar.train.hardware import out_of_memory, peak_memory
 from bezoar.train.memory import available, options, predict_memory
 from bezoar.train.optim import lr_multiplier, make_optimizer, scale_rates
 from bezoar.train.policy_settings import PolicySettings
@@ -94,17 +95,13 @@ class Trainer(ABC):
         """Do every step that is not done yet."""
         started, settings = time.process_time(), self.settings
         weight_decay = settings.weight_decay if isinstance(settings, TrainSettings) else 0.0
-        self.optimizer = make_optimizer(
-            settings.optimizer,
-            self.parameters,
-            lr=settings.lr,
-            weight_decay=weight_decay,
-            head_lr=getattr(settings, "head_lr", None),
-        )
+        rates: dict[str, Any] = {"lr": settings.lr, "head_lr": getattr(settings, "head_lr", None)}
+        named = settings.optimizer, self.parameters
+        self.optimizer = make_optimizer(*named, **rates, weight_decay=weight_decay)
         # 1) resume before anything is computed or logged: steps after the checkpoint run again, so
         # their metrics are removed first
         with self.ranks.first_alone():
-            restored = checkpoint.load(self.folder, self.optimizer)
+            restored = checkpoint.load(self.folder, self.optimizer, self.parameters)
         if restored:
             self.state, weights, self.best = restored
             for name, parameter in self.parameters.items():
@@ -131,14 +128,15 @@ class Trainer(ABC):
                 step = self.state.step
                 is_due = is_slow and time.monotonic() - saved_at >= _LONGEST_S
                 is_due = (step % every == 0 or is_due) and step < self.num_steps
-                # all ranks have the same weights, so one of them writes
-                if is_due and self.ranks.first:
+                # ranks that have the same weights need one that writes
+                if is_due and (self.ranks.first or self.stack.sharded):
                     checkpoint.save(
                         self.folder,
                         self.state,
                         weights=self.parameters,
                         best=self.best,
                         optimizer=self.optimizer,
+                        ranks=self.ranks,
                     )
                     saved_at = time.monotonic()
                 advance(1, note)
@@ -178,9 +176,12 @@ class Trainer(ABC):
             try:
                 return attempt()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
-                if fault := shrink():
+                # ranks with parts of the weights make their passes together: one that tried again
+                # would wait for ever
+                least = "on one of the ranks; lower tokens_per_batch" if self.stack.sharded else ""
+                if fault := least or shrink():
                     raise TrainingError(
                         f"{self.unit} {self.state.step}: no memory {fault}."
                     ) from error
@@ -205,8 +206,9 @@ class Trainer(ABC):
         # of a training that goes on, the optimizer's state and the best weights are there
         states = self.optimizer.state.values()
         tensors = [x for state in states for x in state.values() if isinstance(x, Tensor)]
-        there = sum(x.nbytes for x in (*tensors, *self.best.values()))
+        there = sum(local(x).nbytes for x in (*tensors, *self.best.values()))
         is_short = memory is not None and memory.ahead - there > available()[0]
+        is_short = bool(self.ranks.most(is_short))
         if settings.recompute == "always" or (settings.recompute == "auto" and is_short):
             self.recompute()
 
@@ -226,7 +228,8 @@ class Trainer(ABC):
         """Sum the gradient over ranks, clip it and let the optimizer take a step; returns the norm
         before clipping."""
         self.ranks.add_gradients(self.parameters.values())
-        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), max_norm))
+        clip = clip_in_parts if self.stack.sharded else nn.utils.clip_grad_norm_
+        norm = float(clip(self.parameters.values(), max_norm))
         if not math.isfinite(norm):  # a step with it would make every weight nan
             raise TrainingError(
                 f"{self.unit} {self.state.step}: the gradient is not finite on the rows"
@@ -235,7 +238,7 @@ class Trainer(ABC):
         try:
             self.optimizer.step()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             hint = "set optimizer: adamw_8bit_paged, or train an adapter"
             fault = f"no memory for the state of the optimizer; {hint}"
@@ -293,8 +296,3 @@ class Trainer(ABC):
         }
         write_json(out / "stats.json", stats)
         return stats
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    by_type = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return by_type or "can't allocate memory" in str(error)  # torch's allocator on a CPU
