@@ -1,5 +1,7 @@
 """Attention over the cache's slots against a softmax over each slot's own keys."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -90,3 +92,13 @@ def test_blocks_of_queries_see_their_past(size: int, past: int) -> None:
     for dtype, allowed in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
         out = attend_blocks(q.to(dtype), k.to(dtype), v.to(dtype), 8**-0.5)
         torch.testing.assert_close(out.flatten(0, 1).double(), wanted, atol=allowed, rtol=0)
+
+
+def test_more_slots_where_their_keys_are_small() -> None:
+    config = SimpleNamespace(
+        num_hidden_layers=16, num_attention_heads=8, num_key_value_heads=4, hidden_size=512
+    )
+    # 2 * 16 layers * 4 groups * 64 numbers * 2 bytes = 16 KiB a position: 4096 fill 4 GiB
+    assert KVCache.affordable(config, 4096, 2) == 64
+    assert KVCache.affordable(config, 4097, 2) == 32
+    assert KVCache.affordable(config, 4096, 4) == 32

@@ -18,6 +18,9 @@ _IN_CACHE = 2**18
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """weight * x / sqrt(mean(x^2) + eps) over the last dimension; x [T, E], `weight` frozen."""
+    # while answers are drawn, one kernel; elsewhere a reference equals its policy to the bit
+    if torch.is_inference_mode_enabled():
+        return torch.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
     out: Tensor = _Norm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return out
 

@@ -95,11 +95,14 @@ def generate(
     prompts: Sequence[Sequence[int]],
     params: SamplingParams | Sequence[SamplingParams],
     *,
-    slots: int = 32,
+    slots: int | None = None,
 ) -> list[Generated]:
-    """The answers to `prompts` (token ids), in order; `params` for all prompts or one for each."""
+    """The answers to `prompts` (token ids), in order; `params` for all prompts or one for each.
+    `slots` are drawn side by side, by default what `KVCache` finds affordable."""
     each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
     answers = [_answer(stack, i, list(prompt), each[i]) for i, prompt in enumerate(prompts)]
+    longest = max((len(answer.prompt) + answer.room for answer in answers), default=0)
+    slots = slots or KVCache.affordable(stack.net.config, longest, stack.head_weight.itemsize)
     with merged_weights(stack) as lm_head:
         for _ in _Scheduler(stack, lm_head, [a for a in answers if not a.finish], slots).steps():
             pass
@@ -254,10 +257,9 @@ class _Scheduler:
         return torch.cat([*hidden, self._pass(cache, batch)])
 
     def _pass(self, cache: KVCache, batch: list[Prefill]) -> Tensor:
-        ids = [token for part in batch for token in part.tokens]
-        positions = [part.past + i for part in batch for i in range(len(part.tokens))]
-        last = [end - 1 for end in accumulate(len(part.tokens) for part in batch)]
-        row, places, read = self._tensor(ids), self._tensor(positions), self._tensor(last)
+        row = self._tensor([token for part in batch for token in part.tokens])
+        places = self._tensor([part.past + i for part in batch for i in range(len(part.tokens))])
+        read = self._tensor([end - 1 for end in accumulate(len(part.tokens) for part in batch)])
         return self.stack.backbone(row[None], places[None], PrefillLayout(cache, batch), read)[0]
 
     def _decode(self) -> None:
@@ -266,8 +268,7 @@ class _Scheduler:
         self.cache.reserve(max(sizes) + 1)
         layout = DecodeLayout(self.cache, sizes, self.stack.device)
         ids = self._tensor([answer.tokens[-1] for answer in self.live])  # [n]
-        hidden = self.stack.backbone(ids[None], layout.positions[None], layout)
-        self._append(self.live, hidden[0])
+        self._append(self.live, self.stack.backbone(ids[None], layout.positions[None], layout)[0])
 
     def _append(self, answers: list[_Answer], hidden: Tensor) -> None:
         logits = self.lm_head(hidden)

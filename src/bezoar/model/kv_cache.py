@@ -6,7 +6,7 @@ tokens of a packed row, D head size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from bezoar.model.limited_attention import PLAIN, Rule, attend_blocks, attend_li
 
 # positions of a block: no slot is read beyond the block that it ends in
 _BLOCK = {"cpu": 128, "cuda": 256}
+# bytes of keys and values up to which more slots are the default
+_AFFORDABLE = 2**32
 
 
 class KVCache:
@@ -30,6 +32,16 @@ class KVCache:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self._blocks = 0
+
+    @staticmethod
+    def affordable(config: Any, positions: int, width: int) -> int:
+        """64 slots of so many positions, of numbers of `width` bytes; 32 where they would take more
+        than 4 GiB: every step reads all weights, and few answers do not pay for that."""
+        heads = config.num_attention_heads
+        groups = getattr(config, "num_key_value_heads", None) or heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        position = 2 * config.num_hidden_layers * groups * size * width
+        return 64 if 64 * positions * position <= _AFFORDABLE else 32
 
     def blocks(self, size: int) -> int:
         """The blocks that hold `size` positions."""
