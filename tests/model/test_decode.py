@@ -144,6 +144,10 @@ def test_bfloat16_follows_float32_closely(tiny_model: Path) -> None:
         torch.testing.assert_close(
             head(x), x.float() @ stack.head_weight.float().T, atol=0.1, rtol=0.02
         )
+        mlp = stack.net.model.layers[0]._mlp
+        fused = mlp(x)
+    with torch.no_grad():
+        torch.testing.assert_close(fused, mlp(x), atol=0.02, rtol=0.02)
     made = generate(stack, some_prompts(8, 272), SamplingParams(max_tokens=16))
     assert made == generate(stack, some_prompts(8, 272), SamplingParams(max_tokens=16))
 

@@ -18,7 +18,7 @@ from bezoar.model.attention import Layout
 from bezoar.model.fast_paths import usable
 from bezoar.model.fused_steps import rms_norm, rotate_part, swiglu
 from bezoar.model.limited_attention import Rule
-from bezoar.model.linear import project
+from bezoar.model.linear import LaidOut, project
 
 Angles = tuple[Tensor, Tensor]
 
@@ -108,7 +108,12 @@ class FastLayer(nn.Module):
     def _mlp(self, x: Tensor) -> Tensor:
         names = "act_fn", "activation_fn", "act"
         act = next(getattr(self.mlp, name) for name in names if hasattr(self.mlp, name))
-        outs = project(x, [getattr(self.mlp, name) for name in self.parts.up])
+        layers = [getattr(self.mlp, name) for name in self.parts.up]
+        laid_out = [layer.__dict__.get("forward") for layer in layers]
+        if self.shape.silu and len(layers) == 2 and isinstance(laid_out[0], LaidOut):
+            inner = laid_out[1].times(x, laid_out[0](x, "swish"))
+            return project(inner, [getattr(self.mlp, self.parts.down)])[0]
+        outs = project(x, layers)
         inner = outs[0]
         if self.parts.gated:
             gate, up = outs if len(outs) == 2 else inner.chunk(2, -1)
