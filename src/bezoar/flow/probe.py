@@ -77,7 +77,7 @@ class Probe:
             return self._noted(name, some, stage.sift(some).rows)
         if isinstance(stage, JudgeFilter):
             some = self.rows[stage.rows][: self.num]
-            judged = stage.judge_rows(some, context.ask(stage.judge).ask_all)
+            judged = stage.judge_rows(some, stage.repaired(context.ask(stage.judge).ask_all))
             return self._noted(name, some, judged.accepted)
         if isinstance(stage, Scheme | DrawnRows) and asks and hasattr(stage, _counted(stage)):
             seeds = self.rows[needed[0]] if needed else []

@@ -127,7 +127,8 @@ class RunContext:
             if isinstance(stage, JudgeFilter):
                 # what is asked is the filter's own: its money, its requests, its line of the bill
                 self.allow(name)
-                kept = stage.judge_rows(kept, self._behind(name, stage.judge)).accepted
+                ask = stage.repaired(self._behind(name, stage.judge))
+                kept = stage.judge_rows(kept, ask).accepted
                 self.allow(self.name)
             elif isinstance(stage, RuleFilter):
                 kept = stage.sift(kept).rows

@@ -165,7 +165,7 @@ class Trace:
             keys.extend(own)
             return [known.get(key, _NO_REPLY) for key in own]
 
-        stage.judge_rows(as_chats([row]), ask)
+        stage.judge_rows(as_chats([row]), stage.repaired(ask))
         entries = [next(journal.chosen(Choice(key=key)), None) for key in keys]
         yield from self._calls("verdict", name, stage.judge, [e for e in entries if e])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bezoar.bounds import Count, Fraction
+from bezoar.bounds import Count, Fraction, Natural
 from bezoar.chat.tool_calls import whole_text
 from bezoar.chat.types import AnyRow, Chat, Message, Messages, as_chats
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
@@ -14,7 +14,8 @@ from bezoar.data.files import locate_file
 from bezoar.errors import RecipeError
 from bezoar.io import read_jsonl
 from bezoar.judge.stages import FilterResult, JudgeFilter, with_meta
-from bezoar.llm.types import Ask, Request
+from bezoar.llm.repair import repairing
+from bezoar.llm.types import Ask, Reply, Request
 from bezoar.prompts import read_prompt, seal, without_headings
 from bezoar.references import FileRef
 from bezoar.verdicts.accept_reject import (
@@ -31,6 +32,7 @@ from bezoar.verdicts.accept_reject import (
 from bezoar.verdicts.forms import Way
 
 _PROMPT_TOKENS = 500
+_FIX = 'Write "Accept: " or "Reject: " and then a short reason, nothing else.'
 _HEADINGS = (
     "[System message]",
     "[Conversation so far]",
@@ -65,6 +67,8 @@ class Filter(JudgeFilter):
     """For logprob, in place of `threshold`: accept this share of the rows, the highest scores."""
     max_tokens: Count = 200
     """Most tokens of a written verdict."""
+    retries: Natural = 1
+    """For text: how often a judge that wrote no verdict is told so and asked again."""
     kind: Literal["filter"] = "filter"
 
     def __post_init__(self) -> None:
@@ -72,6 +76,8 @@ class Filter(JudgeFilter):
             raise ValueError(
                 "threshold and keep_share have an effect only with verdict: logprob; remove them"
             )
+        if self.verdict != "text" and self.retries != 1:
+            raise ValueError("retries has an effect only with verdict: text; remove it")
         if self.keep_share is not None and self.threshold != 0:
             raise ValueError("keep_share replaces threshold; remove one of the two")
 
@@ -84,6 +90,10 @@ class Filter(JudgeFilter):
     def without_words(self) -> str:
         """Log-probabilities."""
         return ", or set verdict: logprob" if self.verdict != "logprob" else ""
+
+    def repaired(self, ask: Ask) -> Ask:
+        """A judge of words that wrote no verdict is told so."""
+        return repairing(ask, _no_verdict, _FIX, self.retries) if self.verdict == "text" else ask
 
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
@@ -130,6 +140,12 @@ class Filter(JudgeFilter):
             return Request(messages, max_tokens=1, choices=CHOICES)
         form = FORM if self.verdict == "structured" else None
         return Request(messages, max_tokens=self.max_tokens, form=form)
+
+
+def _no_verdict(reply: Reply) -> str:
+    """Why a reply holds no verdict; "" for one that does."""
+    verdict = read_text(reply)
+    return f"it has {verdict.why}" if isinstance(verdict, Unparsed) else ""
 
 
 def question(template: str, row: Chat) -> Message:

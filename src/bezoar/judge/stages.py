@@ -80,6 +80,10 @@ class JudgeFilter(Stage):
         """What does without a written verdict; not a recipe key."""
         return ""
 
+    def repaired(self, ask: Ask) -> Ask:
+        """`ask` for `judge_rows`, with what is done about replies that cannot be read."""
+        return ask
+
     def judge_rows(self, rows: Sequence[AnyRow], ask: Ask) -> FilterResult:
         """All of `rows`, sorted by verdict, in their order."""
         raise NotImplementedError
@@ -101,7 +105,7 @@ class JudgeFilter(Stage):
     def run(self, context: StageContext) -> Stats:
         """Judge the rows and write them by verdict."""
         rows = context.rows(self.rows)
-        judged = self.judge_rows(rows, context.ask(self.judge).ask_all)
+        judged = self.judge_rows(rows, self.repaired(context.ask(self.judge).ask_all))
         # Rejected and unparsed rows stay readable, and both are counted as dropped.
         left_out = [*judged.rejected, *judged.unparsed]
         write_parquet(context.out_dir / "rejected.parquet", [chat.to_row() for chat in left_out])

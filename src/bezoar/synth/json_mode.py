@@ -12,6 +12,7 @@ from bezoar.chat.row_types import RowType
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message
 from bezoar.data.files import locate_file
 from bezoar.data.rows import read_file
+from bezoar.llm.repair import parse_written
 from bezoar.llm.types import Ask, Request
 from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
@@ -139,7 +140,7 @@ class _Wished(Wished):
 def _read_object(draft: _Wished, text: str) -> str:
     try:
         # many teachers put JSON into a fence; what is trained on has none
-        value = parse(text.removeprefix("```json").removesuffix("```"))
+        value = parse_written(text)
     except NotJSONError as error:
         draft.tell(text, f"the answer is no JSON ({error})")
         return "no JSON object"

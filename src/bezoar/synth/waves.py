@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bezoar.chat.types import Message, Messages
+from bezoar.chat.types import Messages
+from bezoar.llm.repair import told
 from bezoar.llm.types import Ask, Request, fault
 
 
@@ -20,9 +21,8 @@ class Wished:
 
     def tell(self, text: str, wrong: str) -> None:
         """The next attempt is told what was wrong with this one."""
-        say = f"That is not right: {wrong}. Write the whole answer again."
         # only the teacher reads this: the row that is trained on has the right answer alone
-        self.dialogue += (Message("assistant", text), Message("user", say))
+        self.dialogue += told(text, wrong)
 
 
 DraftT = TypeVar("DraftT", bound=Wished)
