@@ -1,6 +1,7 @@
 """`bezoar journal`, `reparse` and `trace`: what is told of stored replies, and that nobody is
 asked."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ def behave(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
         first = int(body["seed"]) % 1000 * 3
         asks = (f"Tell a{first + i} b{first * 2 + i} of thing {first + i}!" for i in range(3))
         return answer("".join(f"<example>{ask}</example>\n" for ask in asks))
-    return answer(f"It is for {text[-30:]}.")
+    if "Not Equal" in text:
+        return answer("Not Equal")
+    return answer(f"It is for {hashlib.sha256(text.encode()).hexdigest()[:20]} and more of them.")
 
 
 @pytest.fixture
@@ -100,6 +103,22 @@ def test_a_row_is_traced_to_its_seeds_requests_and_price(folder: Path, server: S
     told = said("trace", "runs/toy", gone.id)
     assert f"row {gone.id}: made -> formed -> kept, left out by kept (reject: thing " in told
     assert "no stage has a row with the id 'x'" in said("trace", "runs/toy", "x", code=2)
+
+
+def test_an_evolved_row_tells_operation_round_and_prompt(folder: Path, server: Server) -> None:
+    evolved = "evolved: {kind: evol_instruct, seeds: seeds, teacher: teacher, num_seeds: 2}\n"
+    text = RECIPE.replace("URL", server.url).replace("name: toy", "name: more")
+    (folder / "more.yaml").write_text(text + f"  {evolved}")
+    said("run", "more.yaml")
+    row = RunDir(Path("runs/more")).items("evolved")[-1]
+    told = said("trace", "runs/more", row.id)
+    assert f"operation: {row.meta['op']}\nround: {row.meta['round']}\n" in told
+    assert f"seed: {row.meta['seed']} of seeds, bezoar:instructions.jsonl, licence Apa" in told
+    file = "breadth" if row.meta["op"] == "breadth" else "depth"
+    found = re.search(rf"instruction: .*key (\w+), .*prompt file bezoar:evol_{file}.txt", told)
+    assert found
+    with Journal(Path("runs/journal.sqlite")) as journal:
+        assert journal.get_many([found[1]])[found[1]].text == row.prompt[-1].content
 
 
 def test_a_changed_parser_reads_stored_replies(

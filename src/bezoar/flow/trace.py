@@ -25,6 +25,8 @@ from bezoar.references import RowsRef
 
 _SEEDS = ("seed", "seeds")
 _TOLD = ("scheme", "op", "ops", "round", "rounds", *_SEEDS, "verdict", "reason", "score", "licence")
+_END = 20
+"""Characters of a text's end by which a reply is found: its start may have been begun for it."""
 _NO_REPLY = Reply(finish="error", error="there is no stored reply", failure="passing")
 
 
@@ -98,7 +100,8 @@ class Trace:
         yield f"scheme: {meta.get('scheme', stage.kind)}"
         for key, label in (("op", "operation"), ("round", "round"), ("ops", "operations so far")):
             if key in meta:
-                yield f"{label}: {meta[key]}"
+                told = meta[key]
+                yield f"{label}: {', '.join(told) if isinstance(told, list) else told}"
         seeds = list(self._seeds(name, meta))
         for seed, origin, licence in seeds:
             yield f"seed: {seed.id} of {origin}, {licence}"
@@ -123,26 +126,46 @@ class Trace:
             yield row, origin, ", ".join(licences) or "licence unknown"
 
     def _written(self, stage: str, backend: str, row: Chat, seeds: Sequence[str]) -> Iterator[str]:
-        """The requests whose replies became the row's instruction and answer."""
+        """The requests whose replies became the row's messages; those that no reply holds, such as
+        a seed's own prompt, are left out, but for the answer."""
+        said: list[str] = []
+        for message in row.messages:
+            text = message.content or next((call.name for call in message.tool_calls), "")
+            if message.role in ("user", "assistant") and text:
+                # an answer to what was said before it, an instruction after the seeds
+                is_answer = message.role == "assistant"
+                found = self._holding(stage, backend, text, said[-1:] if is_answer else seeds)
+                if found or is_answer:
+                    what = "answer" if is_answer else "instruction"
+                    yield from self._calls(what, stage, backend, found[:1])
+            said += [text] if text and message.role != "system" else []
+
+    def _holding(
+        self, stage: str, backend: str, text: str, asked: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """The entries whose reply, with what was begun for it, holds a text, the likeliest first:
+        those whose question holds all of `asked`, the last as its last message."""
         if self.journal is None:
-            return
-        identity = self.recipe.backends[backend].identity
-        prompt = row.prompt[-1].content if row.prompt else ""
-        answers = [
+            return []
+        identity, end = self.recipe.backends[backend].identity, text.strip()[-_END:]
+        found = [
             entry
-            for entry in self.journal.holding(identity, prompt, row.answer)
-            if entry["reply"]["text"].strip() == row.answer
+            for entry in self.journal.holding(identity, "", end)
+            if not entry["request"]["choices"]
+            and text.strip() in entry["request"]["prefill"] + entry["reply"]["text"]
+            and text.strip() not in entry["request"]["prefill"]
         ]
-        # a question that is just the prompt before one that holds it beside others
-        exact = [e for e in answers if e["request"]["messages"][-1]["content"] == prompt]
-        yield from self._calls("answer", stage, backend, (exact or answers)[:1])
-        # what was written from several seeds shows them all
-        makers = [
-            entry
-            for entry in self.journal.holding(identity, seeds[0] if seeds else "", prompt)
-            if entry not in answers and all(seed in _asked(entry) for seed in seeds)
-        ]
-        yield from self._calls("instruction", stage, backend, makers[:1])
+        last = asked[-1] if asked else ""
+
+        def unlike(entry: dict[str, Any]) -> tuple[bool, ...]:
+            return (
+                not all(part in _asked(entry) for part in asked),
+                entry["request"]["messages"][-1]["content"] != last,
+                (entry["request"]["prefill"] + entry["reply"]["text"]).strip() != text.strip(),
+                entry["stage"] != stage,
+            )
+
+        return sorted(found, key=unlike)
 
     def _judged(self, name: str, row: AnyRow) -> Iterator[str]:
         """The verdict of a filter, and the requests about this row alone."""
