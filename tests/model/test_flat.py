@@ -7,7 +7,7 @@ import torch
 from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, block_mask, sees
 from bezoar.model.limited_attention import Rule
 from bezoar.model.packed import pack
-from bezoar.model.prompt_group import Completion, PromptGroup, answer, best_fit
+from bezoar.model.prompt_group import Completion, PromptGroup, alike, answer, best_fit, num_read
 
 
 def test_a_tree_by_hand() -> None:
@@ -40,6 +40,42 @@ def test_pack_is_best_fit_longest_first() -> None:
     assert best_fit([3, 7, 2, 6, 4], 10) == [[0, 1], [2], [3, 4]]
     assert best_fit([12, 5, 5], 10) == [[0], [1, 2]]
     assert best_fit([], 10) == []
+
+
+def test_prompts_that_begin_alike_are_read_once() -> None:
+    start = list(range(100, 200))
+    groups = [
+        PromptGroup([*start, 1, 2], [Completion([3, 4], [True, True])]),
+        PromptGroup(start, [Completion([5, 6], [False, True])]),
+        PromptGroup([*start, 7], [Completion([8], [True])]),
+    ]
+    batch = pack([answer([9], [10]), *groups])
+    assert batch.tokens.tolist() == [9, *start, 1, 2, 3, 5, 7]
+    assert batch.positions.tolist() == [0, *range(100), 100, 101, 102, 100, 100]
+    # what is trained, and what it is predicted from, are those of the groups by themselves
+    assert batch.target.tolist() == [10, 3, 4, 6, 8]
+    assert batch.tokens[batch.index].tolist() == [9, 2, 3, 5, 7]
+    assert batch.answer_index.tolist() == [0, 1, 1, 2, 3]
+    assert batch.layout.segments == (
+        (0, 1, 0, 0),
+        (1, 104, 0, 0),
+        (104, 105, 1, 101),
+        (105, 106, 1, 101),
+    )
+    assert num_read(groups) + 1 == len(batch.tokens)
+
+
+def test_what_begins_otherwise_stays_apart() -> None:
+    start = list(range(100))
+    same = [answer([*start, 500 + i], [1, 2]) for i in range(3)]
+    two = PromptGroup(start, [Completion([1, 2], [True, True])] * 2)
+    # less than most of the prompt, too few tokens, several answers
+    for other in (answer([*start[:70], 9, 9], [1]), answer(start[:60], [1]), two):
+        assert alike([*same, other]) == [[0, 1, 2], [3]]
+    # 100 tokens in common and two of each: 104 of two and 106 of all
+    assert num_read(same) == 106
+    assert alike(same, 106) == [[0, 1, 2]]
+    assert alike(same, 105) == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 6e-2)])

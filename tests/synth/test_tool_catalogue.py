@@ -98,6 +98,22 @@ def test_shares_and_masks_are_exact_and_seeds_decide(rows: list[Chat]) -> None:
         ToolCalls(4, shares={"parallel": 0.0})
 
 
+def test_rows_that_offer_one_tool_stand_side_by_side() -> None:
+    shares: dict[Any, float] = {"single": 0.4, "parallel": 0.1, "irrelevance": 0.5}
+    rows = ToolCalls(96, shares=shares, masked=0.5, rows_per_tool=8).write(1).rows
+    blocks = [rows[place : place + 8] for place in range(0, 96, 8)]
+    for block in blocks:
+        [system] = {row.messages[0] for row in block}
+        assert len(system.tools) == 1
+        assert {call.name for row in block for call in calls(row)} <= {system.tools[0].name}
+    assert sum(block[0].meta["masked"] for block in blocks) == 6
+    # a fitting request and one that does not fit, of most tools
+    assert sum(len({bool(row.meta["functions"]) for row in b}) == 2 for b in blocks) > 9
+    assert len({row.messages[1].content for row in rows}) == 96
+    with pytest.raises(ValueError, match="without a teacher"):
+        ToolCalls(4, teacher="t", rows_per_tool=2)
+
+
 def test_the_categories_are_what_they_are_called(rows: list[Chat]) -> None:
     for row in of(rows, "single"):
         assert len(row.messages[0].tools) == len(calls(row)) == 1

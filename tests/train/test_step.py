@@ -2,7 +2,7 @@
 precision, references."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ from bezoar.chat.types import Chat, Message
 from bezoar.errors import TrainingError
 from bezoar.io import content_hash
 from bezoar.model.packed import pack
-from bezoar.model.prompt_group import prompt_group
+from bezoar.model.prompt_group import answer, prompt_group
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
@@ -166,6 +166,21 @@ def test_the_seed_of_a_stage_is_that_of_its_dropout(dropping: TrainState, tmp_pa
             loop.gradient_of([[0, 1, 2]]).loss
             == step(dropping, [[0, 1, 2]], seed=seed, number=2)[0]
         )
+
+
+def test_rows_in_their_order_are_read_together_where_they_begin_alike(
+    dropping: TrainState, tmp_path: Path
+) -> None:
+    starts = [[n] * 100 for n in (5, 6)]
+    rows = [Example(str(i), answer([*starts[i // 4], 9, i], [1, 2])) for i in range(8)]
+    state = replace(dropping, examples=rows)
+    where = StageInputs(state.stack.spec, [], ChatML(), tmp_path, tmp_path)
+    settings = Train("b", "r", SFT(), validation=0.0, batch_size=6, shuffle=False, epochs=2)
+    loop = SupervisedTrainer(settings, where, Progress("s"), 1, {}, state)
+    assert [loop.rows_of(step) for step in range(4)] == [[0, 1, 2, 3, 4, 5], [6, 7]] * 2
+    # 109 and 105 tokens in place of 618
+    assert state.micro_batches(range(6), 109) == [[0, 1, 2, 3], [4, 5]]
+    assert evaluate(state, range(6), 109).tokens == 109 + 105
 
 
 ONE_TOKEN = Example("one", prompt_group([1, 2, 3], [[7]]))

@@ -15,7 +15,7 @@ from torch import Tensor
 from bezoar.model.attention import Segment, attend, attend_dense, attend_flex, block_mask
 from bezoar.model.fast_paths import FLEX, usable
 from bezoar.model.limited_attention import PLAIN, Rule
-from bezoar.model.prompt_group import PromptGroup
+from bezoar.model.prompt_group import PromptGroup, alike, joined
 from bezoar.model.resolve import reason
 from bezoar.terminal import complain
 
@@ -105,8 +105,11 @@ class PackedBatch:
 
 
 def pack(groups: Sequence[PromptGroup], *, share: bool = True) -> PackedBatch:
-    """Groups in order as one row. Without `share` every answer gets its own copy of the prompt."""
-    if not (share and usable("shared prompts")):
+    """Groups in order as one row, prompts that begin alike read once where they are side by side.
+    Without `share` every answer gets its own copy of the prompt."""
+    if share and usable("shared prompts"):
+        groups = [joined([groups[i] for i in run]) for run in alike(groups)]
+    else:
         groups = [PromptGroup(group.prompt, [c]) for group in groups for c in group.completions]
     tokens, positions, lengths = list[int](), list[int](), list[int]()
     index, target, answer_index = list[int](), list[int](), list[int]()

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from bezoar.model.fast_paths import usable
 
+LEAST_SHARED = 64
+"""Tokens that prompts have in common before it pays to read them once."""
+_MOST = 0.75
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -53,6 +57,53 @@ def prompt_group(
 def answer(prompt: Sequence[int], tokens: Sequence[int]) -> PromptGroup:
     """One prompt and one answer, all tokens of which are trained or scored."""
     return prompt_group(prompt, [tokens])
+
+
+def alike(groups: Sequence[PromptGroup], budget: int | None = None) -> list[list[int]]:
+    """Indices of groups in order; those side by side whose prompts begin alike are together, at
+    most `budget` tokens when they are `joined`."""
+    runs: list[list[int]] = []
+    common = size = 0
+    for index, group in enumerate(groups):
+        if runs:
+            run, first = runs[-1], groups[runs[-1][0]]
+            single = len(first.completions) == len(group.completions) == 1
+            same = _common(first.prompt[:common], group.prompt) if single else 0
+            # what the run has no longer in common is read by each
+            grown = size + (len(run) - 1) * (common - same) + group.num_input_tokens - same
+            if same >= max(LEAST_SHARED, _MOST * common) and (budget is None or grown <= budget):
+                run.append(index)
+                common, size = same, grown
+                continue
+        runs.append([index])
+        common, size = len(group.prompt), group.num_input_tokens
+    return runs
+
+
+def joined(groups: Sequence[PromptGroup]) -> PromptGroup:
+    """Groups of one answer as one: its prompt is what theirs begin with, and the rest of each is
+    part of its answer and not trained. The same tokens are trained from the same contexts."""
+    if len(groups) == 1:
+        return groups[0]
+    common = min(_common(groups[0].prompt, group.prompt) for group in groups)
+    completions = []
+    for group in groups:
+        rest, [answer] = group.prompt[common:], group.completions
+        trained = [False] * len(rest) + answer.trained
+        completions.append(Completion(rest + answer.tokens, trained))
+    return PromptGroup(groups[0].prompt[:common], completions)
+
+
+def num_read(groups: Sequence[PromptGroup]) -> int:
+    """Tokens that the network reads when these groups are packed in this order."""
+    runs = alike(groups) if usable("shared prompts") else [[i] for i in range(len(groups))]
+    return sum(joined([groups[i] for i in run]).num_input_tokens for run in runs)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens they begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def score_group(

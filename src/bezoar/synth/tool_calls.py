@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bezoar.bounds import NotNegative, Share
+from bezoar.bounds import Count, NotNegative, Share
 from bezoar.chat.messages import offered
 from bezoar.chat.row_types import RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Filtered, Tool
@@ -66,6 +66,9 @@ class ToolCalls(DrawnRows):
     """Weight of each category; one that is not named gets none."""
     masked: Share = 0.33
     """Share of the rows whose functions and parameters get random names."""
+    rows_per_tool: Count = 1
+    """Rows side by side that offer the same tool: with and without a fitting request. `train` reads
+    what their prompts have in common once, with shuffle: false."""
     seeds: RowsRef = ""
     """With a teacher: a stage whose rows offer the tools, in place of the catalogue."""
     structured: bool = False
@@ -78,6 +81,8 @@ class ToolCalls(DrawnRows):
         super().__post_init__()
         if self.structured and not self.teacher:
             raise ValueError("structured needs a teacher; name one or leave it out")
+        if self.teacher and self.rows_per_tool > 1:
+            raise ValueError("rows_per_tool is of rows without a teacher; remove one of them")
         if self.seeds and self.catalogue != SHIPPED:
             raise ValueError("tools come from seeds or from catalogue; leave one of them out")
 
@@ -117,9 +122,12 @@ class ToolCalls(DrawnRows):
 
         def make(number: int, rng: random.Random) -> Chat:
             category, is_masked = plan[number]
-            messages, called = writer.write(category, rng)
-            shown = varied(messages, rng)
-            shown = masked(shown, rng) if is_masked else shown
+            # rows that offer the same tool show it alike
+            place = number // self.rows_per_tool
+            shared = rng_for("tool_calls tool", seed, place) if self.rows_per_tool > 1 else None
+            messages, called = writer.write(category, rng, shared)
+            shown = varied(messages, shared or rng, whole=shared is not None)
+            shown = masked(shown, shared or rng) if is_masked else shown
             meta = {"scheme": self.kind, "category": category, "functions": called}
             return Chat(f"tool_calls-{number}", shown, {**meta, "masked": is_masked})
 
@@ -169,8 +177,9 @@ class ToolCalls(DrawnRows):
         for category, end in ends:
             categories += [category] * (end - len(categories))
         rng.shuffle(categories)
-        hidden = set(rng.sample(range(num_rows), round(num_rows * self.masked)))
-        return [(category, number in hidden) for number, category in enumerate(categories)]
+        num_tools = math.ceil(num_rows / self.rows_per_tool)
+        hidden = set(rng.sample(range(num_tools), round(num_tools * self.masked)))
+        return [(each, i // self.rows_per_tool in hidden) for i, each in enumerate(categories)]
 
 
 def read_chats() -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from bezoar.model.chunked_logprobs import logprobs
 from bezoar.model.layer import fast_layers, recompute
 from bezoar.model.linear import NF4Weight
 from bezoar.model.packed import pack
-from bezoar.model.prompt_group import Completion, PromptGroup
+from bezoar.model.prompt_group import Completion, PromptGroup, answer
 from bezoar.model.resolve import silence_libraries
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
@@ -62,9 +62,14 @@ def prompt_groups() -> list[PromptGroup]:
         return drawn
 
     sizes = ((20, (9, 4)), (1, (6,)), (150, (140, 30)), (33, (2, 2, 7)))
+    beginning = tokens(90)
     return [
-        PromptGroup(tokens(n), [Completion(tokens(m), [True] * m) for m in answers])
-        for n, answers in sizes
+        *(
+            PromptGroup(tokens(n), [Completion(tokens(m), [True] * m) for m in answers])
+            for n, answers in sizes
+        ),
+        # these begin alike
+        *(answer(beginning + tokens(n), tokens(m)) for n, m in ((5, 3), (0, 8), (20, 6))),
     ]
 
 

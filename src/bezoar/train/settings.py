@@ -78,6 +78,8 @@ class TrainSettings:
     """Most optimizer steps; default: as many as the epochs have."""
     batch_size: Count = 16
     """Rows of an optimizer step."""
+    shuffle: bool = True
+    """false: each epoch has the rows in their order: those that begin alike stay side by side."""
     tokens_per_batch: Count = 2048
     """Most tokens of a micro-batch: less memory if lower, with no effect on the gradient."""
     max_length: Count = 1024

@@ -19,7 +19,7 @@ from torch import Tensor
 from bezoar.errors import TrainingError
 from bezoar.io import content_hash
 from bezoar.model.packed import PackedBatch, pack
-from bezoar.model.prompt_group import PromptGroup, best_fit
+from bezoar.model.prompt_group import PromptGroup, alike, best_fit, num_read
 from bezoar.model.stack import Stack
 from bezoar.train.label_check import Example
 from bezoar.train.objective import LossInputs, LossOutput, Objective
@@ -45,9 +45,12 @@ class TrainState:
 
     def micro_batches(self, rows: Sequence[int], budget: int) -> list[list[int]]:
         """`rows` in groups of at most `budget` tokens, best fit first."""
-        # sizes without padding: a packed row holds just the tokens of its groups
-        batches = best_fit([group.num_input_tokens for group in self.groups(rows)], budget)
-        return [[rows[i] for i in batch] for batch in batches]
+        # sizes without padding: a packed row holds just the tokens of its groups; what pack reads
+        # as one stays together
+        groups = self.groups(rows)
+        runs = alike(groups, budget)
+        sizes = [num_read([groups[i] for i in run]) for run in runs]
+        return [[rows[i] for r in batch for i in runs[r]] for batch in best_fit(sizes, budget)]
 
     def units(self, rows: Sequence[int]) -> int:
         """How many units of the objective the rows hold."""

@@ -109,9 +109,11 @@ class SupervisedTrainer(Trainer):
     def rows_of(self, step: int) -> list[int]:
         """The rows of a step (0-based); each epoch has its own order of all rows."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order, size = epoch_order(len(self.trained), epoch, self.seed), self.settings.batch_size
+        order, size = self.trained, self.settings.batch_size
+        if self.settings.shuffle:
+            order = [order[i] for i in epoch_order(len(order), epoch, self.seed)]
         # sorted, so that equal sets of rows are cut into equal micro-batches
-        return sorted(self.trained[i] for i in order[position * size : (position + 1) * size])
+        return sorted(order[position * size : (position + 1) * size])
 
     def prepare(self) -> None:
         """The reference is read with the memory settings of training, so those come first."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bezoar.model.prompt_group import PromptGroup
+from bezoar.model.prompt_group import PromptGroup, num_read
 from bezoar.train.objective import LossOutput, Unit
 from bezoar.train.ranks import Ranks
 
@@ -27,7 +27,7 @@ class Totals:
         for name, values in output.metrics.items():
             mean = float(values.double().sum()) / self.units
             self.metrics[name] = self.metrics.get(name, 0.0) + mean
-        self.tokens += sum(group.num_input_tokens for group in groups)
+        self.tokens += num_read(groups)
         self.trained += sum(count_units(group, "token") for group in groups)
 
     def names(self) -> Totals:

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from bezoar.chat.types import Message, Messages, ToolCall
@@ -22,6 +23,7 @@ Category = Literal[
     "missing",
     "conversation",
 ]
+Maker = Callable[[Function, random.Random], tuple[list[Function], Messages]]
 MOST_TOOLS = 4
 
 
@@ -51,63 +53,70 @@ class Writer:
     functions: Sequence[Function]
     chats: Sequence[tuple[str, str]]
 
-    def write(self, category: Category, rng: random.Random) -> tuple[Messages, list[str]]:
-        """A conversation, its tools on the system message, and the functions that it calls."""
-        makers: dict[Category, Callable[[random.Random], tuple[list[Function], Messages]]] = {
+    def write(
+        self, category: Category, rng: random.Random, shared: random.Random | None = None
+    ) -> tuple[Messages, list[str]]:
+        """A conversation, its tools on the system message, and the functions that it calls.
+
+        Conversations of equal `shared` have one function and one system message in common, which
+        are all that is offered where a single, a parallel or no call is wanted.
+        """
+        makers: dict[Category, Maker] = {
             "single": self._single,
             "multiple": self._multiple,
             "parallel": self._parallel,
             "parallel_multiple": self._parallel_multiple,
-            "irrelevance": self._irrelevance,
+            "irrelevance": partial(self._irrelevance, alone=shared is not None),
             "chat": self._chat,
             "missing": self._missing,
             "conversation": self._conversation,
         }
-        functions, turns = makers[category](rng)
+        alike = shared or rng
+        functions, turns = makers[category](alike.choice(self.functions), rng)
         tools = [function.tool for function in functions]
         rng.shuffle(tools)
         # most requests come without words of a system message, some with one
-        words = rng.choice(wording.SYSTEMS) if rng.random() < 0.3 else ""
+        words = alike.choice(wording.SYSTEMS) if alike.random() < 0.3 else ""
         called = [call.name for message in turns for call in message.tool_calls]
         return (Message("system", words, tools=tuple(tools)), *turns), called
 
-    def _single(self, rng: random.Random) -> tuple[list[Function], Messages]:
-        function = rng.choice(self.functions)
+    def _single(self, function: Function, rng: random.Random) -> tuple[list[Function], Messages]:
         return [function], self._asked(ask(function, rng), rng)
 
-    def _multiple(self, rng: random.Random) -> tuple[list[Function], Messages]:
-        function = rng.choice(self.functions)
+    def _multiple(self, function: Function, rng: random.Random) -> tuple[list[Function], Messages]:
         return self._among([function], rng), self._asked(ask(function, rng), rng)
 
-    def _parallel(self, rng: random.Random) -> tuple[list[Function], Messages]:
-        function = rng.choice(self.functions)
+    def _parallel(self, function: Function, rng: random.Random) -> tuple[list[Function], Messages]:
         return [function], self._asked(ask_several(function, rng), rng)
 
-    def _parallel_multiple(self, rng: random.Random) -> tuple[list[Function], Messages]:
-        functions = rng.sample(self.functions, rng.choice((2, 2, 3)))
+    def _parallel_multiple(
+        self, function: Function, rng: random.Random
+    ) -> tuple[list[Function], Messages]:
+        functions = self._with(function, rng.choice((1, 1, 2)), rng)
         wanted = both([ask(function, rng) for function in functions])
         return self._among(functions, rng), self._asked(wanted, rng)
 
-    def _irrelevance(self, rng: random.Random) -> tuple[list[Function], Messages]:
+    def _irrelevance(
+        self, function: Function, rng: random.Random, *, alone: bool
+    ) -> tuple[list[Function], Messages]:
+        [asked] = self._others([function], 1, rng)
         # one tool that does not fit tempts more than several, so it is the usual case
-        function = rng.choice(self.functions)
-        offered = self._others([function], rng.choice((1, 1, 2, 3)), rng)
-        text = ask(function, rng).text(rng)
-        answer = wording.no_tool([other.description for other in offered], rng)
-        return offered, (Message("user", text), Message("assistant", answer))
+        num = 0 if alone else rng.choice((0, 0, 1, 2))
+        offered = [function, *self._others([asked, function], num, rng)]
+        answer = wording.no_tool([tool.description for tool in offered], rng)
+        return offered, (Message("user", ask(asked, rng).text(rng)), Message("assistant", answer))
 
-    def _chat(self, rng: random.Random) -> tuple[list[Function], Messages]:
+    def _chat(self, function: Function, rng: random.Random) -> tuple[list[Function], Messages]:
         question, answer = rng.choice(self.chats)
-        offered = self._others([], rng.randint(1, 3), rng)
+        offered = self._among([function], rng, least=1)
         return offered, (Message("user", question), Message("assistant", answer))
 
-    def _missing(self, rng: random.Random) -> tuple[list[Function], Messages]:
+    def _missing(self, function: Function, rng: random.Random) -> tuple[list[Function], Messages]:
         """A question back, and in half of the cases what follows on it."""
-        while True:
+        phrase = rng.choice(function.requests)
+        while not (lacking := phrase.can_lack(function.required)):
             function = rng.choice(self.functions)
             phrase = rng.choice(function.requests)
-            if lacking := phrase.can_lack(function.required):
-                break
         lack, drawn = rng.choice(lacking), function.draw(rng)
         parts = phrase.choose(function.required, rng, lack)
         clause = filled(parts, {gap: said.words for gap, said in drawn.items()})
@@ -122,9 +131,11 @@ class Writer:
             turns.append(Message("assistant", "", (ToolCall(function.name, ordered),)))
         return self._among([function], rng, least=1), tuple(turns)
 
-    def _conversation(self, rng: random.Random) -> tuple[list[Function], Messages]:
+    def _conversation(
+        self, function: Function, rng: random.Random
+    ) -> tuple[list[Function], Messages]:
         """Calls, their results and an answer, once or twice."""
-        functions = rng.sample(self.functions, rng.choice((1, 1, 2)))
+        functions = self._with(function, rng.choice((0, 0, 1)), rng)
         turns: list[Message] = []
         for number, function in enumerate(functions):
             wanted = ask_several(function, rng) if rng.random() < 0.25 else ask(function, rng)
@@ -135,6 +146,10 @@ class Writer:
 
     def _asked(self, wanted: Wanted, rng: random.Random) -> Messages:
         return Message("user", wanted.text(rng)), wanted.message
+
+    def _with(self, function: Function, num: int, rng: random.Random) -> list[Function]:
+        others = [other for other in self.functions if other is not function]
+        return [function, *rng.sample(others, num)]
 
     def _among(
         self, functions: list[Function], rng: random.Random, least: int = 2

@@ -8,9 +8,9 @@ from bezoar.chat.types import Message, Messages, Tool, ToolCall
 _LEFT_OUT = 0.3
 
 
-def varied(messages: Messages, rng: random.Random) -> Messages:
-    """The conversation with some optional parameters that no call uses left out, and the others in
-    another order; calls keep to that order."""
+def varied(messages: Messages, rng: random.Random, *, whole: bool = False) -> Messages:
+    """The conversation with some optional parameters that no call uses left out (unless `whole`),
+    and the others in another order; calls keep to that order."""
     used = {
         (c.name, key) for message in messages for c in message.tool_calls for key in c.arguments
     }
@@ -21,7 +21,10 @@ def varied(messages: Messages, rng: random.Random) -> Messages:
         names = [
             name
             for name in table["properties"]
-            if name in table["required"] or (tool.name, name) in used or rng.random() >= _LEFT_OUT
+            if whole
+            or name in table["required"]
+            or (tool.name, name) in used
+            or rng.random() >= _LEFT_OUT
         ]
         # half stay as they are declared: people put what matters first
         if rng.random() < 0.5:
