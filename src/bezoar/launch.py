@@ -27,6 +27,11 @@ class OneProcess:
         """Whether weights that all train are to be in parts, where there are several ranks."""
         return True
 
+    @property
+    def parts(self) -> int:
+        """In how many parts they are."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Torchrun:
@@ -52,6 +57,11 @@ class Torchrun:
     def shards(self) -> bool:
         """Whether weights that all train are to be in parts, where there are several ranks."""
         return self.shard
+
+    @property
+    def parts(self) -> int:
+        """In how many parts they are."""
+        return self.processes if self.shard else 1
 
 
 LAUNCHES: dict[str, type] = {"local": OneProcess, "torchrun": Torchrun}

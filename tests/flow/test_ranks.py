@@ -31,6 +31,8 @@ from bezoar.flow.yaml_loader import build
 from bezoar.launch import Torchrun
 from bezoar.model.spec import ModelSpec
 from bezoar.terminal import Console
+from bezoar.train.memory import options, predict_memory
+from bezoar.train.stages import Train
 from tests.helpers.rows import chats, pairs
 
 TWO = "{kind: torchrun, processes: 2}"
@@ -272,6 +274,20 @@ def test_the_plan_says_where_a_stage_trains(folder: Path, tiny_model: Path) -> N
     console = Console(file=io.StringIO(), width=200)
     path = recipe(folder, tiny_model, "two", SFT, TWO)
     print_plan(load_recipe(path), RunDir(folder / "runs" / "two"), console)
-    assert (
-        "t: trains on 2 processes of this machine, started by torchrun" in console.file.getvalue()
-    )
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "t: trains on 2 processes of this machine, started by torchrun, 1." in told
+
+
+def test_weights_in_parts_need_less_memory_a_process(folder: Path, tiny_model: Path) -> None:
+    config = json.loads((tiny_model / "config.json").read_text())
+    stage = load_recipe(recipe(folder, tiny_model, "full", FULL)).stages["t"]
+    assert isinstance(stage, Train)
+
+    def held(launch: Torchrun | None) -> int:
+        more = options(replace(stage, launch=launch))
+        memory = predict_memory(config, ModelSpec("b"), None, tokens=10, **more)
+        assert memory is not None
+        return memory.weights + memory.trained + memory.best
+
+    assert held(Torchrun(4)) == pytest.approx(held(None) / 4, abs=3)
+    assert held(Torchrun(4, shard=False)) == held(None)

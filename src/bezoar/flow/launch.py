@@ -85,7 +85,7 @@ def on_torchrun(job: Job, launch: Torchrun, progress: Progress) -> Stats:
     if job.fault.is_file():
         raise rank.error_of(read_own(job.fault, sentence=str, exit_code=int))
     if torchrun.returncode:
-        times = f" {launch.restarts + 1} times" if launch.restarts else ""
+        times = f" (the last of {launch.restarts + 1} times)" if launch.restarts else ""
         what = f"a rank of {launch.processes} was killed{times}, most often for want of memory"
         raise UnfinishedError(f"{what} ({log} says which); run the same command to go on.")
     return read_own(job.out_dir / "stats.json")

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,7 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
             tokens = _tokens(known, stage)
             scored = [ref.name for ref in refs(stage) if ref.scored]
             beside = [recipe.models[base_of(recipe, name)] for name in scored]
+            stage = replace(stage, launch=recipe.launch_of(name))
             if expected_memory := memory_here(config, spec, stage, tokens=tokens, beside=beside):
                 line.memory_bytes, line.fits = expected_memory
 
@@ -269,9 +270,9 @@ def _print_shared(recipe: Recipe, lines: list[StagePlan], console: Any) -> None:
     for line in lines:
         num = recipe.launch_of(line.name).processes if line.training else 1
         if num > 1 and not (line.current or line.taken):
-            stages[f"trains on {num} processes of this machine, started by torchrun"].append(
-                line.name
-            )
+            where = f"trains on {num} processes of this machine, started by torchrun"
+            together = f", {num * line.memory_bytes / 2**30:.1f} GiB" if line.memory_bytes else ""
+            stages[where + together].append(line.name)
         if line.taken:
             stages[f"taken from {line.taken}, which has the same key"].append(line.name)
         if line.note:

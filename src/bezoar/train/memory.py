@@ -77,11 +77,12 @@ def predict_memory(
     slots: int = 0,
     positions: int = 0,
     critic: tuple[Config, ModelSpec] | None = None,
+    parts: int = 1,
 ) -> Memory | None:
     """The peak of training with micro-batches of up to `tokens`; None if not `llama_like`.
 
     PPO also draws answers, `slots` at once, each with its prompt of up to `positions` tokens, and
-    may have a `critic` that trains beside the policy.
+    may have a `critic` that trains beside it. Of weights in `parts` over ranks, one is here.
     """
     if not llama_like(config):
         return None
@@ -112,11 +113,10 @@ def predict_memory(
         inputs = config["hidden_size"] * tokens * width
         widest = max(0, activations // num_layers + widest - head)
         activations = num_layers * inputs
-    activations += widest
-    if lora is None and spec.dtype == "bfloat16":
-        activations += 2 * linear  # copies of all matrices, up to the backward pass
-    process = 0 if on_gpu else PROCESS_BYTES
-    memory = Memory(process, weights, trained, head, activations, best, packing)
+    # all weights in bfloat16: copies of all matrices, up to the backward pass
+    activations += widest + (2 * linear if lora is None and spec.dtype == "bfloat16" else 0)
+    held = weights // parts, trained // parts, head, activations, best // parts, packing
+    memory = Memory(0 if on_gpu else PROCESS_BYTES, *held)
     if slots:
         memory = replace(memory, drawing=_drawing(config, width, slots, positions, on_gpu=on_gpu))
     same: Any = {"tokens": tokens, "on_gpu": on_gpu, "optimizer": optimizer, "recompute": recompute}
@@ -153,7 +153,8 @@ def _drawing(config: Config, width: int, slots: int, positions: int, *, on_gpu: 
 def options(stage: TrainSettings | PolicySettings) -> dict[str, Any]:
     """The keywords by which a stage's settings change what `predict_memory` says."""
     if isinstance(stage, TrainSettings):
-        return {"optimizer": stage.optimizer, "keeps_best": stage.validation > 0}
+        parts = stage.launch.parts if stage.adapter is None and stage.launch else 1
+        return {"optimizer": stage.optimizer, "keeps_best": stage.validation > 0, "parts": parts}
     slots, positions = min(stage.slots, stage.batch_size), stage.max_length + stage.max_tokens
     return {"optimizer": stage.optimizer, "slots": slots, "positions": positions}
 
