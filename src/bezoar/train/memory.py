@@ -154,7 +154,8 @@ def options(stage: TrainSettings | PolicySettings) -> dict[str, Any]:
     """The keywords by which a stage's settings change what `predict_memory` says."""
     if isinstance(stage, TrainSettings):
         parts = stage.launch.parts if stage.adapter is None and stage.launch else 1
-        return {"optimizer": stage.optimizer, "keeps_best": stage.validation > 0, "parts": parts}
+        more = {"parts": parts} if parts > 1 else {}
+        return {"optimizer": stage.optimizer, "keeps_best": stage.validation > 0, **more}
     slots, positions = min(stage.slots, stage.batch_size), stage.max_length + stage.max_tokens
     return {"optimizer": stage.optimizer, "slots": slots, "positions": positions}
 
