@@ -63,7 +63,7 @@ def test_the_tables_and_the_schema_say_what_a_number_may_be() -> None:
     (kind,) = find_kinds("lamini")
     types = {key.name: key.type for key in kind.keys}
     assert types["topic_share"] == "number ≥ 0 and ≤ 1"
-    assert types["num_rows"] == "integer ≥ 1"
+    assert types["num_examples"] == "integer ≥ 1"
     share = recipe_schema()["$defs"]["LaMini"]["properties"]["topic_share"]
     assert (share["minimum"], share["maximum"]) == (0, 1)
 

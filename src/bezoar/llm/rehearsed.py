@@ -16,6 +16,7 @@ from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.journal import Journal
 from bezoar.llm.local import Local, LocalBackend
 from bezoar.llm.pool import Pool
+from bezoar.llm.repair import NOT_RIGHT
 from bezoar.llm.scripted import ScriptedBackend, last_user
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.progress import Progress
@@ -33,6 +34,10 @@ _FEW_TOKENS = 8
 def spoken(request: Request) -> str:
     """What can be read by whoever asked: the form is found in the words of the request."""
     asked, draw = last_user(request), Random(content_hash(asdict(request)))
+    if asked.startswith(NOT_RIGHT):
+        # only a server's own answer can be wrong here, and a better one would hide that
+        before = request.messages[-2]
+        return before.content if before.role == "assistant" else ""
     if "<example>" in asked + request.prefill:
         return "\n".join(f"<example>{_instruction(draw)}</example>" for _ in range(6))
     if "Not Equal" in asked:

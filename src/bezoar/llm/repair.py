@@ -9,6 +9,8 @@ from bezoar.chat.types import Message, Messages
 from bezoar.llm.types import Ask, Reply, Request
 from bezoar.strict_json import NotJSONError, parse
 
+NOT_RIGHT = "That is not right: "
+"""How the question begins that names a fault."""
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
 # a string, which stays, or a comma before a closing bracket, which goes
 _STRING_OR_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+")|,(?=\s*+[}\]])', re.DOTALL)
@@ -37,7 +39,7 @@ def parse_written(text: str) -> Any:
 def told(text: str, wrong: str, fix: str = "Write the whole answer again.") -> Messages:
     """The turns that say what was wrong with an answer; one that is empty is no turn."""
     answer = (Message("assistant", text),) if text.strip() else ()
-    return (*answer, Message("user", f"That is not right: {wrong}. {fix}"))
+    return (*answer, Message("user", f"{NOT_RIGHT}{wrong}. {fix}"))
 
 
 def repairing(ask: Ask, fault: Callable[[Reply], str], fix: str, times: int) -> Ask:

@@ -30,6 +30,7 @@ class Replica:
     held_s: float = 0.0
     num_in_flight: int = 0
     num_failed_in_a_row: int = 0
+    has_answered: bool = False
     dead: bool = False
 
     @property

@@ -55,6 +55,7 @@ class Retries:
     def answered(self, sent: Sent) -> None:
         """Note that a request needs no other attempt."""
         self._num_failed_in_a_row = sent.replica.num_failed_in_a_row = 0
+        sent.replica.has_answered = True
         self._num_answered += 1
         sent.replica.window.answered(sent.num_in_flight)
 
@@ -124,7 +125,9 @@ class Retries:
             self.time_outs.num_overloads += overload
         # one that was refused while others were answered has not had its try
         crowded_out = overload and self._num_answered > self._num_before.get(index, 0)
-        self._num_excused[index] += crowded_out
+        # one address answers nobody while the others do: that is not the request's fault
+        is_broken = not replica.has_answered and len(self.replicas.alive) > 1
+        self._num_excused[index] += crowded_out or is_broken
         self._num_before[index] = self._num_answered
         if not overload and self._is_dead(replica):
             what = f"{NUM_DEAD} requests in a row failed, the last one because {reply.error}"
