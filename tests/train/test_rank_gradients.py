@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from bezoar.errors import TrainingError
 from bezoar.train.objectives import OBJECTIVES
-from bezoar.train.ranks import Ranks
+from bezoar.train.ranks import LostRankError, Ranks, is_lost
 
 
 def free_port() -> int:
@@ -76,3 +77,12 @@ def test_rows_are_dealt_by_tokens() -> None:
     assert dealt == [sorted(own) for own in dealt]
     assert [Ranks(rank, 3).deal([4], [9]) for rank in range(3)] == [[4], [], []]
     assert Ranks().deal([3, 1, 2], [1, 1, 1]) == [3, 1, 2]
+
+
+def test_a_sum_that_another_s_end_broke_is_told_from_other_errors() -> None:
+    broken = RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection reset by peer")
+    with pytest.raises(TrainingError) as caught:
+        raise TrainingError("rank 0") from broken
+    assert is_lost(caught.value)
+    assert is_lost(LostRankError("gone"))
+    assert not is_lost(RuntimeError("shapes do not fit"))

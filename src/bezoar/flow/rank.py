@@ -108,10 +108,10 @@ def work(job: Job, store: Any, progress: Progress) -> Stats:
         with _joined(store, rank, size):
             return job.fit(progress)
     except Exception as error:
-        from bezoar.train.ranks import LostRankError
+        from bezoar.train.ranks import is_lost
 
         # who is gone knows why, or was killed: what started the ranks ends this one meanwhile
-        if isinstance(error, LostRankError):
+        if is_lost(error):
             time.sleep(_MOURN_S)
         code = error.exit_code if isinstance(error, BezoarError) else 1
         row = {"sentence": f"rank {rank} of {size}: {sentence(error)}", "exit_code": code}

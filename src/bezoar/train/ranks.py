@@ -11,6 +11,7 @@ and of the numbers that are logged.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ T = TypeVar("T")
 
 class LostRankError(UnfinishedError):
     """Another rank is gone; it or what started it says why."""
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether another rank's end is behind an error, also where FSDP's own sums raise it."""
+    while error is not None:
+        backend = isinstance(error, RuntimeError) and re.search("gloo|nccl", str(error), re.I)
+        if backend or isinstance(error, LostRankError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @dataclass(frozen=True)
