@@ -17,6 +17,7 @@ from bezoar.io import cached_hash, content_hash, read_object
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
+from bezoar.llm.vllm import Vllm
 from bezoar.model.find import added_names
 from bezoar.model.resolve import adapter_identity, resolve_model, weights_identity
 from bezoar.model.spec import ModelSpec
@@ -41,7 +42,7 @@ class ModelArgument:
     template: Template = field(default_factory=ChatML)
     spec: ModelSpec | None = None
     adapters: tuple[Path, ...] = ()
-    backend: Endpoint | Local | Scripted | None = None
+    backend: Endpoint | Local | Scripted | Vllm | None = None
     answers: Path | None = None
     lineage: tuple[TrainedStage, ...] = ()
     """Of a model of a run the training stages, lowest first."""

@@ -25,6 +25,8 @@ from bezoar.flow.yaml_document import KeyPath
 from bezoar.io import failure
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
+from bezoar.llm.servers import vllm_command
+from bezoar.llm.vllm import Vllm
 from bezoar.model.architectures import ARCHITECTURES, refuse_unfit
 from bezoar.model.find import local_config, local_folder
 from bezoar.model.spec import ModelSpec, unknown_targets
@@ -104,6 +106,9 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
         if isinstance(backend, Endpoint):
             with _collected(faults, recipe.at("backends", name, "key_env")):
                 backend.open()
+        if isinstance(backend, Vllm):
+            with _collected(faults, recipe.at("backends", name)):
+                vllm_command()
     models = [(key, path) for key, path in _models(recipe) if _is_used(recipe, key, stale)]
     for key, kind, name in hub_names(recipe, stale, models):
         with _collected(faults, recipe.at(*key)):
@@ -213,7 +218,7 @@ def _models(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     for name, spec in recipe.models.items():
         yield ("models", name, "path"), spec.path
     for name, backend in recipe.backends.items():
-        if isinstance(backend, Local):
+        if isinstance(backend, Local | Vllm):
             yield ("backends", name, "model"), backend.model
 
 

@@ -30,6 +30,7 @@ from bezoar.llm import BACKENDS
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
+from bezoar.llm.vllm import Vllm
 from bezoar.model.spec import ModelSpec
 from bezoar.references import CHECKPOINT
 from bezoar.stage import Stage, TrainedStage
@@ -54,7 +55,7 @@ def _by_kind(classes: Iterable[type]) -> Any:
 
 if TYPE_CHECKING:
     AnyStage = Stage
-    AnyBackend = Endpoint | Local | Scripted
+    AnyBackend = Endpoint | Local | Scripted | Vllm
 else:
     AnyStage = _by_kind(cls for table in KINDS.values() for cls in table.values())
     AnyBackend = _by_kind(BACKENDS.values())

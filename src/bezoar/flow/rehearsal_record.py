@@ -7,6 +7,7 @@ from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import Recipe
 from bezoar.io import cache_dir, content_hash, write_json
 from bezoar.llm.local import Local
+from bezoar.llm.vllm import Vllm
 from bezoar.model.find import local_config
 from bezoar.train.memory import layer_shapes, llama_like
 
@@ -25,7 +26,7 @@ def advice(recipe: Recipe) -> list[str]:
     backends = recipe.backends.items()
     why = [f"{n} has prices" for n, b in backends if getattr(b, "prices", None)]
     paths = [spec.path for spec in recipe.models.values()]
-    paths += [backend.model for _, backend in backends if isinstance(backend, Local)]
+    paths += [backend.model for _, backend in backends if isinstance(backend, Local | Vllm)]
     large = [path for path in paths if _num_parameters(path) > _LARGE]
     why += [f"{path} has more than a billion parameters" for path in large]
     if not why or _record(recipe).is_file():

@@ -20,6 +20,7 @@ from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import Endpoint, EndpointBackend
 from bezoar.llm.journal_upkeep import JournalUpkeep
 from bezoar.llm.types import Reply, Request
+from bezoar.llm.vllm import Vllm
 from bezoar.progress import Progress
 
 ROWS = "rows.parquet"
@@ -40,9 +41,10 @@ class _Stored:
         identity = self.backend.identity
         keys = [request.key(identity) for request in requests]
         by_key = dict(zip(keys, requests, strict=True))
-        if isinstance(self.backend, Endpoint):
-            # no key is needed, for nothing is sent
-            server = EndpointBackend(self.backend, "")
+        if isinstance(self.backend, Endpoint | Vllm):
+            # no key is needed and no server started, for nothing is sent
+            asked = self.backend
+            server = asked.open() if isinstance(asked, Vllm) else EndpointBackend(asked, "")
             self._find_way(server)
             self.num_changed += self.journal.read_again(by_key, server.read)
         known = self.journal.get_many(by_key)

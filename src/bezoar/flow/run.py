@@ -21,6 +21,7 @@ from bezoar.flow.training_plan import KnownRows
 from bezoar.io import failure
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
+from bezoar.llm.servers import Servers
 from bezoar.progress import MetricSink, Progress, check_metric_sinks, open_metric_sinks
 from bezoar.stage import Stats
 
@@ -56,6 +57,7 @@ def run_recipe(
         with (
             Journal(journal_path(run), say=console.print if console else None) as journal,
             open_metric_sinks(log, run.path) as sinks,
+            Servers(run.path) as servers,
         ):
             budget, short = Budget(recipe.budget_usd, journal, run=recipe.name), Short()
             for number, name in enumerate(recipe.stages, 1):
@@ -76,7 +78,7 @@ def run_recipe(
                     work_dir = run.work_dir(name, keys[name])
                     trains = recipe.stages[name].gives == "model"
                     taken = take(run, keys[name], out, progress) if trains else None
-                    parts_of = (progress, journal, budget, out, work_dir, allow)
+                    parts_of = (progress, journal, budget, out, work_dir, allow, servers)
                     done[name] = taken or run_stage(RunContext(recipe, run, name, *parts_of))
                 outcome = (
                     summary(done[name]) if name in done else f"not finished, {short.why[name]}"

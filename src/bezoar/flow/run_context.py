@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
+from bezoar.llm.servers import Servers
 from bezoar.llm.types import Ask, Backend
+from bezoar.llm.vllm import Vllm
 from bezoar.model.spec import ModelSpec
 from bezoar.parquet import write_parquet
 from bezoar.progress import Progress
@@ -48,6 +51,8 @@ class RunContext:
     work_dir: Path
     allow: Callable[[str], None] = lambda stage: None
     """Set the budget to what a stage may spend."""
+    servers: Servers = field(default_factory=Servers)
+    """Those of the run, which outlive the stage."""
     _stacks: "dict[str, Stack]" = field(default_factory=dict)
     _pools: dict[tuple[str, str], Pool] = field(default_factory=dict)
     _filters: dict[str, Ask] = field(default_factory=dict)
@@ -79,6 +84,8 @@ class RunContext:
         return self.run.path / ".shared"
 
     def train(self, stage: Training, rows: Rows, inputs: StageInputs) -> Stats:
+        # the memory of the device is the training's
+        self.servers.stop()
         return train(self.recipe, self.name, stage, rows, inputs, self.progress)
 
     def open_model(self, name: str) -> "Stack":
@@ -91,7 +98,9 @@ class RunContext:
     def ask(self, backend: str) -> Pool:
         number = list(self.recipe.stages).index(self.name) + 1
         title = f"{number:02d} {self.name}: {{}} to {backend}"
-        return self._pool(("backend", backend), self.recipe.backends[backend].open, title)
+        asked = self.recipe.backends[backend]
+        open_it = partial(asked.open, self.servers) if isinstance(asked, Vllm) else asked.open
+        return self._pool(("backend", backend), open_it, title)
 
     def ask_model(self, name: str) -> Pool:
         from bezoar.llm.local import StackBackend

@@ -3,5 +3,11 @@
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
+from bezoar.llm.vllm import Vllm
 
-BACKENDS: dict[str, type] = {"endpoint": Endpoint, "local": Local, "scripted": Scripted}
+BACKENDS: dict[str, type] = {
+    "endpoint": Endpoint,
+    "local": Local,
+    "vllm": Vllm,
+    "scripted": Scripted,
+}

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -212,6 +212,9 @@ class EndpointBackend:
         self.way: Way | None = "flags" if FLAGS.items() <= endpoint.extra.items() else None
         # the key that names a form of each kind; found out before the first such request
         self.held_by: dict[Kind, HeldBy] = {}
+
+    def reach(self, say: Callable[[str], None]) -> None:
+        """Make the server ready to be asked: this one is somebody else's."""
 
     def body(self, request: Request) -> bytes:
         """What is sent. UnicodeEncodeError for a prompt with half of a surrogate pair."""

@@ -178,6 +178,7 @@ class Pool:
                 self._counts["paid_now_usd"] += reply.cost_usd
             self._clock.tick([reply])
 
+        backend.reach(self.progress.say)
         unknown = {key: request for key, request in unique.items() if key not in replies}
         parts = (self.journal, self.budget, on_reply, self.stage)
         # a probe is one short question, which nobody wants to wait hours for

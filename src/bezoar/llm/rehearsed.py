@@ -18,7 +18,9 @@ from bezoar.llm.local import Local, LocalBackend
 from bezoar.llm.pool import Pool
 from bezoar.llm.repair import NOT_RIGHT
 from bezoar.llm.scripted import ScriptedBackend, last_user
+from bezoar.llm.servers import Servers
 from bezoar.llm.types import Backend, Reply, Request
+from bezoar.llm.vllm import Vllm
 from bezoar.progress import Progress
 
 _NOUNS = (
@@ -112,6 +114,14 @@ class RehearsedLocal(Local):
 
     def open(self) -> Backend:
         return RehearsedBackend(self.identity, LocalBackend(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearsedVllm(Vllm):
+    """A model of vLLM in a rehearsal: the script alone answers, and no server is started."""
+
+    def open(self, servers: Servers | None = None) -> Any:
+        return RehearsedBackend(self.identity)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Is started, answers and ends as vLLM does, as a process of its own: BEZOAR_VLLM names this file.
+
+FAKE_VLLM holds what goes wrong: `dies` as it starts, or a number of answers after which it ends.
+Standard output, which becomes the log, has a line of JSON for its arguments and each request.
+"""
+
+import json
+import os
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+ORDERS = os.environ.get("FAKE_VLLM", "")
+answers = 0
+
+
+def tell(*what: object) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        return
+
+    def do_GET(self) -> None:
+        self.reply(200 if self.path == "/health" else 404, {})
+
+    def do_POST(self) -> None:
+        global answers
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
+            return self.reply(401, {"error": "unauthorized"})
+        tell(self.path, body)
+        if self.path.endswith("lora_adapter"):
+            known = os.path.isdir(body.get("lora_path", "/"))
+            return self.reply(200 if known else 404, {"message": "no such adapter"})
+        if answers == int(ORDERS or -1):
+            tell("out of memory")
+            os._exit(1)
+        answers += 1
+        if self.path == "/v1/completions":
+            ids = [ord(letter) for letter in "yes"] + body["stop_token_ids"][:1]
+            choice = {"index": 0, "token_ids": ids, "finish_reason": "stop", "text": "yes"}
+            choice["logprobs"] = {"token_logprobs": [-0.5] * len(ids)}
+        else:
+            text = body["messages"][-1]["content"].upper()
+            message = {"role": "assistant", "content": text}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        self.reply(
+            200, {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+        )
+
+    def reply(self, status: int, body: object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+if __name__ == "__main__":
+    tell(*sys.argv[1:])
+    if ORDERS == "dies":
+        sys.exit("ValueError: no such model architecture")
+    port = int(sys.argv[sys.argv.index("--port") + 1])
+    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
