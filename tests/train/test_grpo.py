@@ -15,7 +15,7 @@ from torch import Tensor
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
-from bezoar.model.prompt_group import answer
+from bezoar.model.prompt_group import alike, answer, joined, micro_batches
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
@@ -24,7 +24,7 @@ from bezoar.train.group_trainer import GroupTrainer
 from bezoar.train.grpo import GRPO
 from bezoar.train.rewards import Number
 from bezoar.train.rloo import RLOO
-from bezoar.train.rollout import Policy, Prompt, Rollout, joined, micro_batches, read
+from bezoar.train.rollout import Policy, Prompt, Rollout, read
 from bezoar.train.settings import StageInputs
 from tests.helpers.stopping import StopError, Stopping
 
@@ -118,7 +118,7 @@ def make_policy(model: Path) -> tuple[Policy, dict[str, torch.nn.Parameter]]:
     for parameter in named.values():
         parameter.data.normal_(0, 0.1)
     stack.net.eval()
-    return Policy(stack, None, 1.3, shares=True), named
+    return Policy(stack, None, 1.3), named
 
 
 def rolled() -> list[Rollout]:
@@ -241,16 +241,16 @@ def test_loss_and_gradient_are_those_of_the_plain_computation(
 
 
 def test_answers_to_one_prompt_are_read_with_it_once() -> None:
-    rollouts = rolled()
-    groups = joined([r.group for r in rollouts])
+    each = [r.group for r in rolled()]
+    groups = [joined([each[i] for i in run]) for run in alike(each)]
     assert [len(group.completions) for group in groups] == [3, 3]
     # prompt 3 and 3 + 0 + 1 tokens fed; prompt 2 and 2 + 1 + 4
     assert [group.num_input_tokens for group in groups] == [7, 9]
-    assert micro_batches(rollouts, 16, share=True) == [[0, 1, 2, 3, 4, 5]]
-    assert micro_batches(rollouts, 9, share=True) == [[0, 1, 2], [3, 4, 5]]
+    assert micro_batches(each, 16) == [[0, 1, 2, 3, 4, 5]]
+    assert micro_batches(each, 9) == [[0, 1, 2], [3, 4, 5]]
     # a prompt whose answers do not fit together is read once for each part of them
-    assert micro_batches(rollouts, 6, share=True) == [[0, 1], [2], [3, 4], [5]]
-    assert micro_batches(rollouts, 1, share=True) == [[i] for i in range(6)]
+    assert micro_batches(each, 6) == [[0, 1], [2], [3, 4], [5]]
+    assert micro_batches(each, 1) == [[i] for i in range(6)]
 
 
 def run(

@@ -14,6 +14,7 @@ from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError, RecipeError
 from bezoar.model.completions import reward_completions
+from bezoar.model.prompt_group import micro_batches
 from bezoar.model.score_head import ScoreHead
 from bezoar.model.spec import LoRA, ModelSpec, RewardWeights
 from bezoar.model.stack import Stack
@@ -22,15 +23,7 @@ from bezoar.terminal import Console
 from bezoar.train import rollout
 from bezoar.train.advantage import advantages, policy_losses, token_rewards, value_losses, whiten
 from bezoar.train.ppo_trainer import normalised
-from bezoar.train.rollout import (
-    Policy,
-    Prompt,
-    draw_prefix,
-    micro_batches,
-    read,
-    read_prompts,
-    roll_out,
-)
+from bezoar.train.rollout import Policy, Prompt, draw_prefix, read, read_prompts, roll_out
 from bezoar.train.settings import StageInputs
 from bezoar.train.stages import PPO
 from tests.helpers.stopping import StopError, Stopping
@@ -193,7 +186,7 @@ def test_rollouts_begin_with_their_prefix_and_are_read_as_a_plain_model_reads_th
         assert one.forced == len(prefix)
         assert len(prefix) < len(one.tokens) <= 9 + one.ended
         assert (one.tokens[-1] == end) == one.ended
-    reading = read(policy, rollouts, micro_batches(rollouts, 60))
+    reading = read(policy, rollouts, micro_batches([r.group for r in rollouts], 60))
     for i, one in enumerate(rollouts):
         row = torch.tensor([one.group.prompt + one.tokens])
         start, size = len(one.group.prompt), len(one.tokens)

@@ -21,6 +21,7 @@ from bezoar.chat.types import Messages
 from bezoar.errors import DataError
 from bezoar.model.kv_cache import DecodeLayout, KVCache, Prefill, PrefillLayout
 from bezoar.model.merge import Multiply, merged_weights
+from bezoar.model.prompt_group import common_prefix
 from bezoar.model.sampling import Sampler, SamplingParams, sample_tokens
 from bezoar.model.stack import Stack
 from bezoar.model.structured_output import StructuredOutput
@@ -214,7 +215,9 @@ class _Scheduler:
         prefixes: list[list[int]] = []
         for family in families.values():
             first = family[0].prompt
-            length = min(_common_prefix(first, answer.prompt) for answer in family)
+            # the last token of a prompt is read by each: its state predicts the first new one
+            shortest = min(len(answer.prompt) for answer in family) - 1
+            length = min(shortest, *(common_prefix(first, answer.prompt) for answer in family))
             if len(family) > 1 and length >= _SHORTEST_PREFIX:
                 for answer in family:
                     answer.prefix, answer.prefix_length = len(prefixes), length
@@ -292,9 +295,3 @@ class _Scheduler:
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.stack.device)
-
-
-def _common_prefix(one: list[int], other: list[int]) -> int:
-    """The length of the common prefix, short of the whole of either."""
-    most = min(len(one), len(other)) - 1
-    return next((i for i in range(most) if one[i] != other[i]), most)

@@ -60,18 +60,21 @@ def answer(prompt: Sequence[int], tokens: Sequence[int]) -> PromptGroup:
 
 
 def alike(groups: Sequence[PromptGroup], budget: int | None = None) -> list[list[int]]:
-    """Indices of groups in order; those side by side whose prompts begin alike are together, at
-    most `budget` tokens when they are `joined`."""
+    """Indices of groups in order; those side by side whose prompts are equal or begin alike are
+    together, at most `budget` tokens when they are `joined`."""
+    if not usable("shared prompts"):
+        return [[index] for index in range(len(groups))]
     runs: list[list[int]] = []
     common = size = 0
     for index, group in enumerate(groups):
         if runs:
             run, first = runs[-1], groups[runs[-1][0]]
             single = len(first.completions) == len(group.completions) == 1
-            same = _common(first.prompt[:common], group.prompt) if single else 0
+            same = common_prefix(first.prompt[:common], group.prompt) if single else 0
+            least = min(max(LEAST_SHARED, _MOST * common), max(common, len(group.prompt)))
             # what the run has no longer in common is read by each
             grown = size + (len(run) - 1) * (common - same) + group.num_input_tokens - same
-            if same >= max(LEAST_SHARED, _MOST * common) and (budget is None or grown <= budget):
+            if single and same >= least and (budget is None or grown <= budget):
                 run.append(index)
                 common, size = same, grown
                 continue
@@ -85,7 +88,7 @@ def joined(groups: Sequence[PromptGroup]) -> PromptGroup:
     part of its answer and not trained. The same tokens are trained from the same contexts."""
     if len(groups) == 1:
         return groups[0]
-    common = min(_common(groups[0].prompt, group.prompt) for group in groups)
+    common = min(common_prefix(groups[0].prompt, group.prompt) for group in groups)
     completions = []
     for group in groups:
         rest, [answer] = group.prompt[common:], group.completions
@@ -96,11 +99,10 @@ def joined(groups: Sequence[PromptGroup]) -> PromptGroup:
 
 def num_read(groups: Sequence[PromptGroup]) -> int:
     """Tokens that the network reads when these groups are packed in this order."""
-    runs = alike(groups) if usable("shared prompts") else [[i] for i in range(len(groups))]
-    return sum(joined([groups[i] for i in run]).num_input_tokens for run in runs)
+    return sum(joined([groups[i] for i in run]).num_input_tokens for run in alike(groups))
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens they begin with alike."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
@@ -137,3 +139,12 @@ def best_fit(sizes: Sequence[int], budget: int) -> list[list[int]]:
         groups[group].append(item)
         insort(rooms, (room - sizes[item], group))
     return sorted(sorted(group) for group in groups)
+
+
+def micro_batches(groups: Sequence[PromptGroup], budget: int) -> list[list[int]]:
+    """Indices of groups that are read at once, at most `budget` tokens, by `best_fit`; what is read
+    as one stays together."""
+    # sizes without padding: a packed row holds just the tokens of its groups
+    runs = alike(groups, budget)
+    sizes = [joined([groups[i] for i in run]).num_input_tokens for run in runs]
+    return [[i for run in batch for i in runs[run]] for batch in best_fit(sizes, budget)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bezoar.errors import DataError
 from bezoar.model.packed import PackedBatch, pack
-from bezoar.model.prompt_group import PromptGroup, best_fit
+from bezoar.model.prompt_group import PromptGroup, micro_batches
 from bezoar.model.stack import Stack
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def _by_group(
 ) -> list[list[T]]:
     """The values that `read` gives for the answers of a batch, group by group."""
     results: list[list[T]] = [[] for _ in groups]
-    for micro_batch in best_fit([group.num_input_tokens for group in groups], max_tokens):
+    for micro_batch in micro_batches(groups, max_tokens):
         values = iter(read(pack([groups[i] for i in micro_batch]).to(stack.device)))
         for i in micro_batch:
             results[i] = [next(values) for _ in groups[i].completions]

@@ -41,7 +41,7 @@ def train(
     parameters = stack.add_adapter(settings.adapter, seed=seed)
     # without dropout, answers are read as they were drawn
     stack.net.eval()
-    policy = Policy(stack, None, settings.temperature, shares=True)
+    policy = Policy(stack, None, settings.temperature)
     args = settings, inputs, progress, seed, parameters, policy, reward_model, prompts
     trainer = GroupTrainer(*args)
     trainer.run()

@@ -20,6 +20,7 @@ from torch import Tensor
 from bezoar.chat.types import Dropped
 from bezoar.errors import DataError, RecipeError, TrainingError
 from bezoar.io import content_hash
+from bezoar.model.prompt_group import micro_batches, num_read
 from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
@@ -33,8 +34,6 @@ from bezoar.train.rollout import (
     Prompt,
     Rollout,
     RolloutScores,
-    joined,
-    micro_batches,
     read,
     read_prompts,
     roll_out,
@@ -166,10 +165,7 @@ class PolicyTrainer(Trainer):
         losses = self._improve(rollouts, old, targets)
         # 4) count before logging: a log line has the number of updates that are done
         seconds, groups = time.monotonic() - started, [r.group for r in rollouts]
-        # what the network really read
-        read_once = joined(groups) if self.policy.shares else groups
-        num_tokens = sum(group.num_input_tokens for group in read_once)
-        counts = {"tokens": num_tokens, "trained_tokens": int(old.free.sum())}
+        counts = {"tokens": num_read(groups), "trained_tokens": int(old.free.sum())}
         self.count(loss=losses["loss"], **counts, seconds=seconds)
         self.last_metrics = {
             "reward": float(scores_tensor.mean()),
@@ -296,5 +292,5 @@ class PolicyTrainer(Trainer):
     ) -> T:
         """`compute` of rollouts; out of memory, again in smaller micro-batches."""
         sizes = {rollout.prompt.id: rollout.group.num_input_tokens for rollout in rollouts}
-        split = partial(micro_batches, rollouts, share=self.policy.shares)
+        split = partial(micro_batches, [rollout.group for rollout in rollouts])
         return self.with_less_memory(split, compute, sizes)

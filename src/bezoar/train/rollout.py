@@ -18,7 +18,7 @@ from bezoar.errors import DataError
 from bezoar.model.completions import reward_completions
 from bezoar.model.generation import generate
 from bezoar.model.packed import pack
-from bezoar.model.prompt_group import PromptGroup, answer, best_fit
+from bezoar.model.prompt_group import PromptGroup, answer
 from bezoar.model.sampling import SamplingParams
 from bezoar.model.score_head import ScoreHead
 from bezoar.model.spec import RewardWeights
@@ -90,15 +90,13 @@ class Rollout:
 class Policy:
     """The stack that trains, its value head, if any, and the temperature that it samples at.
 
-    The head reads the states of `critic`, where there is one, else those of the policy. With
-    `shares` the answers to one prompt that stand side by side share its states.
+    The head reads the states of `critic`, where there is one, else those of the policy.
     """
 
     stack: Stack
     value_head: ScoreHead | None
     temperature: float
     critic: Stack | None = None
-    shares: bool = False
 
     def read(
         self, groups: Sequence[PromptGroup], *, valued: bool = True
@@ -107,7 +105,7 @@ class Policy:
 
         A token's value and state are those before it: of the prompt and the answer so far.
         """
-        batch = pack(joined(groups) if self.shares else groups).to(self.stack.device)
+        batch = pack(groups).to(self.stack.device)
         working, hidden = states(self.stack, batch)
         logprobs = self.stack.output.logprobs(working, batch.target, temperature=self.temperature)
         if self.value_head is None or not valued:
@@ -264,34 +262,3 @@ def gains(settings: PPOSettings, old: RolloutScores, scores: Tensor) -> tuple[Te
     # the returns come from the raw advantages; the policy gets whitened ones
     raw = advantages(rewards, old.values, old.mask, gamma=settings.gamma, lam=settings.lam)
     return whiten(raw, old.mask), raw + old.values
-
-
-def joined(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
-    """Groups with one prompt that stand side by side as one; the order of the answers stays."""
-    together: list[PromptGroup] = []
-    for group in groups:
-        if together and together[-1].prompt == group.prompt:
-            answers = [*together.pop().completions, *group.completions]
-            group = PromptGroup(group.prompt, answers)
-        together.append(group)
-    return together
-
-
-def micro_batches(
-    rollouts: Sequence[Rollout], budget: int, *, share: bool = False
-) -> list[list[int]]:
-    """Rollouts in groups of at most `budget` tokens; with `share` a prompt counts once for the
-    answers to it that stand side by side."""
-    parts, sizes = list[list[int]](), list[int]()
-    for index, rollout in enumerate(rollouts):
-        prompt, size = rollout.group.prompt, rollout.group.num_input_tokens
-        more = size - len(prompt)
-        # a part never grows above the budget, so that a prompt with many answers can be cut too
-        is_same = share and bool(parts) and rollouts[parts[-1][0]].group.prompt == prompt
-        if is_same and sizes[-1] + more <= budget:
-            parts[-1].append(index)
-            sizes[-1] += more
-        else:
-            parts.append([index])
-            sizes.append(size)
-    return [[index for part in batch for index in parts[part]] for batch in best_fit(sizes, budget)]

@@ -19,7 +19,7 @@ from torch import Tensor
 from bezoar.errors import TrainingError
 from bezoar.io import content_hash
 from bezoar.model.packed import PackedBatch, pack
-from bezoar.model.prompt_group import PromptGroup, alike, best_fit, num_read
+from bezoar.model.prompt_group import PromptGroup, micro_batches, num_read
 from bezoar.model.stack import Stack
 from bezoar.train.label_check import Example
 from bezoar.train.objective import LossInputs, LossOutput, Objective
@@ -45,12 +45,7 @@ class TrainState:
 
     def micro_batches(self, rows: Sequence[int], budget: int) -> list[list[int]]:
         """`rows` in groups of at most `budget` tokens, best fit first."""
-        # sizes without padding: a packed row holds just the tokens of its groups; what pack reads
-        # as one stays together
-        groups = self.groups(rows)
-        runs = alike(groups, budget)
-        sizes = [num_read([groups[i] for i in run]) for run in runs]
-        return [[rows[i] for r in batch for i in runs[r]] for batch in best_fit(sizes, budget)]
+        return [[rows[i] for i in batch] for batch in micro_batches(self.groups(rows), budget)]
 
     def units(self, rows: Sequence[int]) -> int:
         """How many units of the objective the rows hold."""
@@ -189,7 +184,7 @@ def padded(batches: list[list[int]], spare: Sequence[int], passes: int) -> list[
 
 def largest(state: TrainState, batches: Sequence[Sequence[int]]) -> int:
     """The tokens of the fullest micro-batch; 0 of none."""
-    return max((sum(g.num_input_tokens for g in state.groups(b)) for b in batches), default=0)
+    return max((num_read(state.groups(batch)) for batch in batches), default=0)
 
 
 def evaluate(state: TrainState, rows: Sequence[int], budget: int) -> Totals:
@@ -240,7 +235,7 @@ def drift(state: TrainState, rows: Sequence[int], budget: int) -> Tensor:
         PromptGroup(state.examples[i].group.prompt, _other(state, i).completions) for i in rows
     ]
     total, count = torch.zeros((), device=state.stack.device), 0
-    for indices in best_fit([group.num_input_tokens for group in groups], budget):
+    for indices in micro_batches(groups, budget):
         mismatched = [groups[i] for i in indices]
         moved, batch = state.logprobs(mismatched)  # [A]
         with state.stack.disable_adapter():
@@ -290,5 +285,5 @@ def of_all_ranks(
 def packing(state: TrainState, steps: list[list[int]], budget: int) -> float:
     """The share of `budget` that the micro-batches of some steps fill; none is padded."""
     batches = (batch for rows in steps for batch in state.micro_batches(rows, budget))
-    tokens = [sum(group.num_input_tokens for group in state.groups(batch)) for batch in batches]
+    tokens = [num_read(state.groups(batch)) for batch in batches]
     return round(sum(tokens) / max(sum(max(budget, num) for num in tokens), 1), 4)
