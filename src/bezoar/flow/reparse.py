@@ -15,16 +15,15 @@ from bezoar.flow.recipe import Recipe
 from bezoar.flow.replay import ReplayContext
 from bezoar.flow.rundir import RunDir, StoredRows, key_record
 from bezoar.io import read_json, read_own, write_json
-from bezoar.llm.begun import PROBED, find_way, probe
+from bezoar.llm.begun import find_way, stored_probes
 from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import Endpoint, EndpointBackend
-from bezoar.llm.journal_upkeep import JournalUpkeep
+from bezoar.llm.journal_upkeep import ABSENT, JournalUpkeep
 from bezoar.llm.types import Reply, Request
 from bezoar.llm.vllm import Vllm
 from bezoar.progress import Progress
 
 ROWS = "rows.parquet"
-_ABSENT = Reply(finish="error", error="there is no stored reply", failure="passing")
 
 
 @dataclass
@@ -49,15 +48,13 @@ class _Stored:
             self.num_changed += self.journal.read_again(by_key, server.read)
         known = self.journal.get_many(by_key)
         self.absent |= by_key.keys() - known.keys()
-        return [known.get(key, _ABSENT) for key in keys]
+        return [known.get(key, ABSENT) for key in keys]
 
     def _find_way(self, server: EndpointBackend) -> None:
         """How it goes on with begun answers, as its stored probes tell."""
-        probes = {way: probe(way).key(server.identity) for way in PROBED}
-        stored = self.journal.get_many(probes.values())
-        if server.way is None and stored:
-            known = {way: stored[key] for way, key in probes.items() if key in stored}
-            server.way = find_way(known, lambda way: _ABSENT)
+        known = stored_probes(server.identity, self.journal.get_many)
+        if server.way is None and known:
+            server.way = find_way(known, lambda way: ABSENT)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir, StoredRows
 from bezoar.io import read_jsonl, read_own
 from bezoar.judge.stages import JudgeFilter
-from bezoar.llm.journal_upkeep import Choice, JournalUpkeep
+from bezoar.llm.journal_upkeep import ABSENT, Choice, JournalUpkeep
 from bezoar.llm.types import Reply, Request
 from bezoar.reading import read_text
 from bezoar.references import RowsRef
@@ -27,7 +27,6 @@ _SEEDS = ("seed", "seeds")
 _TOLD = ("scheme", "op", "ops", "round", "rounds", *_SEEDS, "verdict", "reason", "score", "licence")
 _END = 20
 """Characters of a text's end by which a reply is found: its start may have been begun for it."""
-_NO_REPLY = Reply(finish="error", error="there is no stored reply", failure="passing")
 
 
 @dataclass
@@ -186,7 +185,7 @@ class Trace:
             own = [request.key(identity) for request in requests]
             known = journal.get_many(own)
             keys.extend(own)
-            return [known.get(key, _NO_REPLY) for key in own]
+            return [known.get(key, ABSENT) for key in own]
 
         stage.judge_rows(as_chats([row]), stage.repaired(ask))
         entries = [next(journal.chosen(Choice(key=key)), None) for key in keys]

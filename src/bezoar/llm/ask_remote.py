@@ -10,65 +10,50 @@ what arrived during one write.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bezoar.errors import UnfinishedError
-from bezoar.llm.budget import REFUSED, Budget
-from bezoar.llm.endpoint import EndpointBackend
+from bezoar.llm.asking import Asking
+from bezoar.llm.budget import REFUSED
 from bezoar.llm.failures import status_inside
-from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
-from bezoar.llm.patience import Say, TimeOuts, grace_s, say_left, say_waiting
+from bezoar.llm.patience import TimeOuts, grace_s, say_left, say_waiting
 from bezoar.llm.refusals import Refusals
 from bezoar.llm.replicas import Replica, Sent
 from bezoar.llm.retries import Retries
 from bezoar.llm.schedule import Schedule
 from bezoar.llm.transport import Attempt, Transport
-from bezoar.llm.types import UNSENDABLE, Reply, Request
+from bezoar.llm.types import UNSENDABLE, Reply
 from bezoar.stop import unbroken
 
 _LOOK_S = 0.01
 
 
 class RemoteAsking:
-    """One run over `requests` (by key). `run` returns when all are finished.
+    """One run over requests, one HTTP request each. `run` returns when all are finished."""
 
-    `on_reply` takes each finished one: key, reply, and whether this process asked. `say` hears of
-    time-outs, and of what is waited for at the end.
-    """
-
-    def __init__(
-        self,
-        backend: EndpointBackend,
-        requests: dict[str, Request],
-        journal: Journal,
-        budget: Budget,
-        on_reply: Callable[[str, Reply, bool], None],
-        stage: str = "",
-        say: Say = lambda text: None,
-    ) -> None:
-        self.backend, self.endpoint, self.journal = backend, backend.endpoint, journal
-        self.budget, self.on_reply, self.stage = budget, on_reply, stage
-        self.keys, self.requests = list(requests), list(requests.values())
-        self._identity = backend.identity
+    def __init__(self, asking: Asking) -> None:
+        self.asking, self.backend, self.endpoint = asking, asking.backend, asking.backend.endpoint
+        self.journal, self.budget, self.say = asking.journal, asking.budget, asking.say
+        self.keys, self.requests = list(asking.requests), list(asking.requests.values())
         # asked of the journal before this run adds failures of its own
-        failed = journal.tried(self.keys)
+        failed = self.journal.tried(self.keys)
         self._failed_before = {i for i, key in enumerate(self.keys) if key in failed}
         # those that failed before come last, so that they delay nobody else's answer
         order = sorted(range(len(self.keys)), key=self._failed_before.__contains__)
-        self.schedule, self.replicas = Schedule(order), backend.replicas
+        self.schedule, self.replicas = Schedule(order), self.backend.replicas
         self.replicas.begin()
-        self.say, self.time_outs = say, TimeOuts(self.endpoint, self.replicas, say)
-        parts = (journal, self._identity, self.schedule, self._failed_before, self._fail)
-        self._refusals = Refusals(*parts)
+        self.time_outs = TimeOuts(self.endpoint, self.replicas, self.say)
+        parts = (self.backend.identity, self.schedule, self._failed_before, self._fail)
+        self._refusals = Refusals(self.journal, *parts)
         self.retries = Retries(
             self.endpoint,
             self.replicas,
             self.schedule,
             self._refusals,
             self.time_outs,
-            release=lambda index: journal.claims.release(self.keys[index]),
+            release=lambda index: self.journal.claims.release(self.keys[index]),
             fail=self._fail,
             finish=self._finish,
         )
@@ -226,7 +211,7 @@ class RemoteAsking:
         # 1) Bodies first, all in one wait for the disk: they may have been paid for, and reading
         #    them can be repeated.
         came = [attempt for attempt in attempts if attempt.status == 200]
-        entries = [self._entry(attempt.index, None, attempt.body) for attempt in came]
+        entries = [self.asking.entry(self.keys[a.index], None, a.body) for a in came]
         numbers = self.journal.put_many(entries) if entries else []
         # 2) How they read is stored before it has any effect: a process that goes on after a kill
         #    acts on the same.
@@ -269,13 +254,9 @@ class RemoteAsking:
             self._refusals.came(answered=reply.finish != "error")
 
     def _fail(self, index: int, reply: Reply) -> None:
-        self.journal.put_many([self._entry(index, reply)])
+        self.journal.put_many([self.asking.entry(self.keys[index], reply)])
         self._finish(index, reply)
 
     def _finish(self, index: int, reply: Reply, *, asked_here: bool = True) -> None:
         self.journal.claims.release(self.keys[index])
-        self.on_reply(self.keys[index], reply, asked_here)
-
-    def _entry(self, index: int, reply: Reply | None, body: str | None = None) -> Entry:
-        key, request, run = self.keys[index], self.requests[index], self.budget.run
-        return Entry(key, request, reply, self._identity, run, self.stage, body)
+        self.asking.on_reply(self.keys[index], reply, asked_here)

@@ -7,20 +7,18 @@ looks for each batch at the server, fetches what is done, and sends only what no
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bezoar.errors import UnfinishedError
 from bezoar.io import content_hash
+from bezoar.llm.asking import Asking
 from bezoar.llm.batch_outcomes import BatchOutcomes
 from bezoar.llm.batch_server import FINAL, BatchServer, CallError, in_files, refusal, request_line
-from bezoar.llm.budget import REFUSED, Budget
-from bezoar.llm.endpoint import EndpointBackend
+from bezoar.llm.budget import REFUSED
 from bezoar.llm.failures import cause_of, retry_after_s
-from bezoar.llm.journal import Journal
-from bezoar.llm.patience import Say
 from bezoar.llm.sent_batches import SentBatch, SentBatches
-from bezoar.llm.types import UNSENDABLE, Reply, Request
+from bezoar.llm.types import UNSENDABLE, Reply
 
 _AT_ONCE = 500  # answers in one transaction
 _MOST_DELAY_S = 120.0
@@ -30,26 +28,17 @@ _FULL = "limit_exceeded"
 
 
 class BatchAsking:
-    """One run over `requests` (by key). `run` returns when all are finished; `on_reply` takes each:
-    key, reply, and whether this process fetched it."""
+    """One run over requests, many of them in one batch. `run` returns when all are finished."""
 
-    def __init__(
-        self,
-        backend: EndpointBackend,
-        requests: dict[str, Request],
-        journal: Journal,
-        budget: Budget,
-        on_reply: Callable[[str, Reply, bool], None],
-        stage: str = "",
-        say: Say = lambda text: None,
-    ) -> None:
-        assert backend.endpoint.batch
-        self.backend, self.endpoint, self.how = backend, backend.endpoint, backend.endpoint.batch
-        self.requests, self.journal, self.budget, self.say = requests, journal, budget, say
+    def __init__(self, asking: Asking) -> None:
+        self.backend, self.endpoint = asking.backend, asking.backend.endpoint
+        assert self.endpoint.batch
+        self.how, self.requests, self.say = self.endpoint.batch, asking.requests, asking.say
+        self.journal, self.budget = asking.journal, asking.budget
         url, timeout_s = self.endpoint.urls[0], self.endpoint.timeout_s
-        self.server = BatchServer(url, backend.api_key, timeout_s)
-        self.sent = SentBatches(journal, backend.identity)
-        self.outcomes = BatchOutcomes(backend, requests, journal, budget, on_reply, stage)
+        self.server = BatchServer(url, self.backend.api_key, timeout_s)
+        self.sent = SentBatches(self.journal, self.backend.identity)
+        self.outcomes = BatchOutcomes(asking)
         self.num_timed_out = self._num_failed_calls = 0
         self._claimed: set[str] = set()
 

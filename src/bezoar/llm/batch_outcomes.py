@@ -2,17 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from bezoar.llm.asking import Asking
 from bezoar.llm.batch_server import outcome
-from bezoar.llm.budget import Budget
-from bezoar.llm.endpoint import EndpointBackend, batch_body
+from bezoar.llm.endpoint import batch_body
 from bezoar.llm.failures import cause_of, refusal_of, status_inside
-from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
-from bezoar.llm.types import Reply, Request
+from bezoar.llm.types import Reply
 from bezoar.stop import unbroken
 
 
@@ -20,18 +18,10 @@ class BatchOutcomes:
     """`left` are the requests (by key) that are not finished, `usd` the money that is reserved for
     each, `fault` what ends the run once all others are kept: what is wrong, and what to do."""
 
-    def __init__(
-        self,
-        backend: EndpointBackend,
-        requests: dict[str, Request],
-        journal: Journal,
-        budget: Budget,
-        on_reply: Callable[[str, Reply, bool], None],
-        stage: str,
-    ) -> None:
-        self.backend, self.endpoint, self.requests = backend, backend.endpoint, requests
-        self.journal, self.budget, self.on_reply, self.stage = journal, budget, on_reply, stage
-        self.left, self.usd, self.fault = dict(requests), dict[str, float](), ("", "")
+    def __init__(self, asking: Asking) -> None:
+        self.asking, self.backend, self.endpoint = asking, asking.backend, asking.backend.endpoint
+        self.journal, self.budget = asking.journal, asking.budget
+        self.left, self.usd, self.fault = dict(asking.requests), dict[str, float](), ("", "")
         self.num_resent = 0
         self._tries, self._refused = Counter[str](), dict[str, Reply]()
 
@@ -42,7 +32,7 @@ class BatchOutcomes:
         for key, (status, said) in outcomes.items():
             if status == 200:
                 body = batch_body(batch, self.endpoint.price_share, said)
-                entries.append(self._entry(key, self._read(key, body), body))
+                entries.append(self.asking.entry(key, self._read(key, body), body))
         # an interrupt between the two would leave answers in the journal that nobody counted
         with unbroken():
             self.journal.put_many(entries)
@@ -58,7 +48,7 @@ class BatchOutcomes:
         return Counter(answered=num, failed=len(rows) - num)
 
     def _read(self, key: str, body: str) -> Reply:
-        reply = self.backend.read(body, self.requests[key])
+        reply = self.backend.read(body, self.asking.requests[key])
         may_retry = reply.error == NO_CHOICE and self._tries[key] < self.endpoint.retries
         return replace(reply, failure="passing") if may_retry else reply
 
@@ -104,15 +94,11 @@ class BatchOutcomes:
 
     def fail(self, key: str, reply: Reply) -> None:
         """Journal a failure, and finish the request."""
-        self.journal.put_many([self._entry(key, reply)])
+        self.journal.put_many([self.asking.entry(key, reply)])
         self.finish(key, reply)
 
     def finish(self, key: str, reply: Reply, *, asked_here: bool = True) -> None:
         """A request needs nothing more."""
         self.budget.release(self.usd.pop(key, 0.0))
         if self.left.pop(key, None):
-            self.on_reply(key, reply, asked_here)
-
-    def _entry(self, key: str, reply: Reply, body: str | None = None) -> Entry:
-        request, run = self.requests[key], self.budget.run
-        return Entry(key, request, reply, self.backend.identity, run, self.stage, body)
+            self.asking.on_reply(key, reply, asked_here)

@@ -5,7 +5,7 @@ with the rest; vLLM does so only where the request says so; others, such as Open
 turn, and are told in words how to begin.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal
 
 from bezoar.chat.types import Message
@@ -35,6 +35,15 @@ def probe(way: Way) -> Request:
     # the seed, which is not sent without sampling, makes two questions of the two ways
     seed = int(way == "flags")
     return Request((asked, Message("assistant", _BEGUN)), max_tokens=_NUM_TOKENS, seed=seed)
+
+
+def stored_probes(
+    identity: str, stored: Callable[[Collection[str]], Mapping[str, Reply]]
+) -> dict[Way, Reply]:
+    """What is `stored` (by key) of the probes of a backend."""
+    keys = {way: probe(way).key(identity) for way in PROBED}
+    found = stored(keys.values())
+    return {way: found[key] for way, key in keys.items() if key in found}
 
 
 def find_way(known: Mapping[Way, Reply], ask: Callable[[Way], Reply]) -> Way:

@@ -3,7 +3,7 @@
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from bezoar.llm.types import Reply, Request
 
 _COLUMNS = ("id", "key", "request", "reply", "model", "run", "stage", "time_s", "cost_usd", "body")
 _PART, _NEWEST = 500, 5000
+ABSENT = Reply(finish="error", error="there is no stored reply", failure="passing")
+"""The reply of a question that was never asked."""
 # what nobody reads: an attempt that failed and may be made again, and a second answer to a question
 _USELESS = (
     "(failed = 1 OR EXISTS (SELECT 1 FROM replies AS first WHERE first.key = replies.key"
@@ -82,12 +84,13 @@ class JournalUpkeep(Journal):
             sql = f"SELECT {', '.join(_COLUMNS)} FROM replies WHERE {condition} AND id {way} ?"
             rows = self._rows(f"{sql} ORDER BY id {order} LIMIT {_PART}", [*values, last])
             for row in rows:
-                yield self._entry(dict(zip(_COLUMNS, row, strict=True)))
+                yield self._entry(row)
             if not rows:
                 return
             last = rows[-1][0]
 
-    def _entry(self, entry: dict[str, Any]) -> dict[str, Any]:
+    def _entry(self, row: Sequence[Any]) -> dict[str, Any]:
+        entry = dict(zip(_COLUMNS, row, strict=True))
         try:
             entry["request"] = json.loads(entry["request"])
             entry["reply"] = json.loads(entry["reply"] or "{}")
@@ -109,7 +112,7 @@ class JournalUpkeep(Journal):
         needles = [json.dumps(text)[1:-1] for text in (asked, said)]
         sql = f"SELECT {', '.join(_COLUMNS)} FROM replies WHERE {condition} ORDER BY id"
         rows = self._rows(sql, [model, *needles])
-        return [self._entry(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        return [self._entry(row) for row in rows]
 
     def usage(self, model: str, stage: str) -> Usage:
         """What the newest answers of a model (its identity) to stages of this name took."""

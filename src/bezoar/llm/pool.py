@@ -7,8 +7,9 @@ from dataclasses import replace
 from bezoar.cost import cents
 from bezoar.errors import BudgetError, EndpointError, RecipeError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
+from bezoar.llm.asking import Asking
 from bezoar.llm.batch import BatchAsking
-from bezoar.llm.begun import FOUND, PROBED, Way, find_way, probe
+from bezoar.llm.begun import FOUND, Way, find_way, probe, stored_probes
 from bezoar.llm.budget import FREE, REFUSED, Budget, Prices
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.held import KEYS, HeldBy, find_key, is_held
@@ -121,9 +122,7 @@ class Pool:
         keys = {request.key(backend.identity) for request in begun}
         if keys <= self.journal.get_many(keys).keys():
             return
-        probes = {way: probe(way).key(backend.identity) for way in PROBED}
-        stored = self.journal.get_many(probes.values())
-        known = {way: stored[key] for way, key in probes.items() if key in stored}
+        known = stored_probes(backend.identity, self.journal.get_many)
 
         def ask(way: Way) -> Reply:
             backend.way = way
@@ -180,11 +179,11 @@ class Pool:
 
         backend.reach(self.progress.say)
         unknown = {key: request for key, request in unique.items() if key not in replies}
-        parts = (self.journal, self.budget, on_reply, self.stage)
+        parts = (self.journal, self.budget, on_reply, self.stage, self.progress.say)
         # a probe is one short question, which nobody wants to wait hours for
         by_batch = backend.endpoint.batch and not self._probing
         kind = BatchAsking if by_batch else RemoteAsking
-        asking = kind(backend, unknown, *parts, say=self.progress.say)
+        asking = kind(Asking(backend, unknown, *parts))
         if self.title:
             num = len(unknown)
             requests = "1 request" if num == 1 else f"{num} requests"
