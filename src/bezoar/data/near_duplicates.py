@@ -8,24 +8,39 @@ in 6,000 times, one of 0.5 once in 8.
 """
 
 import hashlib
+import json
 import re
 import unicodedata
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Annotated
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice, pairwise
+from tempfile import SpooledTemporaryFile
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-_NUM_BANDS, _BAND_SIZE = 32, 4
+from bezoar.data.column_file import ColumnFile
+
 Similarity = Annotated[float, Field(ge=0.5, le=1)]
 """From which a text repeats another; below 0.5 the bands would miss pairs."""
+Twin = tuple[str, float]
+"""The name of the text that is repeated, and the similarity."""
+_NUM_BANDS, _BAND_SIZE = 32, 4
+_NUM_FUNCTIONS = _NUM_BANDS * _BAND_SIZE
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 _RNG = np.random.Generator(np.random.PCG64(20240417))
 # odd factors: multiplying by one is a permutation of the numbers of 64 bits
-_FACTORS = _RNG.integers(1, 1 << 63, _NUM_BANDS * _BAND_SIZE, dtype=np.uint64) | np.uint64(1)
-_SHIFTS = _RNG.integers(0, 1 << 63, _NUM_BANDS * _BAND_SIZE, dtype=np.uint64)
+_FACTORS = _RNG.integers(1, 1 << 63, _NUM_FUNCTIONS, dtype=np.uint64) | np.uint64(1)
+_SHIFTS = _RNG.integers(0, 1 << 63, _NUM_FUNCTIONS, dtype=np.uint64)
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_HASH = hashlib.blake2b(digest_size=8)
+_IN_CACHE = 1 << 12  # hashes that are mixed at once, to stay in the processor's cache
+_BLOCK = 1 << 12  # texts that are read at once
+_IN_MEMORY = 1 << 24  # bytes of texts that are not yet put on the disk
+_NUM_SETS = 1 << 16  # sets of features that are kept, of the texts that were compared last
 
 
 def words(text: str) -> list[str]:
@@ -33,11 +48,12 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def features(text: str) -> frozenset[str]:
-    """The words and word pairs of a text, or the text itself when it has no word."""
-    singles = words(text)
-    pairs = (f"{first} {second}" for first, second in pairwise(singles))
-    return frozenset([*singles, *pairs]) or frozenset([text.strip()])
+def features(text: str) -> frozenset[bytes]:
+    """The words and word pairs of a text, or the text itself when it has no word; in UTF-8."""
+    singles = " ".join(words(text)).encode().split(b" ")
+    if singles == [b""]:
+        return frozenset([text.strip().encode("utf-8", "surrogatepass")])
+    return frozenset([*singles, *map(b" ".join, pairwise(singles))])
 
 
 def phrases(text: str, size: int = 5) -> frozenset[str]:
@@ -46,45 +62,158 @@ def phrases(text: str, size: int = 5) -> frozenset[str]:
     return frozenset(" ".join(singles[i : i + size]) for i in range(len(singles) - size + 1))
 
 
-def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+def jaccard(one: frozenset[bytes], other: frozenset[bytes]) -> float:
     """Shared features as a share of all."""
-    return len(one & other) / len(one | other)
+    num_shared = len(one & other)
+    return num_shared / (len(one) + len(other) - num_shared)
 
 
-def bands(features: frozenset[str]) -> list[bytes]:
-    """The MinHash signature in bands; sets of similarity s share a band with probability s^4."""
-    encoded = (feature.encode("utf-8", "replace") for feature in features)
-    digests = [hashlib.blake2b(data, digest_size=8).digest() for data in encoded]
-    hashes = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)  # [features]
-    # each column is one random function of the hashes; its lowest value is one number of the
-    # signature, which two sets share with the probability of their Jaccard index
-    # the lowest bits of a product are mixed least
-    mixed: NDArray[np.uint64] = (hashes[:, None] * _FACTORS + _SHIFTS) >> np.uint64(16)
-    signature = mixed.min(axis=0)  # [bands * band size]
-    return [row.tobytes() for row in signature.reshape(_NUM_BANDS, _BAND_SIZE)]
+def bands(texts: Sequence[Iterable[bytes]]) -> NDArray[np.uint64]:
+    """[bands, texts]: the MinHash signatures of sets of features, in bands.
+
+    Two sets of similarity s share a band with probability s^4.
+    """
+    # 1) A number for each feature, those of one text behind those of another.
+    digests = [_digests(features) for features in texts]
+    hashes = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+    ends = np.cumsum([len(each) // 8 for each in digests])
+    starts = np.concatenate([[0], ends[:-1]])
+    # 2) The signatures, of a few texts at a time.
+    signatures = np.empty((_NUM_FUNCTIONS, len(texts)), np.uint64)
+    step = max(1, _IN_CACHE * len(texts) // len(hashes))
+    for first in range(0, len(texts), step):
+        some = slice(first, first + step)
+        part = hashes[starts[first] : ends[some][-1]]
+        mixed, begins = np.empty_like(part), starts[some] - starts[first]
+        # each is one random function of the hashes; its lowest value in a text is one number of the
+        # signature, which two texts share with the probability of their Jaccard index
+        for function in range(_NUM_FUNCTIONS):
+            np.multiply(part, _FACTORS[function], out=mixed)
+            np.add(mixed, _SHIFTS[function], out=mixed)
+            np.minimum.reduceat(mixed, begins, out=signatures[function, some])
+    # 3) The four numbers of a band as one. The lowest bits of a product are mixed least.
+    numbers = (signatures >> np.uint64(16)).reshape(_NUM_BANDS, _BAND_SIZE, len(texts))
+    found = numbers[:, 0]
+    for number in range(1, _BAND_SIZE):
+        found = found * _MIX + numbers[:, number]
+    return found
 
 
-@dataclass
+def _digests(features: Iterable[bytes]) -> bytes:
+    digests = []
+    for feature in features:
+        # a copy costs less than reading the settings of a new one
+        digest = _HASH.copy()
+        digest.update(feature)
+        digests.append(digest.digest())
+    return b"".join(digests)
+
+
 class NearDuplicates:
-    """The texts met so far; one of at least `threshold` similarity to another repeats it."""
+    """The texts met so far; one of at least `threshold` similarity to another repeats it.
 
-    threshold: float
-    ids: list[str] = field(default_factory=list)
-    sets: list[frozenset[str]] = field(default_factory=list)
-    # (number of a band, its bytes) -> indices of the texts that have it
-    _table: dict[tuple[int, bytes], list[int]] = field(default_factory=dict)
+    Texts and bands are in temporary files in `folder`: 400 bytes a text and its length. In memory
+    are some 50 bytes a text, and 4 for each band that texts share.
+    """
 
-    def add(self, name: str, text: str) -> tuple[str, float] | None:
-        """Remember `text`, or return (name, similarity) of the nearest earlier text it repeats."""
-        own = features(text)
-        keys = list(enumerate(bands(own)))
-        candidates = sorted({index for key in keys for index in self._table.get(key, ())})
-        # of equally near texts the first
-        nearest = max(((jaccard(own, self.sets[i]), -i) for i in candidates), default=(0.0, 0))
-        if nearest[0] >= self.threshold:
-            return self.ids[-nearest[1]], nearest[0]
-        for key in keys:
-            self._table.setdefault(key, []).append(len(self.sets))
-        self.ids.append(name)
-        self.sets.append(own)
-        return None
+    def __init__(self, threshold: float, folder: str | None = None) -> None:
+        self.threshold, self._folder = threshold, folder
+        self._bands = ColumnFile(_NUM_BANDS, np.uint64, folder)
+        self._texts = SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
+        self._ends = array("q", [0])  # in the file of texts
+        self._kept = bytearray()
+
+    def add(self, texts: Iterable[tuple[str, str]]) -> Iterator[Twin | None]:
+        """For each (name, text) None, or (name, similarity) of the nearest earlier text that it
+        repeats; only texts that repeat none are remembered.
+
+        All of `texts` are read before the first answer; all answers have to be gone through.
+        """
+        rest = iter(texts)
+        while block := list(islice(rest, _BLOCK)):
+            self._store(block)
+        # Most bands are those of one text alone, and only the others have to be looked for.
+        # Sorting finds them, in the memory of one band of all texts.
+        shared, num = ColumnFile(_NUM_BANDS, np.uint32, self._folder), 0
+        for size in self._bands.blocks:
+            shared.append(np.zeros((_NUM_BANDS, size), np.uint32))
+        for band in range(_NUM_BANDS):
+            numbers, num = _numbered(self._bands.column(band), num)
+            shared.set_column(band, numbers)
+        return self._compared(shared, num)
+
+    def _store(self, block: list[tuple[str, str]]) -> None:
+        self._texts.seek(self._ends[-1])
+        for item in block:
+            data = json.dumps(item).encode()
+            self._texts.write(data)
+            self._ends.append(self._ends[-1] + len(data))
+        self._bands.append(bands([features(text) for _, text in block]))
+
+    def _compared(self, shared: ColumnFile, num: int) -> Iterator[Twin | None]:
+        """What `add` gives, from the numbers (1 to `num`; 0 for none) of the shared bands."""
+        # of each shared band the first text that is remembered, counted from 1, and later ones
+        first, later = np.zeros(num + 1, np.uint32), dict[int, list[int]]()
+        features_of = lru_cache(_NUM_SETS)(lambda text: features(self._read(text)[1]))
+        text, known = 0, len(self._kept)
+        for block in shared.rows():
+            for numbers in _not_zero(block):
+                if text >= known:
+                    twin = None
+                    if len(numbers) and (found := _with(numbers, first, later)):
+                        own = features_of(text)
+                        # of equally near texts the first
+                        nearest = max((jaccard(own, features_of(i)), -i) for i in found)
+                        if nearest[0] >= self.threshold:
+                            twin = self._read(-nearest[1])[0], nearest[0]
+                    self._kept.append(twin is None)
+                    yield twin
+                if len(numbers) and self._kept[text]:
+                    _remember(text, numbers, first, later)
+                text += 1
+
+    def _read(self, text: int) -> Any:
+        """Its name and itself."""
+        self._texts.seek(self._ends[text])
+        return json.loads(self._texts.read(self._ends[text + 1] - self._ends[text]))
+
+
+_Later = dict[int, list[int]]
+
+
+def _numbered(column: NDArray[np.uint64], num: int) -> tuple[NDArray[np.uint32], int]:
+    """Numbers above `num` for values that stand more than once, 0 for others; the highest."""
+    order = np.argsort(column)
+    is_same = np.diff(column[order], prepend=~column[order[:1]]) == 0
+    begins = np.append(is_same[1:], False) & ~is_same
+    numbers = np.zeros(len(column), np.uint32)
+    shared = order[is_same | begins]
+    numbers[shared] = num + np.cumsum(begins[is_same | begins])
+    return numbers, num + int(begins.sum())
+
+
+def _not_zero(block: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
+    """Of each row the numbers above 0."""
+    is_shared = block > 0
+    for numbers, chosen, any_shared in zip(block, is_shared, is_shared.sum(axis=1), strict=True):
+        yield numbers[chosen] if any_shared else numbers[:0]
+
+
+def _with(numbers: NDArray[np.uint32], first: NDArray[np.uint32], later: _Later) -> set[int]:
+    """The remembered texts that have one of these bands."""
+    heads = first[numbers]
+    found = set((heads[heads > 0] - 1).tolist())
+    if later:
+        for number in numbers[heads > 0].tolist():
+            found.update(later.get(number, ()))
+    return found
+
+
+def _remember(
+    text: int, numbers: NDArray[np.uint32], first: NDArray[np.uint32], later: _Later
+) -> None:
+    """Put a text where `_with` finds it."""
+    is_first = first[numbers] == 0
+    first[numbers[is_first]] = text + 1
+    for number in numbers[~is_first].tolist():
+        later.setdefault(number, []).append(text)

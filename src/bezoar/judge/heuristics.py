@@ -102,17 +102,16 @@ class Dedup(RuleFilter):
 
     def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
         """The first of all rows that repeat one another; the others are a "near duplicate"."""
-        seen = NearDuplicates(self.near_duplicate)
-        results: list[Chat | Dropped] = []
-        for row in as_chats(rows):
-            # A row that was dropped is not remembered: chains of near duplicates do not drift.
-            prompt = "\n".join(message.content for message in row.prompt)
-            twin = seen.add(row.id, row.answer if self.on == "answer" else prompt)
-            if twin:
-                results.append(Dropped(row.id, "near duplicate", f"as {twin[0]}, {twin[1]:.2f}"))
-            else:
-                results.append(row)
-        return Filtered.split(results)
+        chats = as_chats(rows)
+        # A row that was dropped is not remembered: chains of near duplicates do not drift.
+        twins = NearDuplicates(self.near_duplicate).add((row.id, self._text(row)) for row in chats)
+        return Filtered.split(
+            Dropped(row.id, "near duplicate", f"as {twin[0]}, {twin[1]:.2f}") if twin else row
+            for row, twin in zip(chats, twins, strict=True)
+        )
+
+    def _text(self, row: Chat) -> str:
+        return row.answer if self.on == "answer" else "\n".join(m.content for m in row.prompt)
 
 
 def is_refusal(answer: str) -> bool:

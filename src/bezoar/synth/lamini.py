@@ -1,7 +1,7 @@
 """The LaMini scheme: a teacher writes instructions in the manner of seeds, then answers them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -156,8 +156,7 @@ class _Search:
         self.prompt_phrases = phrases(self.guided) | phrases(self.with_topics)
         self.seen = NearDuplicates(scheme.near_duplicate)
         # All seeds, also those too long to be examples: none shall come back as new.
-        for row in seeds:
-            self.seen.add(row.id, first_user_message(row))
+        list(self.seen.add((row.id, first_user_message(row)) for row in seeds))
         self.queue: list[Draft] = []
         self.dropped: list[Dropped] = []
         self.num_waves = self.num_lists = self.num_distinct = 0
@@ -172,8 +171,7 @@ class _Search:
         numbers = range(self.num_lists, self.num_lists + math.ceil(num_needed / per_list))
         wave = [self._list_request(number) for number in numbers]
         replies = ask([sent.request for sent in wave])
-        for sent, reply in zip(wave, replies, strict=True):
-            self._read(sent, reply)
+        self._take([item for pair in zip(wave, replies, strict=True) for item in self._read(*pair)])
         self.num_lists += len(wave)
         # A teacher that answers nothing is not asked again in this run.
         all_failed = all(reply.finish == "error" for reply in replies)
@@ -208,27 +206,36 @@ class _Search:
         )
         return _ListRequest(f"lamini-{number}", request, meta)
 
-    def _read(self, sent: _ListRequest, reply: Reply) -> None:
-        """Queue the new instructions of a reply and count the others."""
+    def _read(self, sent: _ListRequest, reply: Reply) -> Iterator[Draft | Dropped]:
+        """The instructions of a reply that may be taken if they are new, and the others."""
         if reply.finish == "error":
-            self.dropped.append(Dropped(sent.id, fault(reply), reply.error))
+            yield Dropped(sent.id, fault(reply), reply.error)
             return
         text = sent.request.prefill + reply.text
         examples = parse_examples(text, cut=reply.finish == "length")
         if not examples:
-            self.dropped.append(Dropped(sent.id, "unparsed", reply.text[:400]))
+            yield Dropped(sent.id, "unparsed", reply.text[:400])
         for index, example in enumerate(examples):
-            name, detail = f"{sent.id}.{index}", example.text[:400]
-            # Only what passes every other check is remembered as seen.
-            reason = "truncated" if example.cut else self._fault(example.text)
-            twin = None if reason else self.seen.add(name, example.text)
-            if twin:
-                reason, detail = "near duplicate", f"{detail} (as {twin[0]}, {twin[1]:.2f})"
-            if reason:
-                self.dropped.append(Dropped(name, reason, detail))
-                continue
-            self.num_distinct += 1
-            self.queue.append(Draft(name, (Message("user", example.text),), dict(sent.meta)))
+            name = f"{sent.id}.{index}"
+            if reason := "truncated" if example.cut else self._fault(example.text):
+                yield Dropped(name, reason, example.text[:400])
+            else:
+                yield Draft(name, (Message("user", example.text),), dict(sent.meta))
+
+    def _take(self, found: list[Draft | Dropped]) -> None:
+        """Queue the new instructions and count the others."""
+        # only what passes every other check is remembered as seen
+        texts = ((item.id, item.prompt[0].content) for item in found if isinstance(item, Draft))
+        twins = self.seen.add(texts)
+        for item in found:
+            if isinstance(item, Dropped):
+                self.dropped.append(item)
+            elif twin := next(twins):
+                detail = f"{item.prompt[0].content[:400]} (as {twin[0]}, {twin[1]:.2f})"
+                self.dropped.append(Dropped(item.id, "near duplicate", detail))
+            else:
+                self.num_distinct += 1
+                self.queue.append(item)
 
     def _fault(self, text: str) -> str:
         """Why a text cannot be an instruction; "" if it can."""
