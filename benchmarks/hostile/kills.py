@@ -67,8 +67,9 @@ def ages(log: dict[str, Times], stops: list[Stop]) -> list[float]:
     """For each answer that was asked for again: how long before the kill it was written out; 0 and
     less is after it, inf where no kill explains it."""
     found = []
-    for written, seen in asked_again(log):
-        near = [stop for stop in stops if written < stop.gone and stop.sent < seen]
+    for asked, written, again in asked_again(log):
+        # a busy server may write to a process that is gone before it hears of that
+        near = [stop for stop in stops if asked < stop.gone and stop.sent < again]
         found.append(min((stop.sent - written for stop in near), default=float("inf")))
     return found
 

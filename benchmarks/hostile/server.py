@@ -266,15 +266,15 @@ def serving(plan: Plan) -> Iterator[Server]:
         process.communicate()
 
 
-def asked_again(log: dict[str, Times]) -> list[tuple[float, float]]:
-    """(when an answer was written out whole, when the same was asked again), for every answer that
-    was."""
+def asked_again(log: dict[str, Times]) -> list[tuple[float, float, float]]:
+    """(when it was asked, when the answer was written out whole, when the same was asked again),
+    for every answer that was."""
     return [
-        (written, seen)
+        (asked, written, again)
         for times in log.values()
-        for place, (_, written, what) in enumerate(times)
+        for place, (asked, written, what) in enumerate(times)
         if written and what == "answered"
-        for seen, _, _ in times[place + 1 : place + 2]
+        for again, _, _ in times[place + 1 : place + 2]
     ]
 
 
