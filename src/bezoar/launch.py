@@ -1,5 +1,6 @@
-"""Where a training stage runs: a part of no cache key, for the result is the same."""
+"""Where a stage runs: a part of no cache key, for the result is the same."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -64,5 +65,32 @@ class Torchrun:
         return self.processes if self.shard else 1
 
 
-LAUNCHES: dict[str, type] = {"local": OneProcess, "torchrun": Torchrun}
-Launch = Annotated[OneProcess | Torchrun, Field(discriminator="kind")]
+INSTALL_RAY = "Ray is not installed; run `pip install 'bezoar[ray]'` here and on every node"
+
+
+@dataclass(frozen=True)
+class Ray:
+    """The nodes of a Ray cluster, which send the requests of a stage to its endpoints.
+
+    What is answered comes to the process of the command as it was sent, which alone keeps journal,
+    budget and rows. Every node with a CPU has a worker; one that is lost loses nothing but what was
+    on its wire, and one that joins gets its share. `localhost` in the `url` of an endpoint is the
+    node that asks, and each may have a server of its own.
+
+    Example: {kind: ray, address: auto}
+    """
+
+    address: str = "auto"
+    """auto: the cluster that this machine is a node of (`ray start`); HOST:PORT; local: one is
+    started that is this machine."""
+    kind: Literal["ray"] = "ray"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|local|[^/\s]+:\d+", self.address):
+            raise ValueError(f"address is auto, local or HOST:PORT, not {self.address!r}")
+
+
+LAUNCHES: dict[str, type] = {"local": OneProcess, "torchrun": Torchrun, "ray": Ray}
+TrainLaunch = Annotated[OneProcess | Torchrun, Field(discriminator="kind")]
+AskLaunch = Annotated[OneProcess | Ray, Field(discriminator="kind")]
+Launch = Annotated[OneProcess | Torchrun | Ray, Field(discriminator="kind")]

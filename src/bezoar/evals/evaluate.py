@@ -1,7 +1,7 @@
 """The stage that measures a model: benchmark tasks, judged conversations, held-out preferences."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -24,6 +24,7 @@ from bezoar.evals.reward_metrics import Rewards, Steering, WinRateOverRows
 from bezoar.evals.rouge_bleu import RougeBleu
 from bezoar.evals.section import Section
 from bezoar.evals.win_rate import WinRate
+from bezoar.launch import AskLaunch
 from bezoar.model.resolve import stack_identity
 from bezoar.references import ModelRef
 from bezoar.stage import Gives, Stage, StageContext, Stats
@@ -70,14 +71,15 @@ class Evaluate(Stage):
     """Whether the model's revisions are better than the answers that it revises."""
     contamination: Contamination | None = None
     """How the training rows are searched for the items of the other sections, which always is."""
+    launch: AskLaunch | None = field(default=None, kw_only=True)
+    """What sends its judges' requests; default: where the recipe's `launch` says."""
     kind: Literal["evaluate"] = "evaluate"
     gives: ClassVar[Gives] = "scores"
     renders = True
 
     def __post_init__(self) -> None:
-        names = [
-            f.name for f in fields(Evaluate) if f.name not in ("model", "contamination", "kind")
-        ]
+        others = ("model", "contamination", "launch", "kind")
+        names = [f.name for f in fields(Evaluate) if f.name not in others]
         if not any(getattr(self, name) for name in names):
             raise ValueError(f"an evaluation needs one of {', '.join(names)}; add one")
         if self.contamination == Contamination():

@@ -32,7 +32,7 @@ def train(
     recipe: Recipe, name: str, stage: Training, rows: Rows, inputs: StageInputs, progress: Progress
 ) -> Stats:
     """`stage.fit(rows, inputs)` where the stage's or the recipe's `launch` says."""
-    launch, seed = recipe.launch_of(name), recipe.seed_of(name)
+    launch, seed = recipe.ranks_of(name), recipe.seed_of(name)
     # a cluster has decided how many there are; a stage can still want to be alone
     alone = stage.launch == OneProcess() if rank.in_cluster() else launch == OneProcess()
     if alone or not isinstance(rows, StoredRows):

@@ -1,32 +1,81 @@
 """The check of `launch`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from bezoar.errors import RecipeError
+from bezoar.flow.references import refs
 from bezoar.flow.yaml_document import KeyPath
-from bezoar.launch import Launch, OneProcess
+from bezoar.launch import Launch, OneProcess, Ray, Torchrun
+from bezoar.llm.endpoint import Endpoint
 from bezoar.stage import Stage
 from bezoar.train import Training
 from bezoar.train.settings import check_parts
 from bezoar.train.stages import Train
 
+_At = Callable[[KeyPath], str]
 
-def check_launch(launch: Launch, stages: Mapping[str, Stage], at: Callable[[KeyPath], str]) -> None:
-    """The recipe's own has an effect, and what is to be in parts over ranks can be."""
+
+def check_launch(
+    launch: Launch, stages: Mapping[str, Stage], backends: Mapping[str, object], at: _At
+) -> None:
+    """Every one has an effect, and what is to be in parts over ranks can be."""
     trainings = [stage for stage in stages.values() if isinstance(stage, Training)]
     for name, stage in stages.items():
-        if not isinstance(stage, Train) or stage.adapter is not None:
-            continue
-        own = stage.launch or launch
-        if own.processes > 1 and own.shards:
+        own = getattr(stage, "launch", None)
+        if isinstance(own, Ray) and not any(sent_by_nodes(stage, backends)):
+            what = "Ray sends requests to endpoints, one by one, and this stage asks none"
+            why = "local models answer in this process, and it sends batches itself"
+            raise RecipeError(f"{at(('stages', name, 'launch'))}: {what} ({why}); remove the key.")
+        ranks = own or launch
+        if isinstance(stage, Train) and stage.adapter is None and _in_parts(ranks):
             check_parts(stage, partial(_in_stage, at, name))
-    if launch != OneProcess() and not trainings:
+    if isinstance(launch, Ray):
+        _check_ray(stages, backends, at)
+    elif launch != OneProcess() and not trainings:
         raise RecipeError(f"{at(('launch',))}: nothing is trained; remove the key.")
-    if launch != OneProcess() and all(stage.launch for stage in trainings):
+    elif launch != OneProcess() and all(stage.launch for stage in trainings):
         fault = "every stage that trains has a launch of its own"
         raise RecipeError(f"{at(('launch',))}: {fault}; remove one or the other.")
 
 
-def _in_stage(at: Callable[[KeyPath], str], name: str, key: str) -> str:
+def _check_ray(stages: Mapping[str, Stage], backends: Mapping[str, object], at: _At) -> None:
+    trains = [n for n, s in stages.items() if isinstance(s, Training) and not s.launch]
+    if trains:
+        what = f"Ray sends requests, and {trains[0]} trains"
+        fix = "write `launch: {kind: local}` or `{kind: torchrun, processes: N}` into that stage"
+        raise RecipeError(f"{at(('launch',))}: {what}; {fix}.")
+    asking = [stage for stage in stages.values() if any(sent_by_nodes(stage, backends))]
+    if all(getattr(stage, "launch", None) for stage in asking):
+        raise RecipeError(f"{at(('launch',))}: no stage sends requests by it; remove the key.")
+
+
+def sent_by_nodes(stage: Stage, backends: Mapping[str, object]) -> Iterator[str]:
+    """The language models of a stage whose requests can be sent by the nodes of a cluster."""
+    for name in dict.fromkeys(ref.name for ref in refs(stage) if ref.kind == "backend"):
+        backend = backends.get(name)
+        if isinstance(backend, Endpoint) and not backend.batch:
+            yield name
+
+
+def where(
+    launch: Launch, stage: Stage, backends: Mapping[str, object], memory_bytes: float | None
+) -> str:
+    """What other processes do of a stage, for the plan; "" for nothing."""
+    if isinstance(launch, Torchrun) and isinstance(stage, Training) and launch.processes > 1:
+        num = launch.processes
+        together = f", {num * memory_bytes / 2**30:.1f} GiB" if memory_bytes else ""
+        return f"trains on {num} processes of this machine, started by torchrun{together}"
+    sent = list(sent_by_nodes(stage, backends)) if isinstance(launch, Ray) else []
+    if isinstance(launch, Ray) and sent:
+        what = f"the nodes of the Ray cluster at {launch.address} ask {', '.join(sent)}"
+        return f"{what}; journal, budget and rows stay in this process"
+    return ""
+
+
+def _in_parts(launch: Launch) -> bool:
+    return isinstance(launch, Torchrun) and launch.parts > 1
+
+
+def _in_stage(at: _At, name: str, key: str) -> str:
     return at(("stages", name, key))

@@ -12,6 +12,7 @@ from bezoar.evals.evaluate import Evaluate
 from bezoar.flow.acceptance import quoted
 from bezoar.flow.budgets import divided, spent_by, where_it_ends
 from bezoar.flow.cache_key import all_keys
+from bezoar.flow.launch_keys import where
 from bezoar.flow.preflight import check_files, check_machine, check_rows
 from bezoar.flow.quote_history import Kept, kept_before, learned
 from bezoar.flow.recipe import Recipe, base_of
@@ -137,7 +138,7 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
             tokens = _tokens(known, stage)
             scored = [ref.name for ref in refs(stage) if ref.scored]
             beside = [recipe.models[base_of(recipe, name)] for name in scored]
-            stage = replace(stage, launch=recipe.launch_of(name))
+            stage = replace(stage, launch=recipe.ranks_of(name))
             if expected_memory := memory_here(config, spec, stage, tokens=tokens, beside=beside):
                 line.memory_bytes, line.fits = expected_memory
 
@@ -268,11 +269,10 @@ def _print_shared(recipe: Recipe, lines: list[StagePlan], console: Any) -> None:
     """Processes, notes, detectable differences, the most that fits: once for all that share it."""
     stages = defaultdict[str, list[str]](list)
     for line in lines:
-        num = recipe.launch_of(line.name).processes if line.training else 1
-        if num > 1 and not (line.current or line.taken):
-            where = f"trains on {num} processes of this machine, started by torchrun"
-            together = f", {num * line.memory_bytes / 2**30:.1f} GiB" if line.memory_bytes else ""
-            stages[where + together].append(line.name)
+        launch, stage = recipe.launch_of(line.name), recipe.stages[line.name]
+        runs = where(launch, stage, recipe.backends, line.memory_bytes)
+        if runs and not (line.current or line.taken):
+            stages[runs].append(line.name)
         if line.taken:
             stages[f"taken from {line.taken}, which has the same key"].append(line.name)
         if line.note:

@@ -23,6 +23,7 @@ from bezoar.flow.row_types import misfits, row_types
 from bezoar.flow.training_plan import KnownRows, shortest
 from bezoar.flow.yaml_document import KeyPath
 from bezoar.io import failure
+from bezoar.launch import INSTALL_RAY, Ray
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
 from bezoar.llm.servers import vllm_command
@@ -110,6 +111,12 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
             with _collected(faults, recipe.at("backends", name)):
                 vllm_command()
     models = [(key, path) for key, path in _models(recipe) if _is_used(recipe, key, stale)]
+    for name in recipe.stages:
+        launch = recipe.launch_of(name)
+        if name in stale and isinstance(launch, Ray) and find_spec("ray") is None:
+            own = getattr(recipe.stages[name], "launch", None)
+            place = ("stages", name, "launch") if own else ("launch",)
+            faults.append(f"{recipe.at(*place)}: {INSTALL_RAY}.")
     for key, kind, name in hub_names(recipe, stale, models):
         with _collected(faults, recipe.at(*key)):
             check_hub(kind, name)

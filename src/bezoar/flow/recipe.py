@@ -25,7 +25,7 @@ from bezoar.flow.repeats import MOST_REPEATS, Repeat, measured, repeats
 from bezoar.flow.yaml_document import KeyPath, read_yaml
 from bezoar.flow.yaml_loader import build, place
 from bezoar.judge import FILTERS
-from bezoar.launch import Launch, OneProcess
+from bezoar.launch import Launch, OneProcess, Ray, TrainLaunch
 from bezoar.llm import BACKENDS
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
@@ -86,7 +86,8 @@ class RecipeKeys:
     seed: int = 0
     """Every draw depends on it and on row ids."""
     launch: Launch = field(default_factory=OneProcess)
-    """Where training stages run, unless one says otherwise; a part of no cache key."""
+    """Where stages run that do not say otherwise: torchrun those that train, ray the requests of
+    the others; a part of no cache key."""
     repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = 1
     """Train and evaluate with so many seeds (seed, seed + 1, ...); rows are made and paid once."""
     budget_usd: Annotated[float, Field(ge=0)] | None = None
@@ -131,8 +132,13 @@ class Recipe:
         return self.repeated[stage].seed if stage in self.repeated else self.seed
 
     def launch_of(self, stage: str) -> Launch:
-        """Where a training stage runs."""
+        """Where a stage runs."""
         return getattr(self.stages[stage], "launch", None) or self.launch
+
+    def ranks_of(self, stage: str) -> TrainLaunch:
+        """Where a training stage runs."""
+        launch = self.launch_of(stage)
+        return OneProcess() if isinstance(launch, Ray) else launch
 
     @property
     def seeds(self) -> range:
@@ -194,7 +200,7 @@ def load_recipe(path: Path) -> Recipe:
     keys = replace(keys, stages=_with_held_out(keys.stages))
     _check_refs(keys, at)
     folder, written = path.parent, _in_order(keys.stages, at)
-    check_launch(keys.launch, written, at)
+    check_launch(keys.launch, written, keys.backends, at)
     if keys.repeats > 1 and not measured(written):
         advice = "add an evaluation of one, or remove the key"
         raise RecipeError(f"{at(('repeats',))}: nothing that is trained is evaluated; {advice}.")

@@ -18,6 +18,7 @@ from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir
 from bezoar.io import write_json, write_jsonl
 from bezoar.judge.stages import JudgeFilter, RuleFilter
+from bezoar.launch import Ray
 from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.journal import Journal
@@ -98,9 +99,19 @@ class RunContext:
     def ask(self, backend: str) -> Pool:
         number = list(self.recipe.stages).index(self.name) + 1
         title = f"{number:02d} {self.name}: {{}} to {backend}"
-        asked = self.recipe.backends[backend]
-        open_it = partial(asked.open, self.servers) if isinstance(asked, Vllm) else asked.open
-        return self._pool(("backend", backend), open_it, title)
+        return self._pool(("backend", backend), lambda: self._open(backend), title)
+
+    def _open(self, name: str) -> Backend | EndpointBackend:
+        asked, launch = self.recipe.backends[name], self.recipe.launch_of(self.name)
+        if isinstance(asked, Vllm):
+            return asked.open(self.servers)
+        backend = asked.open()
+        if isinstance(launch, Ray) and isinstance(backend, EndpointBackend):
+            from bezoar.llm.over_ray import nodes_at
+
+            backend.nodes = nodes_at(launch.address)
+            backend.nodes.say = self.progress.say
+        return backend
 
     def ask_model(self, name: str) -> Pool:
         from bezoar.llm.local import StackBackend

@@ -1,12 +1,13 @@
 """What the filters share: rows of another stage, sorted by a judge or by rules."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from bezoar.chat.row_types import TEXTS, RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
 from bezoar.cost import Estimate, Quote, exactly
+from bezoar.launch import AskLaunch
 from bezoar.llm.types import Ask
 from bezoar.parquet import write_parquet
 from bezoar.references import BackendRef, RowsRef
@@ -68,6 +69,8 @@ class JudgeFilter(Stage):
     """The stage whose rows are judged."""
     judge: BackendRef
     """The language model that judges."""
+    launch: AskLaunch | None = field(default=None, kw_only=True)
+    """What sends its requests; default: where the recipe's `launch` says."""
     gives = "rows"
 
     @property

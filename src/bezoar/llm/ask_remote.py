@@ -18,6 +18,7 @@ from bezoar.llm.asking import Asking
 from bezoar.llm.budget import REFUSED
 from bezoar.llm.failures import status_inside
 from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
+from bezoar.llm.over_ray import RayTransport
 from bezoar.llm.patience import TimeOuts, grace_s, say_left, say_waiting
 from bezoar.llm.refusals import Refusals
 from bezoar.llm.replicas import Replica, Sent
@@ -70,7 +71,9 @@ class RemoteAsking:
         timeout_s, urls = self.endpoint.timeout_s, self.endpoint.urls
         most = min(self.endpoint.concurrency * len(urls), len(self.keys))
         key = self.backend.api_key
-        transport = Transport(urls[0], key, timeout_s=timeout_s, concurrency=most)
+        # where it runs is all that differs
+        open_transport = self.backend.nodes.transport if self.backend.nodes else Transport
+        transport = open_transport(urls[0], key, timeout_s=timeout_s, concurrency=most)
         try:
             while self.schedule.unfinished:
                 with unbroken():
@@ -106,7 +109,7 @@ class RemoteAsking:
         """Those of them whose time was over."""
         return self.time_outs.num_timed_out
 
-    def _drain(self, transport: Transport) -> None:
+    def _drain(self, transport: Transport | RayTransport) -> None:
         """Send nothing more, and store what is in flight if it comes within the time of grace."""
         self.schedule.drop()
         seconds = grace_s(self.schedule, self._slowest_s, self.endpoint.timeout_s)
@@ -121,7 +124,7 @@ class RemoteAsking:
         with unbroken():
             self._refusals.settle()
 
-    def _send(self, transport: Transport) -> float | None:
+    def _send(self, transport: Transport | RayTransport) -> float | None:
         """Send what may be sent now. The most seconds to wait then, None for no limit."""
         now = time.monotonic()
         # 1) Claim before the look into the journal: the other way round another process could

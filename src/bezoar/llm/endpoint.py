@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from bezoar.bounds import Count, Fraction, Natural, NotNegative, Positive
@@ -20,6 +20,9 @@ from bezoar.llm.replicas import Replicas
 from bezoar.llm.types import Reply, Request
 from bezoar.model.structured_output import Kind
 from bezoar.secrets import looks_like_key, mask, read_key
+
+if TYPE_CHECKING:
+    from bezoar.llm.over_ray import Nodes
 
 _RESERVED = ("messages", "model", "stream", "n", "best_of")
 _LENGTHS = ("max_tokens", "max_completion_tokens")
@@ -212,6 +215,8 @@ class EndpointBackend:
         self.way: Way | None = "flags" if FLAGS.items() <= endpoint.extra.items() else None
         # the key that names a form of each kind; found out before the first such request
         self.held_by: dict[Kind, HeldBy] = {}
+        # who sends: this process, or the nodes of a cluster
+        self.nodes: Nodes | None = None
 
     def reach(self, say: Callable[[str], None]) -> None:
         """Make the server ready to be asked: this one is somebody else's."""

@@ -61,6 +61,10 @@ class Retries:
 
     def failed(self, attempt: Attempt, status: int, sent: Sent) -> None:
         """What follows from an attempt without an answer; `status` 0 is no HTTP answer at all."""
+        if attempt.lost:
+            self.time_outs.num_resent += 1
+            self._send_elsewhere(attempt.index)
+            return
         index, detail = attempt.index, " ".join((attempt.body or attempt.error).split())[:200]
         error = f"the server answered {status}: {detail}" if status else attempt.error
         reply = Reply(finish="error", error=error, failure="passing")

@@ -35,7 +35,8 @@ class Attempt:
 
     `refused`: nobody accepts connections. `body`: what arrived, also if cut short, with the key
     masked. `oversized`: it was not read to its end, as it is too large or packed in an unknown way.
-    `timed_out`: the time was over before it had all come.
+    `timed_out`: the time was over before it had all come. `lost`: whoever sent it is gone, and no
+    server is at fault.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Attempt:
     refused: bool = False
     oversized: bool = False
     timed_out: bool = False
+    lost: bool = False
 
 
 class Transport:

@@ -11,6 +11,7 @@ from bezoar.bounds import Natural
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
 from bezoar.cost import Estimate, Quote, RequestEstimate, exactly
 from bezoar.data.files import locate_file
+from bezoar.launch import AskLaunch
 from bezoar.llm.types import Ask
 from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef
@@ -65,10 +66,12 @@ class DrawnRows(Stage):
     """With a teacher: how often a reply that is empty, cut or wrong is requested again."""
     answers: Sampling = field(default_factory=Sampling, kw_only=True)
     """With a teacher: how what follows on a request is drawn."""
+    launch: AskLaunch | None = field(default=None, kw_only=True)
+    """With a teacher: what sends its requests; default: where the recipe's `launch` says."""
     gives = "rows"
 
     def __post_init__(self) -> None:
-        defaults = {"seeds": "", "retries": 1, "answers": Sampling()}
+        defaults = {"seeds": "", "retries": 1, "answers": Sampling(), "launch": None}
         unused = [key for key, value in defaults.items() if getattr(self, key, value) != value]
         if unused and not self.teacher:
             raise ValueError(f"{unused[0]} needs a teacher; name one or leave it out")

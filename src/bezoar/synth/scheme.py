@@ -9,6 +9,7 @@ from bezoar.bounds import Natural
 from bezoar.chat.row_types import TEXTS, RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, Messages
 from bezoar.cost import Estimate, RequestEstimate, exactly
+from bezoar.launch import AskLaunch
 from bezoar.llm.types import Ask, Reply, Request, fault
 from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef, RowsRef
@@ -43,6 +44,8 @@ class Scheme(Stage):
     """How often an answer that is empty or was cut at `max_tokens` is requested again."""
     answers: Sampling = field(default_factory=Sampling, kw_only=True)
     """How answers are drawn."""
+    launch: AskLaunch | None = field(default=None, kw_only=True)
+    """What sends its requests; default: where the recipe's `launch` says."""
     gives = "rows"
     # the keys of `meta` that every row has; None where that is not known
     carries: ClassVar[frozenset[str] | None] = None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bezoar.bounds import Count, Positive
-from bezoar.launch import Launch
+from bezoar.launch import TrainLaunch
 from bezoar.model.spec import LoRA
 from bezoar.train.settings import Optimizer, Schedule
 
@@ -55,7 +55,7 @@ class PolicySettings:
     """Answers drawn at once: less memory if lower."""
     checkpoint_every: Count = 5
     """Updates between checkpoints; no effect on the result."""
-    launch: Launch | None = None
+    launch: TrainLaunch | None = None
     """Where its processes run; default: where the recipe's `launch` says."""
 
     def __post_init__(self) -> None:

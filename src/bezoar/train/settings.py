@@ -16,7 +16,7 @@ from pydantic import Field
 from bezoar.bounds import Count, Natural, NotNegative, Part, Positive
 from bezoar.chat.templates import Template
 from bezoar.errors import RecipeError
-from bezoar.launch import Launch
+from bezoar.launch import TrainLaunch
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.references import ModelRef, RowsRef
 from bezoar.train.objective import Objective
@@ -112,7 +112,7 @@ class TrainSettings:
     """all: the result of every evaluation too, in checkpoints/step-N."""
     recompute: Literal["auto", "never", "always"] = "auto"
     """Recompute activations in the backward pass; auto: if memory would not do for them."""
-    launch: Launch | None = None
+    launch: TrainLaunch | None = None
     """Where its processes run; default: where the recipe's `launch` says."""
     kind: Literal["train"] = "train"
 
