@@ -1,6 +1,7 @@
 """A small chat-completions server on 127.0.0.1 that does what a test tells it to, and counts."""
 
 import json
+import select
 import socket
 import threading
 import time
@@ -84,7 +85,7 @@ class Server:
         finally:
             with self.lock:
                 self.at_once -= 1
-        if text is None:
+        if text is None or has_left(handler.connection):
             handler.close_connection = True
             handler.connection.shutdown(socket.SHUT_RDWR)
             return
@@ -101,6 +102,12 @@ class Server:
         if status == 200:
             with self.lock:
                 self.answered[prompt] += 1
+
+
+def has_left(connection: socket.socket) -> bool:
+    """Whether who asked has closed the connection, and nobody can be answered."""
+    readable, _, _ = select.select([connection], [], [], 0)
+    return bool(readable) and not connection.recv(1, socket.MSG_PEEK)
 
 
 @contextmanager
