@@ -187,9 +187,9 @@ class Place:
             return float(db.execute("SELECT COALESCE(SUM(cost_usd), 0) FROM replies").fetchone()[0])
 
 
-def ended(process: subprocess.Popen[str]) -> Ended:
+def ended(process: subprocess.Popen[str], most_s: float = MOST_S) -> Ended:
     """Wait for a command."""
-    started, watchdog = time.monotonic(), threading.Timer(MOST_S, process.kill)
+    started, watchdog = time.monotonic(), threading.Timer(most_s, process.kill)
     watchdog.start()
     assert process.stdout is not None
     said = process.stdout.read()

@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-MOST_S = 1200
-MOST_REQUESTS = 200_000
+MOST_S = 3600
+MOST_REQUESTS = 400_000
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 _NUMBER = re.compile(rb"number (\d+)")
 Plan = dict[str, Any]

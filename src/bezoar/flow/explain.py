@@ -122,7 +122,7 @@ def all_kinds() -> tuple[Kind, ...]:
     sections = {
         name: dataclasses_in(hint)[0]
         for name, hint in typing.get_type_hints(Evaluate).items()
-        if dataclasses_in(hint)
+        if dataclasses_in(hint) and name != "launch"
     }
     templates = {cls.kind: cls for cls in dataclasses_in(Template)}
     categories: dict[str, dict[str, type]] = {

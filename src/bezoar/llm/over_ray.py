@@ -7,6 +7,7 @@ body is sent by one worker, and what was in flight on a node that is lost goes t
 
 import itertools
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,14 +26,16 @@ _NODES_S = 10.0
 """Seconds between two looks for nodes that have joined."""
 _START_S = 180.0
 """What a worker gets to start."""
+_REACH_S = 5.0
 _NUMBERS = itertools.count()
 
 
 @dataclass(eq=False)
 class Hand:
-    """Our worker on a node."""
+    """Our worker on a node (Ray's id of it, and a name for people)."""
 
-    host: str
+    node: str
+    name: str
     actor: Any
 
 
@@ -48,12 +51,18 @@ class Nodes:
         self.address = address
         self._alive, self._known = list[Hand](), set[str]()
         self._starting = dict[Any, Hand]()
+        self._told = 0
         self._why, self._looked_s = "it has no node with a CPU", float("-inf")
 
     def transport(
         self, url: str, api_key: str, *, timeout_s: float, concurrency: int
     ) -> "RayTransport":
-        """A `Transport` by way of the workers."""
+        """A `Transport` by way of the workers, of which one has started; it raises as `hands`."""
+        num = len(self.hands())
+        if num != self._told:
+            nodes = "1 node" if num == 1 else f"{num} nodes"
+            self.say(f"{nodes} of the Ray cluster at {self.address} can send requests")
+        self._told = num
         settings = Connection(next(_NUMBERS), url, api_key, timeout_s, concurrency)
         return RayTransport(self, settings)
 
@@ -68,13 +77,14 @@ class Nodes:
             raise UnfinishedError(f"{what}, the last one because {self._why}; {fix}.")
         return self._alive
 
-    def leave_out(self, hand: Hand, why: str) -> None:
-        """Give a node no more work."""
+    def leave_out(self, hand: Hand, why: str, *, again: bool = False) -> None:
+        """Give a worker no more work; `again`: its node, if that is still there, gets another."""
         import ray
 
         self._why = why
+        self._known -= {hand.node} if again else set()
         self._alive = [other for other in self._alive if other is not hand]
-        self.say(f"the Ray node {hand.host} is left out: {why}")
+        self.say(f"the Ray node {hand.name} is left out: {why}")
         with suppress(Exception):  # it may be gone
             ray.kill(hand.actor)
 
@@ -88,6 +98,7 @@ class Nodes:
         if time.monotonic() - self._looked_s < _NODES_S and self._alive:
             return
         self._looked_s = time.monotonic()
+        # one that left and comes back has another name
         for node in ray.nodes():
             name = node["NodeID"]
             if not node["Alive"] or name in self._known or not node["Resources"].get("CPU"):
@@ -96,8 +107,9 @@ class Nodes:
             # it mostly waits; one that wanted a CPU would itself wait where all are taken
             options = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": 4}
             here = NodeAffinitySchedulingStrategy(name, soft=False)
+            told = f"{node['NodeManagerHostname']} ({name[:8]})"
             actor = ray.remote(Worker).options(scheduling_strategy=here, **options).remote()
-            self._starting[actor.version.remote()] = Hand(node["NodeManagerHostname"], actor)
+            self._starting[actor.version.remote()] = Hand(name, told, actor)
 
     def _join(self, wait_s: float) -> None:
         """Take in the workers that have started, waiting for the first of them."""
@@ -139,6 +151,7 @@ class RayTransport:
             self._lose((index for index, _ in bodies), str(error))
             raise
         shares: dict[Hand, list[tuple[int, bytes]]] = {hand: [] for hand in hands}
+        # one by one, so that a node which has lost its share to slow answers gets less of the next
         for index, body in bodies:
             hand = min(hands, key=lambda hand: len(self._in_flight.setdefault(hand, set())))
             self._in_flight[hand].add(index)
@@ -151,6 +164,8 @@ class RayTransport:
         """Return when something has come back, or after `timeout_s` or a while."""
         import ray
 
+        # asked for only now, when there is time for them: they come in larger groups, and an
+        # interrupt between the call and its note would lose what it brings
         with unbroken():
             waiting = set(self._takes.values())
             for hand, indices in self._in_flight.items():
@@ -194,7 +209,8 @@ class RayTransport:
         cause = getattr(error, "cause", None)  # of what failed in the worker itself
         why = f"it fails ({first_line(cause)})" if cause else "it is lost"
         indices = self._in_flight.pop(hand, set())
-        self._nodes.leave_out(hand, f"{why}, and the others send its {len(indices)} requests again")
+        told = f"{why}, and the others send its {len(indices)} requests again"
+        self._nodes.leave_out(hand, told, again=not cause)
         self._lose(indices, why)
 
     def _lose(self, indices: Iterable[int], why: str) -> None:
@@ -215,8 +231,11 @@ def _connect(address: str) -> None:
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        if ":" in address:  # Ray itself would look for it for a minute
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), _REACH_S).close()
         ray.init(address, namespace="bezoar", log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         what = f"no Ray cluster can be used at {address} ({first_line(error)})"
         fix = "start one (`ray start --head`) or correct the address of launch"
         raise EndpointError(f"{what}; {fix}.") from None
