@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -45,9 +44,10 @@ class Gate:
     def __init__(self) -> None:
         self.open = threading.Event()
         self.open.set()
+        self.delay_s = 0.05
 
     def __call__(self, body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
-        time.sleep(0.05)
+        time.sleep(self.delay_s)
         self.open.wait()
         messages = tuple(Message(row["role"], row["content"]) for row in body["messages"])
         return answer(spoken(Request(messages, seed=body.get("seed", 0))))
@@ -71,30 +71,37 @@ def recipe(folder: Path, url: str, launch: str, key_env: str = "") -> Path:
     return path
 
 
-def start(path: Path, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bezoar", "run", path.name],
-        cwd=path.parent,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Run:
+    """`bezoar run` in the background."""
 
+    def __init__(self, path: Path, **environment: str) -> None:
+        self.log = path.with_suffix(".log")
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bezoar", "run", path.name],
+                cwd=path.parent,
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
-def finished(process: "subprocess.Popen[str]") -> str:
-    """What a command tells that ends well."""
-    out, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 0, out + err
-    return out
+    @property
+    def told(self) -> str:
+        return " ".join(self.log.read_text().split())
 
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        end = time.monotonic() + WAIT_S
+        while not is_so():
+            assert self.process.poll() is None, self.told
+            assert time.monotonic() < end, self.told
+            time.sleep(0.02)
 
-def wait_until(is_so: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + WAIT_S
-    while not is_so():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    def finish(self) -> None:
+        assert self.process.wait(WAIT_S) == 0, self.told
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 def outcome(path: Path) -> tuple[list[Any], list[Any], float]:
@@ -144,7 +151,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with serving(Gate()) as server:
         path = recipe(tmp_path_factory.mktemp("local"), server.url, "{kind: local}")
         # the address is in the journal's keys, and in no row
-        finished(start(path))
+        Run(path).finish()
         return outcome(path)
 
 
@@ -155,20 +162,18 @@ def test_a_node_is_lost_and_nothing_else(cluster: Any, local: Any, tmp_path: Pat
     with serving(gate) as server:
         launch = f'{{kind: ray, address: "{cluster.address}"}}'
         path = recipe(tmp_path / "two", server.url, launch, key_env="DUCK_KEY")
-        process = start(path, DUCK_KEY="sk-of-the-ducks")
-        wait_until(
-            lambda: bool(asking(node, server) and asking(cluster.head_node, server)), process
-        )
-        wait_until(lambda: sum(server.answered.values()) > 20, process)
+        run = Run(path, DUCK_KEY="sk-of-the-ducks")
+        run.wait_until(lambda: bool(asking(node, server) and asking(cluster.head_node, server)))
+        run.wait_until(lambda: sum(server.answered.values()) > 20)
         # what is on the wire now has no answer yet, and half of it is the lost node's
         gate.open.clear()
         time.sleep(1)
         workers, kept = asking(node, server), set(server.answered)
         cluster.remove_node(node, allow_graceful=False)
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), process)
+        run.wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
         gate.open.set()
-        out = " ".join(finished(process).split())
-        assert "is left out: it is lost, and the others send its" in out
+        run.finish()
+        assert "is left out: it is lost, and the others send its" in run.told
         assert outcome(path) == local
         # by the server's own count: each prompt answered once, and what was lost asked twice
         assert set(server.answered.values()) == {1}
@@ -190,13 +195,12 @@ def test_a_killed_run_goes_on_in_one_process_and_back(
         asked = dict[str, int]()
         for launch, num in ((ray, 20), ("{kind: local}", 60)):
             path = recipe(tmp_path, server.url, launch)
-            process = start(path)
-            wait_until(lambda num=num: sum(server.answered.values()) > num, process)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+            run = Run(path)
+            run.wait_until(lambda num=num: sum(server.answered.values()) > num)
+            run.kill()
             asked |= {prompt: server.seen[prompt] for prompt in answered_prompts(path)}
         assert asked
-        finished(start(recipe(tmp_path, server.url, ray)))
+        Run(recipe(tmp_path, server.url, ray)).finish()
         assert outcome(path) == local
         # what had an answer was asked no more
         assert {prompt: server.seen[prompt] for prompt in asked} == asked
@@ -206,12 +210,17 @@ def test_a_killed_run_goes_on_in_one_process_and_back(
 
 @pytest.mark.real
 def test_a_node_without_bezoar_is_left_out(cluster: Any, local: Any, tmp_path: Path) -> None:
-    node = cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": ""})
-    with serving(Gate()) as server:
+    node, gate = cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": ""}), Gate()
+    with serving(gate) as server:
+        gate.delay_s = 4.0
         ray = f'{{kind: ray, address: "{cluster.address}"}}'
-        out = " ".join(finished(start(recipe(tmp_path, server.url, ray))).split())
+        run = Run(recipe(tmp_path, server.url, ray))
+        why = "is left out: bezoar does not start there (ModuleNotFoundError: No module named 'bezoar')"
+        run.wait_until(lambda: "is left out" in run.told)
+        gate.delay_s = 0.05
+        assert why in run.told
+        run.finish()
         cluster.remove_node(node)
-        assert "is left out: bezoar does not start there (No module named 'bezoar')" in out
         assert set(server.seen.values()) == {1}
 
 
