@@ -215,7 +215,7 @@ def test_a_node_without_bezoar_is_left_out(cluster: Any, local: Any, tmp_path: P
         gate.delay_s = 4.0
         ray = f'{{kind: ray, address: "{cluster.address}"}}'
         run = Run(recipe(tmp_path, server.url, ray))
-        why = "is left out: bezoar does not start there (ModuleNotFoundError: No module named 'bezoar')"
+        why = "bezoar does not start there (ModuleNotFoundError: No module named 'bezoar')"
         run.wait_until(lambda: "is left out" in run.told)
         gate.delay_s = 0.05
         assert why in run.told

@@ -25,7 +25,7 @@ def check_launch(
         own = getattr(stage, "launch", None)
         if isinstance(own, Ray) and not any(sent_by_nodes(stage, backends)):
             what = "Ray sends requests to endpoints, one by one, and this stage asks none"
-            why = "local models answer in this process, and it sends batches itself"
+            why = "models loaded or served here are asked by this process, and batches go from here"
             raise RecipeError(f"{at(('stages', name, 'launch'))}: {what} ({why}); remove the key.")
         ranks = own or launch
         if isinstance(stage, Train) and stage.adapter is None and _in_parts(ranks):

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +102,7 @@ class RunContext:
 
     def _open(self, name: str) -> Backend | EndpointBackend:
         asked, launch = self.recipe.backends[name], self.recipe.launch_of(self.name)
+        # the localhost of a server that this process starts is not that of a node
         if isinstance(asked, Vllm):
             return asked.open(self.servers)
         backend = asked.open()

@@ -58,6 +58,7 @@ class Nodes:
         self, url: str, api_key: str, *, timeout_s: float, concurrency: int
     ) -> "RayTransport":
         """A `Transport` by way of the workers, of which one has started; it raises as `hands`."""
+        # before anything is claimed, and where an interrupt can end the waiting
         num = len(self.hands())
         if num != self._told:
             nodes = "1 node" if num == 1 else f"{num} nodes"
@@ -124,6 +125,7 @@ class Nodes:
                 hand = self._starting.pop(ref)
                 try:
                     version = ray.get(ref)
+                # whatever is wrong with one node, the others go on
                 except Exception as error:
                     self.leave_out(hand, f"bezoar does not start there ({_last_line(error)})")
                     continue
@@ -180,6 +182,8 @@ class RayTransport:
         """All that has come back since the last time; what a lost node had in flight is `lost`."""
         import ray
 
+        # sending is not waited for, but a body that never reached its worker would be waited for in
+        # vain: its call tells
         for refs in (self._takes, self._calls):
             ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0) if refs else ([], [])
             for ref in ready:
@@ -209,6 +213,7 @@ class RayTransport:
         cause = getattr(error, "cause", None)  # of what failed in the worker itself
         why = f"it fails ({first_line(cause)})" if cause else "it is lost"
         indices = self._in_flight.pop(hand, set())
+        # a fault of the worker itself would meet the next one too
         told = f"{why}, and the others send its {len(indices)} requests again"
         self._nodes.leave_out(hand, told, again=not cause)
         self._lose(indices, why)
