@@ -1,12 +1,13 @@
 """Hashes, atomic writes and strict readers."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bezoar.errors import DataError
-from bezoar.io import atomic_dir, atomic_file, atomic_write, content_hash, read_jsonl
+from bezoar.io import Row, atomic_dir, atomic_file, atomic_write, content_hash, read_jsonl
 from bezoar.parquet import num_rows, read_parquet, write_parquet
 
 
@@ -103,3 +104,31 @@ def test_parquet_keeps_rows(tmp_path: Path) -> None:
     write_parquet(tmp_path / "r.parquet", rows)
     assert list(read_parquet(tmp_path / "r.parquet")) == rows
     assert num_rows(tmp_path / "r.parquet") == len(rows)
+
+
+def test_columns_and_texts_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are written a row group at a time, as if all were known from the start."""
+    turns = [[{"role": "user"}], [{"role": "user", "tools": "[]"}], []]
+    rows = [{"id": str(i), "meta": None, "turns": turns[i > 3]} for i in range(6)]
+    rows += [{"id": "6", "meta": "{}", "turns": turns[2], "more": 1}, {"id": "7"}]
+    write_parquet(tmp_path / "together.parquet", rows)
+    monkeypatch.setattr("bezoar.parquet._GROUP_ROWS", 2)
+    write_parquet(tmp_path / "parts.parquet", iter(rows))
+    together, parts = (list(read_parquet(tmp_path / f"{n}.parquet")) for n in ("together", "parts"))
+    assert parts == together
+    assert parts[0]["turns"] == [{"role": "user", "tools": None}]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_rows_that_end_with_an_error_leave_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bezoar.parquet._GROUP_ROWS", 1)
+
+    def rows() -> Iterator[Row]:
+        yield {"id": "0"}
+        raise DataError("no")
+
+    with pytest.raises(DataError):
+        write_parquet(tmp_path / "rows.parquet", rows())
+    assert not list(tmp_path.iterdir())

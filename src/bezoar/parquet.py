@@ -5,7 +5,7 @@ become Python objects.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,15 +85,78 @@ def read_parquet(path: Path, limits: Limits = _UNLIMITED, fix: str = _FETCH) -> 
             raise DataError(f"{path}: cannot be read after row {number} ({why}); {fix}.") from None
 
 
-def write_parquet(path: Path, rows: list[Row]) -> None:
+def write_parquet(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as Parquet, atomically; columns in the order in which the rows first have them."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with parquet_writer(path) as write:
+        for row in rows:
+            write(row)
 
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in columns})
+
+@contextmanager
+def parquet_writer(path: Path) -> Iterator[Callable[[Row], None]]:
+    """What takes rows one by one, of which one row group is in memory; the file is there at the end
+    of the block, as `write_parquet` leaves it."""
     with atomic_file(path) as partial:
-        pq.write_table(table, partial, row_group_size=_GROUP_ROWS)
+        groups = _RowGroups(partial)
+        try:
+            yield groups.add
+            groups.write()
+        finally:
+            groups.close()
+
+
+class _RowGroups:
+    """Rows as they come, with a schema that grows with them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.waiting = path, list[Row]()
+        self.file: Any = None
+        self.schema: Any = None
+
+    def add(self, row: Row) -> None:
+        self.waiting.append(row)
+        if len(self.waiting) == _GROUP_ROWS:
+            self.write()
+
+    def write(self) -> None:
+        """The rows that wait, as a row group; without any row, a file without columns."""
+        import pyarrow as pa
+
+        rows, self.waiting = self.waiting, []
+        if not rows and self.file:
+            return
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in columns})
+        schema = table.schema
+        if self.schema is not None:
+            schema = pa.unify_schemas([self.schema, schema], promote_options="permissive")
+        if self.file is None or schema != self.schema:
+            self._open(schema)
+        if table.schema != schema:
+            table = pa.Table.from_pylist(rows, schema)
+        self.file.write_table(table)
+
+    def _open(self, schema: Any) -> None:
+        """A file with this schema, which begins with the rows written so far: a column, or a text
+        after nulls, may come late."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.close()
+        earlier, earlier_schema = self.path.with_name(f"{self.path.name}.earlier"), self.schema
+        if earlier_schema is not None:
+            self.path.rename(earlier)
+        self.file, self.schema = pq.ParquetWriter(self.path, schema), schema
+        if earlier_schema is not None:
+            with pq.ParquetFile(earlier) as file:
+                for number in range(file.num_row_groups):
+                    rows = file.read_row_group(number).to_pylist()
+                    self.file.write_table(pa.Table.from_pylist(rows, schema))
+            earlier.unlink()
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
 
 
 def _batches(path: Path, file: Any) -> Iterator[Any]:

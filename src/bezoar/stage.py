@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from bezoar.chat.row_types import ANY, RowNeed, RowType
 from bezoar.chat.templates import Template
-from bezoar.chat.types import AnyRow, Chat, Filtered
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
 from bezoar.cost import Estimate, Quote
 from bezoar.io import read_jsonl
 from bezoar.model.spec import ModelSpec
@@ -111,6 +111,9 @@ class StageContext(Protocol):
 
     def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> Stats:
         """Write rows.parquet and failures.jsonl, and count them."""
+
+    def write_each(self, results: Iterable[Any | Dropped], num_read: int) -> Stats:
+        """The same of results as they come, of which few are in memory."""
 
 
 class Stage(Protocol):

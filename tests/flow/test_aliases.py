@@ -84,6 +84,18 @@ def test_the_advice_depends_on_the_table(tmp_path: Path) -> None:
     assert "did you mean batch_size?" in told(tmp_path, "    batch_siz: 8\n")
 
 
+@pytest.mark.parametrize(
+    ("scheme", "key"),
+    [("lamini", "num_rows"), ("orca", "num_rows"), ("evol_instruct", "num_seeds")],
+)
+def test_rows_of_a_scheme_are_counted_by_its_own_key(scheme: str, key: str, tmp_path: Path) -> None:
+    message = told(
+        tmp_path, f"  made: {{kind: {scheme}, seeds: rows, teacher: t, rows: {{accepted: 5000}}}}\n"
+    )
+    assert f"r.yaml:12: stages.made.rows: unknown key; did you mean {key}? (" in message
+    assert "{accepted: N} for rows behind the filters" in message
+
+
 @pytest.mark.parametrize(("kind", "file"), [("csv", "rows.csv"), ("jsonl", "rows.jsonl")])
 def test_the_column_of_answers_is_response(kind: str, file: str, tmp_path: Path) -> None:
     message = told(tmp_path, f"  more: {{kind: {kind}, path: {file}, answer: reply}}\n")

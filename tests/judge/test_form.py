@@ -1,11 +1,14 @@
 """Filters without a judge: form and repetition."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
-from bezoar.chat.types import Chat, Message
+from bezoar.chat.types import AnyRow, Chat, Message
 from bezoar.errors import RecipeError
 from bezoar.judge.heuristics import Dedup, Form, is_loop, is_refusal, is_unfinished
 from tests.helpers.loaded import loaded
@@ -126,3 +129,34 @@ def test_a_threshold_out_of_reach() -> None:
         loaded(Dedup("rows", near_duplicate=0.3))
     with pytest.raises(ValueError, match="min_words"):
         Form("rows", min_words=9, max_words=3)
+
+
+class Made:
+    """Rows that are made whenever they are gone through, and how many there were at once."""
+
+    def __init__(self, num: int) -> None:
+        self.num, self.alive, self.most = num, WeakSet[Chat](), 0
+
+    def __len__(self) -> int:
+        return self.num
+
+    def __iter__(self) -> Iterator[AnyRow]:
+        for number in range(self.num):
+            row = Unhashed(str(number), (Message("user", f"Name bird {number % 90}."),))
+            self.alive.add(row)
+            self.most = max(self.most, len(self.alive))
+            yield row
+
+
+class Unhashed(Chat):
+    """A chat that a set of those alive may hold, whatever is in its `meta`."""
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("stage", [Form("rows"), Dedup("rows", near_duplicate=1.0)])
+def test_rows_are_not_held(stage: Form | Dedup, tmp_path: Path) -> None:
+    rows = Made(3000)
+    kept = sum(isinstance(result, Chat) for result in stage.each(rows, tmp_path))
+    assert kept == (90 if stage.kind == "dedup" else 0)
+    assert rows.most <= 4

@@ -206,10 +206,12 @@ def count_reasons(dropped: Iterable[Dropped]) -> dict[str, int]:
 
 def as_chats(rows: Iterable[AnyRow]) -> list[Chat]:
     """Chats as they are, comparisons with their chosen answer. DataError for sampled answers."""
-    chats = []
-    for row in rows:
-        if isinstance(row, SampledAnswers):
-            fault = "it holds sampled answers and chats are needed"
-            raise DataError(f"row {row.id}: {fault}; choose one first (kind: best_of_n).")
-        chats.append(row.as_chat() if isinstance(row, Comparison) else row)
-    return chats
+    return [as_chat(row) for row in rows]
+
+
+def as_chat(row: AnyRow) -> Chat:
+    """One row for `as_chats`."""
+    if isinstance(row, SampledAnswers):
+        fault = "it holds sampled answers and chats are needed"
+        raise DataError(f"row {row.id}: {fault}; choose one first (kind: best_of_n).")
+    return row.as_chat() if isinstance(row, Comparison) else row

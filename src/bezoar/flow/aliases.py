@@ -73,6 +73,11 @@ _add(
 )
 _add("answer completion output", ("response", "the column with the answers"))
 _add("dataset datasets dataset_name train_dataset data", ("rows", "the name of a stage"))
+_add(
+    "rows num_samples n_samples accepted num_accepted",
+    ("num_rows", "rows to write, or {accepted: N} for rows behind the filters"),
+    ("num_seeds", "seeds to take, or {accepted: N} for rows behind the filters"),
+)
 _add("dataset_name_or_path data_files data_path dataset_path", ("path", ""), ("rows", "a stage"))
 _add("chat_template", ("template", "a table with a kind, such as chatml"))
 _add("budget max_budget budget_dollars max_usd", ("budget_usd", "US dollars for the whole run"))

@@ -1,13 +1,16 @@
 """What a stage of a run is given, and its statistics."""
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.templates import Template
-from bezoar.chat.types import AnyRow, Chat, Filtered, count_reasons
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
 from bezoar.cost import cents
 from bezoar.errors import EmptyStageError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
@@ -15,7 +18,7 @@ from bezoar.flow.acceptance import accepting
 from bezoar.flow.launch import train
 from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir
-from bezoar.io import write_json, write_jsonl
+from bezoar.io import atomic_file, write_json
 from bezoar.judge.stages import JudgeFilter, RuleFilter
 from bezoar.launch import Ray
 from bezoar.llm.budget import Budget
@@ -26,7 +29,7 @@ from bezoar.llm.servers import Servers
 from bezoar.llm.types import Ask, Backend
 from bezoar.llm.vllm import Vllm
 from bezoar.model.spec import ModelSpec
-from bezoar.parquet import write_parquet
+from bezoar.parquet import parquet_writer
 from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats, TrainedStage
 from bezoar.synth.accepted import Remembering
@@ -172,12 +175,25 @@ class RunContext:
         return {"agreement": [vars(score) for score in scores]} if scores else {}
 
     def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> Stats:
-        write_parquet(self.out_dir / "rows.parquet", [row.to_row() for row in filtered.rows])
-        write_jsonl(self.out_dir / "failures.jsonl", [asdict(d) for d in filtered.dropped])
         # a scheme may make several rows of one that it reads, so it says itself how many it read
         total = len(filtered.rows) + len(filtered.dropped) if num_read is None else num_read
-        dropped = count_reasons(filtered.dropped)
-        return {"rows_in": total, "rows_out": len(filtered.rows), "dropped": dropped}
+        return self.write_each(chain(filtered.rows, filtered.dropped), total)
+
+    def write_each(self, results: Iterable[Any | Dropped], num_read: int) -> Stats:
+        num_rows, dropped = 0, Counter[str]()
+        with (
+            parquet_writer(self.out_dir / "rows.parquet") as write_row,
+            atomic_file(self.out_dir / "failures.jsonl") as path,
+            path.open("w", encoding="utf-8", errors="backslashreplace") as failures,
+        ):
+            for result in results:
+                if isinstance(result, Dropped):
+                    dropped[result.reason] += 1
+                    failures.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
+                else:
+                    num_rows += 1
+                    write_row(result.to_row())
+        return {"rows_in": num_read, "rows_out": num_rows, "dropped": dict(dropped.most_common())}
 
 
 def run_stage(context: RunContext) -> Stats:

@@ -1,16 +1,18 @@
 """Filters that need no judge: rows of bad form, and rows that repeat others."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from bezoar.bounds import Count
-from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, as_chats
+from bezoar.chat.types import Chat, Dropped, as_chat
 from bezoar.cost import Estimate
 from bezoar.data.near_duplicates import NearDuplicates, Similarity, words
 from bezoar.data.turns import turn_problem
-from bezoar.judge.stages import RuleFilter
+from bezoar.judge.stages import RowFilter
+from bezoar.stage import Rows
 
 # Refusals are told by how an answer begins; talk of being an AI counts anywhere.
 _REFUSAL = re.compile(
@@ -27,7 +29,7 @@ _SHORT_WORDS, _LOOP_WORDS, _RUN = 12, 20, 4
 
 
 @dataclass(frozen=True)
-class Form(RuleFilter):
+class Form(RowFilter):
     """Drops answers of a wrong length, refusals, loops and unfinished answers, and long prompts.
 
     Empty answers, and conversations in which a turn is empty, missing or out of order, are always
@@ -55,13 +57,11 @@ class Form(RuleFilter):
         if self.max_words is not None and self.max_words < self.min_words:
             raise ValueError("max_words must be no less than min_words; change one of the two")
 
-    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
+    def each(self, rows: Rows, work_dir: Path | None = None) -> Iterator[Chat | Dropped]:
         """The rows of good form; the others are dropped by their fault, such as "too short"."""
-        results: list[Chat | Dropped] = []
-        for row in as_chats(rows):
+        for row in map(as_chat, rows):
             fault = self._fault(row)
-            results.append(Dropped(row.id, fault, row.answer[:400]) if fault else row)
-        return Filtered.split(results)
+            yield Dropped(row.id, fault, row.answer[:400]) if fault else row
 
     def _fault(self, row: Chat) -> str:
         num_words = len(row.answer.split())
@@ -87,7 +87,7 @@ class Form(RuleFilter):
 
 
 @dataclass(frozen=True)
-class Dedup(RuleFilter):
+class Dedup(RowFilter):
     """Drops rows whose prompt or answer nearly repeats that of an earlier row.
 
     Example: {kind: dedup, rows: lamini, near_duplicate: 0.7}
@@ -100,15 +100,14 @@ class Dedup(RuleFilter):
     kind: Literal["dedup"] = "dedup"
     kept_share = Estimate(0, 0.95, 1)
 
-    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
+    def each(self, rows: Rows, work_dir: Path | None = None) -> Iterator[Chat | Dropped]:
         """The first of all rows that repeat one another; the others are a "near duplicate"."""
-        chats = as_chats(rows)
         # A row that was dropped is not remembered: chains of near duplicates do not drift.
-        twins = NearDuplicates(self.near_duplicate).add((row.id, self._text(row)) for row in chats)
-        return Filtered.split(
-            Dropped(row.id, "near duplicate", f"as {twin[0]}, {twin[1]:.2f}") if twin else row
-            for row, twin in zip(chats, twins, strict=True)
-        )
+        seen = NearDuplicates(self.near_duplicate, str(work_dir) if work_dir else None)
+        twins = seen.add((row.id, self._text(row)) for row in map(as_chat, rows))
+        for row, twin in zip(map(as_chat, rows), twins, strict=True):
+            like = f"as {twin[0]}, {twin[1]:.2f}" if twin else ""
+            yield Dropped(row.id, "near duplicate", like) if twin else row
 
     def _text(self, row: Chat) -> str:
         return row.answer if self.on == "answer" else "\n".join(m.content for m in row.prompt)

@@ -1,7 +1,8 @@
 """What the filters share: rows of another stage, sorted by a judge or by rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from bezoar.chat.row_types import TEXTS, RowNeed, RowType
@@ -11,7 +12,7 @@ from bezoar.launch import AskLaunch
 from bezoar.llm.types import Ask
 from bezoar.parquet import write_parquet
 from bezoar.references import BackendRef, RowsRef
-from bezoar.stage import Outputs, Stage, StageContext, Stats
+from bezoar.stage import Outputs, Rows, Stage, StageContext, Stats
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,24 @@ class RuleFilter(Stage):
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """The rows that are kept; no requests."""
         return Quote(rows[self.rows] * self.kept_share)
+
+
+@dataclass(frozen=True)
+class RowFilter(RuleFilter):
+    """Rules that give rows as they read them, in memory that hardly grows with their number."""
+
+    def each(self, rows: Rows, work_dir: Path | None = None) -> Iterator[Any | Dropped]:
+        """What becomes of each of `rows`, in their order; `work_dir` is for temporary files."""
+        raise NotImplementedError
+
+    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Any]:
+        """The rows that are kept, and what was dropped and why."""
+        return Filtered.split(self.each(rows))
+
+    def run(self, context: StageContext) -> Stats:
+        """Sift the rows as they are read from the disk, and write them there."""
+        rows = context.stored_rows(self.rows)
+        return context.write_each(self.each(rows, context.work_dir), len(rows))
 
 
 @dataclass(frozen=True)
