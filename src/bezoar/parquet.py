@@ -122,6 +122,7 @@ class _RowGroups:
         """The rows that wait, as a row group; without any row, a file without columns."""
         import pyarrow as pa
 
+        # the schema is that of all rows so far: what is null in the first ones may be a text later
         rows, self.waiting = self.waiting, []
         if not rows and self.file:
             return
@@ -147,6 +148,7 @@ class _RowGroups:
         if earlier_schema is not None:
             self.path.rename(earlier)
         self.file, self.schema = pq.ParquetWriter(self.path, schema), schema
+        # seldom, and then the rows are read a row group at a time
         if earlier_schema is not None:
             with pq.ParquetFile(earlier) as file:
                 for number in range(file.num_row_groups):

@@ -112,7 +112,7 @@ class StageContext(Protocol):
     def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> Stats:
         """Write rows.parquet and failures.jsonl, and count them."""
 
-    def write_each(self, results: Iterable[Any | Dropped], num_read: int) -> Stats:
+    def write_each(self, results: Iterable[Any | Dropped], num_read: int | None = None) -> Stats:
         """The same of results as they come, of which few are in memory."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+# bytes; small tables never touch the disk
 _IN_MEMORY = 1 << 24
 
 
@@ -18,7 +19,8 @@ class ColumnFile:
 
     def __init__(self, num_columns: int, dtype: DTypeLike, folder: str | None) -> None:
         self.num_columns, self.dtype = num_columns, np.dtype(dtype)
-        self.blocks: list[int] = []  # rows of each
+        # rows of each
+        self.blocks: list[int] = []
         self._file = SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
 
     def append(self, block: NDArray[Any]) -> None:

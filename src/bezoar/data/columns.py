@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from bezoar.chat.types import Chat, Comparison, Dropped, Filtered, Message
+from bezoar.chat.types import Chat, Comparison, Dropped, Message
 from bezoar.data.locate import DataFile, is_hub_id
 from bezoar.data.rows import Placed, RowOrigin, csv_rows, parse_json, read_file, suffix, text
 from bezoar.data.source import Source
@@ -37,16 +37,17 @@ class Table(Source[Any]):
         *("messages", "prompt", "response", "chosen", "rejected", "system"),
     )
 
-    def window(self) -> Filtered[Any]:
+    def window(self) -> Iterator[Any]:
         """The rows that are taken, all of them chats or all of them comparisons."""
-        filtered = super().window()
-        # the stage's file has one set of columns
-        for item in filtered.rows:
-            first = filtered.rows[0]
-            if type(item) is not type(first):
-                fault = f"this row and {first.id} are not both chats or both comparisons"
-                raise DataError(f"{item.id}: {fault}; split the file.")
-        return filtered
+        first = None
+        for item in super().window():
+            if not isinstance(item, Dropped):
+                first = first or item
+                # the stage's file has one set of columns
+                if type(item) is not type(first):
+                    fault = f"this row and {first.id} are not both chats or both comparisons"
+                    raise DataError(f"{item.id}: {fault}; split the file.")
+            yield item
 
     def read(self, row: Row, at: RowOrigin) -> Chat | Comparison | Dropped:
         meta, tools = _meta(row.get("meta"), at), tools_in(row, at)

@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from bezoar.bounds import Count
-from bezoar.chat.types import Chat, Dropped, Filtered
+from bezoar.chat.types import Chat, Dropped
 from bezoar.data.even_draw import EvenDraw, Part
 from bezoar.data.locate import DataFile
 from bezoar.data.rows import Placed, RowOrigin, column, text
@@ -63,12 +64,13 @@ class Flan(Source[Chat]):
         if self.per_submix is not None and self.limit is not None:
             raise ValueError("per_submix takes the place of limit; remove one")
 
-    def window(self) -> Filtered[Chat]:
+    def window(self) -> Iterator[Chat | Dropped]:
         """The tasks that are taken, and those that were dropped on the way."""
         if self.per_submix is None:
             return super().window()
         draw = EvenDraw(list(self._parts()), _place, _SUBMIXES, self.shuffle_seed)
-        return draw.take(self.skip, self.per_submix)
+        taken = draw.take(self.skip, self.per_submix)
+        return chain(taken.rows, taken.dropped)
 
     def _parts(self) -> Iterator[Part]:
         """Each file, and of Parquet on the Hub each row group."""

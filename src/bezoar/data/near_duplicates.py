@@ -37,10 +37,14 @@ _FACTORS = _RNG.integers(1, 1 << 63, _NUM_FUNCTIONS, dtype=np.uint64) | np.uint6
 _SHIFTS = _RNG.integers(0, 1 << 63, _NUM_FUNCTIONS, dtype=np.uint64)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _HASH = hashlib.blake2b(digest_size=8)
-_IN_CACHE = 1 << 12  # hashes that are mixed at once, to stay in the processor's cache
-_BLOCK = 1 << 12  # texts that are read at once
-_IN_MEMORY = 1 << 24  # bytes of texts that are not yet put on the disk
-_NUM_SETS = 1 << 16  # sets of features that are kept, of the texts that were compared last
+# hashes that are mixed at once, to stay in the processor's cache
+_IN_CACHE = 1 << 12
+# texts that are read at once
+_BLOCK = 1 << 12
+# bytes of texts that are not yet put on the disk
+_IN_MEMORY = 1 << 24
+# sets of features that are kept, of the texts that were compared last
+_NUM_SETS = 1 << 16
 
 
 def words(text: str) -> list[str]:
@@ -120,7 +124,8 @@ class NearDuplicates:
         self.threshold, self._folder = threshold, folder
         self._bands = ColumnFile(_NUM_BANDS, np.uint64, folder)
         self._texts = SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
-        self._ends = array("q", [0])  # in the file of texts
+        # of each text in the file of texts
+        self._ends = array("q", [0])
         self._kept = bytearray()
 
     def add(self, texts: Iterable[tuple[str, str]]) -> Iterator[Twin | None]:
@@ -154,6 +159,7 @@ class NearDuplicates:
         """What `add` gives, from the numbers (1 to `num`; 0 for none) of the shared bands."""
         # of each shared band the first text that is remembered, counted from 1, and later ones
         first, later = np.zeros(num + 1, np.uint32), dict[int, list[int]]()
+        # texts that were compared are likely to be compared again: those of a family with many rows
         features_of = lru_cache(_NUM_SETS)(lambda text: features(self._read(text)[1]))
         text, known = 0, len(self._kept)
         for block in shared.rows():

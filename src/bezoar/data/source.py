@@ -1,6 +1,7 @@
 """What all sources share: where the rows come from, which are taken, and what is counted."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -30,8 +31,8 @@ _META = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 class RowWriter(Protocol):
     """The part of a `stage.StageContext` that a source needs."""
 
-    def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> dict[str, Any]:
-        """Write rows.parquet and failures.jsonl, and count them."""
+    def write_each(self, results: Iterable[Any | Dropped]) -> dict[str, Any]:
+        """Write rows.parquet and failures.jsonl as their rows come, and count them."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,11 @@ class Source(Generic[ItemT]):
 
     def run(self, context: RowWriter) -> dict[str, Any]:
         """Read the rows and write those of this stage's part; says how many the other part has."""
-        taken = self.window()
-        own = self.own_part(taken)
-        stats = context.write_rows(own)
+        # how many rows there are on both sides is known when the last one has come
+        is_own = Counter[bool]()
+        stats = context.write_each(self.own_part(self.window(), is_own))
         if self.held_out:
-            stats["other_part"] = len(taken.rows) - len(own.rows)
+            stats["other_part"] = is_own[False]
         return stats
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
@@ -128,26 +129,30 @@ class Source(Generic[ItemT]):
 
     def load(self) -> Filtered[ItemT]:
         """The rows of this stage's part, and those that were dropped on the way."""
-        return self.own_part(self.window())
+        return Filtered.split(self.own_part(self.window(), Counter()))
 
-    def window(self) -> Filtered[ItemT]:
+    def window(self) -> Iterator[ItemT | Dropped]:
         """The rows that `skip`, `limit` and `shuffle_seed` take, of both parts."""
-        return self._subset().take(self._read_all())
+        return self._subset().each(self._read_all())
 
-    def own_part(self, taken: Filtered[ItemT]) -> Filtered[ItemT]:
-        """Those of `taken` that are held out, or that are not; drops count in the latter part."""
-        if not self.held_out:
-            return taken
-        own = [
-            item for item in taken.rows if is_held_out(item, self.held_out) == self.take_held_out
-        ]
-        if taken.rows and not own:
+    def own_part(
+        self, taken: Iterable[ItemT | Dropped], is_own: Counter[bool]
+    ) -> Iterator[ItemT | Dropped]:
+        """Those of `taken` that are held out, or that are not, with the drops; `is_own` counts the
+        rows of both parts."""
+        for item in taken:
+            if isinstance(item, Dropped):
+                if not self.take_held_out:
+                    yield item
+                continue
+            own = not self.held_out or is_held_out(item, self.held_out) == self.take_held_out
+            is_own[own] += 1
+            if own:
+                yield item
+        if is_own[False] and not is_own[True]:
             part = "the held-out part, raise" if self.take_held_out else "training, lower"
-            fault = (
-                f"held_out {self.held_out:g} leaves none of {len(taken.rows)} rows for {part} it"
-            )
+            fault = f"held_out {self.held_out:g} leaves none of {is_own[False]} rows for {part} it"
             raise DataError(f"{self.path}: {fault} or give more rows.")
-        return Filtered(own, [] if self.take_held_out else taken.dropped)
 
     def is_small(self) -> bool:
         """Whether the rows are in files that are read in a moment."""

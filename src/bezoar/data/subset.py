@@ -2,7 +2,7 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -58,29 +58,34 @@ class Subset:
 
     def take(self, stream: Iterable[ItemT | Dropped]) -> Filtered[ItemT]:
         """The rows of the window."""
+        return Filtered.split(self.each(stream))
+
+    def each(self, stream: Iterable[ItemT | Dropped]) -> Iterator[ItemT | Dropped]:
+        """The same as they come; without a seed none is held, only a key of each."""
         end = None if self.limit is None else self.skip + self.limit
         if self.seed is None:
-            return self._first(stream, end)
-        return self._sample(stream, end, self.seed)
+            yield from self._first(stream, end)
+        else:
+            taken = self._sample(stream, end, self.seed)
+            yield from taken.rows
+            yield from taken.dropped
 
-    def _first(self, stream: Iterable[ItemT | Dropped], end: int | None) -> Filtered[ItemT]:
-        filtered: Filtered[ItemT] = Filtered([])
+    def _first(
+        self, stream: Iterable[ItemT | Dropped], end: int | None
+    ) -> Iterator[ItemT | Dropped]:
         # how many different rows came so far, those that are skipped included
         seen: set[int] = set()
         for item in stream:
+            num_before = len(seen)
             if not isinstance(item, Dropped):
-                key = content_key(item, 0)
-                if key in seen:
-                    item = duplicate(item)
-                else:
-                    seen.add(key)
-                    if len(seen) > self.skip:
-                        filtered.rows.append(item)
-            if isinstance(item, Dropped) and len(seen) >= self.skip:
-                filtered.dropped.append(item)
+                seen.add(content_key(item, 0))
+            if len(seen) > num_before:
+                if len(seen) > self.skip:
+                    yield item
+            elif len(seen) >= self.skip:
+                yield item if isinstance(item, Dropped) else duplicate(item)
             if len(seen) == end:
                 break
-        return filtered
 
     def _sample(
         self, stream: Iterable[ItemT | Dropped], end: int | None, seed: int

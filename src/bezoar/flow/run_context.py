@@ -176,10 +176,9 @@ class RunContext:
 
     def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> Stats:
         # a scheme may make several rows of one that it reads, so it says itself how many it read
-        total = len(filtered.rows) + len(filtered.dropped) if num_read is None else num_read
-        return self.write_each(chain(filtered.rows, filtered.dropped), total)
+        return self.write_each(chain(filtered.rows, filtered.dropped), num_read)
 
-    def write_each(self, results: Iterable[Any | Dropped], num_read: int) -> Stats:
+    def write_each(self, results: Iterable[Any | Dropped], num_read: int | None = None) -> Stats:
         num_rows, dropped = 0, Counter[str]()
         with (
             parquet_writer(self.out_dir / "rows.parquet") as write_row,
@@ -193,7 +192,8 @@ class RunContext:
                 else:
                     num_rows += 1
                     write_row(result.to_row())
-        return {"rows_in": num_read, "rows_out": num_rows, "dropped": dict(dropped.most_common())}
+        total = num_rows + dropped.total() if num_read is None else num_read
+        return {"rows_in": total, "rows_out": num_rows, "dropped": dict(dropped.most_common())}
 
 
 def run_stage(context: RunContext) -> Stats:
