@@ -117,7 +117,8 @@ class NearDuplicates:
     """The texts met so far; one of at least `threshold` similarity to another repeats it.
 
     Texts and bands are in temporary files in `folder`: 400 bytes a text and its length. In memory
-    are some 50 bytes a text, and 4 for each band that texts share.
+    are some 60 bytes a text while one band is sorted, 4 and more for each band that texts share,
+    and at most 200 MB of features.
     """
 
     def __init__(self, threshold: float, folder: str | None = None) -> None:
