@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from bezoar.chat.row_types import ANY, RowNeed, RowType
 from bezoar.chat.templates import Template
-from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Messages
 from bezoar.cost import Estimate, Quote
 from bezoar.io import read_jsonl
-from bezoar.model.spec import ModelSpec
+from bezoar.model.spec import ModelSpec, Sampling
 from bezoar.progress import Progress
 
 if TYPE_CHECKING:
@@ -100,6 +100,11 @@ class StageContext(Protocol):
     def ask_model(self, name: str) -> Pool:
         """A model of the recipe as a language model, behind the same journal."""
 
+    def draw(
+        self, name: str, prompts: Sequence[Messages], sampling: Sampling, num: int
+    ) -> list[list[tuple[str, bool]] | None]:
+        """`num` answers of a model to each prompt and whether they ended; None without room."""
+
     def identity(self, backend: str) -> str:
         """What names a language model and all that changes its answers."""
 
@@ -127,6 +132,8 @@ class Stage(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
     gives: ClassVar[Gives]
     renders: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    """Whether it asks models of the recipe, which its `engine` may answer for."""
 
     @property
     def kind(self) -> str:

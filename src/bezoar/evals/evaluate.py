@@ -76,6 +76,7 @@ class Evaluate(Stage):
     kind: Literal["evaluate"] = "evaluate"
     gives: ClassVar[Gives] = "scores"
     renders = True
+    draws = True
 
     def __post_init__(self) -> None:
         others = ("model", "contamination", "launch", "kind")

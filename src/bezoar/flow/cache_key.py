@@ -60,16 +60,19 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
         parts.update({f"template.{path}": value for path, value in _flat(recipe.template)})
         # an older bezoar made other tokens of some texts, and the key must tell
         parts["template.tokens"] = "those of the whole text"
+    # 3) Who draws the answers of models, where that is not this process.
+    if stage.draws and recipe.engine:
+        parts["engine"] = json.dumps([recipe.engine.kind, recipe.engine.settings])
     if stage.gives == "model":
         parts[ADAPTER_HOLDS] = WHOLE_STACK
-    # 3) Rows that filters behind it count depend on these.
+    # 4) Rows that filters behind it count depend on these.
     chain = accepting(recipe.stages, name)
     before = {**keys, **dict.fromkeys([name, *chain], "")}
     for number, behind in enumerate(chain, 1):
         inner = stage_parts(recipe, behind, before)
         own = {p: v for p, v in inner.items() if p not in ("bezoar", "seed", "rows")}
         parts.update({f"accepted by filter {number}: {path}": own[path] for path in own})
-    # 4) Files that no key names: those of a folder, and prompts that ship with bezoar.
+    # 5) Files that no key names: those of a folder, and prompts that ship with bezoar.
     for file in stage.files():
         named = Path(abspath(file))  # the same however the recipe's path was written
         parts[f"file {named.parent.name}/{named.name}"] = "content " + _content(file)

@@ -18,6 +18,7 @@ from bezoar.evals import EVALUATIONS
 from bezoar.evals.choose import Choose
 from bezoar.flow.acceptance import check_accepted
 from bezoar.flow.budget_keys import check_budgets
+from bezoar.flow.engine_key import check_engine
 from bezoar.flow.launch_keys import check_launch
 from bezoar.flow.names import check_names
 from bezoar.flow.references import Ref, located, refs
@@ -28,6 +29,7 @@ from bezoar.judge import FILTERS
 from bezoar.launch import Launch, OneProcess, Ray, TrainLaunch
 from bezoar.llm import BACKENDS
 from bezoar.llm.endpoint import Endpoint
+from bezoar.llm.engine import Engine
 from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
 from bezoar.llm.vllm import Vllm
@@ -88,6 +90,8 @@ class RecipeKeys:
     launch: Launch = field(default_factory=OneProcess)
     """Where stages run that do not say otherwise: torchrun those that train, ray the requests of
     the others; a part of no cache key."""
+    engine: Engine | None = None
+    """vLLM for the answers of this recipe's models; null draws them in this process."""
     repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = 1
     """Train and evaluate with so many seeds (seed, seed + 1, ...); rows are made and paid once."""
     budget_usd: Annotated[float, Field(ge=0)] | None = None
@@ -116,6 +120,7 @@ class Recipe:
     written: dict[str, Stage]
     budgets: dict[str, float] = field(default_factory=dict)
     launch: Launch = field(default_factory=OneProcess)
+    engine: Engine | None = None
     repeats: int = 1
     repeated: dict[str, Repeat] = field(default_factory=dict)
     lines: dict[KeyPath, int] = field(default_factory=dict)
@@ -201,6 +206,7 @@ def load_recipe(path: Path) -> Recipe:
     _check_refs(keys, at)
     folder, written = path.parent, _in_order(keys.stages, at)
     check_launch(keys.launch, written, keys.backends, at)
+    check_engine(keys.engine, written, keys.models, at)
     if keys.repeats > 1 and not measured(written):
         advice = "add an evaluation of one, or remove the key"
         raise RecipeError(f"{at(('repeats',))}: nothing that is trained is evaluated; {advice}.")
@@ -219,6 +225,7 @@ def load_recipe(path: Path) -> Recipe:
         budget_usd=keys.budget_usd,
         budgets=keys.budgets,
         launch=keys.launch,
+        engine=keys.engine,
         written=written,
         repeats=keys.repeats,
         repeated=repeated,

@@ -10,27 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bezoar.chat.templates import Template
-from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Messages
 from bezoar.cost import cents
 from bezoar.errors import EmptyStageError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
 from bezoar.flow.acceptance import accepting
 from bezoar.flow.launch import train
-from bezoar.flow.recipe import Recipe, lineage
+from bezoar.flow.recipe import Recipe, lineage, trained
 from bezoar.flow.rundir import RunDir
 from bezoar.io import atomic_file, write_json
 from bezoar.judge.stages import JudgeFilter, RuleFilter
 from bezoar.launch import Ray
 from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import EndpointBackend
+from bezoar.llm.engine import EngineBackend
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.servers import Servers
-from bezoar.llm.types import Ask, Backend
+from bezoar.llm.types import Ask, Backend, Request
 from bezoar.llm.vllm import Vllm
-from bezoar.model.spec import ModelSpec
+from bezoar.model.completions import draw_completions
+from bezoar.model.spec import ModelSpec, Sampling
 from bezoar.parquet import parquet_writer
 from bezoar.progress import Progress
+from bezoar.rng import seed_for
 from bezoar.stage import Rows, Stats, TrainedStage
 from bezoar.synth.accepted import Remembering
 from bezoar.train import Training
@@ -59,6 +62,7 @@ class RunContext:
     _stacks: "dict[str, Stack]" = field(default_factory=dict)
     _pools: dict[tuple[str, str], Pool] = field(default_factory=dict)
     _filters: dict[str, Ask] = field(default_factory=dict)
+    _engine: Stats = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -117,11 +121,50 @@ class RunContext:
         return backend
 
     def ask_model(self, name: str) -> Pool:
+        return self._pool(("model", name), lambda: self._answering(name))
+
+    def _answering(self, name: str) -> Backend | EndpointBackend:
+        """What answers for a model of the recipe: the engine, or the model in this process."""
+        if self.recipe.engine:
+            model, rank = self.model(name), most_rank(self.recipe)
+            return EngineBackend(self.recipe.engine, model, self.template, self.servers, rank)
         from bezoar.llm.local import StackBackend
 
-        return self._pool(
-            ("model", name), lambda: StackBackend(self.open_model(name), self.template)
+        return StackBackend(self.open_model(name), self.template)
+
+    def draw(
+        self, name: str, prompts: Sequence[Messages], sampling: Sampling, num: int
+    ) -> list[list[tuple[str, bool]] | None]:
+        if self.recipe.engine is None:
+            stack, how = self.open_model(name), {"num": num, "seed": self.seed}
+            return draw_completions(stack, self.template, prompts, sampling, **how)
+        pool, numbers = self.ask_model(name), range(num)
+        seeds = [seed_for(self.seed, number) for number in numbers]
+        requests = [Request.sampled(p, sampling, seed) for p in prompts for seed in seeds]
+        replies = iter(pool.ask_all(requests))
+        self._engine |= self._difference(name, pool.backend)
+        drawn: list[list[tuple[str, bool]] | None] = []
+        for _ in prompts:
+            some = [next(replies) for _ in numbers]
+            answers = [(reply.text, reply.finish == "stop") for reply in some]
+            drawn.append(None if any(reply.finish == "error" for reply in some) else answers)
+        return drawn
+
+    def _difference(self, name: str, backend: Any) -> Stats:
+        """How far the engine is from what training computes, on some of what was just drawn."""
+        if not backend.drawn:
+            return {}
+        import torch
+
+        if torch.cuda.is_available():
+            self.servers.stop()  # its memory is needed for the model itself
+        numbers = backend.difference(self.open_model(name))
+        self.progress.log(event="engine", **numbers)
+        kl, most = numbers["kl_mean"], numbers["kl_max"]
+        self.progress.say(
+            f"  {self.name}: the engine differs by {kl:.2g} nats a token ({most:.2g} at most)"
         )
+        return {name: numbers}
 
     def _pool(
         self,
@@ -141,7 +184,9 @@ class RunContext:
         if not own:
             return {}
         names = next(iter(own.values()))
-        return {"calls": {n: sum(c[n] for c in own.values()) for n in names}, "models": own}
+        calls = {n: sum(c[n] for c in own.values()) for n in names}
+        engine = {"engine": self._engine} if self._engine else {}
+        return {"calls": calls, "models": own, **engine}
 
     def accepted(self, rows: Sequence[Chat]) -> set[str]:
         kept: Sequence[AnyRow] = rows
@@ -196,6 +241,13 @@ class RunContext:
         return {"rows_in": total, "rows_out": num_rows, "dropped": dict(dropped.most_common())}
 
 
+def most_rank(recipe: Recipe) -> int:
+    """Of any training stage's adapters as one; 0 without adapters."""
+    names = [name for name, stage in recipe.stages.items() if stage.gives == "model"]
+    adapters = [[trained(recipe, s.name).adapter for s in lineage(recipe, n)] for n in names]
+    return max((sum(each.r for each in some if each) for some in adapters), default=0)
+
+
 def run_stage(context: RunContext) -> Stats:
     """Run one stage and return its statistics, which are also written to stats.json.
 
@@ -210,6 +262,7 @@ def run_stage(context: RunContext) -> Stats:
         stats = {"seconds": seconds, "unfinished": why, **context.calls()}
         write_json(context.out_dir / "stats.json", stats)
         raise
+    context.servers.unload_all()
     stats = {"seconds": round(time.monotonic() - started, 2), **stats, **context.calls()}
     if stats.get("rows_out") == 0:
         counts = ", ".join(f"{num} {reason}" for reason, num in stats["dropped"].items())

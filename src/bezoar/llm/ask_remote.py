@@ -73,7 +73,9 @@ class RemoteAsking:
         key = self.backend.api_key
         # where it runs is all that differs
         open_transport = self.backend.nodes.transport if self.backend.nodes else Transport
-        transport = open_transport(urls[0], key, timeout_s=timeout_s, concurrency=most)
+        transport = open_transport(
+            urls[0], key, timeout_s=timeout_s, concurrency=most, path=self.backend.path
+        )
         try:
             while self.schedule.unfinished:
                 with unbroken():

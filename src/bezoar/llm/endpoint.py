@@ -204,7 +204,10 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 class EndpointBackend:
-    """A server asked over HTTP: `ask_remote` sends what `body` makes, and `read` reads replies."""
+    """A server asked over HTTP: `ask_remote` sends what `body` makes to `path` behind an address, and
+    `read` reads replies."""
+
+    path = "/chat/completions"
 
     def __init__(self, endpoint: Endpoint, api_key: str) -> None:
         self.endpoint, self.prices, self.api_key = endpoint, endpoint.prices or FREE, api_key

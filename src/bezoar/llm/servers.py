@@ -99,6 +99,13 @@ class Server:
             lines = stream.read().decode(errors="replace").splitlines()
         return brief(" | ".join(line.strip() for line in lines if line.strip())[-_TAIL:], _TAIL)
 
+    def context_length(self) -> int:
+        """The most tokens of a prompt and its answer."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        request = urllib.request.Request(f"{self.url}/models", headers=headers)
+        with self._http.open(request, timeout=60) as reply:
+            return int(json.load(reply)["data"][0]["max_model_len"])
+
     def load_adapter(self, folder: Path) -> str:
         """The name under which requests reach the adapter in a folder; anew for each call, since
         cached prefixes go by the name (vllm#42125). EndpointError if vLLM refuses it."""

@@ -57,10 +57,18 @@ class Transport:
     `concurrency` needs more open files than this process may have.
     """
 
-    def __init__(self, url: str, api_key: str, *, timeout_s: float, concurrency: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        timeout_s: float,
+        concurrency: int,
+        path: str = "/chat/completions",
+    ) -> None:
         _allow_files(url, concurrency + 2 * _SPARE_FILES)
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_S))
-        self._url, self._targets = url, dict[str, tuple[str, str | None]]()
+        self._url, self._path, self._targets = url, path, dict[str, tuple[str, str | None]]()
         self._timeout_s, self._api_key = timeout_s, api_key
         self._arrived: deque[Attempt] = deque()
         self._news = threading.Event()
@@ -77,7 +85,7 @@ class Transport:
         url = url or self._url
         if url not in self._targets:
             parts = urlsplit(url)
-            full = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions"))
+            full = urlunsplit(parts._replace(path=parts.path.rstrip("/") + self._path))
             self._targets[url] = (full, proxy_for(url))
         self._call(lambda: self._start(bodies, *self._targets[url]))
 

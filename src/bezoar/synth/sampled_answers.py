@@ -12,12 +12,7 @@ from bezoar.chat.row_types import COMPARISONS, RowNeed, RowType
 from bezoar.chat.types import AnyRow, Dropped, Filtered, Messages, SampledAnswers
 from bezoar.cost import Estimate, Quote
 from bezoar.errors import RecipeError
-from bezoar.model.completions import (
-    completion_logprobs,
-    draw_completions,
-    reward_completions,
-    reward_outputs,
-)
+from bezoar.model.completions import completion_logprobs, reward_completions, reward_outputs
 from bezoar.model.goodness import SearchedWeights
 from bezoar.model.spec import Sampling
 from bezoar.references import ModelRef, RewardRef, RowsRef
@@ -73,6 +68,7 @@ class Sample(Stage):
     kind: Literal["sample"] = "sample"
     gives = "rows"
     renders = True
+    draws = True
 
     def __post_init__(self) -> None:
         if self.n > 1 and self.answers.temperature == 0:
@@ -114,14 +110,8 @@ class Sample(Stage):
         the reward model" if that cannot read one; without levels such an answer has the number nan.
         """
         # 1) Draw. Only here the model is told the levels: what follows reads the plain prompts.
-        drawn = draw_completions(
-            context.open_model(self.model),
-            context.template,
-            [self._steered(row.prompt) for row in rows],
-            self.answers,
-            num=self.n,
-            seed=context.seed,
-        )
+        prompts = [self._steered(row.prompt) for row in rows]
+        drawn = context.draw(self.model, prompts, self.answers, self.n)
         results: list[_Answered | Dropped] = []
         for row, completions in zip(rows, drawn, strict=True):
             if completions is None:
