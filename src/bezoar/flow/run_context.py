@@ -161,9 +161,8 @@ class RunContext:
         numbers = backend.difference(self.open_model(name))
         self.progress.log(event="engine", **numbers)
         kl, most = numbers["kl_mean"], numbers["kl_max"]
-        self.progress.say(
-            f"  {self.name}: the engine differs by {kl:.2g} nats a token ({most:.2g} at most)"
-        )
+        differs = f"{kl:.2g} nats a token from what training computes ({most:.2g} at most)"
+        self.progress.say(f"  {self.name}: the engine differs by {differs}")
         return {name: numbers}
 
     def _pool(

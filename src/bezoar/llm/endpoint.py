@@ -204,8 +204,8 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 class EndpointBackend:
-    """A server asked over HTTP: `ask_remote` sends what `body` makes to `path` behind an address, and
-    `read` reads replies."""
+    """A server asked over HTTP: `ask_remote` sends what `body` makes to `path` behind an address,
+    and `read` reads replies."""
 
     path = "/chat/completions"
 
