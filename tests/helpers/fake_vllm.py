@@ -26,7 +26,8 @@ class Handler(BaseHTTPRequestHandler):
         return
 
     def do_GET(self) -> None:
-        self.reply(200 if self.path == "/health" else 404, {})
+        known = {"/health": {}, "/v1/models": {"data": [{"max_model_len": 64}]}}
+        self.reply(200 if self.path in known else 404, known.get(self.path))
 
     def do_POST(self) -> None:
         global answers
@@ -41,8 +42,14 @@ class Handler(BaseHTTPRequestHandler):
             tell("out of memory")
             os._exit(1)
         answers += 1
+        if "prompt_logprobs" in body:
+            # the longer a prompt, the less likely each of its tokens
+            places = [[{str(i): {"logprob": -len(p)}} for i in p] for p in body["prompt"]]
+            choices = [{"index": i, "prompt_logprobs": p} for i, p in enumerate(places)]
+            return self.reply(200, {"choices": choices, "usage": {"prompt_tokens": 1}})
         if self.path == "/v1/completions":
-            ids = [ord(letter) for letter in "yes"] + body["stop_token_ids"][:1]
+            # as the tokenizers of test models number them
+            ids = [ord(letter) - ord("!") for letter in "yes"] + body["stop_token_ids"][:1]
             choice = {"index": 0, "token_ids": ids, "finish_reason": "stop", "text": "yes"}
             choice["logprobs"] = {"token_logprobs": [-0.5] * len(ids)}
         else:

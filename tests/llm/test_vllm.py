@@ -1,6 +1,7 @@
 """Servers that are started and stopped: a process that speaks as vLLM does (helpers/fake_vllm)."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,13 +11,18 @@ from typing import Any
 
 import pytest
 
+from bezoar.chat.templates import ChatML
 from bezoar.errors import EndpointError, RecipeError, UnfinishedError
 from bezoar.llm.budget import Budget
+from bezoar.llm.engine import Drawn, Engine, EngineBackend, difference
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.servers import Servers, command_line
 from bezoar.llm.vllm import Vllm
+from bezoar.model.spec import ModelSpec
+from bezoar.parquet import read_parquet
 from bezoar.progress import Progress
+from tests.helpers import command
 from tests.helpers.questions import question, questions
 
 FAKE = Path(__file__).parents[1] / "helpers" / "fake_vllm.py"
@@ -151,6 +157,110 @@ def test_an_adapter_has_a_fresh_name_each_time(tmp_path: Path) -> None:
     paths = [line[0] for line in lines(tmp_path)[1:]]
     load, unload = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
     assert paths == [load, load, unload, load]
+
+
+def engine(servers: Servers, model: Path, *adapters: Path, **more: Any) -> EngineBackend:
+    spec = ModelSpec(str(model), dtype="float32")
+    return EngineBackend(Engine(**more), (spec, adapters), ChatML(), servers, rank=20)
+
+
+def test_a_model_of_the_recipe_is_sent_tokens_and_its_adapter_by_name(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    how: dict[str, Any] = {"temperature": 0.5, "top_k": 3, "max_tokens": 50, "seed": 4}
+    asked = [question("hi", stop=("!",), **how), question("hi", prefill="I", max_tokens=5)]
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with Journal(tmp_path / "j.sqlite") as journal, Servers(tmp_path) as servers:
+        backend = engine(servers, tiny_model, tmp_path)
+        replies = Pool(backend, journal, Budget(), Progress()).ask_all(asked)
+        servers.unload_all()
+        # another stage: the same server, and never the same name
+        again = engine(servers, tiny_model, tmp_path, check=0)
+        Pool(again, journal, Budget(), Progress()).ask_all([question("ho")])
+    assert [(r.text, r.finish) for r in replies] == [("yes", "stop")] * 2
+    arguments, *came = lines(tmp_path)
+    assert "--enable-lora --max-lora-rank 32" in " ".join(arguments)
+    assert [path for path, _ in came] == [
+        *("/v1/load_lora_adapter", "/v1/completions", "/v1/completions"),
+        *("/v1/unload_lora_adapter", "/v1/load_lora_adapter", "/v1/completions"),
+    ]
+    assert len({body["model"] for path, body in came if path == "/v1/completions"}) == 2
+    tokenizer, template = backend.tokenizer, ChatML()
+    by_seed = sorted((body for _, body in came[1:3]), key=lambda body: "seed" in body)
+    assert by_seed[1]["prompt"] == template.prompt(asked[0].messages, tokenizer)
+    assert by_seed[0]["prompt"] == template.prompt(asked[1].messages, tokenizer, prefill="I")
+    assert by_seed[1]["top_k"] == 3
+    assert by_seed[1]["stop"] == ["!", *template.stops()]
+    # no more than the context of 64 tokens leaves
+    assert by_seed[1]["max_tokens"] == 64 - len(by_seed[1]["prompt"])
+    assert by_seed[1]["stop_token_ids"] == [259, 259]
+    assert [d.logprobs for d in backend.drawn] == [[-0.5] * 4] * 2
+    assert not again.drawn
+
+
+def test_choices_are_told_apart_by_the_sums_of_their_tokens(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    asked = question("hi", choices=("no", "yes"))
+    with Journal(tmp_path / "j.sqlite") as journal, Servers(tmp_path) as servers:
+        backend = engine(servers, tiny_model)
+        [reply] = Pool(backend, journal, Budget(), Progress()).ask_all([asked])
+    num = len(ChatML().prompt(asked.messages, backend.tokenizer))
+    assert reply.text == "no"
+    assert reply.logprobs == (-2.0 * (num + 2), -3.0 * (num + 3))
+
+
+def test_how_far_an_engine_is_from_training_is_worked_by_hand() -> None:
+    drawn = [Drawn([1], [2, 3], [-1.0, -2.0]), Drawn([1], [4], [-0.5])]
+    found = difference(drawn, [[-1.0, -2.2], [-0.5 + math.log(2)]])
+    # r = 1, exp(-0.2) and 2; r - 1 - log r
+    kls = [0.0, math.exp(-0.2) - 1 + 0.2, 1 - math.log(2)]
+    assert found["kl_mean"] == pytest.approx(sum(kls) / 3, abs=1e-7)
+    assert found["kl_max"] == pytest.approx(kls[2], abs=1e-7)
+    assert found["ratio_outside"] == pytest.approx(2 / 3, abs=1e-7)
+    assert found["tokens"] == 3
+
+
+RECIPE = """
+name: drawn
+seed: 3
+models: {{base: {{path: "{model}", dtype: float32}}}}
+engine: {{kind: vllm, flags: {{max-num-seqs: 4}}{more}}}
+stages:
+  seeds: {{kind: dolly, path: "bezoar:instructions.jsonl", held_out: 0.1}}
+  drawn: {{kind: sample, seeds: seeds.held_out, model: base, n: 2, answers: {{max_tokens: 5}}}}
+"""
+
+
+def test_a_recipe_samples_by_its_engine(tmp_path: Path, roomy_model: Path) -> None:
+    recipe, run = tmp_path / "r.yaml", tmp_path / "run"
+    recipe.write_text(RECIPE.format(model=roomy_model, more=", check: 3"))
+    ended = command.bezoar("run", recipe, "--out", run)
+    assert "nats a token from what training computes" in ended
+    rows = list(read_parquet(next(run.glob("*-drawn")) / "rows.parquet"))
+    assert {tuple(row["answers"]) for row in rows} == {("yes", "yes")}
+    stats = json.loads((next(run.glob("*-drawn")) / "stats.json").read_text())
+    assert stats["engine"]["base"]["tokens"] == 3 * 4
+    key = json.loads((next(run.glob("*-drawn")) / "key.json").read_text())
+    assert key["parts"]["engine"] == '["vllm", {}]'
+    assert not running(next(run.glob("vllm-*.log")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("dtype: float32", "quantize: nf4", "quantize"),
+        ("dtype: float32", 'add_tokens: ["<a>"]', "add_tokens"),
+        ("kind: sample", "kind: dedup", "kind"),
+        ("max-num-seqs", "port", "port is set by bezoar"),
+    ],
+)
+def test_an_engine_that_computes_otherwise_is_refused(
+    tmp_path: Path, tiny_model: Path, old: str, new: str, told: str
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(RECIPE.format(model=tiny_model, more="").replace(old, new))
+    assert told in command.refused("plan", recipe)
 
 
 def test_without_vllm_it_says_how_to_install(vllm: pytest.MonkeyPatch, tmp_path: Path) -> None:

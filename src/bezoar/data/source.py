@@ -72,6 +72,7 @@ class Source(Generic[ItemT]):
     column_keys: ClassVar[tuple[str, ...]] = ()
     gives: ClassVar[Literal["rows"]] = "rows"
     renders: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
     # what the rows are where they cannot be looked at, on the Hub
     shape: ClassVar[Shape | None] = "chats"
     _folder: ClassVar[Path] = Path()

@@ -27,12 +27,8 @@ from bezoar.flow.yaml_document import KeyPath, read_yaml
 from bezoar.flow.yaml_loader import build, place
 from bezoar.judge import FILTERS
 from bezoar.launch import Launch, OneProcess, Ray, TrainLaunch
-from bezoar.llm import BACKENDS
-from bezoar.llm.endpoint import Endpoint
+from bezoar.llm import BACKENDS, OneBackend
 from bezoar.llm.engine import Engine
-from bezoar.llm.local import Local
-from bezoar.llm.scripted import Scripted
-from bezoar.llm.vllm import Vllm
 from bezoar.model.spec import ModelSpec
 from bezoar.references import CHECKPOINT
 from bezoar.stage import Stage, TrainedStage
@@ -57,7 +53,7 @@ def _by_kind(classes: Iterable[type]) -> Any:
 
 if TYPE_CHECKING:
     AnyStage = Stage
-    AnyBackend = Endpoint | Local | Scripted | Vllm
+    AnyBackend = OneBackend
 else:
     AnyStage = _by_kind(cls for table in KINDS.values() for cls in table.values())
     AnyBackend = _by_kind(BACKENDS.values())

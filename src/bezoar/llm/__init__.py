@@ -5,6 +5,7 @@ from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
 from bezoar.llm.vllm import Vllm
 
+OneBackend = Endpoint | Local | Vllm | Scripted
 BACKENDS: dict[str, type] = {
     "endpoint": Endpoint,
     "local": Local,

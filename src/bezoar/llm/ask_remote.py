@@ -12,6 +12,7 @@ what arrived during one write.
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from bezoar.errors import UnfinishedError
 from bezoar.llm.asking import Asking
@@ -72,10 +73,12 @@ class RemoteAsking:
         most = min(self.endpoint.concurrency * len(urls), len(self.keys))
         key = self.backend.api_key
         # where it runs is all that differs
-        open_transport = self.backend.nodes.transport if self.backend.nodes else Transport
-        transport = open_transport(
-            urls[0], key, timeout_s=timeout_s, concurrency=most, path=self.backend.path
+        open_transport = (
+            self.backend.nodes.transport
+            if self.backend.nodes
+            else partial(Transport, path=self.backend.path)
         )
+        transport = open_transport(urls[0], key, timeout_s=timeout_s, concurrency=most)
         try:
             while self.schedule.unfinished:
                 with unbroken():

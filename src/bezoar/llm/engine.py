@@ -151,7 +151,7 @@ class EngineBackend(ServedBackend):
         if not kept:
             return {}
         scored = score(stack, [prompt_group(d.prompt, [d.tokens]) for d in kept])
-        return _difference(kept, [answers[0].logprobs.tolist() for answers in scored])
+        return difference(kept, [answers[0].logprobs.tolist() for answers in scored])
 
     @property
     def _ends(self) -> tuple[int, ...]:
@@ -185,7 +185,8 @@ class EngineBackend(ServedBackend):
         return Reply(likeliest, logprobs=tuple(totals), prompt_tokens=int(usage["prompt_tokens"]))
 
 
-def _difference(drawn: Sequence[Drawn], ours: Sequence[Sequence[float]]) -> dict[str, float]:
+def difference(drawn: Sequence[Drawn], ours: Sequence[Sequence[float]]) -> dict[str, float]:
+    """`EngineBackend.difference`; `ours` are the log-probabilities that are computed here."""
     gaps = [
         here - there
         for answer, values in zip(drawn, ours, strict=True)
