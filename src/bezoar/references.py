@@ -22,6 +22,9 @@ FileRef = Annotated[str, "file"]
 """A file: a path relative to the recipe, `bezoar:NAME` for one that ships with bezoar, or
 `package:NAME/PATH` for one of another Python package. Its content is part of the stage's key."""
 
+HELD_OUT = ".held_out"
+"""Behind a source's name: the stage with the rows that its key `held_out` holds out."""
+
 CHECKPOINT = "@"
 """Behind a training stage's name, before that of a checkpoint that it kept."""
 

@@ -22,7 +22,7 @@ from bezoar.flow.engine_key import check_engine
 from bezoar.flow.launch_keys import check_launch
 from bezoar.flow.names import check_names
 from bezoar.flow.references import Ref, located, refs
-from bezoar.flow.repeats import MOST_REPEATS, Repeat, measured, repeats
+from bezoar.flow.repeats import MOST_REPEATS, Repeat, check_repeats, repeats
 from bezoar.flow.yaml_document import KeyPath, read_yaml
 from bezoar.flow.yaml_loader import build, place
 from bezoar.judge import FILTERS
@@ -30,7 +30,7 @@ from bezoar.launch import Launch, OneProcess, Ray, TrainLaunch
 from bezoar.llm import BACKENDS, OneBackend
 from bezoar.llm.engine import Engine
 from bezoar.model.spec import ModelSpec
-from bezoar.references import CHECKPOINT
+from bezoar.references import CHECKPOINT, HELD_OUT
 from bezoar.stage import Stage, TrainedStage
 from bezoar.synth import SCHEMES
 from bezoar.train import TRAININGS, Training
@@ -58,8 +58,6 @@ else:
     AnyStage = _by_kind(cls for table in KINDS.values() for cls in table.values())
     AnyBackend = _by_kind(BACKENDS.values())
 
-HELD_OUT = ".held_out"
-"""Behind a source's name: the stage with the rows that its key `held_out` holds out."""
 _At = Callable[[KeyPath], str]
 """The place of a key in the recipe file, for messages."""
 
@@ -203,9 +201,7 @@ def load_recipe(path: Path) -> Recipe:
     folder, written = path.parent, _in_order(keys.stages, at)
     check_launch(keys.launch, written, keys.backends, at)
     check_engine(keys.engine, written, keys.models, at)
-    if keys.repeats > 1 and not measured(written):
-        advice = "add an evaluation of one, or remove the key"
-        raise RecipeError(f"{at(('repeats',))}: nothing that is trained is evaluated; {advice}.")
+    check_repeats(keys.repeats, written, at)
     check_accepted(keys.stages, at)
     check_budgets(keys.budgets, keys.budget_usd, keys.stages, keys.backends, at)
     stages = {name: located(stage, folder) for name, stage in written.items()}

@@ -4,10 +4,12 @@ Rows that read no trained model are made once: sources, schemes and filters draw
 the recipe's own seed alone. The paired papers say nothing on this; what repeats is our choice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from bezoar.errors import RecipeError
 from bezoar.flow.references import refs, with_names
+from bezoar.flow.yaml_document import KeyPath
 from bezoar.references import of_seed
 from bezoar.stage import Stage
 from bezoar.train import Training
@@ -32,9 +34,11 @@ def repeated(stages: Mapping[str, Stage]) -> list[str]:
     return names
 
 
-def measured(stages: Mapping[str, Stage]) -> bool:
-    """Whether some evaluation would measure the spread."""
-    return any(stages[name].gives == "scores" for name in repeated(stages))
+def check_repeats(num: int, stages: Mapping[str, Stage], at: Callable[[KeyPath], str]) -> None:
+    """RecipeError for repeats of which no evaluation would measure the spread."""
+    if num > 1 and not any(stages[name].gives == "scores" for name in repeated(stages)):
+        advice = "add an evaluation of one, or remove the key"
+        raise RecipeError(f"{at(('repeats',))}: nothing that is trained is evaluated; {advice}.")
 
 
 def repeats(

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from bezoar.chat.row_types import ANY, RowNeed, RowType, described, type_of
 from bezoar.data.source import Source
 from bezoar.errors import DataError
-from bezoar.flow.recipe import HELD_OUT, Recipe
+from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
+from bezoar.references import HELD_OUT
 from bezoar.stage import Outputs
 from bezoar.train.stages import Train
 
