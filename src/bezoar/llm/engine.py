@@ -87,6 +87,7 @@ class EngineBackend(ServedBackend):
 
     def start(self, say: Say) -> Server:
         """The server of the base, which has the adapters."""
+        # room for the largest rank of the recipe: a larger one later would need another server
         rank = next((rank for rank in _RANKS if rank >= self.rank), _RANKS[-1])
         lora = {"enable-lora": True, "max-lora-rank": rank} if self.rank else {}
         arguments = self.engine.arguments(self.spec.dtype, **lora)
@@ -103,11 +104,14 @@ class EngineBackend(ServedBackend):
         prompt, ends = self._prompt(request), self._ends
         body: dict[str, Any] = {"model": self._name, "temperature": request.temperature}
         if request.choices:
+            # answers that are there already are scored as parts of prompts; one token more is the
+            # least that can be asked for
             prompts = [prompt + self.tokenizer.encode(choice) for choice in request.choices]
             body |= {"prompt": prompts, "max_tokens": 1, "prompt_logprobs": 0, "temperature": 0}
             return json.dumps(body).encode()
         # a prompt without room is sent, and refused by the server
         room = max(1, min(request.max_tokens, self._context - len(prompt)))
+        # 0: log-probabilities of what was drawn, and of no other token
         body |= {"prompt": prompt, "max_tokens": room, "return_token_ids": True, "logprobs": 0}
         # ends of ours, and none that the model's config names besides
         body |= {"stop_token_ids": list(ends), "ignore_eos": True}
@@ -129,6 +133,7 @@ class EngineBackend(ServedBackend):
             if request.choices:
                 return self._chosen(answers, request, table["usage"])
             tokens, finish = self._tokens(answers[0], request)
+        # an error of the server, or a body that is cut short: read as those of any endpoint
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return from_body(body, request, FREE)
         text = self.tokenizer.decode(tokens)

@@ -136,6 +136,7 @@ class ServedBackend(EndpointBackend):
     def reach(self, say: Say) -> None:
         """Start the server, and learn its address."""
         server = self.start(say)
+        # one that was started anew has another address, and nothing is in flight there
         if self.endpoint.url != server.url:
             self.endpoint, self.api_key = self._settings.endpoint(server, **self._more), server.key
             how = (self.endpoint.concurrency, (0, 0), time.monotonic())
