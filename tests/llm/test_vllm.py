@@ -236,7 +236,7 @@ def test_a_recipe_samples_by_its_engine(tmp_path: Path, roomy_model: Path) -> No
     recipe, run = tmp_path / "r.yaml", tmp_path / "run"
     recipe.write_text(RECIPE.format(model=roomy_model, more=", check: 3"))
     ended = command.bezoar("run", recipe, "--out", run)
-    assert "nats a token from what training computes" in ended
+    assert "the engine differs from training by" in ended
     rows = list(read_parquet(next(run.glob("*-drawn")) / "rows.parquet"))
     assert {tuple(row["answers"]) for row in rows} == {("yes", "yes")}
     stats = json.loads((next(run.glob("*-drawn")) / "stats.json").read_text())

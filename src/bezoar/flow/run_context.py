@@ -14,9 +14,10 @@ from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Messages
 from bezoar.cost import cents
 from bezoar.errors import EmptyStageError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
+from bezoar.flow import by_engine
 from bezoar.flow.acceptance import accepting
 from bezoar.flow.launch import train
-from bezoar.flow.recipe import Recipe, lineage, trained
+from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir
 from bezoar.io import atomic_file, write_json
 from bezoar.judge.stages import JudgeFilter, RuleFilter
@@ -27,13 +28,12 @@ from bezoar.llm.engine import EngineBackend
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.servers import Servers
-from bezoar.llm.types import Ask, Backend, Request
+from bezoar.llm.types import Ask, Backend
 from bezoar.llm.vllm import Vllm
 from bezoar.model.completions import draw_completions
 from bezoar.model.spec import ModelSpec, Sampling
 from bezoar.parquet import parquet_writer
 from bezoar.progress import Progress
-from bezoar.rng import seed_for
 from bezoar.stage import Rows, Stats, TrainedStage
 from bezoar.synth.accepted import Remembering
 from bezoar.train import Training
@@ -126,7 +126,7 @@ class RunContext:
     def _answering(self, name: str) -> Backend | EndpointBackend:
         """What answers for a model of the recipe: the engine, or the model in this process."""
         if self.recipe.engine:
-            model, rank = self.model(name), most_rank(self.recipe)
+            model, rank = self.model(name), by_engine.most_rank(self.recipe)
             return EngineBackend(self.recipe.engine, model, self.template, self.servers, rank)
         from bezoar.llm.local import StackBackend
 
@@ -138,32 +138,20 @@ class RunContext:
         if self.recipe.engine is None:
             stack, how = self.open_model(name), {"num": num, "seed": self.seed}
             return draw_completions(stack, self.template, prompts, sampling, **how)
-        pool, numbers = self.ask_model(name), range(num)
-        seeds = [seed_for(self.seed, number) for number in numbers]
-        requests = [Request.sampled(p, sampling, seed) for p in prompts for seed in seeds]
-        replies = iter(pool.ask_all(requests))
-        self._engine |= self._difference(name, pool.backend)
-        drawn: list[list[tuple[str, bool]] | None] = []
-        for _ in prompts:
-            some = [next(replies) for _ in numbers]
-            answers = [(reply.text, reply.finish == "stop") for reply in some]
-            drawn.append(None if any(reply.finish == "error" for reply in some) else answers)
+        pool = self.ask_model(name)
+        drawn = by_engine.draw(pool, prompts, sampling, num=num, seed=self.seed)
+        if isinstance(pool.backend, EngineBackend) and pool.backend.drawn:
+            self._free_device()
+            stack = self.open_model(name)
+            self._engine[name] = by_engine.difference(pool.backend, stack, self.progress)
         return drawn
 
-    def _difference(self, name: str, backend: Any) -> Stats:
-        """How far the engine is from what training computes, on some of what was just drawn."""
-        if not backend.drawn:
-            return {}
+    def _free_device(self) -> None:
+        """Make room on a GPU for the model itself."""
         import torch
 
         if torch.cuda.is_available():
-            self.servers.stop()  # its memory is needed for the model itself
-        numbers = backend.difference(self.open_model(name))
-        self.progress.log(event="engine", **numbers)
-        kl, most = numbers["kl_mean"], numbers["kl_max"]
-        differs = f"{kl:.2g} nats a token from what training computes ({most:.2g} at most)"
-        self.progress.say(f"  {self.name}: the engine differs by {differs}")
-        return {name: numbers}
+            self.servers.stop()
 
     def _pool(
         self,
@@ -238,13 +226,6 @@ class RunContext:
                     write_row(result.to_row())
         total = num_rows + dropped.total() if num_read is None else num_read
         return {"rows_in": total, "rows_out": num_rows, "dropped": dict(dropped.most_common())}
-
-
-def most_rank(recipe: Recipe) -> int:
-    """Of any training stage's adapters as one; 0 without adapters."""
-    names = [name for name, stage in recipe.stages.items() if stage.gives == "model"]
-    adapters = [[trained(recipe, s.name).adapter for s in lineage(recipe, n)] for n in names]
-    return max((sum(each.r for each in some if each) for some in adapters), default=0)
 
 
 def run_stage(context: RunContext) -> Stats:
