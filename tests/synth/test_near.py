@@ -11,12 +11,15 @@ import pytest
 
 from bezoar.data.column_file import ColumnFile
 from bezoar.data.near_duplicates import (
+    Hashes,
     NearDuplicates,
     Twin,
     bands,
     features,
     jaccard,
+    marks,
     phrases,
+    upper_bound,
     words,
 )
 
@@ -156,13 +159,30 @@ def test_how_many_pairs_are_overlooked(
         for pair in range(start, start + step):
             names = [b"%d %d" % (pair, i) for i in range(num_shared + 2 * num_own)]
             sets += [names[: num_shared + num_own], names[:num_shared] + names[-num_own:]]
-        found = bands(sets)
+        found = bands(Hashes.of(sets))
         missed += int((found[:, ::2] != found[:, 1::2]).all(axis=0).sum())
     assert least <= missed <= most
 
 
+def test_no_similarity_is_above_its_bound() -> None:
+    """Texts of few words and of more than there are marks."""
+    draw = random.Random(3)
+    sets = [
+        frozenset(b"%d" % draw.randrange(size) for _ in range(size)) for size in (5, 40, 600) * 20
+    ]
+    table, sizes = marks(Hashes.of(sets)), np.array([len(each) for each in sets])
+    others = np.arange(len(sets))
+    for text, own in enumerate(sets):
+        bounds = upper_bound(text, others, table, sizes)
+        exact = np.array([jaccard(own, other) for other in sets])
+        assert (bounds >= exact).all()
+        assert bounds[text] == 1
+    # small ones that share little are told apart
+    assert upper_bound(0, others, table, sizes)[1] < 0.2
+
+
 def test_bands_do_not_depend_on_the_process() -> None:
-    one, other = bands([[b"a", b"b", b"c"], [b"c", b"b", b"a"]]).T
+    one, other = bands(Hashes.of([[b"a", b"b", b"c"], [b"c", b"b", b"a"]])).T
     assert one.tolist() == other.tolist()
     assert len(one) == 32
     assert f"{one[0]:016x}" == "1502349b2bd078b4"

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice, pairwise
 from tempfile import SpooledTemporaryFile
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ _HASH = hashlib.blake2b(digest_size=8)
 _IN_CACHE = 1 << 12
 # texts that are read at once
 _BLOCK = 1 << 12
+# numbers of 64 bits
+_MARKS = 4
 # bytes of texts that are not yet put on the disk
 _IN_MEMORY = 1 << 24
 # sets of features that are kept, of the texts that were compared last
@@ -72,35 +74,55 @@ def jaccard(one: frozenset[bytes], other: frozenset[bytes]) -> float:
     return num_shared / (len(one) + len(other) - num_shared)
 
 
-def bands(texts: Sequence[Iterable[bytes]]) -> NDArray[np.uint64]:
+class Hashes(NamedTuple):
+    """Eight bytes of each feature of several texts, one behind the other."""
+
+    values: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    """Where those of each text begin."""
+
+    @classmethod
+    def of(cls, texts: Sequence[Iterable[bytes]]) -> "Hashes":
+        """Those of sets of features, none of them empty."""
+        digests = [_digests(features) for features in texts]
+        ends = np.cumsum([len(each) // 8 for each in digests])
+        values = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+        return cls(values, np.concatenate([[0], ends[:-1]]))
+
+
+def bands(hashes: Hashes) -> NDArray[np.uint64]:
     """[bands, texts]: the MinHash signatures of sets of features, in bands.
 
     Two sets of similarity s share a band with probability s^4.
     """
-    # 1) A number for each feature, those of one text behind those of another.
-    digests = [_digests(features) for features in texts]
-    hashes = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
-    ends = np.cumsum([len(each) // 8 for each in digests])
-    starts = np.concatenate([[0], ends[:-1]])
-    # 2) The signatures, of a few texts at a time.
-    signatures = np.empty((_NUM_FUNCTIONS, len(texts)), np.uint64)
-    step = max(1, _IN_CACHE * len(texts) // len(hashes))
-    for first in range(0, len(texts), step):
-        some = slice(first, first + step)
-        part = hashes[starts[first] : ends[some][-1]]
-        mixed, begins = np.empty_like(part), starts[some] - starts[first]
+    # 1) The signatures, of a few texts at a time.
+    values, starts = hashes
+    signatures = np.empty((_NUM_FUNCTIONS, len(starts)), np.uint64)
+    step = max(1, _IN_CACHE * len(starts) // len(values))
+    for first in range(0, len(starts), step):
+        last = first + step
+        part = values[starts[first] : starts[last] if last < len(starts) else len(values)]
+        mixed, begins = np.empty_like(part), starts[first:last] - starts[first]
         # each is one random function of the hashes; its lowest value in a text is one number of the
         # signature, which two texts share with the probability of their Jaccard index
         for function in range(_NUM_FUNCTIONS):
             np.multiply(part, _FACTORS[function], out=mixed)
             np.add(mixed, _SHIFTS[function], out=mixed)
-            np.minimum.reduceat(mixed, begins, out=signatures[function, some])
-    # 3) The four numbers of a band as one. The lowest bits of a product are mixed least.
-    numbers = (signatures >> np.uint64(16)).reshape(_NUM_BANDS, _BAND_SIZE, len(texts))
+            np.minimum.reduceat(mixed, begins, out=signatures[function, first:last])
+    # 2) The four numbers of a band as one. The lowest bits of a product are mixed least.
+    numbers = (signatures >> np.uint64(16)).reshape(_NUM_BANDS, _BAND_SIZE, len(starts))
     found = numbers[:, 0]
     for number in range(1, _BAND_SIZE):
         found = found * _MIX + numbers[:, number]
     return found
+
+
+def marks(hashes: Hashes) -> NDArray[np.uint64]:
+    """[texts, 4]: 256 bits a text, of which each feature sets one."""
+    values, starts = hashes
+    bits, places = np.uint64(1) << (values & np.uint64(63)), (values >> np.uint64(6)) & np.uint64(3)
+    words = [np.where(places == word, bits, np.uint64(0)) for word in range(_MARKS)]
+    return np.stack([np.bitwise_or.reduceat(word, starts) for word in words], axis=1)
 
 
 def _digests(features: Iterable[bytes]) -> bytes:
@@ -117,8 +139,8 @@ class NearDuplicates:
     """The texts met so far; one of at least `threshold` similarity to another repeats it.
 
     Texts and bands are in temporary files in `folder`: 400 bytes a text and its length. In memory
-    are some 60 bytes a text while one band is sorted, 4 and more for each band that texts share,
-    and at most 200 MB of features.
+    are some 100 bytes a text while one band is sorted, 4 to 12 for each band that texts share, and
+    at most 200 MB of features.
     """
 
     def __init__(self, threshold: float, folder: str | None = None) -> None:
@@ -128,6 +150,9 @@ class NearDuplicates:
         # of each text in the file of texts
         self._ends = array("q", [0])
         self._kept = bytearray()
+        # what bounds the similarity of two texts: the marks and the number of their features
+        self._marks: list[NDArray[np.uint64]] = [np.empty((0, _MARKS), np.uint64)]
+        self._sizes: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
 
     def add(self, texts: Iterable[tuple[str, str]]) -> Iterator[Twin | None]:
         """For each (name, text) None, or (name, similarity) of the nearest earlier text that it
@@ -154,23 +179,35 @@ class NearDuplicates:
             data = json.dumps(item).encode()
             self._texts.write(data)
             self._ends.append(self._ends[-1] + len(data))
-        self._bands.append(bands([features(text) for _, text in block]))
+        sets = [features(text) for _, text in block]
+        hashes = Hashes.of(sets)
+        self._bands.append(bands(hashes))
+        self._marks.append(marks(hashes))
+        self._sizes.append(np.array([len(each) for each in sets]))
 
     def _compared(self, shared: ColumnFile, num: int) -> Iterator[Twin | None]:
         """What `add` gives, from the numbers (1 to `num`; 0 for none) of the shared bands."""
         # of each shared band the first text that is remembered, counted from 1, and later ones
-        first, later = np.zeros(num + 1, np.uint32), dict[int, list[int]]()
+        first, later = np.zeros(num + 1, np.uint32), _Later()
+        # one array each, also for the next time
+        table, sizes = np.concatenate(self._marks), np.concatenate(self._sizes)
+        self._marks, self._sizes = [table], [sizes]
         # texts that were compared are likely to be compared again: those of a family with many rows
         features_of = lru_cache(_NUM_SETS)(lambda text: features(self._read(text)[1]))
         text, known = 0, len(self._kept)
         for block in shared.rows():
             for numbers in _not_zero(block):
                 if text >= known:
-                    twin = None
-                    if len(numbers) and (found := _with(numbers, first, later)):
+                    twin, near = None, set[int]()
+                    if len(numbers) and len(found := _with(numbers, first, later)):
+                        # most were brought by a few common words; only what may be near is read
+                        near.update(
+                            found[upper_bound(text, found, table, sizes) >= self.threshold].tolist()
+                        )
+                    if near:
                         own = features_of(text)
                         # of equally near texts the first
-                        nearest = max((jaccard(own, features_of(i)), -i) for i in found)
+                        nearest = max((jaccard(own, features_of(i)), -i) for i in near)
                         if nearest[0] >= self.threshold:
                             twin = self._read(-nearest[1])[0], nearest[0]
                     self._kept.append(twin is None)
@@ -185,7 +222,7 @@ class NearDuplicates:
         return json.loads(self._texts.read(self._ends[text + 1] - self._ends[text]))
 
 
-_Later = dict[int, list[int]]
+_Later = dict[int, "array[int]"]
 
 
 def _numbered(column: NDArray[np.uint64], num: int) -> tuple[NDArray[np.uint32], int]:
@@ -206,14 +243,14 @@ def _not_zero(block: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
         yield numbers[chosen] if any_shared else numbers[:0]
 
 
-def _with(numbers: NDArray[np.uint32], first: NDArray[np.uint32], later: _Later) -> set[int]:
-    """The remembered texts that have one of these bands."""
+def _with(
+    numbers: NDArray[np.uint32], first: NDArray[np.uint32], later: _Later
+) -> NDArray[np.int64]:
+    """The remembered texts that have one of these bands; those that have several as often."""
     heads = first[numbers]
-    found = set((heads[heads > 0] - 1).tolist())
-    if later:
-        for number in numbers[heads > 0].tolist():
-            found.update(later.get(number, ()))
-    return found
+    own = numbers[heads > 0].tolist() if later else []
+    arrays = [later[number] for number in own if number in later]
+    return np.concatenate([heads[heads > 0].astype(np.int64) - 1, *arrays])
 
 
 def _remember(
@@ -223,4 +260,16 @@ def _remember(
     is_first = first[numbers] == 0
     first[numbers[is_first]] = text + 1
     for number in numbers[~is_first].tolist():
-        later.setdefault(number, []).append(text)
+        later.setdefault(number, array("q")).append(text)
+
+
+def upper_bound(
+    text: int, others: NDArray[np.int64], marks: NDArray[np.uint64], sizes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """How similar a text can be to others, by their marks and sizes: each mark that one has and the
+    other has not is of a feature that they do not share."""
+    own, theirs = marks[text], marks[others]
+    num_own = sizes[text] - np.bitwise_count(own & ~theirs).sum(axis=1)
+    num_theirs = sizes[others] - np.bitwise_count(theirs & ~own).sum(axis=1)
+    most = np.minimum(num_own, num_theirs)
+    return np.asarray(most / (sizes[text] + sizes[others] - most))
