@@ -1,6 +1,5 @@
 """The real vLLM, where BEZOAR_VLLM names its command: adapters, a recipe, tool calls."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def two_adapters(folder: Path, dtype: str, seed: int) -> tuple[Any, Path]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_stack_as_one_lora_writes_our_greedy_tokens(tmp_path: Path, dtype: str) -> None:
     engine, found = Engine(flags=FLAGS, check=len(ASKED)), list[dict[str, float]]()
-    urls = set()
+    urls, written = set(), set()
     with Journal(tmp_path / "j.sqlite") as journal, Servers(tmp_path) as servers:
         for refresh in range(3):
             stack, folder = two_adapters(tmp_path / str(refresh), dtype, refresh)
@@ -64,10 +63,12 @@ def test_the_stack_as_one_lora_writes_our_greedy_tokens(tmp_path: Path, dtype: s
             same = sum(ours[i].text == reply.text for i, reply in enumerate(theirs))
             found.append({"same": same, **backend.difference(stack)})
             urls.add(backend.start(print).url)
+            written.add(tuple(reply.text for reply in theirs))
             servers.unload_all()
-    (tmp_path / "found.json").write_text(json.dumps(found))
     print(dtype, found)
+    # one server, and each time other weights
     assert len(urls) == 1
+    assert len(written) == 3
     if dtype == "float32":
         assert [f["same"] for f in found] == [len(ASKED)] * 3
         assert max(f["kl_max"] for f in found) < 1e-4
