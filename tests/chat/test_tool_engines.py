@@ -18,6 +18,7 @@ from bezoar.chat.templates import Hermes
 from bezoar.chat.tool_calls import read_answer, read_calls, write_answer
 from bezoar.llm.budget import Budget
 from bezoar.llm.journal import Journal
+from bezoar.llm.openai_format import to_body
 from bezoar.llm.pool import Pool
 from bezoar.llm.servers import Servers
 from bezoar.llm.types import Request
@@ -130,7 +131,8 @@ def test_vllm_writes_the_same_prompts_and_calls_come_back(tmp_path: Path) -> Non
         [reply] = pool.ask_all([Request(asking, max_tokens=40)])
         address = backend.endpoint.urls[0].removesuffix("/v1")
         for messages in tool_chats():
-            body = json.dumps({"model": "model", **request(messages[:-1])}).encode()
+            sent = to_body(Request(messages[:-1]))
+            body = json.dumps({k: sent[k] for k in ("messages", "tools") if k in sent}).encode()
             asked = urllib.request.Request(
                 f"{address}/tokenize", body, {"Content-Type": "application/json"}
             )
