@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -308,3 +309,31 @@ def test_a_worker_hands_over_in_small_messages_what_came() -> None:
         worker.send(connection, [(5, body)])
         assert worker.take(connection) == []
         assert sum(server.seen.values()) == 5
+
+
+@pytest.mark.real
+def test_lost_workers_are_replaced_and_a_stop_keeps_what_is_in_flight(
+    cluster: Any, local: Any, tmp_path: Path
+) -> None:
+    gate = Gate()
+    with serving(gate) as server:
+        path = recipe(tmp_path, server.url, f'{{kind: ray, address: "{cluster.address}"}}')
+        run = Run(path)
+        run.wait_until(lambda: sum(server.answered.values()) > 20)
+        gate.open.clear()
+        time.sleep(1)
+        for pid in asking(cluster.head_node, server):
+            os.kill(pid, signal.SIGKILL)
+        run.wait_until(lambda: "it is lost, and the others send its" in run.told)
+        gate.open.set()
+        run.wait_until(lambda: sum(server.answered.values()) > 40)
+        gate.delay_s = 1.0
+        run.process.terminate()
+        assert run.process.wait(WAIT_S) == 130
+        assert "bezoar: stopped; run the same command to go on." in run.told
+        num_kept = len(answered_prompts(path))
+        assert num_kept == len(server.answered)
+        gate.delay_s = 0.05
+        Run(path).finish()
+        assert outcome(path) == local
+        assert set(server.answered.values()) == {1}
