@@ -77,6 +77,8 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray gives its workers way to all else, which here are server and command on the same cores
+    os.environ["RAY_worker_niceness"] = "0"
     node = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
     made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
