@@ -39,7 +39,8 @@ REPEATED = 0.1
 def tasks(place: Place, num: int) -> None:
     """Tasks of 24 words, a tenth of them an earlier one with two words changed."""
     rng = random.Random(1)
-    words = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in ("ll", "n", "rk", "st")]
+    starts, ends = [a + b for a in "bdfgklmnprstvw" for b in "aeiou"], "ll n rk st mp sk"
+    words = [f"{start}{other}{end}" for start in starts for other in starts for end in ends.split()]
     with (place.path / "tasks.jsonl").open("w") as file:
         texts = list[str]()
         for i in range(num):
@@ -56,9 +57,13 @@ def tasks(place: Place, num: int) -> None:
 def recipe(place: Place, url: str, num: int, launch: dict[str, Any]) -> None:
     """Four stages behind the tasks."""
     (place.path / "rubric.txt").write_text("Accept or Reject?\n{record}\n")
+    # the paper's long ones would make all prompts alike
+    systems = (json.dumps({"id": i, "text": f"Answer {i}."}) for i in range(1, 17))
+    (place.path / "systems.jsonl").write_text("\n".join(systems) + "\n")
     model = {"kind": "endpoint", "url": url, "model": "m", "concurrency": CONCURRENCY}
     model["prices"] = {"input_usd_per_million": 1.0, "output_usd_per_million": 3.0}
     made = {"kind": "orca", "seeds": "tasks", "teacher": "model", "shares": {"t0": 1}}
+    made["systems"] = "systems.jsonl"
     judged = {"kind": "filter", "rows": "distinct", "judge": "model", "rubric": "rubric.txt"}
     stages = {
         "tasks": {"kind": "flan", "path": "tasks.jsonl"},

@@ -24,6 +24,9 @@ from bezoar.flow.cache_key import all_keys
 from bezoar.flow.plan import print_plan
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
+from bezoar.flow.toy_size import toy_size
+from bezoar.judge.filter import Filter
+from bezoar.launch import Ray
 from bezoar.llm.journal import Journal
 from bezoar.llm.ray_worker import PARCEL_BYTES, Connection, Worker
 from bezoar.llm.rehearsed import spoken
@@ -278,6 +281,15 @@ def test_what_cannot_run_there_is_refused(old: str, new: str, fault: str, tmp_pa
     path.write_text(text.replace(old, new, 1) + "models: {m: {path: x}}\n" * ("train" in new))
     with pytest.raises(RecipeError, match=re.escape(fault)) if fault else nullcontext():
         load_recipe(path)
+
+
+def test_a_rehearsal_stays_in_this_process(tmp_path: Path) -> None:
+    path = recipe(tmp_path, URL, "{kind: local}")
+    path.write_text(path.read_text().replace("judge: model", "judge: model, launch: {kind: ray}"))
+    stage = load_recipe(path).stages["kept"]
+    assert isinstance(stage, Filter)
+    assert stage.launch == Ray()
+    assert toy_size(stage).launch is None
 
 
 def test_a_local_model_answers_where_it_is(tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ _ANSWER = 64
 
 
 def toy_size(stage: Any) -> Any:
-    """The stage at the size of a rehearsal."""
+    """The stage at the size of a rehearsal, in this process."""
+    if getattr(stage, "launch", None):
+        stage = replace(stage, launch=None)
     if isinstance(stage, Source):
         return _source(stage)
     if isinstance(stage, Train):
@@ -33,7 +35,7 @@ def toy_size(stage: Any) -> Any:
     if isinstance(stage, PolicySettings):
         size, samples = min(stage.batch_size, 2 * _BATCH), min(stage.samples, 2)
         few: dict[str, Any] = {"batch_size": size, "minibatches": min(stage.minibatches, size)}
-        few |= {"samples": samples, "checkpoint_every": 1, "launch": None}
+        few |= {"samples": samples, "checkpoint_every": 1}
         return replace(stage, updates=STEPS, **few)
     if isinstance(stage, Evaluate):
         parts = {field.name: getattr(stage, field.name) for field in fields(stage)}
@@ -68,7 +70,6 @@ def _training(stage: Train) -> Train:
         validation=_VALIDATION if stage.validation else 0.0,
         eval_every=min(stage.eval_every, 1),
         checkpoint_every=1,
-        launch=None,
     )
 
 

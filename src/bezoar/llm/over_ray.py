@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _NODES_S = 10.0
 _START_S = 180.0
 """What a worker gets to start."""
 _REACH_S = 5.0
+_RESTARTS = 3
 _NUMBERS = itertools.count()
 
 
@@ -50,7 +52,7 @@ class Nodes:
     def __init__(self, address: str) -> None:
         self.address = address
         self._alive, self._known = list[Hand](), set[str]()
-        self._starting = dict[Any, Hand]()
+        self._starting, self._num_lost = dict[Any, Hand](), Counter[str]()
         self._told = 0
         self._why, self._looked_s = "it has no node with a CPU", float("-inf")
 
@@ -79,11 +81,14 @@ class Nodes:
         return self._alive
 
     def leave_out(self, hand: Hand, why: str, *, again: bool = False) -> None:
-        """Give a worker no more work; `again`: its node, if that is still there, gets another."""
+        """Give a worker no more work; `again`: its node, if it is still there, may get another."""
         import ray
 
         self._why = why
-        self._known -= {hand.node} if again else set()
+        self._num_lost[hand.node] += 1
+        # a worker that always dies would have its requests bought again and again
+        if again and self._num_lost[hand.node] <= _RESTARTS:
+            self._known.discard(hand.node)
         self._alive = [other for other in self._alive if other is not hand]
         self.say(f"the Ray node {hand.name} is left out: {why}")
         with suppress(Exception):  # it may be gone
