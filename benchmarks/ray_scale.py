@@ -117,7 +117,8 @@ def measured(num: int, launch: dict[str, Any]) -> tuple[Row, dict[str, str]]:
         place, watch = Place(Path(folder)), Watch()
         tasks(place, num)
         recipe(place, server.url, num, launch)
-        watch.start()
+        if launch["kind"] == "ray":
+            watch.start()
         run = ended(place.start(), MOST_S)
         watch.done.set()
         if run.code:
