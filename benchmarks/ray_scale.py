@@ -94,20 +94,18 @@ def cluster() -> Iterator[Any]:
 
 
 class Watch(threading.Thread):
-    """The most memory (MB) and the CPU seconds of any worker of ours below this process."""
+    """The most memory (MB) of a worker of ours below this process."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.most_mb, self.cpu_s, self.done = 0.0, dict[int, float](), threading.Event()
+        self.most_mb, self.done = 0.0, threading.Event()
 
     def run(self) -> None:
         while not self.done.wait(0.5):
-            for process in psutil.process_iter(["cmdline"]):
+            for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
-                    if (process.info["cmdline"] or [""])[0].startswith("ray::Worker"):
+                    if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
                         self.most_mb = max(self.most_mb, process.memory_info().rss / 1e6)
-                        times = process.cpu_times()
-                        self.cpu_s[process.pid] = times.user + times.system
 
 
 def measured(num: int, launch: dict[str, Any]) -> tuple[Row, dict[str, str]]:
@@ -135,7 +133,6 @@ def measured(num: int, launch: dict[str, Any]) -> tuple[Row, dict[str, str]]:
             "wall_s": round(run.seconds, 1),
             "driver_cpu_s": round(run.cpu_s, 1),
             "driver_most_mb": round(run.most_mb),
-            "worker_cpu_s": round(sum(watch.cpu_s.values()), 1),
             "worker_most_mb": round(watch.most_mb),
             "requests": status["count"],
             "most_in_flight": status["most_in_flight"],
