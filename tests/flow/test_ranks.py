@@ -224,7 +224,7 @@ def test_where_it_runs_is_in_no_key(folder: Path, tiny_model: Path) -> None:
     [
         ("{kind: torchrun, processes: 0}", "launch.processes: must be greater than or equal to 1"),
         ("{kind: torchrun}", "launch.processes: this key is needed; add it."),
-        ("{kind: slurm}", "launch: unknown kind 'slurm'; the kinds here are local, torchrun."),
+        ("{kind: slurm}", "launch: unknown kind 'slurm'; the kinds here are local, torchrun, ray."),
         ("torchrun", "a kind stands in a table; write `launch: {kind: torchrun}`."),
     ],
 )
