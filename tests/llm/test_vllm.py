@@ -246,6 +246,15 @@ def test_a_recipe_samples_by_its_engine(tmp_path: Path, roomy_model: Path) -> No
     assert not running(next(run.glob("vllm-*.log")))
 
 
+def test_a_rehearsal_starts_no_engine(
+    tmp_path: Path, roomy_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(RECIPE.format(model=roomy_model, more=""))
+    monkeypatch.setenv("BEZOAR_VLLM", "/bin/false")
+    assert "first fault" not in command.bezoar("rehearse", recipe)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

@@ -192,6 +192,7 @@ class Rehearsal:
             models=models,
             backends={each: self._backend(each, name) for each in recipe.backends},
             launch=OneProcess(),
+            engine=None,
         )
 
     def _backend(self, name: str, stage: str) -> AnyBackend:
