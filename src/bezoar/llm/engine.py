@@ -119,7 +119,7 @@ class EngineBackend(ServedBackend):
             # by content, so that equal questions of two stages are drawn alike
             seed = int(content_hash(request.content()), 16) % _SEEDS
             body |= {"top_p": request.top_p, "top_k": request.top_k, "seed": seed}
-        if stops := self._stops(request):
+        if stops := request.stops(self.template.stops()):
             body["stop"] = list(stops)
         if request.form:
             body |= form_keys(request.form, HELD[request.form.kind])
@@ -139,7 +139,7 @@ class EngineBackend(ServedBackend):
         text = self.tokenizer.decode(tokens)
         message = {"message": {"content": text}, "finish_reason": finish}
         # what begins the answer was part of the prompt, and is not cut off again
-        plain = replace(request, prefill="", stop=self._stops(request))
+        plain = replace(request, prefill="", stop=request.stops(self.template.stops()))
         return from_body(json.dumps({**table, "choices": [message]}), plain, FREE)
 
     def difference(self, stack: "Stack") -> dict[str, float]:
@@ -164,10 +164,6 @@ class EngineBackend(ServedBackend):
 
     def _prompt(self, request: Request) -> list[int]:
         return self.template.prompt(request.messages, self.tokenizer, prefill=request.prefill)
-
-    def _stops(self, request: Request) -> tuple[str, ...]:
-        # a form ends by itself, and may hold what elsewhere ends an answer
-        return () if request.form else (*request.stop, *self.template.stops())
 
     def _tokens(self, answer: dict[str, Any], request: Request) -> tuple[list[int], str]:
         """The tokens without an end token, and why they end; the first answers are kept."""

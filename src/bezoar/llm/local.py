@@ -159,8 +159,7 @@ class StackBackend:
         prompts = [self.prompt(request) for request in requests]
         params = []
         for request in requests:
-            # a form ends by itself, and may hold what elsewhere ends an answer
-            stop = () if request.form else (*request.stop, *self.template.stops())
+            stop = request.stops(self.template.stops())
             # by content, so that a draw does not depend on its neighbours or on the order
             seed = int(content_hash(request.content()), 16)
             limits = (request.max_tokens, request.temperature, request.top_p)

@@ -41,6 +41,11 @@ class Request:
         how = (sampling.temperature, sampling.top_p, sampling.max_tokens)
         return cls(messages, *how, prefill=prefill, seed=seed, top_k=sampling.top_k)
 
+    def stops(self, of_template: Sequence[str]) -> tuple[str, ...]:
+        """The strings that end the answer. A form ends by itself, and may hold what elsewhere ends
+        an answer."""
+        return () if self.form else (*self.stop, *of_template)
+
     def key(self, identity: str) -> str:
         """The journal key: the whole request and the identity of the model that is asked."""
         return content_hash(identity, self.content())

@@ -9,7 +9,7 @@ transformers' `generate`.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
@@ -24,9 +24,6 @@ from bezoar.model.scheduler import Answer, Scheduler
 from bezoar.model.side_by_side import side_by_side
 from bezoar.model.stack import Stack
 from bezoar.model.structured_output import StructuredOutput
-
-if TYPE_CHECKING:
-    pass
 
 # fewer answers at once would read all weights for too little
 _LEAST_SLOTS = 16

@@ -26,8 +26,6 @@ _SHORTEST_PREFIX = 16
 
 @dataclass
 class Answer:
-    """An answer under way, in a slot of the cache once its prompt is read."""
-
     """An answer under way: `finish` is empty until it ends, `room` the most tokens it may have."""
 
     index: int
