@@ -1,7 +1,11 @@
 """Scores of verdicts that were held to a form, beside those of others."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+
+from bezoar.chat.citations import Document, documents_prompt
 from bezoar.chat.json_mode import json_prompt
 from bezoar.chat.messages import with_tools
 from bezoar.chat.templates import ChatML
@@ -14,8 +18,11 @@ from bezoar.evals.mt_bench import MTBench
 from bezoar.evals.outcome import EvalContext, Outcome, remarks
 from bezoar.evals.reward_bench import RewardBench
 from bezoar.evals.win_rate import WinRate
+from bezoar.llm.local import StackBackend
 from bezoar.llm.types import Reply, Request
+from bezoar.model.spec import ModelSpec
 from bezoar.model.structured_output import StructuredOutput
+from bezoar.synth.json_mode import JSONMode
 from bezoar.verdicts.forms import Way
 
 WAYS: tuple[Way, Way] = ("text", "structured")
@@ -107,10 +114,67 @@ def test_answers_under_a_form_are_said_to_be() -> None:
     )
     assert [request.form for request in asked[:2]] == [None, None]
     assert asked[2].form == StructuredOutput.calls([tool])
-    assert asked[3].form == StructuredOutput.schema(schema)
+    assert asked[3].form == StructuredOutput.schema(
+        {"type": "object", "additionalProperties": False, **schema}
+    )
     name = "tool calls/accuracy"
     assert condition(plain.info, name) != condition(held.info, name)
     assert condition(held.info, name)["held to a form"] == "answers"
     told = "checked_answers: answers were held to a form while they were drawn."
     assert told in remarks(held.info)
     assert told not in remarks(plain.info)
+
+
+def with_and_without(model: str, rows: list[Chat], max_tokens: int) -> list[Outcome]:
+    """A model's answers to rows, drawn freely and held to their forms."""
+    from bezoar.model.stack import Stack
+
+    backend = StackBackend(Stack(ModelSpec(model, dtype="float32"), device="cpu"), ChatML())
+
+    def ask(requests: list[Request]) -> list[Reply]:
+        return [reply for _, reply in next(backend.answer(requests))]
+
+    none = lambda name: None  # noqa: E731
+    context = EvalContext(ChatML(), none, lambda name: ask, none, lambda name: rows)  # type: ignore[arg-type,return-value]
+    sections = [CheckedAnswers("rows", None, max_tokens, held) for held in (False, True)]
+    return [section.run("m", context, made) for section in sections]
+
+
+def values(outcome: Outcome) -> dict[str, float | None]:
+    return {score.name: score.value for score in outcome.scores}
+
+
+def test_noise_is_valid_where_it_is_held_to_a_schema(roomy_model: Path) -> None:
+    """And what has no form is drawn, and compared, as it is without."""
+    number, name = {"type": "integer", "minimum": 0, "maximum": 99}, {"enum": ["Ann", "Bob"]}
+    schema = {"type": "object", "properties": {"n": number, "who": name}, "required": ["n", "who"]}
+    rows = [
+        Chat("json", (json_prompt(schema), Message("user", "5"), Message("assistant", "{}"))),
+        Chat(
+            "cited",
+            (
+                *documents_prompt("Who flies?", [Document("Bees", "Bees fly.")]),
+                Message("assistant", "<co:0>Bees</co>\nCited Documents: 0"),
+            ),
+        ),
+    ]
+    plain, held = with_and_without(str(roomy_model), rows, 40)
+    valid = "JSON mode/valid by schema"
+    assert values(plain)[valid] == 0.0
+    assert values(held)[valid] == 1.0
+    assert "held to a form" in condition(held.info, valid)
+    cited = "cited documents/accuracy"
+    assert condition(held.info, cited) == condition(plain.info, cited)
+    wrong = [o.info["checked_answers"]["examples"]["no citation"][0]["text"] for o in (plain, held)]
+    assert wrong[0] == wrong[1]
+    assert not remarks(with_and_without(str(roomy_model), rows[1:], 40)[1].info)
+
+
+@pytest.mark.real
+def test_json_mode_of_a_real_model() -> None:
+    """What is not valid then is what was cut off."""
+    plain, held = with_and_without("smollm2-135m-instruct", JSONMode(6).write(5).rows, 160)
+    valid = "JSON mode/valid by schema"
+    assert values(plain)[valid] == 0.0
+    assert (values(held)[valid] or 0) > 0.8
+    assert held.info["checked_answers"]["kinds"]["JSON mode"].keys() <= {"wrong value", "bad JSON"}

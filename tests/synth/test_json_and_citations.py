@@ -1,6 +1,8 @@
 """Rows in JSON mode and answers that cite documents, drawn and checked."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from bezoar.chat.citations import (
     read_citations,
 )
 from bezoar.chat.json_mode import json_prompt, schema_of
+from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import DataError
-from bezoar.llm.types import Request
+from bezoar.llm.local import StackBackend
+from bezoar.llm.types import Reply, Request
+from bezoar.model.spec import ModelSpec, Sampling
 from bezoar.reading import read_jsonl
 from bezoar.synth.cited_answers import CitedAnswers, citation_fault, read_topics
 from bezoar.synth.json_mode import JSONMode, json_fault
@@ -197,6 +202,32 @@ def test_a_teacher_writes_texts_and_objects_for_plain_schemas(tmp_path: Path) ->
         stage.ask_teacher(same, [], seed=1)
 
 
+def test_a_teacher_that_writes_noise_gives_valid_objects_where_it_is_held_to_their_schema(
+    roomy_model: Path, tmp_path: Path
+) -> None:
+    table = {"type": "object", "properties": {"kind": {"enum": ["a bill", "a note"]}}}
+    path = tmp_path / "schemas.jsonl"
+    path.write_text(json.dumps({**table, "required": ["kind"]}) + "\n")
+    from bezoar.model.stack import Stack
+
+    backend = StackBackend(Stack(ModelSpec(str(roomy_model), dtype="float32")), ChatML())
+
+    def ask(requests: Sequence[Request]) -> list[Reply]:
+        # a random model never ends by itself: its texts are taken as they are cut
+        replies = [reply for _, reply in next(backend.answer(list(requests)))]
+        return [
+            replace(reply, finish="stop") if "Below is" in request.messages[0].content else reply
+            for request, reply in zip(requests, replies, strict=True)
+        ]
+
+    stage = JSONMode(3, str(path), teacher="t", retries=0, answers=Sampling(max_tokens=30))
+    free = stage.ask_teacher(ask, [], seed=1)
+    held = replace(stage, structured=True).ask_teacher(ask, [], seed=1)
+    assert not free.rows
+    assert {row.answer for row in held.rows} <= {'{"kind": "a bill"}', '{"kind": "a note"}'}
+    assert len(held.rows) == 3
+
+
 def test_a_teacher_asks_about_the_answers_of_rows() -> None:
     names = ["Oslo", "Graz", "Lyon", "Riga"]
     more = "So it is. " * 8
@@ -242,3 +273,5 @@ def test_settings_without_effect_are_refused() -> None:
         CitedAnswers(1, teacher="t")
     with pytest.raises(ValueError, match="retries needs a teacher"):
         JSONMode(1, retries=4)
+    with pytest.raises(ValueError, match="structured needs a teacher"):
+        JSONMode(1, structured=True)

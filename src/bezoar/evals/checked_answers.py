@@ -35,6 +35,7 @@ from bezoar.evals.section import (
 )
 from bezoar.evals.stats import clustered_score, score
 from bezoar.io import content_hash
+from bezoar.model.structured_output import StructuredOutput, form_of
 from bezoar.references import RowsRef
 from bezoar.strict_json import NotJSONError, parse
 from bezoar.synth.tools.check import uses_result
@@ -82,7 +83,8 @@ class CheckedAnswers(Section):
     max_tokens: Count = 256
     """Most tokens of an answer."""
     structured: bool = False
-    """Hold answers to the form that is asked for: calls of the offered tools, or the schema."""
+    """Hold answers to the form that is asked for: calls of the offered tools, or the schema.
+    Answers that cite documents have none."""
 
     def takes(self) -> Mapping[str, RowNeed]:
         """Rows with an answer that counts."""
@@ -98,14 +100,18 @@ class CheckedAnswers(Section):
         replies = context.ask_model(model)(greedy_requests((i.prompt for i in items), *how))
         texts = [None if reply.finish == "error" else reply.text for reply in replies]
         outcome = checked(items, texts)
-        same = asked_alike(context, *how)
         groups: dict[str, list[Item]] = {}
         for item in items:
             groups.setdefault(item.group, []).append(item)
         facts = outcome.info["checked_answers"]
-        facts |= HELD if self.structured else {}
+        # answers that cite have no form: theirs are drawn as they are without `structured`
+        held = {g for g, own in groups.items() if self.structured and any(map(_form, own))}
+        facts |= HELD if held else {}
         facts["conditions"] = {
-            group: {**same, "items": content_hash([_content(item) for item in own])}
+            group: {
+                **asked_alike(context, self.max_tokens, group in held),
+                "items": content_hash([_content(item) for item in own]),
+            }
             for group, own in groups.items()
         }
         facts["unchecked"] = unchecked
@@ -196,6 +202,10 @@ def checked(items: Sequence[Item], answers: Sequence[str | None]) -> Outcome:
         figure = clustered_score(name, groups, share=True) if several else score(name, means)
         outcome += Outcome([figure], item_rows(name, list(counted), means))
     return outcome + Outcome(info={"checked_answers": kinds_of(said)})
+
+
+def _form(item: Item) -> StructuredOutput | None:
+    return form_of(item.prompt)
 
 
 def _content(item: Item) -> list[object]:

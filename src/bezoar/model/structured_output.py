@@ -103,7 +103,8 @@ def form_of(messages: Messages) -> StructuredOutput | None:
     """The form that a conversation asks for: JSON mode's schema, or calls of the offered tools."""
     schema, tools = schema_of(messages), offered(messages)
     if schema is not None:
-        return StructuredOutput.schema(schema)
+        # what is not declared counts as wrong where the schema does not say that it may be there
+        return StructuredOutput.schema({"type": "object", "additionalProperties": False, **schema})
     return StructuredOutput.calls(tools) if tools else None
 
 

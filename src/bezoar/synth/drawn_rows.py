@@ -72,6 +72,7 @@ class DrawnRows(Stage):
 
     def __post_init__(self) -> None:
         defaults = {"seeds": "", "retries": 1, "answers": Sampling(), "launch": None}
+        defaults["structured"] = False
         unused = [key for key, value in defaults.items() if getattr(self, key, value) != value]
         if unused and not self.teacher:
             raise ValueError(f"{unused[0]} needs a teacher; name one or leave it out")

@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from bezoar.data.files import locate_file
 from bezoar.data.rows import read_file
 from bezoar.llm.repair import parse_written
 from bezoar.llm.types import Ask, Request
+from bezoar.model.structured_output import form_of
 from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
 from bezoar.rng import rng_for, seed_for
@@ -52,6 +53,8 @@ class JSONMode(DrawnRows):
 
     schemas: FileRef = "bezoar:schemas.jsonl"
     """Schemas with name, description, parameters, requests; with a teacher also JSON Schemas."""
+    structured: bool = False
+    """With a teacher: hold its objects to their schema."""
     kind: Literal["json_mode"] = "json_mode"
 
     def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
@@ -81,7 +84,8 @@ class JSONMode(DrawnRows):
 
         def object_request(draft: _Wished, attempt: int) -> Request:
             turns = (json_prompt(draft.schema), Message("user", draft.text), *draft.dialogue)
-            return Request.sampled(turns, self.answers, seed_for(seed, draft.id, attempt))
+            made = Request.sampled(turns, self.answers, seed_for(seed, draft.id, attempt))
+            return replace(made, form=form_of(turns)) if self.structured else made
 
         # a weak teacher writes the same text for a schema again and again
         seen: set[str] = set()

@@ -79,8 +79,6 @@ class ToolCalls(DrawnRows):
         if not any(self.shares.values()):
             raise ValueError("shares are weights, one of them above 0; raise one")
         super().__post_init__()
-        if self.structured and not self.teacher:
-            raise ValueError("structured needs a teacher; name one or leave it out")
         if self.teacher and self.rows_per_tool > 1:
             raise ValueError("rows_per_tool is of rows without a teacher; remove one of them")
         if self.seeds and self.catalogue != SHIPPED:
