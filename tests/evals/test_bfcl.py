@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from bezoar.chat.chatml import WORDS_AROUND_TOOLS
 from bezoar.chat.messages import with_tools
 from bezoar.chat.templates import ChatML
 from bezoar.chat.tool_calls import write_call
 from bezoar.chat.types import Chat, Message, Tool, ToolCall
+from bezoar.cost import text_tokens
 from bezoar.errors import DataError
 from bezoar.evals.bfcl import CallItem, read_bfcl, sums
 from bezoar.evals.evaluate import Evaluate
@@ -200,6 +202,7 @@ def test_limit_and_conditions(folder: Path) -> None:
     }
     ((name, requests),) = one.quote({})
     assert (name, requests.num.expected) == ("", 4)
+    assert requests.prompt_tokens.expected > text_tokens(WORDS_AROUND_TOOLS)
 
 
 def trained(rows: list[Chat], texts: dict[str, str] = ANSWERS) -> EvalContext:

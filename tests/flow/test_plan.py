@@ -69,6 +69,28 @@ def test_steps_and_tokens_are_those_of_the_run(
     assert done.epochs == 2
 
 
+def test_the_tools_of_rows_that_are_yet_to_be_drawn_are_counted(
+    tmp_path: Path, roomy_model: Path, cache_folder: Path
+) -> None:
+    tools = "pairs: {kind: tool_calls, num_rows: 10}"
+    path = written(tmp_path, roomy_model)
+    drawn = path.read_text().replace("pairs: {kind: jsonl, path: pairs.jsonl}", tools)
+    drawn = drawn.replace("models:", "template: {kind: hermes}\nmodels:", 1)
+    path.write_text(drawn.replace("max_length: 400", "max_length: 8000"))
+    plan, out = line(path).training, tmp_path / "runs" / "planned"
+    assert plan is not None
+    bezoar("run", path, "--out", out)
+    stats = json.loads((out / "02-sft" / "stats.json").read_text())
+    assert plan.exact
+    assert stats["tokens"] == pytest.approx(plan.tokens, rel=0.1)
+    # behind a filter, or written by a teacher, they are as long as such rows usually are
+    form = f"{tools.replace('10', '9')}\n  kept: {{kind: form, rows: pairs, max_words: 6000}}"
+    path.write_text(path.read_text().replace(tools, form).replace("rows: pairs\n", "rows: kept\n"))
+    plan = line(path).training
+    assert plan is not None
+    assert plan.tokens == pytest.approx(plan.epochs * (plan.rows - plan.held_out) * 540)
+
+
 def test_the_time_is_from_trainings_on_this_device(
     tmp_path: Path, tiny_model: Path, cache_folder: Path
 ) -> None:

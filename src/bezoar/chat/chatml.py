@@ -25,6 +25,8 @@ _BEHIND_TOOLS = (
     f" {OPEN}{CLOSE} XML tags as follows:\n"
     f'{OPEN}\n{{"name": <function-name>, "arguments": <args-dict>}}\n{CLOSE}'
 )
+WORDS_AROUND_TOOLS = _BEFORE_TOOLS + _BEHIND_TOOLS
+"""What stands in every prompt that offers tools, beside their declarations."""
 _RESULT = "<tool_response>\n", "\n</tool_response>"
 TAGS = tuple(
     f"<{slash}{name}>" for name in ("tools", "tool_call", "tool_response") for slash in ("", "/")

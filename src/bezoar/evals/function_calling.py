@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.bounds import Count
+from bezoar.chat.chatml import WORDS_AROUND_TOOLS
 from bezoar.chat.tool_calls import BadCall
 from bezoar.chat.types import Tool, ToolCall
 from bezoar.cost import Estimate, RequestEstimate, exactly, text_tokens
@@ -105,7 +106,8 @@ class FunctionCalling(Section):
     def quote(self, rows: Mapping[str, Estimate]) -> list[tuple[str, RequestEstimate]]:
         """The answers of the model itself."""
         items = self.load()
-        tokens = sum(text_tokens(_whole_prompt(item)) for item in items) / max(1, len(items))
+        whole = (WORDS_AROUND_TOOLS + _whole_prompt(item) for item in items)
+        tokens = sum(map(text_tokens, whole)) / max(1, len(items))
         answer = Estimate(10, self.max_tokens * 0.4, self.max_tokens)
         return [("", RequestEstimate(exactly(len(items)), exactly(tokens), answer))]
 

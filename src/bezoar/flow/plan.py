@@ -27,6 +27,7 @@ from bezoar.flow.training_plan import (
     expected,
     few_items,
     finished,
+    row_tokens,
     trained_rows,
     warnings,
 )
@@ -34,7 +35,6 @@ from bezoar.flow.training_time import duration, measured_rate, needed_flops
 from bezoar.io import read_own
 from bezoar.model.find import local_config
 from bezoar.model.tokenizer import shared_tokenizer
-from bezoar.synth import SCHEMES
 from bezoar.terminal import plain
 from bezoar.train import Training
 from bezoar.train.fullest import largest_micro_batch
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from bezoar.flow.replay import Replay
 
 NO_ROWS = Estimate(0, 0, 0)
-_PROMPT_TOKENS = 60.0
-"""Of a prompt of which nothing is known."""
 
 
 @dataclass
@@ -124,7 +122,8 @@ def _expect(known: KnownRows, name: str, lines: dict[str, StagePlan], line: Stag
         if not isinstance(stage, Evaluate):
             raise
         line.note = str(error)
-    line.row_tokens = _row_tokens(recipe, name, line, lines)
+    upstream = [lines[source].row_tokens for source in recipe.upstream(name)]
+    line.row_tokens = row_tokens(stage, line.calls, upstream)
     # 2) What a training will do, and what of it or of an evaluation will not work.
     if isinstance(stage, Training):
         _expect_training(known, stage, lines[stage.rows], line)
@@ -155,14 +154,6 @@ def _expect_training(known: KnownRows, stage: Training, source: StagePlan, line:
     if num_rows:
         line.warnings = list(warnings(stage, line.training, lengths))
     line.flops = needed_flops(known.recipe, stage, line.training, lengths)
-
-
-def _row_tokens(recipe: Recipe, name: str, line: StagePlan, lines: dict[str, StagePlan]) -> float:
-    """Tokens of a row that a stage gives: what its teacher writes, else what it reads."""
-    written = [calls.completion_tokens.expected for _, calls in line.calls]
-    if written and recipe.stages[name].kind in SCHEMES:
-        return _PROMPT_TOKENS + max(written)
-    return max((lines[source].row_tokens for source in recipe.upstream(name)), default=0.0)
 
 
 def _tokens(known: KnownRows, stage: Training) -> int:

@@ -32,6 +32,7 @@ from bezoar.model.architectures import ARCHITECTURES, refuse_unfit
 from bezoar.model.find import local_config, local_folder
 from bezoar.model.spec import ModelSpec, unknown_targets
 from bezoar.model.tokenizer import shared_tokenizer
+from bezoar.synth.drawn_rows import DrawnRows
 from bezoar.terminal import plain
 from bezoar.train import Training
 from bezoar.train.stages import Train
@@ -85,9 +86,9 @@ def _too_long(known: KnownRows) -> Iterator[str]:
         if name not in stale or not isinstance(stage, Train) or stage.too_long != "drop":
             continue
         source = recipe.stages[stage.rows]
-        # of large files only the first rows are read here, and later ones may be shorter
+        # of large files and of rows to be drawn only some are read here, and others may be shorter
         is_large = isinstance(source, Source) and source.files() and not source.is_small()
-        if is_large and stage.rows in stale:
+        if (is_large or isinstance(source, DrawnRows)) and stage.rows in stale:
             continue
         rows = known[stage.rows]
         least = shortest(recipe, stage, rows) if rows else 0

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from bezoar.chat.types import AnyRow
-from bezoar.cost import Estimate
+from bezoar.cost import Estimate, RequestEstimate
 from bezoar.data.source import Source
 from bezoar.errors import BezoarError
 from bezoar.evals.evaluate import Evaluate
@@ -20,6 +20,10 @@ from bezoar.io import Row
 from bezoar.model.find import local_folder
 from bezoar.model.prompt_group import PromptGroup
 from bezoar.model.tokenizer import shared_tokenizer
+from bezoar.stage import Stage
+from bezoar.synth import SCHEMES
+from bezoar.synth.accepted import written
+from bezoar.synth.drawn_rows import DrawnRows
 from bezoar.train import Training
 from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.settings import step_counts
@@ -27,7 +31,9 @@ from bezoar.train.stages import Train
 
 LEAST_HELD_OUT = 8
 """With fewer items no paired test can fall below 5 % once it is corrected for a second one."""
-_MOST_TOKENISED = 1000
+_MOST_TOKENISED, _MOST_DRAWN = 1000, 300
+_PROMPT_TOKENS = 60.0
+"""Of a prompt of which nothing is known."""
 _GUESSED_TOKENS, _TRAINED_SHARE = 200.0, 0.7
 """Of a row of which nothing is known: its tokens, and the share of them that is trained."""
 _USUAL_LR = {
@@ -114,9 +120,22 @@ def answered(stage: PolicySettings, num_rows: float) -> TrainingPlan:
     return TrainingPlan(round(num_rows), 0, steps, round(epochs, 2), tokens)
 
 
+def row_tokens(
+    stage: Stage, calls: Sequence[tuple[str, RequestEstimate]], upstream: Sequence[float]
+) -> float:
+    """Tokens of a row that a stage gives: what its kind has, or its teacher writes, else what it
+    reads; 0 unknown."""
+    if isinstance(stage, DrawnRows):
+        return stage.usual_tokens
+    if calls and stage.kind in SCHEMES:
+        return _PROMPT_TOKENS + max(asked.completion_tokens.expected for _, asked in calls)
+    return max(upstream, default=0.0)
+
+
 class KnownRows(dict[str, Sequence[AnyRow] | None]):
     """Stage -> its rows: all of a finished one and of a source's small files, the first of large
-    ones, None where they are yet to be. They are read once, when they are first wanted."""
+    ones, those of a scheme without a teacher or as many of its kind, None where they are yet to be.
+    They are read once, when they are first wanted."""
 
     def __init__(
         self, recipe: Recipe, run: RunDir, stale: set[str], kept: Kept = lambda stage: None
@@ -135,6 +154,10 @@ class KnownRows(dict[str, Sequence[AnyRow] | None]):
                 stage = replace(stage, limit=first, shuffle_seed=None)
                 stage = stage.below(self.recipe.path.parent)
             rows = stage.load().rows
+        elif isinstance(stage, DrawnRows) and not stage.teacher:
+            # nobody is asked for them, and how many tools they offer is in no key
+            few = stage.sized(min(written(stage.num_rows), _MOST_DRAWN))
+            rows = [*few.write(self.recipe.seed_of(name)).rows]
         self[name] = rows
         return rows
 

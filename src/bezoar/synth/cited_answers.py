@@ -86,6 +86,7 @@ class CitedAnswers(DrawnRows):
     unanswerable: Share = 0.15
     """Share of the rows whose question no document answers."""
     kind: Literal["cited_answers"] = "cited_answers"
+    usual_tokens = 360.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

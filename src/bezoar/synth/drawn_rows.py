@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from bezoar.bounds import Natural
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
@@ -69,6 +69,8 @@ class DrawnRows(Stage):
     launch: AskLaunch | None = field(default=None, kw_only=True)
     """With a teacher: what sends its requests; default: where the recipe's `launch` says."""
     gives = "rows"
+    # of a row of what ships, about, with the prompt's words and declarations
+    usual_tokens: ClassVar[float]
 
     def __post_init__(self) -> None:
         defaults = {"seeds": "", "retries": 1, "answers": Sampling(), "launch": None}

@@ -56,6 +56,7 @@ class JSONMode(DrawnRows):
     structured: bool = False
     """With a teacher: hold its objects to their schema."""
     kind: Literal["json_mode"] = "json_mode"
+    usual_tokens = 240.0
 
     def row_type(self, rows: Mapping[str, RowType], outputs: Mapping[str, Outputs]) -> RowType:
         """Chats."""

@@ -74,6 +74,7 @@ class ToolCalls(DrawnRows):
     structured: bool = False
     """With a local teacher: hold its answers to valid calls of the offered tools."""
     kind: Literal["tool_calls"] = "tool_calls"
+    usual_tokens = 540.0
 
     def __post_init__(self) -> None:
         if not any(self.shares.values()):
