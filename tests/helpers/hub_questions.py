@@ -194,6 +194,18 @@ def _truthful_qa() -> Files:
     return tables({"multiple_choice": {"validation": rows}})
 
 
+def _agieval() -> Files:
+    rows = [
+        {
+            "query": f"Q: Which is {fruit}? Answer Choices: (A){fruit} (B)none\nA: The answer is",
+            "choices": [f"(A){fruit}", "(B)none"],
+            "gold": [number % 2],  # a list, since of some questions two answers are right
+        }
+        for number, fruit in enumerate(FRUITS)
+    ]
+    return tables({"default": {"test": rows}})
+
+
 def _ifeval() -> Files:
     rows = [
         {
@@ -318,6 +330,8 @@ def _human_judgments() -> Files:
     return tables({"default": {"human": rows, "gpt4_pair": rows}})
 
 
+EXAMS = ("aqua-rat", "logiqa-en", "lsat-ar", "lsat-lr", "lsat-rc", "sat-en", "sat-math")
+EXAMS += ("sat-en-without-passage",)
 QUESTIONS: dict[str, Callable[[], Files]] = {
     "HuggingFaceH4/mt_bench_prompts": _mt_bench,
     "allenai/ai2_arc": _ai2_arc,
@@ -332,6 +346,7 @@ QUESTIONS: dict[str, Callable[[], Files]] = {
     "openai/gsm8k": _gsm8k,
     "truthfulqa/truthful_qa": _truthful_qa,
     "google/IFEval": _ifeval,
+    **{f"hails/agieval-{exam}": _agieval for exam in EXAMS},
     "allenai/reward-bench": _reward_bench,
     "allenai/reward-bench-2": _reward_bench_2,
     "allenai/preference-test-sets": _preference_test_sets,
