@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from bezoar.errors import DataError
 from bezoar.io import cache_dir, cached_hash, read_object
@@ -24,16 +25,19 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _AGAIN = "fetch or save the model again."
 # numbers that are computed from the config, such as the angles of positions
 _MOST_BUFFERS = 2**27
-_FLOATS = ("F64", "F32", "F16", "BF16")
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _NUM_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
-def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
-    """The network (a transformers causal LM) with bezoar's attention and layers, dropout off."""
+def load_net(spec: ModelSpec, *, device: str = "cpu", mapped: bool = False) -> Any:
+    """The network (a transformers causal LM) with bezoar's attention and layers, dropout off.
+
+    `mapped` leaves the weights in their files, see `read_net`, and the network on the CPU.
+    """
     resolve.silence_libraries()
     folder = resolve.resolve_model(spec.path)
-    net = read_net(folder, DTYPES[spec.dtype])
+    net = read_net(folder, DTYPES[spec.dtype], mapped=mapped)
     if spec.quantize == "nf4":
         file = cache_dir() / "nf4" / f"{cached_hash(folder)}-{spec.dtype}.safetensors"
         quantize(net, device=device, file=file if device == "cpu" else None)
@@ -47,24 +51,56 @@ def load_net(spec: ModelSpec, *, device: str = "cpu") -> Any:
     install(net)
     if spec.add_tokens:
         inner = load_tokenizer(spec.path, spec.add_tokens).inner
+        # new rows are made of rows in the precision of the spec
+        for embeddings in (net.get_input_embeddings(), net.get_output_embeddings()):
+            embeddings.to(DTYPES[spec.dtype])
         place(net, inner.convert_tokens_to_ids(list(spec.add_tokens)))
-    return net.to(device).eval()
+    return (net if mapped else net.to(device)).eval()
 
 
-def read_net(folder: Path, dtype: torch.dtype) -> Any:
+def read_net(folder: Path, dtype: torch.dtype, *, mapped: bool = False) -> Any:
     """The network in a folder, with every weight from the folder's own files. DataError names what
-    does not fit, before memory is taken: see `check_fit`."""
+    does not fit, before memory is taken: see `check_fit`.
+
+    `mapped` leaves weights in the precision of the files, if they have one, and takes no memory for
+    them: a row of a weight is read when it is used, and whoever uses it rounds it to `dtype` and
+    refuses what is not finite.
+    """
     kind, tensors, options = check_fit(folder, dtype)
     source = _source(folder)
+    types = {tensor.get_dtype() for tensor in tensors.values()}
+    kept = _FLOATS.get(types.pop()) if mapped and len(types) == 1 else None
+    options["dtype"] = kept or dtype
     net, info = kind.from_pretrained(None, state_dict=tensors, **options)
     refuse_misfits(info, source)
-    refuse_not_finite(dict(net.named_parameters()), source)
+    if mapped:
+        _round_buffers(net, {**options, "dtype": dtype})
+    else:
+        refuse_not_finite(dict(net.named_parameters()), source)
     net.config.name_or_path = str(folder)
     if net.get_output_embeddings().weight is not net.get_input_embeddings().weight:
         # the files hold two matrices that differ, whatever the config says
         net.config.tie_word_embeddings = False
     _read_generation_config(net, folder / "generation_config.json")
     return net
+
+
+def _round_buffers(net: Any, options: dict[str, Any]) -> None:
+    """Give a network the buffers that it has in another precision, that of the options."""
+
+    def no_memory(_: torch.nn.Module, __: str, weight: Any) -> Any:
+        return None if weight is None else torch.nn.Parameter(weight.to("meta"))
+
+    hook = register_module_parameter_registration_hook(no_memory)
+    try:
+        keys = "dtype", "attn_implementation"
+        other = type(net)._from_config(net.config, **{key: options[key] for key in keys})
+    finally:
+        hook.remove()
+    computed, stored = dict(other.named_buffers()), net.state_dict().keys()
+    for name, buffer in net.named_buffers():
+        own = computed[name]
+        buffer.data = buffer.to(own.dtype) if name in stored else own
 
 
 def check_fit(

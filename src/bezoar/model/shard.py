@@ -7,6 +7,7 @@ summed over ranks and divided among them. Every rank has to make the same number
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -17,10 +18,16 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from bezoar.model.layer import FastLayer
+from bezoar.model.tensors import open_tensors, save_tensors
 
 
-def shard(net: Any) -> None:
-    """Leave this rank its part of every weight of `net`, whose states `net.states` gives now."""
+def shard(net: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """Leave this rank its part of every weight of `net`, whose states `net.states` gives now: in
+    float32 on `device`, rounded to `dtype` before.
+
+    No weight is ever whole here: of one that lies in a mapped file only the part's rows are read.
+    """
+    weights = _emptied(net)
     # a fast block holds the plain one, and is what is called
     blocks = [m for m in net.modules() if isinstance(m, (FastLayer, GradientCheckpointingLayer))]
     inner = {id(m) for block in blocks for m in block.modules() if m is not block}
@@ -38,6 +45,43 @@ def shard(net: Any) -> None:
     # which alone FSDP would notice
     net.states = MethodType(_states, net)
     register_fsdp_forward_method(net, "states")
+    for buffer in net.buffers():
+        buffer.data = buffer.float() if buffer.is_floating_point() else buffer
+    _fill(net, weights, device, dtype)
+
+
+def _emptied(net: Any) -> dict[str, Tensor]:
+    """The weights of a net by all their names, which leave it: it keeps their shapes, tied ones as
+    one."""
+    weights = dict(net.named_parameters(remove_duplicate=False))
+    shapes = {
+        id(weight): nn.Parameter(torch.empty_like(weight, dtype=torch.float32, device="meta"))
+        for weight in weights.values()
+    }
+    net.load_state_dict(
+        {name: shapes[id(weight)] for name, weight in weights.items()}, assign=True, strict=False
+    )
+    return weights
+
+
+def _fill(net: Any, weights: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
+    """Give the parts of a net their numbers."""
+    own = dict[int, nn.Parameter]()
+    for name, empty in list(net.named_parameters(remove_duplicate=False)):
+        # as torch.chunk, and the last ranks may have none; whoever is read is let go
+        weight, mesh = weights.pop(name), empty.device_mesh
+        if id(empty) in own:
+            continue
+        parts = weight.detach().chunk(mesh.size())
+        rank = mesh.get_local_rank()
+        part = parts[rank] if rank < len(parts) else weight.detach()[:0]
+        here = torch.empty(part.shape, dtype=torch.float32, device=device).copy_(part.to(dtype))
+        whole_shape = {"shape": empty.shape, "stride": empty.stride()}
+        placed = DTensor.from_local(here, mesh, empty.placements, run_check=False, **whole_shape)
+        own[id(empty)] = nn.Parameter(placed)
+    names = net.named_parameters(remove_duplicate=False)
+    filled = {name: own[id(empty)] for name, empty in names}
+    net.load_state_dict(filled, assign=True, strict=False)
 
 
 def _states(net: Any, **inputs: Any) -> Any:
@@ -63,17 +107,30 @@ def part_like(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor, mesh, placements, src_data_rank=None)
 
 
-def whole_state(net: nn.Module, dtype: torch.dtype, *, keep: bool) -> dict[str, Tensor]:
-    """All weights by name, on the CPU in this precision, of a rank that is to `keep` them; tied
-    ones are one tensor."""
-    found, copies = dict[str, Tensor](), dict[int, Tensor]()
-    for name, parameter in net.named_parameters(remove_duplicate=False):
-        if id(parameter) not in copies:
-            tensor = whole(parameter.detach())
-            copies[id(parameter)] = tensor.to("cpu", dtype) if keep else tensor[:0]
-        found[name] = copies[id(parameter)]
-    others = {name: tensor for name, tensor in net.state_dict().items() if name not in found}
-    return {**found, **others} if keep else {}
+def gathered(net: nn.Module, folder: Path, dtype: torch.dtype, *, keep: bool) -> dict[str, Tensor]:
+    """All weights by name in this precision, of a rank that is to `keep` them; tied ones are one
+    tensor. They are put together one at a time, and lie in a file of `folder`, mapped and without a name."""
+    parameters = {name: parameter.detach() for name, parameter in net.named_parameters()}
+
+    def read(name: str) -> Tensor:
+        tensor = whole(parameters[name])
+        return tensor.to("cpu", dtype) if keep else tensor
+
+    if not keep:
+        for name in sorted(parameters):
+            read(name)
+        return {}
+    shapes = {n: torch.empty(t.shape, dtype=dtype, device="meta") for n, t in parameters.items()}
+    file = folder / "whole.safetensors"
+    save_tensors(file, shapes, read=read)
+    tensors = {name: part[...] for name, part in open_tensors(file).items()}
+    file.unlink()
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    found = {
+        name: tensors[names[id(parameter)]]
+        for name, parameter in net.named_parameters(remove_duplicate=False)
+    }
+    return {**net.state_dict(), **found}
 
 
 def clip_in_parts(parameters: Iterable[nn.Parameter], most: float) -> float:

@@ -33,8 +33,10 @@ from bezoar.model.linear import LoRAWeights, StackedLinear, linear_layers
 from bezoar.model.load import DTYPES, load_net
 from bezoar.model.packed import PackedBatch
 from bezoar.model.resolve import public_path, resolve_model, some_of, stack_identity
+from bezoar.model.save_net import save_net
 from bezoar.model.score_head import ScoreHead, load_head
 from bezoar.model.spec import LoRA, ModelSpec, unknown_targets
+from bezoar.model.tensors import refuse_not_finite
 from bezoar.model.tokenizer import load_tokenizer
 
 
@@ -49,12 +51,17 @@ class Stack:
     score_head: ScoreHead | None
 
     def __init__(
-        self, spec: ModelSpec, adapters: Sequence[Path] = (), *, device: str | None = None
+        self,
+        spec: ModelSpec,
+        adapters: Sequence[Path] = (),
+        *,
+        device: str | None = None,
+        mapped: bool = False,
     ) -> None:
-        self.spec, self.adapters = spec, [Path(folder) for folder in adapters]
+        """`mapped` leaves the weights in their files until `shard` takes a part of them."""
+        self.spec, self.adapters, self.mapped = spec, [Path(f) for f in adapters], mapped
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.net = load_net(spec, device=str(self.device))
-        self.net.requires_grad_(False)
+        self.net = load_net(spec, device=str(self.device), mapped=mapped).requires_grad_(False)
         self.top: LoRA | None = None
         self.sharded, self.whole = False, dict[str, Tensor]()
         self._head_trains = False
@@ -203,18 +210,8 @@ class Stack:
         `folder`/model if all weights train."""
         target = folder / ("model" if self.top is None else "adapter")
         if self.top is None:
-            # a copy in the precision of the spec, not on the GPU: these weights may train on
-            dtype, copies = DTYPES[self.spec.dtype], dict[int, Tensor]()
-            state = self.whole or self.net.state_dict()
-            for name, tensor in state.items():
-                # once where tied: safetensors refuses to write what does not look so
-                copy = copies.get(tensor.data_ptr())
-                if copy is None:
-                    copy = tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
-                state[name] = copies[tensor.data_ptr()] = copy
-            self.net.save_pretrained(target, state_dict=state)
-            self.net.config.dtype = dtype
-            self.net.config.save_pretrained(target)
+            save_net(self.net, self.whole or self.net.state_dict(), DTYPES[self.spec.dtype], target)
+            self.whole = {}
             self.tokenizer.inner.save_pretrained(target)
             sync(target)
             if self.score_head is not None:
@@ -240,26 +237,32 @@ class Stack:
         if self.added is not None:
             self.added.release()
             self.added = None
-        self.net = self.net.float().requires_grad_(True)
+        self.net = (self.net if self.mapped else self.net.float()).requires_grad_(True)
         # fast layers form no gradients for the weights of norms
         for layer in fast_layers(self.net):
             layer.fast = False
 
     def shard(self) -> dict[str, nn.Parameter]:
-        """Keep one rank's part of all weights, which train; returns the parameters anew."""
-        from bezoar.model.shard import shard
+        """Keep one rank's part of all weights, which train; returns the parameters anew.
 
-        shard(self.net)
+        DataError if a weight of a mapped file is not finite.
+        """
+        from bezoar.model.shard import local, shard
+
+        shard(self.net, self.device, DTYPES[self.spec.dtype] if self.mapped else torch.float32)
         self.sharded = True
+        parts = self.net.named_parameters()
+        refuse_not_finite({name: local(part) for name, part in parts}, self.spec.path)
         return self._trained()
 
-    def gather(self, *, keep: bool) -> None:
-        """Put weights in parts together for `save_trained`; all ranks do, and one keeps them."""
-        from bezoar.model.shard import whole_state
+    def gather(self, folder: Path, *, keep: bool) -> None:
+        """Put weights in parts together for `save_trained`, in a nameless file of the folder; all
+        ranks do, and one keeps them."""
+        from bezoar.model.shard import gathered
 
         if self.sharded:
             self.net.reshard()
-            self.whole = whole_state(self.net, DTYPES[self.spec.dtype], keep=keep)
+            self.whole = gathered(self.net, folder, DTYPES[self.spec.dtype], keep=keep)
 
     def _trained(self) -> dict[str, nn.Parameter]:
         parameters: dict[str, nn.Parameter] = {}

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,14 @@ _TYPES = {
 }
 
 
-def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+def save_tensors(
+    file: Path, tensors: Mapping[str, Tensor], *, read: Callable[[str], Tensor] | None = None
+) -> None:
     """Write tensors atomically; durable on return. One at a time leaves its device: a file of any
-    size needs the memory of its largest tensor, and on a CPU none."""
+    size needs the memory of its largest tensor, and on a CPU none.
+
+    With `read`, which is called in the order of names, `tensors` have shapes and types alone.
+    """
     # 1) where each lies: wide types first, so that every tensor is aligned
     offsets, end = dict[str, tuple[int, int]](), 0
     for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
@@ -44,7 +49,7 @@ def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
         # 3) the values, in the order of the checksum
         value = 0
         for name, tensor in sorted(tensors.items()):
-            data = _bytes(tensor)
+            data = _bytes(read(name) if read else tensor)
             value = _add(value, name, tensor, data)
             stream.seek(start + offsets[name][0])
             stream.write(data)

@@ -16,7 +16,7 @@ from pydantic import Field
 from bezoar.bounds import Count, Natural, NotNegative, Part, Positive
 from bezoar.chat.templates import Template
 from bezoar.errors import RecipeError
-from bezoar.launch import TrainLaunch
+from bezoar.launch import OneProcess, TrainLaunch
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.references import ModelRef, RowsRef
 from bezoar.train.objective import Objective
@@ -145,6 +145,16 @@ def check_parts(settings: TrainSettings, at: Callable[[str], str]) -> None:
     if key:
         fix = "change it, or set `shard: false` in launch"
         raise RecipeError(f"{at(key)}: it is not known to weights in parts; {fix}.")
+
+
+def in_parts(settings: TrainSettings, num_ranks: int) -> bool:
+    """Whether each of so many ranks holds a part of the weights. RecipeError for a setting that
+    does not know them so."""
+    shards = (settings.launch or OneProcess()).shards
+    found = settings.adapter is None and shards and num_ranks > 1
+    if found:
+        check_parts(settings, str)
+    return found
 
 
 class StepCounts(NamedTuple):

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from bezoar.chat.types import Dropped
 from bezoar.io import content_hash, write_jsonl
-from bezoar.launch import OneProcess
 from bezoar.model.fast_paths import refuse_broken
 from bezoar.model.stack import Stack
 from bezoar.model.tensors import kept_tensors, save_tensors
@@ -30,7 +29,7 @@ from bezoar.train.ranks import Ranks
 from bezoar.train.settings import (
     StageInputs,
     TrainSettings,
-    check_parts,
+    in_parts,
     no_step_better,
     step_counts,
 )
@@ -60,7 +59,8 @@ def train(
     """Run a training stage; one that was killed goes on from its last checkpoint."""
     refuse_broken(progress.stage, all_weights=settings.adapter is None)
     fresh_peak()
-    stack = Stack(inputs.spec, inputs.adapters)
+    parts = in_parts(settings, Ranks.here().size)
+    stack = Stack(inputs.spec, inputs.adapters, mapped=parts)
     examples, dropped = checked_examples(settings, rows, inputs, stack, progress)
     # before the adapter and the head are drawn: the same seed gives the same first weights
     torch.manual_seed(seed)
@@ -68,9 +68,7 @@ def train(
     if settings.extrapolate != 1:
         check_head(stack, outputs, progress.stage)
     parameters = stack.add_adapter(settings.adapter, seed=seed, outputs=outputs)
-    launch = settings.launch or OneProcess()
-    if settings.adapter is None and launch.shards and Ranks.here().size > 1:
-        check_parts(settings, str)
+    if parts:
         parameters = stack.shard()
     train_state = TrainState(stack, settings.objective, examples, neftune=settings.neftune)
     trainer = SupervisedTrainer(settings, inputs, progress, seed, parameters, train_state)
@@ -210,7 +208,7 @@ class SupervisedTrainer(Trainer):
         # the last weights may be worse than earlier ones: the rows held out decide
         if self.best:
             self.train_state.stack.set_trained(self.best)
-        self.stack.gather(keep=self.ranks.first)
+        self.stack.gather(self.folder, keep=self.ranks.first)
         if not self.ranks.first:
             return {}
         if self.settings.extrapolate != 1:
@@ -269,7 +267,7 @@ class SupervisedTrainer(Trainer):
             trained = stack.trained_state().items()
             self.best = {name: tensor.to(place, copy=True) for name, tensor in trained}
         if state.step and self.settings.keep == "all":
-            stack.gather(keep=self.ranks.first)
+            stack.gather(self.folder, keep=self.ranks.first)
             if self.ranks.first:
                 self.save(stack, self.folder / "kept" / f"step-{state.step}")
 

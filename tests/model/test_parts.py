@@ -1,0 +1,99 @@
+"""Two ranks take their parts of a model from its files, over gloo: the weights of a plain load, in
+less memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bezoar.model.load import _open_all
+from tests.train.test_rank_gradients import free_port
+from tests.helpers.tiny_nets import make
+
+TWO_MATRICES = {"tie_word_embeddings": False}
+SAME = ("llama", "gemma3", "gpt-neox", "falcon-40b", "olmo2")
+"""Tied and untied, with buffers that the precision rounds, with biases."""
+
+
+@pytest.fixture(scope="module")
+def found(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    import torch
+
+    folder = tmp_path_factory.mktemp("parts")
+    same: dict[str, Any] = {}
+    for name in SAME:
+        path = str(make(name, folder / name, tiny_model))
+        same |= {f"{name} {dtype}": {"path": path, "dtype": dtype} for dtype in DTYPES}
+    tied = same["llama bfloat16"]["path"]
+    for dtype in DTYPES:
+        grown = {"path": tied, "dtype": dtype, "add_tokens": ["<one>", "<two>"]}
+        same[f"two tokens more {dtype}"] = grown
+    half = folder / "half"
+    large = llama(folder / "large", tiny_model, torch.bfloat16)
+    same["bfloat16 in its file"] = {"path": str(llama(half, tiny_model, torch.bfloat16, small=True))}
+    same["bfloat16 in float32"] = {**same["bfloat16 in its file"], "dtype": "float32"}
+    job = {"same": same, "large": {"path": str(large)}}
+    (folder / "job.json").write_text(json.dumps(job))
+    meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-m", "tests.helpers.rank_parts", str(folder / "job.json")]
+    common = {**os.environ, **meet, "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen([*command, str(folder)], env={**common, "RANK": rank}) for rank in "01"
+    ]
+    assert [rank.wait(180) for rank in ranks] == [0, 0]
+    reports = [json.loads((folder / f"report-{rank}.json").read_text()) for rank in range(2)]
+    return {"reports": reports, "folder": folder, "large": large}
+
+
+DTYPES = ("bfloat16", "float32")
+
+
+def llama(folder: Path, tokenizer: Path, dtype: Any, *, small: bool = False) -> Path:
+    """A random one of 59 million weights, in files of some 20 MB."""
+    import shutil
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = (32, 48, 2) if small else (512, 1536, 16)
+    config = LlamaConfig(
+        vocab_size=272 if small else 4099,
+        hidden_size=sizes[0],
+        intermediate_size=sizes[1],
+        num_hidden_layers=sizes[2],
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+    )
+    torch.manual_seed(0)
+    net = LlamaForCausalLM(config).to(dtype)
+    net.save_pretrained(folder, max_shard_size="20MB")
+    for file in tokenizer.iterdir():
+        if file.name.startswith("tokenizer"):
+            shutil.copyfile(file, folder / file.name)
+    return folder
+
+
+def test_the_weights_are_those_of_a_plain_load(found: dict[str, Any]) -> None:
+    for report in found["reports"]:
+        assert len(report["differing"]) == 14
+        assert not any(report["differing"].values()), report["differing"]
+
+
+def test_a_rank_takes_its_part_and_one_tensor(found: dict[str, Any]) -> None:
+    """236 MB in float32; 118 of them lie on a rank."""
+    for report in found["reports"]:
+        assert report["held"] == pytest.approx(118e6, rel=0.02)
+        assert report["loading"] < report["held"] + 2 * report["largest"] + 10e6
+        assert report["saving"] < 4 * report["largest"] + 30e6
+
+
+def test_what_is_written_from_parts_is_the_model(found: dict[str, Any]) -> None:
+    before, after = _open_all(found["large"]), _open_all(found["folder"] / "model")
+    assert before.keys() == after.keys()
+    assert all((before[name][...] == after[name][...]).all() for name in before)
+    assert not list(found["folder"].glob("*.safetensors"))
