@@ -245,9 +245,17 @@ def training() -> list[Line]:
             "computed: weights and moments in float32",
         ),
         (
+            "Memory and disk to write the result",
+            f"{6 * VOCABULARY * HIDDEN / GB:.0f} GB, {4 * WEIGHTS / GB:.0f} GB",
+            "computed: the largest weight in float32 and in bfloat16; the model twice on the disk"
+            " for as long as it takes",
+        ),
+        (
             "Memory of a host while loading",
-            f"{4 * WEIGHTS * GPUS_A_HOST / GB:,.0f} GB",
-            "computed: each of 8 ranks loads the whole model in float32, as it is now",
+            f"{4 * WEIGHTS * share * GPUS_A_HOST / GB:,.0f} GB",
+            f"computed: {GPUS_A_HOST} parts in float32, were there no GPUs to hold them; files are"
+            " read by rows, and their pages are not counted. On two CPU ranks loading took at most"
+            " 1.09 times the part (tests/model/test_parts.py)",
         ),
     ]
 

@@ -14,10 +14,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from bezoar.model.layer import recompute
+from bezoar.model.packed import pack
+from bezoar.model.prompt_group import prompt_group
 from bezoar.model.shard import local, whole
 from bezoar.model.spec import ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.train.ranks import Ranks
+from bezoar.train.step import states
 
 
 def in_parts(spec: ModelSpec) -> Stack:
@@ -69,6 +73,14 @@ def anonymous() -> int:
     return int(found[1]) * 1024
 
 
+def step(stack: Stack) -> None:
+    """A gradient as training forms it, with recomputed activations."""
+    recompute(stack.net)
+    groups = [prompt_group([1] * 8, [[2] * 8])]
+    hidden = states(stack, pack(groups).to(stack.device))[0]
+    hidden.float().sum().backward()
+
+
 def main(job: dict[str, Any], folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
@@ -79,6 +91,9 @@ def main(job: dict[str, Any], folder: Path) -> None:
     stack, report["loading"] = peak_of(lambda: in_parts(ModelSpec(**job["large"])))
     report["held"] = sum(local(p).nbytes for p in stack.net.parameters())
     report["largest"] = max(p.nbytes for p in stack.net.parameters())
+
+    _, report["step"] = peak_of(lambda: step(stack))
+    stack.trained_state()  # what the pass left whole is in parts again
 
     def save() -> None:
         stack.gather(folder, keep=ranks.first)

@@ -3,6 +3,7 @@ less memory."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 
 from bezoar.model.load import _open_all
+from bezoar.model.tensors import load_tensors, save_tensors
+from tests.helpers.tiny_nets import make, make_kind
 from tests.train.test_rank_gradients import free_port
-from tests.helpers.tiny_nets import make
 
-TWO_MATRICES = {"tie_word_embeddings": False}
 SAME = ("llama", "gemma3", "gpt-neox", "falcon-40b", "olmo2")
 """Tied and untied, with buffers that the precision rounds, with biases."""
+DTYPES = ("bfloat16", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +30,27 @@ def found(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     for name in SAME:
         path = str(make(name, folder / name, tiny_model))
         same |= {f"{name} {dtype}": {"path": path, "dtype": dtype} for dtype in DTYPES}
+    # experts, which transformers joins as it reads them, and an architecture without fast layers
+    sizes = {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
+    for kind, more in (("qwen3_moe", sizes), ("starcoder2", {})):
+        same[kind] = {"path": str(make_kind(kind, folder / kind, tiny_model, **more))}
     tied = same["llama bfloat16"]["path"]
+    same["two matrices of a tied config"] = {"path": str(untied(Path(tied), folder / "untied"))}
     for dtype in DTYPES:
         grown = {"path": tied, "dtype": dtype, "add_tokens": ["<one>", "<two>"]}
         same[f"two tokens more {dtype}"] = grown
     half = folder / "half"
     large = llama(folder / "large", tiny_model, torch.bfloat16)
-    same["bfloat16 in its file"] = {"path": str(llama(half, tiny_model, torch.bfloat16, small=True))}
+    same["bfloat16 in its file"] = {
+        "path": str(llama(half, tiny_model, torch.bfloat16, small=True))
+    }
     same["bfloat16 in float32"] = {**same["bfloat16 in its file"], "dtype": "float32"}
     job = {"same": same, "large": {"path": str(large)}}
     (folder / "job.json").write_text(json.dumps(job))
     meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "tests.helpers.rank_parts", str(folder / "job.json")]
-    common = {**os.environ, **meet, "OMP_NUM_THREADS": "1"}
+    # memory that is freed goes back, so that what is measured is held
+    common = {**os.environ, **meet, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     ranks = [
         subprocess.Popen([*command, str(folder)], env={**common, "RANK": rank}) for rank in "01"
     ]
@@ -49,13 +59,17 @@ def found(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return {"reports": reports, "folder": folder, "large": large}
 
 
-DTYPES = ("bfloat16", "float32")
+def untied(source: Path, folder: Path) -> Path:
+    """A copy with an output embedding of its own, which its config does not know of."""
+    shutil.copytree(source, folder)
+    tensors = load_tensors(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 2
+    save_tensors(folder / "model.safetensors", tensors)
+    return folder
 
 
 def llama(folder: Path, tokenizer: Path, dtype: Any, *, small: bool = False) -> Path:
     """A random one of 59 million weights, in files of some 20 MB."""
-    import shutil
-
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -80,7 +94,7 @@ def llama(folder: Path, tokenizer: Path, dtype: Any, *, small: bool = False) -> 
 
 def test_the_weights_are_those_of_a_plain_load(found: dict[str, Any]) -> None:
     for report in found["reports"]:
-        assert len(report["differing"]) == 14
+        assert len(report["differing"]) == 17
         assert not any(report["differing"].values()), report["differing"]
 
 
@@ -89,7 +103,9 @@ def test_a_rank_takes_its_part_and_one_tensor(found: dict[str, Any]) -> None:
     for report in found["reports"]:
         assert report["held"] == pytest.approx(118e6, rel=0.02)
         assert report["loading"] < report["held"] + 2 * report["largest"] + 10e6
-        assert report["saving"] < 4 * report["largest"] + 30e6
+        assert report["saving"] < 4 * report["largest"]
+        # the gradient is in parts too
+        assert report["step"] < 1.8 * report["held"]
 
 
 def test_what_is_written_from_parts_is_the_model(found: dict[str, Any]) -> None:

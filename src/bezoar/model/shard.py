@@ -109,7 +109,7 @@ def part_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 def gathered(net: nn.Module, folder: Path, dtype: torch.dtype, *, keep: bool) -> dict[str, Tensor]:
     """All weights by name in this precision, of a rank that is to `keep` them; tied ones are one
-    tensor. They are put together one at a time, and lie in a file of `folder`, mapped and without a name."""
+    tensor. They are put together one at a time, and lie mapped in a nameless file in `folder`."""
     parameters = {name: parameter.detach() for name, parameter in net.named_parameters()}
 
     def read(name: str) -> Tensor:

@@ -113,8 +113,10 @@ def predict_memory(
         inputs = config["hidden_size"] * tokens * width
         widest = max(0, activations // num_layers + widest - head)
         activations = num_layers * inputs
-    # all weights in bfloat16: copies of all matrices, up to the backward pass
-    activations += widest + (2 * linear if lora is None and spec.dtype == "bfloat16" else 0)
+    if lora is None:
+        sizes_of = num_embeddings * embedding, linear, linear // num_layers
+        widest += _copies(*sizes_of, spec.dtype, parts=parts, recompute=recompute)
+    activations += widest
     held = weights // parts, trained // parts, head, activations, best // parts, packing
     memory = Memory(0 if on_gpu else PROCESS_BYTES, *held)
     if slots:
@@ -124,6 +126,18 @@ def predict_memory(
         added = "weights", "trained", "activations"
         memory = replace(memory, **{n: getattr(memory, n) + getattr(other, n) for n in added})
     return memory
+
+
+def _copies(
+    embeddings: int, linear: int, block: int, dtype: str, *, parts: int, recompute: bool
+) -> int:
+    """Bytes of weights that are there once more while they are read, of numbers of weights."""
+    # in bfloat16 all matrices, up to the backward pass
+    copies = 2 * linear if dtype == "bfloat16" else 0
+    if parts == 1:
+        return copies
+    # of parts, the embeddings and two blocks are whole; a block read again has been let go before
+    return (0 if recompute else copies) + 4 * (embeddings + 2 * block)
 
 
 def _activations(

@@ -26,13 +26,7 @@ from bezoar.train.extrapolate import check_head, extrapolate
 from bezoar.train.hardware import fresh_peak, mfu, work
 from bezoar.train.optim import epoch_order
 from bezoar.train.ranks import Ranks
-from bezoar.train.settings import (
-    StageInputs,
-    TrainSettings,
-    in_parts,
-    no_step_better,
-    step_counts,
-)
+from bezoar.train.settings import StageInputs, TrainSettings, in_parts, no_step_better, step_counts
 from bezoar.train.step import (
     TrainState,
     add_gradient,
