@@ -21,7 +21,7 @@ from bezoar.model.sampling import SamplingParams
 from bezoar.model.score import rewards
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
-from bezoar.train.memory import layer_shapes
+from bezoar.train.layer_shapes import layer_shapes
 from tests.helpers.tiny_nets import VARIANTS, make, make_kind
 
 GROUPS = [

@@ -20,12 +20,12 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.train import memory
 from bezoar.train.hardware import fresh_peak, peak_memory
+from bezoar.train.layer_shapes import layer_shapes
 from bezoar.train.memory import (
     PAGE,
     Memory,
     _kept,
     largest_budget,
-    layer_shapes,
     memory_here,
     options,
     predict_memory,
@@ -89,6 +89,10 @@ def test_parts_of_all_weights_by_hand() -> None:
     long = predict_memory(CONFIG, ModelSpec("m"), None, tokens=10**6, on_gpu=True, recompute=True)
     assert long is not None
     assert long.activations + long.head == 10**6 * (2 * 4 * 8 + kept + beside) + 2 * linear
+    # of four parts the embeddings and two layers are whole, and a layer's copies when it is read
+    whole = 4 * (embeddings + 2 * linear // 2)
+    assert parts(parts=4).activations == found.activations + whole
+    assert parts(parts=4, recompute=True).activations == 10 * 2 * 4 * 8 + whole
     # the best weights, in the machine's memory alone
     assert parts(keeps_best=True).best == 4 * (linear + embeddings)
     assert parts(keeps_best=True, on_gpu=True).best == found.best == 0

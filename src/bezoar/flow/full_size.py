@@ -21,7 +21,8 @@ from bezoar.io import read_own
 from bezoar.model.find import local_config
 from bezoar.model.spec import ModelSpec
 from bezoar.terminal import Console, plain
-from bezoar.train.memory import Config, available, llama_like
+from bezoar.train.layer_shapes import Config
+from bezoar.train.memory import available, llama_like
 from bezoar.train.stages import Train
 
 

@@ -9,7 +9,8 @@ from bezoar.io import cache_dir, content_hash, write_json
 from bezoar.llm.local import Local
 from bezoar.llm.vllm import Vllm
 from bezoar.model.find import local_config
-from bezoar.train.memory import layer_shapes, llama_like
+from bezoar.train.layer_shapes import layer_shapes
+from bezoar.train.memory import llama_like
 
 _LARGE = 1e9
 """Parameters from which a run takes hours."""

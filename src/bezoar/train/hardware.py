@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from bezoar.train.memory import Config, layer_shapes, llama_like
+from bezoar.train.layer_shapes import Config, layer_shapes
+from bezoar.train.memory import llama_like
 
 PEAKS = {
     "B200": 2250e12,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bezoar.model.architectures import ARCHITECTURES, Architecture
 from bezoar.model.find import local_config
 from bezoar.model.spec import LoRA, ModelSpec
+from bezoar.train.layer_shapes import Config, Shapes, head_sizes, inner_size, layer_shapes, parts_of
 from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.settings import Optimizer, TrainSettings
@@ -25,10 +25,6 @@ HEAD_BYTES = 300 * 10**6
 """Chunks of logits, and the output embedding laid out for the matrix kernel."""
 PAGE = 2**21
 """On a CPU, tensors of at least this size take whole pages of it (see model.load)."""
-Config = dict[str, Any]
-"""A config.json."""
-Shapes = dict[str, tuple[int, int]]
-"""(inputs, outputs) of linear layers by name."""
 _KEYS = ["hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size"]
 _BYTES = {"bfloat16": 2, "float32": 4}
 _MOMENTS = {"adamw": 8, "rmsprop": 4, "adamw_8bit_paged": 2 + 8 / 256}
@@ -61,7 +57,7 @@ class Memory:
 
 def llama_like(config: Config) -> bool:
     """Whether a config.json says what a prediction needs, with one number for all layers."""
-    return all(isinstance(config.get(key), int) for key in _KEYS) and _inner(config) > 0
+    return all(isinstance(config.get(key), int) for key in _KEYS) and inner_size(config) > 0
 
 
 def predict_memory(
@@ -89,7 +85,7 @@ def predict_memory(
     shapes, num_layers = layer_shapes(config), config["num_hidden_layers"]
     # 1) weights: all weights train in float32, frozen ones have the precision of the recipe
     width = _BYTES[spec.dtype] if lora is not None else 4
-    num_embeddings = 1 if config.get("tie_word_embeddings", _parts(config).tied) else 2
+    num_embeddings = 1 if config.get("tie_word_embeddings", parts_of(config).tied) else 2
     embedding = config["vocab_size"] * config["hidden_size"]
     sizes = [num_in * num_out for num_in, num_out in shapes.values()]
     linear = num_layers * sum(sizes)
@@ -110,14 +106,12 @@ def predict_memory(
     activations, widest = _activations(config, spec, lora, tokens=tokens, on_gpu=on_gpu)
     if recompute:
         # every layer keeps its input and, when the head's work is done, one at a time all the rest
-        inputs = config["hidden_size"] * tokens * width
         widest = max(0, activations // num_layers + widest - head)
-        activations = num_layers * inputs
+        activations = num_layers * config["hidden_size"] * tokens * width
     if lora is None:
         sizes_of = num_embeddings * embedding, linear, linear // num_layers
         widest += _copies(*sizes_of, spec.dtype, parts=parts, recompute=recompute)
-    activations += widest
-    held = weights // parts, trained // parts, head, activations, best // parts, packing
+    held = weights // parts, trained // parts, head, activations + widest, best // parts, packing
     memory = Memory(0 if on_gpu else PROCESS_BYTES, *held)
     if slots:
         memory = replace(memory, drawing=_drawing(config, width, slots, positions, on_gpu=on_gpu))
@@ -161,7 +155,7 @@ def _drawing(config: Config, width: int, slots: int, positions: int, *, on_gpu: 
     # with the spare room of model.kv_cache, in whole blocks
     block = 256 if on_gpu else 128
     room = -(-(positions + positions // 4) // block) * block
-    return (merged + num_layers * slots * room * 2 * _heads(config)[1]) * width
+    return (merged + num_layers * slots * room * 2 * head_sizes(config)[1]) * width
 
 
 def options(stage: TrainSettings | PolicySettings) -> dict[str, Any]:
@@ -241,39 +235,6 @@ def available() -> tuple[int, bool]:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, False
 
 
-def layer_shapes(config: Config) -> Shapes:
-    """The shapes of one layer's linear layers."""
-    E, F, parts = config["hidden_size"], _inner(config), _parts(config)
-    queries, keys = _heads(config)
-    shapes = {parts.out: (queries, E), parts.down: (F, E)}
-    for names, sizes in ((parts.qkv, [queries, keys, keys]), (parts.up, [F] * (1 + parts.gated))):
-        # one matrix for all, or one for each
-        sizes = sizes if len(names) == len(sizes) else [sum(sizes)]
-        shapes |= {name: (E, size) for name, size in zip(names, sizes, strict=True)}
-    return shapes
-
-
-def _parts(config: Config) -> Architecture:
-    return ARCHITECTURES.get(config.get("model_type", ""), ARCHITECTURES["llama"])
-
-
-def _inner(config: Config) -> int:
-    """The inner size of the MLP; 0 if the config does not say."""
-    size = config.get("intermediate_size") or config.get("ffn_hidden_size")
-    falcon = 4 * int(config["hidden_size"]) if config.get("model_type") == "falcon" else 0
-    return size if isinstance(size, int) else falcon
-
-
-def _heads(config: Config) -> tuple[int, int]:
-    """The sizes of all queries and of all keys of a position."""
-    heads = config["num_attention_heads"]
-    size = config.get("head_dim") or config["hidden_size"] // heads
-    groups = config.get("num_key_value_heads") or config.get("num_kv_heads") or heads
-    if config.get("model_type") == "falcon" and not config.get("new_decoder_architecture"):
-        groups = 1 if config.get("multi_query", True) else heads
-    return size * heads, size * groups
-
-
 def _targets(shapes: Shapes, lora: LoRA) -> Shapes:
     if lora.targets == "all-linear":
         return shapes
@@ -286,8 +247,8 @@ def _paged(size: int) -> int:
 
 def _kept(config: Config, shapes: Shapes, lora: LoRA | None, width: int) -> list[int]:
     """Bytes a token of each tensor that a layer keeps for the backward pass."""
-    E, F, heads = config["hidden_size"], _inner(config), config["num_attention_heads"]
-    queries, keys = _heads(config)
+    E, F, heads = config["hidden_size"], inner_size(config), config["num_attention_heads"]
+    queries, keys = head_sizes(config)
     attention = [queries * width] + [keys * width] * 2 + [heads * 4]  # with the log-sum-exps
     if lora is None:  # autograd's own
         norms = [E * 4] * 4 + [4] * 2  # in float32
@@ -296,7 +257,7 @@ def _kept(config: Config, shapes: Shapes, lora: LoRA | None, width: int) -> list
         return [*norms, *attention, *inputs, *[F * width] * 4]
     norms = [E * width] * 2 + [4] * 2  # inputs and scales
     kept = [*norms, *attention, F * width, F * width]  # and the MLP's gate and up
-    targets, parts = _targets(shapes, lora), _parts(config)
+    targets, parts = _targets(shapes, lora), parts_of(config)
     # layers that read the same tensor, which is kept once
     for names in (parts.qkv, (parts.out,), parts.up, (parts.down,)):
         num_adapters, num_inputs = sum(name in targets for name in names), shapes[names[0]][0]
@@ -308,6 +269,6 @@ def _kept(config: Config, shapes: Shapes, lora: LoRA | None, width: int) -> list
 
 def _beside(config: Config, width: int) -> list[int]:
     """Bytes a token of each tensor that the widest step holds beside what is kept."""
-    E, F = config["hidden_size"], _inner(config)
-    queries, keys = _heads(config)
+    E, F = config["hidden_size"], inner_size(config)
+    queries, keys = head_sizes(config)
     return [F * width] * 4 + [E * width] * 4 + [queries * 4] + [keys * 4] * 4
