@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Is started, answers and ends as vLLM does, as a process of its own: BEZOAR_VLLM names this file.
 
-FAKE_VLLM holds what goes wrong: `dies` as it starts, or a number of answers after which it ends.
+FAKE_VLLM holds what goes wrong: `dies` as it starts, or a number of answers after which it ends;
+FAKE_WORDS what it answers, one by the seed of the request.
 Standard output, which becomes the log, has a line of JSON for its arguments and each request.
 """
 
@@ -11,6 +12,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 ORDERS = os.environ.get("FAKE_VLLM", "")
+WORDS = os.environ.get("FAKE_WORDS", "yes").split()
 answers = 0
 
 
@@ -49,8 +51,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, {"choices": choices, "usage": {"prompt_tokens": 1}})
         if self.path == "/v1/completions":
             # as the tokenizers of test models number them
-            ids = [ord(letter) - ord("!") for letter in "yes"] + body["stop_token_ids"][:1]
-            choice = {"index": 0, "token_ids": ids, "finish_reason": "stop", "text": "yes"}
+            word = WORDS[body.get("seed", 0) % len(WORDS)]
+            ids = [ord(letter) - ord("!") for letter in word] + body["stop_token_ids"][:1]
+            choice = {"index": 0, "token_ids": ids, "finish_reason": "stop", "text": word}
             choice["logprobs"] = {"token_logprobs": [-0.5] * len(ids)}
         else:
             text = body["messages"][-1]["content"].upper()

@@ -200,7 +200,7 @@ def load_recipe(path: Path) -> Recipe:
     _check_refs(keys, at)
     folder, written = path.parent, _in_order(keys.stages, at)
     check_launch(keys.launch, written, keys.backends, at)
-    check_engine(keys.engine, written, keys.models, at)
+    check_engine(keys.engine, written, keys.models, keys.launch, at)
     check_repeats(keys.repeats, written, at)
     check_accepted(keys.stages, at)
     check_budgets(keys.budgets, keys.budget_usd, keys.stages, keys.backends, at)

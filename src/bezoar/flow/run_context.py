@@ -16,6 +16,7 @@ from bezoar.errors import EmptyStageError, UnfinishedError
 from bezoar.evals.agreement import ratings_agreement
 from bezoar.flow import by_engine
 from bezoar.flow.acceptance import accepting
+from bezoar.flow.engine_key import rolls_out
 from bezoar.flow.launch import train
 from bezoar.flow.recipe import Recipe, lineage
 from bezoar.flow.rundir import RunDir
@@ -27,6 +28,7 @@ from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.engine import EngineBackend
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
+from bezoar.llm.rollouts import EngineRollouts
 from bezoar.llm.servers import Servers
 from bezoar.llm.types import Ask, Backend
 from bezoar.llm.vllm import Vllm
@@ -93,7 +95,13 @@ class RunContext:
     def train(self, stage: Training, rows: Rows, inputs: StageInputs) -> Stats:
         # the memory of the device is the training's
         self.servers.stop()
-        return train(self.recipe, self.name, stage, rows, inputs, self.progress)
+        if self.recipe.engine and rolls_out(stage):
+            engine = EngineRollouts(self.recipe.engine, self.servers, self.progress.say)
+            inputs = replace(inputs, engine=engine)
+        try:
+            return train(self.recipe, self.name, stage, rows, inputs, self.progress)
+        finally:
+            self.servers.stop()
 
     def open_model(self, name: str) -> "Stack":
         from bezoar.model.stack import Stack

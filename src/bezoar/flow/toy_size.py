@@ -35,7 +35,7 @@ def toy_size(stage: Any) -> Any:
     if isinstance(stage, PolicySettings):
         size, samples = min(stage.batch_size, 2 * _BATCH), min(stage.samples, 2)
         few: dict[str, Any] = {"batch_size": size, "minibatches": min(stage.minibatches, size)}
-        few |= {"samples": samples, "checkpoint_every": 1}
+        few |= {"samples": samples, "checkpoint_every": 1, "rollouts": "here", "ratio_cap": None}
         return replace(stage, updates=STEPS, **few)
     if isinstance(stage, Evaluate):
         parts = {field.name: getattr(stage, field.name) for field in fields(stage)}

@@ -26,7 +26,7 @@ from bezoar.model.tokenizer import shared_tokenizer
 if TYPE_CHECKING:
     from bezoar.model.stack import Stack
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM 0.32 takes as its max-lora-rank."""
 _SEEDS = 2**63
 
@@ -37,8 +37,9 @@ class Engine(VllmServer):
 
     A base is served once; the adapters of a training stage go to the running server as one LoRA,
     under a name that was never used, and are unloaded behind the stage that asked. Models whose
-    weights all trained have a server each. Answers that training draws itself (PPO, GRPO) and
-    log-likelihoods of lm_eval are computed here. Give vLLM a part of the GPU if a stage loads a
+    weights all trained have a server each. PPO, GRPO and RLOO draw by it what they learn from if
+    they say so (`rollouts: engine`). Log-likelihoods of lm_eval are computed here. Give vLLM a
+    part of the GPU if a stage loads a
     model besides.
 
     Example: {kind: vllm, flags: {max-model-len: 4096, gpu-memory-utilization: 0.5}}
@@ -88,7 +89,7 @@ class EngineBackend(ServedBackend):
     def start(self, say: Say) -> Server:
         """The server of the base, which has the adapters."""
         # room for the largest rank of the recipe: a larger one later would need another server
-        rank = next((rank for rank in _RANKS if rank >= self.rank), _RANKS[-1])
+        rank = next((rank for rank in RANKS if rank >= self.rank), RANKS[-1])
         lora = {"enable-lora": True, "max-lora-rank": rank} if self.rank else {}
         arguments = self.engine.arguments(self.spec.dtype, **lora)
         folder = public_path(self.spec.path)

@@ -25,7 +25,7 @@ COMMAND_ENV = "BEZOAR_VLLM"
 SERVED = "model"
 """The name of a server's model in requests."""
 _POLL_S, _MOMENT_S = 0.2, 3.0
-_STOP_S = 30.0
+_STOP_S, _LONGEST_S = 30.0, 600.0
 _TAIL = 1200  # characters of a log that a message quotes
 _TAIL_LINES = 6
 Say = Callable[[str], None]
@@ -111,14 +111,14 @@ class Server:
         cached prefixes go by the name (vllm#42125). EndpointError if vLLM refuses it."""
         self._num_adapters += 1
         name = f"adapter-{self._num_adapters}"
-        self._post("load_lora_adapter", lora_name=name, lora_path=str(folder.resolve()))
+        self._change("load_lora_adapter", lora_name=name, lora_path=str(folder.resolve()))
         self._adapters[name] = str(folder)
         return name
 
     def unload_adapter(self, name: str) -> None:
         """The reverse; a server that has ended needs none."""
         if self._adapters.pop(name, None) and self.alive:
-            self._post("unload_lora_adapter", lora_name=name)
+            self._change("unload_lora_adapter", lora_name=name)
 
     def unload_all(self) -> None:
         """Unload every adapter."""
@@ -146,17 +146,28 @@ class Server:
         fix = "correct the model or `flags`, or raise start_s"
         raise EndpointError(f"{self.log}: vLLM {what} ({self.end_of_log()}); {fix}.")
 
-    def _post(self, path: str, **body: str) -> None:
+    def complete(self, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """The reply to a request for a completion. EndpointError if there is none."""
+        reply: dict[str, Any] = json.loads(self._post("completions", body, "answer", timeout_s))
+        return reply
+
+    def _change(self, path: str, **body: str) -> None:
+        self._post(path, body, f"{path.replace('_', ' ')} {body}")
+
+    def _post(
+        self, path: str, body: Mapping[str, Any], what: str, timeout_s: float = _LONGEST_S
+    ) -> bytes:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
         request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), headers)
         try:
-            self._http.open(request, timeout=600).close()
+            with self._http.open(request, timeout=timeout_s) as reply:
+                data: bytes = reply.read()
+                return data
         except OSError as error:
             why: Any = error
             if isinstance(error, HTTPError):
                 why = brief(error.read(2000).decode(errors="replace"))
-            what = f"vLLM does not {path.replace('_', ' ')} {body}: {why}"
-            raise EndpointError(f"{self.log}: {what}; see the log.") from None
+            raise EndpointError(f"{self.log}: vLLM does not {what}: {why}; see the log.") from None
 
 
 class Servers:

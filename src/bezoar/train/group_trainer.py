@@ -18,10 +18,10 @@ from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats
 from bezoar.train.group_policy import GroupPolicy
 from bezoar.train.hardware import fresh_peak
-from bezoar.train.policy_trainer import PolicyTrainer, open_prompts, open_reward
+from bezoar.train.policy_trainer import PolicyTrainer, open_reward
 from bezoar.train.rank_rollouts import deal_rollouts
 from bezoar.train.rewards.program import check_rows
-from bezoar.train.rollout import Policy, Rollout, RolloutScores
+from bezoar.train.rollout import Policy, Rollout, RolloutScores, open_prompts
 from bezoar.train.settings import StageInputs
 
 

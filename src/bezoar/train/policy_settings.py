@@ -55,6 +55,13 @@ class PolicySettings:
     """Answers drawn at once: less memory if lower."""
     checkpoint_every: Count = 5
     """Updates between checkpoints; no effect on the result."""
+    rollouts: Literal["here", "engine"] = "here"
+    """Who draws the answers: this process, or the recipe's `engine`, which gets the adapters anew
+    for every update."""
+    ratio_cap: Positive | None = None
+    """With `rollouts: engine`, a token's advantage is multiplied by its probability here over the
+    engine's, at most this (truncated importance sampling: Yao et al. 2025, "Your efficient RL
+    framework secretly brings you off-policy RL training"); null: by 1."""
     launch: TrainLaunch | None = None
     """Where its processes run; default: where the recipe's `launch` says."""
 
@@ -63,6 +70,8 @@ class PolicySettings:
             raise ValueError("minibatches must be at most batch_size; change the value")
         if self.batch_size % self.samples:
             raise ValueError("samples must divide batch_size; change one of the two")
+        if self.ratio_cap is not None and self.rollouts == "here":
+            raise ValueError("ratio_cap has no effect on answers drawn here; set rollouts: engine")
         # a ratio of the new policy to the old one would be noise
         if self.adapter.dropout:
             raise ValueError(

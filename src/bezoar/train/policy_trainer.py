@@ -18,27 +18,18 @@ import torch
 from torch import Tensor
 
 from bezoar.chat.types import Dropped
-from bezoar.errors import DataError, RecipeError, TrainingError
+from bezoar.errors import RecipeError, TrainingError
 from bezoar.io import content_hash
 from bezoar.model.prompt_group import micro_batches, num_read
 from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
-from bezoar.progress import Progress
 from bezoar.rng import rng_for
-from bezoar.stage import Rows, Stats
+from bezoar.stage import Stats
+from bezoar.train.engine_gap import beside_engine
 from bezoar.train.optim import epoch_order
 from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.rank_rollouts import deal, deal_rollouts, together
-from bezoar.train.rollout import (
-    Policy,
-    Prompt,
-    Rollout,
-    RolloutScores,
-    read,
-    read_prompts,
-    roll_out,
-    score,
-)
+from bezoar.train.rollout import Policy, Prompt, Rollout, RolloutScores, read, roll_out, score
 from bezoar.train.settings import StageInputs
 from bezoar.train.trainer import Trainer
 
@@ -59,21 +50,6 @@ def open_reward(inputs: StageInputs, key: str, name: str, stage: str) -> Stack:
     return reward_model
 
 
-def open_prompts(
-    settings: PolicySettings, rows: Rows, inputs: StageInputs, stack: Stack, progress: Progress
-) -> tuple[list[Prompt], list[Dropped]]:
-    """The prompts to answer, and the rows that are left out. DataError if none is left."""
-    prompts, dropped = read_prompts(settings, rows, inputs, stack)
-    if not prompts:
-        raise DataError(
-            f"stage {progress.stage}: none of its {len(rows)} rows can be answered; look at"
-            " failures.jsonl or raise max_length."
-        )
-    if len(prompts) < settings.batch_size // settings.samples:
-        progress.say(f"  {progress.stage}: an update has only {len(prompts)} prompts; add rows")
-    return prompts, dropped
-
-
 @dataclass
 class PolicyTrainer(Trainer):
     """A step is an update: answers, and the optimizer steps on them."""
@@ -87,6 +63,10 @@ class PolicyTrainer(Trainer):
 
     def __post_init__(self) -> None:
         self.num_steps = self.settings.updates
+        if self.settings.rollouts == "engine" and self.inputs.engine is None:
+            fix = "write `launch: {kind: local}` in the stage, or rollouts: here"
+            fault = "rollouts: an engine draws for a training on one process alone"
+            raise RecipeError(f"stage {self.progress.stage}: {fault}; {fix}.")
 
     @abstractmethod
     def experience(self) -> tuple[list[Rollout], list[float], dict[str, float]]:
@@ -147,7 +127,7 @@ class PolicyTrainer(Trainer):
 
     def step(self) -> str:
         """One update: answers, their scores and targets, and the optimizer steps."""
-        started = time.monotonic()
+        started, settings = time.monotonic(), self.settings
         # 1) answers by the current policy, and their scores
         rollouts, scores, numbers = self.experience()
         for rollout, value in zip(rollouts, scores, strict=True):
@@ -161,7 +141,7 @@ class PolicyTrainer(Trainer):
         old = self._read(rollouts)
         # 3) what each token was worth
         scores_tensor = torch.tensor(scores, device=old.mask.device)  # [N]
-        targets = self.targets(old, scores_tensor)
+        gaps, targets = beside_engine(settings, rollouts, old, self.targets(old, scores_tensor))
         losses = self._improve(rollouts, old, targets)
         # 4) count before logging: a log line has the number of updates that are done
         seconds, groups = time.monotonic() - started, [r.group for r in rollouts]
@@ -174,6 +154,7 @@ class PolicyTrainer(Trainer):
             "entropy": old.entropy,
             "answer_tokens": float(old.lengths.float().mean()),
             "ended": sum(r.ended for r in rollouts) / len(rollouts),
+            **gaps,
         }
         self.progress.log(
             step=self.state.step,
@@ -190,6 +171,8 @@ class PolicyTrainer(Trainer):
         settings, prompts = self.settings, self.batch(number)
         prefixes = [self.prefix(prompt) for prompt in prompts]
         end = self.inputs.template.end(self.policy.stack.tokenizer)
+        if (engine := self.inputs.engine) is not None:
+            engine.refresh(self.stack, self.folder / "engine", self.state.step)
         own = deal(self.ranks, prompts, [len(p.tokens) + settings.max_tokens for p in prompts])
         answers = partial(
             roll_out,
@@ -199,6 +182,7 @@ class PolicyTrainer(Trainer):
             end,
             max_tokens=settings.max_tokens,
             seed=int(content_hash(self.seed, number), 16),
+            engine=engine,
         )
 
         def shrink() -> str:

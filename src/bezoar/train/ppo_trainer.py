@@ -20,10 +20,10 @@ from bezoar.stage import Rows, Stats
 from bezoar.train.advantage import policy_losses, value_losses
 from bezoar.train.critic import open_policy
 from bezoar.train.hardware import fresh_peak
-from bezoar.train.policy_trainer import PolicyTrainer, open_prompts, open_reward
+from bezoar.train.policy_trainer import PolicyTrainer, open_reward
 from bezoar.train.ppo_settings import PPOSettings
 from bezoar.train.ranks import Ranks
-from bezoar.train.rollout import Prompt, Rollout, RolloutScores, draw_prefix, gains
+from bezoar.train.rollout import Prompt, Rollout, RolloutScores, draw_prefix, gains, open_prompts
 from bezoar.train.settings import StageInputs
 
 

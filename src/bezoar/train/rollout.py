@@ -15,6 +15,7 @@ from torch import Tensor
 from bezoar.chat.templates import Template, render_completions
 from bezoar.chat.types import AnyRow, Dropped, Messages
 from bezoar.errors import DataError
+from bezoar.llm.rollouts import EngineRollouts
 from bezoar.model.completions import reward_completions
 from bezoar.model.generation import generate
 from bezoar.model.packed import pack
@@ -23,7 +24,9 @@ from bezoar.model.sampling import SamplingParams
 from bezoar.model.score_head import ScoreHead
 from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
+from bezoar.progress import Progress
 from bezoar.rng import rng_for, seed_for
+from bezoar.stage import Rows
 from bezoar.train.advantage import advantages, leave_one_out, token_rewards, whiten
 from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.ppo_settings import PPOSettings
@@ -71,6 +74,21 @@ def read_prompts(
     return kept, dropped
 
 
+def open_prompts(
+    settings: PolicySettings, rows: Rows, inputs: StageInputs, stack: Stack, progress: Progress
+) -> tuple[list[Prompt], list[Dropped]]:
+    """The prompts to answer, and the rows that are left out. DataError if none is left."""
+    prompts, dropped = read_prompts(settings, rows, inputs, stack)
+    if not prompts:
+        raise DataError(
+            f"stage {progress.stage}: none of its {len(rows)} rows can be answered; look at"
+            " failures.jsonl or raise max_length."
+        )
+    if len(prompts) < settings.batch_size // settings.samples:
+        progress.say(f"  {progress.stage}: an update has only {len(prompts)} prompts; add rows")
+    return prompts, dropped
+
+
 @dataclass(frozen=True)
 class Rollout:
     """One answer; its first `forced` tokens were given, `ended` says that the model ended it."""
@@ -79,6 +97,8 @@ class Rollout:
     group: PromptGroup
     forced: int
     ended: bool
+    engine_logprobs: tuple[float, ...] = ()
+    """Of the tokens that were not forced, where an engine drew them."""
 
     @property
     def tokens(self) -> list[int]:
@@ -141,9 +161,10 @@ def roll_out(
     max_tokens: int,
     seed: int,
     slots: int = 32,
+    engine: EngineRollouts | None = None,
 ) -> list[Rollout]:
     """An answer to each prompt, begun with its prefix; draws depend on (weights, seed, prompt), and
-    by rounding on `slots`, the answers drawn at once."""
+    by rounding on `slots`, the answers drawn at once, or on the engine that draws them."""
     pairs = list(zip(prompts, prefixes, strict=True))
     common = SamplingParams(max_tokens, policy.temperature, stop_tokens=(end,))
     params, drawn_before = [], Counter[str]()
@@ -156,11 +177,16 @@ def roll_out(
     # the forced tokens are read as part of the prompt, and counted as part of the answer
     inputs = [[*prompt.tokens, *prefix] for prompt, prefix in pairs]
     rollouts = []
-    answers = generate(policy.stack, inputs, params, slots=slots)
-    for (prompt, prefix), drawn in zip(pairs, answers, strict=True):
-        ended = drawn.finish == "stop"
-        tokens = [*prefix, *drawn.tokens, *([end] if ended else [])]
-        rollouts.append(Rollout(prompt, answer(prompt.tokens, tokens), len(prefix), ended))
+    drawn: list[tuple[list[int], str, tuple[float, ...]]]
+    if engine is None:
+        answers = generate(policy.stack, inputs, params, slots=slots)
+        drawn = [(each.tokens, each.finish, ()) for each in answers]
+    else:
+        drawn = list(engine.draw(inputs, params))
+    for (prompt, prefix), (found, finish, logprobs) in zip(pairs, drawn, strict=True):
+        tokens = [*prefix, *found, *([end] if finish == "stop" else [])]
+        whole, ended = answer(prompt.tokens, tokens), finish == "stop"
+        rollouts.append(Rollout(prompt, whole, len(prefix), ended, logprobs))
     return rollouts
 
 

@@ -17,6 +17,7 @@ from bezoar.bounds import Count, Natural, NotNegative, Part, Positive
 from bezoar.chat.templates import Template
 from bezoar.errors import RecipeError
 from bezoar.launch import OneProcess, TrainLaunch
+from bezoar.llm.rollouts import EngineRollouts
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.references import ModelRef, RowsRef
 from bezoar.train.objective import Objective
@@ -36,7 +37,8 @@ class StageInputs:
     """The models and folders of a training stage. Adapters are named lowest first.
 
     `work_dir` keeps checkpoints between kills; `out_dir` receives the result; `reward` is the base
-    and the adapters of a reward model, if the stage names one.
+    and the adapters of a reward model, if the stage names one; `engine` draws the answers of a
+    policy, if it is not the process that trains.
     """
 
     spec: ModelSpec
@@ -45,6 +47,7 @@ class StageInputs:
     work_dir: Path
     out_dir: Path
     reward: tuple[ModelSpec, list[Path]] | None = None
+    engine: EngineRollouts | None = None
 
     def folder(self, key: str) -> Path:
         """The work folder of the training with this key; those of others are removed."""

@@ -1,0 +1,158 @@
+"""Answers in training by an engine: a fake server's, as numbers by hand, and the real vLLM's."""
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bezoar.chat.templates import ChatML
+from bezoar.chat.types import Message
+from bezoar.errors import RecipeError
+from bezoar.flow.recipe import load_recipe
+from bezoar.llm.engine import Engine
+from bezoar.llm.rollouts import EngineRollouts
+from bezoar.llm.servers import Servers
+from bezoar.model.generation import generate
+from bezoar.model.prompt_group import answer
+from bezoar.model.sampling import SamplingParams
+from bezoar.model.spec import ModelSpec
+from bezoar.model.stack import Stack
+from bezoar.progress import Progress
+from bezoar.train.engine_gap import beside_engine
+from bezoar.train.grpo import GRPO
+from bezoar.train.rewards import Number
+from bezoar.train.rollout import Prompt, Rollout, RolloutScores
+from bezoar.train.settings import StageInputs
+from tests.train.test_grpo import ROWS, SMALL
+
+FAKE = Path(__file__).parents[1] / "helpers" / "fake_vllm.py"
+BY_ENGINE = replace(SMALL, rollouts="engine", updates=3, epochs=2)
+
+
+def test_the_difference_and_the_truncated_ratio_by_hand() -> None:
+    prompt = Prompt("p", (Message("user", "x"),), [1], [])
+    # of the second answer the first token was given
+    rollouts = [
+        Rollout(prompt, answer([1], [5, 6]), 0, True, (-1.0, -2.0)),
+        Rollout(prompt, answer([1], [7, 8]), 1, True, (-1.0,)),
+    ]
+    logprobs = torch.tensor([[-1.0, -1.0], [-9.0, -1.5]])
+    mask, free = torch.ones(2, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    lengths = torch.tensor([2, 2])
+    old = RolloutScores(logprobs, logprobs, logprobs, mask, free, lengths, 0.0)
+    gains, returns = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.ones(2, 2)
+    # log-ratios 0, 1 and -.5, each r - 1 - log r; r is outside of [.9, 1.1] twice
+    kls = [0.0, math.e - 2, math.exp(-0.5) - 0.5]
+    plain = replace(BY_ENGINE, ratio_cap=None)
+    found, targets = beside_engine(plain, rollouts, old, [gains, returns])
+    assert found["engine_kl"] == pytest.approx(sum(kls) / 3)
+    assert found["engine_kl_max"] == pytest.approx(max(kls))
+    assert found["engine_ratio_outside"] == pytest.approx(2 / 3)
+    assert targets == [gains, returns]
+    capped = replace(BY_ENGINE, ratio_cap=2.0)
+    _, targets = beside_engine(capped, rollouts, old, [gains, returns])
+    # 1, e cut to 2, what was given as it is, e^-.5
+    assert targets[0].flatten().tolist() == pytest.approx([1.0, 4.0, 3.0, 4 * math.exp(-0.5)])
+    assert targets[1] is returns
+    assert beside_engine(SMALL, rollouts, old, [gains]) == ({}, [gains])
+
+
+def fitted(settings: GRPO, spec: ModelSpec, folder: Path, rows: Any = ROWS) -> list[Any]:
+    """What was logged, with one server for all updates."""
+    folder.mkdir(parents=True)
+    progress = Progress("s", folder / "metrics.jsonl")
+    with Servers(folder) as servers:
+        engine = EngineRollouts(Engine(flags=FLAGS), servers, print)
+        inputs = StageInputs(spec, [], ChatML(), folder / "w", folder / "o", engine=engine)
+        settings.fit(rows, inputs, progress=progress, seed=3)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "engine_kl" in line]
+
+
+FLAGS = {"max-model-len": 512, "enforce-eager": True, "max-num-seqs": 16}
+
+
+def test_every_update_draws_with_an_adapter_of_its_own(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEZOAR_VLLM", str(FAKE))
+    monkeypatch.setenv("FAKE_WORDS", "0 1 2 3")
+    spec, weights = ModelSpec(str(tiny_model), dtype="float32"), []
+    for cap in (None, 2.0):
+        folder = tmp_path / str(cap)
+        lines = fitted(replace(BY_ENGINE, ratio_cap=cap), spec, folder)
+        assert len(lines) == 3
+        # the fake says -.5 for every token, and a random model far less
+        assert lines[0]["engine_kl"] > 1
+        [log] = folder.glob("vllm-*.log")
+        told = [json.loads(line) for line in log.read_text().splitlines()]
+        asked = [(path, body) for path, body in (line for line in told if len(line) == 2)]
+        names = [b["lora_name"] for path, b in asked if path.endswith("/load_lora_adapter")]
+        gone = [b["lora_name"] for path, b in asked if path.endswith("unload_lora_adapter")]
+        drawn = [body["model"] for path, body in asked if path == "/v1/completions"]
+        assert len({*names}) == 3
+        assert gone == names[:2]
+        assert drawn == [name for name in names for _ in range(8)]
+        weights.append(load_file(folder / "o" / "adapter" / "adapter_model.safetensors"))
+    assert any(not torch.equal(x, weights[1][name]) for name, x in weights[0].items())
+
+
+def test_an_engine_that_cannot_draw_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text('{"prompt": "a", "answer": "b", "number": 1}\n')
+    recipe = (
+        f"name: r\nENGINE\nLAUNCH\nmodels: {{base: {{path: {tiny_model}, dtype: float32}}}}\n"
+        "stages:\n  rows: {kind: jsonl, path: chats.jsonl, response: answer}\n"
+        "  t: {kind: grpo, model: base, rows: rows, rewards: [{kind: number}], rollouts: engine}\n"
+    )
+    path, launch = tmp_path / "r.yaml", "launch: {kind: torchrun, processes: 2}"
+    for engine, where, fault in (
+        ("", "", "stages.t.rollouts: the recipe has no engine"),
+        ("engine: {kind: vllm}", launch, "stages.t.rollouts: an engine draws for a training"),
+    ):
+        path.write_text(recipe.replace("ENGINE", engine).replace("LAUNCH", where))
+        with pytest.raises(RecipeError, match=fault):
+            load_recipe(path)
+    path.write_text(recipe.replace("ENGINE", "engine: {kind: vllm}").replace("LAUNCH", ""))
+    load_recipe(path)
+    with pytest.raises(ValueError, match="ratio_cap has no effect on answers drawn here"):
+        replace(SMALL, ratio_cap=2.0)
+
+
+MODEL = "smollm2-135m-instruct"
+
+
+@pytest.mark.real
+@pytest.mark.skipif("BEZOAR_VLLM" not in os.environ, reason="BEZOAR_VLLM names no vLLM")
+def test_the_real_vllm_draws_with_the_adapter_of_the_update(tmp_path: Path) -> None:
+    spec = ModelSpec(MODEL, dtype="float32")
+    # 1) three updates whose steps are large: an adapter that stayed behind would be far off
+    settings = replace(BY_ENGINE, lr=1e-2, rewards=(Number(),), ratio_cap=2.0)
+    lines = fitted(settings, spec, tmp_path / "run")
+    print(lines)
+    assert len(lines) == 3
+    assert max(line["engine_kl_max"] for line in lines) < 1e-3
+    # 2) greedy answers after each of two changes of the weights, in one server
+    stack = Stack(spec)
+    parameters = stack.add_adapter(SMALL.adapter, seed=1)
+    prompts = [ChatML().prompt(row.prompt, stack.tokenizer) for row in ROWS]
+    end = ChatML().end(stack.tokenizer)
+    params = [SamplingParams(24, 0.0, stop_tokens=(end,), seed=0) for _ in prompts]
+    written = []
+    with Servers(tmp_path) as servers:
+        engine = EngineRollouts(Engine(flags=FLAGS), servers, print)
+        for version in range(2):
+            torch.manual_seed(version)
+            for name, parameter in parameters.items():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(parameter, std=0.02)
+            engine.refresh(stack, tmp_path / "adapter", version)
+            theirs = [found.tokens for found in engine.draw(prompts, params)]
+            assert theirs == [found.tokens for found in generate(stack, prompts, params)]
+            written.append(theirs)
+    assert written[0] != written[1]
