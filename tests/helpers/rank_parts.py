@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from bezoar.errors import DataError
 from bezoar.model.layer import recompute
 from bezoar.model.packed import pack
 from bezoar.model.prompt_group import prompt_group
@@ -87,6 +88,11 @@ def main(job: dict[str, Any], folder: Path) -> None:
     ranks, report = Ranks.here(), dict[str, Any]()
     specs = {name: ModelSpec(**spec) for name, spec in job["same"].items()}
     report["differing"] = {name: differing(spec) for name, spec in specs.items()}
+    try:
+        in_parts(ModelSpec(job["broken"]))
+        report["broken"] = ""
+    except DataError as error:
+        report["broken"] = str(error)
     # the libraries have taken what they take: from here on it is the model
     stack, report["loading"] = peak_of(lambda: in_parts(ModelSpec(**job["large"])))
     report["held"] = sum(local(p).nbytes for p in stack.net.parameters())

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from bezoar.chat.templates import ChatML
-from bezoar.chat.types import Message
+from bezoar.chat.types import Chat, Message
 from bezoar.errors import RecipeError
 from bezoar.flow.recipe import load_recipe
 from bezoar.llm.engine import Engine
@@ -125,6 +125,18 @@ def test_an_engine_that_cannot_draw_is_refused(tmp_path: Path, tiny_model: Path)
 
 
 MODEL = "smollm2-135m-instruct"
+SHORT = [
+    Chat(thing, (Message("user", f"Reply with one word. Is a {thing} big?"),), {"number": 1})
+    for thing in ("river", "clock", "bridge", "letter")
+]
+
+
+@dataclass(frozen=True)
+class Letters(Number):
+    """The share of an answer's characters that are e."""
+
+    def score(self, row: Any, text: str) -> float:
+        return text.count("e") / (len(text) or 1)
 
 
 @pytest.mark.real
@@ -132,10 +144,12 @@ MODEL = "smollm2-135m-instruct"
 def test_the_real_vllm_draws_with_the_adapter_of_the_update(tmp_path: Path) -> None:
     spec = ModelSpec(MODEL, dtype="float32")
     # 1) three updates whose steps are large: an adapter that stayed behind would be far off
-    settings = replace(BY_ENGINE, lr=1e-2, rewards=(Number(),), ratio_cap=2.0)
-    lines = fitted(settings, spec, tmp_path / "run")
+    settings = replace(BY_ENGINE, rewards=(Letters(),), max_tokens=16, ratio_cap=2.0)
+    lines = fitted(settings, spec, tmp_path / "run", SHORT)
     print(lines)
     assert len(lines) == 3
+    assert all(line["grad_norm"] > 0 for line in lines)
+    assert lines[2]["kl"] > 0.05
     assert max(line["engine_kl_max"] for line in lines) < 1e-3
     # 2) greedy answers after each of two changes of the weights, in one server
     stack = Stack(spec)
