@@ -133,3 +133,30 @@ def unbroken() -> Iterator[None]:
                 signal.signal(number, handler)
     if held:
         held[0]()
+
+
+@contextmanager
+def within() -> Iterator[None]:
+    """Let Ctrl-C end the block and nothing else; SIGTERM and a closed terminal stop as ever."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not _interrupt:
+        yield
+        return
+    pressed = threading.Event()
+
+    def press(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    # the thread would say that we stop, and end the process at the next one
+    writer = signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    except KeyboardInterrupt:
+        # other signals, and a reader that leaves, end more than this
+        if stopped() or not pressed.is_set():
+            raise
+    finally:
+        signal.signal(signal.SIGINT, _interrupt)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

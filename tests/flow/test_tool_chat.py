@@ -33,7 +33,7 @@ def talk(box: Toolbox, *texts: str, typed: str | None = None) -> tuple[Messages,
     out = io.StringIO()
     start = with_tools((USER,), box.tools)
     after = respond(saying(*texts), start, box, lambda _: typed, Console(file=out, width=999))
-    return after[len(start) :], out.getvalue()
+    return (after or ())[len(start) :], out.getvalue()
 
 
 def test_a_shipped_function_is_called_and_its_result_goes_back() -> None:
@@ -53,14 +53,14 @@ def test_the_user_types_what_another_function_gives_and_parallel_calls_keep_thei
     assert said[1].content == "lit"
     assert 'lamp({"on": true}): no shipped function has this name; type what it gives' in shown
     ended, _ = talk(box, called(ToolCall("lamp", {"on": True})), typed=None)
-    assert [m.role for m in ended] == ["assistant"]
+    assert not ended
 
 
 def test_bad_calls_are_shown_as_what_they_are() -> None:
     box = open_tools(NAMES)
     said, shown = talk(box, "<tool_call>{'a'}</tool_call>")
     assert said == (Message("assistant", "<tool_call>{'a'}</tool_call>"),)
-    assert "a call that cannot be made (bad JSON: not valid JSON" in shown
+    assert "this call cannot be read and is not made: not valid JSON" in shown
     said, shown = talk(box, called(ToolCall("nap", {})), called(ToolCall(SCALE.name, {})), "Sorry.")
     faults = [json.loads(m.content)["error"] for m in said if m.role == "tool"]
     assert faults[0].startswith("there is no function nap; call this function again")

@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bezoar import stop
 from bezoar.chat.attribute_levels import parse_attributes, steered
 from bezoar.chat.json_mode import json_prompt, schema_of
 from bezoar.chat.messages import with_tools
@@ -31,6 +33,7 @@ COMMANDS = """\
 /clear  start a new conversation
 /model  who answers, and the models that `bezoar chat --model` can name
 /exit   end (/quit, /q, an empty line and Ctrl-D do it too)
+Ctrl-C ends an answer, and your turn is left out of the conversation.
 Everything else is said to the model; begin with a blank to say a text that starts with /."""
 
 
@@ -143,19 +146,29 @@ def converse(
             else:
                 console.print(COMMANDS if text == "/help" else _unknown(text))
             continue
-        messages = (*messages, Message("user", text))
-        messages = respond(say, messages, toolbox, _read, console)
+        answered = None
+        with stop.within():
+            asked = (*messages, Message("user", text))
+            answered = respond(say, asked, toolbox, _read, console)
+            if answered is None:
+                return
+        if answered is None:
+            show("\n")
+            console.print("stopped; this turn is left out of the conversation.")
+        messages = answered or messages
 
 
 def _read(sign: str) -> str | None:
-    """A line of standard input, None at its end."""
+    """A line of standard input, None at its end or for Ctrl-C."""
     # no prompt sign in a pipe: what is printed then is the answers and nothing else
-    try:
-        return read_well(input(sign if sys.stdin.isatty() else ""), "standard input")
-    except EOFError:
-        return None
-    except UnicodeDecodeError:
-        raise DataError(NOT_UTF8.format("standard input")) from None
+    is_typed = sys.stdin.isatty()
+    with stop.within(), suppress(EOFError):
+        try:
+            return read_well(input(sign if is_typed else ""), "standard input")
+        except UnicodeDecodeError:
+            raise DataError(NOT_UTF8.format("standard input")) from None
+    show("\n" if is_typed else "")
+    return None
 
 
 def side_by_side(

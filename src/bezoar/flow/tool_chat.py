@@ -54,8 +54,9 @@ def respond(
     toolbox: Toolbox,
     read: Callable[[str], str | None],
     console: Any,
-) -> Messages:
-    """The conversation with what the model says, and the calls that it makes until it answers.
+) -> Messages | None:
+    """The conversation with what the model says, and the calls that it makes until it answers; None
+    where the input ended before a result was typed.
 
     `read` asks the user for a line, None where the input has ended. A call that cannot be read is a
     part of the answer; one that does not fit its tool gets the fault for a result.
@@ -67,16 +68,16 @@ def respond(
         messages = (*messages, answer)
         for call in read_calls(text) if offered(messages) else ():
             if isinstance(call, BadCall):
-                detail = f": {call.detail}" if call.detail else ""
-                console.print(plain(f"a call that cannot be made ({call.fault}{detail})"))
+                detail = f" ({call.detail})" if call.detail else ""
+                wrong = call.detail if call.fault == "bad JSON" else f"{call.fault}{detail}"
+                console.print(plain(f"this call cannot be read and is not made: {wrong}"))
         # a bad call ends the turn: its text is all that the model said, as servers tell it too
         if not answer.tool_calls:
             return messages
         for call in answer.tool_calls:
             result = _result(call, offered(messages), toolbox, read, console)
-            # a call without a result is no turn that the model has met, but nothing follows it
             if result is None:
-                return messages
+                return None
             messages = (*messages, Message("tool", result))
     console.print(f"{MOST_ROUNDS} rounds of calls without an answer; it is your turn.")
     return messages
