@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# a test starts many processes: what is compiled once need not be again
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo demo-real demo-tools test test-long test-browser test-real fuzz faults mutants docs check setup clean
@@ -25,7 +27,7 @@ test: $(VENV)/.dev ## all fast tests, two at a time (5 minutes)
 test-browser: $(VENV)/.dev ## the report in the system's Chromium, also part of `make test` (1 minute)
 	$(BIN)/python -m pytest -m browser
 
-test-real: $(VENV)/.dev ## the slow tests with the real 135M model, two at a time (10 minutes)
+test-real: $(VENV)/.dev ## the slow tests with the real 135M model, two at a time (15 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real -n 2 --dist worksteal
 
 test-long: $(VENV)/.dev ## what does not fit into CI: recipes demo-real and hh on real rows (an hour)

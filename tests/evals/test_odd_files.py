@@ -95,7 +95,7 @@ ODD = st.recursive(
 
 @pytest.mark.parametrize("kind", ROWS)
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
 def test_any_value_in_any_column_is_read_or_named(

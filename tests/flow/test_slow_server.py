@@ -10,6 +10,9 @@ from bezoar.io import read_json
 from tests.flow.test_stopped import TOLD, in_journal, judged, running, wait_for
 from tests.helpers.server import accept, after, serving
 
+HASTY = "from bezoar.llm import patience; patience.GRACE_S = 0.3; "
+"""Of a command that waits for less than the 5 s that tests/flow/test_stopped.py sees."""
+
 
 def patient(folder: Path, url: str, **settings: Any) -> Path:
     """The recipe of 8 rows with other settings of its judge."""
@@ -23,7 +26,7 @@ def patient(folder: Path, url: str, **settings: Any) -> Path:
 def test_requests_that_time_out_are_told_and_counted(tmp_path: Path) -> None:
     def slow_once(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
         if not seen:
-            time.sleep(1.5)
+            time.sleep(0.8)
         return accept(body, seen)
 
     with serving(slow_once) as server:
@@ -54,26 +57,27 @@ def test_a_server_in_time_is_no_news(tmp_path: Path) -> None:
 
 
 def test_slow_answers_are_waited_for_as_long_again_and_kept(tmp_path: Path) -> None:
-    with serving(after(10.8, accept)) as server:
+    with serving(after(2.2, accept)) as server:
         recipe = judged(tmp_path, server.url)
-        with running("run", recipe, cwd=tmp_path) as process:
+        with running("run", recipe, cwd=tmp_path, first=HASTY) as process:
             wait_for(server, 4)
-            time.sleep(5.6)  # an answer after 10.8 s is behind the least that is waited, 5 s
+            time.sleep(1.5)  # an answer after 2.2 s is behind the least that is waited, 0.3 s
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (130, TOLD)
         assert " s for 4 requests in flight; press Ctrl-C again to end now" in out
-        assert "stopping: waiting up to 5 s" not in out
+        assert "stopping: waiting up to 0 s" not in out
         assert "not waited for" not in out
     assert in_journal(tmp_path) == 4
 
 
 def test_what_is_not_waited_for_is_told(tmp_path: Path) -> None:
     with serving(after(60, accept)) as server:
-        with running("run", judged(tmp_path, server.url), cwd=tmp_path) as process:
+        recipe = judged(tmp_path, server.url)
+        with running("run", recipe, cwd=tmp_path, first=HASTY) as process:
             wait_for(server, 4)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (130, TOLD)
-        assert "stopping: waiting up to 5 s for 4 requests in flight" in out
+        assert "4 requests in flight; press Ctrl-C again to end now" in out
         assert "4 requests were not waited for" in out

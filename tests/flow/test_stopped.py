@@ -19,7 +19,8 @@ import pytest
 from bezoar.llm.journal import Journal
 from tests.helpers.server import Server, accept, after, serving
 
-COMMAND = [sys.executable, "-c", "from bezoar.cli import main; main()"]
+MAIN = "from bezoar.cli import main; main()"
+COMMAND = [sys.executable, "-c", MAIN]
 TOLD = "bezoar: stopped; run the same command to go on.\n"
 NUM_ROWS = 8
 
@@ -42,9 +43,10 @@ def judged(folder: Path, url: str) -> Path:
 
 
 @contextmanager
-def running(*words: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def running(*words: object, cwd: Path, first: str = "") -> Iterator[subprocess.Popen[str]]:
+    """A command, before which its process does something else `first`."""
     process = subprocess.Popen(
-        [*COMMAND, *map(str, words)],
+        [sys.executable, "-c", first + MAIN, *map(str, words)],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -83,6 +85,7 @@ def test_it_is_told_before_what_is_in_flight_has_come_and_that_is_kept(
             assert not server.answered, "told only after the replies had come"
             out, err = process.communicate(timeout=20)
             assert (process.returncode, err) == (130, "")
+            assert "stopping: waiting up to 5 s for 4 requests in flight; press" in out
         assert in_journal(tmp_path) == len(server.bodies) == 4
         with running("run", recipe, cwd=tmp_path) as process:
             out, err = process.communicate(timeout=60)

@@ -1,5 +1,5 @@
-"""One of several ranks that works out every objective's steps and evaluation, and then alone:
-`rank_gradients.py MODEL FOLDER`, with RANK, WORLD_SIZE and MASTER_ADDR and _PORT set."""
+"""One of several ranks that works out the steps and evaluation of objectives, and then alone:
+`rank_gradients.py MODEL FOLDER NAME...`, with RANK, WORLD_SIZE and MASTER_ADDR and _PORT set."""
 
 import json
 import os
@@ -136,24 +136,26 @@ def reward_model(model: Path, folder: Path) -> Any:
     return ModelSpec(str(model), dtype="float32"), [folder / "adapter"]
 
 
-def main(model: Path, folder: Path) -> None:
+def main(model: Path, folder: Path, names: list[str]) -> None:
     """Write, for the first rank, how far each objective's numbers are from those of one process."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     ranks, report = Ranks.here(), {}
-    for name, (objective, rows) in ALL.items():
+    supervised = {name: ALL[name] for name in names if name in ALL}
+    policies = {name: POLICIES[name] for name in names if name in POLICIES}
+    for name, (objective, rows) in supervised.items():
         lora = None if name.endswith("in parts") else LoRA(r=4, alpha=8, dropout=0.0)
         two = worked_out(objective, rows, model, folder / f"{name}-two", ranks, lora)
         if ranks.first:
             one = worked_out(objective, rows, model, folder / f"{name}-one", Ranks(), lora)
             report[name] = [_apart(a, b) for a, b in zip(one, two, strict=True)]
     reward = reward_model(model, folder)
-    for name, (stage, rows) in POLICIES.items():
+    for name, (stage, rows) in policies.items():
         two = updated(stage, rows, model, folder / f"{name}-two", reward)
         report[name] = two
     dist.destroy_process_group()
     if ranks.first:
-        for name, (stage, rows) in POLICIES.items():
+        for name, (stage, rows) in policies.items():
             one = updated(stage, rows, model, folder / f"{name}-one", reward)
             report[name] = [_apart(a, b) for a, b in zip(one, report[name], strict=True)]
         (folder / "report.json").write_text(json.dumps(report))
@@ -171,4 +173,4 @@ def _apart(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -80,25 +80,29 @@ def module_name(file: Path) -> str:
     ).replace("/", ".")
 
 
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if f != SRC / "__init__.py"], ids=lambda f: str(f.relative_to(SRC))
-)
-def test_a_layer_imports_only_from_those_above(file: Path) -> None:
-    own = LAYERS.index(module_name(file).split(".")[1])
-    below = {f"bezoar.{name}" for name in LAYERS[own + 1 :]}
-    names = imports(ast.parse(file.read_text()))
-    wrong = [
-        f"{name} (line {line})" for name, line in names if ".".join(name.split(".")[:2]) in below
-    ]
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    return {file: ast.parse(file.read_text()) for file in FILES}
+
+
+def test_a_layer_imports_only_from_those_above(trees: dict[Path, ast.Module]) -> None:
+    wrong = []
+    for file in trees.keys() - {SRC / "__init__.py"}:
+        own = LAYERS.index(module_name(file).split(".")[1])
+        below = {f"bezoar.{name}" for name in LAYERS[own + 1 :]}
+        wrong += [
+            f"{file}:{line} {name}"
+            for name, line in imports(trees[file])
+            if ".".join(name.split(".")[:2]) in below
+        ]
     assert not wrong
 
 
-def test_no_two_files_import_each_other() -> None:
+def test_no_two_files_import_each_other(trees: dict[Path, ast.Module]) -> None:
     """Every file can be read before those that use it, imports inside functions included."""
     names = {module_name(file) for file in FILES}
     graph: dict[str, set[str]] = {}
-    for file in FILES:
-        tree = ast.parse(file.read_text())
+    for file, tree in trees.items():
         members = {
             f"{n.module}.{a.name}"
             for n in ast.walk(tree)
@@ -115,14 +119,13 @@ def test_no_two_files_import_each_other() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SRC)))
-def test_files_and_functions_are_small(file: Path) -> None:
-    text = file.read_text()
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            size = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert size <= 60, f"{node.name} is too long"
+def test_files_and_functions_are_small(trees: dict[Path, ast.Module]) -> None:
+    assert not [file for file in FILES if len(file.read_text().splitlines()) > 300]
+    for file, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                size = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert size <= 60, f"{file}:{node.lineno} {node.name} is too long"
 
 
 def test_the_package_is_small_and_says_why() -> None:
@@ -159,12 +162,12 @@ def test_help_imports_little() -> None:
     assert out.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "file", [f for f in FILES if f.name != "terminal.py"], ids=lambda f: str(f.relative_to(SRC))
-)
-def test_only_the_terminal_prints_and_nothing_is_read_as_rich_markup(file: Path) -> None:
+def test_only_the_terminal_prints_and_nothing_is_read_as_rich_markup(
+    trees: dict[Path, ast.Module],
+) -> None:
     """What others wrote could move the cursor or be markup; `terminal` makes text of it."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    files = [file for file in FILES if file.name != "terminal.py"]
+    for file, node in ((path, node) for path in files for node in ast.walk(trees[path])):
         if isinstance(node, ast.ImportFrom):
             assert node.module not in {
                 "rich",
@@ -221,9 +224,9 @@ def test_the_project_speaks_of_itself_alone() -> None:
             assert not forbidden.search(path.read_text(encoding="utf-8")), name
 
 
-def test_no_pickle_no_eval_no_remote_code() -> None:
-    for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text())):
+def test_no_pickle_no_eval_no_remote_code(trees: dict[Path, ast.Module]) -> None:
+    for file, tree in trees.items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 assert name not in {"eval", "exec", "pickle.load", "pickle.loads", "os.system"}, (

@@ -136,13 +136,13 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_no_reply_breaks_a_parser(parser: str, reply: str) -> None:
     PARSERS[parser][0](reply)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_masked_words_keep_their_places(reply: str) -> None:
     own = own_words(reply)

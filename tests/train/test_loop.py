@@ -48,7 +48,10 @@ def steps(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("kind", "kills"), [("sft", 6), ("dpo", 20), ("full", 6)])
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [("sft", 4), ("dpo", 4), ("full", 4), pytest.param("dpo", 20, marks=pytest.mark.real)],
+)
 def test_stopped_at_any_step_and_resumed_it_ends_the_same(
     kind: str, kills: int, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -100,7 +103,10 @@ def test_every_optimizer_goes_on_to_the_same_bytes(
     assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("kind", "optimizer"), [("dpo", "adamw"), ("full", "adamw_8bit_paged")])
+@pytest.mark.parametrize(
+    ("kind", "optimizer"),
+    [("dpo", "adamw"), pytest.param("full", "adamw_8bit_paged", marks=pytest.mark.real)],
+)
 def test_a_killed_process_loses_nothing(
     kind: str, optimizer: str, tiny_model: Path, tmp_path: Path
 ) -> None:

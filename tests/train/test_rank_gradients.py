@@ -1,4 +1,5 @@
-"""Two ranks against one process, over gloo: every objective's loss, gradient and evaluation."""
+"""Two ranks against one process, over gloo: loss, gradient and evaluation. The fast tests take one
+objective of each way that numbers are added up over ranks, the slow ones take all."""
 
 import json
 import os
@@ -13,6 +14,11 @@ import pytest
 from bezoar.errors import TrainingError
 from bezoar.train.objectives import OBJECTIVES
 from bezoar.train.ranks import LostRankError, Ranks, is_lost
+from tests.helpers.rank_gradients import ALL, POLICIES
+
+FEW = ["sft", "kto", "dpo-in parts", "rloo"]
+"""Of copies of the weights; with a baseline of all ranks; of weights in parts, with a reference; of
+answers drawn by all."""
 
 
 def free_port() -> int:
@@ -21,23 +27,36 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def report(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(FEW, id="few"),
+        pytest.param([*ALL, *POLICIES], id="all", marks=pytest.mark.real),
+    ],
+)
+def report(
+    request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     folder, port = tmp_path_factory.mktemp("ranks"), str(free_port())
     meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command = [sys.executable, "-m", "tests.helpers.rank_gradients", str(tiny_model), str(folder)]
+    command += request.param
     common = {**os.environ, **meet, "OMP_NUM_THREADS": "1"}
     ranks = [subprocess.Popen(command, env={**common, "RANK": rank}) for rank in "01"]
-    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    assert [rank.wait(300) for rank in ranks] == [0, 0]
     found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    assert list(found) == request.param
     return found
 
 
-def test_loss_and_gradient_are_those_of_one_process(report: dict[str, Any]) -> None:
+def test_every_objective_is_among_all() -> None:
     # names such as dpo-smooth are variants
-    report = {name: parts for name, parts in report.items() if "baseline" in parts[1]}
-    assert {name.partition("-")[0] for name in report} - {"slic"} == set(OBJECTIVES)
-    for name, parts in report.items():
+    assert {name.partition("-")[0] for name in ALL} - {"slic"} == set(OBJECTIVES)
+
+
+def test_loss_and_gradient_are_those_of_one_process(report: dict[str, Any]) -> None:
+    for name in ALL.keys() & report:
+        parts = report[name]
         assert len(parts) == 3, name
         for part in parts:
             one, two = part["loss"]
@@ -47,7 +66,7 @@ def test_loss_and_gradient_are_those_of_one_process(report: dict[str, Any]) -> N
 
 
 def test_counts_metrics_and_the_baseline_are_of_all_ranks(report: dict[str, Any]) -> None:
-    for name in OBJECTIVES:
+    for name in ALL.keys() & report:
         for part in report[name][1:]:
             one, two = part["counts"]
             assert two == pytest.approx(one, rel=1e-4, abs=1e-6), name
@@ -57,16 +76,16 @@ def test_counts_metrics_and_the_baseline_are_of_all_ranks(report: dict[str, Any]
         assert two == pytest.approx(one, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["ppo", "ppo-critic", "ppo-reinforce", "grpo", "rloo"])
-def test_updates_are_those_of_one_process(report: dict[str, Any], name: str) -> None:
+def test_updates_are_those_of_one_process(report: dict[str, Any]) -> None:
     """What is drawn, rewarded, whitened and learnt."""
-    for part in report[name]:
-        one, two = part["loss"]
-        assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
-        one, two = part["counts"]
-        assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
-        assert part["error"] <= 1e-4 * part["grad"]
-    assert max(part["grad"] for part in report[name]) > 1e-4
+    for name in POLICIES.keys() & report:
+        for part in report[name]:
+            one, two = part["loss"]
+            assert two == pytest.approx(one, rel=1e-4, abs=1e-6), name
+            one, two = part["counts"]
+            assert two == pytest.approx(one, rel=1e-3, abs=1e-5), name
+            assert part["error"] <= 1e-4 * part["grad"], name
+        assert max(part["grad"] for part in report[name]) > 1e-4, name
 
 
 def test_rows_are_dealt_by_tokens() -> None:
