@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
 from bezoar.errors import RecipeError
+from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import load_recipe
 from bezoar.llm.engine import Engine
 from bezoar.llm.rollouts import EngineRollouts
@@ -118,8 +119,13 @@ def test_an_engine_that_cannot_draw_is_refused(tmp_path: Path, tiny_model: Path)
         path.write_text(recipe.replace("ENGINE", engine).replace("LAUNCH", where))
         with pytest.raises(RecipeError, match=fault):
             load_recipe(path)
-    path.write_text(recipe.replace("ENGINE", "engine: {kind: vllm}").replace("LAUNCH", ""))
-    load_recipe(path)
+    keys = set()
+    for flags in ("", ", flags: {quantization: fp8}", ", flags: {max-num-seqs: 4}"):
+        engine = f"engine: {{kind: vllm{flags}}}"
+        path.write_text(recipe.replace("ENGINE", engine).replace("LAUNCH", ""))
+        keys.add(all_keys(load_recipe(path))[0]["t"])
+    # what may change an answer makes another training, and room does not
+    assert len(keys) == 2
     with pytest.raises(ValueError, match="ratio_cap has no effect on answers drawn here"):
         replace(SMALL, ratio_cap=2.0)
 
