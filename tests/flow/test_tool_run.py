@@ -92,3 +92,6 @@ def test_a_template_without_tools_and_a_bad_file_are_one_sentence(folder: Path) 
     assert "no such file" in refused("chat", "hermes.yaml", "--tools", "x.json", "--model", "base")
     told = refused("ask", "hermes.yaml", "hi", "--model", "base", "--tools", "rows.jsonl")
     assert "rows.jsonl:1: a tool has no name" in told
+    # 128 tools in bytes, each a token
+    told = refused("chat", "hermes.yaml", "--model", "base", "--tools", "bezoar:tools.jsonl")
+    assert re.search(r"128 tools take \d+ tokens, and the model reads 8192; name some of", told)

@@ -118,8 +118,12 @@ def converse(
     stack = open_model(recipe, run, name)
     start = with_tools(start, toolbox.tools)
     if toolbox.tools:
-        # a template that takes none says so before a word is typed
-        recipe.template.prompt((*start, Message("user", "")), stack.tokenizer)
+        # a template that takes none says so before a word is typed, and so do too many
+        size = len(recipe.template.prompt((*start, Message("user", "")), stack.tokenizer))
+        if size >= stack.context_length:
+            what = f"{len(toolbox.tools)} tools take {size} tokens, and the model reads"
+            advice = "name some of them (FILE#NAME,NAME)"
+            raise RecipeError(f"--tools {tools}: {what} {stack.context_length}; {advice}.")
     messages = start
     console = Console(stderr=True)
     console.print(f"{name} is listening; /help lists what else you can type, Ctrl-D ends.")
