@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
-from bezoar.errors import RecipeError
+from bezoar.errors import EndpointError, RecipeError
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import load_recipe
+from bezoar.flow.run import run_recipe
+from bezoar.flow.rundir import RunDir
 from bezoar.llm.engine import Engine
 from bezoar.llm.rollouts import EngineRollouts
 from bezoar.llm.servers import Servers
@@ -104,6 +106,16 @@ def test_every_update_draws_with_an_adapter_of_its_own(
     assert any(not torch.equal(x, weights[1][name]) for name, x in weights[0].items())
 
 
+def test_an_engine_that_ends_says_so(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEZOAR_VLLM", str(FAKE))
+    monkeypatch.setenv("FAKE_VLLM", "3")
+    spec = ModelSpec(str(tiny_model), dtype="float32")
+    with pytest.raises(EndpointError, match="does not answer: it has ended .*out of memory"):
+        fitted(BY_ENGINE, spec, tmp_path / "run")
+
+
 def test_an_engine_that_cannot_draw_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "chats.jsonl").write_text('{"prompt": "a", "answer": "b", "number": 1}\n')
     recipe = (
@@ -128,6 +140,29 @@ def test_an_engine_that_cannot_draw_is_refused(tmp_path: Path, tiny_model: Path)
     assert len(keys) == 2
     with pytest.raises(ValueError, match="ratio_cap has no effect on answers drawn here"):
         replace(SMALL, ratio_cap=2.0)
+
+
+def test_a_recipe_trains_on_what_its_engine_draws(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEZOAR_VLLM", str(FAKE))
+    monkeypatch.setenv("FAKE_WORDS", "a A")
+    keys = "batch_size: 4, samples: 4, updates: 2, max_tokens: 8, rollouts: engine, ratio_cap: 2"
+    (tmp_path / "r.yaml").write_text(
+        "name: r\ntemplate: {kind: chatml}\nengine: {kind: vllm}\n"
+        f"models: {{base: {{path: {tiny_model}}}}}\nstages:\n"
+        '  rows: {kind: instruction_prompts, topics: "bezoar:topics.txt", num_rows: 2,'
+        " kinds: [lowercase]}\n  t: {kind: grpo, model: base, rows: rows,"
+        f" rewards: [{{kind: instructions}}], {keys}}}\n"
+    )
+    run = RunDir(tmp_path / "run")
+    stats = run_recipe(load_recipe(tmp_path / "r.yaml"), run)["t"]
+    assert stats["engine_kl"] > 1
+    [log] = run.path.glob("vllm-*.log")
+    told = log.read_text()
+    assert told.count('"/v1/load_lora_adapter"') == 2
+    # one server, which has ended
+    assert told.count("--max-lora-rank") == 1
 
 
 MODEL = "smollm2-135m-instruct"

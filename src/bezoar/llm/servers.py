@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -163,10 +164,12 @@ class Server:
             with self._http.open(request, timeout=timeout_s) as reply:
                 data: bytes = reply.read()
                 return data
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             why: Any = error
             if isinstance(error, HTTPError):
                 why = brief(error.read(2000).decode(errors="replace"))
+            elif self.has_ended():
+                why = f"it has ended ({self.end_of_log()})"
             raise EndpointError(f"{self.log}: vLLM does not {what}: {why}; see the log.") from None
 
 
