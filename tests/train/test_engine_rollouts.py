@@ -112,7 +112,7 @@ def test_an_engine_that_ends_says_so(
     monkeypatch.setenv("BEZOAR_VLLM", str(FAKE))
     monkeypatch.setenv("FAKE_VLLM", "3")
     spec = ModelSpec(str(tiny_model), dtype="float32")
-    with pytest.raises(EndpointError, match="does not answer: it has ended .*out of memory"):
+    with pytest.raises(EndpointError, match=r"does not answer: it has ended .*out of memory"):
         fitted(BY_ENGINE, spec, tmp_path / "run")
 
 
