@@ -33,10 +33,12 @@ RECIPE = {
 }
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished run with a judged stage and lines of training."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with a judged stage and lines of training, and its recipe."""
+    folder, before = tmp_path_factory.mktemp("finished"), Path.cwd()
+    (folder / "here").mkdir()
+    os.chdir(folder / "here")
     rows = [{"prompt": f"Ask {i}", "response": f"Reply {i}"} for i in range(6)]
     for name, lines in (("rows", rows), ("judge", JUDGE)):
         Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -46,6 +48,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     progress = Progress("sft", Path("runs/toy/metrics.jsonl"))
     for step in (1, 2, 3):
         progress.log(step=step, loss=1.0 / step)
+    os.chdir(before)
+    shutil.copytree(folder / "here", folder / "kept", symlinks=True)
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same run in the same place, whole again for each test."""
+    shutil.rmtree(finished / "here")
+    shutil.copytree(finished / "kept", finished / "here", symlinks=True)
+    monkeypatch.chdir(finished / "here")
     return Path("runs/toy")
 
 

@@ -153,7 +153,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_rows(
         "--out",
         str(folder / "runs" / "toy"),
     ]
-    for _ in range(5):
+    for _ in range(3):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(draw.uniform(0.2, 0.9))
         process.send_signal(signal.SIGKILL)

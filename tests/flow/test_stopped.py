@@ -75,7 +75,12 @@ def in_journal(folder: Path) -> int:
 def test_it_is_told_before_what_is_in_flight_has_come_and_that_is_kept(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    with serving(after(1.0, accept)) as server:
+    delays_s = [1.0] * 4  # of those in flight
+
+    def late(body: dict[str, Any], seen: int) -> Any:
+        return after(delays_s.pop() if delays_s else 0.0, accept)(body, seen)
+
+    with serving(late) as server:
         recipe = judged(tmp_path, server.url)
         with running("run", recipe, cwd=tmp_path) as process:
             wait_for(server, 4)

@@ -476,7 +476,9 @@ def test_nothing_is_sent_while_the_journal_is_held_and_nothing_is_lost(tmp_path:
             target=lambda: replies.extend(pool(journal, server, concurrency=8).ask(questions(200)))
         )
         asking.start()
-        time.sleep(1.5)
+        while not server.seen:
+            time.sleep(0.01)
+        time.sleep(0.3)
         held = sum(server.seen.values())
         other.execute("ROLLBACK")
         other.close()

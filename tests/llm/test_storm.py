@@ -40,7 +40,7 @@ def test_in_a_storm_nothing_is_lost_and_nothing_is_sent_again_that_was_answered(
         if kind == "dropped":
             return 200, {}, None
         if kind == "hung":
-            time.sleep(6.0)
+            time.sleep(3.0)
             return 200, {}, None
         answer = echo(body, seen)
         if kind == "truncated":
@@ -49,7 +49,7 @@ def test_in_a_storm_nothing_is_lost_and_nothing_is_sent_again_that_was_answered(
         return answer
 
     with serving(storm) as server, Journal(tmp_path / "j.sqlite") as journal:
-        how = {"concurrency": 32, "timeout_s": 5.0, "backoff_s": 0.02, "retries": 8}
+        how = {"concurrency": 32, "timeout_s": 2.5, "backoff_s": 0.02, "retries": 8}
         endpoint = Endpoint(server.url, "m", prices=Prices(1e6, 1e6), **how)
         budget = Budget(1e9, journal, run="r")
         replies = Pool(endpoint.open(), journal, budget, Progress()).ask_all(questions(NUM))
