@@ -26,7 +26,7 @@ def patient(folder: Path, url: str, **settings: Any) -> Path:
 def test_requests_that_time_out_are_told_and_counted(tmp_path: Path) -> None:
     def slow_once(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
         if not seen:
-            time.sleep(0.8)
+            time.sleep(1.5)
         return accept(body, seen)
 
     with serving(slow_once) as server:
@@ -57,11 +57,11 @@ def test_a_server_in_time_is_no_news(tmp_path: Path) -> None:
 
 
 def test_slow_answers_are_waited_for_as_long_again_and_kept(tmp_path: Path) -> None:
-    with serving(after(2.2, accept)) as server:
+    with serving(after(3.0, accept)) as server:
         recipe = judged(tmp_path, server.url)
         with running("run", recipe, cwd=tmp_path, first=HASTY) as process:
             wait_for(server, 4)
-            time.sleep(1.5)  # an answer after 2.2 s is behind the least that is waited, 0.3 s
+            time.sleep(2.0)  # an answer after 3.0 s is behind the least that is waited, 0.3 s
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (130, TOLD)
