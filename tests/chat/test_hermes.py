@@ -172,6 +172,38 @@ def test_losses_stand_on_answers_and_calls_alone() -> None:
     ]
 
 
+def test_the_choice_between_a_call_and_a_text_can_be_left_to_the_base() -> None:
+    tokenizer, template = tagged(), Hermes()
+    rows = [Chat(str(i), messages) for i, messages in enumerate(tool_chats())]
+    objective = SFT(learn_tool_choice=False)
+    how: Any = {"max_length": 9999, "too_long": "drop"}
+    assert len(check_labels(rows, objective, template, tokenizer, **how).rows) == 50
+    group = objective.group(Chat("x", with_tools(TURNS, [FIND])), template, tokenizer)
+    parts = spans(group.prompt, group.completions[0], tokenizer)
+    call = '<tool_call>\n{"name": "find", "arguments": {"what": "é"}}\n</tool_call>'
+    # what answers a tool, or a user who offers none, is no such choice
+    assert [text for text, trained in parts if trained] == [
+        f" look.\n{call}\n{call}<|im_end|>",
+        "Here.<|im_end|>",
+    ]
+    plain = Chat("y", (Message("user", "a"), Message("assistant", "bc")))
+    assert objective.group(plain, template, tokenizer) == SFT().group(plain, template, tokenizer)
+
+
+class Choosing(SFT):
+    """Trains the choice although its settings say otherwise."""
+
+    def group(self, row: AnyRow, template: Template, tokenizer: Tokenizer) -> PromptGroup:
+        return SFT().group(row, template, tokenizer)
+
+
+def test_a_choice_that_trains_where_it_was_left_out_is_refused() -> None:
+    rows = [Chat("x", with_tools(TURNS, [FIND]))]
+    how: Any = {"max_length": 9999, "too_long": "drop"}
+    with pytest.raises(DataError, match=r"^row x: something is trained that is no answer, 'I' f"):
+        check_labels(rows, Choosing(learn_tool_choice=False), Hermes(), tagged(), **how)
+
+
 class Leaky(SFT):
     """Trains all that follows the first answer, the results of tools too."""
 

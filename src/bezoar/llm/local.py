@@ -92,7 +92,7 @@ class StackBackend:
     holds_forms = True
 
     def __init__(
-        self, stack: "Stack", template: Template, slots: int | None = None, group: int = 64
+        self, stack: "Stack", template: Template, slots: int | None = None, group: int = 256
     ) -> None:
         self.stack, self.template, self.slots, self.group = stack, template, slots, group
         template.check(stack.tokenizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from bezoar.chat.types import Dropped
+from bezoar.chat.types import AnyRow, Dropped
 from bezoar.errors import DataError
 from bezoar.io import content_hash
 from bezoar.model.resolve import tokenizer_identity
@@ -13,6 +13,7 @@ from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.stage import Rows
 from bezoar.train.label_check import Example, check_labels
+from bezoar.train.objective import chooses_tool, conversations
 from bezoar.train.ranks import Ranks
 from bezoar.train.settings import StageInputs, TrainSettings
 from bezoar.train.tokenized_cache import prepare
@@ -41,6 +42,10 @@ def checked_examples(
             f"stage {progress.stage}: none of its {len(rows)} rows can be trained; look at"
             " failures.jsonl or raise max_length."
         )
+    learns_choice = getattr(objective, "learn_tool_choice", True)
+    if not learns_choice and not any(_chooses(row) for row in rows):
+        what = "learn_tool_choice: false, and no answer in the rows is to a user who offers tools"
+        raise DataError(f"stage {progress.stage}: {what}; remove the key.")
     # KTO's baseline is the mean over answers that do not belong to their prompts
     first_prompt = examples[0].group.prompt
     if "baseline" in objective.needs and all(e.group.prompt == first_prompt for e in examples):
@@ -49,3 +54,8 @@ def checked_examples(
             " and there is one prompt; add rows."
         )
     return examples, dropped
+
+
+def _chooses(row: AnyRow) -> bool:
+    chat = conversations(row)[0]
+    return any(m.role == "assistant" and chooses_tool(chat[:i]) for i, m in enumerate(chat))

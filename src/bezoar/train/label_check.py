@@ -15,7 +15,7 @@ from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Messages, ended
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import Completion, PromptGroup
-from bezoar.train.objective import Objective, conversations
+from bezoar.train.objective import Objective, chooses_tool, conversations
 
 TooLong = Literal["drop", "cut"]
 
@@ -47,7 +47,8 @@ def check_labels(
     loss_on = getattr(objective, "loss_on", "")
     every_turn = objective.unit == "token" and loss_on != "last"
     is_scored, all_of_it = "scores" in objective.needs, loss_on == "all"
-    check = _Check(template, tokenizer, every_turn, is_scored, all_of_it)
+    learns_choice = getattr(objective, "learn_tool_choice", True)
+    check = _Check(template, tokenizer, every_turn, is_scored, all_of_it, learns_choice)
     kept: list[Example] = []
     dropped: list[Dropped] = []
     for row in rows:
@@ -92,6 +93,7 @@ class _Check:
     every_turn: bool  # of a chat; else its last answer
     is_scored: bool  # a score is read once, at a token behind the end of the answer
     all_of_it: bool  # the prompt trains too
+    learns_choice: bool  # else the first token of an answer that may be a call does not train
 
     def __call__(
         self, row: AnyRow, prompt: list[int], completion: Completion, chat: Messages, end: bool
@@ -146,7 +148,9 @@ class _Check:
             start, end = len(opening), len(opening) + len(answer) - 1
             if tokens[:start] != opening:
                 return f"the tokens before answer {number} are not those of the generation prompt"
-            if tokens[start:end] != answer[:-1] or not all(trained[start:end]):
+            # where the choice is not learned, its token counts among the others
+            first = start + (not self.learns_choice and chooses_tool(chat[:i]))
+            if tokens[start:end] != answer[:-1] or not all(trained[first:end]):
                 return (
                     f"not every token of answer {number} is trained, from the end of the generation"
                     " prompt on"
@@ -155,7 +159,7 @@ class _Check:
                 return f"something is trained behind answer {number}, which was cut off"
             if i != cut and (tokens[end : end + 1] != answer[-1:] or not trained[end]):
                 return f"the token that ends answer {number} is not trained"
-            others[start : end + 1] = [False] * len(others[start : end + 1])
+            others[first : end + 1] = [False] * len(others[first : end + 1])
         if any(others) and not self.all_of_it:
             text = tokenizer.decode([tokens[others.index(True)]], markers=True)
             return f"something is trained that is no answer, {text!r} first"

@@ -95,6 +95,12 @@ def conversations(row: AnyRow) -> list[Messages]:
     return [(*row.prompt, Message("assistant", text)) for text in texts]
 
 
+def chooses_tool(messages: Messages) -> bool:
+    """Whether what answers these messages chooses between a call and a text: it answers a user who
+    offers tools."""
+    return bool(messages) and messages[-1].role == "user" and any(m.tools for m in messages)
+
+
 def prompt_and_answers(
     row: AnyRow, template: Template, tokenizer: Tokenizer, *, ended: Sequence[bool] = ()
 ) -> RenderedCompletions:

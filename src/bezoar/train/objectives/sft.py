@@ -11,7 +11,7 @@ from bezoar.chat.tokenizer import Tokenizer
 from bezoar.chat.types import AnyRow, Comparison, SampledAnswers, ended
 from bezoar.errors import DataError
 from bezoar.model.prompt_group import Completion, PromptGroup
-from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, conversations
+from bezoar.train.objective import LossInputs, LossOutput, Need, Unit, chooses_tool, conversations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,9 @@ class SFT:
 
     loss_on: Literal["answer", "last", "all"] = "answer"
     """answer: every assistant turn with its end token; last: the last one; all: the prompt too."""
+    learn_tool_choice: bool = True
+    """Whether the first token of an answer to a user who offers tools trains: the choice between a
+    call and a text. false (ours) teaches how to call, and leaves to the base when."""
     kind: Literal["sft"] = "sft"
     unit: ClassVar[Unit] = "token"
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -59,6 +62,10 @@ class SFT:
         if self.loss_on == "last" or (isinstance(row, Comparison) and self.loss_on == "answer"):
             start, end = rendered.answers[-1]
             trained = [start <= i < end for i in range(len(tokens))]
+        if not self.learn_tool_choice:
+            turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
+            for i, (start, _) in zip(reversed(turns), reversed(rendered.answers), strict=False):
+                trained[start] = trained[start] and not chooses_tool(messages[:i])
         if not any(trained):
             raise DataError(
                 f"row {row.id}: no token of it would be trained, for it has no assistant turn;"
