@@ -114,6 +114,33 @@ def test_rows_that_offer_one_tool_stand_side_by_side() -> None:
         ToolCalls(4, teacher="t", rows_per_tool=2)
 
 
+def test_what_no_function_fits_can_be_of_another_domain(tmp_path: Path) -> None:
+    own, words = tmp_path / "own.jsonl", {"ask": "x", "bid": "x", "cry": "y"}
+    lines = []
+    for word, domain in words.items():
+        line: dict[str, Any] = {"name": word, "domain": domain, "description": f"To {word}."}
+        line |= {"parameters": {"n": ["int 1 999", "N."]}, "requests": [f"Now {word} {{n}} times"]}
+        lines.append(json.dumps(line | {"answers": ["{x}"], "result": {"x": "city"}}))
+    own.write_text("\n".join(lines))
+    found: dict[str, set[tuple[str, str]]] = {}
+    for unfitting in ("any", "far"):
+        how: dict[str, Any] = {"catalogue": str(own), "unfitting": unfitting, "masked": 0.0}
+        rows = ToolCalls(90, shares={"irrelevance": 1.0}, **how).write(0).rows
+        found[unfitting] = {
+            (tool.name, next(w for w in words if f" {w} " in row.messages[1].content.lower()))
+            for row in rows
+            for tool in row.messages[0].tools
+            if len(row.messages[0].tools) == 1
+        }
+    far = {(one, other) for one in words for other in words if words[one] != words[other]}
+    assert found == {"any": far | {("ask", "bid"), ("bid", "ask")}, "far": far}
+    own.write_text("\n".join(lines[:2]))
+    with pytest.raises(DataError, match=r"own\.jsonl: unfitting: far, and all its functions"):
+        ToolCalls(9, unfitting="far", catalogue=str(own)).write(0)
+    with pytest.raises(ValueError, match="of which there are none"):
+        ToolCalls(9, shares={"single": 1.0}, unfitting="far")
+
+
 def test_the_categories_are_what_they_are_called(rows: list[Chat]) -> None:
     for row in of(rows, "single"):
         assert len(row.messages[0].tools) == len(calls(row)) == 1

@@ -366,8 +366,8 @@ def test_wrong_settings_and_rows_are_told(tiny_model: Path, tmp_path: Path) -> N
     )
     with pytest.raises(RecipeError, match="adapter: null"):
         Train("b", "r", SFT(), None).fit(chats(4), nf4, progress=Progress("s"), seed=0)
+    untaught = Train("b", "r", SFT(learn_tool_choice=False))
     with pytest.raises(DataError, match="no answer in the rows is to a user who offers tools"):
-        untaught = Train("b", "r", SFT(learn_tool_choice=False))
         untaught.fit(chats(4), where, progress=Progress("s"), seed=0)
     with pytest.raises(DataError, match="none of its 2 rows"):
         Train("b", "r", SFT(), max_length=3).fit(chats(2), where, progress=Progress("s"), seed=0)

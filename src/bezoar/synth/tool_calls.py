@@ -69,6 +69,9 @@ class ToolCalls(DrawnRows):
     rows_per_tool: Count = 1
     """Rows side by side that offer the same tool: with and without a fitting request. `train` reads
     what their prompts have in common once, with shuffle: false."""
+    unfitting: Literal["any", "far"] = "any"
+    """What is asked where no function fits: what `any` other one does, half of them of the offered
+    one's domain, or one of a `far` domain, which a base tells apart by itself."""
     seeds: RowsRef = ""
     """With a teacher: a stage whose rows offer the tools, in place of the catalogue."""
     structured: bool = False
@@ -82,6 +85,9 @@ class ToolCalls(DrawnRows):
         super().__post_init__()
         if self.teacher and self.rows_per_tool > 1:
             raise ValueError("rows_per_tool is of rows without a teacher; remove one of them")
+        if self.unfitting == "far" and (self.teacher or not self.shares.get("irrelevance")):
+            what = "unfitting: far is of irrelevance rows without a teacher"
+            raise ValueError(f"{what}, of which there are none; remove the key")
         if self.seeds and self.catalogue != SHIPPED:
             raise ValueError("tools come from seeds or from catalogue; leave one of them out")
 
@@ -116,7 +122,11 @@ class ToolCalls(DrawnRows):
         Dropped: "double", which another one replaces, and what fails a check.
         """
         path = locate_file(self.catalogue, Path(), "catalogue")
-        writer = Writer(read_catalogue(path), read_chats())
+        functions = read_catalogue(path)
+        if self.unfitting == "far" and len({function.domain for function in functions}) < 2:
+            fault = "unfitting: far, and all its functions are of one domain"
+            raise DataError(f"{path}: {fault}; add others or remove the key.")
+        writer = Writer(functions, read_chats(), far=self.unfitting == "far")
         plan = self._plan(seed)
 
         def make(number: int, rng: random.Random) -> Chat:

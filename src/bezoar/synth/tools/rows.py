@@ -48,10 +48,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes conversations of each category; `chats` are questions that need no tool."""
+    """Writes conversations of each category; `chats` are questions that need no tool, and `far`
+    takes what no function fits from other domains."""
 
     functions: Sequence[Function]
     chats: Sequence[tuple[str, str]]
+    far: bool = False
 
     def write(
         self, category: Category, rng: random.Random, shared: random.Random | None = None
@@ -99,7 +101,8 @@ class Writer:
     def _irrelevance(
         self, function: Function, rng: random.Random, *, alone: bool
     ) -> tuple[list[Function], Messages]:
-        [asked] = self._others([function], 1, rng)
+        far = [other for other in self.functions if other.domain != function.domain]
+        asked = rng.choice(far) if self.far else self._others([function], 1, rng)[0]
         # one tool that does not fit tempts more than several, so it is the usual case
         num = 0 if alone else rng.choice((0, 0, 1, 2))
         offered = [function, *self._others([asked, function], num, rng)]
