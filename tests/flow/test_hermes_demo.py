@@ -3,12 +3,20 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bezoar.io import read_json
 from tests.helpers.command import ended
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "hermes-demo.yaml"
-FEWER = {"num_rows: 224": "num_rows: 48", "limit: 100": "limit: 6", "tokens: 112": "tokens: 64"}
+DPO = RECIPE.with_name("hermes-demo-dpo.yaml")
+FEWER = {"num_rows: 320": "num_rows: 64", "limit: 100": "limit: 6", "tokens: 112": "tokens: 64"}
+
+
+def test_dpo_goes_on_from_the_demo() -> None:
+    demo, dpo = (yaml.safe_load(path.read_text()) for path in (RECIPE, DPO))
+    stages = {name: dpo["stages"].pop(name) for name in demo["stages"]}
+    assert {**dpo, "stages": stages} == demo
 
 
 @pytest.mark.real
