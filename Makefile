@@ -18,7 +18,7 @@ demo: $(VENV)/.train ## the main job at demo size: synthetic data, SFT, DPO, eva
 demo-real: $(VENV)/.train ## the same on real data sets, from the Hub or from the folder that BEZOAR_DATA names
 	$(BIN)/bezoar run recipes/demo-real.yaml
 
-demo-tools: $(VENV)/.train ## Hermes 3 at demo size: function calls learned, measured on BFCL's files (12 minutes)
+demo-tools: $(VENV)/.train ## Hermes 3 at demo size: function calls learned, measured on BFCL's files (11 minutes)
 	$(BIN)/bezoar run recipes/hermes-demo.yaml
 
 test: $(VENV)/.dev ## all fast tests, two at a time (5 minutes)

@@ -20,6 +20,8 @@ _AGAIN, _AGAIN_S = signal.SIGUSR1, 0.02
 _TELL_S = 2.0
 _SHOW_CURSOR = "\x1b[?25h"
 _asked, _told = threading.Event(), threading.Event()
+# whether Ctrl-C is for a block of `within`, and whether the thread has heard that one
+_inner, _heard = threading.Event(), threading.Event()
 _listening = False
 
 
@@ -81,6 +83,9 @@ def _watch(reader: int) -> None:
     while True:
         for number in os.read(reader, 64):
             if number not in SIGNALS:
+                continue
+            if number == signal.SIGINT and _inner.is_set():
+                _heard.set()
                 continue
             if _told.is_set():
                 _end()
@@ -148,8 +153,8 @@ def within() -> Iterator[None]:
         pressed.set()
         raise KeyboardInterrupt
 
-    # the thread would say that we stop, and end the process at the next one
-    writer = signal.set_wakeup_fd(-1)
+    _heard.clear()
+    _inner.set()
     signal.signal(signal.SIGINT, press)
     try:
         yield
@@ -159,4 +164,7 @@ def within() -> Iterator[None]:
             raise
     finally:
         signal.signal(signal.SIGINT, _interrupt)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        # else the thread would say that we stop, and end the process at the next one
+        if pressed.is_set():
+            _heard.wait(_TELL_S)
+        _inner.clear()

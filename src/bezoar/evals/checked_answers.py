@@ -35,7 +35,7 @@ from bezoar.evals.section import (
 )
 from bezoar.evals.stats import clustered_score, score
 from bezoar.io import content_hash
-from bezoar.model.structured_output import StructuredOutput, form_of
+from bezoar.model.structured_output import form_of
 from bezoar.references import RowsRef
 from bezoar.strict_json import NotJSONError, parse
 from bezoar.synth.tools.check import uses_result
@@ -105,7 +105,11 @@ class CheckedAnswers(Section):
             groups.setdefault(item.group, []).append(item)
         facts = outcome.info["checked_answers"]
         # answers that cite have no form: theirs are drawn as they are without `structured`
-        held = {g for g, own in groups.items() if self.structured and any(map(_form, own))}
+        held = {
+            g
+            for g, own in groups.items()
+            if self.structured and any(form_of(i.prompt) for i in own)
+        }
         facts |= HELD if held else {}
         facts["conditions"] = {
             group: {
@@ -202,10 +206,6 @@ def checked(items: Sequence[Item], answers: Sequence[str | None]) -> Outcome:
         figure = clustered_score(name, groups, share=True) if several else score(name, means)
         outcome += Outcome([figure], item_rows(name, list(counted), means))
     return outcome + Outcome(info={"checked_answers": kinds_of(said)})
-
-
-def _form(item: Item) -> StructuredOutput | None:
-    return form_of(item.prompt)
 
 
 def _content(item: Item) -> list[object]:

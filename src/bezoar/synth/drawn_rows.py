@@ -73,8 +73,8 @@ class DrawnRows(Stage):
     usual_tokens: ClassVar[float]
 
     def __post_init__(self) -> None:
-        defaults = {"seeds": "", "retries": 1, "answers": Sampling(), "launch": None}
-        defaults["structured"] = False
+        defaults: dict[str, object] = {"seeds": "", "retries": 1, "answers": Sampling()}
+        defaults |= {"launch": None, "structured": False}
         unused = [key for key, value in defaults.items() if getattr(self, key, value) != value]
         if unused and not self.teacher:
             raise ValueError(f"{unused[0]} needs a teacher; name one or leave it out")

@@ -70,7 +70,7 @@ class ToolCalls(DrawnRows):
     """Rows side by side that offer the same tool: with and without a fitting request. `train` reads
     what their prompts have in common once, with shuffle: false."""
     unfitting: Literal["any", "far"] = "any"
-    """What is asked where no function fits: what `any` other one does, half of them of the offered
+    """What irrelevance rows ask for: what `any` other function does, half of them of the offered
     one's domain, or one of a `far` domain, which a base tells apart by itself."""
     seeds: RowsRef = ""
     """With a teacher: a stage whose rows offer the tools, in place of the catalogue."""

@@ -43,7 +43,8 @@ def checked_examples(
             " failures.jsonl or raise max_length."
         )
     learns_choice = getattr(objective, "learn_tool_choice", True)
-    if not learns_choice and not any(_chooses(row) for row in rows):
+    loss_on = getattr(objective, "loss_on", "")
+    if not learns_choice and not any(_chooses(row, loss_on) for row in rows):
         what = "learn_tool_choice: false, and no answer in the rows is to a user who offers tools"
         raise DataError(f"stage {progress.stage}: {what}; remove the key.")
     # KTO's baseline is the mean over answers that do not belong to their prompts
@@ -56,6 +57,7 @@ def checked_examples(
     return examples, dropped
 
 
-def _chooses(row: AnyRow) -> bool:
+def _chooses(row: AnyRow, loss_on: str) -> bool:
     chat = conversations(row)[0]
-    return any(m.role == "assistant" and chooses_tool(chat[:i]) for i, m in enumerate(chat))
+    turns = [i for i, message in enumerate(chat) if message.role == "assistant"]
+    return any(chooses_tool(chat[:i]) for i in (turns[-1:] if loss_on == "last" else turns))

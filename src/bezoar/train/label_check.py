@@ -149,7 +149,8 @@ class _Check:
             if tokens[:start] != opening:
                 return f"the tokens before answer {number} are not those of the generation prompt"
             # where the choice is not learned, its token counts among the others
-            first = start + (not self.learns_choice and chooses_tool(chat[:i]))
+            left_out = not self.learns_choice and bool(words) and chooses_tool(chat[:i])
+            first = start + left_out
             if tokens[start:end] != answer[:-1] or not all(trained[first:end]):
                 return (
                     f"not every token of answer {number} is trained, from the end of the generation"

@@ -101,11 +101,14 @@ class Writer:
     def _irrelevance(
         self, function: Function, rng: random.Random, *, alone: bool
     ) -> tuple[list[Function], Messages]:
-        far = [other for other in self.functions if other.domain != function.domain]
-        asked = rng.choice(far) if self.far else self._others([function], 1, rng)[0]
+        if self.far:
+            asked = rng.choice([f for f in self.functions if f.domain != function.domain])
+        else:
+            [asked] = self._others([function], 1, rng)
         # one tool that does not fit tempts more than several, so it is the usual case
         num = 0 if alone else rng.choice((0, 0, 1, 2))
-        offered = [function, *self._others([asked, function], num, rng)]
+        taken = asked.domain if self.far else ""
+        offered = [function, *self._others([asked, function], num, rng, no_domain=taken)]
         answer = wording.no_tool([tool.description for tool in offered], rng)
         return offered, (Message("user", ask(asked, rng).text(rng)), Message("assistant", answer))
 
@@ -162,18 +165,22 @@ class Writer:
         num = rng.randint(low, max(low, MOST_TOOLS))
         return functions + self._others(functions, num - len(functions), rng)
 
-    def _others(self, functions: list[Function], num: int, rng: random.Random) -> list[Function]:
-        """Functions that do something else, half of them of the same domain where there are."""
+    def _others(
+        self, functions: list[Function], num: int, rng: random.Random, *, no_domain: str = ""
+    ) -> list[Function]:
+        """Functions that do something else, half of them of the same domain where there are; none
+        of `no_domain`."""
         # tools of the same domain are the harder ones to tell apart
         domains = {function.domain for function in functions}
-        near = [f for f in self.functions if f.domain in domains and f not in functions]
+        able = [f for f in self.functions if f.domain != no_domain]
+        near = [f for f in able if f.domain in domains and f not in functions]
         chosen: list[Function] = []
         while len(chosen) < num:
-            pool = near if near and rng.random() < 0.5 else self.functions
+            pool = near if near and rng.random() < 0.5 else able
             function = rng.choice(pool)
             if function not in functions and function not in chosen:
                 chosen.append(function)
-            elif len(chosen) + len(functions) >= len(self.functions):
+            elif len(chosen) + sum(f in able for f in functions) >= len(able):
                 break
         return chosen
 

@@ -64,8 +64,10 @@ class SFT:
             trained = [start <= i < end for i in range(len(tokens))]
         if not self.learn_tool_choice:
             turns = [i for i, message in enumerate(messages) if message.role == "assistant"]
-            for i, (start, _) in zip(reversed(turns), reversed(rendered.answers), strict=False):
-                trained[start] = trained[start] and not chooses_tool(messages[:i])
+            for i, (start, end) in zip(reversed(turns), reversed(rendered.answers), strict=False):
+                # an empty answer is its end token alone
+                if end - start > 1 and chooses_tool(messages[:i]):
+                    trained[start] = False
         if not any(trained):
             raise DataError(
                 f"row {row.id}: no token of it would be trained, for it has no assistant turn;"
