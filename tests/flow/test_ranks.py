@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from bezoar.flow.rundir import RunDir
 from bezoar.flow.yaml_loader import build
 from bezoar.launch import Torchrun
 from bezoar.model.spec import ModelSpec
+from bezoar.model.tensors import load_tensors, save_tensors
 from bezoar.terminal import Console
 from bezoar.train.memory import options, predict_memory
 from bezoar.train.stages import Train
@@ -168,6 +170,20 @@ def test_a_checkpoint_goes_on_with_another_number_of_ranks(
     assert moved[0]["processes"] == 2
     for name, weight in whole[2].items():
         assert torch.allclose(weight, moved[2][name], atol=2e-3), name
+
+
+@pytest.mark.real
+def test_a_model_that_each_rank_loads_whole_is_told(folder: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, folder / "mixed")
+    file = folder / "mixed" / "model.safetensors"
+    tensors = load_tensors(file)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].bfloat16()
+    save_tensors(file, tensors)
+    console = Console(file=io.StringIO(), width=200)
+    path = recipe(folder, folder / "mixed", "mixed", f"{FULL}, max_steps: 1", TWO)
+    run_recipe(load_recipe(path), RunDir(folder / "run"), console=console)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert told.count("t: files of several types (BF16, F32): each rank loads all of them") == 1
 
 
 def test_the_error_of_a_rank_ends_all_with_its_rows(folder: Path, tiny_model: Path) -> None:

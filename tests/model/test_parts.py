@@ -118,6 +118,16 @@ def test_the_rank_of_a_number_that_is_none_refuses_it(found: dict[str, Any]) -> 
     assert "broken: model.layers.1.mlp.up_proj.weight is not finite" in second
 
 
+def test_a_weight_that_is_not_as_declared_is_not_written(tmp_path: Path) -> None:
+    import torch
+
+    declared = {"x": torch.empty(2, 3, device="meta")}
+    for odd in (torch.zeros(2, 3).double(), torch.zeros(6), torch.zeros(3, 2)):
+        with pytest.raises(ValueError, match=r"x is torch.* not as declared"):
+            save_tensors(tmp_path / "f", declared, read={"x": odd}.__getitem__)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_written_from_parts_is_the_model(found: dict[str, Any]) -> None:
     before, after = _open_all(found["large"]), _open_all(found["folder"] / "model")
     assert before.keys() == after.keys()

@@ -68,7 +68,7 @@ def read_net(folder: Path, dtype: torch.dtype, *, mapped: bool = False) -> Any:
     """
     kind, tensors, options = check_fit(folder, dtype)
     source = _source(folder)
-    types = {tensor.get_dtype() for tensor in tensors.values()}
+    types = _types(tensors)
     kept = _FLOATS.get(types.pop()) if mapped and len(types) == 1 else None
     options["dtype"] = kept or dtype
     net, info = kind.from_pretrained(None, state_dict=tensors, **options)
@@ -83,6 +83,15 @@ def read_net(folder: Path, dtype: torch.dtype, *, mapped: bool = False) -> Any:
         net.config.tie_word_embeddings = False
     _read_generation_config(net, folder / "generation_config.json")
     return net
+
+
+def types_in(folder: Path) -> set[str]:
+    """Types of the tensors in a folder: of several, a mapped network is in memory all the same."""
+    return _types(_open_all(folder))
+
+
+def _types(tensors: dict[str, Any]) -> set[str]:
+    return {tensor.get_dtype() for tensor in tensors.values()}
 
 
 def _round_buffers(net: Any, options: dict[str, Any]) -> None:

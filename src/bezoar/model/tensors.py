@@ -49,7 +49,10 @@ def save_tensors(
         # 3) the values, in the order of the checksum
         value = 0
         for name, tensor in sorted(tensors.items()):
-            data = _bytes(read(name) if read else tensor)
+            found = read(name) if read else tensor
+            if (found.dtype, found.shape) != (tensor.dtype, tensor.shape):
+                raise ValueError(f"{name} is {found.dtype} {found.shape}, not as declared")
+            data = _bytes(found)
             value = _add(value, name, tensor, data)
             stream.seek(start + offsets[name][0])
             stream.write(data)

@@ -17,6 +17,8 @@ from torch import Tensor
 from bezoar.chat.types import Dropped
 from bezoar.io import content_hash, write_jsonl
 from bezoar.model.fast_paths import refuse_broken
+from bezoar.model.load import types_in
+from bezoar.model.resolve import resolve_model
 from bezoar.model.stack import Stack
 from bezoar.model.tensors import kept_tensors, save_tensors
 from bezoar.progress import Progress
@@ -54,6 +56,9 @@ def train(
     refuse_broken(progress.stage, all_weights=settings.adapter is None)
     fresh_peak()
     parts = in_parts(settings, Ranks.here().size)
+    if parts and len(types := types_in(resolve_model(inputs.spec.path))) > 1:
+        fault = f"files of several types ({', '.join(sorted(types))}): each rank loads all of them"
+        progress.say(f"  {progress.stage}: {fault} before it keeps its part")
     stack = Stack(inputs.spec, inputs.adapters, mapped=parts)
     examples, dropped = checked_examples(settings, rows, inputs, stack, progress)
     # before the adapter and the head are drawn: the same seed gives the same first weights
