@@ -278,11 +278,24 @@ def test_without_vllm_it_says_how_to_install(vllm: pytest.MonkeyPatch, tmp_path:
         Servers(tmp_path).get("m", [], 1, print)
 
 
+def test_a_recipe_whose_engine_is_not_there_is_refused_before_it_runs(
+    vllm: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path
+) -> None:
+    vllm.setenv("BEZOAR_VLLM", str(tmp_path / "absent"))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(RECIPE.format(model=tiny_model, more=""))
+    told = command.refused("run", recipe, "--out", tmp_path / "run")
+    assert f"{recipe}:5: " in told
+    assert "pip install vllm" in told
+    assert not list((tmp_path / "run").glob("*-*"))
+
+
 def test_flags_become_arguments_and_those_of_ours_are_refused() -> None:
     assert command_line({"a": True, "b": False, "c": 2, "d": {"e": 1}}) == [
         *("--a", "--no-b", "--c", "2", "--d", '{"e": 1}')
     ]
-    for flags in ({"port": 1}, {"--max-model-len": 1}, {"api-key": "x"}):
+    ours = ("port", "api-key", "logprobs-mode", "generation-config")
+    for flags in ({"--max-model-len": 1}, *({name: "x"} for name in ours)):
         with pytest.raises(ValueError):
             Vllm(model="m", flags=flags)
 

@@ -10,7 +10,7 @@ from bezoar import __version__
 from bezoar.data.files import HUB_PREFIX, locate_file, mirrored
 from bezoar.errors import DataError
 from bezoar.flow.acceptance import accepting
-from bezoar.flow.engine_key import rolls_out
+from bezoar.flow.engine_key import asks_engine
 from bezoar.flow.recipe import Recipe
 from bezoar.io import cached_hash, content_hash, file_hash
 from bezoar.model.spec import ModelSpec
@@ -62,7 +62,7 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
         # an older bezoar made other tokens of some texts, and the key must tell
         parts["template.tokens"] = "those of the whole text"
     # 3) Who draws the answers of models, where that is not this process.
-    if recipe.engine and (stage.draws or rolls_out(stage)):
+    if recipe.engine and asks_engine(stage):
         parts["engine"] = json.dumps([recipe.engine.kind, recipe.engine.settings])
     if stage.gives == "model":
         parts[ADAPTER_HOLDS] = WHOLE_STACK

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from bezoar.errors import RecipeError
 from bezoar.flow.yaml_document import KeyPath
-from bezoar.launch import Launch
+from bezoar.launch import Launch, Torchrun
 from bezoar.llm.engine import Engine
 from bezoar.model.spec import ModelSpec
 from bezoar.stage import Stage
@@ -14,6 +14,11 @@ from bezoar.train.policy_settings import PolicySettings
 def rolls_out(stage: object) -> bool:
     """Whether the recipe's engine draws what a stage learns from."""
     return isinstance(stage, PolicySettings) and stage.rollouts == "engine"
+
+
+def asks_engine(stage: Stage) -> bool:
+    """Whether the recipe's engine draws for a stage."""
+    return stage.draws or rolls_out(stage)
 
 
 def check_engine(
@@ -31,13 +36,15 @@ def check_engine(
         fault, fix = "", "or rollouts: here"
         if engine is None:
             fault = f"the recipe has no engine; write engine: {{kind: vllm}}, {fix}"
-        elif getattr(getattr(stage, "launch", None) or launch, "processes", 1) > 1:
-            fault = f"an engine draws for a training on one process; write a launch of one, {fix}"
+        # of one process too: it is not this one, which has the server
+        elif isinstance(getattr(stage, "launch", None) or launch, Torchrun):
+            own = "write `launch: {kind: local}` in the stage"
+            fault = f"an engine draws for a training in this process; {own}, {fix}"
         if fault:
             raise RecipeError(f"{at(('stages', name, 'rollouts'))}: {fault}.")
     if engine is None:
         return
-    if not any(stage.draws or rolls_out(stage) for stage in stages.values()):
+    if not any(asks_engine(stage) for stage in stages.values()):
         fix = "add a `sample` or an evaluation, or remove the key"
         raise RecipeError(f"{at(('engine',))}: no stage asks a model of this recipe; {fix}.")
     for name, spec in models.items():

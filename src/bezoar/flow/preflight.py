@@ -15,6 +15,7 @@ from bezoar.data.files import HUB_PREFIX, locate_file, mirrored
 from bezoar.data.source import Source
 from bezoar.errors import BezoarError, RecipeError
 from bezoar.evals.choose import Choose
+from bezoar.flow.engine_key import asks_engine
 from bezoar.flow.reach import check_hub, hub_names, silent_endpoints
 from bezoar.flow.recipe import Recipe, base_of
 from bezoar.flow.references import refs
@@ -111,6 +112,9 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
         if isinstance(backend, Vllm):
             with _collected(faults, recipe.at("backends", name)):
                 vllm_command()
+    if recipe.engine and any(asks_engine(recipe.stages[name]) for name in stale):
+        with _collected(faults, recipe.at("engine")):
+            vllm_command()
     models = [(key, path) for key, path in _models(recipe) if _is_used(recipe, key, stale)]
     for name in recipe.stages:
         launch = recipe.launch_of(name)

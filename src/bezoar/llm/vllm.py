@@ -16,7 +16,10 @@ from bezoar.model.resolve import public_path
 from bezoar.model.structured_output import Kind
 from bezoar.reading import user_path
 
-_OURS = ("host", "port", "api-key", "model", "dtype", "served-model-name", "enable-lora", "uds")
+_OURS = (
+    *("host", "port", "uds", "api-key", "model", "dtype", "served-model-name", "enable-lora"),
+    *("logprobs-mode", "generation-config"),
+)
 _ROOM = (
     *("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "max-model-len"),
     *("gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens", "enforce-eager"),
