@@ -2,7 +2,8 @@
 """Is started, answers and ends as vLLM does, as a process of its own: BEZOAR_VLLM names this file.
 
 FAKE_VLLM holds what goes wrong: `dies` as it starts, or a number of answers after which it ends;
-FAKE_WORDS what it answers, one by the seed of the request.
+FAKE_WORDS what it answers, one by the seed of the request; FAKE_FAULTS, a list in JSON, what comes
+for the first ones: [status, body], null where the connection ends, or true for an answer.
 Standard output, which becomes the log, has a line of JSON for its arguments and each request.
 """
 
@@ -10,9 +11,12 @@ import json
 import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 
 ORDERS = os.environ.get("FAKE_VLLM", "")
 WORDS = os.environ.get("FAKE_WORDS", "yes").split()
+faults = json.loads(os.environ.get("FAKE_FAULTS", "[]"))
+LENGTH = dict(pairwise(sys.argv)).get("--max-model-len", "64")
 answers = 0
 
 
@@ -28,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
         return
 
     def do_GET(self) -> None:
-        known = {"/health": {}, "/v1/models": {"data": [{"max_model_len": 64}]}}
+        known = {"/health": {}, "/v1/models": {"data": [{"max_model_len": int(LENGTH)}]}}
         self.reply(200 if self.path in known else 404, known.get(self.path))
 
     def do_POST(self) -> None:
@@ -43,6 +47,10 @@ class Handler(BaseHTTPRequestHandler):
         if answers == int(ORDERS or -1):
             tell("out of memory")
             os._exit(1)
+        fault = faults.pop(0) if faults else True
+        if fault is not True:
+            self.close_connection = fault is None
+            return self.send(*fault) if fault else None
         answers += 1
         if "prompt_logprobs" in body:
             # the longer a prompt, the less likely each of its tokens
@@ -64,7 +72,10 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def reply(self, status: int, body: object) -> None:
-        data = json.dumps(body).encode()
+        self.send(status, json.dumps(body))
+
+    def send(self, status: int, body: str) -> None:
+        data = body.encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bezoar.chat.templates import ChatML
 from bezoar.chat.types import Chat, Message
-from bezoar.errors import EndpointError, RecipeError
+from bezoar.errors import EndpointError, RecipeError, UnfinishedError
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.run import run_recipe
@@ -95,6 +95,7 @@ def test_every_update_draws_with_an_adapter_of_its_own(
         assert lines[0]["engine_kl"] > 1
         [log] = folder.glob("vllm-*.log")
         told = [json.loads(line) for line in log.read_text().splitlines()]
+        assert "--logprobs-mode processed_logprobs" in " ".join(told[0])
         asked = [(path, body) for path, body in (line for line in told if len(line) == 2)]
         names = [b["lora_name"] for path, b in asked if path.endswith("/load_lora_adapter")]
         gone = [b["lora_name"] for path, b in asked if path.endswith("unload_lora_adapter")]
@@ -112,8 +113,49 @@ def test_an_engine_that_ends_says_so(
     monkeypatch.setenv("BEZOAR_VLLM", str(FAKE))
     monkeypatch.setenv("FAKE_VLLM", "3")
     spec = ModelSpec(str(tiny_model), dtype="float32")
-    with pytest.raises(EndpointError, match=r"does not answer: it has ended .*out of memory"):
+    ended = r"does not answer: it has ended .*out of memory.* run the same command to go on"
+    with pytest.raises(UnfinishedError, match=ended):
         fitted(BY_ENGINE, spec, tmp_path / "run")
+
+
+def test_a_request_without_an_answer_is_sent_again(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEZOAR_VLLM", str(FAKE))
+    busy, cut, lost = [503, "busy"], [200, '{"choices": ['], None
+    null = json.dumps({"choices": [{"token_ids": [1], "logprobs": None}]})
+    odd = [[200, "{}"], [200, "[]"], [200, '{"choices": []}'], [200, null]]
+    faults = [busy, cut, lost, True, *odd, [400, "too long"], *[busy] * 4, *[cut] * 4]
+    monkeypatch.setenv("FAKE_FAULTS", json.dumps(faults))
+    stack = Stack(ModelSpec(str(tiny_model), dtype="float32"))
+    stack.add_adapter(SMALL.adapter, seed=1)
+    params = [SamplingParams(5, 0.7, stop_tokens=(259,), seed=0)]
+    with Servers(tmp_path) as servers:
+        engine = EngineRollouts(Engine(flags=FLAGS), servers, print)
+        engine.refresh(stack, tmp_path / "adapter", 0)
+        # of four sendings the last is answered
+        assert engine.draw([[1, 2]], params)[0].finish == "stop"
+        for _ in odd:
+            with pytest.raises(EndpointError, match="vLLM gave no tokens with log-prob") as error:
+                engine.draw([[1, 2]], params)
+            assert not isinstance(error.value, UnfinishedError)
+        with pytest.raises(EndpointError, match="does not answer: too long") as error:
+            engine.draw([[1, 2]], params)
+        assert not isinstance(error.value, UnfinishedError)
+        for what in ("busy", "broken JSON"):
+            with pytest.raises(UnfinishedError, match=f"{what}.* run the same command to go on"):
+                engine.draw([[1, 2]], params)
+
+
+def test_a_prompt_that_the_engine_has_no_room_for_is_refused_first(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEZOAR_VLLM", str(FAKE))
+    monkeypatch.setitem(FLAGS, "max-model-len", 60)
+    spec = ModelSpec(str(tiny_model), dtype="float32")
+    with pytest.raises(RecipeError, match=r"take up to \d+ tokens, and vLLM 60; .*max-model-len"):
+        fitted(BY_ENGINE, spec, tmp_path / "run")
+    assert '"/v1/completions"' not in next((tmp_path / "run").glob("vllm-*.log")).read_text()
 
 
 def test_an_engine_that_cannot_draw_is_refused(tmp_path: Path, tiny_model: Path) -> None:
@@ -123,10 +165,11 @@ def test_an_engine_that_cannot_draw_is_refused(tmp_path: Path, tiny_model: Path)
         "stages:\n  rows: {kind: jsonl, path: chats.jsonl, response: answer}\n"
         "  t: {kind: grpo, model: base, rows: rows, rewards: [{kind: number}], rollouts: engine}\n"
     )
-    path, launch = tmp_path / "r.yaml", "launch: {kind: torchrun, processes: 2}"
+    path, vllm = tmp_path / "r.yaml", "engine: {kind: vllm}"
     for engine, where, fault in (
         ("", "", "stages.t.rollouts: the recipe has no engine"),
-        ("engine: {kind: vllm}", launch, "stages.t.rollouts: an engine draws for a training"),
+        (vllm, "launch: {kind: torchrun, processes: 2}", "stages.t.rollouts: an engine draws for"),
+        (vllm, "launch: {kind: torchrun, processes: 1}", "stages.t.rollouts: an engine draws for"),
     ):
         path.write_text(recipe.replace("ENGINE", engine).replace("LAUNCH", where))
         with pytest.raises(RecipeError, match=fault):
@@ -149,7 +192,7 @@ def test_a_recipe_trains_on_what_its_engine_draws(
     monkeypatch.setenv("FAKE_WORDS", "a A")
     keys = "batch_size: 4, samples: 4, updates: 2, max_tokens: 8, rollouts: engine, ratio_cap: 2"
     (tmp_path / "r.yaml").write_text(
-        "name: r\ntemplate: {kind: chatml}\nengine: {kind: vllm}\n"
+        "name: r\ntemplate: {kind: chatml}\nengine: {kind: vllm, flags: {max-model-len: 512}}\n"
         f"models: {{base: {{path: {tiny_model}}}}}\nstages:\n"
         '  rows: {kind: instruction_prompts, topics: "bezoar:topics.txt", num_rows: 2,'
         " kinds: [lowercase]}\n  t: {kind: grpo, model: base, rows: rows,"
@@ -186,6 +229,8 @@ def test_the_real_vllm_draws_with_the_adapter_of_the_update(tmp_path: Path) -> N
     spec = ModelSpec(MODEL, dtype="float32")
     # 1) three updates whose steps are large: an adapter that stayed behind would be far off
     settings = replace(BY_ENGINE, rewards=(Letters(),), max_tokens=16, ratio_cap=2.0)
+    # at 1 the log-probabilities before and behind the temperature would be equal
+    settings = replace(settings, temperature=0.7)
     lines = fitted(settings, spec, tmp_path / "run", SHORT)
     print(lines)
     assert len(lines) == 3

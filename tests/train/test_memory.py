@@ -259,6 +259,7 @@ def test_packing_counts_where_it_needs_more_than_training() -> None:
 def test_ppo_counts_what_draws_its_answers_by_hand() -> None:
     ppo = PPO("m", "r", "rows", slots=32, batch_size=3, max_length=6, max_tokens=4)
     assert options(ppo) == {"optimizer": "adamw", "slots": 3, "positions": 10}
+    assert options(replace(ppo, rollouts="engine"))["slots"] == 0
     spec, lora = ModelSpec("m"), LoRA(r=2)
     found, on_gpu = (
         predict_memory(CONFIG, spec, lora, tokens=10, on_gpu=on_gpu, **options(ppo))

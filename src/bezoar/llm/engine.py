@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM 0.32 takes as its max-lora-rank."""
-_SEEDS = 2**63
+SEEDS = 2**63
+"""Those that it takes are below."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine(VllmServer):
-    """vLLM draws the answers of this recipe's models, for `sample` and for evaluations.
+    """vLLM draws the answers of this recipe's models, for `sample`, evaluations and `rollouts`.
 
     A base is served once; the adapters of a training stage go to the running server as one LoRA,
     under a name that was never used, and are unloaded behind the stage that asked. Models whose
     weights all trained have a server each. PPO, GRPO and RLOO draw by it what they learn from if
     they say so (`rollouts: engine`). Log-likelihoods of lm_eval are computed here. Give vLLM a
-    part of the GPU if a stage loads a
-    model besides.
+    part of the GPU if a stage loads a model besides.
 
     Example: {kind: vllm, flags: {max-model-len: 4096, gpu-memory-utilization: 0.5}}
     """
@@ -89,8 +89,7 @@ class EngineBackend(ServedBackend):
     def start(self, say: Say) -> Server:
         """The server of the base, which has the adapters."""
         # room for the largest rank of the recipe: a larger one later would need another server
-        rank = next((rank for rank in RANKS if rank >= self.rank), RANKS[-1])
-        lora = {"enable-lora": True, "max-lora-rank": rank} if self.rank else {}
+        lora = lora_flags(self.rank) if self.rank else {}
         arguments = self.engine.arguments(self.spec.dtype, **lora)
         folder = public_path(self.spec.path)
         server = self.servers.get(folder, arguments, self.engine.start_s, say)
@@ -112,13 +111,10 @@ class EngineBackend(ServedBackend):
             return json.dumps(body).encode()
         # a prompt without room is sent, and refused by the server
         room = max(1, min(request.max_tokens, self._context - len(prompt)))
-        # 0: log-probabilities of what was drawn, and of no other token
-        body |= {"prompt": prompt, "max_tokens": room, "return_token_ids": True, "logprobs": 0}
-        # ends of ours, and none that the model's config names besides
-        body |= {"stop_token_ids": list(ends), "ignore_eos": True}
+        body |= {"prompt": prompt, "max_tokens": room, **answer_keys(ends)}
         if request.temperature > 0:
             # by content, so that equal questions of two stages are drawn alike
-            seed = int(content_hash(request.content()), 16) % _SEEDS
+            seed = int(content_hash(request.content()), 16) % SEEDS
             body |= {"top_p": request.top_p, "top_k": request.top_k, "seed": seed}
         if stops := request.stops(self.template.stops()):
             body["stop"] = list(stops)
@@ -146,9 +142,7 @@ class EngineBackend(ServedBackend):
     def difference(self, stack: "Stack") -> dict[str, float]:
         """How far the engine's log-probabilities of `drawn` are from those of training.
 
-        `kl_mean` and `kl_max` are nats a token of the estimate r - 1 - log r, r = P_here/P_engine
-        (Schulman 2020, "Approximating KL Divergence"), `ratio_outside` the share of tokens with r
-        outside of [0.9, 1.1]. Both sides are of temperature 1.
+        Both sides are of temperature 1; see `apart`.
         """
         from bezoar.model.prompt_group import prompt_group
         from bezoar.model.score import score
@@ -194,7 +188,32 @@ def difference(drawn: Sequence[Drawn], ours: Sequence[Sequence[float]]) -> dict[
         for answer, values in zip(drawn, ours, strict=True)
         for here, there in zip(values, answer.logprobs, strict=True)
     ]
-    kls = [exp(gap) - 1 - gap for gap in gaps]
-    outside = sum(not 0.9 <= exp(gap) <= 1.1 for gap in gaps) / len(gaps)
-    means = {"kl_mean": sum(kls) / len(kls), "kl_max": max(kls), "ratio_outside": outside}
-    return {"tokens": len(gaps), **{name: round(value, 8) for name, value in means.items()}}
+    return {"tokens": len(gaps), **{name: round(value, 8) for name, value in apart(gaps).items()}}
+
+
+def apart(gaps: Sequence[float]) -> dict[str, float]:
+    """How far two are apart, from log P_here - log P_engine of tokens.
+
+    `kl_mean` and `kl_max` are nats a token of the estimate r - 1 - log r, r = P_here / P_engine
+    (Schulman 2020, "Approximating KL Divergence"), `ratio_outside` the share of tokens with r
+    outside of [0.9, 1.1].
+    """
+    # an engine that calls its own token impossible would give more than a float holds
+    ratios = [exp(min(gap, 700.0)) for gap in gaps]
+    kls = [ratio - 1 - gap for ratio, gap in zip(ratios, gaps, strict=True)]
+    outside = sum(not 0.9 <= ratio <= 1.1 for ratio in ratios) / len(gaps)
+    return {"kl_mean": sum(kls) / len(kls), "kl_max": max(kls), "ratio_outside": outside}
+
+
+def lora_flags(rank: int) -> dict[str, Any]:
+    """Flags of a server that takes adapters up to a rank."""
+    room = next((most for most in RANKS if most >= rank), RANKS[-1])
+    return {"enable-lora": True, "max-lora-rank": room}
+
+
+def answer_keys(ends: Sequence[int]) -> dict[str, Any]:
+    """Of a request for an answer that ends with one of these tokens."""
+    # 0: log-probabilities of what was drawn, and of no other token
+    keys: dict[str, Any] = {"return_token_ids": True, "logprobs": 0}
+    # ends of ours, and none that the model's config names besides
+    return {**keys, "stop_token_ids": list(ends), "ignore_eos": True}

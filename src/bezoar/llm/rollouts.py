@@ -1,22 +1,21 @@
 """Answers of a policy in training, drawn by vLLM with the adapters as they are now."""
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bezoar.errors import EndpointError
+from bezoar.errors import EndpointError, RecipeError, brief
 from bezoar.io import read_object
-from bezoar.llm.engine import RANKS, Engine
+from bezoar.llm.engine import SEEDS, Engine, answer_keys, lora_flags
 from bezoar.llm.servers import Say, Server, Servers
 from bezoar.model.resolve import public_path
 
 if TYPE_CHECKING:
     from bezoar.model.sampling import SamplingParams
     from bezoar.model.stack import Stack
-
-_SEEDS = 2**63
 
 
 class Answer(NamedTuple):
@@ -45,9 +44,8 @@ class EngineRollouts:
             return
         stack.save_adapter(folder)
         least = read_object(folder / "adapter_config.json")["r"]
-        rank = next((rank for rank in RANKS if rank >= least), RANKS[-1])
         # of the distribution that is drawn from, temperature and all, as the trainer computes them
-        more = {"enable-lora": True, "max-lora-rank": rank, "logprobs-mode": "processed_logprobs"}
+        more = {**lora_flags(least), "logprobs-mode": "processed_logprobs"}
         arguments = self.engine.arguments(stack.spec.dtype, **more)
         base = public_path(stack.spec.path)
         server = self.servers.get(base, arguments, self.engine.start_s, self.say)
@@ -55,10 +53,19 @@ class EngineRollouts:
         # under a new name: prefixes that it has cached go by the name
         self._served, self._version = (server, server.load_adapter(folder)), version
 
+    def refuse_longer(self, longest: int) -> None:
+        """RecipeError if a prompt and its answer can have more tokens than the server takes."""
+        assert self._served is not None
+        if longest > (most := self._served[0].context_length()):
+            what = f"a prompt and its answer take up to {longest} tokens, and vLLM {most}"
+            fix = "raise flags: max-model-len, or lower max_length or max_tokens"
+            raise RecipeError(f"engine: {what}; {fix}.")
+
     def draw(
         self, prompts: Sequence[list[int]], params: "Sequence[SamplingParams]"
     ) -> list[Answer]:
-        """An answer to each prompt, as `generate` gives them. EndpointError if vLLM fails."""
+        """An answer to each prompt, as `generate` gives them. EndpointError if vLLM refuses one or
+        replies something else, UnfinishedError if it does not reply."""
         with ThreadPoolExecutor(self.engine.concurrency) as pool:
             return list(pool.map(self._answer, prompts, params))
 
@@ -66,17 +73,19 @@ class EngineRollouts:
         assert self._served is not None
         server, name = self._served
         body = {"model": name, "prompt": prompt, "max_tokens": params.max_tokens}
-        body |= {"temperature": params.temperature, "seed": params.seed % _SEEDS}
-        # 0: of what was drawn, and of no other token
-        body |= {"return_token_ids": True, "logprobs": 0}
-        # an end of ours, and none that the model's config names besides
-        body |= {"stop_token_ids": list(params.stop_tokens), "ignore_eos": True}
-        [choice] = server.complete(body, self.engine.timeout_s)["choices"]
-        tokens = [int(token) for token in choice["token_ids"]]
-        logprobs = tuple(float(value) for value in choice["logprobs"]["token_logprobs"])
-        ended = bool(tokens) and tokens[-1] in params.stop_tokens
-        if len(logprobs) != len(tokens) or not tokens:
+        body |= {"temperature": params.temperature, "seed": params.seed % SEEDS}
+        body |= answer_keys(params.stop_tokens)
+        reply = server.complete(body, self.engine.timeout_s, self.engine.retries)
+        try:
+            [choice] = reply["choices"]
+            tokens = [int(token) for token in choice["token_ids"]]
+            logprobs = tuple(float(value) for value in choice["logprobs"]["token_logprobs"])
             fault = f"gave {len(tokens)} tokens with {len(logprobs)} log-probabilities"
+        except (ValueError, KeyError, TypeError):
+            tokens, logprobs = [], ()
+            fault = f"gave no tokens with log-probabilities, but {brief(json.dumps(reply), 200)}"
+        if len(logprobs) != len(tokens) or not tokens:
             raise EndpointError(f"{server.log}: vLLM {fault}; see the log.")
+        ended = tokens[-1] in params.stop_tokens
         kept = tokens[: len(tokens) - ended]
         return Answer(kept, "stop" if ended else "length", logprobs)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.error import HTTPError
 
-from bezoar.errors import EndpointError, RecipeError, brief
+from bezoar.errors import EndpointError, RecipeError, UnfinishedError, brief
 from bezoar.io import cache_dir
 from bezoar.llm import watched
 
@@ -147,10 +147,19 @@ class Server:
         fix = "correct the model or `flags`, or raise start_s"
         raise EndpointError(f"{self.log}: vLLM {what} ({self.end_of_log()}); {fix}.")
 
-    def complete(self, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """The reply to a request for a completion. EndpointError if there is none."""
-        reply: dict[str, Any] = json.loads(self._post("completions", body, "answer", timeout_s))
-        return reply
+    def complete(self, body: Mapping[str, Any], timeout_s: float, retries: int) -> Any:
+        """The reply to a request for a completion, sent again up to `retries` times. EndpointError
+        if vLLM refuses it, UnfinishedError if no reply comes."""
+        for left in reversed(range(retries + 1)):
+            try:
+                return json.loads(self._post("completions", body, "answer", timeout_s))
+            except (UnfinishedError, ValueError) as error:
+                if left and self.alive:
+                    time.sleep(_POLL_S)
+                elif isinstance(error, UnfinishedError):
+                    raise
+        fault = "vLLM sends broken JSON; see the log"
+        raise UnfinishedError(f"{self.log}: {fault}, and run the same command to go on.")
 
     def _change(self, path: str, **body: str) -> None:
         self._post(path, body, f"{path.replace('_', ' ')} {body}")
@@ -167,10 +176,14 @@ class Server:
         except (OSError, HTTPException) as error:
             why: Any = error
             if isinstance(error, HTTPError):
-                why = brief(error.read(2000).decode(errors="replace"))
+                with suppress(OSError, HTTPException):
+                    why = brief(error.read(2000).decode(errors="replace"))
             elif self.has_ended():
                 why = f"it has ended ({self.end_of_log()})"
-            raise EndpointError(f"{self.log}: vLLM does not {what}: {why}; see the log.") from None
+            fault = f"{self.log}: vLLM does not {what}: {why}; see the log"
+            if isinstance(error, HTTPError) and error.code < 500 and error.code != 429:
+                raise EndpointError(f"{fault}.") from None
+            raise UnfinishedError(f"{fault}, and run the same command to go on.") from None
 
 
 class Servers:

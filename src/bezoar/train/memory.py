@@ -165,6 +165,8 @@ def options(stage: TrainSettings | PolicySettings) -> dict[str, Any]:
         more = {"parts": parts} if parts > 1 else {}
         return {"optimizer": stage.optimizer, "keeps_best": stage.validation > 0, **more}
     slots, positions = min(stage.slots, stage.batch_size), stage.max_length + stage.max_tokens
+    # answers by an engine take nothing of this process
+    slots = slots if stage.rollouts == "here" else 0
     return {"optimizer": stage.optimizer, "slots": slots, "positions": positions}
 
 

@@ -61,7 +61,7 @@ class PolicySettings:
     ratio_cap: Positive | None = None
     """With `rollouts: engine`, a token's advantage is multiplied by its probability here over the
     engine's, at most this (truncated importance sampling: Yao et al. 2025, "Your efficient RL
-    framework secretly brings you off-policy RL training"); null: by 1."""
+    framework secretly brings you off-policy RL training"); null: not at all."""
     launch: TrainLaunch | None = None
     """Where its processes run; default: where the recipe's `launch` says."""
 

@@ -99,8 +99,12 @@ class PolicyTrainer(Trainer):
         return self.policy.stack
 
     def prepare(self) -> None:
-        """Memory alone: every update makes its own data."""
+        """The engine, and memory: every update makes its own data."""
         longest = max(len(prompt.tokens) for prompt in self.prompts) + self.settings.max_tokens
+        # first, so that what an engine beside it takes is no longer free
+        if (engine := self.inputs.engine) is not None:
+            engine.refresh(self.stack, self.folder / "engine", self.state.step)
+            engine.refuse_longer(longest)
         self.save_memory(max(self.budget, longest), self.policy.critic)
 
     def result(self, dropped: Sequence[Dropped], more: Mapping[str, Any]) -> Stats:
