@@ -11,6 +11,7 @@ from bezoar.evals.lm_eval import LmEval, Task
 from bezoar.evals.revision import Revision
 from bezoar.evals.section import Section
 from bezoar.synth.accepted import Accepted
+from bezoar.synth.sampled_answers import Sample
 from bezoar.train.policy_settings import PolicySettings
 from bezoar.train.stages import Train
 
@@ -41,6 +42,10 @@ def toy_size(stage: Any) -> Any:
         parts = {field.name: getattr(stage, field.name) for field in fields(stage)}
         sections = {name: part for name, part in parts.items() if isinstance(part, Section)}
         return replace(stage, **{name: _section(part) for name, part in sections.items()})
+    if isinstance(stage, Sample):
+        # the likeliest token of random weights may be the end, and empty answers are dropped
+        warm = replace(stage.answers, temperature=max(1.0, stage.answers.temperature))
+        stage = replace(stage, answers=warm)
     own = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name in _LEAST}
     return replace(stage, **{name: _least(value, _LEAST[name]) for name, value in own.items()})
 
