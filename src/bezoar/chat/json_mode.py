@@ -5,6 +5,7 @@ Source: NousResearch/Hermes-Function-Calling, jsonmode.py
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from bezoar.chat.messages import Message, Messages
@@ -20,6 +21,12 @@ _SCHEMA = re.compile(r"<schema>\n(.*)\n</schema>", re.DOTALL)
 def json_prompt(schema: dict[str, Any]) -> Message:
     """The system message of JSON mode."""
     return Message("system", PROMPT.replace("{schema}", json.dumps(schema, ensure_ascii=False)))
+
+
+def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of an object that has nothing but what is declared, where it does not say itself
+    that more may be there."""
+    return {"type": "object", "additionalProperties": False, **schema}
 
 
 def schema_of(messages: Messages) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ from bezoar.model.tokenizer import shared_tokenizer
 if TYPE_CHECKING:
     from bezoar.model.stack import Stack
 
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM 0.32 takes as its max-lora-rank."""
 SEEDS = 2**63
 """Those that it takes are below."""
@@ -162,8 +162,7 @@ class EngineBackend(ServedBackend):
 
     def _tokens(self, answer: dict[str, Any], request: Request) -> tuple[list[int], str]:
         """The tokens without an end token, and why they end; the first answers are kept."""
-        tokens = [int(token) for token in answer["token_ids"]]
-        logprobs = [float(value) for value in answer["logprobs"]["token_logprobs"]]
+        tokens, logprobs = tokens_of(answer)
         if len(self.drawn) < self.engine.check:
             self.drawn.append(Drawn(self._prompt(request), tokens, logprobs))
         ended = bool(tokens) and tokens[-1] in self._ends
@@ -207,7 +206,7 @@ def apart(gaps: Sequence[float]) -> dict[str, float]:
 
 def lora_flags(rank: int) -> dict[str, Any]:
     """Flags of a server that takes adapters up to a rank."""
-    room = next((most for most in RANKS if most >= rank), RANKS[-1])
+    room = next((most for most in _RANKS if most >= rank), _RANKS[-1])
     return {"enable-lora": True, "max-lora-rank": room}
 
 
@@ -217,3 +216,10 @@ def answer_keys(ends: Sequence[int]) -> dict[str, Any]:
     keys: dict[str, Any] = {"return_token_ids": True, "logprobs": 0}
     # ends of ours, and none that the model's config names besides
     return {**keys, "stop_token_ids": list(ends), "ignore_eos": True}
+
+
+def tokens_of(answer: dict[str, Any]) -> tuple[list[int], list[float]]:
+    """The tokens of an answer that was asked for with `answer_keys`, and their log-probabilities.
+    KeyError, TypeError or ValueError where they are not there."""
+    tokens = [int(token) for token in answer["token_ids"]]
+    return tokens, [float(value) for value in answer["logprobs"]["token_logprobs"]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bezoar.errors import EndpointError, RecipeError, brief
 from bezoar.io import read_object
-from bezoar.llm.engine import SEEDS, Engine, answer_keys, lora_flags
+from bezoar.llm.engine import SEEDS, Engine, answer_keys, lora_flags, tokens_of
 from bezoar.llm.servers import Say, Server, Servers
 from bezoar.model.resolve import public_path
 
@@ -78,14 +78,13 @@ class EngineRollouts:
         reply = server.complete(body, self.engine.timeout_s, self.engine.retries)
         try:
             [choice] = reply["choices"]
-            tokens = [int(token) for token in choice["token_ids"]]
-            logprobs = tuple(float(value) for value in choice["logprobs"]["token_logprobs"])
+            tokens, logprobs = tokens_of(choice)
             fault = f"gave {len(tokens)} tokens with {len(logprobs)} log-probabilities"
         except (ValueError, KeyError, TypeError):
-            tokens, logprobs = [], ()
+            tokens, logprobs = [], []
             fault = f"gave no tokens with log-probabilities, but {brief(json.dumps(reply), 200)}"
         if len(logprobs) != len(tokens) or not tokens:
             raise EndpointError(f"{server.log}: vLLM {fault}; see the log.")
         ended = tokens[-1] in params.stop_tokens
         kept = tokens[: len(tokens) - ended]
-        return Answer(kept, "stop" if ended else "length", logprobs)
+        return Answer(kept, "stop" if ended else "length", tuple(logprobs))

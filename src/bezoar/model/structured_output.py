@@ -5,7 +5,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bezoar.chat.json_mode import schema_of
+from bezoar.chat.json_mode import closed, schema_of
 from bezoar.chat.messages import Messages, Tool, offered
 from bezoar.chat.tool_calls import CLOSE, OPEN
 
@@ -103,8 +103,8 @@ def form_of(messages: Messages) -> StructuredOutput | None:
     """The form that a conversation asks for: JSON mode's schema, or calls of the offered tools."""
     schema, tools = schema_of(messages), offered(messages)
     if schema is not None:
-        # what is not declared counts as wrong where the schema does not say that it may be there
-        return StructuredOutput.schema({"type": "object", "additionalProperties": False, **schema})
+        # what is not declared counts as wrong
+        return StructuredOutput.schema(closed(schema))
     return StructuredOutput.calls(tools) if tools else None
 
 

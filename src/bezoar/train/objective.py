@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from bezoar.chat.messages import offered
 from bezoar.chat.row_types import RowNeed
 from bezoar.chat.templates import RenderedCompletions, Template, render_completions
 from bezoar.chat.tokenizer import Tokenizer
@@ -98,7 +99,7 @@ def conversations(row: AnyRow) -> list[Messages]:
 def chooses_tool(messages: Messages) -> bool:
     """Whether what answers these messages chooses between a call and a text: it answers a user who
     offers tools."""
-    return bool(messages) and messages[-1].role == "user" and any(m.tools for m in messages)
+    return bool(offered(messages)) and messages[-1].role == "user"
 
 
 def prompt_and_answers(

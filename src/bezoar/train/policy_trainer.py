@@ -20,6 +20,7 @@ from torch import Tensor
 from bezoar.chat.types import Dropped
 from bezoar.errors import RecipeError, TrainingError
 from bezoar.io import content_hash
+from bezoar.llm.rollouts import EngineRollouts
 from bezoar.model.prompt_group import micro_batches, num_read
 from bezoar.model.spec import RewardWeights
 from bezoar.model.stack import Stack
@@ -102,8 +103,7 @@ class PolicyTrainer(Trainer):
         """The engine, and memory: every update makes its own data."""
         longest = max(len(prompt.tokens) for prompt in self.prompts) + self.settings.max_tokens
         # first, so that what an engine beside it takes is no longer free
-        if (engine := self.inputs.engine) is not None:
-            engine.refresh(self.stack, self.folder / "engine", self.state.step)
+        if (engine := self._engine()) is not None:
             engine.refuse_longer(longest)
         self.save_memory(max(self.budget, longest), self.policy.critic)
 
@@ -131,7 +131,7 @@ class PolicyTrainer(Trainer):
 
     def step(self) -> str:
         """One update: answers, their scores and targets, and the optimizer steps."""
-        started, settings = time.monotonic(), self.settings
+        started = time.monotonic()
         # 1) answers by the current policy, and their scores
         rollouts, scores, numbers = self.experience()
         for rollout, value in zip(rollouts, scores, strict=True):
@@ -145,7 +145,8 @@ class PolicyTrainer(Trainer):
         old = self._read(rollouts)
         # 3) what each token was worth
         scores_tensor = torch.tensor(scores, device=old.mask.device)  # [N]
-        gaps, targets = beside_engine(settings, rollouts, old, self.targets(old, scores_tensor))
+        targets = self.targets(old, scores_tensor)
+        gaps, targets = beside_engine(self.settings, rollouts, old, targets)
         losses = self._improve(rollouts, old, targets)
         # 4) count before logging: a log line has the number of updates that are done
         seconds, groups = time.monotonic() - started, [r.group for r in rollouts]
@@ -170,13 +171,19 @@ class PolicyTrainer(Trainer):
         )
         return f"reward {self.last_metrics['reward']:.3f}"
 
+    def _engine(self) -> EngineRollouts | None:
+        """What draws the answers in place of this process, with the adapters as they are now."""
+        engine = self.inputs.engine
+        if engine is not None:
+            engine.refresh(self.stack, self.folder / "engine", self.state.step)
+        return engine
+
     def draw(self, number: int) -> list[Rollout]:
         """The answers to the prompts of a draw."""
         settings, prompts = self.settings, self.batch(number)
         prefixes = [self.prefix(prompt) for prompt in prompts]
         end = self.inputs.template.end(self.policy.stack.tokenizer)
-        if (engine := self.inputs.engine) is not None:
-            engine.refresh(self.stack, self.folder / "engine", self.state.step)
+        engine = self._engine()
         own = deal(self.ranks, prompts, [len(p.tokens) + settings.max_tokens for p in prompts])
         answers = partial(
             roll_out,

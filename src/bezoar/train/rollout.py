@@ -184,9 +184,10 @@ def roll_out(
     else:
         drawn = list(engine.draw(inputs, params))
     for (prompt, prefix), (found, finish, logprobs) in zip(pairs, drawn, strict=True):
-        tokens = [*prefix, *found, *([end] if finish == "stop" else [])]
-        whole, ended = answer(prompt.tokens, tokens), finish == "stop"
-        rollouts.append(Rollout(prompt, whole, len(prefix), ended, logprobs))
+        ended = finish == "stop"
+        tokens = [*prefix, *found, *([end] if ended else [])]
+        group = answer(prompt.tokens, tokens)
+        rollouts.append(Rollout(prompt, group, len(prefix), ended, logprobs))
     return rollouts
 
 

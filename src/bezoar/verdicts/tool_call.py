@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from bezoar.chat.json_mode import closed
 from bezoar.chat.tool_calls import BadCall, read_calls
 from bezoar.chat.types import Tool, ToolCall
 from bezoar.errors import first_line
@@ -140,6 +141,6 @@ def _validator(parameters: str) -> Any:
     from referencing import Registry
 
     # declarations seldom say that nothing else is allowed, and servers take nothing else
-    schema = {"type": "object", "additionalProperties": False, **json.loads(parameters)}
+    schema = closed(json.loads(parameters))
     # an empty registry: a schema from outside fetches nothing
     return Draft202012Validator(schema, registry=Registry())
