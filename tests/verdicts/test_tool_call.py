@@ -196,6 +196,9 @@ def test_arguments_against_their_schema() -> None:
     assert "required" in schema_faults({"unit": "C"}, schema)[0]
     assert "unexpected" in schema_faults({"n": 1, "m": 1}, schema)[0]
     assert schema_faults({"n": 1, "m": 1}, {**schema, "additionalProperties": True}) == []
+    either = {"anyOf": [schema, {"properties": {"m": {"type": "integer"}}, "required": ["m"]}]}
+    assert schema_faults({"m": 1}, either) == []
+    assert len(schema_faults({"m": "one"}, either)) == 1
 
 
 @pytest.mark.parametrize(

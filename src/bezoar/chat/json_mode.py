@@ -15,6 +15,8 @@ PROMPT = (
     "You are a helpful assistant that answers in JSON. Here's the json schema you must adhere to:\n"
     "<schema>\n{schema}\n</schema>"
 )
+PARTS = frozenset({"allOf", "anyOf", "oneOf", "$ref", "if"})
+"""Keys of a schema whose parts declare properties that `additionalProperties` does not see."""
 _SCHEMA = re.compile(r"<schema>\n(.*)\n</schema>", re.DOTALL)
 
 
@@ -24,9 +26,10 @@ def json_prompt(schema: dict[str, Any]) -> Message:
 
 
 def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of an object that has nothing but what is declared, where it does not say itself
-    that more may be there."""
-    return {"type": "object", "additionalProperties": False, **schema}
+    """The schema of an object that has nothing but what is declared, where neither it nor a part of
+    it says that more may be there."""
+    bound = {} if PARTS & schema.keys() else {"additionalProperties": False}
+    return {"type": "object", **bound, **schema}
 
 
 def schema_of(messages: Messages) -> dict[str, Any] | None:

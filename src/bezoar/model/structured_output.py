@@ -5,7 +5,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bezoar.chat.json_mode import closed, schema_of
+from bezoar.chat.json_mode import PARTS, closed, schema_of
 from bezoar.chat.messages import Messages, Tool, offered
 from bezoar.chat.tool_calls import CLOSE, OPEN
 
@@ -119,6 +119,6 @@ def _for_call(schema: Any) -> Any:
     made = {k: value if k in as_it_is else _for_call(value) for k, value in schema.items()}
     if schema.get("type") == "string" and not {"enum", "const", "pattern", "format"} & made.keys():
         made["pattern"] = "^([^<]|<+[^</])*<*$"
-    if "properties" in made and not {"allOf", "patternProperties"} & made.keys():
+    if "properties" in made and not (PARTS | {"patternProperties"}) & made.keys():
         made.setdefault("additionalProperties", False)
     return made
