@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
+from bezoar.chat.ratings import Ratings
 from bezoar.chat.row_types import ANY, RowNeed, RowType
 from bezoar.chat.templates import Template
-from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Messages
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, ItemT, Messages
 from bezoar.cost import Estimate, Quote
 from bezoar.io import read_jsonl
 from bezoar.model.spec import ModelSpec, Sampling
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 Gives = Literal["rows", "model", "scores"]
 Outputs = tuple[str, ...]
 """The names of the numbers that a score head gives."""
+PART_ROWS = 1 << 16
+"""Rows that a stage asks language models about at once, some 300 MB with their replies. The end of
+a part waits for its last answers, with ever fewer in flight: smaller parts wait more often."""
 Stats = dict[str, Any]
 """The counts of a finished stage, JSON values; stats.json holds them."""
 
@@ -31,6 +36,13 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[AnyRow]: ...
+
+
+def in_parts(rows: Iterable[ItemT]) -> Iterator[list[ItemT]]:
+    """`rows` in lists of PART_ROWS."""
+    left = iter(rows)
+    while part := list(islice(left, PART_ROWS)):
+        yield part
 
 
 class TrainedStage(NamedTuple):
@@ -111,8 +123,8 @@ class StageContext(Protocol):
     def accepted(self, rows: Sequence[Chat]) -> Collection[str]:
         """The ids of those that all filters behind this stage keep, one on the other."""
 
-    def agreement(self, rows: list[Chat]) -> Stats:
-        """How far repeated ratings of the rows agree, printed; empty without such ratings."""
+    def agreement(self, ratings: Ratings) -> Stats:
+        """How far repeated ratings of rows agree, printed; empty without such ratings."""
 
     def write_rows(self, filtered: Filtered[Any], num_read: int | None = None) -> Stats:
         """Write rows.parquet and failures.jsonl, and count them."""

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -274,7 +275,8 @@ def test_quadratic_kappa_by_hand() -> None:
     observed = (0 + 1 + 0 + 4) / 4
     a, b = {1: 0.25, 2: 0.5, 3: 0.25}, {1: 0.75, 2: 0.25}
     chance = sum(p * q * (i - j) ** 2 for i, p in a.items() for j, q in b.items())
-    assert quadratic_kappa("k", first, second).value == pytest.approx(1 - observed / chance)
+    got = quadratic_kappa("k", Counter(zip(first, second, strict=True)))
+    assert got.value == pytest.approx(1 - observed / chance)
 
 
 def test_bradley_terry_finds_the_strengths_of_two_models() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bezoar.chat.ratings import Ratings
 from bezoar.chat.types import Chat, Message
 from bezoar.cost import exactly
 from bezoar.errors import RecipeError
@@ -221,9 +222,10 @@ def test_agreement_of_a_judge_with_itself() -> None:
         "d": ["?"] * 3,
     }
     judged = Attributes("rows", "judge").judge_rows([chat(n) for n in "abcd"], by_row(replies))
-    found = {
-        s.name: s for s in ratings_agreement([*judged.accepted, *judged.rejected, *judged.unparsed])
-    }
+    ratings = Ratings()
+    for row in (*judged.accepted, *judged.rejected, *judged.unparsed):
+        ratings.add(row)
+    found = {s.name: s for s in ratings_agreement(ratings)}
     # helpfulness: first 0 4 0, second 1 3 4; observed cost (1 + 1 + 16) / 3, by chance the mean of
     # the nine: (1 + 9 + 16) * 2 + 9 + 1 + 0, by 9
     assert found["kappa/helpfulness"].value == pytest.approx(1 - 6 / (62 / 9))

@@ -56,6 +56,7 @@ def test_texts_are_those_of_the_model(backend: StackBackend, tmp_path: Path) -> 
     with Journal(tmp_path / "j.sqlite") as journal:
         pool = Pool(backend, journal, Budget(), Progress())
         replies = pool.ask([*TEXTS, *CHOICES])
+        pool = Pool(backend, journal, Budget(), Progress())
         assert pool.ask([*TEXTS, *CHOICES]) == replies
         assert pool.counts()["from_journal"] == 16
     prompts = [backend.prompt(r) for r in TEXTS]

@@ -50,6 +50,18 @@ def test_equal_requests_are_asked_once_and_never_again(journal: Journal) -> None
     }
 
 
+def test_the_parts_of_a_stage_count_an_equal_request_once(journal: Journal) -> None:
+    for known in (0, 5):
+        whole, parts = (pool(ScriptedBackend(loud, identity=name), journal) for name in "wp")
+        whole.ask(questions(5))
+        for part in (questions(3), questions(4), questions(5)[3:]):
+            parts.ask(part)
+        for counts in (found := [whole.counts(), parts.counts()]):
+            del counts["seconds"]
+        assert found[0] == found[1]
+        assert (found[0]["asked"], found[0]["from_journal"]) == (5, known)
+
+
 def test_another_model_is_asked_anew(journal: Journal) -> None:
     one, two = ScriptedBackend(loud), ScriptedBackend(lambda r: "two", identity="other")
     assert [pool(b, journal).ask(questions(1))[0].text for b in (one, two)] == ["QUESTION 0", "two"]

@@ -1,75 +1,61 @@
 """How far two raters agree (kappa) and how several models rank (Bradley-Terry), with intervals."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from bezoar.chat.types import Chat
-from bezoar.evals.stats import NONE, Floats, Score, percentiles, resamples
+from bezoar.chat.ratings import Ratings
+from bezoar.evals.stats import NONE, NUM_RESAMPLES, SEED, Floats, Score, percentiles, resamples
 
 
 def cohen_kappa(name: str, first: Sequence[Hashable], second: Sequence[Hashable]) -> Score:
     """Cohen's kappa (1960): (observed - chance agreement) / (1 - chance agreement)."""
     numbers = {label: i for i, label in enumerate(dict.fromkeys([*first, *second]))}
-    left, right = ([numbers[label] for label in labels] for labels in (first, second))
-    return _kappa(name, left, right, 1 - np.eye(len(numbers)))
+    counts = Counter((numbers[a], numbers[b]) for a, b in zip(first, second, strict=True))
+    return _kappa(name, counts, 1 - np.eye(len(numbers)))
 
 
-def quadratic_kappa(name: str, first: Sequence[int], second: Sequence[int]) -> Score:
-    """Kappa of ordered ratings, a disagreement weighs by its squared distance (Cohen 1968)."""
-    lowest, highest = min([*first, *second]), max([*first, *second])
-    levels = np.arange(highest - lowest + 1, dtype=np.float64)
-    left, right = ([rating - lowest for rating in ratings] for ratings in (first, second))
-    return _kappa(name, left, right, (levels[:, None] - levels) ** 2)
+def quadratic_kappa(name: str, counts: Mapping[tuple[int, int], int]) -> Score:
+    """Kappa of ordered ratings, a disagreement weighs by its squared distance (Cohen 1968).
+    `counts`: how often the two raters gave each two levels."""
+    seen = [level for pair in counts for level in pair]
+    levels = np.arange(max(seen) - min(seen) + 1, dtype=np.float64)
+    shifted = {(a - min(seen), b - min(seen)): num for (a, b), num in counts.items()}
+    return _kappa(name, shifted, (levels[:, None] - levels) ** 2)
 
 
-def ratings_agreement(rows: Sequence[Chat]) -> list[Score]:
-    """By attribute, kappa of the first two of each row's `meta["ratings"]`; other rows failed."""
-    pairs = [pair for row in rows if (pair := _first_two(row.meta.get("ratings")))]
-    scores = []
-    for name in pairs[0][0] if pairs else ():
-        if all(name in rating for pair in pairs for rating in pair):
-            first, second = ([pair[which][name] for pair in pairs] for which in (0, 1))
-            scores.append(quadratic_kappa(f"kappa/{name}", first, second))
-    return [replace(score, num_failed=len(rows) - len(pairs)) for score in scores]
+def ratings_agreement(ratings: Ratings) -> list[Score]:
+    """By attribute, kappa of the first two ratings of each row; rows without two failed."""
+    num_failed = ratings.num_rows - ratings.num_rated
+    scores = [quadratic_kappa(f"kappa/{name}", table) for name, table in ratings.tables.items()]
+    return [replace(score, num_failed=num_failed) for score in scores]
 
 
-def _first_two(ratings: Any) -> list[dict[str, int]]:
-    """The first two ratings, or none: a row from elsewhere may hold anything under that name."""
-    if not isinstance(ratings, list) or len(ratings) < 2:
-        return []
-    for rating in ratings[:2]:
-        if not isinstance(rating, dict):
-            return []
-        if not all(type(level) is int and 0 <= level <= 100 for level in rating.values()):
-            return []
-    return ratings[:2]
-
-
-def _kappa(name: str, first: list[int], second: list[int], cost: Floats) -> Score:
+def _kappa(name: str, counts: Mapping[tuple[int, int], int], cost: Floats) -> Score:
     """1 - observed cost / cost expected by chance, of `cost` [labels, labels]; resamples items."""
-    if len(first) != len(second) or not first:
-        raise ValueError("ratings must be of one length and not empty")
-    a, b, size = np.array(first), np.array(second), len(cost)
+    if not counts:
+        raise ValueError("ratings must not be empty")
+    table = np.zeros(cost.shape)
+    for pair, num in counts.items():
+        table[pair] = num
+    n = int(table.sum())
 
-    def kappa(picks: Any) -> float:
-        # [labels, labels]: how often the two raters gave each pair of labels
-        table = np.zeros((size, size))
-        np.add.at(table, (a[picks], b[picks]), 1.0)
-        table /= table.sum()
-        chance = float((np.outer(table.sum(1), table.sum(0)) * cost).sum())
-        return 1 - float((table * cost).sum()) / chance if chance else math.nan
+    def kappa(shares: Floats) -> float:
+        chance = float((np.outer(shares.sum(1), shares.sum(0)) * cost).sum())
+        return 1 - float((shares * cost).sum()) / chance if chance else math.nan
 
-    value = kappa(slice(None))
-    values = np.array([kappa(picks) for picks in resamples(len(a))])
+    value, rng = kappa(table / n), np.random.default_rng(SEED)
+    # items of a pair are alike, so what is drawn is how often each pair stands in a resample
+    drawn = (rng.multinomial(n, table.ravel() / n) for _ in range(NUM_RESAMPLES))
+    values = np.array([kappa(num.reshape(table.shape) / n) for num in drawn])
     # a resample with one label only has no kappa
     values = values[~np.isnan(values)]
-    if math.isnan(value) or len(a) < 2 or not len(values):
-        return Score(name, None if math.isnan(value) else value, None, None, len(a))
-    return Score(name, value, *percentiles(values), len(a))
+    if math.isnan(value) or n < 2 or not len(values):
+        return Score(name, None if math.isnan(value) else value, None, None, n)
+    return Score(name, value, *percentiles(values), n)
 
 
 def bradley_terry(

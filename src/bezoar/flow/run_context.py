@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bezoar.chat.ratings import Ratings
 from bezoar.chat.templates import Template
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Messages
 from bezoar.cost import cents
@@ -36,7 +37,7 @@ from bezoar.model.completions import draw_completions
 from bezoar.model.spec import ModelSpec, Sampling
 from bezoar.parquet import parquet_writer
 from bezoar.progress import Progress
-from bezoar.stage import Rows, Stats, TrainedStage
+from bezoar.stage import PART_ROWS, Rows, Stats, TrainedStage
 from bezoar.synth.accepted import Remembering
 from bezoar.train import Training
 from bezoar.train.settings import StageInputs
@@ -208,8 +209,8 @@ class RunContext:
     def identity(self, backend: str) -> str:
         return self.recipe.backends[backend].identity
 
-    def agreement(self, rows: list[Chat]) -> Stats:
-        scores = ratings_agreement(rows)
+    def agreement(self, ratings: Ratings) -> Stats:
+        scores = ratings_agreement(ratings)
         for score in scores:
             self.progress.say(f"  {self.name}: {score}")
         return {"agreement": [vars(score) for score in scores]} if scores else {}
@@ -225,7 +226,9 @@ class RunContext:
             atomic_file(self.out_dir / "failures.jsonl") as path,
             path.open("w", encoding="utf-8", errors="backslashreplace") as failures,
         ):
-            for result in results:
+            for number, result in enumerate(results):
+                if number and number % PART_ROWS == 0:
+                    self.progress.say(f"  {self.name}: {number:,} rows are done")
                 if isinstance(result, Dropped):
                     dropped[result.reason] += 1
                     failures.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")

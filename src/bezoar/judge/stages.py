@@ -1,18 +1,21 @@
 """What the filters share: rows of another stage, sorted by a judge or by rules."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bezoar.chat.ratings import Ratings
 from bezoar.chat.row_types import TEXTS, RowNeed, RowType
 from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered
 from bezoar.cost import Estimate, Quote, exactly
+from bezoar.io import Row
 from bezoar.launch import AskLaunch
 from bezoar.llm.types import Ask
-from bezoar.parquet import write_parquet
+from bezoar.parquet import parquet_writer
 from bezoar.references import BackendRef, RowsRef
-from bezoar.stage import Outputs, Rows, Stage, StageContext, Stats
+from bezoar.stage import Outputs, Rows, Stage, StageContext, Stats, in_parts
 
 
 @dataclass(frozen=True)
@@ -125,18 +128,30 @@ class JudgeFilter(Stage):
         return f"name a judge that writes verdicts in place of {self.judge}{self.without_words}"
 
     def run(self, context: StageContext) -> Stats:
-        """Judge the rows and write them by verdict."""
-        rows = context.rows(self.rows)
-        judged = self.judge_rows(rows, self.repaired(context.ask(self.judge).ask_all))
+        """Judge the rows, a part at a time where none depends on a later one, and write them by
+        verdict."""
+        rows, ask = context.stored_rows(self.rows), self.repaired(context.ask(self.judge).ask_all)
+        parts = in_parts(rows) if self.row_by_row else [context.rows(self.rows)]
+        ratings = Ratings()
         # Rejected and unparsed rows stay readable, and both are counted as dropped.
-        left_out = [*judged.rejected, *judged.unparsed]
-        write_parquet(context.out_dir / "rejected.parquet", [chat.to_row() for chat in left_out])
-        dropped = [
-            Dropped(row.id, row.meta["verdict"], row.meta.get("reason", "")) for row in left_out
-        ]
-        stats = context.write_rows(Filtered(judged.accepted, dropped), len(rows))
+        with parquet_writer(context.out_dir / "rejected.parquet") as write_left_out:
+            sorted_ = (self._sorted(part, ask, ratings, write_left_out) for part in parts)
+            stats = context.write_each(chain.from_iterable(sorted_), len(rows))
+        return {**stats, **context.agreement(ratings)}
+
+    def _sorted(
+        self, part: Sequence[AnyRow], ask: Ask, ratings: Ratings, left_out: Callable[[Row], None]
+    ) -> Iterator[Chat | Dropped]:
+        """The rows of a part that are accepted; the others go to `left_out` and are dropped."""
+        judged = self.judge_rows(part, ask)
+        for row in judged.accepted:
+            ratings.add(row)
+            yield row
         # Repeated ratings can lie in any row, also in those left out.
-        return {**stats, **context.agreement([*judged.accepted, *left_out])}
+        for row in (*judged.rejected, *judged.unparsed):
+            ratings.add(row)
+            left_out(row.to_row())
+            yield Dropped(row.id, row.meta["verdict"], row.meta.get("reason", ""))
 
 
 def with_meta(row: Chat, **values: Any) -> Chat:
