@@ -176,8 +176,7 @@ class RunContext:
 
     def calls(self) -> Stats:
         """What its language models were asked, all and each; empty without one."""
-        own = {name: pool.counts() for (_, name), pool in self._pools.items()}
-        if not own:
+        if not (own := {name: pool.counts() for (_, name), pool in self._pools.items()}):
             return {}
         names = next(iter(own.values()))
         calls = {n: sum(c[n] for c in own.values()) for n in names}
@@ -235,8 +234,8 @@ class RunContext:
                 else:
                     num_rows += 1
                     write_row(result.to_row())
-        total = num_rows + dropped.total() if num_read is None else num_read
-        return {"rows_in": total, "rows_out": num_rows, "dropped": dict(dropped.most_common())}
+        counts = {"rows_out": num_rows, "dropped": dict(dropped.most_common())}
+        return {"rows_in": num_rows + dropped.total() if num_read is None else num_read, **counts}
 
 
 def run_stage(context: RunContext) -> Stats:
@@ -283,8 +282,7 @@ def summary(stats: Stats) -> str:
     if stats.get("dropped"):
         counts = [f"{count} {reason}" for reason, count in stats["dropped"].items()]
         parts.append(f"dropped {', '.join(counts)}")
-    calls = stats.get("calls")
-    if calls:
+    if calls := stats.get("calls"):
         replies = f"{calls['asked']} replies ({calls['from_journal']} from the journal)"
         parts.append(f"{replies}, {calls['completion_tokens']} tokens")
         if calls["failed"]:

@@ -4,9 +4,6 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
 from bezoar.cost import cents
 from bezoar.errors import BudgetError, EndpointError, RecipeError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
@@ -14,6 +11,7 @@ from bezoar.llm.asking import Asking
 from bezoar.llm.batch import BatchAsking
 from bezoar.llm.begun import FOUND, Way, find_way, probe, stored_probes
 from bezoar.llm.budget import FREE, REFUSED, Budget, Prices
+from bezoar.llm.distinct import Distinct
 from bezoar.llm.endpoint import EndpointBackend
 from bezoar.llm.held import KEYS, HeldBy, find_key, is_held
 from bezoar.llm.held import probe as probe_form
@@ -54,8 +52,7 @@ class Pool:
         numbers = ("asked", "from_journal", "failed", "refused_by_budget", *_TOKENS, *_AGAIN)
         self._counts: dict[str, float] = dict.fromkeys(numbers, 0)
         self._counts |= dict.fromkeys(("cost_usd", "own_usd", "paid_now_usd", "seconds"), 0.0)
-        # of each call the keys, as numbers of eight bytes
-        self._counted: list[npt.NDArray[np.uint64]] = []
+        self._counted = Distinct()
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Replies in the order of `requests`; what failed or was refused has finish "error"."""
@@ -84,11 +81,11 @@ class Pool:
                     self._ask_here(self.backend, unique, replies)
         seconds = time.monotonic() - started
         self._counts["seconds"] += seconds
-        again = self._counted_before(list(unique)) if num_known else set()
+        # the parts of a stage may share questions, and each is one reply on the bill
+        again = self._counted.among(list(unique)) if num_known else set()
         new = {key: reply for key, reply in replies.items() if key not in again}
         self._count(new, num_known - len(again))
-        counted = [int(key, 16) for key, reply in new.items() if reply.finish != "error"]
-        self._counted.append(np.array(counted, np.uint64))
+        self._counted.add(key for key, reply in new.items() if reply.finish != "error")
         if num_known < len(unique):
             now = {"asked": len(unique), "from_journal": num_known, "seconds": round(seconds, 3)}
             self.progress.log(event="replies", **now, totals=self.counts())
@@ -265,15 +262,6 @@ class Pool:
         replies.update((key, stored.get(key, reply)) for key, _, reply in answered)
         self._counts["paid_now_usd"] += sum(reply.cost_usd for _, _, reply in answered)
         self._clock.tick([reply for _, _, reply in answered])
-
-    def _counted_before(self, keys: Sequence[str]) -> set[str]:
-        """Those of `keys` that an earlier call counted: the parts of a stage may share questions,
-        and each is one reply on the bill."""
-        found = np.zeros(len(keys), bool)
-        numbers = np.array([int(key, 16) for key in keys], np.uint64)
-        for counted in self._counted:
-            found |= np.isin(numbers, counted)
-        return {key for key, again in zip(keys, found, strict=True) if again}
 
     def _count(self, by_key: dict[str, Reply], num_known: int) -> None:
         counts, replies = self._counts, list(by_key.values())
