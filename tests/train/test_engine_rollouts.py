@@ -1,9 +1,8 @@
-"""Answers in training by an engine: a fake server's, as numbers by hand, and the real vLLM's."""
+"""Answers in training by an engine: a fake server's, and numbers by hand."""
 
 import json
 import math
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from bezoar.chat.templates import ChatML
-from bezoar.chat.types import Chat, Message
+from bezoar.chat.types import Message
 from bezoar.errors import EndpointError, RecipeError, UnfinishedError
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.recipe import load_recipe
@@ -21,15 +20,12 @@ from bezoar.flow.rundir import RunDir
 from bezoar.llm.engine import Engine
 from bezoar.llm.rollouts import EngineRollouts
 from bezoar.llm.servers import Servers
-from bezoar.model.generation import generate
 from bezoar.model.prompt_group import answer
 from bezoar.model.sampling import SamplingParams
 from bezoar.model.spec import ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train.engine_gap import beside_engine
-from bezoar.train.grpo import GRPO
-from bezoar.train.rewards import Number
 from bezoar.train.rollout import Prompt, Rollout, RolloutScores
 from bezoar.train.settings import StageInputs
 from tests.train.test_grpo import ROWS, SMALL
@@ -66,13 +62,16 @@ def test_the_difference_and_the_truncated_ratio_by_hand() -> None:
     assert beside_engine(SMALL, rollouts, old, [gains]) == ({}, [gains])
 
 
-def fitted(settings: GRPO, spec: ModelSpec, folder: Path, rows: Any = ROWS) -> list[Any]:
+def fitted(
+    settings: Any, spec: ModelSpec, folder: Path, rows: Any = ROWS, reward: Any = None
+) -> list[Any]:
     """What was logged, with one server for all updates."""
     folder.mkdir(parents=True)
     progress = Progress("s", folder / "metrics.jsonl")
     with Servers(folder) as servers:
         engine = EngineRollouts(Engine(flags=FLAGS), servers, print)
-        inputs = StageInputs(spec, [], ChatML(), folder / "w", folder / "o", engine=engine)
+        places = folder / "w", folder / "o"
+        inputs = StageInputs(spec, [], ChatML(), *places, reward=reward, engine=engine)
         settings.fit(rows, inputs, progress=progress, seed=3)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if "engine_kl" in line]
@@ -206,53 +205,3 @@ def test_a_recipe_trains_on_what_its_engine_draws(
     assert told.count('"/v1/load_lora_adapter"') == 2
     # one server, which has ended
     assert told.count("--max-lora-rank") == 1
-
-
-MODEL = "smollm2-135m-instruct"
-SHORT = [
-    Chat(thing, (Message("user", f"Reply with one word. Is a {thing} big?"),), {"number": 1})
-    for thing in ("river", "clock", "bridge", "letter")
-]
-
-
-@dataclass(frozen=True)
-class Letters(Number):
-    """The share of an answer's characters that are e."""
-
-    def score(self, row: Any, text: str) -> float:
-        return text.count("e") / (len(text) or 1)
-
-
-@pytest.mark.real
-@pytest.mark.skipif("BEZOAR_VLLM" not in os.environ, reason="BEZOAR_VLLM names no vLLM")
-def test_the_real_vllm_draws_with_the_adapter_of_the_update(tmp_path: Path) -> None:
-    spec = ModelSpec(MODEL, dtype="float32")
-    # 1) three updates whose steps are large: an adapter that stayed behind would be far off
-    settings = replace(BY_ENGINE, rewards=(Letters(),), max_tokens=16, ratio_cap=2.0)
-    # at 1 the log-probabilities before and behind the temperature would be equal
-    settings = replace(settings, temperature=0.7)
-    lines = fitted(settings, spec, tmp_path / "run", SHORT)
-    print(lines)
-    assert len(lines) == 3
-    assert all(line["grad_norm"] > 0 for line in lines)
-    assert lines[2]["kl"] > 0.05
-    assert max(line["engine_kl_max"] for line in lines) < 1e-3
-    # 2) greedy answers after each of two changes of the weights, in one server
-    stack = Stack(spec)
-    parameters = stack.add_adapter(SMALL.adapter, seed=1)
-    prompts = [ChatML().prompt(row.prompt, stack.tokenizer) for row in ROWS]
-    end = ChatML().end(stack.tokenizer)
-    params = [SamplingParams(24, 0.0, stop_tokens=(end,), seed=0) for _ in prompts]
-    written = []
-    with Servers(tmp_path) as servers:
-        engine = EngineRollouts(Engine(flags=FLAGS), servers, print)
-        for version in range(2):
-            torch.manual_seed(version)
-            for name, parameter in parameters.items():
-                if "lora_B" in name:
-                    torch.nn.init.normal_(parameter, std=0.02)
-            engine.refresh(stack, tmp_path / "adapter", version)
-            theirs = [found.tokens for found in engine.draw(prompts, params)]
-            assert theirs == [found.tokens for found in generate(stack, prompts, params)]
-            written.append(theirs)
-    assert written[0] != written[1]
