@@ -58,7 +58,7 @@ def text_prompt(tokenizer: Any, text: str) -> list[int]:
 
 
 def test_greedy_equals_transformers(tiny: Stack, tiny_reference: Any) -> None:
-    prompts = some_prompts(12, 272)
+    prompts = some_prompts(20, 272)
     params = SamplingParams(max_tokens=16, stop_tokens=tuple(range(100, 112)))
     wanted = [reference(tiny_reference, p, params) for p in prompts]
     for slots in (1, 5, 32):

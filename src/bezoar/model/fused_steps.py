@@ -18,9 +18,12 @@ _IN_CACHE = 2**18
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """weight * x / sqrt(mean(x^2) + eps) over the last dimension; x [T, E], `weight` frozen."""
-    # while answers are drawn, one kernel; elsewhere a reference equals its policy to the bit
+    # while answers are drawn, rounded once; elsewhere a reference equals its policy to the bit
     if torch.is_inference_mode_enabled():
-        return torch.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
+        wide = x.float()
+        scale: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        return (wide * scale).mul_(weight.float()).to(x.dtype)
     out: Tensor = _Norm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return out
 
@@ -58,8 +61,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     `sin` has its first half negated, so that rotating is x * cos + roll(x, D/2) * sin.
     """
+    if torch.is_inference_mode_enabled():
+        return _rotated(x, cos, sin)
     out: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return out
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def rotate_part(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -75,7 +84,7 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
+        return _rotated(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
