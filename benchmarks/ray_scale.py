@@ -6,7 +6,8 @@ the two nodes of a Ray cluster on this machine, against a scripted server on 127
 It needs an interpreter with Ray (`pip install 'bezoar[ray]'`). A row of results is a run: wall
 time, CPU time and the most memory of the process of the command, the most memory of a worker, and
 what the server counted; they go to benchmarks/results/ray_scale.json, those of other runs stay. The
-exit code is 1 when a request was asked twice or rows differ.
+exit code is 1 when a request was asked again after its answer or rows differ. A run takes up to 3
+hours.
 """
 
 import argparse
@@ -31,7 +32,7 @@ RESULT = Path(__file__).parent / "results" / "ray_scale.json"
 DELAY_S = 0.2
 CONCURRENCY = 128
 STORE_BYTES = 80 << 20
-MOST_S = 3600
+MOST_S = 3 * 3600
 REPEATED = 0.1
 """The share of tasks that nearly repeat an earlier one."""
 
@@ -110,7 +111,7 @@ class Watch(threading.Thread):
 
 def measured(num: int, launch: dict[str, Any]) -> tuple[Row, dict[str, str]]:
     """A run, and the hashes of its rows."""
-    plan = {"kind": "fine", "delay_s": [DELAY_S, DELAY_S]}
+    plan = {"kind": "fine", "delay_s": [DELAY_S, DELAY_S], "tally": True}
     with tempfile.TemporaryDirectory() as folder, serving(plan) as server:
         place, watch = Place(Path(folder)), Watch()
         tasks(place, num)
@@ -121,8 +122,8 @@ def measured(num: int, launch: dict[str, Any]) -> tuple[Row, dict[str, str]]:
         watch.done.set()
         if run.code:
             raise SystemExit(run.said[-3000:])
-        log, status = server.log(), server.status()
-        twice = sum(len(attempts) > 1 for attempts in log.values())
+        status = server.status()
+        twice = status["asked_again"]
         stats = [
             json.loads(file.read_text())
             for file in sorted((place.path / "runs" / "toy").glob("*/stats.json"))
@@ -170,10 +171,10 @@ def main() -> None:
                 row, digest = measured(num, {"kind": "local"})
             digests.append(digest)
             same = digest == digests[0]
-            print(
-                f"{row.promise}\n         {row.measured}{'' if same else '; OTHER ROWS'}",
-                flush=True,
-            )
+            rows = "the same rows" if same else "OTHER ROWS"
+            if len(digests) == 1:
+                rows = "the first of its size: no rows to compare with"
+            print(f"{row.promise}\n         {row.measured}; {rows}", flush=True)
             missed |= not row.ok or not same
             write(f"{num} {by}", [row], time.monotonic() - started, RESULT)
     sys.exit(missed)

@@ -173,9 +173,12 @@ class Place:
     def digest(self) -> dict[str, str]:
         """The hash of every table of rows of the run."""
         found = sorted((self.path / "runs").glob("toy/*/*.parquet"))
-        return {
-            str(p.relative_to(self.path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found
-        }
+        digests = {}
+        for path in found:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[str(path.relative_to(self.path))] = digest
+        return digests
 
     def journal(self) -> Path:
         """The journal's file."""

@@ -4,8 +4,9 @@
 
 It prints its port and ends when its input is closed, after `MOST_S` seconds or `MOST_REQUESTS`
 requests. For every request (by a hash of its body) it keeps when it was seen and when its whole
-answer was written out, on the clock that all processes of a machine share. Plain asyncio protocols:
-the server must not be what a benchmark of its client measures.
+answer was written out, on the clock that all processes of a machine share; with `tally` in the plan
+(for millions of requests) only which were answered. Plain asyncio protocols: the server must not be
+what a benchmark of its client measures.
 """
 
 import asyncio
@@ -23,8 +24,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-MOST_S = 3600
-MOST_REQUESTS = 400_000
+MOST_S = 4 * 3600
+MOST_REQUESTS = 4_000_000
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 _NUMBER = re.compile(rb"number (\d+)")
 Plan = dict[str, Any]
@@ -128,7 +129,8 @@ class State:
         self.plan, self.count, self.headers = plan, 0, ""
         self.log: dict[str, list[list[Any]]] = defaultdict(list)
         self.numbers: dict[str, int] = {}
-        self.most_in_flight = self.in_flight = 0
+        self.most_in_flight = self.in_flight = self.asked_again = 0
+        self.answered: set[int] = set()
 
 
 class Connection(asyncio.Protocol):
@@ -160,19 +162,22 @@ class Connection(asyncio.Protocol):
         """A request of the program under test."""
         state, key = self.state, hashlib.blake2b(body, digest_size=8).hexdigest()
         state.count += 1
+        state.asked_again += int(key, 16) in state.answered
         state.headers = head.decode("latin-1")
-        number, times = _NUMBER.search(body), state.log[key]
-        state.numbers[key] = int(number[1]) if number else -1
-        act = BEHAVIOURS[state.plan["kind"]](Asked(state.numbers[key], key, len(times)), state.plan)
+        found, tally = _NUMBER.search(body), state.plan.get("tally", False)
+        number, times = int(found[1]) if found else -1, [] if tally else state.log[key]
+        if not tally:
+            state.numbers[key] = number
+        act = BEHAVIOURS[state.plan["kind"]](Asked(number, key, len(times)), state.plan)
         times.append([time.monotonic(), 0.0, act.what])
         state.in_flight += 1
         state.most_in_flight = max(state.most_in_flight, state.in_flight)
         if not act.hung:
-            self.loop.call_later(act.delay_s, self.answer, act, times[-1])
+            self.loop.call_later(act.delay_s, self.answer, act, key, times[-1])
         if state.count >= MOST_REQUESTS:
             self.loop.stop()
 
-    def answer(self, act: Act, times: list[Any]) -> None:
+    def answer(self, act: Act, key: str, times: list[Any]) -> None:
         """Do what was decided."""
         self.state.in_flight -= 1
         if self.transport.is_closing():
@@ -190,18 +195,17 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
         if not self.transport.get_write_buffer_size():  # the system has taken it all
             times[1] = time.monotonic()
+            if act.what == "answered":
+                self.state.answered.add(int(key, 16))
 
     def told(self, head: bytes, body: bytes) -> None:
         """A word from the benchmark."""
         state = self.state
         if head.startswith(b"POST /plan"):
             state.plan = json.loads(body)
-        what = (
-            state.log
-            if head.startswith(b"GET /log")
-            else {k: getattr(state, k) for k in ("count", "headers", "most_in_flight", "numbers")}
-        )
-        data = json.dumps(what).encode()
+        names = ("count", "headers", "most_in_flight", "numbers", "asked_again")
+        status = {name: getattr(state, name) for name in names}
+        data = json.dumps(state.log if head.startswith(b"GET /log") else status).encode()
         self.transport.write(
             b"HTTP/1.1 200 X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(data) + data
         )
@@ -229,8 +233,8 @@ class Server:
         self._call("/plan", json.dumps(plan).encode())
 
     def status(self) -> dict[str, Any]:
-        """`count` of requests, `numbers` by key, `most_in_flight`, and the `headers` of the last
-        one."""
+        """`count` of requests, `numbers` by key, `most_in_flight`, `asked_again` after a whole
+        answer, and the `headers` of the last one."""
         return dict(self._call("/status"))
 
     def log(self) -> dict[str, Times]:
