@@ -1,6 +1,7 @@
 """Orca: which system messages a task may get, how tasks are drawn, and the rows."""
 
 import json
+from array import array
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from bezoar.chat.types import Chat
 from bezoar.cost import exactly
 from bezoar.errors import DataError, RecipeError
 from bezoar.model.spec import Sampling
+from bezoar.rng import rng_for
 from bezoar.synth.orca import Orca, draw_tasks, quotas, read_systems, system_ids
 from tests.helpers.asked import FAILED, Teacher, chat, last
 from tests.helpers.loaded import loaded
@@ -93,16 +95,15 @@ def test_the_sixteen_messages() -> None:
 
 
 def test_tasks_are_drawn_uniformly_whatever_their_size() -> None:
-    big = [chat(f"big-{i}", "q", submix="t0", task_name="big") for i in range(900)]
-    small = [chat(f"small-{i}", "q", submix="t0", task_name="small") for i in range(40)]
-    drawn = draw_tasks([*big, *small], 60, 7)
-    counts = Counter(row.meta["task_name"] for row in drawn)
-    assert 18 <= counts["small"] <= 40, "about half of the draws, in spite of 4 % of the rows"
-    assert len({row.id for row in drawn}) == 60, "without replacement"
-    assert len(draw_tasks([*big, *small], 940, 7)) == 940, (
+    places = {"big": array("q", range(900)), "small": array("q", range(900, 940))}
+    drawn = draw_tasks(places, 60, rng_for(7))
+    num_small = sum(place >= 900 for place in drawn)
+    assert 18 <= num_small <= 40, "about half of the draws, in spite of 4 % of the rows"
+    assert len(set(drawn)) == 60, "without replacement"
+    assert len(draw_tasks(places, 940, rng_for(7))) == 940, (
         "an empty task drops out and the other goes on"
     )
-    assert len(draw_tasks([*big, *small], 5000, 7)) == 940
+    assert len(draw_tasks(places, 5000, rng_for(7))) == 940
 
 
 def test_a_task_of_niv2_gives_so_many_rows_and_no_more() -> None:

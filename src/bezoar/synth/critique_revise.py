@@ -35,6 +35,7 @@ class CritiqueRevise(Scheme):
     pair_prompt: FileRef = "bezoar:critique_pair.txt"
     """Prompt file for comparisons, with {revision} too; weak teachers: critique_pair_short.txt."""
     kind: Literal["critique_revise"] = "critique_revise"
+    row_by_row = True
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """For each seed a row that asks for critique and revision; DataError for other seeds."""

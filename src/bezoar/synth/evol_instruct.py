@@ -12,6 +12,7 @@ from bezoar.model.spec import Sampling
 from bezoar.prompts import read_prompt
 from bezoar.references import FileRef
 from bezoar.rng import rng_for, seed_for
+from bezoar.stage import Rows
 from bezoar.synth.accepted import Accepted
 from bezoar.synth.evolution import (
     OPS,
@@ -136,7 +137,7 @@ class EvolInstruct(Scheme):
         rng_for(seed, "seeds").shuffle(usable)
         return replace(self, num_seeds=None).generate(usable[:num], ask, seed=seed)
 
-    def num_read(self, seeds: Sequence[AnyRow]) -> int:
+    def num_read(self, seeds: Rows) -> int:
         """Those that are drawn."""
         num = self.num_seeds
         return min(len(seeds), num) if isinstance(num, int) else len(seeds)

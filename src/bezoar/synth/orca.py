@@ -1,24 +1,30 @@
 """The Orca scheme: tasks of the FLAN collection with a system message and an explained answer."""
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from random import Random
+from typing import Literal, TypeAlias
 
 from bezoar.bounds import Count, NotNegative
 from bezoar.chat.row_types import RowNeed, RowType
-from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chats
+from bezoar.chat.types import AnyRow, Chat, Dropped, Filtered, Message, as_chat
 from bezoar.cost import Estimate, Quote, text_tokens
 from bezoar.data.files import locate_file
+from bezoar.data.row_order import in_order
 from bezoar.errors import DataError, RecipeError
 from bezoar.io import read_jsonl
 from bezoar.llm.types import Ask
 from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
 from bezoar.rng import rng_for
+from bezoar.stage import Rows
 from bezoar.synth.accepted import RowCount, written
 from bezoar.synth.scheme import Draft, Scheme, at_most
 
+Places: TypeAlias = "dict[str, array[int]]"
+"""Of each task, the places of its rows among all seeds."""
 Submix = Literal["cot", "niv2", "t0", "flan2021"]
 SYSTEM_IDS: dict[Submix, tuple[int, ...]] = {
     "cot": (6, 11, 16),
@@ -74,12 +80,27 @@ class Orca(Scheme):
         Dropped: few-shot and too long tasks, and unusable answers. DataError for a seed that is no
         FLAN task or a sub-mix that has a weight but no task.
         """
+        return Filtered.split(self.each(seeds, ask, seed=seed))
+
+    def each(
+        self, seeds: Rows, ask: Ask, *, seed: int, work_dir: Path | None = None
+    ) -> Iterator[Chat | Dropped]:
+        """The same as it comes; in memory are a part of the tasks and the places of all."""
         system_texts = read_systems(self.systems)
         hint = read_prompt(self.hint, "task", "target") if self.hint else ""
-        usable = Filtered.split(self._check(row) for row in as_chats(seeds))
-        drafts = [_draft(row, system_texts, hint, seed) for row in self._sample(usable.rows, seed)]
-        answered = self.answer(drafts, ask, seed=seed)
-        return Filtered(answered.rows, [*usable.dropped, *answered.dropped])
+        # 1) A first pass checks all seeds and notes where the rows of each task stand.
+        places: dict[str, Places] = {name: {} for name in SUBMIXES}
+        for place, row in enumerate(seeds):
+            checked = self._check(as_chat(row))
+            if isinstance(checked, Dropped):
+                yield checked
+            else:
+                task = str(checked.meta.get("task_name", ""))
+                places[checked.meta["submix"]].setdefault(task, array("q")).append(place)
+        # 2) A second one takes those that are drawn.
+        rows = in_order(seeds, self._sample(places, seed), work_dir)
+        drafts = (_draft(row, system_texts, hint, seed) for row in rows)
+        yield from self.answer_each(drafts, ask, seed=seed)
 
     def takes(self) -> Mapping[str, RowNeed]:
         """Tasks that say of which sub-mix they are."""
@@ -105,24 +126,23 @@ class Orca(Scheme):
             return Dropped(row.id, "too long", f"about {num_tokens} tokens")
         return row
 
-    def _sample(self, rows: Sequence[Chat], seed: int) -> list[Chat]:
-        """`num_rows` rows, sub-mix by sub-mix."""
+    def _sample(self, places: Mapping[str, Places], seed: int) -> "array[int]":
+        """The places of `num_rows` rows, sub-mix by sub-mix, of those of all usable ones."""
         # 1) Draw as many rows of each sub-mix as could be needed if all others ran out.
         num_rows = written(self.num_rows)
         weights = {name: weight for name, weight in self.shares.items() if weight > 0}
-        pools: dict[Submix, list[Chat]] = {}
+        pools: dict[Submix, array[int]] = {}
         for name in weights:
-            own = [row for row in rows if row.meta["submix"] == name]
             per_task = self.niv2_per_task if name == "niv2" else None
-            pools[name] = draw_tasks(own, num_rows, seed, per_task)
-            if not own:
+            pools[name] = draw_tasks(places[name], num_rows, rng_for(seed, "tasks", name), per_task)
+            if not places[name]:
                 raise DataError(
                     f"orca: no usable seed is of the sub-mix {name}; add such rows or set"
                     f" shares.{name} to 0."
                 )
         # 2) Take the first of each, by its weight and by what there is.
         sizes = quotas(num_rows, weights, {name: len(pool) for name, pool in pools.items()})
-        return [row for name, pool in pools.items() for row in pool[: sizes[name]]]
+        return sum((pool[: sizes[name]] for name, pool in pools.items()), start=array("q"))
 
 
 def system_ids(submix: Submix, template_type: str) -> tuple[int, ...]:
@@ -131,21 +151,16 @@ def system_ids(submix: Submix, template_type: str) -> tuple[int, ...]:
     return SYSTEM_IDS[submix] + (MULTIPLE_CHOICE_IDS if multiple_choice else ())
 
 
-def draw_tasks(
-    rows: Sequence[Chat], num: int, seed: int, per_task: int | None = None
-) -> list[Chat]:
-    """Up to `num` rows: a task uniformly, then one of its rows without replacement."""
-    tasks: dict[str, list[Chat]] = {}
-    for row in rows:
-        tasks.setdefault(str(row.meta.get("task_name", "")), []).append(row)
-    rng = rng_for(seed, "tasks", str(rows[0].meta["submix"]) if rows else "")
+def draw_tasks(places: Places, num: int, rng: Random, per_task: int | None = None) -> "array[int]":
+    """Up to `num` places: a task uniformly, then one of its rows without replacement."""
     # Shuffled and cut before any draw, so that each task gives a random part of its rows.
+    tasks = {name: own[:] for name, own in places.items()}
     for name in tasks:
         rng.shuffle(tasks[name])
         tasks[name] = tasks[name][:per_task]
     # Each draw takes a name uniformly, whatever the size of its task.
     names = list(tasks)
-    drawn: list[Chat] = []
+    drawn = array("q")
     while names and len(drawn) < num:
         index = rng.randrange(len(names))
         task = tasks[names[index]]

@@ -1,8 +1,9 @@
 """What the schemes share: stages in which a teacher answers drafts that were made from seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from bezoar.bounds import Natural
@@ -14,7 +15,7 @@ from bezoar.llm.types import Ask, Reply, Request, fault
 from bezoar.model.spec import Sampling
 from bezoar.references import BackendRef, RowsRef
 from bezoar.rng import seed_for
-from bezoar.stage import Outputs, Stage, StageContext, Stats
+from bezoar.stage import Outputs, Rows, Stage, StageContext, Stats, in_parts
 from bezoar.synth.accepted import Accepted, Remembering, Waves
 
 VARIED = Sampling(temperature=1.0, top_p=0.95)
@@ -51,12 +52,21 @@ class Scheme(Stage):
     carries: ClassVar[frozenset[str] | None] = None
     # whether as many rows come as are asked for, unless the scheme cannot give more
     fills: ClassVar[bool] = False
+    # whether what becomes of a seed depends on no other one
+    row_by_row: ClassVar[bool] = False
     # the key that says how many rows, which may be counted behind the filters
     counted: ClassVar[str] = "num_rows"
 
     def generate(self, seeds: Sequence[AnyRow], ask: Ask, *, seed: int) -> Filtered[Chat]:
         """The new rows, and what was dropped on the way; equal replies give equal rows."""
         raise NotImplementedError
+
+    def each(
+        self, seeds: Rows, ask: Ask, *, seed: int, work_dir: Path | None = None
+    ) -> Iterator[Chat | Dropped]:
+        """What `generate` gives, as it comes; `work_dir` is for temporary files."""
+        parts = in_parts(seeds) if self.row_by_row else [list(seeds)]
+        return one_by_one(self.generate(part, ask, seed=seed) for part in parts)
 
     @property
     def wanted(self) -> Accepted | None:
@@ -78,7 +88,7 @@ class Scheme(Stage):
         """The rows of the first `num` units; those of more hold all of them."""
         return self.sized(num).generate(seeds, ask, seed=seed)
 
-    def num_read(self, seeds: Sequence[AnyRow]) -> int:
+    def num_read(self, seeds: Rows) -> int:
         """How many of the seeds are worked on."""
         return len(seeds)
 
@@ -92,10 +102,12 @@ class Scheme(Stage):
 
     def run(self, context: StageContext) -> Stats:
         """Ask the teacher and write the rows."""
-        seeds, ask = context.rows(self.seeds), context.ask(self.teacher).ask_all
+        ask = context.ask(self.teacher).ask_all
         if self.wanted is None:
-            made = self.generate(seeds, ask, seed=context.seed)
-            return context.write_rows(made, self.num_read(seeds))
+            stored = context.stored_rows(self.seeds)
+            each = self.each(stored, ask, seed=context.seed, work_dir=context.work_dir)
+            return context.write_each(each, self.num_read(stored))
+        seeds = context.rows(self.seeds)
         first = partial(self.first, seeds=seeds, ask=Remembering(ask), seed=context.seed)
         how = {"each": self.most_each, "fills": self.fills}
         made = Waves.of(context, self.wanted, first, **how).buy()
@@ -126,6 +138,13 @@ class Scheme(Stage):
             pending = [i for i in unusable if replies[i].finish != "error"]
         return Filtered.split(results.values())
 
+    def answer_each(
+        self, drafts: Iterable[Draft], ask: Ask, *, seed: int, system: str = ""
+    ) -> Iterator[Chat | Dropped]:
+        """`answer` for drafts that come one by one, of which a part is in memory."""
+        parts = in_parts(drafts)
+        return one_by_one(self.answer(part, ask, seed=seed, system=system) for part in parts)
+
     def quote_answers(self, num: Estimate, prompt_tokens: float) -> RequestEstimate:
         """Requests for answers to `num` prompts of about so many tokens.
 
@@ -139,6 +158,14 @@ class Scheme(Stage):
             exactly(prompt_tokens),
             Estimate(most / 8, most / 3, most),
         )
+
+
+def one_by_one(parts: Iterable[Filtered[Chat]]) -> Iterator[Chat | Dropped]:
+    """The rows and the dropped ones of parts, each part forgotten before the next is made."""
+    for part in parts:
+        yield from part.rows
+        yield from part.dropped
+        del part
 
 
 def _answered(draft: Draft, reply: Reply) -> Chat | Dropped:
