@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from bezoar.stage import PART_ROWS
+
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 BEGIN, END = "<!-- made by benchmarks/paper_plan.py -->", "<!-- end -->"
@@ -41,6 +43,7 @@ class Range(NamedTuple):
 NUM_ROWS, PASS_RATE = 10_000_000, 0.7
 PROMPT, ANSWER, JUDGED, RUBRIC, VERDICT = 400, 350, 900, 500, 30  # tokens; RUBRIC is of JUDGED
 BYTES_A_TOKEN = 4.5
+INDEX_BYTES = 48  # of a row: its place among the seeds, its order, its question on the bill
 NUM_GPUS, GPUS_A_HOST, GPUS_A_SERVER, IN_FLIGHT = 64, 8, 4, 256
 GPU_BYTES, PEAK_FLOPS, USD_A_GPU_HOUR = 80 * GB, 989e12, 2.5
 SERVING_MFU, TRAINING_MFU = Range(0.12, 0.25, 0.40), Range(0.22, 0.33, 0.39)
@@ -164,8 +167,9 @@ def generation() -> list[Line]:
         ("Journal", f"{journal_bytes() * 2 * num / GB:.0f} GB", "bytes a reply measured here"),
         (
             "Rows held by a scheme or a judge",
-            f"{held * num / GB:.0f} GB",
-            f"measured here: {held / 1e3:.1f} KB a row",
+            f"{(held * PART_ROWS + INDEX_BYTES * num) / GB:.1f} GB",
+            f"measured here: {held / 1e3:.1f} KB a row, {PART_ROWS:,} at a time, and"
+            f" {INDEX_BYTES} bytes of each",
         ),
         (
             "Near duplicates",

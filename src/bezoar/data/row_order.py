@@ -16,7 +16,7 @@ def in_order(
     """The chats at `positions` (no two equal) of `rows`, in that order.
 
     Rows that are no list are gone through once, and those that are wanted copied to a nameless file
-    in `work_dir`; in memory are 16 bytes of each.
+    in `work_dir`; in memory are 24 bytes of each.
     """
     if isinstance(rows, Sequence):
         yield from (as_chat(rows[position]) for position in positions)

@@ -1,20 +1,31 @@
 """Stages about the levels in `meta["attributes"]`: predict them, train on them, pair by them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.chat.attribute_levels import steered
 from bezoar.chat.row_types import RowNeed, RowType
-from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Filtered, Messages, as_chats, ended
+from bezoar.chat.types import (
+    AnyRow,
+    Chat,
+    Comparison,
+    Dropped,
+    Filtered,
+    Messages,
+    as_chat,
+    as_chats,
+    ended,
+)
 from bezoar.cost import Estimate, Quote
 from bezoar.errors import DataError, brief
-from bezoar.judge.stages import RuleFilter, with_meta
+from bezoar.judge.stages import RowFilter, RuleFilter, with_meta
 from bezoar.model.completions import reward_completions
 from bezoar.model.spec import RewardWeights
 from bezoar.references import RewardRef, RowsRef
-from bezoar.stage import Outputs, Stage, StageContext, Stats
+from bezoar.stage import Outputs, Rows, Stage, StageContext, Stats
 
 LOWEST, HIGHEST = 0, 4
 
@@ -101,7 +112,7 @@ class Label(Stage):
 
 
 @dataclass(frozen=True)
-class Steer(RuleFilter):
+class Steer(RowFilter):
     """Writes each chat's attribute levels into its system message, for fine-tuning on them.
 
     The levels come from people or from the stages `label` and `attributes`. Train on the chats with
@@ -120,9 +131,9 @@ class Steer(RuleFilter):
         keys = frozenset(attribute_keys(self.only))
         return {"rows": (RowType("chats", keys), RowType("comparisons", keys))}
 
-    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat]:
+    def each(self, rows: Rows, work_dir: Path | None = None) -> Iterator[Chat | Dropped]:
         """The steered chats; others have "no attributes". DataError for what is no level."""
-        return Filtered.split(self._steered(row) for row in as_chats(rows))
+        return (self._steered(as_chat(row)) for row in rows)
 
     def _steered(self, row: Chat) -> Chat | Dropped:
         attributes = row.meta.get("attributes") or {}

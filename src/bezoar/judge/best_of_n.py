@@ -1,29 +1,21 @@
 """From several scored answers to the best one, or to the best and the worst as a pair."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.chat.row_types import RowNeed, RowType
-from bezoar.chat.types import (
-    AnyRow,
-    Chat,
-    Comparison,
-    Dropped,
-    Filtered,
-    Message,
-    SampledAnswers,
-    ended,
-)
+from bezoar.chat.types import AnyRow, Chat, Comparison, Dropped, Message, SampledAnswers, ended
 from bezoar.cost import Estimate
 from bezoar.errors import DataError
-from bezoar.judge.stages import RuleFilter
-from bezoar.stage import Outputs
+from bezoar.judge.stages import RowFilter
+from bezoar.stage import Outputs, Rows
 
 
 @dataclass(frozen=True)
-class BestOfN(RuleFilter):
+class BestOfN(RowFilter):
     """Chooses among sampled answers by one of their numbers: rejection sampling or pairs.
 
     Of equal numbers the first answer counts. An answer that was cut off (`ended` 0) is chosen only
@@ -56,10 +48,12 @@ class BestOfN(RuleFilter):
         """Chats or pairs."""
         return RowType("chats" if self.give == "chats" else "comparisons", frozenset({"own"}))
 
-    def sift(self, rows: Sequence[AnyRow]) -> Filtered[Chat | Comparison]:
+    def each(
+        self, rows: Rows, work_dir: Path | None = None
+    ) -> Iterator[Chat | Comparison | Dropped]:
         """Chats or pairs; others are dropped with "no number", "no difference", "no answer" or,
         where no answer was written to its end, "cut off"."""
-        return Filtered.split(self._choose(row) for row in rows)
+        return map(self._choose, rows)
 
     def _choose(self, row: AnyRow) -> Chat | Comparison | Dropped:
         if isinstance(row, SampledAnswers) and self.give == "own":

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from bezoar.bounds import Count, NotNegative, Share
@@ -15,6 +16,7 @@ from bezoar.model.spec import Sampling
 from bezoar.prompts import fill, read_prompt
 from bezoar.references import FileRef
 from bezoar.rng import rng_for, seed_for
+from bezoar.stage import Rows
 from bezoar.synth.accepted import RowCount, written
 from bezoar.synth.examples import is_instruction, opens_well, parse_examples
 from bezoar.synth.scheme import VARIED, Draft, Scheme, first_user_message
@@ -79,24 +81,34 @@ class LaMini(Scheme):
         the prompt ("copied words"); unusable answers; "surplus" instructions. DataError for too few
         seeds or topics.
         """
+        return Filtered.split(self.each(seeds, ask, seed=seed))
+
+    def each(
+        self, seeds: Rows, ask: Ask, *, seed: int, work_dir: Path | None = None
+    ) -> Iterator[Chat | Dropped]:
+        """The same as it comes; in memory are the seeds, all instructions and a part's answers."""
         search, num_rows = _Search(self, as_chats(seeds), seed), written(self.num_rows)
-        rows: list[Chat] = []
-        while len(rows) < num_rows:
+        num, surplus = 0, list[Chat | Draft]()
+        while num < num_rows:
             # 1) Queue instructions for the missing rows. The waves are counted over all rounds.
-            num_needed = math.ceil((num_rows - len(rows)) * (1 + self.spare))
+            num_needed = math.ceil((num_rows - num) * (1 + self.spare))
             while len(search.queue) < num_needed and search.num_waves < self.max_waves:
                 search.send_wave(ask, num_needed - len(search.queue))
             if not search.queue:
                 break
             # 2) Answer them. Unusable answers leave rows missing, for which the next round looks.
             drafts, search.queue = search.queue[:num_needed], search.queue[num_needed:]
-            answered = self.answer(drafts, ask, seed=seed, system=search.system)
-            rows += answered.rows
-            search.dropped += answered.dropped
+            yield from search.take_dropped()
+            for result in self.answer_each(drafts, ask, seed=seed, system=search.system):
+                if isinstance(result, Dropped) or num < num_rows:
+                    num += isinstance(result, Chat)
+                    yield result
+                else:
+                    surplus.append(result)
+        yield from search.take_dropped()
         # 3) Count what was not needed, so that no instruction disappears.
-        surplus: list[Chat | Draft] = [*rows[num_rows:], *search.queue]
-        dropped = [Dropped(item.id, "surplus", item.prompt[-1].content) for item in surplus]
-        return Filtered(rows[:num_rows], [*search.dropped, *dropped])
+        for item in (*surplus, *search.queue):
+            yield Dropped(item.id, "surplus", item.prompt[-1].content)
 
     def quote(self, rows: Mapping[str, Estimate]) -> Quote:
         """Requests for lists, which are assumed to be half usable, and for answers."""
@@ -160,6 +172,11 @@ class _Search:
         self.queue: list[Draft] = []
         self.dropped: list[Dropped] = []
         self.num_waves = self.num_lists = self.num_distinct = 0
+
+    def take_dropped(self) -> list[Dropped]:
+        """What was dropped since this was asked last."""
+        dropped, self.dropped = self.dropped, []
+        return dropped
 
     def send_wave(self, ask: Ask, num_needed: int) -> None:
         """As many lists as should give `num_needed` instructions, by the yield of those so far."""
