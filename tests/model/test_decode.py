@@ -186,6 +186,14 @@ def test_drawn_tokens_have_the_right_chances() -> None:
     assert shares(temperature=0.0)[0] == 1
 
 
+@pytest.mark.parametrize("size", [7, 272, 4096])
+def test_the_first_of_equal_logits_is_taken(size: int) -> None:
+    logits = torch.randint(0, 40, (50, size), generator=torch.Generator().manual_seed(0)).float()
+    logits[0] = float("-inf")
+    wanted = [row.index(max(row)) for row in logits.tolist()]
+    assert sample_tokens(logits, [Sampler(SamplingParams())] * 50) == wanted
+
+
 def test_a_nucleus_wider_than_the_first_look() -> None:
     logits = torch.zeros(1, 5000)
     drawn = [
