@@ -14,6 +14,7 @@ from tests.helpers.server import answer
 
 Line = tuple[int, Any] | str | None
 """The status and the body of one request's outcome; a text as it stands; None for no line."""
+NO_ROOM = {"data": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]}
 Answering = Callable[[str, int], Line]
 """(prompt, how often it was seen before) -> its outcome."""
 
@@ -25,7 +26,8 @@ def capitals(prompt: str, seen: int) -> Line:
 
 class BatchServer:
     """`bought` counts prompts that were answered with 200 in a batch that was made; `polls` is how
-    often a batch is looked at before it is done, and `fail` may answer a call in its place."""
+    often a batch is looked at before it is done, and `fail` may answer a call in its place. A batch
+    of more than `most` requests has no room."""
 
     def __init__(self, answering: Answering, polls: int) -> None:
         self.answering, self.polls, self.url = answering, polls, ""
@@ -34,6 +36,7 @@ class BatchServer:
         self.seen, self.bought = Counter[str](), Counter[str]()
         self.calls: list[str] = []
         self.status, self.errors = "completed", None
+        self.most = 50_000
         self.keys: set[str] = set()
         self.fail: Callable[[str], tuple[int, str] | None] = lambda call: None
         self.lost: set[str] = set()  # calls whose answer does not come, though they have an effect
@@ -89,7 +92,9 @@ class BatchServer:
             self._left[batch["id"]] -= 1
         elif batch["status"] == "in_progress":
             batch["status"], batch["errors"] = self.status, self.errors
-            if self.status != "failed":
+            if len(self.files[batch["input_file_id"]].splitlines()) > self.most:
+                batch["status"], batch["errors"] = "failed", NO_ROOM
+            if batch["status"] != "failed":
                 self.work(batch)
         return batch
 

@@ -1,5 +1,6 @@
 """The batch API over HTTP: half price, chunks, restarts, and what is sent again."""
 
+import http.server
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import bezoar.llm.batch
 from bezoar.cost import RequestEstimate, exactly, price
 from bezoar.errors import BudgetError, UnfinishedError
 from bezoar.llm.budget import Budget, Prices
@@ -18,7 +20,7 @@ from bezoar.llm.endpoint import Batch, Endpoint
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
 from bezoar.progress import Progress
-from tests.helpers.batch_server import BatchServer, Line, capitals, serving_batches
+from tests.helpers.batch_server import NO_ROOM, BatchServer, Line, capitals, serving_batches
 from tests.helpers.questions import question, questions
 from tests.helpers.server import answer
 
@@ -172,6 +174,32 @@ def test_a_server_without_room_is_asked_later(tmp_path: Path) -> None:
     assert set(server.bought.values()) == {1}
 
 
+def test_a_batch_that_is_too_large_for_the_server_ends_the_run(tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        server.most = 4
+        with pytest.raises(UnfinishedError, match=r"no room.*lower batch.max_requests"):
+            pool(journal, server).ask_all(questions(10))
+        assert len(server.batches) == 3
+        assert len(pool(journal, server, batch={"max_requests": 4}).ask_all(questions(10))) == 10
+    assert set(server.bought.values()) == {1}
+
+
+def test_what_has_no_room_is_uploaded_again_when_a_batch_has_ended(tmp_path: Path) -> None:
+    with serving_batches(polls=4) as server, Journal(tmp_path / "j.sqlite") as journal:
+        look = server.look
+
+        def one_at_a_time(batch: dict[str, Any]) -> dict[str, Any]:
+            earlier = server.batches[: server.batches.index(batch)]
+            if any(other["status"] == "in_progress" for other in earlier):
+                batch.update(status="failed", errors=NO_ROOM)
+            return look(batch)
+
+        server.look = one_at_a_time  # type: ignore[method-assign]
+        assert len(pool(journal, server, batch={"max_requests": 4}).ask_all(questions(12))) == 12
+        assert len(server.batches) == 3 + 2 + 1
+    assert set(server.bought.values()) == {1}
+
+
 def test_an_answer_of_the_server_that_is_lost_buys_nothing_twice(tmp_path: Path) -> None:
     for call in ("POST /batches", "GET /batches/batch-0", "POST /files", "GET /batches"):
         with serving_batches() as server, Journal(tmp_path / f"{len(call)}.sqlite") as journal:
@@ -180,28 +208,68 @@ def test_an_answer_of_the_server_that_is_lost_buys_nothing_twice(tmp_path: Path)
         assert set(server.bought.values()) == {1}, call
 
 
+def break_off(server: BatchServer, file: str, num_lines: int, cuts: int) -> list[str]:
+    """Let files of a name end after `num_lines`, `cuts` times; the cuts to come."""
+    to_come, whole = [file] * cuts, server.handle
+
+    def handle(handler: http.server.BaseHTTPRequestHandler) -> None:
+        if to_come and handler.path.startswith(f"/v1/files/{file}"):
+            to_come.pop()
+            data = server.files[handler.path.split("/")[3]]
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(data)))
+            handler.end_headers()
+            handler.wfile.write(b"".join(data.splitlines(keepends=True)[:num_lines]))
+            handler.close_connection = True
+        else:
+            whole(handler)
+
+    server.handle = handle  # type: ignore[method-assign]
+    return to_come
+
+
 def test_a_file_that_breaks_off_is_fetched_again(tmp_path: Path) -> None:
-    import http.server
-
     with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
-        cut, whole = [True], server.handle
-
-        def handle(handler: http.server.BaseHTTPRequestHandler) -> None:
-            if handler.path.endswith("/content") and cut:
-                cut.clear()
-                data = server.files[handler.path.split("/")[3]]
-                handler.send_response(200)
-                handler.send_header("Content-Length", str(len(data)))
-                handler.end_headers()
-                handler.wfile.write(b"".join(data.splitlines(keepends=True)[:2]))
-                handler.close_connection = True
-            else:
-                whole(handler)
-
-        server.handle = handle  # type: ignore[method-assign]
+        to_come = break_off(server, "output", 2, cuts=1)
         assert len(pool(journal, server).ask_all(questions(6))) == 6
-        assert not cut
+        assert not to_come
     assert set(server.bought.values()) == {1}
+
+
+@pytest.mark.parametrize("retries", [2, 1])  # with one, the second cut ends the run
+def test_a_file_that_breaks_off_is_charged_once(
+    retries: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(bezoar.llm.batch, "_AT_ONCE", 2)
+
+    def second(prompt: str, seen: int) -> Line:
+        body = json.loads(answer(prompt.upper())[2])
+        return 200, body if seen else {**body, "choices": []}
+
+    with serving_batches(second) as server, Journal(tmp_path / "j.sqlite") as journal:
+        to_come = break_off(server, "output", 3, cuts=2)
+        how = {"prices": Prices(0.0, 1e6), "retries": retries}
+        if retries == 1:
+            with pytest.raises(UnfinishedError, match="broke off"):
+                pool(journal, server, Budget(1e4, journal, run="r"), **how).ask_all(questions(6))
+        asked = pool(journal, server, Budget(1e4, journal, run="r"), **how)
+        assert len(asked.ask_all(questions(6))) == 6
+        assert not to_come
+        # 12 answers of 5 tokens, a dollar each, of which half is paid
+        assert journal.spent_usd("r") == 30.0
+    assert set(server.bought.values()) == {2}
+
+
+def test_a_file_that_breaks_off_uses_up_no_retry(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(bezoar.llm.batch, "_AT_ONCE", 2)
+    slow: Line = (429, {"error": {"message": "slow down"}})
+    some = lambda prompt, seen: capitals(prompt, seen) if seen else slow  # noqa: E731
+    with serving_batches(some) as server, Journal(tmp_path / "j.sqlite") as journal:
+        to_come = break_off(server, "error", 3, cuts=1)
+        asked = pool(journal, server, retries=1)
+        assert len(asked.ask_all(questions(6))) == 6
+        assert not to_come
+        assert asked.counts()["sent_again"] == 6
 
 
 def test_the_key_is_sent_and_kept_nowhere(tmp_path: Path, monkeypatch: Any) -> None:
@@ -226,6 +294,51 @@ def test_the_budget_bounds_batches(tmp_path: Path) -> None:
         assert 0 < done < 40
         more = Budget(1e6, journal, run="r")
         assert len(pool(journal, server, more).ask_all(ask)) == 40
+    assert set(server.bought.values()) == {1}
+
+
+SHORT = [question(f"question {i}", max_tokens=5) for i in range(20)]
+
+
+def stopped(journal: Journal, server: BatchServer, *args: Any, **more: Any) -> None:
+    """Questions that were sent in a batch by a run that then had to stop."""
+    server.fail = lambda call: (503, "busy") if call.startswith("GET /batches/") else None
+    with pytest.raises(UnfinishedError, match="does not answer"):
+        pool(journal, server, *args, **more).ask_all(SHORT)
+    server.fail = lambda call: None
+
+
+def test_what_stopped_runs_have_sent_stays_within_the_budget(tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        how = {"prices": Prices(0.0, 1e6)}
+        for _ in range(3):
+            stopped(journal, server, Budget(20.0, journal, run="r"), **how)
+        assert len(server.batches) == 1
+        with pytest.raises(BudgetError, match="raise budget_usd"):
+            pool(journal, server, Budget(20.0, journal, run="r"), **how).ask_all(SHORT)
+        assert journal.spent_usd("r") <= 20.0
+
+
+@pytest.mark.parametrize("gone", ["/batches/batch-0", "/files/output_file_id-batch-0/content"])
+def test_a_batch_that_the_server_has_forgotten_is_sent_again(gone: str, tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        stopped(journal, server)
+        server.fail = lambda call: (404, "no such thing") if call == f"GET {gone}" else None
+        assert len(pool(journal, server).ask_all(SHORT)) == 20
+        assert len(server.batches) == 2
+
+
+def test_what_lies_in_batches_is_not_asked_one_by_one(tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        stopped(journal, server)
+        direct = Endpoint(server.url, "m").open()
+        with pytest.raises(UnfinishedError, match=r"20 of .*put `batch` back"):
+            Pool(direct, journal, Budget(), Progress()).ask_all([*SHORT, *questions(10)])
+        assert "POST /chat/completions" not in server.calls
+        assert len(pool(journal, server).ask_all(SHORT)) == 20
+        assert (
+            len(Pool(direct, journal, Budget(), Progress()).ask_all([*SHORT, *questions(10)])) == 30
+        )
     assert set(server.bought.values()) == {1}
 
 

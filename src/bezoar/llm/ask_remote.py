@@ -25,6 +25,7 @@ from bezoar.llm.refusals import Refusals
 from bezoar.llm.replicas import Replica, Sent
 from bezoar.llm.retries import Retries
 from bezoar.llm.schedule import Schedule
+from bezoar.llm.sent_batches import SentBatches
 from bezoar.llm.transport import Attempt, Transport
 from bezoar.llm.types import UNSENDABLE, Reply
 from bezoar.stop import unbroken
@@ -69,6 +70,7 @@ class RemoteAsking:
         then ten from all over the list, and answered none. An interrupt waits for requests in
         flight too; a second one does not.
         """
+        self._leave_batches()
         timeout_s, urls = self.endpoint.timeout_s, self.endpoint.urls
         most = min(self.endpoint.concurrency * len(urls), len(self.keys))
         key = self.backend.api_key
@@ -103,6 +105,14 @@ class RemoteAsking:
             for index in self.schedule.in_flight:
                 self.journal.claims.release(self.keys[index])
             self.budget.end()
+
+    def _leave_batches(self) -> None:
+        """UnfinishedError for requests that a server works on in batches: they are paid for."""
+        sent, keys = SentBatches(self.journal, self.backend.identity), set(self.keys)
+        if num := sum(len(keys & set(batch.keys)) for batch in sent.open()):
+            what = f"{num} of {len(keys)} requests are in batches that nobody has fetched yet"
+            fix = "put `batch` back into the endpoint and run the same command to fetch them"
+            raise UnfinishedError(f"{self.endpoint.urls[0]}: {what}; {fix}.")
 
     @property
     def num_resent(self) -> int:

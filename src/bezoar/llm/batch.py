@@ -39,8 +39,10 @@ class BatchAsking:
         self.server = BatchServer(url, self.backend.api_key, timeout_s)
         self.sent = SentBatches(self.journal, self.backend.identity)
         self.outcomes = BatchOutcomes(asking)
-        self.num_timed_out = self._num_failed_calls = 0
+        self.num_timed_out = self._num_failed_calls = self._num_without_room = 0
         self._claimed: set[str] = set()
+        # what a server without room said in this look, and the requests it had of ours in the last
+        self._full, self._beside = "", set[str]()
 
     @property
     def num_resent(self) -> int:
@@ -77,17 +79,21 @@ class BatchAsking:
         for batch in self.sent.open():
             if not self.requests.keys() & batch.keys:
                 continue
-            if self._claim(batch.token):
-                pending |= set(self._fetch(self._found(batch)))
+            if self._take(batch):
+                pending |= self._look(batch)
             else:
                 pending |= set(batch.keys)
         self.outcomes.settle_refusals()
         if any(self.outcomes.fault):
             self._stop(*self.outcomes.fault)
+        if self._full:
+            self._without_room(pending)
         # 3) The rest, alone: two processes would else send the same.
         new = [key for key in self.outcomes.left if key not in pending]
         alone = content_hash("batches", self.backend.identity)
-        if not new or not self.journal.claims.take(alone):
+        # room comes when one of them ends, and a file may have 100 MB
+        is_full = bool(self._beside) and self._beside <= pending
+        if not new or is_full or not self.journal.claims.take(alone):
             return self.how.poll_s
         try:
             held = {key for batch in self.sent.open() for key in batch.keys}
@@ -103,6 +109,41 @@ class BatchAsking:
         if token not in self._claimed and self.journal.claims.take(token):
             self._claimed.add(token)
         return token in self._claimed
+
+    def _take(self, batch: SentBatch) -> bool:
+        """Whether this process fetches an open batch; then it holds the batch's money, which the
+        process that sent it gave back when it stopped."""
+        if batch.token in self._claimed:
+            return True
+        if not self._claim(batch.token):
+            return False
+        paid = self.outcomes.met(batch.id, batch.keys) | self.outcomes.usd.keys()
+        keys = [key for key in batch.keys if key in self.outcomes.left and key not in paid]
+        usd = {key: self._most_usd(key, line) for key, line in self._lines(keys)}
+        self.outcomes.usd |= usd
+        self.budget.hold(sum(usd.values()))
+        return True
+
+    def _look(self, batch: SentBatch) -> set[str]:
+        """`_fetch`, of a batch that the server may have forgotten."""
+        batch = self._found(batch)
+        try:
+            return set(self._fetch(batch))
+        except CallError as error:
+            if error.status != 404:
+                raise
+            self.sent.keep(batch.token, [key for key in batch.keys if key not in self.requests])
+            what = "the server no longer has it, or the key is another account's"
+            self.say(f"batch {batch.id}: {what}; what it did not answer is sent again")
+            return set()
+
+    def _without_room(self, pending: set[str]) -> None:
+        """Wait for a batch to end; UnfinishedError where the server works on none of ours."""
+        said, self._full, self._beside = self._full, "", pending
+        self._num_without_room += not pending
+        if self._num_without_room > self.endpoint.retries:
+            fix = "lower batch.max_requests, or wait for other batches of the account to end"
+            self._stop(f"the server has no room for a batch ({said})", f"{fix}, and {_GO_ON}")
 
     def _found(self, batch: SentBatch) -> SentBatch:
         """A batch with its id; one that the server never made is forgotten."""
@@ -134,12 +175,14 @@ class BatchAsking:
     def _reserve(self, chunk: list[tuple[str, bytes]]) -> tuple[int, float]:
         prices = []
         for key, line in chunk:  # what a batch that was not made held is held still
-            usd = self.backend.most_usd(self.requests[key], line) * self.how.price_share
-            prices.append(0.0 if key in self.outcomes.usd else usd)
+            prices.append(0.0 if key in self.outcomes.usd else self._most_usd(key, line))
         num_paid, others_usd = self.budget.reserve(prices)
         for (key, _), usd in zip(chunk[:num_paid], prices, strict=False):
             self.outcomes.usd.setdefault(key, usd)
         return num_paid, others_usd
+
+    def _most_usd(self, key: str, line: bytes) -> float:
+        return self.backend.most_usd(self.requests[key], line) * self.how.price_share
 
     def _create(self, chunk: list[tuple[str, bytes]]) -> None:
         keys = [key for key, _ in chunk]
@@ -172,10 +215,11 @@ class BatchAsking:
         if status == "failed":
             self._refuse(batch, state)
             return []
+        self._num_without_room = 0
         # 1) Answers, and errors of single requests, in groups: each group is on the disk before
         #    the batch is known to lack it.
         wanted, met = {k for k in batch.keys if k in self.requests}, Counter[str]()
-        done = set(self.journal.get_many(wanted))
+        done = self.journal.get_many(wanted).keys() | self.outcomes.met(batch.id, wanted)
         for name in ("output_file_id", "error_file_id"):
             group: dict[str, dict[str, Any]] = {}
             for row in self.server.lines(state[name]) if state.get(name) else ():
@@ -204,6 +248,7 @@ class BatchAsking:
         # how much a server holds for an account is not known beforehand
         if _FULL in said:
             self.say(f"batch {batch.id}: the server has no room for it now ({said})")
+            self._full = said
             return
         what = f"the server refuses the batch {batch.id} ({said})"
         self._stop(what, f"correct the backend's settings and {_GO_ON}")

@@ -1,13 +1,14 @@
 """What follows from the outcomes of requests in batches, and which have none yet."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from bezoar.llm.asking import Asking
 from bezoar.llm.batch_server import outcome
-from bezoar.llm.endpoint import batch_body
+from bezoar.llm.endpoint import batch_body, is_of_batch
 from bezoar.llm.failures import cause_of, refusal_of, status_inside
 from bezoar.llm.openai_format import NO_CHOICE, NO_LOGPROBS
 from bezoar.llm.types import Reply
@@ -24,6 +25,13 @@ class BatchOutcomes:
         self.left, self.usd, self.fault = dict(asking.requests), dict[str, float](), ("", "")
         self.num_resent = 0
         self._tries, self._refused = Counter[str](), dict[str, Reply]()
+        self._failed_in = defaultdict[str, set[str]](set)
+
+    def met(self, batch: str, keys: Collection[str]) -> set[str]:
+        """Those of `keys` whose failure in a batch is known: a file that broke off is read again,
+        and what it said is neither charged nor counted twice."""
+        bodies = self.journal.failed_bodies(keys)
+        return {key for key, body in bodies if is_of_batch(batch, body)} | self._failed_in[batch]
 
     def store(self, batch: str, rows: dict[str, dict[str, Any]]) -> Counter[str]:
         """Journal outcomes, then act on them; what each was."""
@@ -41,6 +49,7 @@ class BatchOutcomes:
                 self._act(entry.key, entry.reply, json.dumps(outcomes[entry.key][1]))
             for key, (status, body) in outcomes.items():
                 if status != 200:
+                    self._failed_in[batch].add(key)
                     said = json.dumps(body)[:4000]
                     error = f"the server answered {status}: {said[:200]}"
                     self._failed(key, status, said, Reply(finish="error", error=error))

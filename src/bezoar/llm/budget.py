@@ -107,8 +107,14 @@ class Budget:
         # written to the journal by the next reservation: one write a pass is enough
         self._reserved_usd = max(self._reserved_usd - reserved_usd, 0.0)
 
+    def hold(self, usd: float) -> None:
+        """Reserve the money of what was sent before, whether or not it fits."""
+        self._reserved_usd += usd
+        if self.limit_usd is not None and self._journal is not None:
+            held_usd, limit_usd = self._reserved_usd, self.limit_usd
+            self._journal.reserve(self._owner, self.run, held_usd, (), limit_usd=limit_usd)
+
     def end(self) -> None:
         """Nothing is in flight any more: other processes may spend what was reserved."""
         self._reserved_usd = 0.0
-        if self.limit_usd is not None and self._journal is not None:
-            self._journal.reserve(self._owner, self.run, 0.0, (), limit_usd=self.limit_usd)
+        self.hold(0.0)

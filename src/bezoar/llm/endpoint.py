@@ -265,3 +265,8 @@ def batch_body(batch: str, price_share: float, body: Any) -> str:
     """What the journal holds of an answer in a batch: what was paid of the price is part of it."""
     line = {"batch": batch, "price_share": price_share, "body": body}
     return json.dumps(line, ensure_ascii=False)
+
+
+def is_of_batch(batch: str, body: str) -> bool:
+    """Whether `batch_body` made a body of the journal for this batch."""
+    return body.startswith(json.dumps({"batch": batch}, ensure_ascii=False)[:-1] + ",")

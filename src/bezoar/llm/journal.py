@@ -77,9 +77,13 @@ class Journal(JournalFile):
         """Those of `keys` that were asked once and failed for a reason that can pass."""
         return {key for _, key, _, _ in self._select(keys, "failed = 1")}
 
+    def failed_bodies(self, keys: Iterable[str]) -> list[tuple[str, str]]:
+        """(key, what a server sent) of the failures of `keys` that can pass."""
+        return self._select(keys, "failed = 1 AND body IS NOT NULL", "key, body")
+
     def _select(
         self, keys: Iterable[str], condition: str, columns: str = "id, key, reply, body"
-    ) -> list[tuple[Any, ...]]:
+    ) -> list[Any]:
         """`columns` of entries, the first one last, answers after failures."""
         # in parts: SQLite limits the number of values in a query
         wanted, rows = list(dict.fromkeys(keys)), []

@@ -25,16 +25,18 @@ class SentBatches:
 
     def __init__(self, journal: Journal, model: str) -> None:
         self._journal, self._model = journal, model
-        journal.change(_SCHEMA)
 
     def open(self) -> list[SentBatch]:
         """All that are not fetched whole, oldest first."""
+        if not self._journal.select("SELECT 1 FROM sqlite_master WHERE name = 'batches'"):
+            return []
         sql = "SELECT token, id, keys FROM batches WHERE model = ? ORDER BY rowid"
         rows = self._journal.select(sql, (self._model,))
         return [SentBatch(token, name, keys.split()) for token, name, keys in rows]
 
     def add(self, batch: SentBatch) -> None:
         """Note a batch before the server hears of it."""
+        self._journal.change(_SCHEMA)
         # the keys alone: what was asked is known to whoever asks for them again
         values = (batch.token, batch.id, self._model, " ".join(batch.keys))
         self._journal.change("INSERT INTO batches VALUES (?, ?, ?, ?)", values)
