@@ -38,10 +38,10 @@ class Rows(Protocol):
     def __iter__(self) -> Iterator[AnyRow]: ...
 
 
-def in_parts(rows: Iterable[ItemT]) -> Iterator[list[ItemT]]:
-    """`rows` in lists of PART_ROWS."""
+def in_parts(rows: Iterable[ItemT], *, whole: bool = False) -> Iterator[list[ItemT]]:
+    """`rows` in lists of PART_ROWS; `whole`: all in one."""
     left = iter(rows)
-    while part := list(islice(left, PART_ROWS)):
+    while part := list(islice(left, None if whole else PART_ROWS)):
         yield part
 
 

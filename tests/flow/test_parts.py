@@ -21,6 +21,7 @@ from bezoar.llm.types import Reply, Request
 from bezoar.parquet import read_parquet
 from bezoar.rng import rng_for
 from bezoar.synth.orca import Orca
+from tests.helpers.batch_server import serving_batches
 from tests.helpers.command import ended
 from tests.helpers.rows import chats, plant_judged
 from tests.helpers.server import Behaviour, answer, serving
@@ -157,6 +158,17 @@ def test_a_share_is_taken_of_all_rows(folder: Path) -> None:
     best = range(NUM - NUM // 4, NUM)
     assert len(kept) == NUM // 4
     assert all(f"number {number}?" in text for number, text in zip(best, kept, strict=True))
+
+
+@pytest.mark.usefixtures("parts")
+def test_what_comes_in_batches_is_asked_for_at_once(folder: Path) -> None:
+    recipe = RECIPE.replace("retries: 0,", "retries: 0, batch: {poll_s: 0.1},")
+    reply = json.loads(answer("Accept: fine")[2])
+    with serving_batches(lambda prompt, seen: (200, reply), polls=0) as server:
+        code, said = run(folder, server.url, recipe)
+        assert code == 0, said
+    assert len(server.batches) == 1
+    assert sum(server.bought.values()) == NUM
 
 
 ORCA = """

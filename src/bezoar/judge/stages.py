@@ -130,8 +130,9 @@ class JudgeFilter(Stage):
     def run(self, context: StageContext) -> Stats:
         """Judge the rows, a part at a time where none depends on a later one, and write them by
         verdict."""
-        rows, ask = context.stored_rows(self.rows), self.repaired(context.ask(self.judge).ask_all)
-        parts = in_parts(rows) if self.row_by_row else [context.rows(self.rows)]
+        rows, pool = context.stored_rows(self.rows), context.ask(self.judge)
+        parts = in_parts(rows, whole=pool.by_batch or not self.row_by_row)
+        ask = self.repaired(pool.ask_all)
         ratings = Ratings()
         # Rejected and unparsed rows stay readable, and both are counted as dropped.
         with parquet_writer(context.out_dir / "rejected.parquet") as write_left_out:

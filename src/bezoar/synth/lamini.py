@@ -84,7 +84,7 @@ class LaMini(Scheme):
         return Filtered.split(self.each(seeds, ask, seed=seed))
 
     def each(
-        self, seeds: Rows, ask: Ask, *, seed: int, work_dir: Path | None = None
+        self, seeds: Rows, ask: Ask, *, seed: int, work_dir: Path | None = None, whole: bool = False
     ) -> Iterator[Chat | Dropped]:
         """The same as it comes; in memory are the seeds, all instructions and a part's answers."""
         search, num_rows = _Search(self, as_chats(seeds), seed), written(self.num_rows)
@@ -99,7 +99,8 @@ class LaMini(Scheme):
             # 2) Answer them. Unusable answers leave rows missing, for which the next round looks.
             drafts, search.queue = search.queue[:num_needed], search.queue[num_needed:]
             yield from search.take_dropped()
-            for result in self.answer_each(drafts, ask, seed=seed, system=search.system):
+            how: dict[str, Any] = {"seed": seed, "system": search.system, "whole": whole}
+            for result in self.answer_each(drafts, ask, **how):
                 if isinstance(result, Dropped) or num < num_rows:
                     num += isinstance(result, Chat)
                     yield result

@@ -83,7 +83,7 @@ class Orca(Scheme):
         return Filtered.split(self.each(seeds, ask, seed=seed))
 
     def each(
-        self, seeds: Rows, ask: Ask, *, seed: int, work_dir: Path | None = None
+        self, seeds: Rows, ask: Ask, *, seed: int, work_dir: Path | None = None, whole: bool = False
     ) -> Iterator[Chat | Dropped]:
         """The same as it comes; in memory are a part of the tasks and the places of all."""
         system_texts = read_systems(self.systems)
@@ -100,7 +100,7 @@ class Orca(Scheme):
         # 2) A second one takes those that are drawn.
         rows = in_order(seeds, self._sample(places, seed), work_dir)
         drafts = (_draft(row, system_texts, hint, seed) for row in rows)
-        yield from self.answer_each(drafts, ask, seed=seed)
+        yield from self.answer_each(drafts, ask, seed=seed, whole=whole)
 
     def takes(self) -> Mapping[str, RowNeed]:
         """Tasks that say of which sub-mix they are."""

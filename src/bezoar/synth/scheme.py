@@ -62,10 +62,11 @@ class Scheme(Stage):
         raise NotImplementedError
 
     def each(
-        self, seeds: Rows, ask: Ask, *, seed: int, work_dir: Path | None = None
+        self, seeds: Rows, ask: Ask, *, seed: int, work_dir: Path | None = None, whole: bool = False
     ) -> Iterator[Chat | Dropped]:
-        """What `generate` gives, as it comes; `work_dir` is for temporary files."""
-        parts = in_parts(seeds) if self.row_by_row else [list(seeds)]
+        """What `generate` gives, as it comes; `work_dir` is for temporary files. `whole`: all is
+        asked for at once, in place of a part at a time."""
+        parts = in_parts(seeds, whole=whole or not self.row_by_row)
         return one_by_one(self.generate(part, ask, seed=seed) for part in parts)
 
     @property
@@ -102,10 +103,11 @@ class Scheme(Stage):
 
     def run(self, context: StageContext) -> Stats:
         """Ask the teacher and write the rows."""
-        ask = context.ask(self.teacher).ask_all
+        pool = context.ask(self.teacher)
+        ask = pool.ask_all
         if self.wanted is None:
-            stored = context.stored_rows(self.seeds)
-            each = self.each(stored, ask, seed=context.seed, work_dir=context.work_dir)
+            stored, seed, work_dir = context.stored_rows(self.seeds), context.seed, context.work_dir
+            each = self.each(stored, ask, seed=seed, work_dir=work_dir, whole=pool.by_batch)
             return context.write_each(each, self.num_read(stored))
         seeds = context.rows(self.seeds)
         first = partial(self.first, seeds=seeds, ask=Remembering(ask), seed=context.seed)
@@ -139,10 +141,10 @@ class Scheme(Stage):
         return Filtered.split(results.values())
 
     def answer_each(
-        self, drafts: Iterable[Draft], ask: Ask, *, seed: int, system: str = ""
+        self, drafts: Iterable[Draft], ask: Ask, *, seed: int, system: str = "", whole: bool = False
     ) -> Iterator[Chat | Dropped]:
         """`answer` for drafts that come one by one, of which a part is in memory."""
-        parts = in_parts(drafts)
+        parts = in_parts(drafts, whole=whole)
         return one_by_one(self.answer(part, ask, seed=seed, system=system) for part in parts)
 
     def quote_answers(self, num: Estimate, prompt_tokens: float) -> RequestEstimate:
