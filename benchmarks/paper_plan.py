@@ -50,6 +50,7 @@ SERVING_MFU, TRAINING_MFU = Range(0.12, 0.25, 0.40), Range(0.22, 0.33, 0.39)
 LINK_BYTES_S = Range(25 * GB, 40 * GB, 50 * GB)
 WEIGHTS, LAYERS, HIDDEN, INNER, KV, VOCABULARY = 70.6e9, 80, 8192, 28_672, 1024, 128_256
 MICRO, PASSES = 12_288, 4  # tokens of a micro-batch of one GPU, micro-batches of a step
+RANK = 16
 SOURCES = {
     "rows": "assumed: ours, for instructions and answers of some length",
     "llama": "Llama 3.1 70B's config.json",
@@ -264,6 +265,36 @@ def training() -> list[Line]:
     ]
 
 
+def adapter() -> list[Line]:
+    """LoRA on the same model, whose base is in parts over the GPUs of one host."""
+    block = (WEIGHTS - 2 * VOCABULARY * HIDDEN) / LAYERS
+    sizes = (2 * HIDDEN, HIDDEN + KV, HIDDEN + KV, 2 * HIDDEN, *[HIDDEN + INNER] * 3)
+    trained = RANK * LAYERS * sum(sizes)
+    parts = {
+        "a part of the base, 2 bytes a weight": 2 * WEIGHTS / GPUS_A_HOST,
+        "the adapter, its gradient, Adam's moments": 16 * trained,
+        "two blocks, whole": 4 * block,
+        "embeddings, whole": 4 * VOCABULARY * HIDDEN,
+        "inputs of all layers": 2 * LAYERS * HIDDEN * MICRO,
+        "one layer computed again": (6 * INNER + 16 * HIDDEN) * MICRO,
+        "logits": 1 * GB,
+    }
+    moved = 4 * WEIGHTS * (1 - 1 / GPUS_A_HOST)
+    return [
+        ("Processes", f"{GPUS_A_HOST} on one host", "torchrun, FSDP2, `shard: true`"),
+        (
+            "GPU memory",
+            f"{sum(parts.values()) / GB:.0f} GB; {2 * WEIGHTS / GB:.0f} for a whole base alone",
+            "computed: " + "; ".join(f"{size / GB:.1f} GB {what}" for what, size in parts.items()),
+        ),
+        (
+            "Network",
+            f"{moved / GB:,.0f} GB a GPU and micro-batch, {4 * trained / GB:.1f} a step",
+            "computed: gathered twice in bfloat16; the adapter's gradient summed once",
+        ),
+    ]
+
+
 def table(lines: list[Line]) -> str:
     head = ["| | | from |", "|---|---|---|"]
     return "\n".join(
@@ -280,7 +311,8 @@ def main() -> None:
     text = (
         f"{NUM_ROWS / 1e6:.0f} million rows by a 70B teacher that judges them too:\n\n"
         f"{table(generation())}\n\n"
-        f"SFT of a 70B model, all weights, on {NUM_GPUS} GPUs of 80 GB:\n\n{table(training())}"
+        f"SFT of a 70B model, all weights, on {NUM_GPUS} GPUs of 80 GB:\n\n{table(training())}\n\n"
+        f"LoRA (r {RANK}) on it, on {GPUS_A_HOST} GPUs of 80 GB:\n\n{table(adapter())}"
     )
     print(text)
     if given.write:

@@ -23,46 +23,35 @@ class OneProcess:
         """One."""
         return 1
 
-    @property
-    def shards(self) -> bool:
-        """Whether weights that all train are to be in parts, where there are several ranks."""
-        return True
-
-    @property
-    def parts(self) -> int:
-        """In how many parts they are."""
-        return 1
+    def shards(self, *, adapter: bool) -> bool:
+        """Whether the model is to be in parts, where a cluster has started several ranks."""
+        return not adapter
 
 
 @dataclass(frozen=True)
 class Torchrun:
     """Several processes on this machine, ranks of torchrun, on a GPU each where there are GPUs.
 
-    Each holds the model and reads a share of every step's rows with about as many tokens as the
-    others'. Where a cluster starts the processes itself (`torchrun -m bezoar run`, on every host of
-    a shared disk), theirs is the number that counts.
+    Each holds the model, or a part of it, and reads a share of every step's rows with about as many
+    tokens as the others'. Where a cluster starts the processes itself (`torchrun -m bezoar run`, on
+    every host of a shared disk), theirs is the number that counts.
 
     Example: {kind: torchrun, processes: 8}
     """
 
     processes: Count
     """Ranks of a training stage."""
-    shard: bool = True
-    """With `adapter: null` each rank holds a part of the weights, of their gradient and of the
-    optimizer's state (FSDP2); false: all of them."""
+    shard: bool | None = None
+    """true: each rank holds a part of the model (FSDP2), of weights that train also of their
+    gradient and the optimizer's state; an adapter is whole on each; false: all of them; default:
+    only where `adapter: null` trains all weights."""
     restarts: Natural = 3
     """Times that torchrun starts all of them again, from the last checkpoint, when one is lost."""
     kind: Literal["torchrun"] = "torchrun"
 
-    @property
-    def shards(self) -> bool:
-        """Whether weights that all train are to be in parts, where there are several ranks."""
-        return self.shard
-
-    @property
-    def parts(self) -> int:
-        """In how many parts they are."""
-        return self.processes if self.shard else 1
+    def shards(self, *, adapter: bool) -> bool:
+        """Whether the model is to be in parts, where there are several ranks."""
+        return not adapter if self.shard is None else self.shard
 
 
 INSTALL_RAY = "Ray is not installed; run `pip install 'bezoar[ray]'` here and on every node"

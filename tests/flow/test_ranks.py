@@ -30,7 +30,7 @@ from bezoar.flow.run import run_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.flow.yaml_loader import build
 from bezoar.launch import Torchrun
-from bezoar.model.spec import ModelSpec
+from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.tensors import load_tensors, save_tensors
 from bezoar.terminal import Console
 from bezoar.train.memory import options, predict_memory
@@ -40,6 +40,9 @@ from tests.helpers.rows import chats, pairs
 TWO = "{kind: torchrun, processes: 2}"
 SFT = "objective: {kind: sft}, rows: chats"
 FULL = f"{SFT}, adapter: null"
+PARTS = "{kind: torchrun, processes: 2, shard: true}"
+WAYS = [(SFT, TWO), (FULL, TWO), (SFT, PARTS)]
+"""An adapter on whole bases, all weights in parts, and an adapter on a base in parts."""
 
 
 @pytest.fixture
@@ -122,12 +125,12 @@ class Killer(threading.Thread):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("keys", [SFT, FULL])
+@pytest.mark.parametrize(("keys", "launch"), WAYS)
 def test_two_ranks_train_as_one_and_a_killed_one_is_started_again(
-    keys: str, folder: Path, tiny_model: Path
+    keys: str, launch: str, folder: Path, tiny_model: Path
 ) -> None:
     stats, lines, weights = trained(recipe(folder, tiny_model, "one", keys))
-    two = trained(recipe(folder, tiny_model, "two", keys, TWO))
+    two = trained(recipe(folder, tiny_model, "two", keys, launch))
     assert (stats["processes"], two[0]["processes"]) == (1, 2)
     counts = ("rows_out", "steps", "tokens", "trained_tokens", "rows_validation", "best_step")
     assert {name: stats[name] for name in counts} == {name: two[0][name] for name in counts}
@@ -135,7 +138,7 @@ def test_two_ranks_train_as_one_and_a_killed_one_is_started_again(
     for name, weight in weights.items():
         assert torch.allclose(weight, two[2][name], atol=2e-3), name
     # the same with a rank that is lost in the middle
-    path = recipe(folder, tiny_model, "killed", f"{keys}, checkpoint_every: 2", TWO)
+    path = recipe(folder, tiny_model, "killed", f"{keys}, checkpoint_every: 2", launch)
     killer = Killer(folder / "killed" / "run", "1", 3)
     killer.start()
     killed = trained(path)
@@ -146,16 +149,16 @@ def test_two_ranks_train_as_one_and_a_killed_one_is_started_again(
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("keys", [SFT, FULL])
+@pytest.mark.parametrize(("keys", "launch"), WAYS)
 def test_a_checkpoint_goes_on_with_another_number_of_ranks(
-    keys: str, folder: Path, tiny_model: Path
+    keys: str, launch: str, folder: Path, tiny_model: Path
 ) -> None:
     keys = f"{keys}, checkpoint_every: 1"
     whole = trained(recipe(folder, tiny_model, "whole", keys))
-    path = recipe(folder, tiny_model, "moved", keys, TWO)
+    path = recipe(folder, tiny_model, "moved", keys, launch)
     run = RunDir(path.parent / "moved" / "run")
-    for launch, stop in ((TWO, 2), ("{kind: local}", 5)):
-        recipe(folder, tiny_model, "moved", keys, launch)
+    for where, stop in ((launch, 2), ("{kind: local}", 5)):
+        recipe(folder, tiny_model, "moved", keys, where)
 
         def board(stage: str, step: int, numbers: dict[str, float], stop: int = stop) -> None:
             if step >= stop and "loss" in {name.partition("/")[2] for name in numbers}:
@@ -164,7 +167,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_ranks(
         with pytest.raises(KeyboardInterrupt):
             run_recipe(load_recipe(path), run, log=[board])
         assert not ranks_of(folder)
-    recipe(folder, tiny_model, "moved", keys, TWO)
+    recipe(folder, tiny_model, "moved", keys, launch)
     moved = trained(path)
     same(whole[1], moved[1], rel=1e-4)
     assert moved[0]["processes"] == 2
@@ -272,6 +275,22 @@ def test_what_cannot_be_in_parts_is_refused(setting: str, folder: Path, tiny_mod
     load_recipe(path)
 
 
+def test_what_is_whole_on_each_rank_is_told(folder: Path, tiny_model: Path) -> None:
+    path = recipe(folder, tiny_model, "base", SFT, PARTS)
+    load_recipe(path)
+    path.write_text(path.read_text().replace("dtype: float32", "quantize: nf4"))
+    fault = "base.yaml:7: stages.t.model: a base in 4 bits is not known in parts; remove `shard: tr"
+    with pytest.raises(RecipeError, match=re.escape(fault)):
+        load_recipe(path)
+    path.write_text(path.read_text().replace(", shard: true", ""))
+    load_recipe(path)
+    policy = "{kind: rloo, model: base, rows: chats, rewards: [{kind: number}], samples: 2}"
+    text = recipe(folder, tiny_model, "drawn", SFT, PARTS).read_text()
+    (folder / "drawn.yaml").write_text(f"{text}  u: {policy}\n")
+    with pytest.raises(RecipeError, match=re.escape("u.kind: answers are drawn by a model that")):
+        load_recipe(folder / "drawn.yaml")
+
+
 def job(stage: Any, folder: Path) -> Job:
     spec, template = ModelSpec("b", add_tokens=("<x>",)), Hermes()
     where = folder / "work", folder / "out", (ModelSpec("r"), (Path("a"),))
@@ -307,3 +326,13 @@ def test_weights_in_parts_need_less_memory_a_process(folder: Path, tiny_model: P
 
     assert held(Torchrun(4)) == pytest.approx(held(None) / 4, abs=3)
     assert held(Torchrun(4, shard=False)) == held(None)
+
+    def base(launch: Torchrun | None) -> tuple[int, int]:
+        more = options(replace(stage, adapter=LoRA(), launch=launch))
+        memory = predict_memory(config, ModelSpec("b"), LoRA(), tokens=10, **more)
+        assert memory is not None
+        return memory.weights, memory.trained
+
+    weights, trained = base(None)
+    assert base(Torchrun(4)) == (weights, trained)
+    assert base(Torchrun(4, shard=True)) == (weights // 4, trained)

@@ -19,7 +19,7 @@ from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.train.label_check import check_labels
-from bezoar.train.objectives import DPO, SFT
+from bezoar.train.objectives import DPO, KTO, SFT
 from bezoar.train.objectives.bradley_terry import BradleyTerry
 from bezoar.train.objectives.regression import Regression
 from bezoar.train.ranks import Ranks
@@ -37,6 +37,10 @@ ALL: dict[str, tuple[Any, Any]] = {
     "sft-in parts": (SFT(), chats(8)),
     "dpo-in parts": (DPO(beta=0.3), pairs(8)),
     "bradley_terry-in parts": (BradleyTerry(), pairs(8)),
+    "sft-base in parts": (SFT(), chats(8)),
+    "dpo-base in parts": (DPO(beta=0.3), pairs(8)),
+    "kto-base in parts": (KTO(beta=0.2), pairs(8)),
+    "bradley_terry-base in parts": (BradleyTerry(), pairs(8)),
     "bradley_terry": (BradleyTerry(), pairs(8)),
     "regression": (Regression(("helpfulness", "verbosity")), labelled(8)),
 }
@@ -64,19 +68,19 @@ POLICIES: dict[str, tuple[Any, Any]] = {
 """One group of answers alone, in `rloo`, leaves a rank without any."""
 
 
-def worked_out(
-    objective: Any, rows: Any, model: Path, folder: Path, ranks: Ranks, lora: LoRA | None
-) -> list[dict[str, Any]]:
+def worked_out(name: str, model: Path, folder: Path, ranks: Ranks) -> list[dict[str, Any]]:
     """Of a step of five rows, of one row (which leaves a rank without any), and of an evaluation:
     loss, metrics, baseline and gradient."""
-    stack = Stack(ModelSpec(str(model), dtype="float32"))
+    (objective, rows), parts = ALL[name], name.endswith("in parts") and ranks.size > 1
+    lora = None if name.endswith("-in parts") else LoRA(r=4, alpha=8, dropout=0.0)
+    stack = Stack(ModelSpec(str(model), dtype="float32"), mapped=parts)
     outputs = objective.outputs if "scores" in objective.needs else ()
     named = stack.add_adapter(lora, seed=1, outputs=outputs)
     torch.manual_seed(2)
     for name, parameter in named.items():
         if lora or name.startswith("score_head"):
             parameter.data.normal_(0, 0.1)
-    if lora is None and ranks.size > 1:
+    if parts:
         named = stack.shard()
     check = {"max_length": 500, "too_long": "drop"}
     items = check_labels(rows, objective, ChatML(), stack.tokenizer, **check).rows
@@ -141,13 +145,11 @@ def main(model: Path, folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     ranks, report = Ranks.here(), {}
-    supervised = {name: ALL[name] for name in names if name in ALL}
     policies = {name: POLICIES[name] for name in names if name in POLICIES}
-    for name, (objective, rows) in supervised.items():
-        lora = None if name.endswith("in parts") else LoRA(r=4, alpha=8, dropout=0.0)
-        two = worked_out(objective, rows, model, folder / f"{name}-two", ranks, lora)
+    for name in (n for n in names if n in ALL):
+        two = worked_out(name, model, folder / f"{name}-two", ranks)
         if ranks.first:
-            one = worked_out(objective, rows, model, folder / f"{name}-one", Ranks(), lora)
+            one = worked_out(name, model, folder / f"{name}-one", Ranks())
             report[name] = [_apart(a, b) for a, b in zip(one, two, strict=True)]
     reward = reward_model(model, folder)
     for name, (stage, rows) in policies.items():

@@ -40,7 +40,10 @@ def found(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     same["bfloat16 in float32"] = {"path": str(half), "dtype": "float32"}
     large = llama(folder / "large", tiny_model, torch.bfloat16)
     broken = str(not_finite(Path(tied), folder / "broken"))
-    job = {"same": same, "large": {"path": str(large)}, "broken": broken}
+    lora = {name: same[name] for name in ("gemma3", "gpt-neox", "bfloat16 in float32")}
+    # rows of an output embedding of its own, which are read behind the pass
+    lora["two tokens more"] = same["two tokens more"] | same["two matrices of a tied config"]
+    job = {"same": same, "lora": lora, "large": {"path": str(large)}, "broken": broken}
     (folder / "job.json").write_text(json.dumps(job))
     meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "tests.helpers.rank_parts", str(folder / "job.json")]
@@ -110,6 +113,22 @@ def test_a_rank_takes_its_part_and_one_tensor(found: dict[str, Any]) -> None:
         assert report["saving"] < 4 * report["largest"]
         # the gradient is in parts too
         assert report["step"] < report["held"] + 8 * report["largest"]
+
+
+def test_an_adapter_reads_and_trains_on_parts_as_on_the_whole(found: dict[str, Any]) -> None:
+    for report in found["reports"]:
+        assert len(report["unlike"]) == 4
+        assert not any(report["unlike"].values()), report["unlike"]
+
+
+def test_a_rank_of_an_adapter_takes_its_part_of_the_base(found: dict[str, Any]) -> None:
+    """63 MB in bfloat16, of which half lie on a rank."""
+    for report in found["reports"]:
+        # and its adapter
+        assert report["base held"] == pytest.approx(31.5e6 + 1.3e6, rel=0.02)
+        assert report["base loading"] < report["base held"] + 2 * report["largest"]
+        # not all of the other rank's: the embeddings and two blocks
+        assert report["base step"] < 30e6
 
 
 def test_the_rank_of_a_number_that_is_none_refuses_it(found: dict[str, Any]) -> None:

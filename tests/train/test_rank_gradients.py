@@ -16,9 +16,9 @@ from bezoar.train.objectives import OBJECTIVES
 from bezoar.train.ranks import LostRankError, Ranks, is_lost
 from tests.helpers.rank_gradients import ALL, POLICIES
 
-FEW = ["sft", "kto", "dpo-in parts", "rloo"]
+FEW = ["sft", "kto", "dpo-in parts", "dpo-base in parts", "rloo"]
 """Of copies of the weights; with a baseline of all ranks; of weights in parts, with a reference; of
-answers drawn by all."""
+an adapter on such a base; of answers drawn by all."""
 
 
 def free_port() -> int:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from bezoar.errors import RecipeError
 from bezoar.flow.references import refs
 from bezoar.flow.yaml_document import KeyPath
 from bezoar.launch import Launch, OneProcess, Ray, Torchrun
 from bezoar.llm.endpoint import Endpoint
+from bezoar.model.spec import ModelSpec
+from bezoar.references import CHECKPOINT
 from bezoar.stage import Stage
 from bezoar.train import Training
 from bezoar.train.settings import check_parts
@@ -17,7 +20,11 @@ _At = Callable[[KeyPath], str]
 
 
 def check_launch(
-    launch: Launch, stages: Mapping[str, Stage], backends: Mapping[str, object], at: _At
+    launch: Launch,
+    stages: Mapping[str, Stage],
+    backends: Mapping[str, object],
+    models: Mapping[str, ModelSpec],
+    at: _At,
 ) -> None:
     """Every one has an effect, and what is to be in parts over ranks can be."""
     trainings = [stage for stage in stages.values() if isinstance(stage, Training)]
@@ -28,8 +35,8 @@ def check_launch(
             why = "models loaded or served here are asked by this process, and batches go from here"
             raise RecipeError(f"{at(('stages', name, 'launch'))}: {what} ({why}); remove the key.")
         ranks = own or launch
-        if isinstance(stage, Train) and stage.adapter is None and _in_parts(ranks):
-            check_parts(stage, partial(_in_stage, at, name))
+        if isinstance(stage, Training) and isinstance(ranks, Torchrun) and ranks.processes > 1:
+            _check_parts(stage, ranks, _base(stage.model, stages, models), partial(_in, at, name))
     if isinstance(launch, Ray):
         _check_ray(stages, backends, at)
     elif launch != OneProcess() and not trainings:
@@ -73,9 +80,24 @@ def where(
     return ""
 
 
-def _in_parts(launch: Launch) -> bool:
-    return isinstance(launch, Torchrun) and launch.parts > 1
+def _check_parts(
+    stage: Training, ranks: Torchrun, base: ModelSpec, at: Callable[[str], str]
+) -> None:
+    if isinstance(stage, Train):
+        if ranks.shards(adapter=stage.adapter is not None):
+            check_parts(stage, base, at)
+    elif ranks.shard:
+        what = "answers are drawn by a model that is whole on each rank"
+        raise RecipeError(f"{at('kind')}: {what}; give the stage a launch without `shard: true`.")
 
 
-def _in_stage(at: _At, name: str, key: str) -> str:
+def _base(model: str, stages: Mapping[str, Stage], models: Mapping[str, ModelSpec]) -> ModelSpec:
+    """The base below a model."""
+    while model not in models:
+        below: Any = stages[model.partition(CHECKPOINT)[0]]
+        model = below.model
+    return models[model]
+
+
+def _in(at: _At, name: str, key: str) -> str:
     return at(("stages", name, key))

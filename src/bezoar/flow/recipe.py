@@ -199,7 +199,7 @@ def load_recipe(path: Path) -> Recipe:
     keys = replace(keys, stages=_with_held_out(keys.stages))
     _check_refs(keys, at)
     folder, written = path.parent, _in_order(keys.stages, at)
-    check_launch(keys.launch, written, keys.backends, at)
+    check_launch(keys.launch, written, keys.backends, keys.models, at)
     check_engine(keys.engine, written, keys.models, keys.launch, at)
     check_repeats(keys.repeats, written, at)
     check_accepted(keys.stages, at)

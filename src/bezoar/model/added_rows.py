@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def place(net: Any, ids: Sequence[int]) -> None:
@@ -42,9 +43,10 @@ class AddedRows:
     others wait beside it. Gradients reach the top rows without one for a whole matrix.
     """
 
-    def __init__(self, net: Any, ids: Sequence[int]) -> None:
+    def __init__(self, net: Any, ids: Sequence[int], device: torch.device) -> None:
         self.net, self.ids = net, list(ids)
-        self.lower = {name: w[self.ids].float() for name, w in _embeddings(net).items()}
+        matrices = _embeddings(net).items()
+        self.lower = {name: w[self.ids].to(device, torch.float32) for name, w in matrices}
         self.top: dict[str, nn.Parameter] = {}
         self.use_top = True
         # the net's weights were moved or trained before: written anew where a pass begins
@@ -80,9 +82,11 @@ class AddedRows:
         """Put the rows in use into the net's matrices."""
         weights = _embeddings(self.net)
         for name, rows in self.rows().items():
+            if isinstance(weights[name], DTensor):
+                continue  # in parts: whole, and written, from where a pass begins
             # as data: a reference may be read between a forward pass and its backward pass, which
             # then finds its own rows again
-            weights[name].data[self.ids] = rows.to(weights[name].dtype)
+            weights[name].data[self.ids] = rows.to(weights[name])
 
     def output(self) -> tuple[nn.Parameter, Tensor] | None:
         """The rows [n, E] of the output that train, and their ids [n]."""

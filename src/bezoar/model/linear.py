@@ -98,9 +98,13 @@ class StackedLinear(nn.Module):
     def freeze(self, adapter: LoRAWeights) -> None:
         """Put a frozen adapter on the lower ones."""
         self.lower.append(adapter)
-        weight = self.matrix()
-        self.lower_down = torch.cat([a.down.detach() for a in self.lower]).to(weight)
-        self.lower_up = torch.cat([a.up.detach() * a.scale for a in self.lower], 1).to(weight)
+        self.join_lower(self.matrix())
+
+    def join_lower(self, like: Tensor) -> None:
+        """Make one product of the frozen adapters, of the device and precision of `like`."""
+        if self.lower:
+            self.lower_down = torch.cat([a.down.detach() for a in self.lower]).to(like)
+            self.lower_up = torch.cat([a.up.detach() * a.scale for a in self.lower], 1).to(like)
 
     def merged(self) -> Tensor:
         """W plus the adapters in use, [O, I]: summed in float32 and rounded once."""

@@ -1,12 +1,14 @@
 """A model's weights in parts over ranks (FSDP2): each holds one part of every matrix.
 
-A block's weights are put together before it is read, forward and backward, and its gradient is
-summed over ranks and divided among them. Every rank has to make the same number of passes.
+A block's weights are put together before it is read, forward and backward, and the gradient of
+those that train is summed over ranks and divided among them. Every rank has to make the same number
+of passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -18,24 +20,31 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from bezoar.model.layer import FastLayer
+from bezoar.model.linear import StackedLinear
 from bezoar.model.tensors import open_tensors, save_tensors
 
 
-def shard(net: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """Leave this rank its part of every weight of `net`, whose states `net.states` gives now: in
-    float32 on `device`, rounded to `dtype` before.
+def shard(
+    net: Any, device: torch.device, dtype: torch.dtype, adapters: Set[nn.Parameter] = frozenset()
+) -> None:
+    """Leave this rank its part of every weight of `net`, whose states `net.states` gives now: on
+    `device`, rounded to `dtype`, and in float32 if it trains. `adapters` stay whole on every rank,
+    and their gradients apart.
 
     No weight is ever whole here: of one that lies in a mapped file only the part's rows are read.
     """
-    weights = _emptied(net)
+    # of a block's output that is a view, which nothing here writes into
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
+    weights = _emptied(net, dtype, adapters)
+    whole = {*adapters}
     # a fast block holds the plain one, and is what is called
     blocks = [m for m in net.modules() if isinstance(m, (FastLayer, GradientCheckpointingLayer))]
     inner = {id(m) for block in blocks for m in block.modules() if m is not block}
     for block in blocks:
         if id(block) not in inner:
-            fully_shard(block)
+            fully_shard(block, ignored_params=whole)
     # embeddings, tied or not, and the last norm: together until the backward pass has ended
-    fully_shard(net)
+    fully_shard(net, ignored_params=whole)
     for module in net.modules():
         if isinstance(module, FSDPModule):
             # the loss was divided by the units of all ranks before: a sum, where FSDP takes a mean
@@ -45,19 +54,25 @@ def shard(net: Any, device: torch.device, dtype: torch.dtype) -> None:
     # which alone FSDP would notice
     net.states = MethodType(_states, net)
     register_fsdp_forward_method(net, "states")
-    for buffer in net.buffers():
+    for buffer in () if adapters else net.buffers():
         buffer.data = buffer.float() if buffer.is_floating_point() else buffer
     _fill(net, weights, device, dtype)
+    for module in net.modules():
+        if isinstance(module, StackedLinear):
+            # made of frozen adapters where the weight lay, and in the precision of its file
+            module.join_lower(torch.empty((), device=device, dtype=dtype))
 
 
-def _emptied(net: Any) -> dict[str, Tensor]:
+def _emptied(net: Any, dtype: torch.dtype, adapters: Set[nn.Parameter]) -> dict[str, Tensor]:
     """The weights of a net by all their names, which leave it: it keeps their shapes, tied ones as
     one."""
-    weights = dict(net.named_parameters(remove_duplicate=False))
-    shapes = {
-        id(weight): nn.Parameter(torch.empty_like(weight, dtype=torch.float32, device="meta"))
-        for weight in weights.values()
-    }
+    named = net.named_parameters(remove_duplicate=False)
+    weights = {name: weight for name, weight in named if weight not in adapters}
+    shapes = dict[int, nn.Parameter]()
+    for weight in weights.values():
+        stored = torch.float32 if weight.requires_grad else dtype
+        shape = torch.empty_like(weight, dtype=stored, device="meta")
+        shapes[id(weight)] = nn.Parameter(shape, requires_grad=weight.requires_grad)
     net.load_state_dict(
         {name: shapes[id(weight)] for name, weight in weights.items()}, assign=True, strict=False
     )
@@ -67,7 +82,9 @@ def _emptied(net: Any) -> dict[str, Tensor]:
 def _fill(net: Any, weights: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
     """Give the parts of a net their numbers."""
     own = dict[int, nn.Parameter]()
-    for name, empty in list(net.named_parameters(remove_duplicate=False)):
+    named = net.named_parameters(remove_duplicate=False)
+    shapes = {name: empty for name, empty in named if name in weights}
+    for name, empty in shapes.items():
         # as torch.chunk, and the last ranks may have none; whoever is read is let go
         weight, mesh = weights.pop(name), empty.device_mesh
         if id(empty) in own:
@@ -75,12 +92,11 @@ def _fill(net: Any, weights: dict[str, Tensor], device: torch.device, dtype: tor
         parts = weight.detach().chunk(mesh.size())
         rank = mesh.get_local_rank()
         part = parts[rank] if rank < len(parts) else weight.detach()[:0]
-        here = torch.empty(part.shape, dtype=torch.float32, device=device).copy_(part.to(dtype))
+        here = torch.empty(part.shape, dtype=empty.dtype, device=device).copy_(part.to(dtype))
         whole_shape = {"shape": empty.shape, "stride": empty.stride()}
         placed = DTensor.from_local(here, mesh, empty.placements, run_check=False, **whole_shape)
-        own[id(empty)] = nn.Parameter(placed)
-    names = net.named_parameters(remove_duplicate=False)
-    filled = {name: own[id(empty)] for name, empty in names}
+        own[id(empty)] = nn.Parameter(placed, requires_grad=empty.requires_grad)
+    filled = {name: own[id(empty)] for name, empty in shapes.items()}
     net.load_state_dict(filled, assign=True, strict=False)
 
 

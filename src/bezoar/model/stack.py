@@ -70,7 +70,7 @@ class Stack:
             refuse_unlike(self.net, self.output, resolve_model(spec.path) / "config.json")
         if spec.add_tokens:
             ids = self.tokenizer.inner.convert_tokens_to_ids(list(spec.add_tokens))
-            self.added = AddedRows(self.net, ids)
+            self.added = AddedRows(self.net, ids, self.device)
         size = int(self.head_weight.shape[1])
         self.score_head = load_head(resolve_model(spec.path), size=size)
         for folder in self.adapters:
@@ -243,16 +243,16 @@ class Stack:
             layer.fast = False
 
     def shard(self) -> dict[str, nn.Parameter]:
-        """Keep one rank's part of all weights, which train; returns the parameters anew.
+        """Keep one rank's part of all weights but an adapter's; returns those that train anew.
 
         DataError if a weight of a mapped file is not finite.
         """
         from bezoar.model.shard import local, shard
 
-        shard(self.net, self.device, DTYPES[self.spec.dtype] if self.mapped else torch.float32)
+        dtype = DTYPES[self.spec.dtype] if self.mapped or self.top else torch.float32
+        shard(self.net, self.device, dtype, {*self._trained().values()} if self.top else set())
         self.sharded = True
-        parts = self.net.named_parameters()
-        refuse_not_finite({name: local(part) for name, part in parts}, self.spec.path)
+        refuse_not_finite({n: local(p) for n, p in self.net.named_parameters()}, self.spec.path)
         return self._trained()
 
     def gather(self, folder: Path, *, keep: bool) -> None:
@@ -260,7 +260,7 @@ class Stack:
         ranks do, and one keeps them."""
         from bezoar.model.shard import gathered
 
-        if self.sharded:
+        if self.sharded and self.top is None:
             self.net.reshard()
             self.whole = gathered(self.net, folder, DTYPES[self.spec.dtype], keep=keep)
 

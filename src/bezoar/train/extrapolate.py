@@ -23,7 +23,9 @@ def extrapolate(stack: Stack, inputs: StageInputs, factor: float) -> None:
     `start` is the model that the stage trained from; an adapter's own change is B A, from 0.
     """
     # opened a second time: the weights that trained are not there as they were
-    start = Stack(inputs.spec, inputs.adapters, device="cpu")
+    start = Stack(
+        inputs.spec, inputs.adapters, device="cpu", mapped=stack.top is not None and stack.sharded
+    )
     head = dict(start.score_head.named_parameters()) if start.score_head is not None else {}
     below = dict(start.net.named_parameters()) if stack.top is None else {}
     for name, trained in stack.trained_state().items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bezoar.launch import OneProcess
 from bezoar.model.find import local_config
 from bezoar.model.spec import LoRA, ModelSpec
 from bezoar.train.layer_shapes import Config, Shapes, head_sizes, inner_size, layer_shapes, parts_of
@@ -95,8 +96,8 @@ def predict_memory(
     dense = max(sizes) if on_gpu and spec.quantize == "nf4" else linear
     weights = (num_embeddings * embedding + dense) * width + packed
     # 2) what trains: gradient and moments, an adapter's own weights and the best ones, in float32
-    num_trained = linear + num_embeddings * embedding
-    if lora is not None:
+    num_trained = (linear + num_embeddings * embedding) // parts
+    if lora is not None:  # whole on every rank
         targets = _targets(shapes, lora).values()
         num_trained = num_layers * sum(lora.r * (i + o) for i, o in targets)
     trained = round(num_trained * (4 + _MOMENTS[optimizer] + (4 if lora else 0)))
@@ -108,10 +109,10 @@ def predict_memory(
         # every layer keeps its input and, when the head's work is done, one at a time all the rest
         widest = max(0, activations // num_layers + widest - head)
         activations = num_layers * config["hidden_size"] * tokens * width
-    if lora is None:
-        sizes_of = num_embeddings * embedding, linear, linear // num_layers
-        widest += _copies(*sizes_of, spec.dtype, parts=parts, recompute=recompute)
-    held = weights // parts, trained // parts, head, activations + widest, best // parts, packing
+    sizes_of = num_embeddings * embedding, linear, linear // num_layers
+    casts = lora is None and spec.dtype == "bfloat16"
+    widest += _copies(*sizes_of, casts=casts, width=width, parts=parts, recompute=recompute)
+    held = weights // parts, trained, head, activations + widest, best, packing
     memory = Memory(0 if on_gpu else PROCESS_BYTES, *held)
     if slots:
         memory = replace(memory, drawing=_drawing(config, width, slots, positions, on_gpu=on_gpu))
@@ -123,15 +124,22 @@ def predict_memory(
 
 
 def _copies(
-    embeddings: int, linear: int, block: int, dtype: str, *, parts: int, recompute: bool
+    embeddings: int,
+    linear: int,
+    block: int,
+    *,
+    casts: bool,
+    width: int,
+    parts: int,
+    recompute: bool,
 ) -> int:
     """Bytes of weights that are there once more while they are read, of numbers of weights."""
-    # in bfloat16 all matrices, up to the backward pass
-    copies = 2 * linear if dtype == "bfloat16" else 0
+    # in bfloat16 all matrices that train, up to the backward pass
+    copies = 2 * linear if casts else 0
     if parts == 1:
         return copies
     # of parts, the embeddings and two blocks are whole; a block read again has been let go before
-    return (0 if recompute else copies) + 4 * (embeddings + 2 * block)
+    return (0 if recompute else copies) + width * (embeddings + 2 * block)
 
 
 def _activations(
@@ -161,7 +169,8 @@ def _drawing(config: Config, width: int, slots: int, positions: int, *, on_gpu: 
 def options(stage: TrainSettings | PolicySettings) -> dict[str, Any]:
     """The keywords by which a stage's settings change what `predict_memory` says."""
     if isinstance(stage, TrainSettings):
-        parts = stage.launch.parts if stage.adapter is None and stage.launch else 1
+        launch, adapter = stage.launch or OneProcess(), stage.adapter is not None
+        parts = launch.processes if launch.shards(adapter=adapter) else 1
         more = {"parts": parts} if parts > 1 else {}
         return {"optimizer": stage.optimizer, "keeps_best": stage.validation > 0, **more}
     slots, positions = min(stage.slots, stage.batch_size), stage.max_length + stage.max_tokens

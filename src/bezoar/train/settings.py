@@ -140,9 +140,14 @@ class TrainSettings:
             raise ValueError("rmsprop has no decoupled weight decay; remove weight_decay")
 
 
-def check_parts(settings: TrainSettings, at: Callable[[str], str]) -> None:
-    """RecipeError for a setting of all weights that does not know them in parts over ranks; `at`
-    gives the place of a key."""
+def check_parts(settings: TrainSettings, base: ModelSpec, at: Callable[[str], str]) -> None:
+    """RecipeError for a setting that does not know weights in parts over ranks; `at` gives the
+    place of a key."""
+    if settings.adapter is not None:
+        if base.quantize != "none":
+            fault = "a base in 4 bits is not known in parts; remove `shard: true` from launch"
+            raise RecipeError(f"{at('model')}: {fault}, or `quantize` from the base.")
+        return
     eight_bits = settings.optimizer == "adamw_8bit_paged"
     key = "optimizer" if eight_bits else "extrapolate" if settings.extrapolate != 1 else ""
     if key:
@@ -150,13 +155,13 @@ def check_parts(settings: TrainSettings, at: Callable[[str], str]) -> None:
         raise RecipeError(f"{at(key)}: it is not known to weights in parts; {fix}.")
 
 
-def in_parts(settings: TrainSettings, num_ranks: int) -> bool:
-    """Whether each of so many ranks holds a part of the weights. RecipeError for a setting that
-    does not know them so."""
-    shards = (settings.launch or OneProcess()).shards
-    found = settings.adapter is None and shards and num_ranks > 1
+def in_parts(settings: TrainSettings, base: ModelSpec, num_ranks: int) -> bool:
+    """Whether each of so many ranks holds a part of the model. RecipeError for a setting that does
+    not know it so."""
+    launch = settings.launch or OneProcess()
+    found = num_ranks > 1 and launch.shards(adapter=settings.adapter is not None)
     if found:
-        check_parts(settings, str)
+        check_parts(settings, base, str)
     return found
 
 

@@ -8,7 +8,7 @@ A trained tokens of a micro-batch, N answers, E hidden size, K outputs of a scor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -226,21 +226,32 @@ def baseline(state: TrainState, rows: Sequence[int], budget: int) -> Tensor | No
 
 
 @torch.no_grad()
-def drift(state: TrainState, rows: Sequence[int], budget: int) -> Tensor:
-    """[2], the sum that `baseline` is the mean of, and the number of its answers."""
+def drift(
+    state: TrainState,
+    rows: Sequence[int],
+    budget: int,
+    spare: Sequence[int] = (),
+    passes: Callable[[int], int] = int,
+) -> Tensor:
+    """[2], the sum that `baseline` is the mean of, and the number of its answers. `passes` gives
+    those that all ranks make from the number of this one's micro-batches; else as `add_gradient`.
+    """
     # in one mode for the policy and the reference: with dropout z would be noise
     training = state.stack.net.training
     state.stack.net.eval()
     groups = [
-        PromptGroup(state.examples[i].group.prompt, _other(state, i).completions) for i in rows
+        PromptGroup(state.examples[i].group.prompt, _other(state, i).completions)
+        for i in (*rows, *spare)
     ]
+    own, more = micro_batches(groups[: len(rows)], budget), range(len(rows), len(groups))
     total, count = torch.zeros((), device=state.stack.device), 0
-    for indices in micro_batches(groups, budget):
+    for number, indices in enumerate(padded(own, more, passes(len(own)))):
         mismatched = [groups[i] for i in indices]
         moved, batch = state.logprobs(mismatched)  # [A]
         with state.stack.disable_adapter():
             moved = moved - state.logprobs(mismatched)[0]
-        total, count = total + moved.sum(), count + batch.num_answers
+        if number < len(own):
+            total, count = total + moved.sum(), count + batch.num_answers
     state.stack.net.train(training)
     return torch.stack([total, torch.full_like(total, count)])
 

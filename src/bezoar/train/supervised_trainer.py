@@ -55,7 +55,7 @@ def train(
     """Run a training stage; one that was killed goes on from its last checkpoint."""
     refuse_broken(progress.stage, all_weights=settings.adapter is None)
     fresh_peak()
-    parts = in_parts(settings, Ranks.here().size)
+    parts = in_parts(settings, inputs.spec, Ranks.here().size)
     if parts and len(types := types_in(resolve_model(inputs.spec.path))) > 1:
         fault = f"files of several types ({', '.join(sorted(types))}): each rank loads all of them"
         progress.say(f"  {progress.stage}: {fault} before it keeps its part")
@@ -170,7 +170,7 @@ class SupervisedTrainer(Trainer):
         own = self.deal(rows)
         self.stack.net.train()
         # the baseline is of the whole step too, and is read before any of its gradient is formed
-        self._set_baseline(own, partial(largest, self.train_state))
+        self._set_baseline(rows, partial(largest, self.train_state))
         return self.in_micro_batches(own, self.gradient_of).over(self.ranks)
 
     def gradient_of(self, batches: list[list[int]]) -> Totals:
@@ -181,24 +181,27 @@ class SupervisedTrainer(Trainer):
 
     def of_all(self, rows: Sequence[int], batches: list[list[int]]) -> dict[str, Any]:
         """What the part of this rank is to know of all that read `rows`."""
-        most = self.ranks.most(len(batches)) if self.stack.sharded else len(batches)
-        return {"units": self.train_state.units(rows), "spare": rows[:1], "passes": max(1, most)}
+        passes, units = max(1, self._passes(len(batches))), self.train_state.units(rows)
+        return {"units": units, "spare": rows[:1], "passes": passes}
+
+    def _passes(self, own: int) -> int:
+        """Those for so many micro-batches: with weights in parts as many as other ranks make."""
+        return self.ranks.most(own) if self.stack.sharded else own
 
     def deal(self, rows: Sequence[int]) -> list[int]:
         """Those of the rows that this rank reads."""
         return self.ranks.deal(rows, [g.num_input_tokens for g in self.train_state.groups(rows)])
 
     def _set_baseline(
-        self, own: Sequence[int], budget: Callable[[Sequence[Sequence[int]]], int]
+        self, rows: Sequence[int], budget: Callable[[Sequence[Sequence[int]]], int]
     ) -> None:
-        """The baseline of what all ranks read, each its `own` rows, within a budget that the
-        micro-batches give."""
+        """The baseline of what all ranks read, within a budget that the micro-batches give."""
         state = self.train_state
         if "baseline" in state.objective.needs:
             # sums are sent when they are whole: a rank may need several attempts
-            part = self.in_micro_batches(own, lambda batches: drift(state, own, budget(batches)))
-            total, count = self.ranks.sum(part)
-            state.baseline = total / count
+            own, more = self.deal(rows), (rows[:1], self._passes)
+            part = self.in_micro_batches(own, lambda b: drift(state, own, budget(b), *more))
+            state.baseline = torch.div(*self.ranks.sum(part))
 
     def finish(self, dropped: list[Dropped]) -> Stats:
         """Write the best weights (the last without held-out rows) and the statistics; the first
@@ -249,7 +252,7 @@ class SupervisedTrainer(Trainer):
         started, state, stack = time.monotonic(), self.state, self.train_state.stack
         own = self.deal(self.held_out)
         stack.net.eval()
-        self._set_baseline(own, lambda _: self.budget)
+        self._set_baseline(self.held_out, lambda _: self.budget)
         losses = partial(add_losses, self.train_state)
         part = self.in_micro_batches(own, lambda b: losses(b, **self.of_all(self.held_out, b)))
         totals = part.over(self.ranks)
@@ -262,7 +265,7 @@ class SupervisedTrainer(Trainer):
             state.best_loss, state.best_step = totals.loss, state.step
             # in the machine's memory: a GPU has none to spare for what no step reads; a part may
             # stay where its like are
-            place = stack.device if stack.sharded else "cpu"
+            place = stack.device if stack.sharded and stack.top is None else "cpu"
             trained = stack.trained_state().items()
             self.best = {name: tensor.to(place, copy=True) for name, tensor in trained}
         if state.step and self.settings.keep == "all":

@@ -20,7 +20,7 @@ from bezoar.io import write_json, write_jsonl
 from bezoar.model.chat_files import save_chat_files
 from bezoar.model.fast_paths import usable
 from bezoar.model.layer import recompute
-from bezoar.model.shard import clip_in_parts, local
+from bezoar.model.shard import clip_in_parts, in_parts, local
 from bezoar.model.stack import Stack
 from bezoar.progress import Progress
 from bezoar.stage import Stats
@@ -129,7 +129,7 @@ class Trainer(ABC):
                 is_due = is_slow and time.monotonic() - saved_at >= _LONGEST_S
                 is_due = (step % every == 0 or is_due) and step < self.num_steps
                 # ranks that have the same weights need one that writes
-                if is_due and (self.ranks.first or self.stack.sharded):
+                if is_due and (self.ranks.first or in_parts(self.parameters)):
                     checkpoint.save(
                         self.folder,
                         self.state,
@@ -228,7 +228,7 @@ class Trainer(ABC):
         """Sum the gradient over ranks, clip it and let the optimizer take a step; returns the norm
         before clipping."""
         self.ranks.add_gradients(self.parameters.values())
-        clip = clip_in_parts if self.stack.sharded else nn.utils.clip_grad_norm_
+        clip = clip_in_parts if in_parts(self.parameters) else nn.utils.clip_grad_norm_
         norm = float(clip(self.parameters.values(), max_norm))
         if not math.isfinite(norm):  # a step with it would make every weight nan
             raise TrainingError(
