@@ -127,8 +127,8 @@ def test_a_rank_of_an_adapter_takes_its_part_of_the_base(found: dict[str, Any]) 
         # and its adapter
         assert report["base held"] == pytest.approx(31.5e6 + 1.3e6, rel=0.02)
         assert report["base loading"] < report["base held"] + 2 * report["largest"]
-        # not all of the other rank's: the embeddings and two blocks
-        assert report["base step"] < 30e6
+        # and not the 63 MB of all that is whole at some time: the embeddings and two blocks
+        assert report["base step"] < 40e6
 
 
 def test_the_rank_of_a_number_that_is_none_refuses_it(found: dict[str, Any]) -> None:
