@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 from bezoar.chat.types import AnyRow
 from bezoar.cost import Quote, exactly, has_price
@@ -38,6 +38,8 @@ class _Replies:
     identity: str
     journal: Journal
     num_known: int = 0
+    # what is missing is counted over all of a stage
+    whole: ClassVar[bool] = True
 
     def ask_all(self, requests: Sequence[Request]) -> list[Reply]:
         """The replies; _UnknownError unless all are there."""

@@ -131,7 +131,7 @@ class JudgeFilter(Stage):
         """Judge the rows, a part at a time where none depends on a later one, and write them by
         verdict."""
         rows, pool = context.stored_rows(self.rows), context.ask(self.judge)
-        parts = in_parts(rows, whole=pool.by_batch or not self.row_by_row)
+        parts = in_parts(rows, whole=pool.whole or not self.row_by_row)
         ask = self.repaired(pool.ask_all)
         ratings = Ratings()
         # Rejected and unparsed rows stay readable, and both are counted as dropped.

@@ -45,8 +45,8 @@ class Pool:
     ) -> None:
         self.backend, self.journal, self.budget = backend, journal, budget
         self.progress, self.stage = progress, stage
-        # each batch may take a day, so that all answers of a stage are then asked for at once
-        self.by_batch = isinstance(backend, EndpointBackend) and bool(backend.endpoint.batch)
+        # whether a stage asks for all at once: each batch may take a day
+        self.whole = isinstance(backend, EndpointBackend) and bool(backend.endpoint.batch)
         # what an endpoint is asked first, with a place for how many requests; told once
         self.title, self._probing = title, False
         self._prices: Prices = getattr(backend, "prices", None) or FREE

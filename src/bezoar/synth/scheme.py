@@ -107,7 +107,7 @@ class Scheme(Stage):
         ask = pool.ask_all
         if self.wanted is None:
             stored, seed, work_dir = context.stored_rows(self.seeds), context.seed, context.work_dir
-            each = self.each(stored, ask, seed=seed, work_dir=work_dir, whole=pool.by_batch)
+            each = self.each(stored, ask, seed=seed, work_dir=work_dir, whole=pool.whole)
             return context.write_each(each, self.num_read(stored))
         seeds = context.rows(self.seeds)
         first = partial(self.first, seeds=seeds, ask=Remembering(ask), seed=context.seed)
