@@ -41,6 +41,10 @@ else:
 
 _MOURN_S = 10.0
 """How long a rank that has lost another waits to be stopped, before it says so itself."""
+_MOURN_HOST_S = 2.0
+"""The same of one that a cluster has started: who did may end with a lost host, and say nothing."""
+_MEET = timedelta(minutes=5)
+"""That ranks wait for each other when a stage begins: a host may be lost since the last one."""
 _LONGEST = timedelta(days=30)
 """That a rank waits for the next stage, while the first one asks or evaluates."""
 _ALONE = timedelta(hours=12)
@@ -95,8 +99,8 @@ def error_of(row: Mapping[str, Any]) -> BezoarError:
     return kind(row["sentence"])
 
 
-def work(job: Job, store: Any, progress: Progress) -> Stats:
-    """Train as the rank that the environment says.
+def work(job: Job, store: Any, progress: Progress, *, by_cluster: bool = False) -> Stats:
+    """Train as the rank that the environment says, started for the job or by a cluster.
 
     The first error of all ranks is written down and raised, with the rank's number; a rank that
     fails behind it raises SystemExit.
@@ -112,7 +116,9 @@ def work(job: Job, store: Any, progress: Progress) -> Stats:
 
         # who is gone knows why, or was killed: what started the ranks ends this one meanwhile
         if is_lost(error):
-            time.sleep(_MOURN_S)
+            if by_cluster:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(_MOURN_HOST_S if by_cluster else _MOURN_S)
         code = error.exit_code if isinstance(error, BezoarError) else 1
         row = {"sentence": f"rank {rank} of {size}: {sentence(error)}", "exit_code": code}
         own = job.work_dir / f"fault-{rank}.json"
@@ -140,6 +146,12 @@ def _joined(store: Any, rank: int, size: int) -> Iterator[None]:
             fault = f"there is no GPU for it: this machine has {torch.cuda.device_count()}"
             raise RecipeError(f"{fault}; start fewer processes.")
         torch.cuda.set_device(number)
+    store.set(f"here {rank}", "")
+    try:
+        store.wait([f"here {other}" for other in range(size)], _MEET)
+    except RuntimeError as error:
+        lost = f"not all {size} ranks came within {_MEET.seconds // 60} minutes"
+        raise UnfinishedError(f"{lost}; run the same command on every host to go on.") from error
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_ALONE)
     try:
         yield
@@ -168,7 +180,7 @@ def in_cluster() -> bool:
 
 def lead(job: Job, progress: Progress) -> Stats:
     """Train with those that follow, as the first rank."""
-    return work(job, _told(str(job.save())), progress)
+    return work(job, _told(str(job.save())), progress, by_cluster=True)
 
 
 @contextmanager
@@ -180,7 +192,8 @@ def leading() -> Iterator[None]:
         yield
     finally:
         if in_cluster():
-            _told("")
+            with suppress(UnfinishedError):  # nobody is left to be told
+                _told("")
 
 
 def _told(message: str) -> Any:
@@ -188,8 +201,12 @@ def _told(message: str) -> Any:
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     store = meeting_place()
-    number = store.add("told", 1)
-    store.set(f"message {number}", message)
+    try:
+        number = store.add("told", 1)
+        store.set(f"message {number}", message)
+    except RuntimeError as error:
+        lost = "the host that kept the rendezvous is gone"
+        raise UnfinishedError(f"{lost}; run the same command on every host to go on.") from error
     return PrefixStore(str(number), store)
 
 
@@ -212,7 +229,7 @@ def follow() -> None:
             raise SystemExit(0)
         job = Job.load(Path(file))
         try:
-            work(job, PrefixStore(str(number), store), Progress(job.name))
+            work(job, PrefixStore(str(number), store), Progress(job.name), by_cluster=True)
         except BezoarError as error:
             complain(f"stage {job.name}: {error}")
             raise SystemExit(error.exit_code) from None

@@ -1,0 +1,102 @@
+"""Two hosts that meet at a rendezvous: two torchrun agents on this machine that share a disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from bezoar.model.tensors import load_tensors
+from tests.flow.test_ranks import SFT, folder, recipe, same, trained
+from tests.train.test_rank_gradients import free_port
+
+__all__ = ["folder"]
+
+
+class Host:
+    """An agent, its one rank, and what they say."""
+
+    def __init__(self, path: Path, out: Path, port: int, log: Path) -> None:
+        meet = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--local-addr=127.0.0.1"]
+        meet += [f"--rdzv-endpoint=127.0.0.1:{port}"]
+        command = [*meet, "-m", "bezoar", "run", str(path), "--out", str(out)]
+        self.log = log
+        with log.open("wb") as said:
+            self.agent = subprocess.Popen(
+                [sys.executable, "-m", "torch.distributed.run", *command],
+                env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+                stdout=said,
+                stderr=said,
+            )
+
+    @property
+    def processes(self) -> dict[int, str]:
+        """Those of the host: their RANK, "" of the agent."""
+        found, waiting = {self.agent.pid: ""}, [self.agent.pid]
+        while waiting:
+            process = Path(f"/proc/{waiting.pop()}")
+            with suppress(OSError):
+                children = (process / "task" / process.name / "children").read_text().split()
+                waiting += map(int, children)
+                lines = (process / "environ").read_text().split("\0")
+                ranks = [line[5:] for line in lines if line.startswith("RANK=")]
+                found[int(process.name)] = "".join(ranks)
+        return found
+
+    def kill(self) -> None:
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self.agent.wait()
+
+
+@contextmanager
+def two_hosts(path: Path, out: Path) -> Iterator[list[Host]]:
+    port = free_port()
+    hosts = [Host(path, out, port, path.with_name(f"{name}.log")) for name in ("one", "other")]
+    try:
+        yield hosts
+    finally:
+        for host in hosts:
+            host.kill()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("lost", ["0", "1"])
+def test_two_hosts_train_as_one_process_and_go_on_when_one_was_lost(
+    lost: str, folder: Path, tiny_model: Path
+) -> None:
+    def longer(name: str) -> Path:
+        path = recipe(folder, tiny_model, name, f"{SFT}, checkpoint_every: 2")
+        path.write_text(path.read_text().replace("epochs: 2,", "epochs: 8,"))
+        return path
+
+    path, whole = longer("hosts"), trained(longer("alone"))
+    out = folder / "hosts" / "run"
+    metrics = out / "metrics.jsonl"
+    with two_hosts(path, out) as hosts:
+        while not metrics.is_file() or len(metrics.read_text().splitlines()) < 4:
+            assert not any(host.agent.poll() for host in hosts)
+            time.sleep(0.02)
+        [gone] = [host for host in hosts if lost in host.processes.values()]
+        [left] = [host for host in hosts if host is not gone]
+        gone.kill()
+        assert left.agent.wait(60)
+    told = [line for line in left.log.read_text().splitlines() if line.startswith("bezoar: ")]
+    assert len(told) == 1, told
+    assert "another of the 2 ranks is gone" in told[0]
+    assert told[0].endswith("run the same command to go on.")
+    with two_hosts(path, out) as hosts:
+        assert [host.agent.wait(300) for host in hosts] == [0, 0]
+    assert json.loads((out / "02-t" / "stats.json").read_text())["processes"] == 2
+    same(whole[1], [json.loads(line) for line in metrics.read_text().splitlines()], rel=1e-3)
+    weights = load_tensors(out / "02-t" / "adapter" / "adapter_model.safetensors")
+    for name, weight in whole[2].items():
+        assert torch.allclose(weight, weights[name], atol=5e-3), name
