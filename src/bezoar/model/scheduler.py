@@ -18,8 +18,8 @@ from bezoar.model.stack import Stack
 if TYPE_CHECKING:
     from bezoar.model.token_masks import FormMatcher
 
-# prompt tokens that are read in one pass: what lies between products stays in a CPU's cache
-_MOST_PREFILL = {"cpu": 512, "cuda": 4096}
+# prompt tokens that are read in one pass
+_MOST_PREFILL = 4096
 # shorter common prefixes are read again for each prompt
 _SHORTEST_PREFIX = 16
 
@@ -149,9 +149,9 @@ class Scheduler:
         cache.reserve(max(len(part.tokens) + part.past for part in parts))
         hidden: list[Tensor] = []
         batch: list[Prefill] = []
-        size, most = 0, _MOST_PREFILL.get(self.stack.device.type, 4096)
+        size = 0
         for part in parts:
-            if batch and size + len(part.tokens) > most:
+            if batch and size + len(part.tokens) > _MOST_PREFILL:
                 hidden.append(self._pass(cache, batch))
                 batch, size = [], 0
             batch.append(part)
