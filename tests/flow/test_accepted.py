@@ -200,6 +200,19 @@ def test_money_ends_the_waves_and_more_of_it_goes_on(
         assert asked(server) > num
 
 
+def test_the_judge_does_not_spend_what_is_kept_for_the_scheme_that_buys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(world(0.3)) as server:
+        limit = "name: toy\nbudget_usd: 9\nbudgets: {made: 8.9}"
+        plant(tmp_path, server, ("accepted: 40", "accepted: 10"), ("name: toy", limit))
+        code, told = ended("run", "toy.yaml")
+        assert (code, "raise budget_usd" in told) == (3, True), told
+        with Journal(Path("runs/journal.sqlite")) as journal:
+            assert 0 < journal.spent_usd("toy", "kept") <= 0.1 + 1e-9
+
+
 def test_another_rubric_counts_anew_and_what_cannot_come_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

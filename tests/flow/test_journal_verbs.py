@@ -4,7 +4,9 @@ asked."""
 import hashlib
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,21 @@ def test_a_row_is_traced_to_its_seeds_requests_and_price(folder: Path, server: S
     told = said("trace", "runs/toy", gone.id)
     assert f"row {gone.id}: made -> formed -> kept, left out by kept (reject: thing " in told
     assert "no stage has a row with the id 'x'" in said("trace", "runs/toy", "x", code=2)
+
+
+def test_a_verdict_that_failed_first_is_traced_to_its_answer(folder: Path, server: Server) -> None:
+    row = rows("kept")[0]
+    told = said("trace", "runs/toy", row.id)
+    [key] = re.findall(r"verdict: model \S+, journal key (\w+)", told)
+    with closing(sqlite3.connect("runs/journal.sqlite")) as db, db:
+        # as by a run before it, which the judge did not answer
+        passing = {"finish": "error", "error": "503", "failure": "passing"}
+        db.execute(
+            "INSERT INTO replies SELECT 0, key, request, ?, model, run, stage, time_s, 1, 0.0, body"
+            " FROM replies WHERE key = ?",
+            [json.dumps(passing), key],
+        )
+    assert said("trace", "runs/toy", row.id) == told
 
 
 def test_an_evolved_row_tells_operation_round_and_prompt(folder: Path, server: Server) -> None:

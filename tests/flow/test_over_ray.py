@@ -323,6 +323,25 @@ def test_a_worker_hands_over_in_small_messages_what_came() -> None:
         assert sum(server.seen.values()) == 5
 
 
+def test_a_worker_masks_the_key_that_a_server_echoes() -> None:
+    key, codes = "sk-of-a-worker-alone-4711", iter((200, 500))
+
+    def echo(body: dict[str, Any], seen: int) -> tuple[int, dict[str, str], str]:
+        return next(codes), {}, json.dumps({"error": {"message": f"you sent Bearer {key}"}})
+
+    with serving(echo) as server:
+        worker, connection = Worker(), Connection(0, server.url, key, 10.0, 1)
+        body = json.dumps({"messages": [{"role": "user", "content": "?"}]}).encode()
+        worker.send(connection, [(0, body), (1, body)])
+        came = list[Any]()
+        while len(came) < 2:
+            came += worker.take(connection)
+        worker.close(connection)
+    assert f"Bearer {key}" in server.keys
+    assert all("you sent Bearer ***" in attempt.body for attempt in came)
+    assert key not in str(came)
+
+
 @pytest.mark.real
 def test_lost_workers_are_replaced_and_a_stop_keeps_what_is_in_flight(
     cluster: Any, local: Any, tmp_path: Path

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bezoar.chat.types import Chat, Filtered, Message
+from bezoar.errors import UnfinishedError
 from bezoar.llm.begun import FLAGS
 from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
@@ -185,6 +186,20 @@ def test_what_was_found_out_is_told_once(tmp_path: Path) -> None:
                 asked.ask_all([Request((message,), prefill="<example>")])
         assert out.getvalue().count(f"{server.url} {told}") == 1
         assert out.getvalue().count("05 lamini: 1 request to teacher, 1 at a time") == 1
+
+
+def test_a_server_that_is_not_up_yet_is_not_found_to_be_unable(tmp_path: Path) -> None:
+    def cold(body: dict[str, Any], seen: int) -> Any:
+        # as long as two probes without a retry would be asked
+        return (503, {}, "starting") if len(server.bodies) <= 2 else llama_cpp(body, seen)
+
+    begun = Request((Message("user", "<example> 1"),), prefill="<example>")
+    with serving(cold) as server, Journal(tmp_path / "j.sqlite") as journal:
+        with pytest.raises(UnfinishedError, match="the server answered 503"):
+            pool(server.url, journal, retries=0).ask_all([begun])
+        asked = pool(server.url, journal)
+        assert asked.ask_all([begun])[0].finish == "stop"
+        assert asked.backend.way == "turn"  # type: ignore[union-attr]
 
 
 def test_no_probe_where_no_answer_is_begun(tmp_path: Path) -> None:

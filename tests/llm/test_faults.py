@@ -20,7 +20,7 @@ import pytest
 from bezoar.errors import EndpointError, RecipeError, UnfinishedError
 from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
-from bezoar.llm.failures import status_inside
+from bezoar.llm.failures import cause_of, status_inside
 from bezoar.llm.journal import Journal
 from bezoar.llm.openai_format import from_body
 from bezoar.llm.pool import Pool
@@ -175,6 +175,31 @@ def test_a_400_about_the_account_stops_the_work_and_passes(
         assert len(server.seen) <= 14
         mended.set()
         assert all(r.finish == "stop" for r in pool(journal, server).ask_all(questions(60)))
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            "You exceeded your current quota, please check your plan and billing details.",
+            "endpoint",
+        ),
+        ('{"error": {"code": "insufficient_quota", "message": "per minute"}}', "endpoint"),
+        (
+            "You exceeded your current quota, please check your plan and billing details. * Quota"
+            " exceeded for metric: GenerateRequestsPerMinute. Please retry in 21.4s.",
+            "passing",
+        ),
+        (
+            "Rate limit reached for requests per min. Limit: 3. Please try again in 20s. Add a"
+            " payment method at example.com/account/billing.",
+            "passing",
+        ),
+        ("Request too large on tokens per min (TPM): Limit 10000, Requested 12000.", "request"),
+    ],
+)
+def test_what_a_429_means(said: str, cause: str) -> None:
+    assert cause_of(429, said) == cause
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bezoar.chat.types import Message
-from bezoar.errors import EndpointError, RecipeError
-from bezoar.llm.budget import Budget
+from bezoar.errors import BudgetError, EndpointError, RecipeError, UnfinishedError
+from bezoar.llm.budget import Budget, Prices
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
@@ -94,6 +94,21 @@ def test_a_server_that_does_not_hold_to_it_is_refused(
         # a server that was started anew is asked anew
         now[0] = vllm
         assert pool(served.url, journal).ask_all([asked(FORMS[kind])])[0].finish == "stop"
+
+
+def test_a_probe_without_an_answer_says_nothing_of_the_server(tmp_path: Path) -> None:
+    prices = Prices(1.0, 1e6)
+    with serving(vllm) as served, Journal(tmp_path / "j.sqlite") as journal:
+        backend = Endpoint(url=served.url, model="m", prices=prices).open()
+        poor = Pool(backend, journal, Budget(0.01), Progress())
+        with pytest.raises(BudgetError, match="1 of 1 requests were not asked"):
+            poor.ask_all([asked(FORMS["regex"])])
+        assert not served.bodies
+    cold: Behaviour = lambda body, seen: (503, {}, "starting")  # noqa: E731
+    with serving(cold) as served, Journal(tmp_path / "k.sqlite") as journal:
+        backend = Endpoint(url=served.url, model="m", backoff_s=0.01, retries=0).open()
+        with pytest.raises(UnfinishedError, match="the server answered 503"):
+            Pool(backend, journal, Budget(), Progress()).ask_all([asked(FORMS["regex"])])
 
 
 def test_a_backend_that_holds_to_no_form_is_refused(tmp_path: Path) -> None:

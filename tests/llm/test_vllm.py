@@ -84,6 +84,15 @@ def test_it_is_started_when_it_is_asked_and_ends_with_the_run(tmp_path: Path) ->
         assert not (tmp_path / "none").exists()
 
 
+def test_more_room_is_another_question_and_more_memory_is_not() -> None:
+    def identity(**flags: Any) -> str:
+        named = {name.replace("_", "-"): value for name, value in flags.items()}
+        return Vllm(model="some/model", flags=named).identity
+
+    assert identity(max_model_len=512) != identity(max_model_len=8192)
+    assert identity(max_num_seqs=8) == identity(gpu_memory_utilization=0.5) == identity()
+
+
 def test_begun_answers_and_choices_are_asked_as_vllm_takes_them(tmp_path: Path) -> None:
     begun = question("q", prefill="Well,")
     with Journal(tmp_path / "j.sqlite") as journal, Servers(tmp_path) as servers:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from bezoar.chat.templates import Template
-from bezoar.errors import BezoarError, RecipeError, TrainingError, UnfinishedError
+from bezoar.errors import BezoarError, RecipeError, TrainingError, UnfinishedError, first_line
 from bezoar.flow.own_process import sentence
 from bezoar.flow.rundir import StoredRows
 from bezoar.flow.yaml_loader import build
@@ -47,6 +47,8 @@ _MEET = timedelta(minutes=5)
 """That ranks wait for each other when a stage begins: a host may be lost since the last one."""
 _LONGEST = timedelta(days=30)
 """That a rank waits for the next stage, while the first one asks or evaluates."""
+_MEETING = timedelta(minutes=10)
+"""That the first rank may start behind the others."""
 _ALONE = timedelta(hours=12)
 """That ranks wait for each other in a stage: the first one alone reads rows and writes models."""
 
@@ -141,7 +143,7 @@ def _joined(store: Any, rank: int, size: int) -> Iterator[None]:
 
     backend = "gloo"
     if torch.cuda.is_available():
-        backend, number = "cpu:gloo,cuda:nccl", int(os.environ.get("LOCAL_RANK", "0"))
+        backend, number = "cpu:gloo,cuda:nccl", _own_gpu(torch.cuda.device_count())
         if number >= torch.cuda.device_count():
             fault = f"there is no GPU for it: this machine has {torch.cuda.device_count()}"
             raise RecipeError(f"{fault}; start fewer processes.")
@@ -159,13 +161,31 @@ def _joined(store: Any, rank: int, size: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def _own_gpu(num: int) -> int:
+    """The number of this rank among those of its machine; without one all would take the first."""
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        if name in os.environ:
+            return int(os.environ[name])
+    if num > 1:
+        fault = "LOCAL_RANK, its number among the processes of its machine, is not set"
+        raise RecipeError(f"{fault}; have the cluster set it beside RANK, or start torchrun.")
+    return 0
+
+
 @cache
 def meeting_place() -> Any:
-    """The store of the ranks that were started together."""
+    """The store of the ranks that were started together. RecipeError where the environment does not
+    say where it is, UnfinishedError without the first rank."""
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(iter(rendezvous("env://")))
+    try:
+        store, _, _ = next(iter(rendezvous("env://", timeout=_MEETING)))
+    except ValueError as error:
+        raise RecipeError(f"{first_line(error)}; have the cluster set it.") from None
+    except RuntimeError as error:
+        what = f"rank {os.environ['RANK']} did not meet the others ({first_line(error)})"
+        raise UnfinishedError(f"{what}; start all of them again.") from None
     # torchrun keeps its store when it starts all ranks again, with the addresses of those before
     return PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
 

@@ -66,7 +66,8 @@ def run_recipe(
                     continue
                 stale.remove(name)
                 spent_usd = partial(journal.spent_usd, recipe.name)
-                allow = partial(_allow, budget, recipe, tuple(stale), spent_usd)
+                # this stage among them: a filter behind it may be asked in its name
+                allow = partial(_allow, budget, recipe, (name, *stale), spent_usd)
                 allow(name)
                 progress = Progress(name, run.path / "metrics.jsonl", console, boards=sinks)
                 record = key_record(keys[name], parts[name], recipe=recipe, name=name)

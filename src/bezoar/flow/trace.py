@@ -19,7 +19,7 @@ from bezoar.flow.rundir import RunDir, StoredRows
 from bezoar.io import read_jsonl, read_own
 from bezoar.judge.stages import JudgeFilter
 from bezoar.llm.journal_upkeep import ABSENT, Choice, JournalUpkeep
-from bezoar.llm.types import Reply, Request
+from bezoar.llm.types import FINAL, Reply, Request
 from bezoar.reading import read_text
 from bezoar.references import RowsRef
 
@@ -188,7 +188,7 @@ class Trace:
             return [known.get(key, ABSENT) for key in own]
 
         stage.judge_rows(as_chats([row]), stage.repaired(ask))
-        entries = [next(journal.chosen(Choice(key=key)), None) for key in keys]
+        entries = [next(filter(_answers, journal.chosen(Choice(key=key))), None) for key in keys]
         yield from self._calls("verdict", name, stage.judge, [e for e in entries if e])
 
     def _calls(
@@ -225,6 +225,12 @@ class Trace:
         kept = stats[-1].get("rows_out") or 0
         share = f"; {cents(spent / kept)} USD with its share of what was dropped" if kept else ""
         yield f"price: {cents(self.total_usd)} USD for these requests{share}"
+
+
+def _answers(entry: dict[str, Any]) -> bool:
+    """Whether an entry is the journal's answer to its question, and no failure that passed."""
+    reply = entry["reply"]
+    return reply.get("finish") != "error" or reply.get("failure") in FINAL
 
 
 def _asked(entry: dict[str, Any]) -> str:

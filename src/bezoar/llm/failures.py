@@ -27,10 +27,10 @@ _NO_ACCESS = re.compile(
     r"|api.?key.{0,9}(invalid|expired|not valid)|model.?not.?found"
     r"|model .{1,80}(does not exist|not found|not loaded)"
 )
-_NO_FUNDS = re.compile(
-    r"(?i)insufficient.?(quota|funds|balance|credit)|exceeded your current quota|billing"
-    r"|payment required"
-)
+_NO_FUNDS = re.compile(r"(?i)insufficient.?(quota|funds|balance|credit)")
+_BILL = re.compile(r"(?i)exceeded your current quota|billing|payment required")
+_RATE = re.compile(r"(?i)per.?(minute|second|min\b)|rate.?limit|(retry|try again) in")
+_UNABLE = re.compile("the server answered (400|422|500|501): ")
 _BAD_REQUEST = re.compile("invalid.?request|bad.?request", re.IGNORECASE)
 
 
@@ -38,16 +38,30 @@ def cause_of(status: int, body: str) -> Cause:
     """What the HTTP status `status` (not a success) with `body` means for the request."""
     text = body[:4000]
     # 1) A lack of money or access comes under many statuses, so words go before numbers.
-    no_funds = status == 402 or (status in (403, 429) and _NO_FUNDS.search(text))
-    if no_funds or (status == 400 and _NO_ACCESS.search(text[:500])):
+    if _lacks_funds(status, text) or (status == 400 and _NO_ACCESS.search(text[:500])):
         return "endpoint"
-    # 2) What is left of these passes by itself.
+    # 2) No waiting makes one request smaller than a minute's limit; what is left passes by itself.
+    if status == 429 and "request too large" in text.lower():
+        return "request"
     if status in _PASSING or status >= 500:
         return "passing"
     # 3) Clear faults of one request need no proof that others are answered.
     if status in (413, 451) or (status in (400, 403, 422) and _ABOUT_THE_REQUEST.search(text)):
         return "request"
     return "unclear" if status in (400, 422) else "endpoint"
+
+
+def _lacks_funds(status: int, text: str) -> bool:
+    """Whether the account has to be paid for; a limit a minute may be told in words that name the
+    bill too."""
+    if status == 402 or status not in (403, 429) or _NO_FUNDS.search(text):
+        return status in (402, 403, 429)
+    return bool(_BILL.search(text)) and not (status == 429 and _RATE.search(text))
+
+
+def is_unable(error: str) -> bool:
+    """Whether a reply's error says that the server cannot do what was asked, now or later."""
+    return bool(_UNABLE.match(error))
 
 
 def refusal_of(said: str) -> Literal["refused", "filtered"]:

@@ -124,7 +124,7 @@ class JournalFile:
         def write() -> ResultT:
             # 1) Outside of a transaction, where alone SQLite takes the setting.
             if durable != self._durable:
-                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
             # 2) The write lock is taken at once: a transaction that reads first and writes later
             #    would fail if another process wrote in between.

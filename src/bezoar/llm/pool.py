@@ -4,7 +4,6 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
-from bezoar.cost import cents
 from bezoar.errors import BudgetError, EndpointError, RecipeError, UnfinishedError
 from bezoar.llm.ask_remote import RemoteAsking
 from bezoar.llm.asking import Asking
@@ -13,12 +12,14 @@ from bezoar.llm.begun import FOUND, Way, find_way, probe, stored_probes
 from bezoar.llm.budget import FREE, REFUSED, Budget, Prices
 from bezoar.llm.distinct import Distinct
 from bezoar.llm.endpoint import EndpointBackend
+from bezoar.llm.failures import is_unable
 from bezoar.llm.held import KEYS, HeldBy, find_key, is_held
 from bezoar.llm.held import probe as probe_form
 from bezoar.llm.journal import Entry, Journal
+from bezoar.llm.meter import Meter
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.model.structured_output import Kind
-from bezoar.progress import Advance, Progress
+from bezoar.progress import Progress
 from bezoar.stop import unbroken
 
 _TOKENS = ("prompt_tokens", "completion_tokens")
@@ -76,7 +77,7 @@ class Pool:
         if num_known < len(unique):
             with self.progress.bar("replies", len(unique)) as advance:
                 advance(num_known)
-                self._clock = _Clock(advance, self.budget)
+                self._meter = Meter(advance, self.budget)
                 if isinstance(self.backend, EndpointBackend):
                     self._ask_endpoint(self.backend, unique, replies)
                 else:
@@ -102,11 +103,7 @@ class Pool:
         if isinstance(self.backend, EndpointBackend) and self.backend.way is None:
             self._find_way(self.backend, [request for request in requests if request.prefill])
         replies = self.ask(requests)
-        num_unasked = sum(reply.failure == "budget" for reply in replies)
-        if num_unasked:
-            what = f"{num_unasked} of {len(replies)} requests were not asked"
-            fix = f"raise {self.budget.raise_key} and run the same command to go on"
-            raise BudgetError(f"{what}: {self.budget.shortfall}; {fix}.")
+        self._check_paid(replies)
         failed = [reply for reply in replies if reply.passing]
         if failed:
             what = f"{len(failed)} of {len(replies)} requests failed for a reason that can pass"
@@ -114,6 +111,13 @@ class Pool:
             fix = "what was answered is kept, and the same command asks for the rest"
             raise UnfinishedError(f"{what}, {why}; {fix}.")
         return replies
+
+    def _check_paid(self, replies: Sequence[Reply]) -> None:
+        num_unasked = sum(reply.failure == "budget" for reply in replies)
+        if num_unasked:
+            what = f"{num_unasked} of {len(replies)} requests were not asked"
+            fix = f"raise {self.budget.raise_key} and run the same command to go on"
+            raise BudgetError(f"{what}: {self.budget.shortfall}; {fix}.")
 
     def counts(self) -> dict[str, float]:
         """What this pool did. Tokens and `cost_usd` are those of all replies, whoever paid for them
@@ -170,12 +174,18 @@ class Pool:
             raise EndpointError(f"{backend.endpoint.urls[0]}: {what}; {fix}.")
 
     def _probe(self, request: Request) -> Reply:
-        """The answer to a question about the server itself."""
+        """The answer to a question about the server itself. BudgetError or UnfinishedError where
+        none came, which tells nothing of the server."""
         title, self.title, self._probing = self.title, "", True
         try:
-            return self.ask([request])[0]
+            reply = self.ask([request])[0]
         finally:
             self.title, self._probing = title, False
+        self._check_paid([reply])
+        if reply.passing and not is_unable(reply.error):
+            what = f"how it is asked could not be found out, because {reply.error}"
+            raise UnfinishedError(f"{what}; run the same command to go on.")
+        return reply
 
     def _ask_endpoint(
         self, backend: EndpointBackend, unique: dict[str, Request], replies: dict[str, Reply]
@@ -184,7 +194,7 @@ class Pool:
             replies[key] = reply
             if asked_here:
                 self._counts["paid_now_usd"] += reply.cost_usd
-            self._clock.tick([reply])
+            self._meter.tick([reply])
 
         backend.reach(self.progress.say)
         unknown = {key: request for key, request in unique.items() if key not in replies}
@@ -263,7 +273,7 @@ class Pool:
         stored = self.journal.get_many(key for key, _, _ in answered)
         replies.update((key, stored.get(key, reply)) for key, _, reply in answered)
         self._counts["paid_now_usd"] += sum(reply.cost_usd for _, _, reply in answered)
-        self._clock.tick([reply for _, _, reply in answered])
+        self._meter.tick([reply for _, _, reply in answered])
 
     def _count(self, by_key: dict[str, Reply], num_known: int) -> None:
         counts, replies = self._counts, list(by_key.values())
@@ -279,22 +289,3 @@ class Pool:
         counts["failed"] += sum(reply.finish == "error" for reply in replies) - num_unasked
         for name in (*_TOKENS, "cost_usd"):
             counts[name] += sum(getattr(reply, name) for reply in replies)
-
-
-class _Clock:
-    """Moves the bar and keeps its note: tokens a second, failures, money."""
-
-    def __init__(self, advance: Advance, budget: Budget) -> None:
-        self.advance, self.budget, self.started = advance, budget, time.monotonic()
-        self.num_tokens = self.num_failed = 0
-        self.cost_usd = 0.0
-
-    def tick(self, replies: list[Reply]) -> None:
-        self.num_tokens += sum(reply.completion_tokens for reply in replies)
-        self.num_failed += sum(reply.finish == "error" for reply in replies)
-        self.cost_usd += sum(reply.cost_usd for reply in replies)
-        note = f"{self.num_tokens / max(time.monotonic() - self.started, 1e-6):.0f} tok/s"
-        note += f", {self.num_failed} failed" if self.num_failed else ""
-        if self.cost_usd:
-            note += f", {cents(self.cost_usd)} USD{self.budget.meter()}"
-        self.advance(len(replies), note)

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 from bezoar import __version__
 from bezoar.errors import EndpointError
 from bezoar.llm.transport import Attempt, Transport
+from bezoar.secrets import hide
 
 PARCEL_BYTES = 64 << 10
 """Most of one message, but for one body that is larger: Ray sends up to 100 KiB from process to
@@ -40,6 +41,8 @@ class Connection(NamedTuple):
     concurrency: int
 
     def open(self) -> Transport:
+        # what the server says of the key is masked here, as in the process that read it
+        hide(self.api_key)
         timeout_s, concurrency = self.timeout_s, self.concurrency
         return Transport(self.url, self.api_key, timeout_s=timeout_s, concurrency=concurrency)
 

@@ -21,7 +21,7 @@ _OURS = (
     *("logprobs-mode", "generation-config"),
 )
 _ROOM = (
-    *("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "max-model-len"),
+    *("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"),
     *("gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens", "enforce-eager"),
     *("kv-cache-memory-bytes", "cpu-offload-gb", "max-lora-rank", "max-loras", "max-cpu-loras"),
 )
