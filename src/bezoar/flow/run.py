@@ -66,7 +66,6 @@ def run_recipe(
                     continue
                 stale.remove(name)
                 spent_usd = partial(journal.spent_usd, recipe.name)
-                # this stage among them: a filter behind it may be asked in its name
                 allow = partial(_allow, budget, recipe, (name, *stale), spent_usd)
                 allow(name)
                 progress = Progress(name, run.path / "metrics.jsonl", console, boards=sinks)
@@ -96,7 +95,8 @@ def _allow(
     spent_usd: Callable[[str], float],
     stage: str,
 ) -> None:
-    """Set the budget to what a stage may spend while others wait."""
+    """Set the budget to what a stage may spend while others wait, one that buys among them when it
+    is a filter behind it that is asked."""
     later = [name for name in waiting if name != stage]
     budget.allow(*limit_of(recipe, stage, later, spent_usd))
 
