@@ -266,7 +266,7 @@ def test_where_no_row_fits_activations_are_recomputed_and_then_it_is_told(
     loop.run()
     assert loop.recomputes
     assert loop.state.step == 3
-    with pytest.raises(TrainingError, match=r"no memory for the row chat-\d+ alone"):
+    with pytest.raises(TrainingError, match=r"for the row chat-\d+ of \d+ tokens alone, which one"):
         crowded(tiny_model, tmp_path / "b", 0, recompute="never").run()
 
 

@@ -165,7 +165,8 @@ class Trainer(ABC):
                 self.state.budget = max(1, self.budget // 2)
             elif not self.recompute():
                 longest = max(sizes, key=lambda row_id: sizes[row_id])
-                return f"for the row {longest} alone; lower max_length"
+                row = f"{longest} of {sizes[longest]} tokens alone"
+                return f"for the row {row}, which one device reads whole; lower max_length"
             return ""
 
         return self.again_with_less(lambda: compute(split(self.budget)), shrink)
@@ -180,8 +181,8 @@ class Trainer(ABC):
                     raise
                 # ranks with parts of the weights make their passes together: one that tried again
                 # would wait for ever
-                least = "on one of the ranks; lower tokens_per_batch" if self.stack.sharded else ""
-                if fault := least or shrink():
+                least = "on one of the ranks; lower tokens_per_batch, and max_length to no more"
+                if fault := least if self.stack.sharded else shrink():
                     raise TrainingError(
                         f"{self.unit} {self.state.step}: no memory {fault}."
                     ) from error
