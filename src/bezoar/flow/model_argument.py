@@ -15,9 +15,7 @@ from bezoar.flow.yaml_document import read_yaml
 from bezoar.flow.yaml_loader import build
 from bezoar.io import cached_hash, content_hash, read_object
 from bezoar.llm.endpoint import Endpoint
-from bezoar.llm.local import Local
 from bezoar.llm.scripted import Scripted
-from bezoar.llm.vllm import Vllm
 from bezoar.model.find import added_names
 from bezoar.model.resolve import adapter_identity, resolve_model, weights_identity
 from bezoar.model.spec import ModelSpec
@@ -42,7 +40,7 @@ class ModelArgument:
     template: Template = field(default_factory=ChatML)
     spec: ModelSpec | None = None
     adapters: tuple[Path, ...] = ()
-    backend: Endpoint | Local | Scripted | Vllm | None = None
+    backend: AnyBackend | None = None
     answers: Path | None = None
     lineage: tuple[TrainedStage, ...] = ()
     """Of a model of a run the training stages, lowest first."""

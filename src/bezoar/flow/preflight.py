@@ -27,6 +27,7 @@ from bezoar.io import failure
 from bezoar.launch import INSTALL_RAY, Ray
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
+from bezoar.llm.openvino import Openvino, check_installed
 from bezoar.llm.servers import vllm_command
 from bezoar.llm.vllm import Vllm
 from bezoar.model.architectures import ARCHITECTURES, refuse_unfit
@@ -58,6 +59,10 @@ def check_files(recipe: Recipe) -> None:
     for key, path in _models(recipe):
         with _collected(faults, recipe.at(*key)):
             local_folder(path)
+    for at, backend in backends:
+        if isinstance(backend, Openvino):
+            with _collected(faults, recipe.at(*at, "model")):
+                backend.check()
     _refuse(faults)
 
 
@@ -109,6 +114,9 @@ def check_machine(recipe: Recipe, stale: set[str], console: Any = None) -> None:
         if isinstance(backend, Endpoint):
             with _collected(faults, recipe.at("backends", name, "key_env")):
                 backend.open()
+        if isinstance(backend, Openvino):
+            with _collected(faults, recipe.at("backends", name)):
+                check_installed()
         if isinstance(backend, Vllm):
             with _collected(faults, recipe.at("backends", name)):
                 vllm_command()

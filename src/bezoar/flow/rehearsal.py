@@ -29,7 +29,8 @@ from bezoar.io import Row, read_json, read_jsonl
 from bezoar.launch import OneProcess
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
-from bezoar.llm.rehearsed import RehearsedEndpoint, RehearsedLocal, RehearsedVllm
+from bezoar.llm.openvino import Openvino
+from bezoar.llm.rehearsed import RehearsedEndpoint, RehearsedLocal, RehearsedOpenvino, RehearsedVllm
 from bezoar.llm.vllm import Vllm
 from bezoar.model.find import local_folder
 from bezoar.model.resolve import PACKAGED
@@ -200,6 +201,8 @@ class Rehearsal:
         backend = self.recipe.backends[name]
         if isinstance(backend, Local):
             return RehearsedLocal(**{**vars(backend), "model": self._folder(f"backend {name}")})
+        if isinstance(backend, Openvino):
+            return RehearsedOpenvino(**vars(backend))
         if isinstance(backend, Vllm):
             return RehearsedVllm(**vars(backend))
         if not isinstance(backend, Endpoint):

@@ -15,6 +15,7 @@ from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.journal import Journal
 from bezoar.llm.local import Local, LocalBackend
+from bezoar.llm.openvino import Openvino
 from bezoar.llm.pool import Pool
 from bezoar.llm.repair import NOT_RIGHT
 from bezoar.llm.scripted import ScriptedBackend, last_user
@@ -114,6 +115,14 @@ class RehearsedLocal(Local):
 
     def open(self) -> Backend:
         return RehearsedBackend(self.identity, LocalBackend(self))
+
+
+@dataclass(frozen=True)
+class RehearsedOpenvino(Openvino):
+    """A model of OpenVINO in a rehearsal: the script alone answers, and nothing is loaded."""
+
+    def open(self) -> Backend:
+        return RehearsedBackend(self.identity)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,11 @@ _PIECES = "tokenizer.model"
 
 
 def load_tokenizer(path: str, add_tokens: Sequence[str] = ()) -> HubTokenizer:
+    """The tokenizer of a model, as `read_tokenizer` reads it."""
+    return read_tokenizer(resolve.resolve_model(path), add_tokens)
+
+
+def read_tokenizer(folder: Path, add_tokens: Sequence[str] = ()) -> HubTokenizer:
     """The tokenizer in a model's folder, with the tokens `add_tokens` added to it.
 
     DataError names the file that makes it unusable.
@@ -24,7 +29,6 @@ def load_tokenizer(path: str, add_tokens: Sequence[str] = ()) -> HubTokenizer:
     from transformers import AutoTokenizer
 
     resolve.silence_libraries()
-    folder = resolve.resolve_model(path)
     config = resolve.read_config(folder)
     try:
         inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
