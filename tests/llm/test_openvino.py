@@ -3,11 +3,14 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 
-from bezoar.errors import RecipeError
+from bezoar.errors import DataError, RecipeError
 from bezoar.flow.preflight import check_files, check_machine
 from bezoar.flow.recipe import Recipe, load_recipe
+from bezoar.llm.gguf_head import check_gguf
 from bezoar.llm.openvino import Openvino
 
 RECIPE = """
@@ -68,3 +71,24 @@ def test_a_key_names_what_answers_depend_on(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("changed")
     keys.add(asked.identity)
     assert len(keys) == 4
+
+
+def test_a_cut_file_is_found_before_it_ends_the_process(tmp_path: Path) -> None:
+    file = tmp_path / "a.gguf"
+    writer = GGUFWriter(file, "llama")
+    writer.add_array("tokenizer.ggml.tokens", ["a", "bc"])
+    writer.add_array("tokenizer.ggml.scores", [0.5, 1.0, 2.0])
+    writer.add_tensor("output.weight", np.ones((4, 32), np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    check_gguf(file)
+    whole = file.read_bytes()
+    for length in (len(whole) - 1, len(whole) // 2, 30, 3, 0):
+        file.write_bytes(whole[:length])
+        with pytest.raises(DataError, match="cut or damaged; fetch it again"):
+            check_gguf(file)
+    file.write_bytes(b"words" * 9)
+    with pytest.raises(DataError, match="no GGUF file"):
+        check_gguf(file)

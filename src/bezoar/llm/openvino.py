@@ -15,6 +15,7 @@ from bezoar.chat.pieces import cut_at_stop
 from bezoar.chat.templates import HubTemplate, Template
 from bezoar.errors import DataError, RecipeError
 from bezoar.io import cached_hash, canonical, content_hash, read_object
+from bezoar.llm.gguf_head import check_gguf
 from bezoar.llm.types import Backend, Reply, Request
 from bezoar.model.resolve import reason
 from bezoar.reading import user_path
@@ -143,6 +144,8 @@ class OpenvinoBackend:
         scheduling = SchedulerConfig()
         scheduling.max_num_seqs = self.openvino.slots
         path, how = user_path(self.openvino.model), _PRECISIONS[self.openvino.precision]
+        if path.suffix == ".gguf":
+            check_gguf(path)
         with _told(self.openvino.model):
             return ContinuousBatchingPipeline(str(path), scheduling, "CPU", how)
 
