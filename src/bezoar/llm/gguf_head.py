@@ -13,6 +13,8 @@ from bezoar.errors import DataError
 # by the number of a value's type; 8 is a text, 9 a list
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
+_ALIGNMENT = 32  # of the tensors, at least
+
 
 def check_gguf(path: Path) -> None:
     """DataError unless all tensors that the head of the file names lie in it."""
@@ -36,7 +38,8 @@ def check_gguf(path: Path) -> None:
                 for length in shape:
                     count *= length
                 end = max(end, offset + count // num * size)
-            whole = stream.tell() + end <= os.stat(path).st_size
+            start = -(-stream.tell() // _ALIGNMENT) * _ALIGNMENT
+            whole = start + end <= os.stat(path).st_size
     except (struct.error, KeyError, ValueError, OverflowError, OSError):
         whole = False
     if not whole:
