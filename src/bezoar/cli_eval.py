@@ -39,6 +39,9 @@ ToolsOption = Annotated[
     typer.Option(help="the Berkeley function-calling leaderboard's files, or their folder"),
 ]
 IfevalOption = Annotated[str, typer.Option(help="IFEval's prompts, a file or google/IFEval")]
+EngineOption = Annotated[
+    str, typer.Option(help="vllm, or a YAML file of `engine`: draws answers of models with weights")
+]
 ResultsOption = Annotated[
     Path | None, typer.Option("--out", help="the folder of the results; default evals/<names>")
 ]
@@ -73,11 +76,13 @@ def evaluate(
     base: Annotated[str, typer.Option(help="the base model of an adapter folder")] = "",
     dtype: DtypeOption = "bfloat16",
     template: Annotated[str, typer.Option(help="chatml, hermes, hub or openbezoar")] = "",
+    engine: EngineOption = "",
     out: ResultsOption = None,
 ) -> None:
     """Score a model on benchmark tasks, MT-Bench, gold pairs, tool calls or IFEval; the same
     command goes on where it stopped."""
     from bezoar.flow import standalone_eval as alone
+    from bezoar.flow.eval_engine import with_engine
     from bezoar.flow.model_argument import find_model
     from bezoar.report.console import print_outcome
     from bezoar.terminal import Console
@@ -87,6 +92,7 @@ def evaluate(
     subjects |= {
         name: find_model(name, dtype=dtype) for name in (judge, reference) if name and name != model
     }
+    subjects = with_engine(subjects, engine)
     # 2) the sections of a recipe's evaluation, left out where nothing asks for them
     keys = {"limit": limit, "questions": questions, "max_tokens": max_tokens}
     sections = {
@@ -117,23 +123,26 @@ def compare(
     max_tokens: Annotated[int, typer.Option(min=1, max=2**20, help="of an answer")] = 512,
     limit: LimitOption = None,
     dtype: DtypeOption = "bfloat16",
+    engine: EngineOption = "",
     out: ResultsOption = None,
 ) -> None:
     """The win rate of one model or answer file over another by a judge, or paired tests of two
     finished evaluations: without --judge also those of RUN:STAGE."""
     from bezoar.evals.finished import finished_pair
+    from bezoar.flow.eval_engine import with_engine
     from bezoar.flow.model_argument import find_model
     from bezoar.flow.standalone_eval import evaluate_named, short, with_judge
     from bezoar.report.console import compare_finished, print_outcome
     from bezoar.terminal import Console
 
     # finished evaluations are compared item by item; a judge compares answers
-    if not judge and (folders := finished_pair(first, second)):
+    if not judge and not engine and (folders := finished_pair(first, second)):
         compare_finished(folders, out, Console())
         return
     subjects = {
         name: find_model(name, dtype=dtype) for name in (first, second, *filter(None, [judge]))
     }
+    subjects = with_engine(subjects, engine)
     more = {
         "against": second,
         "questions": questions or subjects[first].own_questions,

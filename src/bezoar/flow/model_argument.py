@@ -15,6 +15,7 @@ from bezoar.flow.yaml_document import read_yaml
 from bezoar.flow.yaml_loader import build
 from bezoar.io import cached_hash, content_hash, read_object
 from bezoar.llm.endpoint import Endpoint
+from bezoar.llm.engine import Engine
 from bezoar.llm.scripted import Scripted
 from bezoar.model.find import added_names
 from bezoar.model.resolve import adapter_identity, resolve_model, weights_identity
@@ -46,6 +47,10 @@ class ModelArgument:
     """Of a model of a run the training stages, lowest first."""
     run: RunDir | None = None
     """The run of the model, which has the rows of these stages."""
+    engine: Engine | None = None
+    """What draws the answers of a model with weights in place of this process."""
+    rank: int = 0
+    """The largest of the adapters that the engine is to serve."""
 
     @property
     def identity(self) -> str:
@@ -55,6 +60,7 @@ class ModelArgument:
                 weights_identity(self.spec),
                 [adapter_identity(a) for a in self.adapters],
                 repr(self.template),
+                *([self.engine.kind, self.engine.settings] if self.engine else []),
             )
         return str(self.backend.identity) if self.backend else cached_hash(self.answers)  # type: ignore[arg-type]
 

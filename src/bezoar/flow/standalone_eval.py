@@ -24,8 +24,10 @@ from bezoar.flow.yaml_loader import build
 from bezoar.io import Row, as_written, cached_hash, content_hash, file_hash, remove
 from bezoar.llm.budget import Budget
 from bezoar.llm.endpoint import EndpointBackend
+from bezoar.llm.engine import EngineBackend
 from bezoar.llm.journal import Journal
 from bezoar.llm.pool import Pool
+from bezoar.llm.servers import Servers
 from bezoar.llm.types import Ask, Backend
 from bezoar.progress import Progress
 from bezoar.reading import user_path
@@ -43,6 +45,7 @@ class ModelCache:
     new_pool: Callable[[Backend | EndpointBackend], Pool]
     questions: Sequence[Question] = ()
     prompts: Mapping[str, Messages] = field(default_factory=dict)
+    servers: Servers = field(default_factory=Servers)
     pools: dict[tuple[str, bool], Pool] = field(default_factory=dict)
     _stacks: "dict[str, Stack]" = field(default_factory=dict)
 
@@ -70,6 +73,10 @@ class ModelCache:
         if key not in self.pools:
             if subject.backend:
                 self.pools[key] = self.new_pool(subject.backend.open())
+            elif subject.engine and subject.spec:
+                made_of = subject.spec, subject.adapters
+                how = subject.template, self.servers, subject.rank
+                self.pools[key] = self.new_pool(EngineBackend(subject.engine, made_of, *how))
             else:
                 opened = StackBackend(self.open(subject), subject.template)
                 self.pools[key] = self.new_pool(opened)
@@ -104,10 +111,10 @@ def evaluate(
             for warning in done.warnings():
                 progress.say(f"warning: {warning}")
         return done
-    with Journal(out / "journal.sqlite") as journal:
+    with Journal(out / "journal.sqlite") as journal, Servers() as servers:
         questions = [q for s in (stage.mt_bench, stage.win_rate) if s for q in s.load()]
         pool = partial(Pool, journal=journal, budget=Budget(), progress=progress)
-        models = ModelCache(pool, questions, _prompts(stage))
+        models = ModelCache(pool, questions, _prompts(stage), servers)
         # parts of another key belong to other settings: they stay until an evaluation ends
         work_dir = out / f"parts-{key}"
         if work_dir.is_symlink():
@@ -196,6 +203,9 @@ def evaluate_named(
     if not sections:
         advice = "add --tasks, --mt-bench with --judge, --pairs, --tools or --ifeval"
         raise RecipeError(f"{model}: nothing is asked for; {advice}.")
+    if subject.engine and sections.keys() == {"lm_eval"}:
+        why = "the tasks of lm_eval are computed in this process; remove --engine"
+        raise RecipeError(f"{model}: {why}.")
     value = {"kind": "evaluate", "model": model, **sections}
     # checked as the keys of a recipe are
     stage: Evaluate = build(Evaluate, value, path=Path("bezoar"), lines={})
