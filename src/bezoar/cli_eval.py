@@ -79,8 +79,7 @@ def evaluate(
     engine: EngineOption = "",
     out: ResultsOption = None,
 ) -> None:
-    """Score a model on benchmark tasks, MT-Bench, gold pairs, tool calls or IFEval; the same
-    command goes on where it stopped."""
+    """Score a model on tasks, MT-Bench, gold pairs, calls or IFEval; the same command goes on."""
     from bezoar.flow import standalone_eval as alone
     from bezoar.flow.eval_engine import with_engine
     from bezoar.flow.model_argument import find_model
@@ -89,9 +88,8 @@ def evaluate(
 
     # 1) every name on the command line is found before anything is opened or asked
     subjects = {model: find_model(model, base=base, dtype=dtype, template=template)}
-    subjects |= {
-        name: find_model(name, dtype=dtype) for name in (judge, reference) if name and name != model
-    }
+    more = {judge, reference} - {"", model}
+    subjects |= {name: find_model(name, dtype=dtype) for name in sorted(more)}
     subjects = with_engine(subjects, engine)
     # 2) the sections of a recipe's evaluation, left out where nothing asks for them
     keys = {"limit": limit, "questions": questions, "max_tokens": max_tokens}
