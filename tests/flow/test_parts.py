@@ -128,6 +128,10 @@ def test_a_part_that_fails_leaves_what_was_answered(folder: Path) -> None:
         code, said = run(folder, server.url)
         assert code == 3, said
         assert sum(server.seen.values()) == 2 * PART
+        planned = next(
+            line for line in ended("plan", "toy.yaml")[1].splitlines() if "to run" in line
+        )
+        assert planned.split()[-3] == str(NUM - 2 * PART + 1), "of all parts"
         down[0] = False
         assert run(folder, server.url)[0] == 0
         assert sum(server.answered.values()) == NUM
