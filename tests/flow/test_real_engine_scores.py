@@ -1,5 +1,6 @@
 """Evaluations whose answers the real vLLM draws, where BEZOAR_VLLM names its command."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -28,8 +29,9 @@ stages:
   scores:
     kind: evaluate
     model: sft
-    mt_bench: {{judge: judge, verdict: logprob, limit: 2, max_tokens: 16}}
-    win_rate: {{judge: judge, verdict: logprob, against: base, limit: 2, max_tokens: 16}}
+    mt_bench: {{judge: judge, verdict: logprob, questions: asked.jsonl, max_tokens: 16}}
+    win_rate: {{judge: judge, verdict: logprob, against: base, questions: asked.jsonl,
+      max_tokens: 16}}
     ifeval: {{file: {DATA}/eval/ifeval.jsonl, limit: 2, max_tokens: 24}}
     function_calling: {{bfcl: [{DATA}/bfcl/BFCL_v4_simple_python.json], limit: 2, max_tokens: 24}}
 """
@@ -38,6 +40,10 @@ ENGINE = "engine: {kind: vllm, flags: {max-model-len: 2048, enforce-eager: true,
 
 def test_an_engine_changes_no_score(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
+    # drawn at temperature 0: samplers that differ draw other answers, of the same distribution
+    turns = ("Name the colours of this flag: red, white.", "Now backwards.")
+    asked = [{"question_id": i, "category": "extraction", "turns": turns[i:]} for i in (0, 1)]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
     (tmp_path / "here.yaml").write_text(RECIPE)
     (tmp_path / "there.yaml").write_text(RECIPE + ENGINE)
     bezoar("run", tmp_path / "here.yaml", "--out", here / "run")
@@ -53,7 +59,7 @@ def test_an_engine_changes_no_score(tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     how = ("--engine", tmp_path / "engine.yaml", "--out", alone)
     bezoar("eval", f"{here / 'run'}:sft", *ifeval, *how)
-    items = [line for line in measured(ours)[1].splitlines() if '"ifeval' in line]
+    items = [line for line in measured(ours)[1].splitlines() if '"IFEval' in line]
     assert items
     assert measured(alone)[1].splitlines() == items
     assert (theirs / "key.json").read_bytes() != (ours / "key.json").read_bytes()
