@@ -34,6 +34,7 @@ OutOption = Annotated[Path | None, typer.Option(help="the run directory; default
 @app.command()
 def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None:
     """Bring every stage of a recipe up to date, then write the report and the cards."""
+    from bezoar.flow.launch import join_hosts
     from bezoar.flow.rank import follow
     from bezoar.flow.recipe import load_recipe
     from bezoar.flow.run import default_run_dir, run_recipe
@@ -42,6 +43,7 @@ def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None
 
     follow()
     console, loaded = Console(), load_recipe(recipe)
+    join_hosts(loaded.launch)
     run_dir = default_run_dir(loaded, out)
     try:
         done = run_recipe(loaded, run_dir, console=console, log=log or [])

@@ -19,7 +19,7 @@ class OneProcess:
     kind: Literal["local"] = "local"
 
     @property
-    def processes(self) -> int:
+    def ranks(self) -> int:
         """One."""
         return 1
 
@@ -30,17 +30,23 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class Torchrun:
-    """Several processes on this machine, ranks of torchrun, on a GPU each where there are GPUs.
+    """Several processes of one machine or more, ranks of torchrun, on a GPU each where there are
+    GPUs.
 
     Each holds the model, or a part of it, and reads a share of every step's rows with about as many
-    tokens as the others'. Where a cluster starts the processes itself (`torchrun -m bezoar run`, on
-    every host of a shared disk), theirs is the number that counts.
+    tokens as the others'. Several `hosts` share a disk with recipe and run directory; `bezoar run`
+    is started on each, and becomes a torchrun that meets the others. Where a cluster starts the
+    processes itself (`torchrun -m bezoar run`), theirs is the number that counts.
 
     Example: {kind: torchrun, processes: 8}
     """
 
     processes: Count
-    """Ranks of a training stage."""
+    """Ranks of a training stage, on each host."""
+    hosts: Count = 1
+    """Machines that train together."""
+    rendezvous: str = ""
+    """HOST:PORT of one of several hosts, where they meet."""
     shard: bool | None = None
     """true: each rank holds a part of the model (FSDP2), of weights that train also of their
     gradient and the optimizer's state; an adapter is whole on each; false: all of them; default:
@@ -48,6 +54,17 @@ class Torchrun:
     restarts: Natural = 3
     """Times that torchrun starts all of them again, from the last checkpoint, when one is lost."""
     kind: Literal["torchrun"] = "torchrun"
+
+    def __post_init__(self) -> None:
+        if self.hosts > 1 and not re.fullmatch(r"[^/\s]+:\d+", self.rendezvous):
+            raise ValueError("hosts need a rendezvous, HOST:PORT of one of them; add it")
+        if self.rendezvous and self.hosts == 1:
+            raise ValueError("rendezvous has an effect only with several hosts; remove it")
+
+    @property
+    def ranks(self) -> int:
+        """Those of all hosts."""
+        return self.processes * self.hosts
 
     def shards(self, *, adapter: bool) -> bool:
         """Whether the model is to be in parts, where there are several ranks."""

@@ -244,6 +244,11 @@ def test_where_it_runs_is_in_no_key(folder: Path, tiny_model: Path) -> None:
         ("{kind: torchrun, processes: 0}", "launch.processes: must be greater than or equal to 1"),
         ("{kind: torchrun}", "launch.processes: this key is needed; add it."),
         ("{kind: slurm}", "launch: unknown kind 'slurm'; the kinds here are local, torchrun, ray."),
+        ("{kind: torchrun, processes: 1, hosts: 2}", "hosts need a rendezvous, HOST:PORT of one"),
+        (
+            "{kind: torchrun, processes: 2, rendezvous: 'a:1'}",
+            "rendezvous has an effect only with several hosts; remove it",
+        ),
         ("torchrun", "a kind stands in a table; write `launch: {kind: torchrun}`."),
     ],
 )
@@ -263,6 +268,10 @@ def test_a_launch_without_effect_is_refused(folder: Path, tiny_model: Path) -> N
     )
     with pytest.raises(RecipeError, match=re.escape("launch: nothing is trained; remove the key")):
         load_recipe(path)
+    two = "{kind: torchrun, processes: 1, hosts: 2, rendezvous: 'a:1'}"
+    fault = "launch: hosts carry out the whole recipe together, and not one stage of it"
+    with pytest.raises(RecipeError, match=re.escape(fault)):
+        load_recipe(recipe(folder, tiny_model, "own", f"{SFT}, launch: {two}"))
 
 
 @pytest.mark.parametrize("setting", ["extrapolate: 1.5", "optimizer: adamw_8bit_paged"])

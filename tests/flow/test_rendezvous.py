@@ -1,4 +1,5 @@
-"""Two hosts that meet at a rendezvous: two torchrun agents on this machine that share a disk."""
+"""Two hosts that meet at a rendezvous: two torchrun agents on this machine that share a disk,
+started by hand and by `launch`."""
 
 import json
 import os
@@ -24,13 +25,15 @@ class Host:
     """An agent, its one rank, and what they say."""
 
     def __init__(self, path: Path, out: Path, port: int, log: Path) -> None:
-        meet = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--local-addr=127.0.0.1"]
-        meet += [f"--rdzv-endpoint=127.0.0.1:{port}"]
-        command = [*meet, "-m", "bezoar", "run", str(path), "--out", str(out)]
+        command = ["-m", "bezoar", "run", str(path), "--out", str(out)]
+        if "rendezvous" not in path.read_text():
+            meet = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"]
+            meet += ["--local-addr=127.0.0.1", f"--rdzv-endpoint=127.0.0.1:{port}"]
+            command = ["-m", "torch.distributed.run", *meet, *command]
         self.log = log
         with log.open("wb") as said:
             self.agent = subprocess.Popen(
-                [sys.executable, "-m", "torch.distributed.run", *command],
+                [sys.executable, *command],
                 env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
                 stdout=said,
                 stderr=said,
@@ -58,8 +61,11 @@ class Host:
 
 
 @contextmanager
-def two_hosts(path: Path, out: Path) -> Iterator[list[Host]]:
+def two_hosts(path: Path, out: Path, *, by_key: bool = False) -> Iterator[list[Host]]:
     port = free_port()
+    if by_key:
+        where = f"{{kind: torchrun, processes: 1, hosts: 2, rendezvous: '127.0.0.1:{port}'}}"
+        path.write_text(path.read_text().replace("{kind: local}", where))
     hosts = [Host(path, out, port, path.with_name(f"{name}.log")) for name in ("one", "other")]
     try:
         yield hosts
@@ -93,7 +99,7 @@ def test_two_hosts_train_as_one_process_and_go_on_when_one_was_lost(
     assert len(told) == 1, told
     assert "another of the 2 ranks is gone" in told[0]
     assert told[0].endswith("run the same command to go on.")
-    with two_hosts(path, out) as hosts:
+    with two_hosts(path, out, by_key=True) as hosts:
         assert [host.agent.wait(300) for host in hosts] == [0, 0]
     assert json.loads((out / "02-t" / "stats.json").read_text())["processes"] == 2
     same(whole[1], [json.loads(line) for line in metrics.read_text().splitlines()], rel=1e-3)

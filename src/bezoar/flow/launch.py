@@ -17,7 +17,7 @@ from bezoar.flow.rank import Job
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import StoredRows
 from bezoar.io import read_own
-from bezoar.launch import OneProcess, Torchrun
+from bezoar.launch import Launch, OneProcess, Torchrun
 from bezoar.progress import Progress
 from bezoar.stage import Rows, Stats
 from bezoar.train import Training
@@ -91,12 +91,33 @@ def on_torchrun(job: Job, launch: Torchrun, progress: Progress) -> Stats:
     return read_own(job.out_dir / "stats.json")
 
 
+def join_hosts(launch: Launch) -> None:
+    """Where a recipe has several hosts, become the torchrun of this one: it meets the others and
+    starts the same command as ranks."""
+    if not isinstance(launch, Torchrun) or launch.hosts == 1 or rank.in_cluster():
+        return
+    arguments = [f"--nnodes={launch.hosts}", f"--nproc-per-node={launch.processes}"]
+    arguments += ["--rdzv-backend=c10d", f"--rdzv-endpoint={launch.rendezvous}"]
+    arguments += [f"--max-restarts={launch.restarts}", "-m", "bezoar", *sys.argv[1:]]
+    if launch.rendezvous.startswith(("127.", "localhost:")):
+        arguments.insert(0, "--local-addr=127.0.0.1")
+    os.environ.setdefault("OMP_NUM_THREADS", _threads(launch))
+    os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *arguments])
+
+
+def _threads(launch: Torchrun) -> str:
+    """A core of this machine for each thread of each rank."""
+    return str(max(1, (os.cpu_count() or 1) // launch.processes))
+
+
 def _start(job: Job, launch: Torchrun, stderr: int) -> "subprocess.Popen[bytes]":
     arguments = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={launch.processes}"]
     arguments += [f"--max-restarts={launch.restarts}", "-m", rank.__name__, str(job.save())]
-    # a core of this machine for each thread of each rank
-    threads = str(max(1, (os.cpu_count() or 1) // launch.processes))
-    defaults = {"OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}
+    defaults = {
+        "OMP_NUM_THREADS": _threads(launch),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONUNBUFFERED": "1",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *arguments],
         # ranks end when it closes, so that they do not outlive this process

@@ -35,7 +35,10 @@ def check_launch(
             why = "models loaded or served here are asked by this process, and batches go from here"
             raise RecipeError(f"{at(('stages', name, 'launch'))}: {what} ({why}); remove the key.")
         ranks = own or launch
-        if isinstance(stage, Training) and isinstance(ranks, Torchrun) and ranks.processes > 1:
+        if isinstance(own, Torchrun) and own.hosts > 1:
+            what = "hosts carry out the whole recipe together, and not one stage of it"
+            raise RecipeError(f"{at(('stages', name, 'launch'))}: {what}; write hosts above.")
+        if isinstance(stage, Training) and isinstance(ranks, Torchrun) and ranks.ranks > 1:
             _check_parts(stage, ranks, _base(stage.model, stages, models), partial(_in, at, name))
     if isinstance(launch, Ray):
         _check_ray(stages, backends, at)
@@ -69,9 +72,12 @@ def where(
     launch: Launch, stage: Stage, backends: Mapping[str, object], memory_bytes: float | None
 ) -> str:
     """What other processes do of a stage, for the plan; "" for nothing."""
-    if isinstance(launch, Torchrun) and isinstance(stage, Training) and launch.processes > 1:
+    if isinstance(launch, Torchrun) and isinstance(stage, Training) and launch.ranks > 1:
         num = launch.processes
         together = f", {num * memory_bytes / 2**30:.1f} GiB" if memory_bytes else ""
+        if launch.hosts > 1:
+            met = f"{launch.hosts} hosts that meet at {launch.rendezvous}"
+            return f"trains on {num} processes on each of {met}{together}"
         return f"trains on {num} processes of this machine, started by torchrun{together}"
     sent = list(sent_by_nodes(stage, backends)) if isinstance(launch, Ray) else []
     if isinstance(launch, Ray) and sent:

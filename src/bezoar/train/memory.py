@@ -170,7 +170,7 @@ def options(stage: TrainSettings | PolicySettings) -> dict[str, Any]:
     """The keywords by which a stage's settings change what `predict_memory` says."""
     if isinstance(stage, TrainSettings):
         launch, adapter = stage.launch or OneProcess(), stage.adapter is not None
-        parts = launch.processes if launch.shards(adapter=adapter) else 1
+        parts = launch.ranks if launch.shards(adapter=adapter) else 1
         more = {"parts": parts} if parts > 1 else {}
         return {"optimizer": stage.optimizer, "keeps_best": stage.validation > 0, **more}
     slots, positions = min(stage.slots, stage.batch_size), stage.max_length + stage.max_tokens
