@@ -233,7 +233,7 @@ def test_where_it_runs_is_in_no_key(folder: Path, tiny_model: Path) -> None:
     one = load_recipe(recipe(folder, tiny_model, "one", SFT))
     two = load_recipe(recipe(folder, tiny_model, "two", SFT, TWO))
     own = load_recipe(recipe(folder, tiny_model, "own", f"{SFT}, launch: {TWO}"))
-    assert one.launch_of("t").processes == 1
+    assert one.launch_of("t").ranks == 1
     assert two.launch_of("t").processes == own.launch_of("t").processes == 2
     assert all_keys(one) == all_keys(two) == all_keys(own)
 

@@ -50,7 +50,7 @@ LAYERS = [
 ]
 """Folders and files of the package; each imports only from itself and from those above it in this
 list."""
-MOST_LINES = 50_900
+MOST_LINES = 50_600
 HEAVY = {
     "aiohttp",
     "torch",
