@@ -35,23 +35,24 @@ OutOption = Annotated[Path | None, typer.Option(help="the run directory; default
 def run(recipe: RecipeArg, out: OutOption = None, log: LogOption = None) -> None:
     """Bring every stage of a recipe up to date, then write the report and the cards."""
     from bezoar.flow.launch import join_hosts
-    from bezoar.flow.rank import follow
+    from bezoar.flow.rank import follow, leading
     from bezoar.flow.recipe import load_recipe
     from bezoar.flow.run import default_run_dir, run_recipe
     from bezoar.report import finish
     from bezoar.terminal import Console
 
     follow()
-    console, loaded = Console(), load_recipe(recipe)
-    join_hosts(loaded.launch)
-    run_dir = default_run_dir(loaded, out)
-    try:
-        done = run_recipe(loaded, run_dir, console=console, log=log or [])
-    except (UnfinishedError, EmptyStageError):
-        # what there is was paid for: it is shown before the error is told
-        finish(run_dir.path, console)
-        raise
-    finish(run_dir.path, console, changed=bool(done))
+    with leading():
+        console, loaded = Console(), load_recipe(recipe)
+        join_hosts(loaded.launch)
+        run_dir = default_run_dir(loaded, out)
+        try:
+            done = run_recipe(loaded, run_dir, console=console, log=log or [])
+        except (UnfinishedError, EmptyStageError):
+            # what there is was paid for: it is shown before the error is told
+            finish(run_dir.path, console)
+            raise
+        finish(run_dir.path, console, changed=bool(done))
 
 
 app.command()(cli_init.init)

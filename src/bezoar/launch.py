@@ -52,7 +52,8 @@ class Torchrun:
     gradient and the optimizer's state; an adapter is whole on each; false: all of them; default:
     only where `adapter: null` trains all weights."""
     restarts: Natural = 3
-    """Times that torchrun starts all of them again, from the last checkpoint, when one is lost."""
+    """Times that torchrun starts all of them again, from the last checkpoint, when one is lost; of
+    several hosts the loss of one ends all, and the same command on each goes on."""
     kind: Literal["torchrun"] = "torchrun"
 
     def __post_init__(self) -> None:
@@ -60,6 +61,8 @@ class Torchrun:
             raise ValueError("hosts need a rendezvous, HOST:PORT of one of them; add it")
         if self.rendezvous and self.hosts == 1:
             raise ValueError("rendezvous has an effect only with several hosts; remove it")
+        if self.hosts > 1 and self.restarts != 3:
+            raise ValueError("restarts has an effect only on one host; remove it")
 
     @property
     def ranks(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bezoar.errors import RecipeError
+from bezoar.flow.budgets import where_it_ends
 from bezoar.flow.recipe import load_recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.io import content_hash
@@ -211,6 +212,11 @@ def test_the_judge_does_not_spend_what_is_kept_for_the_scheme_that_buys(
         assert (code, "raise budget_usd" in told) == (3, True), told
         with Journal(Path("runs/journal.sqlite")) as journal:
             assert 0 < journal.spent_usd("toy", "kept") <= 0.1 + 1e-9
+        # and the plan knows
+        limit = "name: toy\nbudget_usd: 5\nbudgets: {made: 5}"
+        plant(tmp_path, server, ("name: toy", limit))
+        expected = {"made": 3.0, "kept": 0.5}
+        assert where_it_ends(load_recipe(Path("toy.yaml")), expected, {"": 0.0}) == "kept"
 
 
 def test_another_rubric_counts_anew_and_what_cannot_come_is_told(

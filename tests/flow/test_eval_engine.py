@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from bezoar.errors import RecipeError
+from bezoar.flow.eval_engine import with_engine
+from bezoar.flow.model_argument import ModelArgument
 from bezoar.io import read_json
+from bezoar.model.spec import ModelSpec
 from tests.helpers.command import bezoar, refused
 
 FAKE = Path(__file__).parents[1] / "helpers" / "fake_vllm.py"
@@ -49,3 +53,9 @@ def test_an_engine_without_effect_is_refused(place: Path, roomy_model: Path) -> 
     assert "no model here has weights" in no
     no = refused("eval", roomy_model, "--tasks", "arc_easy", "--engine", "vllm")
     assert "lm_eval are computed in this process; remove --engine" in no
+    how = ("--reference", roomy_model, "--engine", "vllm")
+    no = refused("eval", roomy_model, "--pairs", "bezoar:preferences_test.jsonl", *how)
+    assert "are computed in this process; remove --engine" in no
+    four = ModelArgument("m", spec=ModelSpec(str(roomy_model), quantize="nf4"))
+    with pytest.raises(RecipeError, match="m has a base in 4 bits, which it cannot take"):
+        with_engine({"m": four}, "vllm")

@@ -249,6 +249,10 @@ def test_where_it_runs_is_in_no_key(folder: Path, tiny_model: Path) -> None:
             "{kind: torchrun, processes: 2, rendezvous: 'a:1'}",
             "rendezvous has an effect only with several hosts; remove it",
         ),
+        (
+            "{kind: torchrun, processes: 1, hosts: 2, rendezvous: 'a:1', restarts: 1}",
+            "restarts has an effect only on one host; remove it",
+        ),
         ("torchrun", "a kind stands in a table; write `launch: {kind: torchrun}`."),
     ],
 )

@@ -87,7 +87,7 @@ def test_two_hosts_train_as_one_process_and_go_on_when_one_was_lost(
     path, whole = longer("hosts"), trained(longer("alone"))
     out = folder / "hosts" / "run"
     metrics = out / "metrics.jsonl"
-    with two_hosts(path, out) as hosts:
+    with two_hosts(path, out, by_key=lost == "1") as hosts:
         while not metrics.is_file() or len(metrics.read_text().splitlines()) < 4:
             assert not any(host.agent.poll() for host in hosts)
             time.sleep(0.02)
@@ -99,10 +99,22 @@ def test_two_hosts_train_as_one_process_and_go_on_when_one_was_lost(
     assert len(told) == 1, told
     assert "another of the 2 ranks is gone" in told[0]
     assert told[0].endswith("run the same command to go on.")
-    with two_hosts(path, out, by_key=True) as hosts:
+    path = longer("hosts")
+    with two_hosts(path, out, by_key=lost == "0") as hosts:
         assert [host.agent.wait(300) for host in hosts] == [0, 0]
     assert json.loads((out / "02-t" / "stats.json").read_text())["processes"] == 2
     same(whole[1], [json.loads(line) for line in metrics.read_text().splitlines()], rel=1e-3)
     weights = load_tensors(out / "02-t" / "adapter" / "adapter_model.safetensors")
     for name, weight in whole[2].items():
         assert torch.allclose(weight, weights[name], atol=5e-3), name
+
+
+@pytest.mark.real
+def test_an_error_of_the_first_host_ends_both_at_once(folder: Path, tiny_model: Path) -> None:
+    path = recipe(folder, tiny_model, "hosts", SFT)
+    path.write_text(path.read_text().replace("chats.jsonl", "none.jsonl"))
+    with two_hosts(path, folder / "hosts" / "run", by_key=True) as hosts:
+        assert all(host.agent.wait(60) for host in hosts)
+    told = "".join(host.log.read_text() for host in hosts)
+    [line] = [line for line in told.splitlines() if line.startswith("bezoar: ")]
+    assert "none.jsonl" in line

@@ -328,6 +328,42 @@ def test_a_batch_that_the_server_has_forgotten_is_sent_again(gone: str, tmp_path
         assert len(server.batches) == 2
 
 
+def test_a_batch_that_is_not_found_once_is_still_there(tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        stopped(journal, server)
+        misses = iter(["GET /batches/batch-0"] * 2)
+        server.fail = lambda call: (404, "no page") if call == next(misses, "") else None
+        assert len(pool(journal, server).ask_all(SHORT)) == 20
+        assert len(server.batches) == 1
+    assert set(server.bought.values()) == {1}
+
+
+def test_batches_that_are_never_found_again_end(tmp_path: Path) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        server.fail = lambda call: (404, "no route") if call.startswith("GET /files/") else None
+        with pytest.raises(UnfinishedError, match="20 of 20 requests failed"):
+            pool(journal, server, retries=1).ask_all(SHORT)
+        assert len(server.batches) == 2
+
+
+@pytest.mark.parametrize("status", [503, 400])
+def test_a_batch_that_was_never_made_holds_no_money_and_no_request(
+    status: int, tmp_path: Path
+) -> None:
+    with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
+        server.fail = lambda call: (status, "no") if call == "POST /batches" else None
+        with pytest.raises(UnfinishedError):
+            pool(journal, server, Budget(1e6, journal, run="r")).ask_all(SHORT)
+        server.fail = lambda call: None
+        if status == 400:
+            direct = Endpoint(server.url, "m").open()
+            assert len(Pool(direct, journal, Budget(), Progress()).ask_all(SHORT)) == 20
+        else:
+            with pytest.raises(BudgetError):
+                pool(journal, server, Budget(1.0, journal, run="r")).ask_all(SHORT)
+        assert not server.batches
+
+
 def test_what_lies_in_batches_is_not_asked_one_by_one(tmp_path: Path) -> None:
     with serving_batches() as server, Journal(tmp_path / "j.sqlite") as journal:
         stopped(journal, server)

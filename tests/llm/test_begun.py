@@ -99,6 +99,13 @@ def refuses(body: dict[str, Any], seen: int) -> Any:
     return openai(body, seen)
 
 
+def errs(body: dict[str, Any], seen: int) -> Any:
+    """Says so inside a 200, in words alone."""
+    if body["messages"][-1]["role"] == "assistant":
+        return 200, {}, json.dumps({"error": "the last message must be of the user"})
+    return openai(body, seen)
+
+
 SERVERS: dict[str, Behaviour] = {
     "turn": llama_cpp,
     "turn, given back": llama_cpp_gives_back,
@@ -186,6 +193,13 @@ def test_what_was_found_out_is_told_once(tmp_path: Path) -> None:
                 asked.ask_all([Request((message,), prefill="<example>")])
         assert out.getvalue().count(f"{server.url} {told}") == 1
         assert out.getvalue().count("05 lamini: 1 request to teacher, 1 at a time") == 1
+
+
+def test_a_server_that_says_in_a_200_that_it_cannot_is_told_in_words(tmp_path: Path) -> None:
+    with serving(errs) as server, Journal(tmp_path / "j.sqlite") as journal:
+        asked = pool(server.url, journal)
+        assert len(lamini(asked).rows) == 6
+        assert asked.backend.way == "words"  # type: ignore[union-attr]
 
 
 def test_a_server_that_is_not_up_yet_is_not_found_to_be_unable(tmp_path: Path) -> None:

@@ -7,17 +7,20 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bezoar.errors import DataError
 from bezoar.llm.budget import REFUSED, Budget, Prices
+from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.pool import Pool
 from bezoar.llm.scripted import Scripted, ScriptedBackend, last_user
 from bezoar.llm.types import Reply, Request
 from bezoar.progress import Progress
 from tests.helpers.questions import question, questions
+from tests.helpers.server import answer, serving
 
 
 def loud(request: Request) -> str:
@@ -48,6 +51,19 @@ def test_equal_requests_are_asked_once_and_never_again(journal: Journal) -> None
         "from_journal": 0,
         "failed": 0,
     }
+
+
+def test_a_final_failure_is_counted_once_over_parts(tmp_path: Path) -> None:
+    def filters(body: dict[str, Any], seen: int) -> Any:
+        if body["messages"][-1]["content"] == "question 1":
+            return 400, {}, '{"error": {"code": "content_filter"}}'
+        return answer("yes")
+
+    with serving(filters) as server, Journal(tmp_path / "j.sqlite") as journal:
+        asked = Pool(Endpoint(server.url, "m").open(), journal, Budget(), Progress())
+        for _ in range(2):
+            assert asked.ask(questions(3))[1].failure == "filtered"
+    assert (asked.counts()["asked"], asked.counts()["failed"]) == (3, 1)
 
 
 def test_the_parts_of_a_stage_count_an_equal_request_once(journal: Journal) -> None:

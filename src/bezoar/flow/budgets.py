@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from bezoar.cost import dollars
 from bezoar.errors import BudgetError
+from bezoar.flow.acceptance import accepting
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.rundir import RunDir
 from bezoar.llm.budget import Budget
@@ -85,7 +86,10 @@ def where_it_ends(
     """The first stage that is expected to want more than it may spend; "" for none."""
     spent, names = dict(spent_usd), list(expected_usd)
     for index, name in enumerate(names):
-        limit = limit_of(recipe, name, names[index + 1 :], lambda stage: spent.get(stage, 0.0))
+        # a scheme that is written wave by wave still waits while a filter behind it is asked
+        waiting = names[index + 1 :]
+        waiting += [scheme for scheme in names if name in accepting(recipe.stages, scheme)]
+        limit = limit_of(recipe, name, waiting, lambda stage: spent.get(stage, 0.0))
         spent[name] = spent.get(name, 0.0) + expected_usd[name]
         spent[""] += expected_usd[name]
         if expected_usd[name] and limit.usd is not None and spent[""] > limit.usd + 1e-9:

@@ -10,7 +10,7 @@ from bezoar import __version__
 from bezoar.data.files import HUB_PREFIX, locate_file, mirrored
 from bezoar.errors import DataError
 from bezoar.flow.acceptance import accepting
-from bezoar.flow.engine_key import asks_engine
+from bezoar.flow.engine_key import asks_engine, rolls_out
 from bezoar.flow.recipe import Recipe
 from bezoar.io import cached_hash, content_hash, file_hash
 from bezoar.model.spec import ModelSpec
@@ -63,7 +63,10 @@ def stage_parts(recipe: Recipe, name: str, keys: dict[str, str]) -> Parts:
         parts["template.tokens"] = "those of the whole text"
     # 3) Who draws the answers of models, where that is not this process.
     if recipe.engine and asks_engine(stage):
-        parts["engine"] = json.dumps([recipe.engine.kind, recipe.engine.settings])
+        # what has no room stops a training before its first answer
+        room = "max-model-len" if rolls_out(stage) else ""
+        settings = {name: value for name, value in recipe.engine.settings.items() if name != room}
+        parts["engine"] = json.dumps([recipe.engine.kind, settings])
     if stage.gives == "model":
         parts[ADAPTER_HOLDS] = WHOLE_STACK
     # 4) Rows that filters behind it count depend on these.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from bezoar.errors import RecipeError
 from bezoar.flow.model_argument import ModelArgument
@@ -27,13 +28,25 @@ def with_engine(subjects: Mapping[str, ModelArgument], kind: str) -> dict[str, M
     if not served:
         raise RecipeError("--engine: no model here has weights that it could serve; remove it.")
     for name, one in served.items():
-        several = "several adapters" if len(one.adapters) > 1 else ""
-        if one.spec and (odd := several or ("added tokens" if one.spec.add_tokens else "")):
-            raise RecipeError(f"--engine: {name} has {odd}, which it cannot take; remove it.")
-    configs = [read_object(a / "adapter_config.json") for s in served.values() for a in s.adapters]
+        assert one.spec
+        odd = {
+            "several adapters": len(one.adapters) > 1,
+            "added tokens": one.spec.add_tokens,
+            "a base in 4 bits": one.spec.quantize != "none",
+        }
+        for what in (what for what, there in odd.items() if there):
+            raise RecipeError(f"--engine: {name} has {what}, which it cannot take; remove it.")
     # one server for a base and its adapters, which has room for the largest
-    rank = max((int(config["r"]) for config in configs), default=0)
+    rank = max((_rank(folder) for one in served.values() for folder in one.adapters), default=0)
     return {**subjects, **{n: replace(s, engine=engine, rank=rank) for n, s in served.items()}}
+
+
+def _rank(adapter: Path) -> int:
+    file = adapter / "adapter_config.json"
+    rank = read_object(file).get("r")
+    if not isinstance(rank, int):
+        raise RecipeError(f"--engine: {file} has no rank r: vLLM takes LoRA alone; remove it.")
+    return rank
 
 
 def _engine(kind: str) -> Engine:

@@ -98,7 +98,8 @@ def join_hosts(launch: Launch) -> None:
         return
     arguments = [f"--nnodes={launch.hosts}", f"--nproc-per-node={launch.processes}"]
     arguments += ["--rdzv-backend=c10d", f"--rdzv-endpoint={launch.rendezvous}"]
-    arguments += [f"--max-restarts={launch.restarts}", "-m", "bezoar", *sys.argv[1:]]
+    # agents count restarts apart, and one that starts again waits for those that have ended
+    arguments += ["--max-restarts=0", "-m", "bezoar", *sys.argv[1:]]
     if launch.rendezvous.startswith(("127.", "localhost:")):
         arguments.insert(0, "--local-addr=127.0.0.1")
     os.environ.setdefault("OMP_NUM_THREADS", _threads(launch))

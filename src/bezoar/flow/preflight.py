@@ -218,6 +218,9 @@ def _check_templates(recipe: Recipe, stale: set[str], faults: list[str]) -> None
         if isinstance(backend, Local):
             spec = ModelSpec(backend.model)
             uses.append((("backends", name, "template"), spec, backend.template))
+        if isinstance(backend, Openvino):
+            spec = ModelSpec(str(backend.folder))
+            uses.append((("backends", name, "template"), spec, backend.template))
     for at, spec, template in uses:
         folder, tokenizer = local_folder(spec.path), None
         if folder is None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 else:
     AnyTraining = Annotated[reduce(or_, TRAININGS.values()), Field(discriminator="kind")]
 
+_FAILED = "failed"
+"""What those that follow are told when the first rank ends by an error, which it says itself."""
 _MOURN_S = 10.0
 """How long a rank that has lost another waits to be stopped, before it says so itself."""
 _MOURN_HOST_S = 2.0
@@ -163,9 +165,11 @@ def _joined(store: Any, rank: int, size: int) -> Iterator[None]:
 
 def _own_gpu(num: int) -> int:
     """The number of this rank among those of its machine; without one all would take the first."""
-    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
-        if name in os.environ:
-            return int(os.environ[name])
+    if "LOCAL_RANK" in os.environ:
+        return int(os.environ["LOCAL_RANK"])
+    # a cluster may show each process its own GPU alone
+    if num > 1 and "SLURM_LOCALID" in os.environ:
+        return int(os.environ["SLURM_LOCALID"])
     if num > 1:
         fault = "LOCAL_RANK, its number among the processes of its machine, is not set"
         raise RecipeError(f"{fault}; have the cluster set it beside RANK, or start torchrun.")
@@ -205,15 +209,17 @@ def lead(job: Job, progress: Progress) -> Stats:
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """The block is what the others follow; behind it, they end."""
+    """The block is what the others follow; behind it they end, as it did."""
     if in_cluster():
         meeting_place()  # of a cluster without torchrun it is in this process
+    word = _FAILED
     try:
         yield
+        word = ""
     finally:
         if in_cluster():
             with suppress(UnfinishedError):  # nobody is left to be told
-                _told("")
+                _told(word)
 
 
 def _told(message: str) -> Any:
@@ -245,8 +251,8 @@ def follow() -> None:
             file = store.get(f"message {number}").decode()
         except RuntimeError:  # the first rank is gone, and the store with it
             file = ""
-        if not file:
-            raise SystemExit(0)
+        if file in ("", _FAILED):
+            raise SystemExit(int(file == _FAILED))
         job = Job.load(Path(file))
         try:
             work(job, PrefixStore(str(number), store), Progress(job.name), by_cluster=True)

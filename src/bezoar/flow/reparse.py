@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any
 
 from bezoar.errors import RecipeError, UnfinishedError
 from bezoar.flow.acceptance import accepting
@@ -34,7 +34,11 @@ class _Stored:
     journal: JournalUpkeep
     num_changed: int = 0
     absent: set[str] = field(default_factory=set)
-    whole: ClassVar[bool] = False
+
+    @property
+    def whole(self) -> bool:
+        """What was asked by batches was asked about all rows at once."""
+        return bool(getattr(self.backend, "batch", None))
 
     def ask_all(self, requests: Sequence[Request]) -> list[Reply]:
         """The replies; for what is not there one that failed."""

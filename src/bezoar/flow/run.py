@@ -12,7 +12,6 @@ from bezoar.errors import BezoarError, RecipeError
 from bezoar.flow.budgets import Short, limit_of
 from bezoar.flow.cache_key import all_keys
 from bezoar.flow.preflight import check_files, check_machine, check_rows
-from bezoar.flow.rank import leading
 from bezoar.flow.recipe import Recipe
 from bezoar.flow.run_context import RunContext, run_stage, summary
 from bezoar.flow.rundir import RunDir, key_record
@@ -40,7 +39,7 @@ def run_recipe(
     # folder, and again behind it, since another process may have taken the folder meanwhile.
     run.check_owner(recipe)
     check_files(recipe)
-    with run.locked(), leading():
+    with run.locked():
         run.check_owner(recipe)
         # 2) Outputs that an earlier process finished but did not place count as finished.
         keys, parts = all_keys(recipe)

@@ -36,6 +36,9 @@ from bezoar.stage import TrainedStage
 if TYPE_CHECKING:
     from bezoar.model.stack import Stack
 
+_WRITTEN = {"mt_bench", "win_rate", "function_calling", "ifeval"}
+"""Sections whose answers a model writes."""
+
 
 @dataclass
 class ModelCache:
@@ -203,8 +206,8 @@ def evaluate_named(
     if not sections:
         advice = "add --tasks, --mt-bench with --judge, --pairs, --tools or --ifeval"
         raise RecipeError(f"{model}: nothing is asked for; {advice}.")
-    if subject.engine and sections.keys() == {"lm_eval"}:
-        why = "the tasks of lm_eval are computed in this process; remove --engine"
+    if subject.engine and not sections.keys() & _WRITTEN:
+        why = f"{' and '.join(sections)} are computed in this process; remove --engine"
         raise RecipeError(f"{model}: {why}.")
     value = {"kind": "evaluate", "model": model, **sections}
     # checked as the keys of a recipe are

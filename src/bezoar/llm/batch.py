@@ -40,7 +40,7 @@ class BatchAsking:
         self.sent = SentBatches(self.journal, self.backend.identity)
         self.outcomes = BatchOutcomes(asking)
         self.num_timed_out = self._num_failed_calls = self._num_without_room = 0
-        self._claimed: set[str] = set()
+        self._claimed, self._num_not_found = set[str](), Counter[str]()
         # what a server without room said in this look, and the requests it had of ours in the last
         self._full, self._beside = "", set[str]()
 
@@ -132,9 +132,15 @@ class BatchAsking:
         except CallError as error:
             if error.status != 404:
                 raise
-            self.sent.keep(batch.token, [key for key in batch.keys if key not in self.requests])
+            # a gateway may say so once of a batch that is there, and is paid for
+            self._num_not_found[batch.token] += 1
+            if self._num_not_found[batch.token] <= self.endpoint.retries:
+                return set(batch.keys)
             what = "the server no longer has it, or the key is another account's"
             self.say(f"batch {batch.id}: {what}; what it did not answer is sent again")
+            self.sent.keep(batch.token, [key for key in batch.keys if key not in self.requests])
+            for key in batch.keys:
+                self.outcomes.again(key, Reply(finish="error", error=f"batch {batch.id}: {what}"))
             return set()
 
     def _without_room(self, pending: set[str]) -> None:
@@ -151,10 +157,16 @@ class BatchAsking:
             return batch
         found = self.server.find(batch.token)
         if found is None:
-            self.sent.keep(batch.token, ())
+            self._give_up(batch, ())
             return batch
         self.sent.name(batch.token, str(found["id"]))
         return batch._replace(id=str(found["id"]))
+
+    def _give_up(self, batch: SentBatch, others: Sequence[str]) -> None:
+        """Forget what no batch is made of, and give its money back; `others` stay to be fetched."""
+        self.sent.keep(batch.token, others)
+        for key in batch.keys:
+            self.budget.release(self.outcomes.usd.pop(key, 0.0))
 
     def _send(self, keys: Sequence[str], *, waits: bool) -> bool:
         """Make batches of requests, as far as the money goes; whether to wait for anything."""
@@ -174,7 +186,7 @@ class BatchAsking:
 
     def _reserve(self, chunk: list[tuple[str, bytes]]) -> tuple[int, float]:
         prices = []
-        for key, line in chunk:  # what a batch that was not made held is held still
+        for key, line in chunk:  # what was reserved before a call that failed is reserved still
             prices.append(0.0 if key in self.outcomes.usd else self._most_usd(key, line))
         num_paid, others_usd = self.budget.reserve(prices)
         for (key, _), usd in zip(chunk[:num_paid], prices, strict=False):
@@ -192,7 +204,12 @@ class BatchAsking:
         self._claim(batch.token)
         # from here on a kill leaves a trace, by which the batch is found or known not to exist
         self.sent.add(batch)
-        made = self.server.create(file, batch.token, self.how.window)
+        try:
+            made = self.server.create(file, batch.token, self.how.window)
+        except CallError as error:
+            if 400 <= error.status < 500 and error.status not in (408, 409):
+                self._give_up(batch, ())
+            raise
         self.sent.name(batch.token, str(made["id"]))
         num = "1 request" if len(keys) == 1 else f"{len(keys):,} requests"
         self.say(f"batch {made['id']}: {num} sent, to be answered within {self.how.window}")
@@ -243,7 +260,7 @@ class BatchAsking:
 
     def _refuse(self, batch: SentBatch, state: dict[str, Any]) -> None:
         """The server takes a batch not at all, or has no room for it now."""
-        self.sent.keep(batch.token, [key for key in batch.keys if key not in self.requests])
+        self._give_up(batch, [key for key in batch.keys if key not in self.requests])
         said = refusal(state)
         # how much a server holds for an account is not known beforehand
         if _FULL in said:

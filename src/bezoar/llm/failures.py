@@ -30,7 +30,9 @@ _NO_ACCESS = re.compile(
 _NO_FUNDS = re.compile(r"(?i)insufficient.?(quota|funds|balance|credit)")
 _BILL = re.compile(r"(?i)exceeded your current quota|billing|payment required")
 _RATE = re.compile(r"(?i)per.?(minute|second|min\b)|rate.?limit|(retry|try again) in")
-_UNABLE = re.compile("the server answered (400|422|500|501): ")
+_UNABLE = re.compile(
+    "the server (answered (400|422|500|501): |sent an error in place of an answer)"
+)
 _BAD_REQUEST = re.compile("invalid.?request|bad.?request", re.IGNORECASE)
 
 

@@ -64,7 +64,8 @@ class Openvino:
     def identity(self) -> str:
         """The files (or the name of what is not there), the precision and the template."""
         path = user_path(self.model)
-        files = sorted(p for p in self.folder.iterdir() if p.is_file()) if path.exists() else []
+        is_there = self.folder.is_dir()
+        files = sorted(p for p in self.folder.iterdir() if p.is_file()) if is_there else []
         # the model in other sizes and a recipe may lie in the same folder
         used = [p for p in files if p.suffix in _READ or p == path]
         model = content_hash([(p.name, cached_hash(p)) for p in used]) if used else self.model
@@ -88,6 +89,17 @@ class Openvino:
         if missing := [name for name in _BESIDE if not (self.folder / name).is_file()]:
             fix = f"copy {', '.join(_BESIDE)} there from the model that it was made of"
             raise RecipeError(f"model {self.model}: no {missing[0]} in {self.folder}; {fix}.")
+        _ = self.context
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the model can see. DataError where config.json does not say it."""
+        file = self.folder / "config.json"
+        length = read_object(file).get("max_position_embeddings")
+        if not isinstance(length, int):
+            fix = "add the length of the context"
+            raise DataError(f"{file}: no max_position_embeddings; {fix}.")
+        return length
 
     def open(self) -> Backend:
         """The backend; the model is loaded by the first question that the journal cannot answer."""
@@ -129,12 +141,7 @@ class OpenvinoBackend:
     @cached_property
     def context(self) -> int:
         """The most tokens that the model can see."""
-        file = self.openvino.folder / "config.json"
-        length = read_object(file).get("max_position_embeddings")
-        if not isinstance(length, int):
-            fix = "add the length of the context"
-            raise DataError(f"{file}: no max_position_embeddings; {fix}.")
-        return length
+        return self.openvino.context
 
     @cached_property
     def pipeline(self) -> Any:

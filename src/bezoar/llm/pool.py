@@ -17,7 +17,7 @@ from bezoar.llm.held import KEYS, HeldBy, find_key, is_held
 from bezoar.llm.held import probe as probe_form
 from bezoar.llm.journal import Entry, Journal
 from bezoar.llm.meter import Meter
-from bezoar.llm.types import Backend, Reply, Request
+from bezoar.llm.types import FINAL, Backend, Reply, Request
 from bezoar.model.structured_output import Kind
 from bezoar.progress import Progress
 from bezoar.stop import unbroken
@@ -88,7 +88,7 @@ class Pool:
         again = self._counted.among(list(unique)) if num_known else set()
         new = {key: reply for key, reply in replies.items() if key not in again}
         self._count(new, num_known - len(again))
-        self._counted.add(key for key, reply in new.items() if reply.finish != "error")
+        self._counted.add(k for k, r in new.items() if r.finish != "error" or r.failure in FINAL)
         if num_known < len(unique):
             now = {"asked": len(unique), "from_journal": num_known, "seconds": round(seconds, 3)}
             self.progress.log(event="replies", **now, totals=self.counts())

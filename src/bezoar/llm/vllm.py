@@ -50,7 +50,7 @@ class VllmServer:
 
     flags: dict[str, Any] = field(default_factory=dict)
     """Flags of `vllm serve` without their dashes, such as {max-model-len: 4096}. Those about memory
-    and devices are in no key."""
+    and devices are in no key; max-model-len is, as it decides what has room."""
     concurrency: Count = 256
     """Most requests in flight; vLLM queues what is beyond its max-num-seqs."""
     timeout_s: Positive = 600.0
