@@ -30,7 +30,7 @@ from hostile.server import serving
 
 RESULT = Path(__file__).parent / "results" / "ray_scale.json"
 DELAY_S = 0.2
-CONCURRENCY = 128
+CONCURRENCY = 256
 STORE_BYTES = 80 << 20
 MOST_S = 3 * 3600
 REPEATED = 0.1
