@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     model = tmp_path / "model"
     model.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "q8.gguf"):
-        (model / name).write_text(name)
+        (model / name).write_text('{"max_position_embeddings": 512}')
     return model
 
 
@@ -46,6 +46,9 @@ def test_a_model_that_is_not_there(folder: Path) -> None:
             check_files(recipe(model))
     (folder / "openvino_model.xml").touch()
     check_files(recipe(folder))
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(RecipeError, match="no max_position_embeddings; add the length"):
+        check_files(recipe(folder))
     (folder / "tokenizer.json").unlink()
     with pytest.raises(
         RecipeError, match=r"no tokenizer\.json in .*; copy config\.json, tokenizer"

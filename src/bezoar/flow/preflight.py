@@ -27,7 +27,7 @@ from bezoar.io import failure
 from bezoar.launch import INSTALL_RAY, Ray
 from bezoar.llm.endpoint import Endpoint
 from bezoar.llm.local import Local
-from bezoar.llm.openvino import Openvino, check_installed
+from bezoar.llm.openvino import Openvino, OpenvinoBackend, check_installed
 from bezoar.llm.servers import vllm_command
 from bezoar.llm.vllm import Vllm
 from bezoar.model.architectures import ARCHITECTURES, refuse_unfit
@@ -219,8 +219,8 @@ def _check_templates(recipe: Recipe, stale: set[str], faults: list[str]) -> None
             spec = ModelSpec(backend.model)
             uses.append((("backends", name, "template"), spec, backend.template))
         if isinstance(backend, Openvino):
-            spec = ModelSpec(str(backend.folder))
-            uses.append((("backends", name, "template"), spec, backend.template))
+            with _collected(faults, recipe.at("backends", name, "template")):
+                backend.template.render(_HELLO, OpenvinoBackend(backend).tokenizer)
     for at, spec, template in uses:
         folder, tokenizer = local_folder(spec.path), None
         if folder is None:
