@@ -189,6 +189,7 @@ def test_a_model_that_each_rank_loads_whole_is_told(folder: Path, tiny_model: Pa
     assert told.count("t: files of several types (BF16, F32): each rank loads all of them") == 1
 
 
+@pytest.mark.real
 def test_the_error_of_a_rank_ends_all_with_its_rows(folder: Path, tiny_model: Path) -> None:
     keys = SFT.replace("rows", "schedule: constant, warmup_ratio: 0.0, rows")
     path = recipe(folder, tiny_model, "wild", keys, TWO)

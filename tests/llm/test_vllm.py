@@ -255,6 +255,7 @@ def test_a_recipe_samples_by_its_engine(tmp_path: Path, roomy_model: Path) -> No
     assert not running(next(run.glob("vllm-*.log")))
 
 
+@pytest.mark.real
 def test_a_rehearsal_starts_no_engine(
     tmp_path: Path, roomy_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
